@@ -1,0 +1,187 @@
+"""Every task writes what it can read back; every label set, prompt and combination holds."""
+
+import itertools
+
+import pytest
+
+from wenet_osum import lookup, tasks
+from wenet_osum.records import Utterance, Word
+from wenet_osum.tasks.base import LabelSet, escape, find_tags, join_words, unescape
+
+FULL = Utterance(
+    key="a.b c/你好",
+    wav="x.wav",
+    txt="hello <w> \\ world",
+    words=[Word("hello", 0.0, 0.5), Word("<w>", 0.5, 0.61), Word("世", 0.7, 0.8), Word("界", 0.8, 1.25)],
+    emotion="Angry",
+    style="诗歌",
+    gender="F",
+    age=67,
+    event="Crying_baby",
+    reply="yes < no",
+)
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_round_trip(name):
+    task = tasks.parse(name)
+    reading = task.read(task.write(FULL))
+    assert not reading.unread
+    for field in task.fields:
+        if field.kind == "label":
+            assert reading.labels[field.name] == field.value(FULL)
+    if any(f.attribute == "txt" for f in task.fields):
+        assert reading.transcript == FULL.txt
+    if name == "srwt":
+        assert reading.words == FULL.words
+        assert reading.transcript == "hello <w>世界"
+    if name == "sttc":
+        assert reading.reply == FULL.reply
+
+
+def test_the_eight_tasks_and_their_tags():
+    tags = {name: tasks.parse(name).tags for name in tasks.names()}
+    assert tags == {
+        "asr": "<TRANSCRIBE>",
+        "srwt": "<TRANSCRIBE> <ALIGN>",
+        "ved": "<TRANSCRIBE> <CAPTION>",
+        "ser": "<TRANSCRIBE> <EMOTION>",
+        "ssr": "<TRANSCRIBE> <STYLE>",
+        "sgc": "<TRANSCRIBE> <GENDER>",
+        "sap": "<TRANSCRIBE> <AGE>",
+        "sttc": "<TRANSCRIBE> <S2TCHAT>",
+    }
+
+
+def test_every_pair_of_fields_in_either_order():
+    tags = sorted({f.tag for name in tasks.names() for f in tasks.parse(name).fields} - {"<S2TCHAT>", "<TRANSCRIBE> <ALIGN>"})
+    for first, second in itertools.permutations(tags, 2):
+        task = tasks.parse(first + second)
+        reading = task.read(task.write(FULL))
+        assert not reading.unread, (first, second, reading)
+        assert reading.labels == {f.name: f.value(FULL) for f in task.label_fields}
+        assert all(task.prompts(lang)[0] for lang in ("zh", "en"))
+
+
+@pytest.mark.parametrize("text", ["<transcribe><EMOTION>", " <TRANSCRIBE>  <emotion> ", "SER", "ser"])
+def test_spellings_of_a_task(text):
+    assert tasks.parse(text).name == "ser"
+
+
+def test_align_modifies_transcribe_wherever_it_stands():
+    assert tasks.parse("<EMOTION><ALIGN><TRANSCRIBE>").tags == "<EMOTION> <TRANSCRIBE> <ALIGN>"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<EMOTON>", "did you mean '<EMOTION>'"),
+        ("sre", "known: asr"),
+        ("<ALIGN>", "which is missing"),
+        ("<AGE><AGE>", "2 times"),
+        ("<S2TCHAT><TRANSCRIBE>", "must be the last"),
+        ("<AGE> and", "not a tag"),
+    ],
+)
+def test_bad_tasks_say_what_to_do(text, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.parse(text)
+
+
+def test_published_form_is_read():
+    reading = tasks.parse("srwt").read("<0.00>新<0.2><0.20>年<0.4><0.40>喜<0.71>")
+    assert reading.words == [Word("新", 0.0, 0.2), Word("年", 0.2, 0.4), Word("喜", 0.4, 0.71)]
+    assert tasks.parse("ser").read("你好<anger>").labels == {"emotion": "anger"}
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "unread"),
+    [
+        ("ser", "hello", {"emotion"}),
+        ("ser", "", {"emotion"}),
+        ("ser", "hello <furious>", {"emotion"}),
+        ("ser", "hello \\<sad\\>", {"emotion"}),
+        ("ser", "hello <sad> more", {"emotion"}),
+        ("srwt", "<0.1>a<0.2> junk <0.3>b<0.4>", {"words"}),
+        ("srwt", "plain words", {"words"}),
+        ("sttc", "no reply", {"reply"}),
+        ("<AGE><GENDER>", "<old>", {"gender"}),
+        ("<AGE><GENDER>", "<old>text<male>", {"gender", "text"}),
+        ("<TRANSCRIBE><ALIGN><EMOTION>", "<0.1>a<0.2>", {"emotion"}),
+    ],
+)
+def test_what_cannot_be_read_is_kept_as_unread(task, text, unread):
+    assert set(tasks.parse(task).read(text).unread) == unread
+
+
+def test_escaped_backslash_before_a_tag():
+    utterance = Utterance(key="a", wav="b", txt="ends in \\", emotion="sad")
+    task = tasks.parse("ser")
+    assert task.write(utterance) == "ends in \\\\<sad>"
+    assert task.read(task.write(utterance)).labels == {"emotion": "sad"}
+    assert [tag[1] for tag in find_tags("\\<a\\><b>\\\\<c>")] == ["b", "c"]
+
+
+@pytest.mark.parametrize("text", ["a<b>c", "\\", "\\<", "<|endoftext|>", "<<>>", "你<好"])
+def test_escape_round_trip(text):
+    assert unescape(escape(text)) == text
+    assert not find_tags(escape(text))
+
+
+@pytest.mark.parametrize(("age", "label"), [(3, "child"), (12.9, "child"), (13, None), (17, None), (18, "adult"), ("59", "adult"), (60, "old"), ("Elderly", "old")])
+def test_age_bands(age, label):
+    assert tasks.parse("sap").fields[1].value(Utterance(key="a", wav="b", age=age)) == label
+
+
+def test_a_missing_or_unknown_label_is_absent_never_other():
+    task = tasks.parse("ser")
+    for emotion in (None, "bored"):
+        utterance = Utterance(key="a", wav="b", txt="x", emotion=emotion)
+        assert not task.present(utterance)
+        assert task.missing(utterance) == ["emotion"]
+        with pytest.raises(ValueError, match="lacks emotion"):
+            task.targets(utterance)
+
+
+def test_own_label_sets_keep_known_spellings():
+    task = tasks.parse("ser", {"emotion": ["happy", "bored"]})
+    assert task.fields[1].labels.names == ("happy", "bored")
+    assert task.read("hi<joy>").labels == {"emotion": "happy"}
+    assert task.read("hi<anger>").unread
+    with pytest.raises(ValueError, match="did you mean 'emotion'"):
+        tasks.parse("ser", {"emotions": ["a"]})
+
+
+@pytest.mark.parametrize("names", [[], ["a", "A"], ["a<b"], ["1.5"], [" "]])
+def test_label_sets_that_cannot_be_read_back_are_refused(names):
+    with pytest.raises(ValueError, match="label"):
+        LabelSet(names)
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_prompts_in_two_languages_several_each(name):
+    for lang in ("zh", "en"):
+        prompts = tasks.parse(name).prompts(lang)
+        assert len(set(prompts)) == len(prompts) >= 5
+
+
+def test_join_words_by_script():
+    assert join_words(["hello", "world", "你", "好", "ok"]) == "hello world你好ok"
+
+
+def test_a_new_task_is_one_file(tmp_path):
+    (tmp_path / "accent.py").write_text(
+        "from wenet_osum.tasks.asr import TRANSCRIPT\n"
+        "from wenet_osum.tasks.base import Task\n"
+        "from wenet_osum.tasks.fields import label\n"
+        "ACCENT = label('accent', '<ACCENT>', {'north': ['n'], 'south': []}, {'zh': '口音', 'en': 'the accent'}, attribute='style')\n"
+        "TASK = Task('accent', (TRANSCRIPT, ACCENT))\n"
+    )
+    before = list(tasks.__path__)
+    try:
+        lookup.add_folder("wenet_osum.tasks", str(tmp_path))
+        task = tasks.parse("<ACCENT><TRANSCRIBE>")
+        assert task.read("<N>hello").labels == {"accent": "north"}
+        assert tasks.parse("accent").tags == "<TRANSCRIBE> <ACCENT>"
+    finally:
+        tasks.__path__[:] = before

@@ -1,0 +1,80 @@
+"""Targets, prompts and tokenizers: field borders, control tokens in user text, prompt tables."""
+
+import pytest
+
+from wenet_osum.records import Utterance
+from wenet_osum.text.template import Template
+from wenet_osum.text.train_tokenizer import train_tokenizer
+
+LINES = ["the red cat sees a dog", "小猫喜欢红花", "two plus three"] * 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(LINES, vocab_size=900)
+
+
+UTTERANCE = Utterance(key="k", wav="w", txt="the red cat <|endoftext|>\nsees 小猫。", emotion="happy", lang="en")
+
+
+def test_tokens_are_words_characters_and_digits(tokenizer):
+    template = Template(tokenizer)
+    assert [tokenizer.decode([i]) for i in template.encode("the cat 小猫 12<0.53>")] == ["the", " cat", " ", "小", "猫", " ", "1", "2", *"<0.53>"]
+
+
+@pytest.mark.parametrize("join", ["fields", "string"])
+def test_target_reads_back_and_ends_exactly_once(tokenizer, join):
+    template = Template(tokenizer, join=join, loss_weight={"emotion": 2.0})
+    task = template.task("ser")
+    target = template.target(task, UTTERANCE)
+    assert target.ids.count(template.end_id) == 1 and target.ids[-1] == template.end_id
+    reading = task.read(template.decode(target.ids))
+    assert reading.transcript == "the red cat <|endoftext|> sees 小猫。"
+    assert reading.labels == {"emotion": "happy"}
+    label = len(template.label_ids(task.fields[1])["happy"])
+    assert target.weights[-1 - label :] == [2.0] * label + [1.0]
+    assert set(target.weights[: -1 - label]) == {1.0}
+
+
+def test_label_starts_at_a_token_border(tokenizer):
+    template = Template(tokenizer)
+    task = template.task("ser")
+    ids = template.target(task, UTTERANCE).ids
+    label = template.label_ids(task.fields[1])["happy"]
+    assert ids[-1 - len(label) : -1] == label
+
+
+def test_lowercase_only_when_asked(tokenizer):
+    utterance = Utterance(key="k", wav="w", txt="The CAT")
+    assert Template(tokenizer).decode(Template(tokenizer).target(Template(tokenizer).task("asr"), utterance).ids) == "The CAT"
+    lower = Template(tokenizer, lowercase=True)
+    assert lower.decode(lower.target(lower.task("asr"), utterance).ids) == "the cat"
+
+
+def test_prompt_draws_are_fixed_by_seed_epoch_key(tokenizer):
+    template = Template(tokenizer)
+    task = template.task("asr")
+    draws = [tuple(template.draw_prompt_ids(task, 1, 0, f"k{i}")) for i in range(200)]
+    assert draws == [tuple(template.draw_prompt_ids(task, 1, 0, f"k{i}")) for i in range(200)]
+    assert len(set(draws)) == 10, "five Chinese and five English prompts should all be drawn"
+
+
+def test_own_prompts_replace_the_built_in_ones(tokenizer, tmp_path):
+    path = tmp_path / "prompts.yaml"
+    path.write_text("'<TRANSCRIBE> <EMOTION>': [写下并判断, 另一句]\nasr: {en: [Go]}\n", encoding="utf-8")
+    template = Template(tokenizer, prompts=path)
+    assert template.prompt_text(template.task("ser")) == "写下并判断"
+    assert template.prompt_text(template.task("asr"), "en") == "Go"
+    with pytest.raises(ValueError, match="no 'zh' prompts"):
+        template.prompt_text(template.task("asr"), "zh")
+    with pytest.raises(ValueError, match="must be"):
+        Template(tokenizer, prompts={"asr": {"fr": ["x"]}})
+
+
+def test_saved_settings_come_back(tokenizer, tmp_path):
+    template = Template(tokenizer, labels={"emotion": ["happy", "bored"]}, join="string", lowercase=True)
+    template.save(tmp_path)
+    again = Template.load(tmp_path)
+    assert again.task("ser").fields[1].labels.names == ("happy", "bored")
+    assert (again.join, again.lowercase, again.end_id) == ("string", True, template.end_id)
+    assert again.encode("the red cat") == template.encode("the red cat")

@@ -1,0 +1,329 @@
+"""Run configurations: yaml in, typed dataclasses out. Every fault of a file is reported at once.
+
+Each field carries a sentence that says what it is and what it counts. Nothing outside these tables configures a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import yaml
+
+from wenet_osum import lookup
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters of the LLM, by peft."""
+
+    r: int = 8  # rank
+    alpha: float = 32.0  # scale is alpha / r
+    dropout: float = 0.0
+    targets: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj"])  # module names
+
+
+@dataclass
+class ModelConfig:
+    """What is built, and from which folders or hub names."""
+
+    kind: Literal["osum", "whisper"] = "osum"  # whisper: phase 1, encoder and decoder without the LLM
+    whisper: str | None = None  # folder or hub name of a Whisper model; its encoder is used (kind whisper: all of it)
+    llm: str | None = None  # folder or hub name of a causal LLM with its tokenizer
+    adapter: str = "conv_transformer"  # file name in models/adapter
+    adapter_conf: dict[str, Any] = field(default_factory=dict)  # arguments of the adapter
+    init: dict[str, str] = field(default_factory=dict)  # part → checkpoint folder whose weights it takes over, e.g. encoder: exp/phase1/final
+    init_from: str | None = None  # a finished model's folder, weights only; replaces whisper, llm and adapter
+    lora: LoraConfig | None = None  # adds adapters to the LLM
+    ctc_weight: float = 0.0  # share of the CTC loss on the encoder, 0 to 1 (kind whisper)
+    join: Literal["fields", "string"] = "fields"  # targets encoded field by field, or as one string (converted checkpoints)
+
+
+@dataclass
+class PartConfig:
+    """How one part, named by a pattern, is trained."""
+
+    lr: float | None = None  # peak learning rate; None: optim.lr
+    weight_decay: float | None = None  # None: optim.weight_decay
+
+
+@dataclass
+class SpecAugmentConfig:
+    """Masks on the log-mel features (Park et al., 2019, arXiv 1904.08779), and WeNet-style time substitution."""
+
+    time_masks: int = 2  # masks an utterance
+    max_time: int = 50  # longest mask, frames; never above a fifth of the utterance
+    mel_masks: int = 2  # masks an utterance
+    max_mels: int = 10  # widest mask, mel bins
+    substitutions: int = 0  # stretches replaced by an earlier one
+    max_substitution: int = 30  # longest stretch, frames
+
+
+@dataclass
+class AugmentConfig:
+    """Changes to training audio, drawn by (seed, epoch, key)."""
+
+    speeds: list[float] = field(default_factory=lambda: [1.0])  # speed factors, drawn evenly; word times scale along
+    noise: str | None = None  # list of noise recordings, a path a line
+    noise_prob: float = 0.0  # share of utterances that get noise
+    noise_snr_db: tuple[float, float] = (5.0, 25.0)  # range of the signal-to-noise ratio, dB
+    reverb: str | None = None  # list of room impulse responses, a path a line
+    reverb_prob: float = 0.0  # share of utterances that get reverberation
+    gain_db: tuple[float, float] = (0.0, 0.0)  # range of the level change, dB
+    spec_augment: SpecAugmentConfig | None = None  # None: no masks
+
+
+@dataclass
+class FilterConfig:
+    """What is left out, and counted by reason."""
+
+    min_s: float = 0.1  # shortest audio, s
+    max_s: float = 30.0  # longest audio, s
+    max_target_tokens: int = 400  # longest target, tokens
+
+
+@dataclass
+class BatchConfig:
+    """Budgets of one micro-batch on one process."""
+
+    max_frames: int = 12000  # utterances × longest, in 10 ms frames: what the encoder computes
+    max_tokens: int = 8000  # prompt + speech + answer tokens of all utterances: what the LLM computes
+    max_utterances: int = 512  # utterances
+    window: int = 8  # shards shuffled together; lists count as shards of 1,000 utterances
+
+
+@dataclass
+class SourceConfig:
+    """A list in the training mixture."""
+
+    name: str
+    list: str  # data.list of shards, or a raw list (JSON lines)
+    weight: float = 1.0  # expected passes over the list an epoch, any positive real
+    tasks: dict[str, float] = field(default_factory=dict)  # task → share of an utterance's draws; beats its own task
+    where: dict[str, str] = field(default_factory=dict)  # keep only utterances whose columns have these values, e.g. lang: zh
+
+
+@dataclass
+class DataConfig:
+    """What is trained on and tested on."""
+
+    train: list[SourceConfig] = field(default_factory=list)
+    dev: dict[str, str] = field(default_factory=dict)  # task → list
+
+
+@dataclass
+class OptimConfig:
+    """AdamW and its learning-rate schedule, counted in optimizer steps."""
+
+    lr: float = 1e-4  # peak learning rate
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-6
+    weight_decay: float = 0.01  # not on norms, biases and embeddings' gains
+    warmup_steps: int = 1000
+    schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = "inverse_sqrt"
+    min_lr_ratio: float = 0.01  # floor of cosine and linear, share of the peak
+    clip: float = 5.0  # largest gradient norm
+    accumulation: int = 1  # micro-batches a step and process
+
+
+@dataclass
+class TrainConfig:
+    """One phase of training."""
+
+    seed: int = 777
+    data: str | None = None  # yaml with the data tables (DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train_parts: dict[str, PartConfig] = field(default_factory=dict)  # name pattern (glob) → how it trains; what no pattern names is frozen
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loss_weight: dict[str, float] = field(default_factory=dict)  # field name → weight of its tokens, default 1
+    labels: dict[str, list[str]] = field(default_factory=dict)  # field name → the user's own label set
+    prompts: str | None = None  # yaml {task tag: {zh: […], en: […]}} that replaces the built-in prompts
+    lowercase: bool = False  # lower-case transcripts (the published checkpoints want it)
+    max_steps: int | None = None  # optimizer steps
+    max_epochs: int | None = None  # passes over the mixture
+    max_hours: float | None = None  # wall clock over all runs of this experiment, h
+    patience: int | None = None  # evaluations without a better dev loss before stopping
+    eval_every: int = 1000  # steps between dev evaluations and checkpoints
+    log_every: int = 50  # steps between log lines
+    keep: int = 5  # newest checkpoints kept; the best one is always kept
+    engine: Literal["ddp", "fsdp"] = "ddp"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    checkpointing: bool = False  # recompute activations in the backward pass
+    rehearsal: bool = True  # run the largest micro-batches before step 1
+    workers: int = 0  # data processes a training process
+    prefetch: int = 4  # micro-batches a worker holds ready
+    threads: int = 1  # torch threads a process, CPU
+
+
+class ConfigError(ValueError):
+    """All faults of a configuration, a line each."""
+
+
+def load(path: str | Path, cls: type = TrainConfig, overrides: list[str] | None = None) -> Any:
+    """Read a yaml file into ``cls``.
+
+    ``overrides`` are ``a.b=value`` with the value in yaml notation. Raises ConfigError that lists every unknown key,
+    wrong type and bad pair.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise ConfigError(f"config {path} does not exist") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path} is not valid yaml: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config {path} must be a table of keys, got {type(tree).__name__}")
+    for override in overrides or []:
+        _apply_override(tree, override)
+    return from_dict(tree, cls, str(path))
+
+
+def from_dict(tree: dict[str, Any], cls: type = TrainConfig, where: str = "config") -> Any:
+    """Build ``cls`` from plain tables. Raises ConfigError with all faults."""
+    faults: list[str] = []
+    built = _build(cls, tree, "", faults)
+    if not faults:
+        faults += check(built)
+    if faults:
+        raise ConfigError("\n".join([f"{where}: {len(faults)} fault{'s' * (len(faults) > 1)}", *(f"  - {f}" for f in faults)]))
+    return built
+
+
+def check(conf: Any) -> list[str]:
+    """Rules between fields; returns the broken ones as sentences."""
+    faults = []
+    if isinstance(conf, TrainConfig):
+        model = conf.model
+        sources = [n for n in ("whisper", "llm") if getattr(model, n)]
+        if model.init_from and sources:
+            faults.append(f"model.init_from and model.{sources[0]}: give one of them; init_from brings all parts")
+        if not model.init_from and not model.whisper:
+            faults.append("model.whisper: a folder or hub name is needed (or model.init_from)")
+        if model.kind == "osum" and not model.init_from and not model.llm:
+            faults.append("model.llm: a folder or hub name is needed for kind osum (or model.init_from)")
+        if model.kind == "whisper" and (model.llm or model.lora):
+            faults.append("model.llm and model.lora: kind whisper has no LLM")
+        if model.ctc_weight and model.kind != "whisper":
+            faults.append(f"model.ctc_weight {model.ctc_weight}: the CTC head belongs to kind whisper")
+        if not 0 <= model.ctc_weight <= 1:
+            faults.append(f"model.ctc_weight {model.ctc_weight}: must lie between 0 and 1")
+        if not conf.train_parts:
+            faults.append('train_parts: name what trains, e.g. {"adapter.*": {}}')
+        if conf.max_steps is None and conf.max_epochs is None and conf.max_hours is None:
+            faults.append("max_steps, max_epochs or max_hours: one is needed to end the run")
+        for name in ("noise", "reverb"):
+            if getattr(conf.augment, f"{name}_prob") > 0 and not getattr(conf.augment, name):
+                faults.append(f"augment.{name}_prob {getattr(conf.augment, f'{name}_prob')}: needs augment.{name}, a list of recordings")
+        if any(speed <= 0 for speed in conf.augment.speeds) or not conf.augment.speeds:
+            faults.append(f"augment.speeds {conf.augment.speeds}: needs at least one factor, all above 0")
+    if isinstance(conf, DataConfig):
+        for source in conf.train:
+            if source.weight <= 0:
+                faults.append(f"train source {source.name!r}: weight {source.weight} must be above 0; drop the row to leave the list out")
+            faults += [f"train source {source.name!r}: share {s} of task {t!r} must be above 0" for t, s in source.tasks.items() if s <= 0]
+        double = {s.name for s in conf.train if [x.name for x in conf.train].count(s.name) > 1}
+        faults += [f"train source {name!r}: the name stands twice" for name in sorted(double)]
+    return faults
+
+
+def save(conf: Any, path: str | Path) -> None:
+    """Write the final form of a configuration, defaults included."""
+    tree = _plain(dataclasses.asdict(conf))
+    Path(path).write_text(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    name, sign, value = override.partition("=")
+    if not sign:
+        raise ConfigError(f"override {override!r} must read name=value, e.g. optim.lr=1e-4")
+    *parents, last = name.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {}) if isinstance(tree.get(parent, {}), dict) else tree.__setitem__(parent, {}) or tree[parent]
+    tree[last] = yaml.safe_load(value)
+
+
+def _build(kind: Any, value: Any, name: str, faults: list[str]) -> Any:
+    """Turn a yaml value into ``kind``, noting faults under the dotted name."""
+    origin = typing.get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _build_union(kind, value, name, faults)
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, name, faults)
+    if origin is Literal:
+        if value not in typing.get_args(kind):
+            faults.append(f"{name}: {lookup.unknown('value', value, [str(a) for a in typing.get_args(kind)])}")
+        return value
+    if origin is list:
+        return [_build(typing.get_args(kind)[0], v, f"{name}[{i}]", faults) for i, v in enumerate(_expect(list, value, name, faults) or [])]
+    if origin is tuple:
+        inner = typing.get_args(kind)
+        if not isinstance(value, (list, tuple)) or len(value) != len(inner):
+            faults.append(f"{name}: expected {len(inner)} values, got {value!r}")
+            return value
+        return tuple(_build(k, v, f"{name}[{i}]", faults) for i, (k, v) in enumerate(zip(inner, value, strict=True)))
+    if origin is dict:
+        inner = typing.get_args(kind)[1]
+        return {str(k): _build(inner, v, f"{name}.{k}", faults) for k, v in (_expect(dict, value, name, faults) or {}).items()}
+    return _build_scalar(kind, value, name, faults)
+
+
+def _build_union(kind: Any, value: Any, name: str, faults: list[str]) -> Any:
+    options = [k for k in typing.get_args(kind) if k is not type(None)]
+    return None if value is None else _build(options[0], value, name, faults)
+
+
+def _build_dataclass(kind: type, value: Any, name: str, faults: list[str]) -> Any:
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        faults.append(f"{name or 'config'}: expected a table of keys, got {value!r}")
+        return kind.__new__(kind)
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]
+    faults += [f"{_join(name, key)}: {lookup.unknown('key', key, known)}" for key in value if key not in known]
+    built = {key: _build(hints[key], v, _join(name, key), faults) for key, v in value.items() if key in known}
+    needed = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    missing = [n for n in needed if n not in built]
+    faults += [f"{_join(name, n)}: is needed and missing" for n in missing]
+    return kind(**built, **dict.fromkeys(missing))
+
+
+def _build_scalar(kind: Any, value: Any, name: str, faults: list[str]) -> Any:
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):  # yaml 1.1 reads 1e-4 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    faults.append(f"{name}: expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def _expect(kind: type, value: Any, name: str, faults: list[str]) -> Any:
+    if value is not None and not isinstance(value, kind):
+        faults.append(f"{name}: expected a {'list' if kind is list else 'table of keys'}, got {value!r}")
+        return None
+    return value
+
+
+def _join(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else str(key)

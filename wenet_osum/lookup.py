@@ -1,0 +1,37 @@
+"""A name in a yaml file is the name of a Python file: there is no second list of plug-ins to keep."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from types import ModuleType
+
+
+def names(package: str) -> list[str]:
+    """Names of the plug-ins in a package such as ``wenet_osum.models.adapter``: its public modules, sorted."""
+    module = importlib.import_module(package)
+    return sorted(m.name for m in pkgutil.iter_modules(module.__path__) if not m.name.startswith("_"))
+
+
+def load(package: str, name: str) -> ModuleType:
+    """Import plug-in ``name`` of ``package``. Raises ValueError with the known names and a suggestion when there is none."""
+    known = names(package)
+    if name not in known:
+        raise ValueError(unknown(package.rsplit(".", 1)[-1], name, known))
+    return importlib.import_module(f"{package}.{name}")
+
+
+def unknown(kind: str, name: object, known: list[str]) -> str:
+    """The sentence every unknown name is answered with."""
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f", did you mean {close[0]!r}?" if close else ";"
+    return f"unknown {kind} {str(name)!r}{hint} known: {', '.join(known)}"
+
+
+def add_folder(package: str, folder: str) -> None:
+    """Let plug-ins of ``package`` be found in a user's own folder too."""
+    path = importlib.import_module(package).__path__
+    if folder not in path:
+        path.append(folder)
+        importlib.invalidate_caches()

@@ -1,0 +1,53 @@
+"""SAP: the transcript, then the speaker's age group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wenet_osum.records import Utterance
+from wenet_osum.tasks.asr import TRANSCRIPT
+from wenet_osum.tasks.base import LabelSet, Task
+from wenet_osum.tasks.fields import Label
+
+BANDS = {"child": (0, 13), "adult": (18, 60), "old": (60, 150)}  # years, upper end excluded; 13–17 belong to no band
+SPELLINGS = {
+    "child": ["children", "kid", "儿童", "小孩"],
+    "adult": ["youth", "young", "middle-aged", "teens-adult", "成年", "成人", "青年", "中年"],
+    "old": ["elderly", "senior", "老年", "老人"],
+}
+
+
+@dataclass(frozen=True)
+class AgeLabel(Label):
+    """An age group, given as a label or in years."""
+
+    def value(self, utterance: Utterance) -> str | None:
+        try:
+            years = float(utterance.age)
+        except (TypeError, ValueError):
+            return super().value(utterance)
+        return next((name for name, (low, high) in BANDS.items() if low <= years < high and name in self.labels.names), None)
+
+
+AGE = AgeLabel(
+    name="age",
+    tag="<AGE>",
+    attribute="age",
+    metric="accuracy",
+    labels=LabelSet(list(BANDS), SPELLINGS),
+    ask={"zh": "说话人的年龄段", "en": "the speaker's age group"},
+)
+TASK = Task(
+    name="sap",
+    fields=(TRANSCRIPT, AGE),
+    written_prompts={
+        "zh": ["写出语音内容，再判断说话人的年龄段。", "听写，然后给出年龄段。", "说了什么？说话人是小孩、成人还是老人？", "先转写，再标出年龄段。", "写下内容和说话人的年龄段。"],
+        "en": [
+            "Write what is said, then the speaker's age group.",
+            "Transcribe, then name the age group.",
+            "What is said, and is it a child, an adult or an old person?",
+            "First the text, then the age group.",
+            "Write the words and the speaker's age group.",
+        ],
+    },
+)
