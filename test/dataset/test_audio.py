@@ -1,0 +1,166 @@
+"""Decoding agrees with soundfile, features with the textbook form, and bad audio says what is wrong with it."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from wenet_osum.dataset import audio
+from wenet_osum.dataset.drop import Drop
+
+
+def tone(seconds=0.5, rate=16000, level=0.5, hz=440.0):
+    return (level * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def encode(samples, rate=16000, subtype="PCM_16", kind="WAV"):
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, subtype=subtype, format=kind)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "FLAC"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_decode_equals_soundfile(kind, subtype):
+    data = encode(tone(), subtype=subtype, kind=kind)
+    want, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+    got = audio.decode(data)
+    assert got.dtype == np.float32 and np.array_equal(got, want)
+    assert np.array_equal(audio.decode(memoryview(data)), want)
+
+
+def test_chunks_before_the_samples_and_unknown_sizes_are_read():
+    plain = encode(tone())
+    at = plain.index(b"data")
+    listed = plain[:at] + b"LIST" + struct.pack("<I", 5) + b"abcde\0" + plain[at:]  # odd sizes are padded
+    streamed = plain[: at + 4] + b"\xff\xff\xff\xff" + plain[at + 8 :]
+    for data in (listed, streamed):
+        assert audio.read_riff(data)
+        assert np.array_equal(audio.decode(data), audio.decode(plain)) and audio.read_duration(data) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("rate", [8000, 48000, 44100, 22050, 11127])
+def test_other_rates_become_16_khz(rate):
+    got = audio.decode(encode(tone(rate=rate), rate))
+    assert abs(len(got) - 8000) <= 1
+    assert np.abs(got[400:-400] - tone()[400 : len(got) - 400]).max() < 0.02
+
+
+def test_stereo_is_averaged():
+    left, right = tone(level=0.5), tone(level=0.25)
+    got = audio.decode(encode(np.stack([left, right], 1)))
+    assert np.abs(got - (left + right) / 2).max() < 1e-4
+
+
+def test_full_scale_never_wraps():
+    samples = np.array([1.0, -1.0, 1.5, 0.5] * 100, np.float32)
+    assert np.array_equal(audio.decode(encode(samples, subtype="FLOAT")), samples)
+    packed = audio.decode(audio.write_wav(samples))
+    assert packed[:4].tolist() == [32767 / 32768, -1.0, 32767 / 32768, 0.5]
+
+
+def test_segments():
+    data = encode(np.arange(16000, dtype=np.int16))
+    want = np.arange(4000, 8000, dtype=np.float32) / 32768
+    assert np.array_equal(audio.decode(data, 0.25, 0.5), want)
+    assert np.array_equal(audio.decode(audio.cut(data, 0.25, 0.5)), want)
+    assert len(audio.decode(data, start=0.75)) == 4000 and len(audio.decode(data, end=0.75)) == 12000
+    for call in (audio.decode, audio.cut):
+        with pytest.raises(Drop, match="segment outside the recording"):
+            call(data, 1.0, 1.5)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
+def test_cut_is_bit_exact(subtype):
+    data = encode(tone(), subtype=subtype)
+    assert np.array_equal(audio.decode(audio.cut(data, 0.1, 0.3)), audio.decode(data)[1600:4800])
+    assert soundfile.info(io.BytesIO(audio.cut(data, 0.1, 0.3))).subtype == subtype
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "audio: unreadable"),
+        (b"hello, this is no audio at all", "audio: unreadable"),
+        (encode(np.zeros(0, np.float32)), "audio: empty"),
+        (encode(np.zeros(1, np.float32)), "audio: shorter than 10 ms"),
+        (encode(np.zeros(1, np.float32), 8000), "audio: shorter than 10 ms"),
+        (encode(tone())[:5000], "audio: cut short"),
+        (encode(tone(), subtype="PCM_24")[:5000], "audio: cut short"),
+        (encode(np.array([0.0, np.nan] * 400, np.float32), subtype="FLOAT"), "audio: NaN or infinity"),
+        (encode(np.array([0.0, -np.inf] * 400, np.float32), subtype="FLOAT"), "audio: NaN or infinity"),
+    ],
+)
+def test_bad_audio_has_a_reason(data, reason):
+    with pytest.raises(Drop) as raised:
+        audio.decode(data)
+    assert raised.value.reason == reason
+
+
+def test_a_cut_flac_is_never_taken_for_whole():
+    data = encode(np.random.default_rng(0).uniform(-0.5, 0.5, 32000).astype(np.float32), kind="FLAC")
+    with pytest.raises(Drop, match="audio: (cut short|unreadable)"):
+        audio.decode(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    ("rate", "subtype", "kind"),
+    [(16000, "PCM_16", "WAV"), (8000, "PCM_24", "WAV"), (48000, "FLOAT", "WAV"), (16000, "PCM_16", "FLAC"), (16000, "VORBIS", "OGG")],
+)
+def test_duration_from_bytes_and_path(tmp_path, rate, subtype, kind):
+    data = encode(np.stack([tone(0.7, rate)] * 2, 1), rate, subtype, kind)
+    (tmp_path / "a").write_bytes(data)
+    for source in (data, memoryview(data), tmp_path / "a"):
+        assert audio.read_duration(source) == pytest.approx(0.7, abs=1e-4)
+
+
+def test_duration_needs_no_decoding():
+    assert audio.read_duration(encode(tone(2.0))[:100]) == 2.0
+    assert audio.read_duration(encode(tone(2.0), kind="FLAC")[:42]) == 2.0
+
+
+def test_duration_of_bad_audio(tmp_path):
+    for data, reason in ((b"", "audio: empty"), (encode(np.zeros(0, np.float32)), "audio: empty"), (b"junk", "audio: unreadable")):
+        with pytest.raises(Drop, match=reason):
+            audio.read_duration(data)
+    with pytest.raises(Drop, match="file not found: .*none.wav"):
+        audio.read_duration(tmp_path / "none.wav")
+
+
+def reference(samples, mels):
+    """Whisper's features as its paper's code states them."""
+    spectrum = torch.stft(torch.from_numpy(samples), 400, 160, window=torch.hann_window(400), return_complex=True)
+    power = spectrum[:, :-1].abs() ** 2
+    logs = torch.clamp(torch.from_numpy(librosa.filters.mel(sr=16000, n_fft=400, n_mels=mels)) @ power, min=1e-10).log10()
+    return ((torch.maximum(logs, logs.max() - 8.0) + 4.0) / 4.0).T
+
+
+@pytest.mark.parametrize("mels", [80, 128])
+@pytest.mark.parametrize("samples", [201, 1600, 16000, 12345])
+def test_log_mel_equals_the_textbook(mels, samples):
+    wave = (tone(2.0) + np.random.default_rng(1).normal(0, 0.1, 32000)).astype(np.float32)[:samples]
+    got = audio.log_mel(wave, mels)
+    assert got.shape == (samples // 160, mels) and got.dtype == torch.float32
+    torch.testing.assert_close(got, reference(wave, mels), atol=2e-5, rtol=0)
+
+
+def test_log_mel_leaves_its_input_and_repeats():
+    wave = tone()
+    first, before = audio.log_mel(wave), wave.copy()
+    assert torch.equal(first, audio.log_mel(wave)) and np.array_equal(wave, before)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 159, 160, 200])
+def test_log_mel_of_clips_shorter_than_the_reflection(samples):
+    got = audio.log_mel(tone()[:samples])
+    assert got.shape == (1, 80) and torch.isfinite(got).all()
+
+
+def test_digital_silence():
+    assert torch.all(audio.log_mel(np.zeros(1600, np.float32)) == -1.5)

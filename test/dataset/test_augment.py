@@ -1,0 +1,139 @@
+"""Augmentations do what their numbers say, and depend on nothing but (seed, epoch, key)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from wenet_osum.config import AugmentConfig, SpecAugmentConfig
+from wenet_osum.dataset import augment
+from wenet_osum.dataset.audio import write_wav
+from wenet_osum.records import Word
+
+
+def tone(seconds=1.0, hz=440.0, level=0.5):
+    return (level * np.sin(2 * np.pi * hz * np.arange(round(seconds * 16000)) / 16000)).astype(np.float32)
+
+
+def write_list(folder, recordings):
+    paths = []
+    for i, samples in enumerate(recordings):
+        paths.append(folder / f"r{i}.wav")
+        paths[-1].write_bytes(write_wav(samples, subtype="FLOAT"))
+    (folder / "list").write_text("".join(f"{p}\n" for p in paths))
+    return str(folder / "list")
+
+
+def test_generator_is_the_same_in_another_process():
+    code = "from wenet_osum.dataset.augment import rng; print(rng(7, 3, '键 1').integers(1 << 60))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(other) == augment.rng(7, 3, "键 1").integers(1 << 60)
+    others = [(7, 3, "键 1"), (8, 3, "键 1"), (7, 4, "键 1"), (7, 3, "键 2"), (7, 31, "k"), (73, 1, "k")]
+    draws = {int(augment.rng(*a).integers(1 << 60)) for a in others}
+    assert len(draws) == 6
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1, 1.25])
+def test_speed_changes_length_pitch_and_word_times(factor):
+    got, used = augment.speed(tone(), [factor], augment.rng(0, 0, "a"))
+    assert used == pytest.approx(factor) and abs(len(got) - 16000 / factor) <= 1
+    peak = np.argmax(np.abs(np.fft.rfft(got))) * 16000 / len(got)
+    assert peak == pytest.approx(440 * factor, rel=0.01)
+    assert augment.scale_words([Word("a", 0.9, 1.8)], used) == [Word("a", pytest.approx(0.9 / factor), pytest.approx(1.8 / factor))]
+    assert augment.scale_words(None, used) is None
+
+
+def test_speeds_are_drawn_evenly():
+    draw, wave = augment.rng(0, 0, "a"), tone(0.01)
+    used = [augment.speed(wave, [0.9, 1.0, 1.1], draw)[1] for _ in range(600)]
+    assert all(150 < used.count(f) < 250 for f in (0.9, 1.0, 1.1))
+
+
+@pytest.mark.parametrize("noise_s", [0.3, 3.0])
+def test_noise_has_the_ratio_asked_for(tmp_path, noise_s):
+    noise = np.random.default_rng(0).normal(0, 0.01, round(noise_s * 16000)).astype(np.float32)
+    wave = tone()
+    got = augment.add_noise(wave, write_list(tmp_path, [noise]), (10.0, 10.0), augment.rng(0, 0, "a"))
+    ratio_db = 10 * np.log10(np.mean(wave**2) / np.mean((got - wave) ** 2))
+    assert got.dtype == np.float32 and ratio_db == pytest.approx(10.0, abs=0.01)
+
+
+def test_silence_gets_no_noise(tmp_path):
+    path = write_list(tmp_path, [tone(0.1)])
+    assert not augment.add_noise(np.zeros(1600, np.float32), path, (5.0, 5.0), augment.rng(0, 0, "a")).any()
+
+
+def test_reverberation_keeps_place_and_level(tmp_path):
+    response = np.zeros(800, np.float32)
+    response[[100, 300, 700]] = [0.8, 0.3, 0.1]
+    wave = np.zeros(16000, np.float32)
+    wave[5000] = 1.0
+    got = augment.reverberate(wave, write_list(tmp_path, [response]), augment.rng(0, 0, "a"))
+    assert np.argmax(np.abs(got)) == 5000 and got[5200] / got[5000] == pytest.approx(0.375, abs=1e-3)
+    assert np.mean(got**2) == pytest.approx(np.mean(wave**2), rel=1e-3) and got.dtype == np.float32 and len(got) == 16000
+
+
+def test_gain():
+    assert np.allclose(augment.gain(tone(), (-6.0206, -6.0206), augment.rng(0, 0, "a")), tone() / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"), [(None, "does not exist; write one path a line"), ("\n", "is empty"), ("/none/x.wav\n", "1 of 1 files do not exist")]
+)
+def test_bad_lists_name_the_next_step(tmp_path, content, match):
+    if content is not None:
+        (tmp_path / "list").write_text(content)
+    with pytest.raises(ValueError, match=match):
+        augment.read_list(str(tmp_path / "list"))
+
+
+def test_bad_recording_is_named(tmp_path):
+    (tmp_path / "x.wav").write_bytes(b"junk")
+    (tmp_path / "list").write_text(f"{tmp_path}/x.wav\n")
+    with pytest.raises(ValueError, match=r"x\.wav for augmentation cannot be used .*take it out"):
+        augment.reverberate(tone(), str(tmp_path / "list"), augment.rng(0, 0, "a"))
+
+
+def test_whole_chain_repeats_and_default_changes_nothing(tmp_path):
+    path = write_list(tmp_path, [tone(0.2, 100.0), tone(0.3, 200.0)])
+    conf = AugmentConfig(speeds=[0.9, 1.1], noise=path, noise_prob=0.7, reverb=path, reverb_prob=0.7, gain_db=(-6.0, 6.0))
+    first, again = (augment.augment(tone(), conf, augment.rng(1, 2, "k")) for _ in range(2))
+    assert np.array_equal(first[0], again[0]) and first[1] == again[1]
+    assert not np.array_equal(first[0], augment.augment(tone(), conf, augment.rng(1, 3, "k"))[0])
+    same, factor = augment.augment(tone(), AugmentConfig(), augment.rng(1, 2, "k"))
+    assert np.array_equal(same, tone()) and factor == 1.0
+
+
+def test_masks_stay_in_bounds_and_leave_the_input():
+    conf = SpecAugmentConfig(time_masks=1, max_time=50, mel_masks=0)
+    features = torch.arange(60.0).unsqueeze(1) + torch.arange(80.0) / 100
+    before, widths = features.clone(), set()
+    for key in range(200):
+        masked = augment.spec_augment(features, conf, augment.rng(0, 0, str(key)))
+        widths.add(int((masked != features).any(1).sum()))
+    assert max(widths) == 12 and 0 in widths and torch.equal(features, before)
+
+
+def test_mel_masks():
+    conf = SpecAugmentConfig(time_masks=0, mel_masks=1, max_mels=10)
+    features = torch.rand(100, 80, generator=torch.Generator().manual_seed(0))
+    changed = [(augment.spec_augment(features, conf, augment.rng(0, 0, str(k))) != features) for k in range(100)]
+    assert max(int(c.any(0).sum()) for c in changed) == 10 and all(torch.equal(c.any(0), c.all(0)) for c in changed)
+
+
+@pytest.mark.parametrize("frames", [1, 4, 5])
+def test_tiny_features_survive(frames):
+    conf = SpecAugmentConfig(substitutions=3)
+    assert augment.spec_augment(torch.rand(frames, 80), conf, augment.rng(0, 0, "a")).shape == (frames, 80)
+
+
+def test_substitution_takes_earlier_frames():
+    features = torch.arange(200.0).unsqueeze(1).expand(200, 80)
+    conf = SpecAugmentConfig(substitutions=3, max_substitution=30)
+    got = augment.spec_substitute(features, conf, augment.rng(0, 0, "b"))
+    moved = got[:, 0] != features[:, 0]
+    assert 0 < int(moved.sum()) <= 90 and torch.all(got[:, 0] <= features[:, 0])

@@ -1,0 +1,98 @@
+"""Manifests keep every text as it is, and every bad line is counted or named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from wenet_osum.dataset.drop import Dropped, table
+from wenet_osum.dataset.manifest import from_row, parse_line, read_kaldi, read_manifest, write_manifest
+from wenet_osum.records import Utterance, Word
+
+NASTY = "第一行\n<anger> a < b \\ <|endoftext|>\u2028x\x85 \r\n\t末尾 "
+
+
+def test_round_trip_keeps_every_field_and_every_character(tmp_path):
+    words = [Word("你", 0.0, 0.25), Word("好", 0.25, 0.5)]
+    labels = {"task": "ser", "lang": "zh", "speaker": "s1", "gender": "female", "age": 31, "emotion": "happy", "style": "客服", "event": "laugh"}
+    full = Utterance("a.b c/你好", "x.wav", NASTY, **labels, words=words, reply=NASTY, start=1.0, end=2.5, duration=1.5, extra={"x": [1]})
+    path = tmp_path / "deep" / "m.jsonl"
+    assert write_manifest(path, [full, Utterance("b", "y.wav", "")]) == 2
+    assert list(read_manifest(path)) == [full, Utterance("b", "y.wav", "")]
+    assert len(path.read_bytes().split(b"\n")) == 3
+
+
+def test_wenet_raw_list_and_published_labels_are_read():
+    assert parse_line(b'{"key": "a", "wav": "a.wav", "txt": "hi"}') == Utterance("a", "a.wav", "hi")
+    row = from_row({"key": "a", "wav": "w", "lang": "<CN>", "emotion": "<NEUTRAL>", "gender": "none", "speaker": 7, "age": "<ADULT>", "dataset": "x"})
+    assert (row.lang, row.emotion, row.gender, row.speaker, row.age, row.extra) == ("zh", "NEUTRAL", None, "7", "ADULT", {"dataset": "x"})
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"not json", "one JSON object"),
+        (b"[1, 2]", "one JSON object"),
+        (b'{"key": "\xff", "wav": "w"}', "one JSON object"),
+        (b'{"wav": "w"}', "'key'"),
+        (b'{"key": "a", "wav": ""}', "'wav'"),
+        (b'{"key": "a", "wav": "w", "txt": ["x"]}', "'txt' must be text"),
+        (b'{"key": "a", "wav": "w", "duration": NaN}', "'duration' must be seconds"),
+        (b'{"key": "a", "wav": "w", "start": "1"}', "'start' must be seconds"),
+        (b'{"key": "a", "wav": "w", "start": 2, "end": 2}', "'end' must lie after 'start'"),
+        (b'{"key": "a", "wav": "w", "words": [["x", 1]]}', "words of"),
+        (b'{"key": "a", "wav": "w", "words": [["x", 1, NaN]]}', "'words' must have finite times"),
+        (b'{"key": "a", "wav": "w", "age": [3]}', "'age' must be"),
+        (b'{"key": "a", "wav": "w", "txt": "\\ud800"}', "valid Unicode"),
+    ],
+)
+def test_bad_line_is_counted_or_named(tmp_path, line, reason):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'{"key": "ok", "wav": "w"}\n\n' + line + b"\n")
+    dropped = Dropped()
+    assert [u.key for u in read_manifest(path, dropped)] == ["ok"]
+    assert dropped.total() == 1 and dropped.pairs[0][0].endswith("line 3") and reason.split("'")[-1].strip() in table(dropped)
+    with pytest.raises(ValueError, match="line 3") as raised:
+        list(read_manifest(path))
+    assert reason in str(raised.value)
+
+
+def test_missing_manifest_names_path_and_next_step(tmp_path):
+    with pytest.raises(ValueError, match="none.jsonl does not exist; check the path"):
+        list(read_manifest(tmp_path / "none.jsonl"))
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "m.jsonl"
+    write_manifest(path, [Utterance("a", "w")])
+
+    def broken():
+        yield Utterance("b", "w")
+        raise RuntimeError("source broke")
+
+    with pytest.raises(RuntimeError):
+        write_manifest(path, broken())
+    assert json.loads(path.read_text())["key"] == "a" and list(tmp_path.iterdir()) == [path]
+
+
+def test_kaldi_files_join_and_count_what_has_no_partner(tmp_path):
+    (tmp_path / "wav.scp").write_text("a /d/my file.wav\nb\t/d/b.wav\nc sox c.wav -t wav - |\nd /d/d.wav\nd /d/e.wav\n", encoding="utf-8")
+    (tmp_path / "text").write_text("a 你 好\nb\thello\nc no\nx lost\n", encoding="utf-8")
+    dropped = Dropped()
+    rows = list(read_kaldi(tmp_path / "wav.scp", tmp_path / "text", dropped=dropped))
+    assert rows == [Utterance("a", "/d/my file.wav", "你 好"), Utterance("b", "/d/b.wav", "hello")]
+    assert dict(dropped.pairs)["x"] == "text without a recording" and "pipe" in dict(dropped.pairs)["c"]
+    assert ("d", "duplicate key in wav.scp") in dropped.pairs and dropped.total() == 3
+
+
+def test_kaldi_segments(tmp_path):
+    (tmp_path / "wav.scp").write_text("rec r.wav\n")
+    (tmp_path / "text").write_text("u1 one\nu2 two\n")
+    (tmp_path / "segments").write_text("u1 rec 0.5 1.25\n")
+    dropped = Dropped()
+    rows = list(read_kaldi(tmp_path / "wav.scp", tmp_path / "text", tmp_path / "segments", dropped))
+    assert rows == [Utterance("u1", "r.wav", "one", start=0.5, end=1.25)] and dropped.pairs == [("u2", "text without a line in segments")]
+    (tmp_path / "segments").write_text("u1 rec 0.5\n")
+    with pytest.raises(ValueError, match="key recording start_s end_s"):
+        list(read_kaldi(tmp_path / "wav.scp", tmp_path / "text", tmp_path / "segments"))

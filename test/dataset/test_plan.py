@@ -1,0 +1,195 @@
+"""Plans: the same epoch for any number of ranks, weights and shares met, budgets kept, steps filled."""
+
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
+from wenet_osum.dataset.index import COLUMNS, Index
+from wenet_osum.dataset.plan import Plan
+from wenet_osum.dataset.pool import TokenEstimate, build_pool
+
+BUDGET = BatchConfig(max_frames=2000, max_tokens=1500, max_utterances=16, window=3)
+
+
+def shard(n, name="s", seconds=None, **columns):
+    draw = np.random.default_rng(len(name) + n)
+    full = {c: np.array([columns.get(c, "")] * n if isinstance(columns.get(c, ""), str) else columns[c]) for c in COLUMNS}
+    seconds = draw.uniform(0.5, 9.0, n) if seconds is None else np.array(seconds)
+    return Index(
+        path=f"{name}.tar",
+        keys=np.array([f"{name}{i}" for i in range(n)]),
+        offsets=np.arange(n),
+        sizes=np.ones(n, dtype=np.int64),
+        durations=seconds.astype(np.float32),
+        columns=full,
+        lengths=np.stack([draw.integers(1, 60, n), np.zeros(n), np.zeros(n)], axis=1).astype(np.int32),
+        kind="tar",
+    )
+
+
+def pool(shards, budget=BUDGET, limits=None, slowest=1.0, **source):
+    conf = SourceConfig(**({"name": "a", "list": "a.list", "tasks": {"asr": 1.0}} | source))
+    return build_pool(conf, shards, budget, limits or FilterConfig(), slowest=slowest)
+
+
+def identity(plan, g=None):
+    draws = range(len(plan.row)) if g is None else range(*g)
+    return [(int(plan.source[d]), int(plan.shard[d]), int(plan.row[d]), int(plan.repeat[d])) for d in draws]
+
+
+def read_by_ranks(plan, start=0):
+    """What W ranks read, in the order of steps."""
+    items = [plan.items(r, start) for r in range(plan.world_size)]
+    assert len({len(i) for i in items}) == 1, "ranks out of step"
+    assert len(items[0]) % plan.accumulation == 0
+    return [tuple(items[r][i]) for i in range(len(items[0])) for r in range(plan.world_size)]
+
+
+SHARDS = [shard(n, f"s{n}") for n in (70, 1, 33, 80, 12, 51, 64)]
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_one_sequence(ranks, accumulation):
+    pools = [pool(SHARDS)]
+    alone = Plan(pools, BUDGET, seed=1, epoch=2)
+    plan = Plan(pools, BUDGET, 1, 2, ranks, accumulation)
+    pieces = read_by_ranks(plan)
+    assert [d for g in pieces for d in identity(plan, g)] == identity(alone)
+    assert len(set(identity(alone))) == len(alone.row) == sum(map(len, SHARDS))
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_seek_gives_the_rest(ranks):
+    plan = Plan([pool(SHARDS)], BUDGET, 1, 0, ranks, 2)
+    whole = read_by_ranks(plan)
+    for steps in (1, 2):
+        assert read_by_ranks(plan, start=steps * ranks * 2) == whole[steps * ranks * 2 :]
+    assert read_by_ranks(plan, start=len(whole)) == []
+    other = Plan([pool(SHARDS)], BUDGET, 1, 0, 4, 1)  # going on with another number of ranks
+    done = {d for g in whole[: 2 * ranks] for d in identity(plan, g)}
+    rest = [d for g in read_by_ranks(other, start=2 * ranks) for d in identity(other, g)]
+    assert len(rest) == len(set(rest)) and done | set(rest) == set(identity(plan)) and not done & set(rest)
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    pools = [pool(SHARDS)]
+    orders = [identity(Plan(pools, BUDGET, seed, epoch)) for seed, epoch in ((1, 0), (1, 1), (2, 0), (1, 0))]
+    assert orders[0] == orders[3] and orders[0] != orders[1] and orders[0] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[1])
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.37, 1.0, 2.5, 3.0])
+def test_weights_are_met_and_balanced(weight):
+    shards = [shard(500, f"w{i}") for i in range(4)]
+    count, epochs = Counter(), 7
+    for epoch in range(epochs):
+        plan = Plan([pool(shards, weight=weight)], BUDGET, 3, epoch)
+        assert abs(len(plan.row) / 2000 - weight) <= 0.01 * weight
+        count.update((s, r) for _, s, r, _ in identity(plan))
+        assert len(set(identity(plan))) == len(plan.row), "a pass repeats an utterance"
+    numbers = [count[(s, r)] for s in range(4) for r in range(500)]
+    assert max(numbers) - min(numbers) <= 1
+
+
+def test_sources_are_mixed_all_through_the_epoch():
+    pools = [pool([shard(50, f"a{i}") for i in range(40)]), pool([shard(50, f"b{i}") for i in range(8)], name="b", weight=2.5)]
+    plan = Plan(pools, BatchConfig(max_frames=2000, window=4), 0, 0)
+    share = [float((half == 1).mean()) for half in np.array_split(plan.source, 4)]
+    assert all(abs(s - 1 / 3) < 0.12 for s in share), share
+
+
+def test_windows_read_near_sequentially():
+    plan = Plan([pool([shard(40, f"n{i}") for i in range(30)])], BatchConfig(window=3), 0, 0)
+    spans = [np.flatnonzero(plan.shard == s) for s in range(30)]
+    assert max(s.max() - s.min() for s in spans) < 3 * 40
+
+
+def test_task_shares():
+    shards = [shard(3000, "m", emotion=np.array(["happy", "neutral", ""] * 1000))]
+    one = pool(shards, tasks={"ser": 1.0, "asr": 0.5})
+    plan = Plan([one], BUDGET, 0, 0)
+    asked = Counter(zip(plan.task.tolist(), (plan.row % 3 == 2).tolist(), strict=True))
+    assert abs(asked[(0, False)] - 2000 * 2 / 3) <= 1 and asked[(0, True)] == 0 and asked[(1, True)] == 1000
+    assert one.narrowed == {"a: lacks emotion for ser": 1000} and not one.dropped
+    hours = plan.expected_hours()
+    assert set(hours) == {"a/ser", "a/asr"}
+    assert sum(hours.values()) == pytest.approx(shards[0].durations.sum() / 3600, rel=1e-4)
+
+
+def test_own_task_when_the_source_names_none():
+    own = ["ser", "", "<transcribe><gender>", "nonsense", "asr", "asr"]
+    one = pool([shard(6, "o", task=own, emotion=["sad"] + [""] * 5, gender=["", "", "F", "", "", ""])], tasks={})
+    assert {t.name for t in one.tasks} == {"ser", "sgc", "asr"}
+    assert one.row.tolist() == [0, 2, 4, 5] and one.able.sum() == 4
+    assert one.dropped == {"a: unknown task 'nonsense'": 1, "a: no task of its own; give the source tasks, e.g. tasks: {asr: 1.0}": 1}
+
+
+def test_labels_in_a_published_text_count_as_held():
+    mixed = shard(3, "p", task=["ser", "ser", "asr"], emotion=["", "no such label", ""])
+    assert pool([mixed], tasks={"ser": 1.0}).row.tolist() == [0]
+
+
+def test_age_in_years_and_in_no_band():
+    assert pool([shard(3, "y", age=["34.0", "15", "child"])], tasks={"sap": 1.0}).row.tolist() == [0, 2]
+
+
+def test_filters_are_counted():
+    shards = [shard(5, "f", seconds=[0.05, 31.0, 2.0, 3.0, 25.0], lang=["zh", "zh", "zh", "en", "zh"])]
+    one = pool(shards, where={"lang": "zh"})
+    assert one.row.tolist() == [2]
+    reasons = ["where lang is zh", "shorter than 0.1 s", "longer than 30.0 s", "longer than batch.max_frames 2000"]
+    assert one.dropped == {f"a: {reason}": 1 for reason in reasons}
+    assert Plan([one], BUDGET, 0, 0).dropped == one.dropped
+
+
+@pytest.mark.parametrize("budget", [(2000, 10**6, 999), (10**6, 900, 999), (10**6, 10**6, 16), (2000, 1500, 16)])
+def test_budgets_are_never_exceeded(budget):
+    shards, conf = [shard(300, f"g{i}") for i in range(5)], BatchConfig(*budget, window=3)
+    plan = Plan([pool(shards, conf, slowest=0.9)], conf, 0, 0)
+    lengths = np.stack([shards[s].lengths[r] for s, r in zip(plan.shard, plan.row, strict=True)])
+    seconds = np.array([shards[s].durations[r] for s, r in zip(plan.shard, plan.row, strict=True)], dtype=np.float64) / 0.9
+    tokens = TokenEstimate().prompt + 2 + np.ceil(seconds * 100 / 8) + lengths[:, 0] + 1
+    costs = []
+    for first, end in zip(plan.bounds[:-1], plan.bounds[1:], strict=True):
+        costs.append(((end - first) * seconds[first:end].max() * 100, tokens[first:end].sum(), end - first))
+    most = np.max(costs, axis=0)
+    assert (most <= budget).all()
+    assert (np.mean(costs, axis=0) / budget).max() > 0.6, "batches are needlessly small"
+    assert plan.padding_share() < 0.05
+    longest = plan.longest(2)
+    assert max(plan.bounds[g + 1] - plan.bounds[g] for g in longest) == most[2]
+    assert any(plan.frames[plan.bounds[g] : plan.bounds[g + 1]].max() == plan.frames.max() for g in longest)
+
+
+@pytest.mark.parametrize("samples", [1, 3, 5, 9])
+def test_fewer_samples_than_places_are_filled(samples):
+    plan = Plan([pool([shard(samples, "t")])], BatchConfig(), 0, 0, world_size=4, accumulation=2)
+    pieces = read_by_ranks(plan)
+    real = [g for g in pieces if g[0] < g[1]]
+    assert len(pieces) == 8 and sum(e - f for f, e in real) == samples and len(real) == min(samples, 8)
+
+
+def test_nothing_left_is_explained():
+    with pytest.raises(ValueError, match="source 'a'.*4 × a: where lang is en"):
+        pool([shard(4, lang="zh")], where={"lang": "en"})
+    with pytest.raises(ValueError, match="draws no utterance"):
+        Plan([pool([shard(2)], weight=0.01)], BUDGET, 0, 0)
+
+
+def test_unknown_names_get_a_suggestion():
+    with pytest.raises(ValueError, match="source 'a'.*did you mean '<EMOTION>'"):
+        pool([shard(4)], tasks={"<TRANSCRIBE><EMOTIO>": 1.0})
+    with pytest.raises(ValueError, match="did you mean 'lang'"):
+        pool([shard(4)], where={"lan": "en"})
+
+
+def test_a_million_utterances_plan_in_seconds():
+    rows = 200_000  # a fifth, held to a fifth of the time
+    shards = [shard(1000, f"big{i}") for i in range(rows // 1000)]
+    began = time.process_time()
+    plan = Plan([pool(shards)], BatchConfig(), 0, 0)
+    assert time.process_time() - began < 2.0 and len(plan.row) == rows

@@ -1,0 +1,86 @@
+"""The list tools take WeNet's command lines, say what they left out, and fail when something is wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wenet_osum.dataset.audio import write_wav
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+def run(tool, *args):
+    spec = importlib.util.spec_from_file_location(tool, TOOLS / f"{tool}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main([str(a) for a in args])
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    wav = write_wav(np.sin(np.arange(16000) / 20).astype(np.float32))
+    for name in "abc":
+        (tmp_path / f"{name}.wav").write_bytes(wav)
+    (tmp_path / "wav.scp").write_text("".join(f"{n} {tmp_path}/{n}.wav\n" for n in "abc"))
+    (tmp_path / "text").write_text("a 你好\nb hello world\nc x <y>\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_raw_list_with_segments(corpus, capsys):
+    assert run("make_raw_list", corpus / "wav.scp", corpus / "text", corpus / "raw") == 0
+    assert [json.loads(line)["txt"] for line in (corpus / "raw").read_text().splitlines()] == ["你好", "hello world", "x <y>"]
+    (corpus / "segments").write_text("a a 0 0.5\nb c 0.25 1\n")
+    assert run("make_raw_list", "--segments", corpus / "segments", corpus / "wav.scp", corpus / "text", corpus / "raw") == 0
+    assert "1  text without a line in segments" in capsys.readouterr().out
+    assert json.loads((corpus / "raw").read_text().splitlines()[1])["start"] == 0.25
+
+
+def test_shards_by_wenets_command_line(corpus, capsys):
+    flags = ["--num_utts_per_shard", 2, "--num_threads", 1, "--prefix", "p", "--shuffle", "--seed", 1, "--resample", 8000]
+    assert run("make_shard_list", *flags, corpus / "wav.scp", corpus / "text", corpus / "shards", corpus / "data.list") == 0
+    assert [Path(p).name for p in (corpus / "data.list").read_text().split()] == ["p_000000000.tar", "p_000000001.tar"]
+    assert run("check_data_list", "--decode", "--list", corpus / "data.list") == 0
+    page = capsys.readouterr().out
+    assert "3 utterances in 2 parts, 0.001 h" in page and "task (not given): 3" in page and "no faults" in page
+
+
+def test_shards_from_a_manifest_in_the_published_layout(corpus, capsys):
+    rows = [{"key": k, "wav": f"{corpus}/{k}.wav", "txt": "x", "task": "ser", "emotion": e, "lang": "zh"} for k, e in (("a", "happy"), ("b", None))]
+    (corpus / "m.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert run("make_shard_list", "--manifest", corpus / "m.jsonl", "--layout", "osum", corpus / "shards", corpus / "data.list") == 0
+    assert "1 utterances in 1 shards, 1 left out" in capsys.readouterr().out
+    assert run("check_data_list", "--list", corpus / "data.list") == 0
+    assert "task <TRANSCRIBE> <EMOTION>: 1 utterances" in capsys.readouterr().out
+
+
+def test_check_counts_faults_and_fails(corpus, capsys):
+    rows = [{"key": key, "wav": f"{corpus}/{name}.wav"} for key, name in (("a", "a"), ("b", "none"), ("a", "a"), ("n", "n"))]
+    (corpus / "n.wav").write_bytes(write_wav(np.full(16000, np.nan, np.float32), subtype="FLOAT"))
+    (corpus / "raw").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert run("check_data_list", "--list", corpus / "raw") == 1
+    page = capsys.readouterr().out
+    assert "fault 1 × audio: file not found: b" in page and "fault 1 × duplicate key: a" in page and "NaN" not in page
+    assert run("check_data_list", "--decode", "--list", corpus / "raw") == 1
+    assert "fault 1 × audio: NaN or infinity: n" in capsys.readouterr().out
+    (corpus / "data.list").write_text("none.tar\n")
+    assert run("check_data_list", "--list", corpus / "data.list") == 1
+    assert "1 of 1 shards do not exist" in capsys.readouterr().out
+
+
+def test_user_faults_end_in_one_line(corpus, capsys):
+    assert run("make_shard_list", corpus / "none", corpus / "text", corpus / "shards", corpus / "data.list") == 1
+    assert "none does not exist; check the path" in capsys.readouterr().err and not (corpus / "data.list").exists()
+    with pytest.raises(SystemExit):
+        run("make_shard_list", "--manifest", corpus / "m", corpus / "wav.scp", corpus / "text", corpus / "shards", corpus / "data.list")
+
+
+def test_tools_start_from_any_folder(corpus):
+    for tool in ("make_raw_list", "make_shard_list", "check_data_list"):
+        assert subprocess.run([sys.executable, TOOLS / f"{tool}.py", "--help"], cwd=corpus, capture_output=True).returncode == 0

@@ -1,0 +1,1 @@
+"""From lists and shards of recordings to batches."""

@@ -1,0 +1,55 @@
+"""Samples → Batch: features padded to the longest, texts end to end with their lengths."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from wenet_osum.records import Batch, Sample
+
+
+def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, filler: Sample | None = None) -> Batch:
+    """A micro-batch of ``samples`` in their order; ``dropped`` counts those that could not be read, by reason.
+
+    Without any sample, ``filler`` stands in with zero weights, so that a rank never falls out of step.
+    """
+    is_filler = not samples
+    if is_filler:
+        assert filler is not None, "a micro-batch without samples needs a filler"
+        samples = [dataclasses.replace(filler, answer_weights=[0.0] * len(filler.answer_ids), transcript_ids=[])]
+    features, feature_lengths = _pad([s.features for s in samples])
+    prompt_ids, prompt_lengths = _join([s.prompt_ids for s in samples])
+    answer_ids, answer_lengths = _join([s.answer_ids for s in samples])
+    transcript_ids, transcript_lengths = _join([s.transcript_ids for s in samples])
+    return Batch(
+        keys=[s.key for s in samples],
+        tasks=[s.task for s in samples],
+        features=features,
+        feature_lengths=feature_lengths,
+        prompt_ids=prompt_ids,
+        prompt_lengths=prompt_lengths,
+        answer_ids=answer_ids,
+        answer_lengths=answer_lengths,
+        answer_weights=torch.tensor([w for s in samples for w in s.answer_weights], dtype=torch.float32),
+        transcript_ids=transcript_ids,
+        transcript_lengths=transcript_lengths,
+        utterances=[s.utterance for s in samples if s.utterance is not None],
+        audio_s=[s.audio_s for s in samples],
+        dropped=dict(dropped or {}),
+        filler=is_filler,
+    )
+
+
+def _pad(features: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """B times (frames, M) → (B, T, M) with zeros behind each, (B,) lengths."""
+    lengths = torch.tensor([len(f) for f in features], dtype=torch.int64)
+    return torch.nn.utils.rnn.pad_sequence(features, batch_first=True), lengths
+
+
+def _join(rows: Iterable[list[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of ids → all of them end to end, and (B,) lengths."""
+    rows = list(rows)
+    return torch.tensor([i for row in rows for i in row], dtype=torch.int64), torch.tensor([len(row) for row in rows], dtype=torch.int64)

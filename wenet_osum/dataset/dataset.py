@@ -1,0 +1,224 @@
+"""The whole data path on one page: lists → indices → pools → plan → samples → batches.
+
+    load_list   what there is          (shard.py)
+    build_pool  who can be drawn       (pool.py)
+    Plan        who reads what, when   (plan.py)
+    read        bytes of an utterance  (shard.py)
+    make_sample features and ids       (sample.py)
+    collate     a micro-batch          (batch.py)
+
+The plan names every sample of every micro-batch; workers only fetch, decode and augment what they are told. So neither the number of workers
+nor that of ranks changes what is trained on, and resuming is a seek.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from wenet_osum.config import BatchConfig, DataConfig, FilterConfig, SourceConfig, TrainConfig
+from wenet_osum.dataset.batch import collate
+from wenet_osum.dataset.decoding import DecodeBatch, DecodeItem, DecodeList, LongAudio, decode_batches
+from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.index import Index
+from wenet_osum.dataset.plan import Plan, cut
+from wenet_osum.dataset.pool import Pool, TokenEstimate, build_pool
+from wenet_osum.dataset.sample import SampleConfig, make_sample, silent_sample
+from wenet_osum.dataset.shard import Handles, load_list, read
+from wenet_osum.records import Batch, Sample
+from wenet_osum.tasks.base import Task
+from wenet_osum.tasks.fields import REPLY_MARK
+from wenet_osum.text.template import Template
+
+__all__ = [
+    "DecodeBatch", "DecodeItem", "DecodeList", "EpochLoader", "EvalLoader", "LongAudio", "Mixture", "SpeechDataset",
+    "decode_batches", "eval_loader", "measure_tokens", "train_loader",
+]  # fmt: skip
+MEASURED = 64  # utterances of a source whose texts are tokenised to learn tokens per byte
+PROMPTS_DRAWN = 64  # prompts of a task drawn to learn the longest
+
+
+class SpeechDataset(Dataset):
+    """Item i is the i-th micro-batch of this rank, a Batch. Any process may ask for any item: the answer is the same."""
+
+    def __init__(self, pools: list[Pool], draws: np.ndarray, items: np.ndarray, template: Template, conf: SampleConfig) -> None:
+        """``draws`` (D, 5): source, shard, row, task, repeat. ``items`` (micro-batches, 2): first draw and end; an empty range is a filler."""
+        self.pools, self.draws, self.items, self.template, self.conf = pools, draws, items, template, conf
+        self.handles = Handles()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Batch:
+        return self.batch(*self.items[i].tolist())
+
+    def batch(self, first: int, end: int) -> Batch:
+        """The draws from ``first`` to ``end`` as a Batch; a filler when none of them can be used."""
+        samples, dropped = [], Counter()
+        for draw in range(first, end):
+            try:
+                samples.append(self.sample(draw))
+            except Drop as drop:
+                dropped[drop.reason] += 1
+        return collate(samples, dropped, None if samples else silent_sample(self.template, self.conf))
+
+    def sample(self, draw: int) -> Sample:
+        """Read one draw. Raises Drop."""
+        source, shard, row, task, repeat = self.draws[draw].tolist()
+        pool = self.pools[source]
+        utterance, audio = read(pool.indices[shard], row, self.handles)
+        return make_sample(utterance, audio, pool.tasks[task], self.template, self.conf, repeat)
+
+
+class EpochLoader:
+    """The micro-batches of one rank in one epoch, from ``start`` on. ``plan`` says what they hold."""
+
+    def __init__(self, dataset: SpeechDataset, plan: Plan, workers: int = 0, prefetch: int = 4) -> None:
+        self.dataset, self.plan = dataset, plan
+        self.steps = len(dataset) // plan.accumulation  # optimizer steps
+        self.failed: Counter = Counter()  # utterances that could not be read so far on this rank, by reason
+        self._loader = _loader(dataset, workers, prefetch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.failed.clear()
+        for batch in self._loader:
+            self.failed.update(batch.dropped)
+            yield batch
+
+    def rehearsal(self, n: int = 1) -> Iterator[Batch]:
+        """The largest micro-batches of the whole epoch by each budget, at the slowest speed: what memory must hold. The same on every rank."""
+        conf = self.dataset.conf
+        slow = dataclasses.replace(conf, augment=dataclasses.replace(conf.augment, speeds=[min(conf.augment.speeds)]))
+        whole = SpeechDataset(self.dataset.pools, self.dataset.draws, self.dataset.items, self.dataset.template, slow)
+        for g in self.plan.longest(n):
+            yield whole.batch(int(self.plan.bounds[g]), int(self.plan.bounds[g + 1]))
+
+
+class Mixture:
+    """The training data, loaded and judged once; ``epoch`` makes the loader of any epoch. Raises ValueError for data that cannot be used."""
+
+    def __init__(self, data: DataConfig, conf: TrainConfig, template: Template, mels: int) -> None:
+        if not data.train:
+            raise ValueError("data.train has no sources; give it rows {name, list, weight, tasks}")
+        self.conf, self.template, self.mels = conf, template, mels
+        self.dropped: Counter = Counter()  # what the readers left out, by reason
+        listed = [load_list(source.list, self.dropped) for source in data.train]
+        self.pools = [self._pool(source, indices) for source, indices in zip(data.train, listed, strict=True)]
+
+    def _pool(self, source: SourceConfig, indices: list[Index]) -> Pool:
+        conf, estimate = self.conf, partial(measure_tokens, indices, self.template)
+        return build_pool(source, indices, conf.batch, conf.filter, estimate, min(conf.augment.speeds), self.template.task)
+
+    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, start: int = 0) -> EpochLoader:
+        """This rank's loader after ``start`` micro-batches of the whole plan are done (over all ranks)."""
+        conf = self.conf
+        plan = Plan(self.pools, conf.batch, conf.seed, epoch, world_size, conf.optim.accumulation)
+        plan.dropped.update(self.dropped)
+        draws = np.stack([plan.source, plan.shard, plan.row, plan.task, plan.repeat], axis=1)
+        sampling = SampleConfig(self.mels, conf.filter, conf.augment, conf.seed, epoch)
+        dataset = SpeechDataset(self.pools, draws, plan.items(rank, start), self.template, sampling)
+        return EpochLoader(dataset, plan, conf.workers, conf.prefetch)
+
+
+def train_loader(
+    data: DataConfig, conf: TrainConfig, template: Template, mels: int, epoch: int, rank: int = 0, world_size: int = 1, start: int = 0
+) -> EpochLoader:
+    """One epoch's loader; a run over several epochs keeps a ``Mixture`` and loads the lists once."""
+    return Mixture(data, conf, template, mels).epoch(epoch, rank, world_size, start)
+
+
+class EvalLoader:
+    """Every utterance of a list once, from long to short, shared out among the ranks in equal numbers of batches (fillers at the end)."""
+
+    def __init__(self, dataset: SpeechDataset, dropped: Counter, workers: int = 0) -> None:
+        self.dataset, self.dropped = dataset, dropped  # ``dropped``: left out by the reader and the filters, by reason
+        self.failed: Counter = Counter()  # utterances that could not be read in this pass on this rank, by reason
+        self._loader = _loader(dataset, workers, 2)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.failed.clear()
+        for batch in self._loader:
+            self.failed.update(batch.dropped)
+            yield batch
+
+
+def eval_loader(
+    list_path: str,
+    task: str | None,
+    template: Template,
+    conf_batch: BatchConfig,
+    mels: int,
+    rank: int = 0,
+    world_size: int = 1,
+    prompt_lang: str | None = None,
+    limit: int | None = None,
+    limits: FilterConfig | None = None,
+    workers: int = 0,
+) -> EvalLoader:
+    """Batches with answers for a dev list, asked ``task`` (None: each utterance's own). ``limit`` keeps that many, evenly spread.
+
+    Nothing is augmented; prompts are the scoring ones. Raises ValueError when the list or the task cannot be used.
+    """
+    dropped, limits = Counter(), limits or FilterConfig()
+    source = SourceConfig(name=f"dev {task or 'list'}", list=str(list_path), tasks={task: 1.0} if task else {})
+    indices = load_list(source.list, dropped)
+    pool = build_pool(source, indices, conf_batch, limits, partial(measure_tokens, indices, template), parse=template.task)
+    dropped.update(pool.dropped)
+    chosen = np.arange(len(pool)) if not limit or limit >= len(pool) else np.linspace(0, len(pool) - 1, limit).round().astype(int)
+    order = chosen[np.argsort(-pool.frames[chosen], kind="stable")]
+    asked = pool.able[order].argmax(axis=1)
+    starts = cut(pool.frames[order], pool.tokens[order, asked], [len(order)], conf_batch)
+    fillers = -len(starts) % world_size
+    items = np.array([*zip(starts, [*starts[1:], len(order)], strict=True), *[(len(order),) * 2] * fillers], dtype=np.int64)
+    zero = np.zeros(len(order), dtype=np.int64)
+    draws = np.stack([zero, pool.shard[order], pool.row[order], asked, zero], axis=1)
+    sampling = SampleConfig(mels, limits, prompt_lang=prompt_lang)
+    return EvalLoader(SpeechDataset([pool], draws, items[rank::world_size], template, sampling), dropped, workers)
+
+
+def measure_tokens(indices: list[Index], template: Template, tasks: list[Task]) -> TokenEstimate:
+    """Learn from a few evenly spread utterances how many tokens a byte of text takes at most; prompts, times and labels are encoded."""
+    ends, handles, rate = np.cumsum([len(index) for index in indices]), Handles(), 0.0
+    for i in np.unique(np.linspace(0, ends[-1] - 1, MEASURED).astype(int)).tolist():
+        shard = int(np.searchsorted(ends, i, side="right"))
+        try:
+            utterance, _ = read(indices[shard], i - int(ends[shard]) + len(indices[shard]), handles)
+        except Drop:  # counted when it is drawn
+            continue
+        rate = max([rate, *(len(template.encode(text)) / len(text.encode()) for text in (utterance.txt, utterance.reply) if text)])
+    prompts = [template.draw_prompt_ids(task, 0, 0, str(n)) for task in tasks for n in range(PROMPTS_DRAWN)]
+    return TokenEstimate(
+        prompt=max(map(len, prompts), default=0),
+        per_byte=rate or 1.0,
+        per_word=2 * len(template.encode("<12.34>")),
+        label=max([len(template.encode(REPLY_MARK)), *(_label_tokens(task, template) for task in tasks)]),
+    )
+
+
+def _label_tokens(task: Task, template: Template) -> int:
+    return max((len(ids) for f in task.label_fields for ids in template.label_ids(f).values()), default=0)
+
+
+def _loader(dataset: Dataset, workers: int, prefetch: int) -> DataLoader:
+    """Items in order. A failed worker fails the loop."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(len(dataset)),
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        multiprocessing_context="fork" if workers else None,  # templates hold caches, which do not pickle
+        pin_memory=torch.cuda.is_available(),
+    )

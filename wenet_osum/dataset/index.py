@@ -1,0 +1,105 @@
+"""The index of a shard or raw list: what is in it and where, so that an epoch can be planned without reading audio."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wenet_osum.records import Utterance
+
+COLUMNS = ("task", "lang", "speaker", "gender", "age", "emotion", "style", "event")
+SUFFIX = ".index.npz"
+_VERSION = 1  # raise it when what the file holds changes: older files are rebuilt
+
+
+@dataclass
+class Index:
+    """One shard, or up to 1,000 lines of a raw list, as numpy columns. Letter: n utterances."""
+
+    path: str  # tar path or URL, or the raw list
+    keys: np.ndarray  # (n,) str
+    offsets: np.ndarray  # (n,) int64, bytes: the first member's header in the tar, or the line in the raw list
+    sizes: np.ndarray  # (n,) int64, bytes up to the end of the last member, or of the line
+    durations: np.ndarray  # (n,) float32, s
+    columns: dict[str, np.ndarray]  # COLUMNS → (n,) str, "" = unknown; age as written
+    lengths: np.ndarray  # (n, 3) int32: UTF-8 bytes of txt, number of words with times, UTF-8 bytes of reply
+    kind: str  # "tar" | "raw"
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def select(self, rows: np.ndarray | slice) -> Index:
+        """The index of some of its utterances; ``rows`` is a mask, positions or a slice."""
+        own = {name: getattr(self, name)[rows] for name in ("keys", "offsets", "sizes", "durations", "lengths")}
+        return dataclasses.replace(self, **own, columns={k: v[rows] for k, v in self.columns.items()})
+
+
+def build(path: str, kind: str, rows: Iterable[tuple[Utterance, int, int, float]]) -> Index:
+    """Rows (utterance, offset, size, duration in s) → Index."""
+    rows = list(rows)
+    utterances = [r[0] for r in rows]
+    columns = {name: np.array([_cell(getattr(u, name)) for u in utterances], dtype=np.str_) for name in COLUMNS}
+    lengths = [(len((u.txt or "").encode()), len(u.words or ()), len((u.reply or "").encode())) for u in utterances]
+    return Index(
+        path=path,
+        keys=np.array([u.key for u in utterances], dtype=np.str_),
+        offsets=np.array([r[1] for r in rows], dtype=np.int64),
+        sizes=np.array([r[2] for r in rows], dtype=np.int64),
+        durations=np.array([r[3] for r in rows], dtype=np.float32),
+        columns=columns,
+        lengths=np.array(lengths, dtype=np.int32).reshape(-1, 3),
+        kind=kind,
+    )
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def save(index: Index, faults: list[tuple[str, str]], stamp: list[int], source: str = "", to: Path | str | None = None) -> bool:
+    """Store an index beside its file; False where the folder is read-only.
+
+    ``faults`` are the (key, reason) left out of it, ``stamp`` is [bytes, mtime_ns] of the file, ``source`` what a packer made it from.
+    """
+    target = Path(to or index.path + SUFFIX)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    meta = json.dumps({"version": _VERSION, "kind": index.kind, "stamp": stamp, "source": source, "faults": faults})
+    table = np.stack([index.columns[name] for name in COLUMNS]) if len(index) else np.zeros((len(COLUMNS), 0), np.str_)
+    try:
+        with open(temporary, "wb") as out:  # few arrays: each costs when a list of 50,000 shards is loaded
+            places = np.stack([index.offsets, index.sizes])
+            np.savez(out, meta=np.array(meta), keys=index.keys, places=places, durations=index.durations, columns=table, lengths=index.lengths)
+        os.replace(temporary, target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def restore(path: str, stamp: list[int] | None, file: Any = None) -> tuple[Index, list[tuple[str, str]], str] | None:
+    """Load the index of ``path``: (index, faults, source); None when there is none, it is damaged, or the file has changed since."""
+    try:
+        with np.load(file or path + SUFFIX, allow_pickle=False) as stored:
+            meta = json.loads(str(stored["meta"]))
+            if meta["version"] != _VERSION or (stamp is not None and meta["stamp"] != stamp):
+                return None
+            places, table = stored["places"], stored["columns"]
+            columns = {name: table[i] for i, name in enumerate(COLUMNS)}
+            arrays = (stored["keys"], places[0], places[1], stored["durations"], columns, stored["lengths"])
+            return Index(path, *arrays, kind=meta["kind"]), [tuple(f) for f in meta["faults"]], meta["source"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def stamp_of(path: str | Path) -> list[int]:
+    """[bytes, mtime_ns]: changes when a file does."""
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns]

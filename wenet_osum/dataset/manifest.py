@@ -1,0 +1,181 @@
+"""Manifests: one JSON object a line, read and written as Utterances; Kaldi text files read as such."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from wenet_osum.dataset.drop import note
+from wenet_osum.records import Utterance
+
+_TEXTS = ("txt", "task", "lang", "speaker", "gender", "emotion", "style", "event", "reply")
+_LABELS = ("lang", "speaker", "gender", "age", "emotion", "style", "event")
+_UNKNOWN = frozenset(("", "none", "null", "nan", "unk", "unknown", "n/a"))  # how corpora and the published layout write "not known"
+_LANGS = {"cn": "zh", "zho": "zh", "cmn": "zh", "chinese": "zh", "mandarin": "zh", "eng": "en", "english": "en"}
+
+
+def read_manifest(path: str | Path, dropped: Counter | None = None) -> Iterator[Utterance]:
+    """Yield the utterances of a manifest (also WeNet's raw lists).
+
+    Lines that cannot be read are counted in ``dropped`` by reason; without it the first one raises ValueError with its line number.
+    Raises ValueError when the file does not exist.
+    """
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            yield parse_line(line)
+        except ValueError as error:
+            if dropped is None:
+                raise ValueError(f"{path} line {number}: {error}") from None
+            note(dropped, f"{path} line {number}", "manifest: " + reason_of(error))
+
+
+def reason_of(error: ValueError) -> str:
+    """The countable part of a line's fault: what comes before the first ", got" or colon."""
+    return str(error).split(", got")[0].split(":")[0]
+
+
+def parse_line(line: bytes) -> Utterance:
+    """One manifest line → Utterance. Raises ValueError with the value and the rule."""
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"a line must be one JSON object in UTF-8, got {line[:80]!r}: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"a line must be one JSON object in UTF-8, got {str(row)[:80]}")
+    return from_row(row)
+
+
+def from_row(row: dict[str, Any]) -> Utterance:
+    """Check and tidy a row: types, finite times, ``<CN>`` → zh, ``<NEUTRAL>`` → NEUTRAL, ``none`` → absent. Raises ValueError."""
+    row = {k: v for k, v in row.items() if v is not None}
+    for name in _TEXTS:
+        if isinstance(row.get(name), (int, float)) and not isinstance(row[name], bool):
+            row[name] = str(row[name])
+        if not isinstance(row.get(name, ""), str):
+            raise ValueError(f"{name!r} must be text, got {str(row[name])[:80]!r}")
+    for name in _LABELS:
+        if name in row:
+            row[name] = tidy_label(name, row[name])
+    if not isinstance(row.get("extra", {}), dict):
+        row["extra"] = {"extra": row["extra"]}
+    _check_unicode(row)
+    utterance = Utterance.from_dict(row)
+    _check_times(utterance)
+    return utterance
+
+
+def tidy_label(name: str, value: Any) -> Any:
+    """A label without the brackets of the published layout; None for its words for "not known"."""
+    if not isinstance(value, str):
+        if name == "age" and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return value
+        if name == "age":
+            raise ValueError(f"'age' must be years or a label, got {str(value)[:80]!r}")
+        return str(value)
+    text = value.strip()
+    if text.startswith("<") and text.endswith(">"):
+        text = text[1:-1].strip()
+    if text.lower() in _UNKNOWN:
+        return None
+    return _LANGS.get(text.lower(), text.lower()) if name == "lang" else text
+
+
+def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
+    """Write utterances a JSON line each; the file appears whole or not at all. Returns their number."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    count = 0
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as out:
+            for count, utterance in enumerate(utterances, 1):  # noqa: B007
+                out.write(utterance.to_json() + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def read_kaldi(wav: str | Path, text: str | Path, segments: str | Path | None = None, dropped: Counter | None = None) -> Iterator[Utterance]:
+    """Yield utterances from Kaldi's ``wav.scp``, ``text`` and ``segments`` (``key recording start end``), in the order of ``text``.
+
+    Lines without a partner and pipes are counted in ``dropped``. Raises ValueError for a missing file or a malformed line.
+    """
+    dropped = Counter() if dropped is None else dropped
+    wavs, places = _table(wav, dropped), _segments(segments, dropped) if segments else {}
+    used = set()
+    for key, txt in _table(text, dropped).items():
+        place = places.get(key) if segments else (key, None, None)
+        fault = _fault(place, wavs)
+        if fault:
+            note(dropped, key, fault)
+            continue
+        used.add(key)
+        yield Utterance(key=key, wav=wavs[place[0]], txt=txt, start=place[1], end=place[2])
+    for key in (places if segments else wavs).keys() - used - {k for k, _ in getattr(dropped, "pairs", [])}:
+        note(dropped, key, "recording without a line in text")
+
+
+def _fault(place: tuple | None, wavs: dict[str, str]) -> str | None:
+    if place is None:
+        return "text without a line in segments"
+    if place[0] not in wavs:
+        return "text without a recording"
+    if wavs[place[0]].endswith("|"):
+        return "wav.scp holds a pipe; run it and give the file it makes"
+    return None
+
+
+def _table(path: str | Path, dropped: Counter) -> dict[str, str]:
+    rows: dict[str, str] = {}
+    for line in _lines(path):
+        key, _, rest = line.decode("utf-8-sig").strip().partition(" ") if b"\t" not in line else line.decode("utf-8-sig").strip().partition("\t")
+        if key in rows:
+            note(dropped, key, f"duplicate key in {Path(path).name}")
+        elif key:
+            rows[key] = rest.strip()
+    return rows
+
+
+def _segments(path: str | Path, dropped: Counter) -> dict[str, tuple[str, float, float]]:
+    rows = {}
+    for key, rest in _table(path, dropped).items():
+        try:
+            recording, start, end = rest.split()
+            rows[key] = (recording, float(start), float(end))
+        except ValueError:
+            raise ValueError(f"{path}: a line must read 'key recording start_s end_s', got {key + ' ' + rest!r}") from None
+    return rows
+
+
+def _lines(path: str | Path) -> Iterator[bytes]:
+    try:
+        with open(path, "rb") as lines:
+            yield from lines
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; check the path, or run the stage that writes it") from None
+
+
+def _check_unicode(row: dict[str, Any]) -> None:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"text must be valid Unicode, got half of a surrogate pair in {ascii(row.get('key'))}: {error.reason}") from None
+
+
+def _check_times(utterance: Utterance) -> None:
+    for name in ("start", "end", "duration"):
+        value = getattr(utterance, name)
+        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value < 0):
+            raise ValueError(f"{name!r} must be seconds of 0 or more, got {value!r} in {utterance.key!r}")
+    if utterance.end is not None and utterance.end <= (utterance.start or 0):
+        raise ValueError(f"'end' must lie after 'start', got {utterance.start} to {utterance.end} in {utterance.key!r}")
+    if not all(math.isfinite(w.start) and math.isfinite(w.end) for w in utterance.words or []):
+        raise ValueError(f"'words' must have finite times, got NaN or infinity in {utterance.key!r}")

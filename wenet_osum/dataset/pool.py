@@ -1,0 +1,216 @@
+"""Who can be drawn: the utterances of one source of the mixture that pass its filters, with what each costs and can be asked.
+
+Letters: n utterances of a source that are left, T tasks of the source.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wenet_osum import lookup, tasks
+from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
+from wenet_osum.dataset.index import COLUMNS, Index
+from wenet_osum.records import Utterance
+from wenet_osum.tasks.base import Field, Task
+
+FRAMES_A_SECOND = 100
+FRAMES_A_TOKEN = 8  # encoder and adapter make one speech token of 8 frames (12.5 a second)
+BOUNDARIES = 2  # speech start and speech end
+LENGTHS = {"txt": 0, "words": 1, "reply": 2}  # Utterance attribute → column of Index.lengths
+
+
+@dataclass(frozen=True)
+class TokenEstimate:
+    """How many tokens texts will take, judged from their sizes; the defaults are safe for byte-level vocabularies."""
+
+    prompt: int = 32  # longest prompt, tokens
+    per_byte: float = 1.0  # tokens a byte of free text, UTF-8
+    per_word: int = 16  # tokens of both times of a word
+    label: int = 16  # tokens of the longest label, or of the mark before a reply
+
+    def answer(self, task: Task, lengths: np.ndarray) -> np.ndarray:
+        """Tokens of the target, end of text included: (n, 3) lengths of an Index → (n,) int64."""
+        txt, words, reply = lengths.astype(np.int64).T
+        total = np.ones(len(lengths))
+        for part in task.fields:
+            if part.attribute == "words":  # pieces between times merge less than running text: count every byte
+                total += txt + words * (self.per_word + 1)
+            elif part.kind == "transcript":
+                total += np.ceil(txt * self.per_byte)
+            else:
+                total += self.label + (np.ceil(reply * self.per_byte) if part.kind == "reply" else 0)
+        return total.astype(np.int64)
+
+
+@dataclass
+class Pool:
+    """One source, filtered."""
+
+    source: SourceConfig
+    indices: list[Index]
+    tasks: list[Task]
+    shares: np.ndarray  # (T,) float64
+    shard: np.ndarray  # (n,) int32, position in ``indices``
+    row: np.ndarray  # (n,) int32, position in the shard
+    seconds: np.ndarray  # (n,) float32, as recorded
+    frames: np.ndarray  # (n,) int32, at the slowest speed
+    able: np.ndarray  # (n, T) bool: the utterance has what the task asks for
+    tokens: np.ndarray  # (n, T) int32, prompt + speech + answer
+    dropped: Counter = field(default_factory=Counter)  # utterances left out, by reason
+    narrowed: Counter = field(default_factory=Counter)  # utterances that stay, but not for this task, by reason
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def build_pool(
+    source: SourceConfig,
+    indices: list[Index],
+    batch: BatchConfig,
+    limits: FilterConfig,
+    estimate: Callable[[list[Task]], TokenEstimate] | None = None,
+    slowest: float = 1.0,
+    parse: Callable[[str], Task] = tasks.parse,
+) -> Pool:
+    """Judge every utterance of a source from its index.
+
+    ``estimate`` gives token counts for the source's tasks, ``slowest`` is the smallest speed factor of training (frames are counted for it),
+    ``parse`` reads a task's name. An utterance stays when its
+    columns meet ``source.where``, its duration lies within the limits, and it can be asked at least one task: those of ``source.tasks``, else its
+    own. Raises ValueError for an unknown task or column, and when nothing is left, with the reasons.
+    """
+    columns, dropped = [*COLUMNS], Counter()
+    for name in source.where:
+        if name not in columns:
+            raise ValueError(f"source {source.name!r}: where: {lookup.unknown('column', name, columns)}")
+    judge = _Judge(source, batch, limits, slowest, parse)
+    judge.collect_tasks(indices)
+    judge.estimate = estimate(judge.tasks) if estimate else judge.estimate
+    parts = [judge.shard(number, index, dropped) for number, index in enumerate(indices)]
+    arrays = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else []
+    dropped = Counter({f"{source.name}: {reason}": count for reason, count in dropped.items() if count})
+    if not arrays or not len(arrays[0]):
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.most_common()) or "the list holds no utterance"
+        raise ValueError(f"source {source.name!r}: nothing left of {source.list} ({reasons}); correct the list, tasks, where or filter")
+    narrowed = Counter({f"{source.name}: {reason}": count for reason, count in judge.narrowed.items() if count})
+    return Pool(source, indices, judge.tasks, judge.shares, *arrays, dropped=dropped, narrowed=narrowed)
+
+
+class _Judge:
+    """The rules of one source, applied shard by shard."""
+
+    def __init__(self, source: SourceConfig, batch: BatchConfig, limits: FilterConfig, slowest: float, parse: Callable[[str], Task]) -> None:
+        self.source, self.batch, self.limits, self.slowest, self.parse = source, batch, limits, slowest, parse
+        self.estimate = TokenEstimate()
+        self.own: dict[str, Task] = {}  # an utterance's own task as written → Task
+        self.tasks: list[Task] = []
+        self.shares = np.zeros(0)
+        self.known: dict[tuple[str, str, str], bool] = {}  # (tag, attribute, value) → the field can be written
+        self.narrowed: Counter = Counter()
+
+    def collect_tasks(self, indices: list[Index]) -> None:
+        """The tasks of the source, and those its utterances bring along."""
+        for name in sorted({str(v) for index in indices for v in np.unique(index.columns["task"])} - {""}):
+            try:
+                self.own[name] = self.parse(name)
+            except ValueError:
+                continue  # counted per utterance in ``_able``
+        if self.source.tasks:
+            try:
+                named = {self.parse(name).tags: (self.parse(name), share) for name, share in self.source.tasks.items()}
+            except ValueError as error:
+                raise ValueError(f"source {self.source.name!r}: {error}") from None
+            self.tasks, self.shares = [t for t, _ in named.values()], np.array([s for _, s in named.values()], dtype=np.float64)
+        else:
+            self.tasks = [*{t.tags: t for t in self.own.values()}.values()]
+            self.shares = np.ones(len(self.tasks))
+
+    def shard(self, number: int, index: Index, dropped: Counter) -> tuple[np.ndarray, ...]:
+        """Columns of the Pool for one shard."""
+        keep = self._where(index, dropped)
+        frames = np.floor(index.durations.astype(np.float64) * FRAMES_A_SECOND / self.slowest).astype(np.int64) + 1
+        frames = np.minimum(frames, int(self.limits.max_s * FRAMES_A_SECOND) + 1)  # longer results keep their speed (see sample.py)
+        for reason, bad in self._too_short_or_long(index, frames).items():
+            dropped[reason] += int((keep & bad).sum())
+            keep &= ~bad
+        able = self._able(index, keep, dropped)
+        speech = -(-frames // FRAMES_A_TOKEN) + BOUNDARIES + self.estimate.prompt
+        answers = [np.minimum(self.estimate.answer(t, index.lengths), self.limits.max_target_tokens) for t in self.tasks]
+        tokens = np.stack([speech + a for a in answers], axis=1) if answers else np.zeros((len(index), 0), np.int64)
+        able &= tokens <= self.batch.max_tokens
+        dropped[f"more tokens than batch.max_tokens {self.batch.max_tokens}"] += int((keep & ~able.any(axis=1)).sum())
+        rows = np.flatnonzero(keep & able.any(axis=1))
+        shards = np.full(len(rows), number, dtype=np.int32)
+        return shards, rows.astype(np.int32), index.durations[rows], frames[rows].astype(np.int32), able[rows], tokens[rows].astype(np.int32)
+
+    def _where(self, index: Index, dropped: Counter) -> np.ndarray:
+        keep = np.ones(len(index), dtype=bool)
+        for name, value in self.source.where.items():
+            bad = keep & (index.columns[name] != str(value))
+            dropped[f"where {name} is {value}"] += int(bad.sum())
+            keep &= ~bad
+        return keep
+
+    def _too_short_or_long(self, index: Index, frames: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            f"shorter than {self.limits.min_s} s": ~(index.durations >= self.limits.min_s),  # a NaN is out, too
+            f"longer than {self.limits.max_s} s": index.durations > self.limits.max_s,
+            f"longer than batch.max_frames {self.batch.max_frames}": frames > self.batch.max_frames,
+        }
+
+    def _able(self, index: Index, keep: np.ndarray, dropped: Counter) -> np.ndarray:
+        """(rows, T): which tasks an utterance can be asked. Clears ``keep`` for those that can be asked none."""
+        able = np.zeros((len(index), len(self.tasks)), dtype=bool)
+        reasons, lacks = np.full(len(index), "", dtype=object), []
+        for column, task in enumerate(self.tasks):
+            asked = keep.copy() if self.source.tasks else keep & self._owned(index, lambda own, t=task: own.tags == t.tags)
+            able[:, column] = asked
+            for part in task.fields:
+                lacking = able[:, column] & ~self._has(part, index)
+                able[lacking, column] = False
+                reason = f"lacks {part.name} for {task.name}"
+                lacks.append((reason, lacking))
+                reasons[lacking & (reasons == "")] = reason
+        none = keep & ~able.any(axis=1)
+        self.narrowed.update({reason: int((lacking & ~none).sum()) for reason, lacking in lacks})
+        homeless = none & (reasons == "")
+        reasons[homeless] = [self._no_task(str(own)) for own in index.columns["task"][homeless]]
+        dropped.update(Counter(reasons[none].tolist()))
+        keep &= ~none
+        return able
+
+    def _no_task(self, own: str) -> str:
+        return f"unknown task {own!r}" if own else "no task of its own; give the source tasks, e.g. tasks: {asr: 1.0}"
+
+    def _owned(self, index: Index, test: Callable[[Task], bool]) -> np.ndarray:
+        """Which utterances bring along a task that passes ``test``."""
+        values, inverse = np.unique(index.columns["task"], return_inverse=True)
+        return np.array([str(v) in self.own and test(self.own[str(v)]) for v in values], dtype=bool)[inverse]
+
+    def _has(self, part: Field, index: Index) -> np.ndarray:
+        """Which utterances hold a field.
+
+        One that is empty counts as held when the utterance's own task has it: the published layout keeps it as tags in the text, which the index
+        does not show. ``sample.py`` counts those where it is not.
+        """
+        if part.attribute in LENGTHS:
+            found = index.lengths[:, LENGTHS[part.attribute]] > 0
+            empty = ~found
+        else:
+            values, inverse = np.unique(index.columns[part.attribute], return_inverse=True)
+            found = np.array([self._writable(part, str(v)) for v in values], dtype=bool)[inverse]
+            empty = (values == "")[inverse]
+        if not empty.any() or part.attribute == "txt":
+            return found
+        inside = self._owned(index, lambda own: any(f.tag == part.tag for f in own.fields))
+        return found | (empty & inside & (index.lengths[:, LENGTHS["txt"]] > 0))
+
+    def _writable(self, part: Field, value: str) -> bool:
+        name = (part.tag, part.attribute, value)
+        if name not in self.known:
+            self.known[name] = bool(value) and part.present(Utterance(key="-", wav="-", **{part.attribute: value}))
+        return self.known[name]

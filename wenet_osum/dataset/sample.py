@@ -1,0 +1,127 @@
+"""Utterance → Sample: decoded, augmented, turned into features, its prompt and target into ids."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wenet_osum.config import AugmentConfig, FilterConfig
+from wenet_osum.dataset import augment
+from wenet_osum.dataset.audio import decode, log_mel
+from wenet_osum.dataset.drop import Drop
+from wenet_osum.records import SAMPLE_RATE, Sample, Utterance
+from wenet_osum.tasks.base import Task, find_tags
+from wenet_osum.text.template import Template
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How samples are made. Without ``augment`` nothing is drawn and prompts are the scoring ones: dev sets and decoding."""
+
+    mels: int = 80
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    augment: AugmentConfig | None = None
+    seed: int = 0
+    epoch: int = 0
+    answers: bool = True  # False: decoding; no target is needed and the filter does not apply
+    prompt_lang: str | None = None  # "zh" or "en"; None: the utterance's, else zh
+
+
+def make_sample(utterance: Utterance, data: bytes, task: Task, template: Template, conf: SampleConfig, repeat: int = 0) -> Sample:
+    """An utterance with the bytes of its audio file → Sample. ``repeat`` counts its earlier draws in the epoch: each is augmented anew.
+
+    Raises Drop for anything that cannot be used.
+    """
+    return sample_from_audio(utterance, decode(data, utterance.start, utterance.end), task, template, conf, repeat)
+
+
+def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, template: Template, conf: SampleConfig, repeat: int = 0) -> Sample:
+    """The same for audio in memory, (samples,) float32 at 16 kHz, mono."""
+    if conf.answers:
+        _check_duration(len(audio) / SAMPLE_RATE, conf.filter)
+    utterance = read_tags(utterance, task, template)
+    draw_key = f"{utterance.key}#{repeat}" if repeat else utterance.key
+    draw = augment.rng(conf.seed, conf.epoch, draw_key)
+    if conf.augment:
+        audio, speed = augment.augment(audio, _fitting_speeds(conf, len(audio) / SAMPLE_RATE), draw)
+        utterance = dataclasses.replace(utterance, words=augment.scale_words(utterance.words, speed))  # before the target is written
+    features = log_mel(audio, conf.mels)
+    if conf.augment and conf.augment.spec_augment:
+        features = augment.spec_augment(features, conf.augment.spec_augment, draw)
+    ids, weights, transcript = _target(utterance, task, template, conf) if conf.answers else ([], [], [])
+    return Sample(
+        key=utterance.key,
+        task=task.tags,
+        features=features,
+        prompt_ids=_prompt(utterance, task, template, conf, draw_key),
+        answer_ids=ids,
+        answer_weights=weights,
+        transcript_ids=transcript,
+        utterance=utterance,
+        audio_s=len(audio) / SAMPLE_RATE,
+    )
+
+
+def silent_sample(template: Template, conf: SampleConfig) -> Sample:
+    """Half a second of silence with weight zero: keeps a rank in step that has nothing to read."""
+    task = template.task("asr")
+    audio = np.zeros(SAMPLE_RATE // 2, dtype=np.float32)
+    prompt = template.prompt_ids(task, prompt_language(template, task))
+    return Sample("", task.tags, log_mel(audio, conf.mels), prompt, [template.end_id], [0.0], utterance=Utterance(key="", wav=""), audio_s=0.5)
+
+
+def prompt_language(template: Template, task: Task, lang: str | None = None) -> str:
+    """``lang`` where the task has prompts in it, else Chinese, else what the user's prompt table has."""
+    known = [*template.prompts.get(task.tags, {})] or ["zh", "en"]
+    return next((name for name in (lang, "zh") if name in known), known[0])
+
+
+def read_tags(utterance: Utterance, task: Task, template: Template) -> Utterance:
+    """A ``txt`` in the published form (``你好<anger>``) taken apart into fields; any other utterance as it is.
+
+    The reader is the utterance's own task, else the one it is asked now. Fields that the utterance has already win.
+    """
+    if not utterance.txt or not find_tags(utterance.txt):
+        return utterance
+    try:
+        reader = template.task(utterance.task) if utterance.task else task
+    except ValueError:  # a task this model does not know
+        reader = task
+    reading = reader.read(utterance.txt)
+    if reading.unread or [f.tag for f in reader.fields] == ["<TRANSCRIBE>"]:  # a text that only happens to hold < >
+        return utterance
+    found = {"txt": reading.transcript, "words": reading.words, "reply": reading.reply}
+    found |= {f.attribute: reading.labels[f.name] for f in reader.label_fields}
+    kept = {name: getattr(utterance, name) for name in found if name != "txt" and getattr(utterance, name) is not None}
+    return dataclasses.replace(utterance, **{name: value for name, value in (found | kept).items() if value is not None or name == "txt"})
+
+
+def _check_duration(seconds: float, limits: FilterConfig) -> None:
+    # the plan has judged the header's duration; a header can be wrong
+    if seconds < limits.min_s - 0.01:
+        raise Drop(f"audio: shorter than {limits.min_s} s", f"{seconds:.3f} s; filter.min_s")
+    if seconds > limits.max_s + 0.01:
+        raise Drop(f"audio: longer than {limits.max_s} s", f"{seconds:.3f} s; filter.max_s")
+
+
+def _fitting_speeds(conf: SampleConfig, seconds: float) -> AugmentConfig:
+    """Without the speeds that would stretch the audio beyond ``filter.max_s``."""
+    speeds = [s for s in conf.augment.speeds if seconds / s <= conf.filter.max_s] or [1.0]
+    return dataclasses.replace(conf.augment, speeds=speeds)
+
+
+def _prompt(utterance: Utterance, task: Task, template: Template, conf: SampleConfig, key: str) -> list[int]:
+    if conf.augment:
+        return template.draw_prompt_ids(task, conf.seed, conf.epoch, key)
+    return template.prompt_ids(task, prompt_language(template, task, conf.prompt_lang or utterance.lang))
+
+
+def _target(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> tuple[list[int], list[float], list[int]]:
+    if missing := task.missing(utterance):
+        raise Drop(f"target: lacks {missing[0]}", f"task {task.tags} needs {', '.join(missing)}")
+    target = template.target(task, utterance)
+    if len(target.ids) > conf.filter.max_target_tokens:
+        raise Drop(f"target: longer than {conf.filter.max_target_tokens} tokens", f"{len(target.ids)} tokens; filter.max_target_tokens")
+    return target.ids, target.weights, target.transcript_ids
