@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+from wenet_osum.config import LoraConfig, ModelConfig
+from wenet_osum.models.build import build, load, take_over
+from wenet_osum.models.osum import OsumModel
+from wenet_osum.models.whisper import WhisperPhase
+
+ADAPTER = {"heads": 2, "layers": 1, "ffn": 16}
+
+
+@pytest.fixture
+def sources(folders, tmp_path):
+    """The folders again, with a tokenizer of 21 ids in each (transformers adds its padding)."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({f"w{i}": i for i in range(20)}, unk_token="w0")), eos_token="w1")
+    for name in ("whisper", "tied"):
+        shutil.copytree(folders / name, tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    return tmp_path
+
+
+def osum(sources, **changes):
+    return ModelConfig(whisper=str(sources / "whisper"), llm=str(sources / "tied"), adapter_conf=ADAPTER, **changes)
+
+
+def test_parts_are_taken_over(sources, batch):
+    phase, tokenizer = build(ModelConfig(kind="whisper", whisper=str(sources / "whisper"), ctc_weight=0.2))
+    assert isinstance(phase, WhisperPhase) and phase.ctc_weight == 0.2 and len(tokenizer) == 20
+    with torch.no_grad():
+        phase.encoder.conv1.weight.add_(1.0)
+    phase.save_pretrained(sources / "phase1")
+    first, _ = build(osum(sources, init={"encoder": str(sources / "phase1")}))
+    assert torch.equal(first.encoder.conv1.weight, phase.encoder.conv1.weight)
+    first.add_lora(LoraConfig(r=2, targets=["q_proj"]))
+    first.save_pretrained(sources / "phase2")
+    parts = {part: str(sources / "phase2") for part in ("encoder", "adapter", "speech_boundary", "llm")}
+    second, _ = build(osum(sources, init=parts, lora=LoraConfig(r=4)))
+    assert second.lora.r == 4
+    torch.testing.assert_close(second(**batch).nll, first.eval()(**batch).nll)
+    take_over(build(osum(sources))[0], "llm", str(sources / "tied"))
+
+
+def test_faults_are_named(sources):
+    model, _ = build(osum(sources))
+    with pytest.raises(ValueError, match="unknown part 'encodr', did you mean 'encoder'"):
+        take_over(model, "encodr", sources / "whisper")
+    with pytest.raises(ValueError, match="without adapter"):
+        take_over(model, "adapter", sources / "whisper")
+    other = OsumModel.from_parts(sources / "whisper", sources / "tied", adapter_conf={"heads": 2, "layers": 2, "ffn": 24})
+    other.save_pretrained(sources / "other")
+    with pytest.raises(ValueError, match=r"adapter: .* does not fit, 19 differences.*is unknown here"):
+        take_over(model, "adapter", sources / "other")
+    with pytest.raises(ValueError, match="unknown model_type 'qwen2'"):
+        load(sources / "tied")
+    with pytest.raises(ValueError, match="no model in"):
+        load(sources / "nothing")
+
+
+def test_a_tokenizer_with_more_ids_than_rows_is_refused(sources):
+    llm = Qwen2ForCausalLM.from_pretrained(sources / "tied")
+    llm.resize_token_embeddings(16)
+    llm.save_pretrained(sources / "tied")
+    with pytest.raises(ValueError, match="21 ids, the model embeddings for 16"):
+        build(osum(sources))
+
+
+def test_init_from_brings_all_parts_and_checks_lora(sources, batch):
+    model, tokenizer = build(osum(sources, lora=LoraConfig(r=2, targets=["q_proj"])))
+    model.save_pretrained(sources / "final")
+    tokenizer.save_pretrained(sources / "final")
+    again, _ = build(ModelConfig(init_from=str(sources / "final"), lora=LoraConfig(r=2, targets=["q_proj"])))
+    assert torch.equal(again(**batch).nll, model.eval()(**batch).nll)
+    with pytest.raises(ValueError, match="differs from the loaded adapters"):
+        build(ModelConfig(init_from=str(sources / "final"), lora=LoraConfig(r=8)))
+    with pytest.raises(ValueError, match="model.kind is 'whisper'"):
+        build(ModelConfig(kind="whisper", init_from=str(sources / "final")))
+
+
+def test_dtype_and_checkpointing(sources, batch):
+    model, _ = build(osum(sources), dtype=torch.bfloat16, checkpointing=True)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    output = model.train()(**batch)
+    output.loss.backward()
+    assert output.nll.dtype == torch.float32 and model.adapter.output.weight.grad.isfinite().all()

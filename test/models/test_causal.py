@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import Qwen2ForCausalLM
+
+from wenet_osum.models import loss
+from wenet_osum.models.llm import causal
+
+
+@pytest.fixture
+def llm(folders):
+    return causal.read(str(folders / "untied"))
+
+
+def test_packed_equals_transformers_one_by_one(folders, llm):
+    plain = Qwen2ForCausalLM.from_pretrained(folders / "untied", attn_implementation="eager").eval()
+    parts = [torch.randn(n, 32) for n in (7, 1, 12)]
+    packed = causal.packed_forward(llm, torch.cat(parts), causal.Packing([7, 1, 12]))
+    singles = [plain.base_model(inputs_embeds=p[None], use_cache=False).last_hidden_state[0] for p in parts]
+    torch.testing.assert_close(packed, torch.cat(singles), atol=1e-5, rtol=0)
+
+
+def test_sliding_window_reaches_only_so_far(folders):
+    changes = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0, "layer_types": ["sliding_attention"] * 2}
+    from_folder = {"pretrained_model_name_or_path": folders / "untied", **changes}
+    ours = Qwen2ForCausalLM.from_pretrained(**from_folder, attn_implementation="packed").eval()
+    plain = Qwen2ForCausalLM.from_pretrained(**from_folder, attn_implementation="eager").eval()
+    parts = [torch.randn(n, 32) for n in (9, 3)]
+    packed = causal.packed_forward(ours, torch.cat(parts), causal.Packing([9, 3]))
+    singles = [plain.base_model(inputs_embeds=p[None], use_cache=False).last_hidden_state[0] for p in parts]
+    torch.testing.assert_close(packed, torch.cat(singles), atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: varlen_attn runs on CUDA only")
+@pytest.mark.parametrize("window", [None, 4])
+def test_varlen_kernel_equals_sdpa_per_segment(window):
+    packing = causal.Packing([7, 1, 12], "cuda")
+    query, key, value = (torch.randn(1, heads, 20, 16, device="cuda", dtype=torch.bfloat16) for heads in (4, 2, 2))
+    fast = causal._varlen(query, key, value, packing, 0.25, window)
+    plain = causal._per_segment(query.float(), key.float(), value.float(), packing, 0.25, 0.0, window)
+    torch.testing.assert_close(fast.float(), plain, atol=2e-2, rtol=2e-2)
+
+
+def test_losses_in_chunks_equal_losses_at_once(monkeypatch):
+    head = torch.nn.Linear(8, 11)
+    hidden, targets = torch.randn(10, 8, requires_grad=True), torch.randint(0, 11, (10,))
+    whole, correct = loss.token_losses(head, hidden, targets)
+    (gradient,) = torch.autograd.grad(whole.sum(), hidden)
+    monkeypatch.setattr(loss, "CHUNK", 3)
+    pieces, correct_pieces = loss.token_losses(head, hidden, targets)
+    torch.testing.assert_close(pieces, whole)
+    assert torch.equal(correct, correct_pieces)
+    torch.testing.assert_close(torch.autograd.grad(pieces.sum(), hidden)[0], gradient)
+
+
+def test_an_llm_that_changes_its_logits_is_refused(llm):
+    llm.config.final_logit_softcapping = 30.0
+    with pytest.raises(ValueError, match="final_logit_softcapping"):
+        causal.check(llm.config)

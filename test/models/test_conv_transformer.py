@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from wenet_osum.models.adapter.conv_transformer import Adapter, positions
+
+
+@pytest.fixture
+def adapter():
+    torch.manual_seed(0)
+    return Adapter(24, 40, width=32, layers=2, heads=4, ffn=48).eval()
+
+
+def test_alone_equals_batch_and_no_state_is_lost(adapter):
+    lengths = torch.tensor([17, 16, 5, 1, 3])
+    states = torch.randn(5, 17, 24)
+    together, out = adapter(states, lengths)
+    assert out.tolist() == [5, 4, 2, 1, 1] and together.shape == (5, 5, 40)
+    for row, length in enumerate(lengths.tolist()):
+        alone, alone_length = adapter(states[row : row + 1, :length], lengths[row : row + 1])
+        assert alone_length.tolist() == [alone.shape[1]] == [out[row]]
+        torch.testing.assert_close(together[row, : out[row]], alone[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("length", [5, 9, 13, 17])
+def test_last_state_of_an_odd_length_counts(adapter, length):
+    states = torch.randn(1, length, 24)
+    changed = states.clone()
+    changed[:, -1] += 1.0
+    before, after = (adapter(s, torch.tensor([length]))[0] for s in (states, changed))
+    assert (before - after).abs().max() > 1e-4
+
+
+def test_positions_are_interleaved_sinusoids():
+    table = positions(700, 6, torch.device("cpu"))
+    slow = 3 / 10000 ** (1 / 3)
+    assert table.shape == (700, 6)
+    torch.testing.assert_close(table[3, :4], torch.tensor([math.sin(3), math.cos(3), math.sin(slow), math.cos(slow)]))
+
+
+def test_a_width_that_heads_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="width 30 .* heads 4"):
+        Adapter(24, 40, width=30)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModel, Qwen2ForCausalLM
+
+from wenet_osum import config
+from wenet_osum.models.build import set_checkpointing
+from wenet_osum.models.llm import causal
+from wenet_osum.models.osum import OsumModel
+
+LORA = config.LoraConfig(r=2, alpha=4.0, targets=["q_proj", "down_proj"])
+
+
+def with_lora(model):
+    model.add_lora(LORA)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def gradients(model, batches):
+    model.zero_grad()
+    for one in batches:
+        model(**one).loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def padded_nll(model, batch):
+    """The same by transformers' own padded forward over prompt embeddings and answers."""
+    prompt, mask = model.prompt_embeddings(*(batch[k] for k in ("features", "feature_lengths", "prompt_ids", "prompt_lengths")))
+    answers = torch.nn.utils.rnn.pad_sequence(batch["answer_ids"].split(batch["answer_lengths"].tolist()), batch_first=True)
+    valid = torch.arange(answers.shape[1]) < batch["answer_lengths"][:, None]
+    embeddings = torch.cat([prompt, model.get_input_embeddings()(answers)], 1)
+    mask = torch.cat([mask, valid.long()], 1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    logits = model.llm(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    logits = logits[:, prompt.shape[1] - 1 : -1]
+    return torch.nn.functional.cross_entropy(logits[valid], answers[valid], reduction="none")
+
+
+def test_packed_equals_padded_equals_single(model, batch, take):
+    packed = model(**batch)
+    singles = [model(**take(batch, row)) for row in range(3)]
+    torch.testing.assert_close(packed.nll, torch.cat([s.nll for s in singles]), atol=2e-5, rtol=0)
+    torch.testing.assert_close(packed.nll, padded_nll(model, batch).detach(), atol=2e-5, rtol=0)
+    torch.testing.assert_close(packed.loss, sum(s.loss for s in singles))
+    torch.testing.assert_close(packed.loss.detach(), (packed.nll * batch["answer_weights"]).sum())
+    torch.testing.assert_close(packed.weight, batch["answer_weights"].sum())
+    together, apart = gradients(model, [batch]), gradients(model, [take(batch, row) for row in range(3)])
+    assert together.keys() == apart.keys() == {n for n, p in model.named_parameters() if n != "encoder.embed_positions.weight"}
+    for name, gradient in together.items():
+        torch.testing.assert_close(gradient, apart[name], atol=1e-4, rtol=1e-4, msg=name)
+
+
+def other_first(batch):
+    changed = {name: value.clone() for name, value in batch.items()}
+    changed["features"][0] += torch.randn_like(changed["features"][0])
+    changed["prompt_ids"][:3] = torch.tensor([5, 6, 7])
+    changed["answer_ids"][:5] = torch.tensor([8, 9, 10, 11, 12])
+    return changed
+
+
+def test_utterances_do_not_see_each_other(model, batch, monkeypatch):
+    before, after = model(**batch).nll, model(**other_first(batch)).nll
+    assert (before[:5] - after[:5]).abs().max() > 1e-2
+    torch.testing.assert_close(before[5:], after[5:], atol=1e-6, rtol=0)
+    attend = causal._per_segment
+
+    def ignore_borders(query, key, value, packing, *rest):
+        return attend(query, key, value, causal.Packing([sum(packing.lengths)]), *rest)
+
+    monkeypatch.setattr(causal, "_per_segment", ignore_borders)
+    leaking = model(**batch).nll[5:] - model(**other_first(batch)).nll[5:]
+    assert leaking.abs().max() > 1e-4, "the test cannot see a leak"
+
+
+def test_checkpointing_gives_the_same_gradients(model, batch):
+    model.requires_grad_(True)
+    model.llm.requires_grad_(False)  # frozen layers recompute too, and keep utterances apart when they do
+    model.adapter.dropout.p = 0.0
+    for layer in model.adapter.layers:
+        layer.dropout.p = 0.0
+    plain = gradients(model.train(), [batch])
+    set_checkpointing(model)
+    again = gradients(model.train(), [batch])
+    assert model.llm.model.layers[0].training and not model.llm.model.layers[0].self_attn.training
+    for name, gradient in plain.items():
+        torch.testing.assert_close(again[name], gradient, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_greedy_batch_equals_single_and_teacher_forcing(model, batch, take):
+    inputs = {k: v for k, v in batch.items() if not k.startswith("answer")}
+    ask = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+    together = model.generate(**inputs, **ask)
+    singles = [model.generate(**take(inputs, row), **ask)[0] for row in range(3)]
+    assert together.tolist() == [s.tolist() for s in singles] and len({tuple(row) for row in together.tolist()}) > 1
+    free = together[:, :6].clone()
+    check = model(**inputs, answer_ids=free.flatten(), answer_lengths=torch.tensor([6, 6, 6]))
+    greedy = check.correct | (free.flatten() == 0)
+    assert greedy.float().mean() > 0.9  # the end of text is forbidden in generate, so a token may differ
+
+
+def test_speech_embeddings_lie_end_to_end(model, batch, take):
+    speech, lengths = model.speech_embeddings(batch["features"], batch["feature_lengths"])
+    assert lengths.tolist() == [8, 7, 5] and speech.shape == (20, 32)
+    alone, _ = model.speech_embeddings(*(take(batch, 1)[k] for k in ("features", "feature_lengths")))
+    torch.testing.assert_close(speech[8:15], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("llm", ["tied", "untied"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_round_trip(folders, batch, tmp_path, llm, lora):
+    model = OsumModel.from_parts(folders / "whisper", folders / llm, adapter_conf={"heads": 2, "layers": 1, "ffn": 16}).eval()
+    model = with_lora(model) if lora else model
+    model.save_pretrained(tmp_path / "model")
+    loaded = AutoModel.from_pretrained(tmp_path / "model").eval()
+    assert torch.equal(loaded(**batch).nll, model(**batch).nll)
+    assert (loaded.llm.lm_head.weight is loaded.llm.model.embed_tokens.weight) == (llm == "tied")
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    names = set(load_file(tmp_path / "model" / "model.safetensors"))
+    assert "llm.model.layers.0.self_attn.q_proj.weight" in names and not [n for n in names if "lora" in n or "base_layer" in n]
+    assert (tmp_path / "model" / "lora" / "adapter_model.safetensors").exists() == lora
+    assert str(folders) not in json.dumps(json.loads((tmp_path / "model" / "config.json").read_text()))
+
+
+def test_lora_folder_is_what_peft_reads_and_merging_changes_nothing(folders, model, batch, tmp_path):
+    plain = model(**batch).nll
+    with_lora(model).save_pretrained(tmp_path)
+    adapted = model(**batch).nll
+    assert (plain - adapted).abs().max() > 1e-2
+    theirs = PeftModel.from_pretrained(Qwen2ForCausalLM.from_pretrained(folders / "tied"), str(tmp_path / "lora")).eval()
+    ids = torch.tensor([[4, 5, 6]])
+    torch.testing.assert_close(theirs(ids).logits, model.llm(ids).logits, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="merge"):
+        model.add_lora(LORA)
+    model.merge_lora()
+    assert not [n for n in model.state_dict() if "lora" in n]
+    torch.testing.assert_close(model(**batch).nll, adapted, atol=1e-5, rtol=0)
+
+
+def test_unknown_targets_and_adapter_arguments_are_named(folders, model):
+    with pytest.raises(ValueError, match="query_proj.*q_proj"):
+        model.add_lora(config.LoraConfig(targets=["query_proj"]))
+    with pytest.raises(ValueError, match="conv_transformer.*haeds"):
+        OsumModel.from_parts(folders / "whisper", folders / "tied", adapter_conf={"haeds": 2})
+    with pytest.raises(ValueError, match="did you mean 'conv_transformer'"):
+        OsumModel.from_parts(folders / "whisper", folders / "tied", adapter="conv_transfomer")

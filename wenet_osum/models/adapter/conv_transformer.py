@@ -1,0 +1,116 @@
+"""The adapter of OSUM (arXiv 2501.13306): three causal convolutions, a few transformer layers, a linear map to the LLM's width.
+
+Letters: B utterances, N encoder states (50 Hz) of the longest, S = ceil(ceil(N / 2) / 2) embeddings (12.5 Hz), D width, H width of the LLM.
+
+One convolution of stride 2 makes ceil(n / 2) of n states: output j sees inputs 2j-2 … 2j, and left padding alone places the last
+output on the last input or one before, so an odd length keeps its last state (WeNet's mask rule ``[:, 0::2]`` counts the same).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from wenet_osum.models.lengths import valid_mask
+
+KERNEL = 3
+STRIDES = (1, 2, 2)
+
+
+class Adapter(nn.Module):
+    """Encoder states of ``input_width`` to LLM embeddings of ``output_width``.
+
+    ``width`` (None: that of the encoder), ``layers``, ``heads``, ``ffn`` (inner width of a layer) and ``dropout`` are the keys of ``adapter_conf``.
+    """
+
+    def __init__(
+        self, input_width: int, output_width: int, width: int | None = None, layers: int = 4, heads: int = 4, ffn: int = 2560, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        width = width or input_width
+        if width % heads or width % 2:
+            raise ValueError(f"adapter width {width} must be even and a multiple of heads {heads}; change adapter_conf")
+        inputs = [input_width, *[width] * (len(STRIDES) - 1)]
+        self.convolutions = nn.ModuleList(nn.Conv1d(n, width, KERNEL, stride) for n, stride in zip(inputs, STRIDES, strict=True))
+        self.input = nn.Linear(width, width)
+        self.input_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(Layer(width, heads, ffn, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, output_width)
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Embeddings from ``lengths`` states: each stride of 2 halves, rounding up."""
+        for stride in STRIDES:
+            lengths = (lengths + stride - 1) // stride
+        return lengths
+
+    def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """States (B, N, D) of ``lengths`` (B,) to embeddings (B, S, H) and their lengths (B,), on the CPU.
+
+        The convolutions look back only, so what lies after an utterance's end cannot reach it; attention masks it as keys.
+        """
+        hidden = states.transpose(1, 2)
+        for convolution in self.convolutions:
+            hidden = functional.gelu(convolution(functional.pad(hidden, (KERNEL - 1, 0))))
+        hidden = self.dropout(self.input_norm(self.input(hidden.transpose(1, 2))))
+        width = hidden.shape[2]
+        hidden = self.dropout(hidden * math.sqrt(width) + positions(hidden.shape[1], width, hidden.device).to(hidden.dtype))
+        lengths = self.output_lengths(lengths.cpu())
+        mask = valid_mask(lengths, hidden.shape[1], hidden.device)
+        mask = mask if mask is None else mask[:, None, None, :]
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        return self.output(self.norm(hidden)), lengths
+
+
+class Layer(GradientCheckpointingLayer):
+    """A pre-norm transformer layer with ReLU."""
+
+    def __init__(self, width: int, heads: int, ffn: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.ffn_norm = nn.LayerNorm(width)
+        self.ffn_in = nn.Linear(width, ffn)
+        self.ffn_out = nn.Linear(ffn, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Hidden (B, S, D); mask (B, 1, 1, S), True for keys that exist, None for all."""
+        hidden = hidden + self.dropout(self._attend(self.attention_norm(hidden), mask))
+        inner = self.dropout(functional.relu(self.ffn_in(self.ffn_norm(hidden))))
+        return hidden + self.dropout(self.ffn_out(inner))
+
+    def _attend(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        rows, length, width = hidden.shape
+        heads = (rows, length, self.heads, width // self.heads)
+        query, key, value = (project(hidden).view(heads).transpose(1, 2) for project in (self.query, self.key, self.value))
+        rate = self.dropout.p if self.training else 0.0
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
+        return self.out(attended.transpose(1, 2).reshape(rows, length, width))
+
+
+def positions(length: int, width: int, device: torch.device) -> Tensor:
+    """Sinusoid positions (length, width), sine in even and cosine in odd channels (Vaswani et al., 2017). Computed, not stored:
+
+    a non-persistent buffer would come back as garbage from a model built on the meta device.
+    """
+    return _table(-(-length // 512) * 512, width, str(device))[:length]
+
+
+@functools.lru_cache(maxsize=8)
+def _table(length: int, width: int, device: str) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10000.0) / width))
+        angles = torch.arange(length, dtype=torch.float32)[:, None] * rates
+        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(device)

@@ -1,0 +1,87 @@
+"""The Whisper encoder on the frames there are.
+
+Letters: B utterances, T frames (10 ms) of the longest, M mel bins, N = ceil(T / 2) states (20 ms), D width.
+
+The modules and their names are those of transformers' WhisperEncoder, so every Whisper checkpoint fits. Its own forward insists on
+30 s and ignores its mask; this one runs on any length. A padded utterance gives the numbers it gives alone: padded frames are zero
+before each convolution (as its own zero padding would be), and padded states are no keys in attention.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import WhisperConfig, WhisperModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from wenet_osum.models.lengths import valid_mask
+
+SUBSAMPLING = 2  # frames a state
+
+
+class Encoder(WhisperEncoder):
+    """Whisper encoder with lengths. ``encoder_layerdrop`` is not applied: a skipped layer is an unused parameter to DDP."""
+
+    fixed_parameters = ("embed_positions.weight",)  # sinusoids: never trained, whatever pattern names them
+
+    @property
+    def width(self) -> int:
+        """Channels of a state."""
+        return self.config.d_model
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """States of utterances of ``lengths`` frames: the half, rounded up."""
+        return (lengths + 1) // SUBSAMPLING
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode log-mel features (B, T, M) of ``lengths`` (B,) frames into states (B, N, D) and their lengths (B,), on the CPU.
+
+        Raises ValueError for utterances without frames or longer than the positions reach (3000 frames, 30 s), or other mel bins.
+        """
+        lengths = lengths.cpu()
+        self._check(features, lengths)
+        features = features[:, : int(lengths.max())].to(self.conv1.weight.dtype)
+        hidden = self._convolve(features.transpose(1, 2), lengths)
+        hidden = hidden + self.embed_positions.weight[: hidden.shape[1]].to(hidden.dtype)
+        hidden = functional.dropout(hidden, p=self.dropout, training=self.training)
+        lengths = self.output_lengths(lengths)
+        mask = valid_mask(lengths, hidden.shape[1], hidden.device)
+        mask = mask if mask is None else mask[:, None, None, :]
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        return self.layer_norm(hidden), lengths
+
+    def _convolve(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """(B, M, T) to (B, N, D); what lies after an utterance's end is zeroed before each convolution."""
+        mask = valid_mask(lengths, hidden.shape[2], hidden.device)
+        padding = None if mask is None else ~mask[:, None, :]
+        for convolution in (self.conv1, self.conv2):
+            if padding is not None:
+                hidden = hidden.masked_fill(padding, 0.0)
+            hidden = functional.gelu(convolution(hidden))
+        return hidden.transpose(1, 2)
+
+    def _check(self, features: Tensor, lengths: Tensor) -> None:
+        limit = self.config.max_source_positions * SUBSAMPLING
+        if features.shape[2] != self.config.num_mel_bins:
+            mels = self.config.num_mel_bins
+            raise ValueError(f"features have {features.shape[2]} mel bins, this encoder takes {mels}; compute features with that number")
+        longest = int(lengths.max())
+        if longest > limit:
+            raise ValueError(f"an utterance has {longest} frames, the encoder's positions reach {limit} ({limit / 100:g} s); split it first")
+        if int(lengths.min()) < 1:
+            raise ValueError("an utterance has no frames; leave it out of the batch")
+
+
+def read(source: str, dtype: torch.dtype = torch.float32) -> Encoder:
+    """The encoder of a Whisper folder or hub name. Raises ValueError when it holds no Whisper model."""
+    try:
+        whisper = WhisperModel.from_pretrained(source, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no Whisper model in {source!r}: {error}; give a folder of transformers' Whisper, or a hub name") from None
+    with torch.device("meta"):
+        encoder = Encoder(WhisperConfig.from_dict(whisper.config.to_dict()))
+    encoder.load_state_dict(whisper.encoder.state_dict(), assign=True)
+    encoder.embed_positions.requires_grad_(False)
+    return encoder.eval()

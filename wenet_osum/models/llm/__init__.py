@@ -1,0 +1,1 @@
+"""Language models: any causal LM of transformers, run on packed sequences."""

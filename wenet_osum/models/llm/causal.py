@@ -1,0 +1,135 @@
+"""Any causal language model of transformers, run on a whole batch as one sequence without padding.
+
+Letters: L tokens of all utterances laid end to end, Q query heads, K key heads, E channels a head, H width.
+
+The attention function "packed" is registered with transformers. It keeps utterances apart when a forward brings a ``packing``, and is
+the ordinary sdpa otherwise. So generation needs no switching, and a layer recomputed in the backward pass (checkpointing) cannot
+come back with another attention.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+NAME = "packed"
+LOGIT_CHANGES = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}  # config keys, with the value that changes nothing
+
+
+class Packing:
+    """Where the utterances of a packed sequence lie; made once a forward, used by every layer."""
+
+    def __init__(self, lengths: list[int], device: torch.device | str = "cpu") -> None:
+        self.lengths = lengths  # tokens of each utterance
+        self.longest = max(lengths)
+        ends = torch.tensor([0, *lengths]).cumsum(0)
+        self.cu_seq_lens = ends.to(device, torch.int32, non_blocking=True)  # (B + 1,)
+        restarts = torch.repeat_interleave(ends[:-1], torch.tensor(lengths), output_size=int(ends[-1]))
+        self.position_ids = (torch.arange(int(ends[-1])) - restarts)[None].to(device, non_blocking=True)  # (1, L)
+
+
+def packed_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, packing: Packing | None = None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Causal attention within each utterance: query (1, Q, L, E), key and value (1, K, L, E), result (1, L, Q, E).
+
+    Without ``packing`` this is transformers' sdpa.
+    """
+    if packing is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    scale, rate, window = kwargs.get("scaling"), kwargs.get("dropout", 0.0), kwargs.get("sliding_window")
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not rate:
+        return _varlen(query, key, value, packing, scale, window), None
+    return _per_segment(query, key, value, packing, scale, rate, window), None
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float | None, window: int | None) -> Tensor:
+    """One kernel for all utterances (CUDA, half precision); it has no grouped heads, so keys are repeated."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    groups = query.shape[1] // key.shape[1]
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    ends, longest, back = packing.cu_seq_lens, packing.longest, -1 if window is None else window - 1
+    return varlen_attn(query, key, value, ends, ends, longest, longest, scale=scale, window_size=(back, 0))[None]
+
+
+def _per_segment(
+    query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float | None, rate: float, window: int | None
+) -> Tensor:
+    grouped = query.shape[1] != key.shape[1]
+    parts = []
+    for q, k, v in zip(*(x.split(packing.lengths, dim=2) for x in (query, key, value)), strict=True):
+        mask = _band(q.shape[2], window, q.device) if window is not None and q.shape[2] > window else None
+        part = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=rate, is_causal=mask is None, scale=scale, enable_gqa=grouped
+        )
+        parts.append(part.transpose(1, 2))
+    return torch.cat(parts, dim=1)
+
+
+def _band(length: int, window: int, device: torch.device) -> Tensor:
+    """Causal mask (length, length) that reaches ``window`` tokens back, for models with sliding windows."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)  # for generation; a packed forward brings its own "mask", see below
+
+
+def packed_forward(llm: PreTrainedModel, embeddings: Tensor, packing: Packing) -> Tensor:
+    """Last hidden states (L, H) of the packed ``embeddings`` (L, H).
+
+    No cache: with one, tokens would see earlier utterances. A 4-D mask is handed through as it is by transformers, so the empty one
+    here keeps it from building an L × L mask; the attention function does not look at it.
+    """
+    output = llm.base_model(
+        inputs_embeds=embeddings[None],
+        position_ids=packing.position_ids,
+        attention_mask=embeddings.new_empty(1, 1, 1, 1, dtype=torch.bool),
+        use_cache=False,
+        packing=packing,
+    )
+    return output.last_hidden_state[0]
+
+
+def create(config: PreTrainedConfig) -> PreTrainedModel:
+    """A causal LM with the initial weights of ``config``, with packed attention."""
+    check(config)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=NAME)
+
+
+def read(source: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The causal LM of a folder or hub name, with packed attention. Raises ValueError when there is none or it cannot run packed."""
+    try:
+        llm = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=NAME)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no causal language model in {source!r}: {error}; give a folder of transformers (e.g. Qwen2), or a hub name") from None
+    check(llm.config)
+    return llm.eval()
+
+
+def check(config: PreTrainedConfig) -> None:
+    """Raise ValueError for a model whose logits are changed after its head: the loss here takes the head's own."""
+    for name, neutral in LOGIT_CHANGES.items():
+        if getattr(config, name, neutral) not in (neutral, None):
+            raise ValueError(f"{config.model_type} has {name} {getattr(config, name)}, which the packed loss does not apply; choose another LLM")
+
+
+def keep_checkpointing(llm: PreTrainedModel, training: bool) -> None:
+    """Let layers of a frozen LLM recompute too: gradients pass through them to the adapter, but transformers checkpoints only in training mode.
+
+    Only the flag of the layer itself is set; its children, where dropout lives, stay in eval mode. Layers with dropout of their own are left.
+    """
+    dropout = any("drop" in k and "attention" not in k and v for k, v in llm.config.to_dict().items())
+    for layer in llm.modules():
+        if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing and not dropout:
+            layer.training = training

@@ -1,0 +1,223 @@
+"""The speech LLM: encoder → adapter → LLM.
+
+Letters: B utterances, T frames of the longest, M mel bins, P prompt and A answer tokens of all utterances, S speech embeddings of the
+longest, L tokens of all utterances laid end to end, H width of the LLM.
+
+Each utterance is laid out as: prompt, speech start, speech, speech end, answer. Training runs all of them as one packed sequence
+whose positions restart; decoding runs them padded on the left. Both give the same numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, GenerationMixin, PreTrainedConfig, PreTrainedModel
+
+from wenet_osum import lookup
+from wenet_osum.models import lora, parts
+from wenet_osum.models.lengths import spans, valid_mask
+from wenet_osum.models.llm import causal
+from wenet_osum.models.loss import LossOutput, token_losses, weighted
+
+START, END = 0, 1  # rows of speech_boundary
+
+
+class OsumConfig(PreTrainedConfig):
+    """The parts a model is made of; ``from_pretrained`` needs nothing else."""
+
+    model_type = "wenet_osum"
+
+    encoder: Any = None  # config of the speech encoder
+    llm: Any = None  # config of the LLM
+    adapter: str = "conv_transformer"  # file name in models/adapter
+    adapter_conf: Any = None  # arguments of the adapter
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.encoder = _config(self.encoder, "whisper")
+        self.llm = _config(self.llm, "qwen2")
+        self.adapter_conf = dict(self.adapter_conf or {})
+        self.tie_word_embeddings = self.llm.tie_word_embeddings
+        super().__post_init__(**kwargs)
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The LLM's, which is what generation asks for."""
+        return self.llm
+
+
+def _config(value: dict[str, Any] | PreTrainedConfig | None, default: str) -> PreTrainedConfig:
+    if isinstance(value, PreTrainedConfig):
+        return value
+    value = {k: v for k, v in dict(value or {}).items() if k != "_name_or_path"}  # where it came from on some machine
+    return AutoConfig.for_model(value.pop("model_type", default), **value)
+
+
+class OsumModel(PreTrainedModel, GenerationMixin):
+    """Encoder, adapter, LLM and the two embeddings that enclose the speech. Phase 1's decoder is not part of it."""
+
+    config_class = OsumConfig
+    base_model_prefix = ""
+    main_input_name = "features"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def __init__(self, config: OsumConfig) -> None:
+        super().__init__(config)
+        self.encoder = lookup.load("wenet_osum.models.encoder", config.encoder.model_type).Encoder(config.encoder)
+        self.llm = causal.create(config.llm)
+        self.adapter = make_adapter(config, self.encoder.width)
+        self.speech_boundary = nn.Embedding(2, config.llm.hidden_size)
+        self.lora = None  # peft's LoraConfig once adapters are in
+        self.post_init()
+
+    @classmethod
+    def from_parts(
+        cls,
+        whisper: str | Path,
+        llm: str | Path,
+        adapter: str = "conv_transformer",
+        adapter_conf: dict[str, Any] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> OsumModel:
+        """Assemble from a Whisper and a causal LM, folders or hub names, in eval mode; adapter and speech boundary get new weights."""
+        encoder = lookup.load("wenet_osum.models.encoder", "whisper").read(str(whisper), dtype)
+        language = causal.read(str(llm), dtype)
+        config = OsumConfig(encoder=encoder.config.to_dict(), llm=language.config.to_dict(), adapter=adapter, adapter_conf=adapter_conf, dtype=dtype)
+        with torch.device("meta"):  # the parts are at hand: do not draw their weights first
+            model = cls(config)
+        model.encoder, model.llm = encoder, language
+        model.adapter = make_adapter(config, encoder.width).to(dtype)
+        model.speech_boundary = nn.Embedding(2, config.llm.hidden_size, dtype=dtype)
+        nn.init.normal_(model.speech_boundary.weight, std=0.02)
+        model.generation_config = language.generation_config
+        return model.eval()
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Load a complete folder or hub name, with the LoRA adapters in its ``lora`` subfolder if there are any."""
+        loaded = super().from_pretrained(name, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.llm.generation_config = model.generation_config
+        model.lora = lora.load(model.llm, str(name))
+        return loaded
+
+    def save_pretrained(self, save_directory: str | os.PathLike, state_dict: dict[str, Tensor] | None = None, **kwargs: Any) -> None:
+        """Write a complete folder: the base weights under their plain names, LoRA adapters in ``lora`` as peft writes them."""
+        state = self.state_dict() if state_dict is None else state_dict
+        super().save_pretrained(save_directory, state_dict=lora.base_state(state), **kwargs)
+        if self.lora is not None and kwargs.get("is_main_process", True):
+            language = {name.removeprefix("llm."): tensor for name, tensor in state.items() if name.startswith("llm.")}
+            lora.save(self.llm, self.lora, language, Path(save_directory))
+
+    def add_lora(self, conf: Any) -> None:
+        """Put LoRA adapters into the LLM; ``conf`` is peft's LoraConfig or the one of ``config.py``."""
+        if self.lora is not None:
+            raise ValueError("the model has LoRA adapters already; merge them first (merge_lora)")
+        self.lora = lora.add(self.llm, conf)
+
+    def merge_lora(self) -> None:
+        """Add the adapters' products to the weights they adapt and take them out."""
+        lora.merge(self.llm)
+        self.lora = None
+
+    def train(self, mode: bool = True) -> OsumModel:
+        """Training mode for what trains; modules without a trainable parameter stay in eval mode."""
+        self.training = mode
+        parts.set_mode(self, mode)
+        if mode:
+            causal.keep_checkpointing(self.llm, mode)
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The LLM's token embeddings."""
+        return self.llm.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The LLM's head."""
+        return self.llm.get_output_embeddings()
+
+    def forward(
+        self,
+        features: Tensor,
+        feature_lengths: Tensor,
+        prompt_ids: Tensor,
+        prompt_lengths: Tensor,
+        answer_ids: Tensor,
+        answer_lengths: Tensor,
+        answer_weights: Tensor | None = None,
+        **unused: Any,
+    ) -> LossOutput:
+        """Loss of the answers of a ``records.Batch``. The logits for an answer token are those of the position before it.
+
+        Transcripts, which only phase 1 reads, are ignored.
+        """
+        speech, speech_lengths = self._speech(features, feature_lengths)
+        lengths = [prompt_lengths.cpu(), speech_lengths, answer_lengths.cpu()]
+        embeddings, totals = self._lay_out(prompt_ids, speech, answer_ids, *lengths)
+        hidden = causal.packed_forward(self.llm, embeddings, causal.Packing(totals.tolist(), embeddings.device))
+        before = spans(totals.cumsum(0) - lengths[2] - 1, lengths[2])
+        nll, correct = token_losses(self.llm.get_output_embeddings(), hidden[before.to(hidden.device)], answer_ids)
+        return weighted(nll, correct, answer_weights)
+
+    def _speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""
+        return self.adapter(*self.encoder(features, feature_lengths))
+
+    def _lay_out(
+        self, prompt_ids: Tensor, speech: Tensor, answer_ids: Tensor | None, prompts: Tensor, speeches: Tensor, answers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """All utterances end to end (L, H), and their lengths (B,). One gather from [text; padded speech; boundary]."""
+        rows, longest, width = speech.shape
+        ids = prompt_ids if answer_ids is None else torch.cat([prompt_ids, answer_ids])
+        text = self.get_input_embeddings()(ids)
+        source = torch.cat([text, speech.reshape(-1, width).to(text.dtype), self.speech_boundary.weight.to(text.dtype)])
+        one, row = torch.ones_like(prompts), torch.arange(rows)
+        boundary = len(ids) + rows * longest
+        starts = [prompts.cumsum(0) - prompts, one * (boundary + START), len(ids) + row * longest, one * (boundary + END)]
+        starts.append(len(prompt_ids) + answers.cumsum(0) - answers)
+        lengths = torch.stack([prompts, one, speeches, one, answers], dim=1)
+        index = spans(torch.stack(starts, dim=1).flatten(), lengths.flatten())
+        return source.index_select(0, index.to(source.device, non_blocking=True)), lengths.sum(1)
+
+    def speech_embeddings(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the LLM hears: embeddings of all utterances end to end (ΣS, H), 12.5 a second, and their lengths (B,), on the CPU."""
+        speech, lengths = self._speech(features, feature_lengths)
+        index = spans(torch.arange(len(lengths)) * speech.shape[1], lengths)
+        return speech.flatten(0, 1).index_select(0, index.to(speech.device)), lengths
+
+    def prompt_embeddings(self, features: Tensor, feature_lengths: Tensor, prompt_ids: Tensor, prompt_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What stands before the answers, padded on the left with zeros: (B, L, H), with its mask (B, L) int64.
+
+        Positions are to count the mask's ones (``mask.cumsum(1) - 1``), as ``generate`` of transformers does: so they equal training's.
+        """
+        speech, speech_lengths = self._speech(features, feature_lengths)
+        prompts = prompt_lengths.cpu()
+        embeddings, totals = self._lay_out(prompt_ids, speech, None, prompts, speech_lengths, torch.zeros_like(prompts))
+        longest = int(totals.max())
+        mask = torch.ones(len(totals), longest, dtype=torch.bool) if (valid := valid_mask(totals, longest)) is None else valid.flip(1)
+        mask = mask.to(embeddings.device)
+        padded = embeddings.new_zeros(len(totals), longest, embeddings.shape[1])
+        padded[mask] = embeddings
+        return padded, mask.long()
+
+    @torch.no_grad()
+    def generate(self, features: Tensor, feature_lengths: Tensor, prompt_ids: Tensor, prompt_lengths: Tensor, **kwargs: Any) -> Any:
+        """Answers by transformers' ``generate``, whose keywords are taken: token ids (B, new tokens), padded after their end."""
+        embeddings, mask = self.prompt_embeddings(features, feature_lengths, prompt_ids, prompt_lengths)
+        return self.llm.generate(inputs_embeds=embeddings, attention_mask=mask, **kwargs)
+
+
+def make_adapter(config: OsumConfig, width: int) -> nn.Module:
+    """The adapter that ``config`` names, between an encoder of ``width`` channels and the LLM."""
+    adapter = lookup.load("wenet_osum.models.adapter", config.adapter).Adapter
+    try:
+        return adapter(width, config.llm.hidden_size, **config.adapter_conf)
+    except TypeError as error:
+        raise ValueError(f"adapter_conf {config.adapter_conf} does not fit adapter {config.adapter!r}: {error}") from None
+
+
+AutoConfig.register("wenet_osum", OsumConfig)
+AutoModel.register(OsumConfig, OsumModel)

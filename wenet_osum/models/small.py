@@ -1,0 +1,103 @@
+"""Small Whisper- and Qwen2-shaped models with random weights, saved as the ordinary folders of transformers.
+
+For recipes that train from scratch on a CPU: everything downstream loads these folders with the code that loads
+``openai/whisper-*`` and ``Qwen/*``. Their usual initial spread of 0.02 suits widths of a thousand; at a hundred it leaves the
+audio far below the position embeddings, and nothing is learned for the first passes. So it is width^-½ here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+
+@dataclass
+class SmallWhisper:
+    """Sizes of the Whisper-shaped model."""
+
+    width: int = 144
+    heads: int = 4
+    ffn: int = 576
+    encoder_layers: int = 4
+    decoder_layers: int = 2
+    mels: int = 80
+    dropout: float = 0.0
+
+
+@dataclass
+class SmallLlm:
+    """Sizes of the Qwen2-shaped LLM and its training on plain text."""
+
+    width: int = 192
+    layers: int = 3
+    heads: int = 4
+    kv_heads: int = 2
+    ffn: int = 512
+    epochs: float = 4.0  # passes over the text
+    lr: float = 3e-3  # peak learning rate
+    batch: int = 64  # lines a step
+
+
+@dataclass
+class SmallModels:
+    """What ``make_models`` builds."""
+
+    seed: int = 1
+    vocab_size: int = 2000  # tokens of the BPE, at most
+    whisper: SmallWhisper = field(default_factory=SmallWhisper)
+    llm: SmallLlm = field(default_factory=SmallLlm)
+
+
+def save_whisper(sizes: SmallWhisper, tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
+    """Write a Whisper model with random weights, its tokenizer and feature extractor."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+    config = WhisperConfig(
+        vocab_size=len(tokenizer),
+        num_mel_bins=sizes.mels,
+        d_model=sizes.width,
+        encoder_layers=sizes.encoder_layers,
+        decoder_layers=sizes.decoder_layers,
+        encoder_attention_heads=sizes.heads,
+        decoder_attention_heads=sizes.heads,
+        encoder_ffn_dim=sizes.ffn,
+        decoder_ffn_dim=sizes.ffn,
+        init_std=sizes.width**-0.5,
+        dropout=sizes.dropout,
+        decoder_start_token_id=tokenizer.bos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=sizes.mels).save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
+
+
+def small_llm(sizes: SmallLlm, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """A Qwen2-shaped LLM with random weights."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=sizes.width,
+        intermediate_size=sizes.ffn,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.kv_heads,
+        max_position_embeddings=2048,
+        initializer_range=sizes.width**-0.5,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Qwen2ForCausalLM(config).to(torch.float32)
