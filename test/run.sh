@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Sets the toolkit up with the test tools and runs all tests: unit tests first, then the slow ones (marker `slow`).
+# Arguments go to pytest, e.g. bash test/run.sh -m "not slow".
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export OMP_NUM_THREADS=1
+# shellcheck source=path.sh
+. "$root/path.sh"
+setup_environment "$root" requirements.txt test/requirements.txt </dev/null
+
+cd "$root"
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1  # the tests need no network; one that tries fails at once
+# -rfEs prints failures, and what was not run with the reason, just before pytest's closing line.
+exec python -m pytest -q -rfEs --timeout 300 --durations 10 "$@" </dev/null

@@ -1,0 +1,178 @@
+"""The shape of the source: who imports whom, sizes, thin tools, nothing of one machine."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "wenet_osum"
+ROOMS = ["records", "config", "lookup", "tasks", "score", "text", "corpus", "dataset", "models", "decode", "train", "serve", "bin"]
+FREE_EDGES = {("config", "lookup")}  # the three pages at the start are on one level
+FOLDERS = ["wenet_osum", "tools", "examples", "test", "docs"]
+MADE_BY_RUNS = {"data", "exp", "downloads", "leave_out", "__pycache__", ".venv"}
+
+
+def files(*suffixes: str) -> list[Path]:
+    """Our source files; not what recipes wrote beside them."""
+    found = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.suffix in suffixes and p.is_file()]
+    found += [p for p in ROOT.iterdir() if p.suffix in suffixes and p.is_file()]
+    recipes = ROOT / "examples"
+    return sorted(p for p in found if not (recipes in p.parents and MADE_BY_RUNS & set(p.parts)) and "__pycache__" not in p.parts)
+
+
+def module_of(path: Path) -> str:
+    """Dotted name of a package file."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Absolute names of everything a file imports, inside functions too, with the line."""
+    package = module_of(path).split(".") if path.name == "__init__.py" else module_of(path).split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((f"{name}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def room(name: str) -> str | None:
+    """The room of a dotted module name; None outside the package and for its front door."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "wenet_osum" and len(parts) > 1 and parts[1] in ROOMS else None
+
+
+def test_every_module_has_a_room():
+    tops = {p.stem for p in PACKAGE.iterdir() if (p.suffix == ".py" or p.is_dir()) and not p.name.startswith("__")}
+    assert tops <= set(ROOMS), f"no room for {tops - set(ROOMS)}; DESIGN names the rooms and their order"
+
+
+def test_every_folder_is_a_regular_package():
+    """lookup.add_folder cannot add to the path of a folder without __init__.py."""
+    bare = {p.parent for p in PACKAGE.rglob("*.py") if not (p.parent / "__init__.py").exists()}
+    assert not bare, f"__init__.py is missing in {sorted(str(p.relative_to(ROOT)) for p in bare)}"
+
+
+def test_imports_follow_the_arrow():
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        here = room(module_of(path))
+        if here is None:
+            continue
+        for name, line in imported(path):
+            there = room(name)
+            if there and ROOMS.index(there) > ROOMS.index(here) and (here, there) not in FREE_EDGES:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}: {there} comes after {here}")
+    assert not wrong, "\n".join(wrong)
+
+
+def run_blocked(blocked: list[str], code: str) -> subprocess.CompletedProcess:
+    """Run code in a fresh interpreter where importing any of ``blocked`` fails."""
+    block = f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\n"
+    return subprocess.run([sys.executable, "-c", block + code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def modules(*rooms: str) -> list[str]:
+    return sorted(module_of(p) for p in PACKAGE.rglob("*.py") if room(module_of(p)) in rooms)
+
+
+def test_records_tasks_and_score_work_without_torch():
+    names = modules("records", "config", "lookup", "tasks", "score")
+    code = "\n".join(f"import {name}" for name in names)
+    done = run_blocked(["torch", "torchaudio", "transformers"], code)
+    assert done.returncode == 0, done.stderr
+
+
+def sections(path: str) -> dict[str, list[str]]:
+    """Distribution names of a requirements file by its [extra] headings."""
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / path).read_text(encoding="utf-8").splitlines():
+        if heading := re.match(r"# \[(\w+)\]", line):
+            found[heading[1]] = names = []
+        elif line and not line.startswith("#"):
+            names.append(re.match(r"[\w-]+", line)[0].lower())
+    return found
+
+
+def distributions() -> dict[str, set[str]]:
+    """Top-level import name → names of the distributions it comes from."""
+    return {name: {d.lower().replace("_", "-") for d in dists} for name, dists in importlib.metadata.packages_distributions().items()}
+
+
+def test_loading_and_decoding_need_the_base_alone():
+    extras = {name for extra, names in sections("requirements.txt").items() if extra != "base" for name in names}
+    blocked = [top for top, dists in distributions().items() if dists & extras and not dists - extras]
+    code = "\n".join(f"import {name}" for name in modules("tasks", "text", "dataset", "models", "decode"))
+    done = run_blocked(blocked, code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_import_is_a_stated_requirement():
+    stated = {name for names in sections("requirements.txt").values() for name in names}
+    known, wrong = distributions(), set()
+    for path in [*PACKAGE.rglob("*.py"), *(p for p in files(".py") if "examples" in p.parts and "test" not in p.parts)]:
+        own = {p.stem for p in path.parent.glob("*.py")}
+        for name, line in imported(path):
+            top = name.split(".")[0]
+            if top in sys.stdlib_module_names or top in own | {"wenet_osum", "__future__"}:
+                continue
+            if not known.get(top, set()) & stated:
+                wrong.add(f"{path.relative_to(ROOT)}:{line} imports {top}, which requirements.txt does not name")
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+@pytest.mark.parametrize("path", ["requirements.txt", "test/requirements.txt"])
+def test_every_requirement_is_bounded_and_explained(path):
+    for line in (ROOT / path).read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            bounded = re.match(r"[\w-]+(==[\d.]+\.\*|>=[\d.]+,<[\d.]+) +# \S", line)
+            assert bounded, f"{line!r} needs a lower and an upper bound and a reason"
+
+
+def test_constraints_pin_every_requirement():
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line}
+    stated = {name for path in ("requirements.txt", "test/requirements.txt") for names in sections(path).values() for name in names}
+    assert stated <= pinned, f"constraints.txt lacks {stated - pinned}"
+
+
+def test_files_and_functions_are_small():
+    wrong = []
+    for path in files(".py"):
+        text = path.read_text(encoding="utf-8")
+        if len(text.splitlines()) > 400:
+            wrong.append(f"{path.relative_to(ROOT)}: {len(text.splitlines())} lines, at most 400")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > 60:
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines, at most 60")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_tools_are_thin():
+    sizes = {p.name: sum(bool(line.strip()) for line in p.read_text(encoding="utf-8").splitlines()) for p in (ROOT / "tools").glob("*.py")}
+    long = {name: size for name, size in sizes.items() if size > 80}
+    assert not long, f"the work belongs into wenet_osum, a tool only calls it (80 lines that are not blank): {long}"
+
+
+def test_nothing_is_of_one_machine():
+    places = re.compile(r"(?<![\w.])/(?:home|root|work|Users|mnt|opt)/\w")
+    wrong = []
+    for path in files(".py", ".sh", ".yaml", ".md", ".txt", ".ini"):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if places.search(line):
+                wrong.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_is_left_undone():
+    marks = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "Not" + "ImplementedError", r"\bX" + "XX\\b"]))
+    wrong = [f"{p.relative_to(ROOT)}: {m[0]}" for p in files(".py", ".sh", ".yaml") if (m := marks.search(p.read_text(encoding="utf-8")))]
+    assert not wrong, "\n".join(wrong)

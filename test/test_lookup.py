@@ -1,0 +1,56 @@
+"""A name in yaml is a file name; an unknown one is answered with a suggestion."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+
+from wenet_osum import lookup
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of three plug-ins, one of them private."""
+    folder = tmp_path / "plugins_of_test"
+    folder.mkdir()
+    for name in ("__init__", "linear", "conv", "_shared"):
+        (folder / f"{name}.py").write_text(f"NAME = {name!r}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    yield "plugins_of_test"
+    for name in [m for m in sys.modules if m.split(".")[0] == "plugins_of_test"]:
+        del sys.modules[name]
+
+
+def test_names_are_the_public_files(package):
+    assert lookup.names(package) == ["conv", "linear"]
+
+
+def test_load_imports_the_file(package):
+    assert lookup.load(package, "conv").NAME == "conv"
+
+
+def test_unknown_name_gets_a_suggestion(package):
+    with pytest.raises(ValueError, match=r"unknown plugins_of_test 'linaer', did you mean 'linear'\? known: conv, linear"):
+        lookup.load(package, "linaer")
+
+
+def test_private_file_is_not_a_plug_in(package):
+    with pytest.raises(ValueError, match="known: conv, linear"):
+        lookup.load(package, "_shared")
+
+
+def test_nothing_close_gives_no_suggestion():
+    assert lookup.unknown("task", "xyz", ["asr", "ser"]) == "unknown task 'xyz'; known: asr, ser"
+
+
+def test_a_users_folder_adds_plug_ins(package, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "attention.py").write_text("NAME = 'mine'\n", encoding="utf-8")
+    lookup.add_folder(package, str(mine))
+    lookup.add_folder(package, str(mine))
+    assert lookup.names(package) == ["attention", "conv", "linear"]
+    assert lookup.load(package, "attention").NAME == "mine"

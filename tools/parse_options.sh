@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Command-line options for shell scripts, as Kaldi and WeNet users know them. To be sourced:
+#
+#   stage=0            # each variable set before this line is an option
+#   help_message="Usage: run.sh [--stage N]"
+#   . tools/parse_options.sh || exit 1
+#
+# "--name value" and "--name=value" set the variable `name`; dashes in a name become underscores. A name that no variable
+# has is an error. A variable that holds true or false takes only these. --help prints $help_message. What is left stays in "$@".
+
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --help|-h)
+      printf '%s\n' "${help_message:-$0 has no help message}"
+      exit 0 ;;
+    --) shift; break ;;
+    --*) ;;
+    *) break ;;
+  esac
+  option_name=${1%%=*}
+  option_name=${option_name#--}
+  option_name=${option_name//-/_}
+  if ! [[ $option_name =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || ! declare -p "$option_name" >/dev/null 2>&1; then
+    echo "$0: unknown option --${option_name}; --help lists the options" >&2
+    exit 1
+  fi
+  case "$1" in
+    *=*) option_value=${1#*=}; shift ;;
+    *)
+      if [ $# -lt 2 ]; then
+        echo "$0: option $1 needs a value" >&2
+        exit 1
+      fi
+      option_value=$2; shift 2 ;;
+  esac
+  option_before=${!option_name-}
+  if [[ $option_before == true || $option_before == false ]] && [[ $option_value != true && $option_value != false ]]; then
+    echo "$0: option --$option_name takes true or false, got '$option_value'" >&2
+    exit 1
+  fi
+  printf -v "$option_name" '%s' "$option_value"
+done
+unset option_name option_value option_before
+true  # the status of sourcing this file, whatever came last

@@ -1,0 +1,43 @@
+"""Stage 2 of recipes that train from scratch: a tokenizer, a Whisper-shaped model, and an LLM trained on the recipe's text."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from wenet_osum import config
+from wenet_osum.models.small import SmallModels, save_whisper, small_llm
+from wenet_osum.text.tokenizer import encode
+from wenet_osum.text.train_tokenizer import train_tokenizer
+from wenet_osum.train.text_lm import train_text_lm
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write ``OUT/whisper`` and ``OUT/llm``, ordinary transformers folders."""
+    parser = argparse.ArgumentParser(prog="make_models", description=__doc__)
+    parser.add_argument("--text", required=True, help="training text, a line each; test sentences must not be in it")
+    parser.add_argument("--conf", required=True, help="yaml with the sizes (models/small.py)")
+    parser.add_argument("--out", required=True, help="folder to write whisper/ and llm/ into")
+    parser.add_argument("--override", action="append", default=[], metavar="NAME=VALUE", help="e.g. llm.epochs=2")
+    args = parser.parse_args(argv)
+    conf = config.load(args.conf, SmallModels, args.override)
+    lines = [line for line in Path(args.text).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{args.text} holds no text; run the stage that prepares the corpus first")
+    torch.manual_seed(conf.seed)
+    torch.set_num_threads(1)
+    tokenizer = train_tokenizer(lines, conf.vocab_size)
+    save_whisper(conf.whisper, tokenizer, Path(args.out) / "whisper")
+    llm = small_llm(conf.llm, tokenizer)
+    print(f"{len(lines)} lines, {len(tokenizer)} tokens, LLM of {llm.num_parameters() / 1e6:.2f} M parameters", flush=True)
+    loss = train_text_lm(llm, [encode(tokenizer, line) + [tokenizer.eos_token_id] for line in lines], conf.llm, conf.seed)
+    llm.save_pretrained(Path(args.out) / "llm")
+    tokenizer.save_pretrained(str(Path(args.out) / "llm"))
+    print(f"text LLM: {loss:.3f} nats a token; models in {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
