@@ -153,6 +153,7 @@ class Hypothesis:
     unread: dict[str, str] = field(default_factory=dict)  # field name → what could not be read, and why
     flags: list[str] = field(default_factory=list)  # "length_limit", "loop", "label_forced", "tie", …
     duration: float | None = None  # s
+    pieces: list[dict[str, Any]] = field(default_factory=list)  # of audio over 30 s: start, end (s), text, labels, probs, flags of each
     error: str | None = None  # why there is no answer, e.g. "audio: file not found"
 
     @classmethod

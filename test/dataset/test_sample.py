@@ -34,7 +34,7 @@ def test_features_prompt_and_target(template):
     task = template.task("ser")
     sample = make_sample(TIMED, wav(1.2), task, template, SampleConfig())
     assert sample.features.shape == (120, 80) and sample.audio_s == pytest.approx(1.2)
-    assert template.decode(sample.prompt_ids) == task.prompts("en")[0]
+    assert template.decode(sample.prompt_ids) == task.prompts("zh")[0]
     assert template.decode(sample.answer_ids) == "red cat<happy>" and sample.answer_ids[-1] == template.end_id
     assert template.decode(sample.transcript_ids) == "red cat"
     assert sample.task == "<TRANSCRIBE> <EMOTION>"
@@ -71,7 +71,7 @@ def test_draws_follow_seed_epoch_key_and_repeat(template):
 
 def test_prompt_language(template):
     task = template.task("asr")
-    for lang, conf, want in (("zh", {}, "zh"), ("en", {}, "en"), (None, {}, "zh"), ("fr", {}, "zh"), ("en", {"prompt_lang": "zh"}, "zh")):
+    for lang, conf, want in (("zh", {}, "zh"), ("en", {}, "zh"), (None, {}, "zh"), ("zh", {"prompt_lang": "en"}, "en")):
         utterance = Utterance("k", "k.wav", txt="red", lang=lang)
         sample = sample_from_audio(utterance, np.zeros(1600, np.float32) + 0.1, task, template, SampleConfig(**conf))
         assert template.decode(sample.prompt_ids) == task.prompts(want)[0]

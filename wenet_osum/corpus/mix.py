@@ -27,10 +27,9 @@ def join(pieces: list[np.ndarray], pauses_s: list[float]) -> tuple[np.ndarray, l
     """
     if len(pauses_s) != len(pieces) + 1:
         raise ValueError(f"{len(pieces)} pieces need {len(pieces) + 1} pauses (before each and after the last), got {len(pauses_s)}")
-    parts, begins, length = [silence(pauses_s[0])], [], 0
+    parts, begins = [silence(pauses_s[0])], []
     for piece, pause in zip(pieces, pauses_s[1:], strict=True):
-        length = sum(map(len, parts))
-        begins.append(length / SAMPLE_RATE)
+        begins.append(sum(map(len, parts)) / SAMPLE_RATE)
         parts += [piece.astype(np.float32), silence(pause)]
     return np.concatenate(parts), begins
 

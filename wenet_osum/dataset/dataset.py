@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from wenet_osum.config import BatchConfig, DataConfig, FilterConfig, SourceConfig, TrainConfig
 from wenet_osum.dataset.batch import collate
-from wenet_osum.dataset.decoding import DecodeBatch, DecodeItem, DecodeList, LongAudio, decode_batches
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.plan import Plan, cut
@@ -36,10 +35,7 @@ from wenet_osum.tasks.base import Task
 from wenet_osum.tasks.fields import REPLY_MARK
 from wenet_osum.text.template import Template
 
-__all__ = [
-    "DecodeBatch", "DecodeItem", "DecodeList", "EpochLoader", "EvalLoader", "LongAudio", "Mixture", "SpeechDataset",
-    "decode_batches", "eval_loader", "measure_tokens", "train_loader",
-]  # fmt: skip
+__all__ = ["EpochLoader", "EvalLoader", "Mixture", "SpeechDataset", "eval_loader", "measure_tokens", "train_loader"]  # fmt: skip
 MEASURED = 64  # utterances of a source whose texts are tokenised to learn tokens per byte
 PROMPTS_DRAWN = 64  # prompts of a task drawn to learn the longest
 
@@ -162,7 +158,7 @@ def eval_loader(
     mels: int,
     rank: int = 0,
     world_size: int = 1,
-    prompt_lang: str | None = None,
+    prompt_lang: str = "zh",
     limit: int | None = None,
     limits: FilterConfig | None = None,
     workers: int = 0,

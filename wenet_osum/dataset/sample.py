@@ -26,7 +26,7 @@ class SampleConfig:
     seed: int = 0
     epoch: int = 0
     answers: bool = True  # False: decoding; no target is needed and the filter does not apply
-    prompt_lang: str | None = None  # "zh" or "en"; None: the utterance's, else zh
+    prompt_lang: str = "zh"  # language of the one prompt that dev and decoding use, whatever the utterance's: it must not tell the model
 
 
 def make_sample(utterance: Utterance, data: bytes, task: Task, template: Template, conf: SampleConfig, repeat: int = 0) -> Sample:
@@ -72,7 +72,7 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
     return Sample("", task.tags, log_mel(audio, conf.mels), prompt, [template.end_id], [0.0], utterance=Utterance(key="", wav=""), audio_s=0.5)
 
 
-def prompt_language(template: Template, task: Task, lang: str | None = None) -> str:
+def prompt_language(template: Template, task: Task, lang: str = "zh") -> str:
     """``lang`` where the task has prompts in it, else Chinese, else what the user's prompt table has."""
     known = [*template.prompts.get(task.tags, {})] or ["zh", "en"]
     return next((name for name in (lang, "zh") if name in known), known[0])
@@ -115,7 +115,7 @@ def _fitting_speeds(conf: SampleConfig, seconds: float) -> AugmentConfig:
 def _prompt(utterance: Utterance, task: Task, template: Template, conf: SampleConfig, key: str) -> list[int]:
     if conf.augment:
         return template.draw_prompt_ids(task, conf.seed, conf.epoch, key)
-    return template.prompt_ids(task, prompt_language(template, task, conf.prompt_lang or utterance.lang))
+    return template.prompt_ids(task, prompt_language(template, task, conf.prompt_lang))
 
 
 def _target(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> tuple[list[int], list[float], list[int]]:

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# The toy recipe: a synthesised corpus in two languages, eight tasks, four phases, one report, on two CPU cores. README.md explains it.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+stage=0
+stop_stage=6
+nproc=2          # processes that train, and that decode
+phases="1 2 3 4" # phases of stage 3
+last=4_llm       # the model that is decoded and scored; 4_lora: phase 4 with LoRA in the frozen LLM
+average_num=1    # checkpoints averaged
+work=            # where data/ and exp/ go; empty: this folder
+seed=1           # of the corpus
+mini=false       # true: a tenth of the corpus and ten steps a phase, to see that everything runs
+# shellcheck disable=SC2034  # parse_options.sh prints it
+help_message="Usage: run.sh [--stage N] [--stop_stage M] [--phases \"1 2 3 4\"] [--last 4_llm|4_lora] [--work DIR] [--nproc N]
+  [--average_num N] [--seed N] [--mini true]
+Stages: 0 prepare, 1 check and pack, 2 initial models, 3 train, 4 average, 5 decode, 6 score and report; there is nothing to download (-1)"
+
+# shellcheck source=path.sh
+. "$here/path.sh"
+# shellcheck source=../../tools/parse_options.sh
+. "$WENET_OSUM_ROOT/tools/parse_options.sh" || exit 1
+
+cd "${RUN_FROM:-$PWD}"  # paths the user gives are relative to where the user is
+work=$(realpath -m "${work:-$here}")
+mkdir -p "$work"
+cd "$work"
+tools=$WENET_OSUM_ROOT/tools
+tasks="asr srwt ved ser ssr sgc sap sttc"
+prepare_options=() small=() overrides=()
+if [ "$mini" = true ]; then
+  prepare_options=(--mini)
+  small=(--override llm.epochs=0.2)
+  overrides=(--override max_epochs=null --override max_steps=10 --override eval_every=10 --override log_every=5)
+fi
+
+in_stages() {
+  [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]
+}
+
+# Trains exp/$1 as conf/train_$1.yaml says.
+train() {
+  torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$here/conf/train_$1.yaml" \
+    --data "$here/conf/data.yaml" --exp_dir "exp/$1" "${overrides[@]}"
+}
+
+if in_stages 0; then
+  echo "stage 0: synthesising the corpus"
+  python "$here/local/prepare.py" --out data --seed "$seed" --jobs "$nproc" "${prepare_options[@]}"
+fi
+
+if in_stages 1; then
+  echo "stage 1: packing and checking"
+  python "$tools/make_shard_list.py" --shuffle --num_threads "$nproc" --manifest data/train/manifest.jsonl data/train/shards data/train/data.list
+  python "$tools/check_data_list.py" --list data/train/data.list
+  python "$tools/make_task_lists.py" --tasks "$tasks" --limit 60 data/dev/manifest.jsonl data/dev
+  python "$tools/make_task_lists.py" --tasks "$tasks" --limit 240 data/test/manifest.jsonl data/test
+fi
+
+if in_stages 2; then
+  echo "stage 2: making the initial models"
+  python -m wenet_osum.bin.make_models --text data/text/train.txt --conf "$here/conf/models.yaml" --out exp/init "${small[@]}"
+fi
+
+if in_stages 3; then
+  for phase in $phases; do
+    name=$last
+    if [ "$phase" != 4 ]; then name=$(basename "$(echo "$here"/conf/train_"$phase"_*.yaml)" .yaml); fi
+    echo "stage 3: training phase $phase"
+    train "${name#train_}"
+  done
+fi
+
+if in_stages 4; then
+  echo "stage 4: averaging the last $average_num checkpoints of $last"
+  python -m wenet_osum.bin.average --exp_dir "exp/$last" --mode last --num "$average_num" --out "exp/$last/average"
+fi
+
+if in_stages 5; then
+  echo "stage 5: decoding"
+  # shellcheck disable=SC2086  # the tasks are words
+  printf '%s\n' $tasks | xargs -P "$nproc" -I TASK python -m wenet_osum.bin.recognize --model "exp/$last/average" \
+    --list data/test/TASK.list --task TASK --out "exp/$last/decode/TASK"
+fi
+
+if in_stages 6; then
+  echo "stage 6: scoring"
+  sets=()
+  for task in $tasks; do sets+=(--set "$task=data/test/$task.list,exp/$last/decode/$task"); done
+  python -m wenet_osum.bin.score "${sets[@]}" --train_list data/train/manifest.jsonl --out "exp/$last/score" --report \
+    --title "Toy recipe, eight tasks" --exp exp/1_whisper exp/2_adapter exp/3_encoder "exp/$last" \
+    --bar 'asr/wer/en<=8' --bar 'asr/cer/zh<=8' --bar 'ved/accuracy>=90' --bar 'sgc/accuracy>=90' --bar 'sap/accuracy>=90' \
+    --bar 'ser/accuracy>=80' --bar 'ssr/accuracy>=80' --bar 'sttc/exact>=90'
+  echo "report: $work/exp/$last/score/report.html"
+  echo "training curves: tensorboard --logdir $work/exp"
+fi

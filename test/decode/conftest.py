@@ -1,0 +1,63 @@
+"""A tiny random model with a small BPE, and batches of random features for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wenet_osum.dataset.batch import collate
+from wenet_osum.records import Sample
+from wenet_osum.text.template import Template
+
+MELS = 8
+
+
+def make_model(seed: int = 3):
+    from transformers import Qwen2Config, WhisperConfig
+
+    from wenet_osum.models.osum import OsumConfig, OsumModel
+    from wenet_osum.text.train_tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer(["the cat sat on the mat", "今天天气很好。"], vocab_size=420)
+    whisper = WhisperConfig(
+        vocab_size=20, num_mel_bins=MELS, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    llm = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        tie_word_embeddings=False, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = OsumModel(OsumConfig(encoder=whisper.to_dict(), llm=llm.to_dict(), adapter_conf={"layers": 1, "heads": 2, "ffn": 32})).float()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 and "embed_positions" not in name:
+                weight.normal_(std=0.6 if name.startswith("llm.lm_head") else 0.3)
+    return model.eval(), Template(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def parts():
+    """(model, template)"""
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def clips():
+    """frames of each clip → random features (frames, mels)"""
+
+    def make(frames: list[int]) -> list[torch.Tensor]:
+        return [torch.randn(n, MELS, generator=torch.Generator().manual_seed(n)) for n in frames]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def batch_of():
+    """(template, features, tasks[, order]) → Batch"""
+
+    def make(template, features, tasks, order=None):
+        items = [Sample(f"k{i}", task.tags, f, template.prompt_ids(task), [], []) for i, (f, task) in enumerate(zip(features, tasks, strict=True))]
+        return collate(items if order is None else [items[i] for i in order])
+
+    return make

@@ -1,0 +1,141 @@
+"""The walk over an answer's fields: where labels begin, and which ids they are given."""
+
+from __future__ import annotations
+
+import pytest
+
+from wenet_osum.decode.constrain import Walk
+from wenet_osum.tasks import parse
+
+
+@pytest.fixture()
+def walk(parts):
+    _, template = parts
+
+    def say(task, text, join="fields", free=False):
+        """Feed a text token by token; returns the walk and the choice it ended with."""
+        template.join = join
+        walk = Walk(template, parse(task), free)
+        for token in template.encode(text):
+            choice = walk.propose(token)
+            if choice:
+                return walk, choice
+        return walk, None
+
+    yield say
+    template.join = "fields"
+
+
+def test_an_opened_tag_asks_for_the_label(parts, walk):
+    _, template = parts
+    said, choice = walk("ser", "the cat<hap")
+    assert template.decode(said.ids) == "the cat" and not choice.forced and choice.field.name == "emotion"
+    assert choice.continuations == template.label_ids(choice.field)
+    said.accept(choice, "happy")
+    assert said.done and template.decode(said.ids) == "the cat<happy>"
+
+
+def test_the_end_of_text_forces_the_label(parts, walk):
+    _, template = parts
+    said, _ = walk("ser", "the cat")
+    choice = said.propose(template.end_id)
+    assert choice.forced and not said.done
+
+
+def test_an_escaped_bracket_is_text(walk):
+    said, choice = walk("ser", r"a \< b \\")
+    assert choice is None
+    said, choice = walk("ser", r"a \\<")
+    assert choice is not None
+
+
+def test_times_are_not_labels(parts, walk):
+    _, template = parts
+    said, choice = walk("<TRANSCRIBE><ALIGN><GENDER>", "<0.00>the<0.42><0.50>cat<0.94>")
+    assert choice is None and template.decode(said.ids).endswith("<0.94>")
+    said, choice = walk("<TRANSCRIBE><ALIGN><GENDER>", "<0.00>the<0.42><male>")
+    assert not choice.forced and template.decode(said.ids) == "<0.00>the<0.42><"
+    said.accept(choice, "male")
+    assert template.decode(said.ids) == "<0.00>the<0.42><male>"
+
+
+def test_a_timed_transcript_that_ends_is_given_a_forced_label(parts, walk):
+    _, template = parts
+    said, _ = walk("<TRANSCRIBE><ALIGN><GENDER>", "<0.00>the<0.42>")
+    choice = said.propose(template.end_id)
+    assert choice.forced
+    said.accept(choice, "female")
+    assert template.decode(said.ids) == "<0.00>the<0.42><female>"
+
+
+def test_label_first_is_asked_at_once(parts, walk):
+    _, template = parts
+    said, choice = walk("<EMOTION><TRANSCRIBE>", "<sad>")
+    assert not choice.forced and not said.ids
+    said.accept(choice, "sad")
+    assert not said.done and not said.at_label
+    said, choice = walk("<EMOTION><TRANSCRIBE>", "the")
+    assert choice.forced
+
+
+def test_labels_follow_each_other_and_a_reply_is_free(parts, walk):
+    _, template = parts
+    said, choice = walk("<TRANSCRIBE><EMOTION><S2TCHAT>", "the cat<")
+    said.accept(choice, "sad")
+    assert not said.at_label and not said.done
+    for token in template.encode("<开始回答>a <b>"):
+        assert said.propose(token) is None
+    assert said.propose(template.end_id) is None and said.done
+    assert template.decode(said.ids) == "the cat<sad><开始回答>a <b>"
+
+
+def test_free_asks_for_nothing(parts, walk):
+    _, template = parts
+    said, choice = walk("ser", "the cat<happy>", free=True)
+    assert choice is None and said.propose(template.end_id) is None and said.done
+
+
+class Merging:
+    """A tokenizer whose tokens cross tag borders: the longest known piece is taken."""
+
+    PIECES = ["。<", "><", "<", ">", "。", "happy", "sad", "male", "female", "你", "好"]
+
+    def __init__(self):
+        self.join, self.end_id = "string", 999
+
+    def encode(self, text):
+        ids = []
+        while text:
+            piece = next((p for p in self.PIECES if text.startswith(p)), text[0])
+            ids.append(self.PIECES.index(piece) if piece in self.PIECES else 1000 + ord(piece))
+            text = text[len(piece) :]
+        return ids
+
+    def decode(self, ids):
+        return "".join(self.PIECES[i] if i < 900 else chr(i - 1000) for i in ids)
+
+    def label_ids(self, field):
+        return {name: self.encode(f"<{name}>") for name in field.labels.names}
+
+
+def test_tokens_may_cross_tag_borders_in_string_joined_answers():
+    template = Merging()
+    said = Walk(template, parse("<TRANSCRIBE><EMOTION><GENDER>"))
+    for token in template.encode("你好"):
+        said.propose(token)
+    choice = said.propose(template.PIECES.index("。<"))
+    assert [template.PIECES[i] for i in choice.continuations["happy"]] == ["。<", "happy", "><"]
+    assert said.accept(choice, "happy") and said.at_label
+    choice = said.propose(template.PIECES.index("male"))
+    assert not choice.forced and [template.PIECES[i] for i in choice.continuations["male"]] == ["male", ">"]
+    said.accept(choice, "male")
+    assert said.done and template.decode(said.ids) == "你好。<happy><male>"
+
+
+def test_a_spelling_of_its_own_is_continued_as_it_is():
+    template = Merging()
+    said = Walk(template, parse("ser"))
+    for piece in ("你", "。"):
+        said.propose(template.PIECES.index(piece))
+    choice = said.propose(template.PIECES.index("<"))
+    assert [template.PIECES[i] for i in choice.continuations["sad"]] == ["<", "sad", ">"]

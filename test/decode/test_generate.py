@@ -1,0 +1,156 @@
+"""Decoding with a tiny random model: the batch does not matter, labels have true probabilities, nothing runs for ever."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from wenet_osum.decode import generate as generation
+from wenet_osum.decode.generate import DecodeOptions, generate
+from wenet_osum.decode.stops import LoopGuard, limit
+from wenet_osum.tasks import parse
+
+
+TASKS = ["asr", "srwt", "ved", "ser", "ssr", "sgc", "sap", "sttc", "<EMOTION><TRANSCRIBE>", "<AGE><GENDER>", "<TRANSCRIBE><ALIGN><AGE>"]
+
+
+def same(one, other):
+    assert (one.key, one.text, one.labels, one.flags, one.words) == (other.key, other.text, other.labels, other.flags, other.words)
+    for name, probs in one.probs.items():
+        assert probs == pytest.approx(other.probs[name], abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [DecodeOptions(), DecodeOptions(free=True), DecodeOptions(num_beams=3), DecodeOptions(temperature=1.0)])
+def test_batch_does_not_matter(parts, clips, batch_of, options):
+    model, template = parts
+    options.max_tokens = 24
+    tasks = [parse(name) for name in TASKS]
+    features = clips([37, 160, 61, 300, 10, 123, 88, 45, 201, 64, 33])[: len(tasks)]
+    together = generate(model, template, batch_of(template, features, tasks), tasks, options)
+    order = list(reversed(range(len(tasks))))
+    turned = generate(model, template, batch_of(template, features, tasks, order), [tasks[i] for i in order], options)
+    assert [a.key for a in together] == [f"k{i}" for i in range(len(tasks))]
+    assert len({a.text for a in together}) > len(tasks) // 2
+    for i, answer in enumerate(together):
+        alone = generate(model, template, batch_of(template, features, tasks, [i]), [tasks[i]], options)[0]
+        same(answer, alone)
+        same(answer, turned[len(tasks) - 1 - i])
+
+
+@pytest.mark.parametrize("task", ["ser", "<AGE><GENDER>", "<EMOTION><TRANSCRIBE>", "<TRANSCRIBE><EMOTION><GENDER>", "<TRANSCRIBE><ALIGN><GENDER>"])
+@pytest.mark.parametrize("join", ["fields", "string"])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_labels_come_from_their_sets(parts, clips, batch_of, task, join, beams):
+    model, template = parts
+    template.join = join
+    task = parse(task)
+    answers = generate(model, template, batch_of(template, clips([40, 90]), [task] * 2), [task] * 2, DecodeOptions(max_tokens=12, num_beams=beams))
+    template.join = "fields"
+    for answer in answers:
+        assert list(answer.probs) == [f.name for f in task.label_fields] and not set(answer.unread) & set(answer.probs)
+        for field in task.label_fields:
+            assert sum(answer.probs[field.name].values()) == pytest.approx(1.0)
+            assert answer.labels[field.name] == max(answer.probs[field.name], key=answer.probs[field.name].get)
+            assert f"<{answer.labels[field.name]}>" in answer.text
+
+
+def test_label_probabilities_match_a_plain_forward(parts, clips, batch_of, monkeypatch):
+    model, template = parts
+    task = parse("<TRANSCRIBE> <EMOTION>")
+    batch = batch_of(template, clips([77, 140]), [task] * 2)
+    rows, finish = [], generation.hypothesis
+    monkeypatch.setattr(generation, "hypothesis", lambda row, template: rows.append(row) or finish(row, template))
+    answers = generate(model, template, batch, [task] * 2, DecodeOptions(max_tokens=7))
+    labels = template.label_ids(task.fields[1])
+    embeds, mask = model.prompt_embeddings(batch.features, batch.feature_lengths, batch.prompt_ids, batch.prompt_lengths)
+    for row, answer, prompt, real in zip(rows, answers, embeds, mask.bool(), strict=True):
+        prefix = row.walk.ids[:7]
+        assert row.walk.ids[7:] == labels[answer.labels["emotion"]] and answer.flags == ["length_limit", "label_forced"]
+        scores = []
+        for ids in labels.values():
+            full = torch.cat([prompt[real], model.get_input_embeddings()(torch.tensor(prefix + ids))])[None]
+            with torch.no_grad():
+                logits = model.llm(inputs_embeds=full).logits[0].log_softmax(-1)
+            begin = int(real.sum()) + len(prefix)
+            scores.append(sum(logits[begin + i - 1, token].item() for i, token in enumerate(ids)))
+        expected = torch.tensor(scores).softmax(0).tolist()
+        assert list(answer.probs["emotion"].values()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_answers_follow_transformers_generate(parts, clips, batch_of):
+    model, template = parts
+    task = parse("asr")
+    batch = batch_of(template, clips([77, 140, 31]), [task] * 3)
+    ours = generate(model, template, batch, [task] * 3, DecodeOptions(free=True, max_tokens=12))
+    theirs = model.generate(
+        batch.features, batch.feature_lengths, batch.prompt_ids, batch.prompt_lengths, max_new_tokens=12, do_sample=False,
+        eos_token_id=template.end_id, pad_token_id=template.end_id,
+    )  # fmt: skip
+    assert [a.text for a in ours] == [template.decode(ids.tolist()) for ids in theirs]
+
+
+def test_beams_find_what_exhaustive_search_finds(parts, clips, batch_of):
+    model, template = parts
+    task = parse("asr")
+    batch = batch_of(template, clips([50]), [task])
+    beams = generate(model, template, batch, [task], DecodeOptions(num_beams=4, max_tokens=10))[0]
+    theirs = model.generate(
+        batch.features, batch.feature_lengths, batch.prompt_ids, batch.prompt_lengths, max_new_tokens=10, num_beams=4, do_sample=False,
+        eos_token_id=template.end_id, pad_token_id=template.end_id,
+    )  # fmt: skip
+    assert beams.text == template.decode(theirs[0].tolist())
+
+
+def test_sampling_depends_on_the_seed(parts, clips, batch_of):
+    model, template = parts
+    task = parse("asr")
+    batch = batch_of(template, clips([50]), [task])
+    texts = {generate(model, template, batch, [task], DecodeOptions(temperature=1.0, seed=seed, max_tokens=10))[0].text for seed in (1, 2)}
+    assert len(texts) == 2
+
+
+def test_a_loop_ends_and_is_flagged(parts, clips, batch_of, monkeypatch):
+    model, template = parts
+    task = parse("ser")
+    batch = batch_of(template, clips([3000]), [task])
+    stuck = template.encode("a")[0]
+    monkeypatch.setattr(generation, "pick", lambda logits, live, waiting, options, counts: [stuck] * len(waiting))
+    counts = Counter()
+    answer = generate(model, template, batch, [task], DecodeOptions(), counts)[0]
+    assert {"loop", "label_forced"} <= set(answer.flags) and answer.transcript == "a" * 32 and answer.labels
+    assert counts["loop"] == 1
+
+
+def test_loop_guard_lets_short_repetitions_pass():
+    guard = LoopGuard()
+    assert not any(guard.add(token) for token in [5] * 8 + [1, 2, 3] * 3 + [7] * 31)
+    guard = LoopGuard()
+    unit = list(range(50))
+    assert [guard.add(token) for token in unit * 4] == [False] * 199 + [True]
+
+
+def test_limit_follows_the_audio():
+    plain, timed, chat = (limit(parse(name).fields, 10.0) for name in ("asr", "srwt", "sttc"))
+    assert (plain, timed, chat) == (332, 1132, 732)
+
+
+def test_ties_are_counted(parts, clips, batch_of):
+    model, template = parts
+    task = parse("asr")
+    with torch.no_grad():
+        weight = model.llm.lm_head.weight
+        kept = weight.clone()
+        weight.zero_()
+    counts = Counter()
+    answer = generate(model, template, batch_of(template, clips([50]), [task]), [task], DecodeOptions(max_tokens=5), counts)[0]
+    with torch.no_grad():
+        weight.copy_(kept)
+    assert "tie" in answer.flags and counts["ties"] == counts["steps"] > 0
+
+
+@pytest.mark.parametrize("bad", [{"num_beams": 0}, {"temperature": -1.0}, {"num_beams": 2, "temperature": 1.0}, {"max_tokens": 0}])
+def test_bad_options_are_refused(bad):
+    with pytest.raises(ValueError, match=str(next(iter(bad)))):
+        DecodeOptions(**bad)

@@ -1,0 +1,151 @@
+"""Long audio: where it is cut, and how the pieces' answers become one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from wenet_osum.dataset.drop import Drop
+from wenet_osum.decode.longform import Piece, join, join_overlapping, join_times, read_pieces, split
+from wenet_osum.records import Hypothesis, Word
+from wenet_osum.tasks import parse
+
+RATE = 16000
+
+
+def noise(seconds, silences=(), rate=RATE):
+    """White noise with stretches (start_s, end_s) of digital silence."""
+    audio = np.random.default_rng(1).normal(0, 0.1, round(seconds * rate)).astype(np.float32)
+    for start, end in silences:
+        audio[round(start * rate) : round(end * rate)] = 0
+    return audio
+
+
+def blocks(audio, size=RATE * 5):
+    return (audio[i : i + size] for i in range(0, len(audio), size))
+
+
+@pytest.mark.parametrize("seconds", [0.1, 10.0, 28.5, 30.0])
+def test_up_to_30_s_stay_whole(seconds):
+    pieces = list(split(blocks(noise(seconds))))
+    assert len(pieces) == 1 and (pieces[0].start, pieces[0].end, pieces[0].overlap) == (0.0, seconds, 0.0)
+    assert len(pieces[0].audio) == round(seconds * RATE)
+
+
+def test_cut_in_the_middle_of_pauses():
+    audio = noise(70, [(20.0, 20.6), (41.0, 41.4), (60.0, 61.0)])
+    pieces = list(split(blocks(audio)))
+    assert [p.start for p in pieces] == pytest.approx([0, 20.3, 41.2, 60.5], abs=0.02)
+    assert [p.end for p in pieces] == [*(p.start for p in pieces[1:]), 70.0]
+    assert not any(p.overlap for p in pieces)
+    assert np.array_equal(np.concatenate([p.audio for p in pieces]), audio)
+
+
+def test_without_a_pause_pieces_overlap_by_a_second():
+    pieces = list(split(blocks(noise(60))))
+    assert [(p.start, p.end, p.overlap) for p in pieces] == [(0, 28, 0), (27, 55, 1), (54, 60, 1)]
+
+
+@pytest.mark.parametrize("seconds", [30.01, 31.0, 56.2, 57.0, 84.9, 300.0])
+@pytest.mark.parametrize("silences", [(), [(t + 0.5, t + 0.9) for t in range(5, 300, 7)]])
+def test_pieces_are_short_enough_and_miss_nothing(seconds, silences):
+    audio = noise(seconds, silences)
+    pieces = list(split(blocks(audio)))
+    assert all(p.end - p.start <= 28.0 and len(p.audio) == round((p.end - p.start) * RATE) for p in pieces)
+    assert pieces[0].start == 0 and pieces[-1].end == len(audio) / RATE
+    assert all(b.start == pytest.approx(a.end - b.overlap) for a, b in zip(pieces, pieces[1:], strict=False))
+    assert min(p.end - p.start for p in pieces) >= 1.0
+
+
+def test_block_size_does_not_matter():
+    audio = noise(100, [(20.0, 20.6), (41.0, 41.4), (77.0, 77.3)])
+    cuts = [[(p.start, p.end) for p in split(blocks(audio, size))] for size in (1000, 80000, 10**7)]
+    assert cuts[0] == cuts[1] == cuts[2]
+
+
+def test_memory_is_bounded():
+    held, most = 0, 0
+
+    def counted():
+        nonlocal held
+        for _ in range(720):  # an hour
+            held += 5
+            yield np.full(RATE // 10 * 5, 0.1, np.float32)
+
+    for piece in split(counted(), RATE // 10):
+        most = max(most, held - piece.end)
+    assert most < 40 and held == 3600
+
+
+def test_files_are_resampled_and_segments_taken(tmp_path):
+    path = tmp_path / "a.wav"
+    audio = noise(40, [(20.0, 21.0)], 8000)
+    soundfile.write(path, np.stack([audio, audio], 1), 8000)
+    pieces = list(read_pieces(path))
+    assert [p.end for p in pieces] == pytest.approx([20.5, 40.0], abs=0.02)
+    assert [len(p.audio) for p in pieces] == [pytest.approx((p.end - p.start) * RATE, abs=2) for p in pieces]
+    part = list(read_pieces(path.read_bytes(), 5.0, 6.5))
+    assert [(p.start, p.end) for p in part] == [(0.0, 1.5)]
+
+
+def test_bad_files_are_drops(tmp_path):
+    with pytest.raises(Drop, match="not found"):
+        list(read_pieces(tmp_path / "none.wav"))
+    (tmp_path / "bad.wav").write_bytes(b"no audio at all")
+    with pytest.raises(Drop, match="unreadable"):
+        list(read_pieces(tmp_path / "bad.wav"))
+    soundfile.write(tmp_path / "nan.wav", np.full(100, np.nan, np.float32), RATE, subtype="FLOAT")
+    with pytest.raises(Drop, match="NaN"):
+        list(read_pieces(tmp_path / "nan.wav"))
+
+
+def piece(start, end, overlap=0.0):
+    return Piece(start, end, np.zeros(0, np.float32), overlap)
+
+
+def test_words_said_twice_stand_once():
+    assert join_overlapping("a cat sat on the ma", "on the mat and slept") == "a cat sat on the mat and slept"
+    assert join_overlapping("A cat sat on,", "sat on. The mat") == "A cat sat on, The mat"
+    assert join_overlapping("今天天气很好", "很好我们走") == "今天天气很好我们走"
+    assert join_overlapping("one two", "three four") == "one two three four"
+    assert join_overlapping("", "three four") == "three four"
+
+
+def test_times_are_shifted_and_the_overlap_is_aligned():
+    task = parse("srwt")
+    one = Hypothesis("a", task.tags, "x", transcript="a b c", words=[Word("a", 0.5, 1), Word("b", 27.1, 27.4), Word("c", 27.5, 27.9)])
+    two = Hypothesis("a", task.tags, "y", transcript="b c d", words=[Word("b", 0.11, 0.4), Word("c", 0.5, 0.95), Word("d", 1.2, 1.5)])
+    whole = join([piece(0, 28), piece(27, 40, 1.0)], [one, two], task, "a")
+    assert whole.words == [Word("a", 0.5, 1), Word("b", 27.1, 27.4), Word("c", 27.5, 27.9), Word("d", 28.2, 28.5)]
+    assert whole.transcript == "a b c d" and whole.duration == 40 and task.read(whole.text).words == whole.words
+    assert [row["start"] for row in whole.pieces] == [0, 27]
+
+
+def test_an_overlap_without_common_words_is_divided_in_the_middle():
+    left, right = [Word("a", 27.0, 27.3), Word("x", 27.6, 27.9)], [Word("b", 27.1, 27.3), Word("y", 27.6, 28.2)]
+    assert join_times(left, right, piece(27, 40, 1.0)) == [left[0], right[1]]
+
+
+def test_the_label_is_the_weighted_mean():
+    task = parse("ser")
+    one = Hypothesis("a", task.tags, "hi<sad>", transcript="hi", labels={"emotion": "sad"}, probs={"emotion": {"sad": 0.51, "happy": 0.49}})
+    one.flags = ["tie"]
+    two = Hypothesis("a", task.tags, "there<happy>", transcript="there", labels={"emotion": "happy"}, probs={"emotion": {"sad": 0.1, "happy": 0.9}})
+    whole = join([piece(0, 28), piece(28, 35)], [one, two], task, "a")
+    assert whole.probs["emotion"]["sad"] == pytest.approx((28 * 0.51 + 7 * 0.1) / 35)
+    assert whole.transcript == "hi there" and whole.text == "hi there<happy>" and whole.flags == ["tie"]
+
+
+def test_free_labels_vote_by_duration():
+    task = parse("ser")
+    answers = [Hypothesis("a", task.tags, "", transcript="", labels={"emotion": label}) for label in ("sad", "happy", "sad")]
+    whole = join([piece(0, 10), piece(10, 35), piece(35, 45)], answers, task, "a")
+    assert whole.labels == {"emotion": "happy"} and not whole.probs
+
+
+def test_unread_fields_stay_unread():
+    task = parse("ser")
+    answers = [Hypothesis("a", task.tags, "x", transcript="x", unread={"emotion": "<glad>"}) for _ in range(2)]
+    whole = join([piece(0, 28), piece(28, 35)], answers, task, "a")
+    assert "<glad>" in whole.unread["emotion"] and whole.text == "x x"

@@ -1,0 +1,146 @@
+"""From a list to result files, through the commands themselves, with a tiny random model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from wenet_osum.bin import recognize, transcribe
+from wenet_osum.decode import pipeline, write
+from wenet_osum.records import Hypothesis
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model_dir(parts, tmp_path_factory):
+    model, template = parts
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    template.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def raw_list(tmp_path_factory):
+    """Nine utterances: good ones of odd lengths, a long one, a missing file, a broken line, a doubled key, NaN, one without a task."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for name, seconds in [("a.1", 0.43), ("b", 1.0), ("中 文", 0.1), ("long", 33.0), ("c", 0.77)]:
+        audio = np.random.default_rng(len(rows)).normal(0, 0.1, round(seconds * 16000))
+        soundfile.write(folder / f"{len(rows)}.wav", audio, 16000)
+        rows.append({"key": name, "wav": str(folder / f"{len(rows)}.wav"), "task": "ser"})
+    soundfile.write(folder / "nan.wav", np.full(8000, np.nan, np.float32), 16000, subtype="FLOAT")
+    rows.insert(1, {"key": "gone", "wav": "gone.wav", "task": "asr"})
+    rows.insert(3, {"key": "b", "wav": rows[0]["wav"], "task": "asr"})
+    rows.insert(4, {"key": "nan", "wav": str(folder / "nan.wav"), "task": "sgc"})
+    rows.append({"key": "untold", "wav": rows[0]["wav"]})
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    lines.insert(6, '{"key": 7}')
+    (folder / "test.list").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "test.list"
+
+
+ORDER = ["a.1", "gone", "b", "nan", "中 文", "line 7", "long", "c", "untold"]
+FAILED = {"gone", "nan", "line 7"}
+
+
+def run(model_dir, raw_list, out, *more):
+    return recognize.main(["--model", str(model_dir), "--list", str(raw_list), "--out", str(out), "--max_tokens", "9", *more])
+
+
+def read(out):
+    rows = [Hypothesis.from_dict(json.loads(line)) for line in (out / "hyp.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row.key = row.key.replace(str(row.key).split("line ")[0], "") if "test.list line" in row.key else row.key
+    return rows
+
+
+def test_every_line_is_answered_in_order(model_dir, raw_list, tmp_path):
+    assert run(model_dir, raw_list, tmp_path, "--task", "ser") == 0
+    rows = read(tmp_path)
+    assert [row.key for row in rows] == ORDER
+    assert {row.key for row in rows if row.error} == FAILED and "not found" in rows[1].error
+    assert all(row.labels["emotion"] and sum(row.probs["emotion"].values()) == pytest.approx(1) for row in rows if not row.error)
+    long = rows[6]
+    assert len(long.pieces) == 2 and long.duration == 33.0
+    text = (tmp_path / "text").read_text(encoding="utf-8").splitlines()
+    assert len(text) == 9 and text[0].startswith("a.1 ") and text[1] == "gone"
+
+
+def test_auto_takes_each_utterances_own_task(model_dir, raw_list, tmp_path):
+    assert run(model_dir, raw_list, tmp_path, "--task", "auto") == 0
+    rows = {row.key: row for row in read(tmp_path)}
+    assert rows["b"].task == "<TRANSCRIBE> <EMOTION>" and "no task" in rows["untold"].error
+
+
+def test_a_killed_run_goes_on_and_gives_the_same(model_dir, raw_list, tmp_path, monkeypatch):
+    run(model_dir, raw_list, tmp_path / "whole", "--task", "ser")
+    add, calls = write.Writer.add, []
+
+    def killed(self, answers):
+        add(self, answers)
+        calls.append(len(answers))
+        if len(calls) == 2:
+            self._file.write(b'[99, {"key": "to')
+            self._file.flush()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write.Writer, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(model_dir, raw_list, tmp_path / "killed", "--task", "ser", "--batch_size", "2")
+    assert not (tmp_path / "killed" / "hyp.jsonl").exists()
+    decoded = []
+    decode = pipeline.Recogniser.decode
+    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, samples: decoded.extend(samples) or decode(self, samples))
+    assert run(model_dir, raw_list, tmp_path / "killed", "--task", "ser", "--batch_size", "4") == 0
+    assert 0 < len(decoded) < 7 and not any(sample.key.startswith("long") for sample in decoded)
+    for one, other in zip(read(tmp_path / "whole"), read(tmp_path / "killed"), strict=True):
+        assert (one.key, one.text, one.labels, one.error) == (other.key, other.text, other.labels, other.error)
+    decoded.clear()
+    assert run(model_dir, raw_list, tmp_path / "killed", "--task", "ser") == 0 and not decoded
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(model_dir, raw_list, tmp_path):
+    run(model_dir, raw_list, tmp_path / "one", "--task", "ser")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "wenet_osum.bin.recognize"]
+    arguments = ["--model", model_dir, "--list", raw_list, "--out", tmp_path / "two", "--max_tokens", "9", "--task", "ser", "--batch_size", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for one, other in zip(read(tmp_path / "one"), read(tmp_path / "two"), strict=True):
+        assert (one.key, one.text, one.labels, one.error) == (other.key, other.text, other.labels, other.error)
+
+
+def test_faults_are_sentences(model_dir, raw_list, tmp_path, capsys):
+    assert run(model_dir, raw_list, tmp_path, "--task", "sr") == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert run(model_dir, tmp_path / "none.list", tmp_path, "--task", "ser") == 2
+    assert "none.list" in capsys.readouterr().err
+    assert run(tmp_path / "none", raw_list, tmp_path, "--task", "ser") == 2
+    assert run(model_dir, raw_list, tmp_path, "--task", "ser", "--num_beams", "2", "--temperature", "1") == 2
+
+
+def test_batches_keep_their_budget():
+    jobs = [pipeline.Job(i, str(i), s, None) for i, s in enumerate([1, 5, 31, 2, 9, 1, 1, 40])]
+    groups = pipeline.group_jobs(jobs, 3, 1000)
+    assert [[job.seconds for job in group] for group in groups] == [[40], [31], [9], [5, 2], [1, 1, 1]]
+
+
+def test_transcribe_prints_in_order_for_people(model_dir, raw_list, tmp_path, capsys):
+    files = [str(raw_list.parent / name) for name in ("0.wav", "gone.wav", "1.wav")]
+    assert transcribe.main([*files, "--model", str(model_dir), "--task", "ser", "--max_tokens", "9"]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split(": ")[0] for line in out.splitlines() if not line.startswith(" ")][:1] == [files[0]]
+    assert "emotion:" in out and "failed: audio: file not found" in out and "RTF" in err
+    assert transcribe.main([files[2], "--model", str(model_dir), "--task", "<AGE>", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"]["age"] in ("child", "adult", "old")

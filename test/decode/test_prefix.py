@@ -1,0 +1,52 @@
+"""The cache of unfinished answers: rows that leave take their padding along, and change nothing for those that stay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wenet_osum.decode.beam import Beam
+from wenet_osum.decode.prefix import Prefixes
+from wenet_osum.decode.stops import LoopGuard
+
+
+@pytest.fixture()
+def prompts(parts):
+    model, _ = parts
+    embeds = torch.randn(3, 9, model.config.llm.hidden_size, generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[0] * (9 - n) + [1] * n for n in (9, 4, 6)])
+    return model.llm, embeds, mask
+
+
+@torch.no_grad()
+def test_rows_that_leave_change_nothing(prompts):
+    llm, embeds, mask = prompts
+    together, alone = Prefixes(llm, embeds, mask), Prefixes(llm, embeds[2:, 3:], mask[2:, 3:])
+    together.feed([5, 6, 7])
+    together.keep([2, 1])
+    assert together.mask.shape == (2, 7) and together.cache.get_seq_length() == 7  # cut to the longest that is left
+    together.feed([8, 9])
+    for token in (7, 8):
+        alone.feed([token])
+    assert torch.allclose(together.logits[0], alone.logits[0], atol=1e-4)
+
+
+@torch.no_grad()
+def test_scoring_leaves_the_cache_as_it_is(prompts):
+    llm, embeds, mask = prompts
+    prefixes = Prefixes(llm, embeds, mask)
+    before = prefixes.logits.clone()
+    scores = prefixes.score([2, 0], [[[5, 6, 7], [8]], [[9, 10]]])
+    assert torch.equal(prefixes.logits, before) and prefixes.cache.get_seq_length() == 9
+    assert scores[0][1] == pytest.approx(before[2].log_softmax(-1)[8].item(), abs=1e-5)
+    steps = before[2].log_softmax(-1)[5].item()
+    for token, following in ((5, 6), (6, 7)):
+        prefixes.feed([0, 0, token])
+        steps += prefixes.logits[2].log_softmax(-1)[following].item()
+    assert scores[0][0] == pytest.approx(steps, abs=1e-4)
+
+
+def test_beams_are_compared_by_token():
+    short, long = Beam(None, LoopGuard(), -4.0), Beam(None, LoopGuard(), -6.0)
+    long.guard.ids = [1, 2, 3]
+    assert short.worth(0.0) > long.worth(0.0) and short.worth(1.0) < long.worth(1.0) == -1.5

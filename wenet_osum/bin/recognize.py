@@ -1,0 +1,153 @@
+"""Decode a list: python -m wenet_osum.bin.recognize --model exp/x/final --list data/test.list --task ser --out exp/x/decode/ser
+
+Writes OUT/hyp.jsonl (a JSON line per utterance, in the order of the list) and OUT/text (``key text``). Under torchrun all its
+processes share the work. Killed and started again with the same command, it goes on. Exit status: 0 done, 1 nothing could be
+decoded, 2 a fault of the arguments or the list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from wenet_osum.decode import load, pipeline, write
+from wenet_osum.decode.progress import Progress
+from wenet_osum.records import Hypothesis
+
+MEANT = ("task", "num_beams", "temperature", "seed", "repetition_penalty", "max_tokens", "free", "prompt", "lang", "dtype")  # what decides answers
+PATIENCE = timedelta(days=7)  # processes may finish far apart
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Decode, merge, and say faults as plain sentences. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="recognize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="model folder or hub name")
+    parser.add_argument("--list", required=True, help="data.list of shards, or a raw list (JSON lines)")
+    parser.add_argument("--task", required=True, help="task name or tags, e.g. ser or '<TRANSCRIBE><AGE>'; auto: each utterance's own")
+    parser.add_argument("--out", required=True, help="folder to write into")
+    load.add_arguments(parser)
+    args = parser.parse_args(argv)
+    try:
+        with _processes() as (rank, size):
+            return recognize(args, rank, size)
+    except (ValueError, OSError) as error:
+        print(f"recognize: {error}", file=sys.stderr, flush=True)
+        return 2
+
+
+@contextmanager
+def _processes():
+    """(rank, number of processes) as torchrun says; alone without it."""
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        yield rank, size
+        return
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield rank, size
+    finally:
+        dist.destroy_process_group()
+
+
+def _together(size: int, value: object = None) -> object:
+    """Wait for all processes; all get rank 0's ``value``."""
+    if size == 1:
+        return value
+    import torch.distributed as dist
+
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    dist.barrier()
+    return box[0]
+
+
+def recognize(args: argparse.Namespace, rank: int, size: int) -> int:
+    """Decode this process's share of the list; rank 0 merges. Returns the exit status."""
+    load.options_of(args)
+    jobs, dropped = pipeline.read_list(args.list)
+    state = _together(size, _begin(args, jobs, dropped) if rank == 0 else None)
+    if isinstance(state, str):
+        raise ValueError(state)
+    if state is True:
+        _say(rank, f"{args.out} is complete already: {len(jobs)} utterances")
+        return 0
+    done = write.finished(args.out)
+    _together(size)  # nobody may append before all have seen what is finished
+    groups = pipeline.group_jobs([job for job in jobs if job.place not in done], args.batch_size, args.max_frames)
+    counts = Counter()
+    if groups:
+        counts = _decode(args, groups[rank::size], rank)
+    counts = _sum(counts, size)
+    if rank == 0:
+        written = write.merge(args.out)
+        _report(args, written, len(done), counts)
+    _together(size)
+    return 1 if jobs and counts["errors"] == len(jobs) else 0
+
+
+def _begin(args: argparse.Namespace, jobs: list[pipeline.Job], dropped: Counter) -> bool | str:
+    """Prepare the folder: True when it is complete, else False; a fault as its text, so that all processes can stop with it."""
+    if double := dropped["duplicate key"]:
+        _say(0, f"{args.list}: {double} lines repeat a key; the first of each is decoded")
+    keys = hashlib.sha256("\n".join(job.key for job in jobs).encode("utf-8", "surrogatepass")).hexdigest()
+    try:
+        return write.open_run(args.out, {"model": args.model, "list": args.list, "keys": keys} | {name: getattr(args, name) for name in MEANT})
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+def _decode(args: argparse.Namespace, groups: list[list[pipeline.Job]], rank: int) -> Counter:
+    recogniser = load.recogniser(args)
+    jobs = [job for group in groups for job in group]
+    progress = Progress(len(jobs), sum(job.seconds for job in jobs), quiet=rank != 0)
+    with write.Writer(args.out, rank) as writer:
+        for group, answers in recogniser.run(groups):
+            writer.add(answers)
+            _show_faults([answer for _, answer in answers], recogniser.counts)
+            progress.add(len(group), sum(job.seconds for job in group))
+    progress.close()
+    return recogniser.counts
+
+
+def _show_faults(answers: list[Hypothesis], counts: Counter) -> None:
+    for answer in answers:
+        if answer.error:
+            counts[f"failed: {answer.error.split(':')[0]}"] += 1
+            print(f"{answer.key}: {answer.error}", file=sys.stderr, flush=True)
+
+
+def _sum(counts: Counter, size: int) -> Counter:
+    if size == 1:
+        return counts
+    import torch.distributed as dist
+
+    every: list = [None] * size
+    dist.all_gather_object(every, counts)
+    return sum(every, Counter())
+
+
+def _report(args: argparse.Namespace, written: int, before: int, counts: Counter) -> None:
+    kept = f", {before} of them from an earlier run" if before else ""
+    _say(0, f"{written} utterances{kept} → {Path(args.out) / write.HYPOTHESES}")
+    if counts["steps"]:
+        _say(0, f"ties within 1e-4: {counts['ties']} of {counts['steps']} steps ({100 * counts['ties'] / counts['steps']:.3f} %)")
+    notes = {name: n for name, n in counts.items() if name not in ("steps", "ties", "tie", "errors") and n}
+    if notes:
+        _say(0, "counted: " + ", ".join(f"{name} {n}" for name, n in sorted(notes.items())))
+
+
+def _say(rank: int, text: str) -> None:
+    if rank == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From features to answers: batched decoding, labels held to their sets, long audio, result files."""

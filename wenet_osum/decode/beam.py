@@ -1,0 +1,191 @@
+"""Beam search over free text; labels are settled between, by scoring their whole set.
+
+A beam hypothesis of a stretch ends with the end of text or where it opens the tag of the label that follows. Rows keep to
+themselves: each has ``num_beams`` places in the batch, so answers do not depend on the batch. Letters: R rows, N beams,
+L prompt positions, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from wenet_osum.decode.constrain import Choice, Walk
+from wenet_osum.decode.generate import TIE, DecodeOptions, Row, penalise, token_by_token
+from wenet_osum.decode.prefix import Prefixes
+from wenet_osum.decode.stops import LoopGuard, limit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEAD = float("-inf")
+
+
+@dataclass
+class Beam:
+    """One way to go on, with its log-probability; ``choice`` is the label choice it ended with, if any."""
+
+    walk: Walk
+    guard: LoopGuard
+    score: float
+    choice: Choice | None = None
+    flag: str | None = None
+
+    def worth(self, penalty: float) -> float:
+        """What finished beams are compared by; the token that ended the text counts as one."""
+        return self.score / (len(self.guard.ids) + 1) ** penalty
+
+
+@dataclass
+class Search:
+    """The beams of one row in one stretch of free text."""
+
+    row: Row
+    beams: list[Beam]
+    ended: list[Beam]
+    most: int  # tokens the stretch may take
+
+
+def alternate(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
+    """Complete the rows: labels, free text by beams, labels, … until nothing is left to say."""
+    while True:
+        for part, step in ((_asking, _settle_labels), (_free, _search)):
+            places = [i for i, row in enumerate(rows) if part(row)]
+            if places:
+                chosen = [rows[i] for i in places]
+                step(llm, *_with_answers(llm, embeds[places], mask[places], chosen), chosen, options, counts)
+        if all(row.finished for row in rows):
+            return
+
+
+def _asking(row: Row) -> bool:
+    return row.choice is not None or row.walk.at_label
+
+
+def _free(row: Row) -> bool:
+    return not row.finished and not _asking(row)
+
+
+def _settle_labels(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
+    token_by_token(llm, embeds, mask, rows, options, counts, labels_only=True)
+
+
+def _with_answers(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row]) -> tuple[Tensor, Tensor]:
+    """Prompts followed by the answers so far, left-padded anew."""
+    embed = llm.get_input_embeddings()
+    parts = []
+    for row, prompt, real in zip(rows, embeds, mask.bool(), strict=True):
+        ids = torch.tensor(row.walk.ids, dtype=torch.long, device=embeds.device)
+        parts.append(torch.cat([prompt[real], embed(ids).to(prompt.dtype)]))
+    longest = max(len(part) for part in parts)
+    padded = torch.stack([torch.nn.functional.pad(part, (0, 0, longest - len(part), 0)) for part in parts])
+    real = torch.tensor([[0] * (longest - len(part)) + [1] * len(part) for part in parts], device=embeds.device)
+    return padded, real
+
+
+def _search(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
+    """Find the best stretch of free text of each row."""
+    prefixes, width = Prefixes(llm, embeds, mask), options.num_beams
+    searches = [_begin(row, options) for row in rows]
+    prefixes.keep([i for i in range(len(rows)) for _ in range(width)])
+    while searches:
+        kept, tokens, live = [], [], []
+        for place, search, candidates in _candidates(prefixes.logits, searches, options):
+            counts["steps"] += 1
+            counts["ties"] += _tied(search, candidates, width)
+            going = _advance(search, candidates, width)
+            if not going or _settled(search, options):
+                _take_best(search, options)
+                continue
+            search.beams = [beam for beam, _, _ in going]
+            kept += [place * width + source for _, source, _ in going]
+            tokens += [token for _, _, token in going]
+            live.append(search)
+        searches = live
+        if searches:
+            prefixes.keep(kept)
+            prefixes.feed(tokens)
+
+
+def _begin(row: Row, options: DecodeOptions) -> Search:
+    beams = [Beam(row.walk.clone(), LoopGuard(), 0.0 if i == 0 else DEAD) for i in range(options.num_beams)]
+    return Search(row, beams, [], options.max_tokens or limit(row.walk.stretch, row.audio_s))
+
+
+def _candidates(logits: Tensor, searches: list[Search], options: DecodeOptions) -> Iterator[tuple[int, Search, list[tuple[float, int, int]]]]:
+    """For each search its best continuations as (score, beam, token), best first; twice as many as beams plus one are enough."""
+    width = options.num_beams
+    said = [beam.guard.ids for search in searches for beam in search.beams]
+    scores = penalise(logits, said, options.repetition_penalty).log_softmax(-1).double()
+    scores += torch.tensor([[beam.score] for search in searches for beam in search.beams], dtype=torch.float64, device=scores.device)
+    vocabulary = scores.shape[1]
+    top = scores.view(len(searches), -1).topk(min(2 * width + 1, width * vocabulary), dim=1)
+    for place, (search, values, ids) in enumerate(zip(searches, top.values.tolist(), top.indices.tolist(), strict=True)):
+        yield place, search, [(v, i // vocabulary, i % vocabulary) for v, i in zip(values, ids, strict=True) if v > DEAD]
+
+
+def _advance(search: Search, candidates: list[tuple[float, int, int]], width: int) -> list[tuple[Beam, int, int]]:
+    """Sort candidates into ended beams and exactly ``width`` that go on, with the beam they come from and their token."""
+    going: list[tuple[Beam, int, int]] = []
+    for rank, (score, source, token) in enumerate(candidates):
+        old = search.beams[source]
+        beam = Beam(old.walk.clone(), old.guard.clone(), score)
+        beam.choice = beam.walk.propose(token)
+        if beam.choice or beam.walk.done:
+            if rank < width:
+                search.ended.append(beam)
+            continue
+        looped = beam.guard.add(token)
+        if looped or len(beam.guard.ids) >= search.most:
+            beam.flag = "loop" if looped else "length_limit"
+        going.append((beam, source, token))
+        if len(going) == width:
+            break
+    alive = []
+    for beam, source, token in going:
+        if beam.flag:
+            beam.choice = beam.walk.end()
+            if beam.choice:
+                beam.choice.forced = True
+            search.ended.append(beam)
+        else:
+            alive.append((beam, source, token))
+    return _filled(alive, width)
+
+
+def _filled(alive: list[tuple[Beam, int, int]], width: int) -> list[tuple[Beam, int, int]]:
+    """Empty places are filled with dead copies, so that every row keeps its number of places."""
+    if not alive:
+        return []
+    beam, source, token = alive[0]
+    return [*alive, *((Beam(beam.walk.clone(), beam.guard.clone(), DEAD), source, token) for _ in range(width - len(alive)))]
+
+
+def _settled(search: Search, options: DecodeOptions) -> bool:
+    """Whether enough beams have ended and no living one is worth more than the worst of the best ended ones."""
+    if len(search.ended) < options.num_beams:
+        return False
+    worst = sorted((b.worth(options.length_penalty) for b in search.ended), reverse=True)[options.num_beams - 1]
+    return max(b.worth(options.length_penalty) for b in search.beams) <= worst
+
+
+def _take_best(search: Search, options: DecodeOptions) -> None:
+    best, *others = sorted(search.ended, key=lambda beam: -beam.worth(options.length_penalty))
+    row = search.row
+    if others and best.worth(options.length_penalty) - others[0].worth(options.length_penalty) <= TIE:
+        row.flag("tie")
+    row.walk, row.choice = best.walk, best.choice
+    if best.flag:
+        row.flag(best.flag)
+
+
+def _tied(search: Search, candidates: list[tuple[float, int, int]], width: int) -> bool:
+    """Whether the last beam that is kept lies within 1e-4 of the first that is not: another batch may swap them."""
+    tied = len(candidates) > width and candidates[width - 1][0] - candidates[width][0] <= TIE
+    if tied:
+        search.row.flag("tie")
+    return tied

@@ -1,0 +1,76 @@
+"""What the commands that decode have in common: their options, and the Recogniser these describe."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from wenet_osum.decode.generate import DecodeOptions
+from wenet_osum.decode.pipeline import Recogniser
+from wenet_osum.models import build
+from wenet_osum.models.osum import OsumModel
+from wenet_osum.text.template import LANGUAGES, Template
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of decoding."""
+    search = parser.add_argument_group("search")
+    search.add_argument("--num_beams", type=int, default=1, help="beams of free text; 1 is greedy")
+    search.add_argument("--temperature", type=float, default=0.0, help="above 0: sampling, drawn by seed and key")
+    search.add_argument("--seed", type=int, default=777, help="of sampling")
+    search.add_argument("--repetition_penalty", type=float, default=1.0, help="above 1: tokens already said are less likely")
+    search.add_argument("--max_tokens", type=int, help="most tokens of free text; default: by the length of the audio")
+    search.add_argument("--free", action="store_true", help="do not limit labels to their label set")
+    asking = parser.add_argument_group("prompt")
+    asking.add_argument("--prompt", help="wording to ask with; default: the task's first prompt")
+    asking.add_argument("--lang", choices=LANGUAGES, default="zh", help="language of the prompt (zh), whatever the utterance's")
+    running = parser.add_argument_group("running")
+    running.add_argument("--batch_size", type=int, default=16, help="most utterances in a batch")
+    running.add_argument("--max_frames", type=int, default=24000, help="most frames (10 ms) in a batch, padding included")
+    running.add_argument("--dtype", choices=DTYPES, default="float32", help="float32 answers do not depend on the batch; bfloat16 is faster on GPUs")
+    running.add_argument("--threads", type=int, default=1, help="torch threads a process")
+
+
+def options_of(args: argparse.Namespace) -> DecodeOptions:
+    """The search the arguments describe. Raises ValueError for bad values."""
+    if args.batch_size < 1 or args.max_frames < 1 or args.threads < 1:
+        raise ValueError(f"--batch_size {args.batch_size}, --max_frames {args.max_frames} and --threads {args.threads} must be 1 or more")
+    return DecodeOptions(
+        num_beams=args.num_beams,
+        temperature=args.temperature,
+        seed=args.seed,
+        repetition_penalty=args.repetition_penalty,
+        free=args.free,
+        max_tokens=args.max_tokens,
+    )
+
+
+def recogniser(args: argparse.Namespace) -> Recogniser:
+    """Load the model that ``args.model`` names and make it ready to answer. Raises ValueError for bad options and unsuitable folders."""
+    options = options_of(args)
+    torch.set_num_threads(args.threads)
+    template = Template.load(args.model)
+    task = None if args.task == "auto" else template.task(args.task)
+    model = build.load(args.model, DTYPES[args.dtype])
+    if not isinstance(model, OsumModel):
+        raise ValueError(f"{args.model} holds a {type(model).__name__} of phase 1, which has no LLM; give a folder of phase 2 or later")
+    if model.lora is not None:
+        model.merge_lora()
+    return Recogniser(_placed(model), template, options, task, args.prompt, args.lang, args.batch_size, args.max_frames)
+
+
+def _placed(model: nn.Module) -> nn.Module:
+    """The model on this process's accelerator, if there is one."""
+    if not torch.accelerator.is_available():
+        return model.eval()
+    kind, local = torch.accelerator.current_accelerator().type, int(os.environ.get("LOCAL_RANK", 0))
+    torch.accelerator.set_device_index(local)
+    return model.to(torch.device(kind, local)).eval()

@@ -1,0 +1,222 @@
+"""A list in, answers out: utterances sorted by length, batched, read ahead, decoded; long audio in pieces.
+
+What cannot be read or decoded becomes a Hypothesis with its ``error``: every input has an answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from wenet_osum.dataset import audio, shard
+from wenet_osum.dataset.batch import collate
+from wenet_osum.dataset.drop import Drop, Dropped
+from wenet_osum.dataset.manifest import parse_line
+from wenet_osum.dataset.remote import is_url
+from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
+from wenet_osum.dataset.scan import find
+from wenet_osum.decode import longform
+from wenet_osum.decode.generate import DecodeOptions, generate
+from wenet_osum.records import FRAME_S, SAMPLE_RATE, Hypothesis, Sample, Utterance
+from wenet_osum.tasks.base import Task
+
+if TYPE_CHECKING:
+    from wenet_osum.models.osum import OsumModel
+    from wenet_osum.text.template import Template
+
+Answers = list[tuple[int, Hypothesis]]  # with places in the list
+
+
+@dataclass
+class Job:
+    """One utterance of the list. ``read`` raises Drop."""
+
+    place: int  # in the list
+    key: str
+    seconds: float
+    read: Callable[[], tuple[Utterance, bytes | Path]]  # and its audio: a whole file's bytes, or a path
+    error: str | None = None  # what was found wrong with it before reading
+
+
+@dataclass
+class Recogniser:
+    """A model with everything that decides how it is asked."""
+
+    model: OsumModel
+    template: Template
+    options: DecodeOptions = field(default_factory=DecodeOptions)
+    task: Task | None = None  # None: each utterance's own
+    prompt: str | None = None  # the user's wording; None: the task's first prompt
+    lang: str = "zh"  # language of the prompts, whatever the utterance's
+    batch_size: int = 16  # utterances in a batch at most
+    max_frames: int = 24000  # utterances × longest of a batch, in 10 ms frames
+    counts: Counter = field(default_factory=Counter)  # steps, ties, flags, errors
+
+    @property
+    def mels(self) -> int:
+        """Mel bins the model listens to."""
+        return self.model.config.encoder.num_mel_bins
+
+    def run(self, jobs: list[list[Job]]) -> Iterator[tuple[list[Job], Answers]]:
+        """Answer groups of jobs, each as one batch; the next group is read while this one is decoded."""
+        with ThreadPoolExecutor(1) as reader:
+            ahead = iter(jobs)
+            waiting = [(group, reader.submit(self._load, group)) for group in islice(ahead, 2)]
+            while waiting:
+                group, loading = waiting.pop(0)
+                loaded, answers = loading.result()
+                waiting += [(g, reader.submit(self._load, g)) for g in islice(ahead, 1)]
+                answers += self._decode(loaded)
+                for job in group:
+                    if job.seconds > longform.WHOLE_S and not job.error:
+                        answers.append((job.place, self._answer_long(job)))
+                self.counts["errors"] += sum(answer.error is not None for _, answer in answers)
+                yield group, answers
+
+    def _load(self, group: list[Job]) -> tuple[list[tuple[int, Sample]], Answers]:
+        """Read, decode and transform the audio of a group; long recordings are left for later."""
+        loaded, failed = [], []
+        for job in group:
+            try:
+                if job.error:
+                    raise Drop(job.error)
+                if job.seconds <= longform.WHOLE_S:
+                    utterance, source = job.read()
+                    loaded.append((job.place, self.load(utterance, audio.decode(source if isinstance(source, bytes) else source.read_bytes()))))
+            except (Drop, OSError, ValueError) as error:
+                failed.append((job.place, self._failed(job.key, error)))
+        return loaded, failed
+
+    def _failed(self, key: str, error: Exception) -> Hypothesis:
+        return Hypothesis(key, self.task.tags if self.task else "", "", error=str(error) or type(error).__name__)
+
+    def load(self, utterance: Utterance, samples: np.ndarray) -> Sample:
+        """Features and prompt of 16 kHz audio (samples,). Raises Drop when the utterance names no task and the run neither."""
+        if len(samples) > (longform.WHOLE_S + 0.01) * SAMPLE_RATE:
+            raise Drop("audio: longer than its list says", f"{len(samples) / SAMPLE_RATE:.2f} s; correct its duration, so that it is split")
+        conf = SampleConfig(self.mels, answers=False, prompt_lang=self.lang)
+        sample = sample_from_audio(utterance, samples, self.task_of(utterance), self.template, conf)
+        if self.prompt:
+            sample.prompt_ids = self.template.encode(self.prompt)
+        return sample
+
+    def task_of(self, utterance: Utterance) -> Task:
+        """The task the utterance is decoded for. Raises Drop when neither the run nor the utterance names one."""
+        if self.task is None and not utterance.task:
+            raise Drop("no task", f"{utterance.key!r} names none; give --task, or a task in the list")
+        return self.task or self.template.task(utterance.task)
+
+    def _decode(self, loaded: list[tuple[int, Sample]]) -> Answers:
+        """Decode as one batch; when memory runs out, in halves."""
+        if not loaded:
+            return []
+        items = [item for _, item in loaded]
+        try:
+            answers = self.decode(items)
+        except torch.OutOfMemoryError:
+            if len(loaded) == 1:
+                return [(loaded[0][0], self._failed(items[0].key, Drop("out of memory", "one utterance alone does not fit; use bf16")))]
+            torch.cuda.empty_cache()
+            half = len(loaded) // 2
+            return self._decode(loaded[:half]) + self._decode(loaded[half:])
+        return [(place, answer) for (place, _), answer in zip(loaded, answers, strict=True)]
+
+    def decode(self, samples: list[Sample]) -> list[Hypothesis]:
+        """Decode samples as one batch."""
+        return generate(self.model, self.template, collate(samples), options=self.options, counts=self.counts)
+
+    def _answer_long(self, job: Job) -> Hypothesis:
+        try:
+            utterance, source = job.read()
+            where = (utterance.start, utterance.end) if isinstance(source, Path) else (None, None)
+            return self.answer_long(utterance, source, *where)
+        except (Drop, OSError, ValueError) as error:
+            return self._failed(job.key, error)
+
+    def answer_long(self, utterance: Utterance, source: bytes | Path, start: float | None = None, end: float | None = None) -> Hypothesis:
+        """Answer a recording of any length; memory holds one batch of pieces at a time."""
+        task, pieces, answers = self.task_of(utterance), [], []
+        stream = longform.read_pieces(source, start, end)
+        size = max(1, min(self.batch_size, self.max_frames // round(longform.WHOLE_S / FRAME_S)))
+        while group := list(islice(stream, size)):
+            items = [self.load(utterance, np.pad(p.audio, (0, max(0, audio.MIN_SAMPLES - len(p.audio))))) for p in group]
+            for item, piece in zip(items, group, strict=True):
+                item.key, piece.audio = f"{utterance.key}@{piece.start:.2f}", piece.audio[:0]
+            pieces += group
+            answers += self.decode(items)
+        if len(answers) == 1:
+            answers[0].key = utterance.key
+            return answers[0]
+        return longform.join(pieces, answers, task, utterance.key)
+
+
+def read_list(path: str | Path) -> tuple[list[Job], Dropped]:
+    """The jobs of a list of shards or a raw list, in its order, and what was wrong with it.
+
+    A line that cannot be used is a job with an error; a key that stood before in the list is only counted, for answers go by key.
+    """
+    dropped = Dropped()
+    try:
+        found = shard.load_list(path, dropped)
+    except ValueError:
+        if not dropped.pairs:
+            raise
+        found = []
+    handles = shard.Handles()
+    jobs = [Job(0, str(index.keys[i]), float(index.durations[i]), _reader(index, i, handles)) for index in found for i in range(len(index))]
+    faults = [(key, reason) for key, reason in dropped.pairs if reason != "duplicate key"]
+    jobs += [Job(0, key, 0.0, _unreadable, error=reason) for key, reason in faults]
+    if faults and shard.list_paths(str(path)) is None:
+        order = _line_numbers(str(path))
+        jobs.sort(key=lambda job: order.get(job.key, len(order)))
+    for place, job in enumerate(jobs):
+        job.place = place
+    return jobs, dropped
+
+
+def _reader(index: shard.Index, i: int, handles: shard.Handles) -> Callable[[], tuple[Utterance, bytes | Path]]:
+    def read() -> tuple[Utterance, bytes | Path]:
+        if index.kind == "raw" and float(index.durations[i]) > longform.WHOLE_S:  # long recordings are not read whole
+            utterance = parse_line(handles.read(index.path, int(index.offsets[i]), int(index.sizes[i])))
+            if not is_url(utterance.wav):
+                return utterance, Path(find(utterance.wav, index.path))
+        return shard.read(index, i, handles)
+
+    return read
+
+
+def _unreadable() -> tuple[Utterance, bytes]:
+    raise Drop("cannot be read")
+
+
+def _line_numbers(path: str) -> dict[str, int]:
+    """Key → line of a raw list; a line without a readable key goes by the name its fault has."""
+    order: dict[str, int] = {}
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            order.setdefault(f"{path} line {number}", number)
+            try:
+                order.setdefault(parse_line(line).key, number)
+            except ValueError:
+                continue
+    return order
+
+
+def group_jobs(jobs: Iterable[Job], batch_size: int, max_frames: int) -> list[list[Job]]:
+    """Batches of jobs of similar length, longest first: at most ``batch_size`` utterances and ``max_frames`` frames, padding included."""
+    groups: list[list[Job]] = []
+    for job in sorted(jobs, key=lambda job: (-job.seconds, job.place)):
+        first = groups[-1][0].seconds if groups else 0.0
+        alone = job.seconds > longform.WHOLE_S or first > longform.WHOLE_S
+        if not groups or alone or len(groups[-1]) == batch_size or (len(groups[-1]) + 1) * first / FRAME_S > max_frames:
+            groups.append([])
+        groups[-1].append(job)
+    return groups

@@ -1,0 +1,130 @@
+"""Result files that survive a kill: answers are appended to part files as they come, and merged in the order of the list.
+
+``hyp.jsonl`` holds a Hypothesis a line, ``text`` is WeNet's ``key text``. While a run is under way each process appends to
+``part.<rank>.jsonl``; a run that starts again skips what the parts hold, whatever the number of processes then and now.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from wenet_osum.records import Hypothesis
+
+SETTINGS, HYPOTHESES, TEXT = "settings.json", "hyp.jsonl", "text"
+
+
+class Writer:
+    """The part file of one process. Use as a context; ``add`` flushes, so that a kill loses no finished batch."""
+
+    def __init__(self, folder: str | Path, rank: int = 0) -> None:
+        self._file = open(Path(folder) / f"part.{rank}.jsonl", "ab")  # noqa: SIM115
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, answers: Iterable[tuple[int, Hypothesis]]) -> None:
+        """Append answers with their places in the list."""
+        lines = [json.dumps([place, answer.to_dict()], ensure_ascii=False) + "\n" for place, answer in answers]
+        self._file.write("".join(lines).encode("utf-8", "backslashreplace"))
+        self._file.flush()
+
+
+def open_run(folder: str | Path, settings: dict[str, Any]) -> bool:
+    """Make the folder ready for this run; True when it is complete already. Call it in one process only.
+
+    A torn last line of a part is cut off. Raises ValueError when the folder holds results made with other settings.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / SETTINGS
+    text = json.dumps(settings, ensure_ascii=False, indent=1, sort_keys=True)
+    complete = (folder / HYPOTHESES).exists()  # it appears when a merge has ended, whatever parts are left
+    begun = complete or any(part.stat().st_size for part in _parts(folder))
+    if begun and not (path.exists() and path.read_text(encoding="utf-8") == text):
+        raise ValueError(f"{folder} holds results of another run ({_difference(path, settings)}); give another --out, or delete the folder")
+    _replace(path, text)
+    for part in _parts(folder):
+        part.unlink() if complete else _cut_torn_line(part)
+    return complete
+
+
+def _difference(path: Path, settings: dict[str, Any]) -> str:
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return f"{path.name} cannot be read"
+    names = [name for name in {**old, **settings} if old.get(name) != settings.get(name)]
+    return ", ".join(f"{name}: {old.get(name)!r} there, {settings.get(name)!r} now" for name in names)
+
+
+def _cut_torn_line(path: Path) -> None:
+    with open(path, "r+b") as file:
+        good = 0
+        for line in file:
+            if not line.endswith(b"\n") or not _is_row(line):
+                break
+            good += len(line)
+        file.truncate(good)
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        place, answer = json.loads(line)
+        return isinstance(place, int) and isinstance(answer, dict)
+    except ValueError:
+        return False
+
+
+def finished(folder: str | Path) -> set[int]:
+    """Places in the list that have an answer already."""
+    return {place for place, _, _ in _rows(folder)}
+
+
+def _parts(folder: str | Path) -> list[Path]:
+    return sorted(Path(folder).glob("part.*.jsonl"))
+
+
+def _rows(folder: str | Path) -> Iterator[tuple[int, Path, int]]:
+    """(place, part, byte offset) of every answer."""
+    for part in _parts(folder):
+        with open(part, "rb") as file:
+            at = 0
+            for line in file:
+                yield int(line[1 : line.index(b",")]), part, at
+                at += len(line)
+
+
+def merge(folder: str | Path) -> int:
+    """Write the result files in the order of the list, then remove the parts. Returns the number of lines; call it in one process only."""
+    folder = Path(folder)
+    where = {place: (part, at) for place, part, at in _rows(folder)}
+    files = {part: open(part, "rb") for part in _parts(folder)}  # noqa: SIM115
+    temporary = [folder / f"{name}.tmp" for name in (TEXT, HYPOTHESES)]
+    how = {"mode": "w", "encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    with open(temporary[0], **how) as text, open(temporary[1], **how) as rows:
+        for place in sorted(where):
+            part, at = where[place]
+            files[part].seek(at)
+            answer = Hypothesis.from_dict(json.loads(files[part].readline())[1])
+            rows.write(answer.to_json() + "\n")
+            text.write(f"{answer.key} {' '.join(answer.text.split())}".rstrip() + "\n")
+    for file in files.values():
+        file.close()
+    for path, name in zip(temporary, (TEXT, HYPOTHESES), strict=True):
+        os.replace(path, folder / name)
+    for part in files:
+        part.unlink()
+    return len(where)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
