@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from wenet_osum.records import Batch
+from wenet_osum.train.gates import Gates, fingerprint
+
+END = 9
+
+
+def batch(answers: list[list[int]], weights: list[float] | None = None, tasks: list[str] | None = None) -> Batch:
+    count, ids = len(answers), [i for answer in answers for i in answer]
+    return Batch(
+        keys=[f"k{i}" for i in range(count)],
+        tasks=tasks or ["<TRANSCRIBE>"] * count,
+        features=torch.zeros(count, 4, 2),
+        feature_lengths=torch.full((count,), 4),
+        prompt_ids=torch.zeros(0, dtype=torch.int64),
+        prompt_lengths=torch.zeros(count, dtype=torch.int64),
+        answer_ids=torch.tensor(ids),
+        answer_lengths=torch.tensor([len(answer) for answer in answers]),
+        answer_weights=torch.tensor(weights or [1.0] * len(ids)),
+    )
+
+
+@pytest.fixture
+def model():
+    return nn.ModuleDict({"frozen": nn.Linear(3, 3), "trained": nn.Linear(3, 3)})
+
+
+def gates_of(model) -> Gates:
+    return Gates(model, {"trained.weight": "trained.*", "trained.bias": "trained.*"}, END)
+
+
+def outcome(gates: Gates, promised: list[str], whole_epoch: bool = True) -> dict[str, bool]:
+    return {gate.name: gate.passed for gate in gates.judge(lambda value: [value], 1, promised, whole_epoch)}
+
+
+def change(tensor: torch.Tensor) -> None:
+    with torch.no_grad():
+        tensor.view(-1)[0] += 1e-6
+
+
+def test_all_pass_when_all_is_well(model):
+    gates = gates_of(model)
+    gates.watch(batch([[1, 2, END], [3, END]]))
+    change(model["trained"].weight)
+    assert outcome(gates, ["<TRANSCRIBE>"]) == {"frozen": True, "trained": True, "tasks": True, "end": True}
+
+
+def test_a_changed_frozen_tensor_fails(model):
+    gates = gates_of(model)
+    change(model["frozen"].bias)
+    change(model["trained"].weight)
+    found = {gate.name: gate for gate in gates.judge(lambda value: [value], 1, [], True)}
+    assert not found["frozen"].passed and "frozen.bias" in found["frozen"].text
+    assert found["trained"].passed
+
+
+def test_an_unchanged_part_fails(model):
+    assert not outcome(gates_of(model), [])["trained"]
+
+
+@pytest.mark.parametrize("answers", [[[1, 2]], [[1, END, END]], [[END, 1]], [[1, END], [2]]])
+def test_end_of_text_must_stand_once_and_last(model, answers):
+    gates = gates_of(model)
+    gates.watch(batch(answers))
+    assert not outcome(gates, [])["end"]
+
+
+def test_end_of_text_must_carry_loss(model):
+    gates = gates_of(model)
+    gates.watch(batch([[1, END]], weights=[1.0, 0.0]))
+    assert not outcome(gates, [])["end"]
+
+
+def test_a_task_without_loss_tokens_fails_after_an_epoch(model):
+    gates = gates_of(model)
+    gates.watch(batch([[1, END], [END]], weights=[1.0, 1.0, 1.0], tasks=["<TRANSCRIBE>", "<AGE>"]))
+    assert not outcome(gates, ["<TRANSCRIBE>", "<GENDER>"])["tasks"]
+    assert outcome(gates, ["<TRANSCRIBE>", "<GENDER>"], whole_epoch=False)["tasks"]
+
+
+def test_fillers_are_not_watched(model):
+    gates = gates_of(model)
+    gates.watch(dataclasses.replace(batch([[1, 2]]), filler=True))
+    assert gates.answers == 0 and not gates.bad_ends
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.bool, torch.int64, torch.uint8])
+def test_fingerprint_sees_value_place_and_size(dtype):
+    a = torch.tensor([0, 1, 0, 1, 1]).to(dtype)
+    assert fingerprint(a) == fingerprint(a.clone())
+    assert len({fingerprint(a), fingerprint(a.flip(0)), fingerprint(a[:4]), fingerprint(torch.zeros_like(a))}) == 4
+    assert fingerprint(a[::2]) == fingerprint(a[::2].contiguous())

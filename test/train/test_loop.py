@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+
+from wenet_osum.models import build
+from wenet_osum.train import checkpoint, loop
+from wenet_osum.train.loop import GATE_FAILED, INTERRUPTED, REQUEUE, Run, train
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours catches it."""
+
+
+@pytest.fixture
+def die_at(monkeypatch):
+    """Let the run die in a step, before the step has done anything."""
+    original = Run._step
+
+    def arm(step: int) -> None:
+        def _step(self, batches):
+            if self.state.step + 1 == step:
+                raise Killed
+            original(self, batches)
+
+        monkeypatch.setattr(Run, "_step", _step)
+
+    yield arm
+
+
+@pytest.fixture(scope="session")
+def unbroken(tiny):
+    assert train(tiny.conf(), tiny.folder / "unbroken") == 0
+    return tiny.folder / "unbroken"
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def losses(exp_dir) -> list[tuple]:
+    rows = map(json.loads, (exp_dir / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    return [(r["step"], r["split"], r["task"], r["loss"], r["acc"]) for r in rows if r["task"]]
+
+
+def test_a_run_leaves_complete_folders_and_curves(tiny, unbroken, weights_of):
+    assert [p.name for p in checkpoint.complete(unbroken)] == ["step_00000002", "step_00000004", "step_00000006"]
+    for name in ("train.yaml", "data.yaml", "state.json", "trainer", "config.json", "text.json", "tokenizer.json", "lora", "DONE"):
+        assert (unbroken / "step_00000006" / name).exists(), name
+    assert not (unbroken / "final" / "trainer").exists()
+    assert same(weights_of(unbroken / "final"), weights_of(unbroken / "step_00000006"))
+    assert build.load(unbroken / "final").lora is not None
+    rows = losses(unbroken)
+    assert {row[:3] for row in rows} >= {(1, "train", "asr"), (1, "train", "sgc"), (2, "dev", "asr"), (6, "dev", "sgc")}
+    text = (unbroken / "train.log").read_text(encoding="utf-8")
+    for part in ("rehearsal: 2 passes", "hours as planned", *(f"gate {name:8s} passed" for name in ("frozen", "trained", "tasks", "end"))):
+        assert part in text
+
+
+def test_resume_is_bitwise(tiny, unbroken, tmp_path, die_at, monkeypatch, weights_of):
+    die_at(6)
+    with pytest.raises(Killed):
+        train(tiny.conf(), tmp_path)
+    monkeypatch.undo()
+    assert [p.name for p in checkpoint.complete(tmp_path)] == ["step_00000002", "step_00000004"]
+    assert train(tiny.conf(), tmp_path) == 0
+    assert same(weights_of(tmp_path / "final"), weights_of(unbroken / "final"))
+    assert losses(tmp_path) == losses(unbroken)
+
+
+def test_phase_one_resumes_bitwise_too(tiny, tmp_path, die_at, monkeypatch, weights_of):
+    from wenet_osum import config
+
+    conf = config.from_dict(tiny.whisper_tree(max_steps=4))
+    assert train(conf, tmp_path / "a") == 0
+    die_at(4)
+    with pytest.raises(Killed):
+        train(conf, tmp_path / "b")
+    monkeypatch.undo()
+    assert train(conf, tmp_path / "b") == 0
+    assert same(weights_of(tmp_path / "a" / "final"), weights_of(tmp_path / "b" / "final"))
+
+
+@pytest.mark.parametrize("moment", ["dcp", "publish"])
+def test_a_kill_inside_a_checkpoint_costs_only_that_one(tiny, unbroken, tmp_path, monkeypatch, weights_of, moment):
+    def die(*args, **kwargs):
+        if "00000004" in str(args[0] if moment == "publish" else kwargs["checkpoint_id"]):
+            raise Killed
+        return original(*args, **kwargs)
+
+    place = (checkpoint, "publish") if moment == "publish" else (checkpoint.dcp, "save")
+    original = getattr(*place)
+    monkeypatch.setattr(*place, die)
+    with pytest.raises(Killed):
+        train(tiny.conf(), tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / ".step_00000004.tmp").is_dir()
+    assert [p.name for p in checkpoint.complete(tmp_path)] == ["step_00000002"]
+    assert train(tiny.conf(), tmp_path) == 0
+    assert not list(tmp_path.glob(".*.tmp"))
+    assert same(weights_of(tmp_path / "final"), weights_of(unbroken / "final"))
+
+
+def test_a_folder_without_done_is_not_resumed_from(tiny, unbroken, tmp_path, weights_of):
+    shutil.copytree(unbroken / "step_00000004", tmp_path / "step_00000004")
+    shutil.copytree(unbroken / "step_00000006", tmp_path / "step_00000006", ignore=shutil.ignore_patterns("DONE", "model.safetensors"))
+    assert train(tiny.conf(), tmp_path) == 0
+    assert same(weights_of(tmp_path / "step_00000006"), weights_of(unbroken / "step_00000006"))
+
+
+def test_one_big_batch_equals_many_small_ones(tiny, tmp_path, weights_of):
+    """eps 1 makes AdamW's step proportional to the gradient, so that weights compare gradients."""
+    results = []
+    for name, size, accumulation in (("big", 24, 1), ("small", 3, 8)):
+        conf = tiny.conf(max_steps=2, eval_every=9, rehearsal=False)
+        conf.optim.eps, conf.optim.lr, conf.optim.accumulation, conf.optim.clip, conf.optim.warmup_steps = 1.0, 1.0, accumulation, 1e9, 0
+        conf.batch.max_frames, conf.batch.max_tokens, conf.batch.max_utterances = 10**6, 10**6, size
+        conf.model.adapter_conf["dropout"] = conf.model.lora.dropout = 0.0
+        conf.train_parts["adapter.*"].lr = 1.0
+        assert train(conf, tmp_path / name) == 0
+        results.append(weights_of(tmp_path / name / "final"))
+    start = weights_of(tiny.folder / "whisper")["model.safetensors:model.encoder.conv1.weight"]
+    assert (results[0]["model.safetensors:encoder.conv1.weight"] - start).abs().max() > 1e-4, "nothing was learned"
+    assert max((results[0][n] - results[1][n]).abs().max() for n in results[0]) < 1e-6
+
+
+def test_signal_saves_and_asks_to_come_back(tiny, unbroken, tmp_path, monkeypatch, weights_of):
+    original = Run._step
+
+    def _step(self, batches):
+        if self.state.step == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        original(self, batches)
+
+    monkeypatch.setattr(Run, "_step", _step)
+    assert train(tiny.conf(), tmp_path) == INTERRUPTED == 85
+    monkeypatch.undo()
+    assert (tmp_path / REQUEUE).exists() and (tmp_path / "step_00000003" / "DONE").exists()
+    assert train(tiny.conf(), tmp_path) == 0
+    assert not (tmp_path / REQUEUE).exists()
+    assert same(weights_of(tmp_path / "final"), weights_of(unbroken / "final"))
+
+
+def test_a_finished_run_stays_and_a_raised_limit_goes_on(tiny, unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "x")
+    (tmp_path / "x" / "final" / "average.json").write_text("{}")
+    assert train(tiny.conf(), tmp_path / "x") == 0
+    assert (tmp_path / "x" / "final" / "average.json").exists(), "an averaged final must not be replaced"
+    assert train(tiny.conf(max_steps=7), tmp_path / "x") == 0
+    assert checkpoint.complete(tmp_path / "x")[-1].name == "step_00000007"
+    assert len(checkpoint.complete(tmp_path / "x")) <= 3 + 1
+
+
+def test_epochs_and_patience_end_a_run(tiny, tmp_path, monkeypatch):
+    assert train(tiny.conf(max_steps=None, max_epochs=1, eval_every=100), tmp_path / "epochs") == 0
+    state = checkpoint.read_state(checkpoint.complete(tmp_path / "epochs")[-1])
+    assert state.epoch == 1 and state.step == state.total_steps
+    scores = iter([3.0, 1.0, 2.0, 2.0])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: {"asr": {"loss": next(scores), "acc": 0.0, "tokens": 1.0}})
+    assert train(tiny.conf(max_steps=50, eval_every=1, patience=2, keep=1), tmp_path / "patience") == 0
+    assert [p.name for p in checkpoint.complete(tmp_path / "patience")] == ["step_00000002", "step_00000004"], "the best is kept"
+    state = json.loads((tmp_path / "patience" / "final" / "state.json").read_text())
+    assert state["step"] == 2, "final is the best one when patience ended the run"
+
+
+def test_a_failed_gate_leaves_no_final(tiny, tmp_path, monkeypatch):
+    original = Run._step
+
+    def _step(self, batches):
+        original(self, batches)
+        with torch.no_grad():
+            next(p for p in self.model.parameters() if not p.requires_grad).add_(1e-3)
+
+    monkeypatch.setattr(Run, "_step", _step)
+    assert train(tiny.conf(max_steps=2), tmp_path) == GATE_FAILED
+    assert "gate frozen   FAILED" in (tmp_path / "train.log").read_text(encoding="utf-8")
+    assert not (tmp_path / "final").exists()
+
+
+def test_steps_without_a_finite_gradient_are_left_out_and_end_the_run(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.dist.Engine, "clip", lambda self, largest: float("nan"))
+    with pytest.raises(ValueError, match="20 steps in a row had gradient norm nan"):
+        train(tiny.conf(max_steps=50, eval_every=100), tmp_path)
+
+
+def test_other_parts_cannot_resume(tiny, unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "x")
+    with pytest.raises(ValueError, match="other train_parts"):
+        train(tiny.conf(train_parts={"adapter.*": {}}, max_steps=8), tmp_path / "x")
+
+
+def test_fsdp_of_one_process_equals_ddp_and_resumes_bitwise(tiny, unbroken, tmp_path, die_at, monkeypatch, weights_of):
+    assert train(tiny.conf(engine="fsdp"), tmp_path / "a") == 0
+    theirs, ours = weights_of(unbroken / "final"), weights_of(tmp_path / "a" / "final")
+    assert theirs.keys() == ours.keys() and max((theirs[n] - ours[n]).abs().max() for n in theirs) < 1e-5
+    die_at(6)
+    with pytest.raises(Killed):
+        train(tiny.conf(engine="fsdp"), tmp_path / "b")
+    monkeypatch.undo()
+    assert train(tiny.conf(engine="fsdp"), tmp_path / "b") == 0
+    assert same(weights_of(tmp_path / "b" / "final"), ours)

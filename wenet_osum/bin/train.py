@@ -1,0 +1,48 @@
+"""Train one phase: python -m wenet_osum.bin.train --config conf/train_1.yaml --data conf/data.yaml --exp_dir exp/x
+
+Under torchrun it trains with all its processes, alone with one. Started again with the same command, a run goes on from its last
+checkpoint. Exit status: 0 done, 1 a fault of data or model, 2 a fault of the configuration, 3 a gate failed, 85 interrupted by
+SIGTERM or SIGUSR1 and saved. torchrun turns 85 into 1; the file REQUEUE in exp_dir tells the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from wenet_osum import config
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, train, and say faults as plain sentences. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="yaml of the phase (wenet_osum/config.py: TrainConfig)")
+    parser.add_argument("--data", help="yaml of the data (DataConfig); replaces data: of the configuration")
+    parser.add_argument("--exp_dir", required=True, help="folder of checkpoints and logs")
+    parser.add_argument("--override", action="append", default=[], metavar="NAME=VALUE", help="e.g. optim.lr=1e-4; may be repeated")
+    args = parser.parse_args(argv)
+    overrides = [*args.override, *([f"data={args.data}"] if args.data else [])]
+    try:
+        conf = config.load(args.config, config.TrainConfig, overrides)
+        from transformers.utils import logging
+
+        from wenet_osum.train.loop import train
+
+        logging.disable_progress_bar()  # its bars would tear ours
+        return train(conf, args.exp_dir)
+    except config.ConfigError as error:
+        return _fault(error, 2)
+    except (ValueError, OSError) as error:
+        return _fault(error, 1)
+
+
+def _fault(error: Exception, status: int) -> int:
+    """Rank 0 speaks for all when all see the same fault; others name themselves."""
+    rank = os.environ.get("RANK", "0")
+    print(f"train{'' if rank == '0' else f' (rank {rank})'}: {error}", file=sys.stderr, flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

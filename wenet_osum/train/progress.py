@@ -1,0 +1,200 @@
+"""What a person sees of a run: a line every ``log_every`` steps, a bar on a terminal, TensorBoard, and log.jsonl for the report."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wenet_osum.records import Batch
+from wenet_osum.train.rehearse import peak_gib
+
+LOG, LINES, BOARD = "log.jsonl", "train.log", "tensorboard"
+
+
+class Tally:
+    """Loss and accuracy per task, summed on the device so that no step waits for it."""
+
+    def __init__(self, name_of: Callable[[str], str] = str) -> None:
+        """``name_of`` makes a short name of a task's tags."""
+        self.name_of = name_of
+        self.sums: dict[str, Tensor] = {}  # task → (3,) float64: Σ weight·nll, Σ weight, Σ weight·correct
+
+    @torch.no_grad()
+    def add(self, batch: Batch, output: Any) -> None:
+        """Add a micro-batch; tokens without weight (fillers) count nothing."""
+        if batch.filler:
+            return
+        lengths = batch.answer_lengths.tolist()
+        names = sorted(set(batch.tasks))
+        owner = torch.tensor([names.index(task) for task, n in zip(batch.tasks, lengths, strict=True) for _ in range(n)])
+        weight = batch.answer_weights.to(output.nll.device, torch.float64)
+        rows = torch.stack([weight * output.nll.double(), weight, weight * output.correct.double()], dim=1)  # (answer tokens, 3)
+        table = rows.new_zeros(len(names), 3).index_add_(0, owner.to(rows.device), rows)
+        for name, row in zip(map(self.name_of, names), table.unbind(), strict=True):
+            self.sums[name] = self.sums[name] + row if name in self.sums else row
+
+    def rows(self) -> dict[str, list[float]]:
+        """The sums as plain numbers; this is where the device is waited for."""
+        return {name: row.tolist() for name, row in self.sums.items()}
+
+
+def merge(rows: Iterable[dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+    """Sums of all processes → task → {loss (nats a token), acc (share of tokens right), tokens}."""
+    totals: dict[str, list[float]] = {}
+    for row in rows:
+        for name, sums in row.items():
+            totals[name] = [a + b for a, b in zip(totals.get(name, [0.0] * 3), sums, strict=True)]
+    return {name: {"loss": t[0] / t[1], "acc": t[2] / t[1], "tokens": t[1]} for name, t in sorted(totals.items()) if t[1] > 0}
+
+
+@dataclass
+class Meter:
+    """What happened on this process since the last log line."""
+
+    tally: Tally = field(default_factory=Tally)
+    start: float = field(default_factory=time.monotonic)
+    wait_s: float = 0.0  # time the loop waited for data
+    audio_s: float = 0.0
+    tokens: int = 0  # answer tokens
+    frames: int = 0  # feature frames that hold speech
+    padded: int = 0  # feature frames computed, padding included
+    dropped: Counter = field(default_factory=Counter)
+
+    def add(self, batch: Batch) -> None:
+        """Count a micro-batch."""
+        self.dropped.update(batch.dropped)
+        if batch.filler:
+            return
+        self.audio_s += sum(batch.audio_s)
+        self.tokens += len(batch.answer_ids)
+        self.frames += int(batch.feature_lengths.sum())
+        self.padded += batch.features.shape[0] * batch.features.shape[1]
+
+    def figures(self) -> dict[str, Any]:
+        """Plain numbers for ``summary``."""
+        own = {name: getattr(self, name) for name in ("wait_s", "audio_s", "tokens", "frames", "padded", "dropped")}
+        return own | {"elapsed": time.monotonic() - self.start, "tasks": self.tally.rows(), "memory": peak_gib()}
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all processes together: rates over all, shares as means, memory of the fullest."""
+    total = {name: sum(row[name] for row in rows) for name in ("wait_s", "audio_s", "tokens", "frames", "padded")}
+    elapsed = max(max(row["elapsed"] for row in rows), 1e-9)
+    return {
+        "tasks": merge(row["tasks"] for row in rows),
+        "audio_h_per_h": total["audio_s"] / elapsed,
+        "tokens_per_s": total["tokens"] / elapsed,
+        "padding": 1.0 - total["frames"] / max(1, total["padded"]),
+        "data_wait": total["wait_s"] / (elapsed * len(rows)),
+        "memory_gib": max(row["memory"] for row in rows),
+        "dropped": sum((row["dropped"] for row in rows), Counter()),
+    }
+
+
+def duration(seconds: float) -> str:
+    """1:02:03"""
+    minutes, s = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{s:02d}"
+
+
+class Progress:
+    """Writes on the first process; on the others every call does nothing."""
+
+    def __init__(self, exp_dir: Path, active: bool) -> None:
+        self.exp_dir, self.active, self.bar, self.board = exp_dir, active, None, None
+
+    def open(self, step: int, total: int | None) -> None:
+        """Begin at ``step``; records of later steps, written before a kill, are cut off so that no step stands twice."""
+        if not self.active:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        _cut_log(self.exp_dir / LOG, step)
+        self.board = SummaryWriter(str(self.exp_dir / BOARD), purge_step=step + 1 if step else None)
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+
+    def say(self, text: str) -> None:
+        """A line for the terminal and train.log."""
+        if not self.active:
+            return
+        self.bar.write(text) if self.bar else print(text, flush=True)
+        with open(self.exp_dir / LINES, "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def advance(self) -> None:
+        """One step on the bar."""
+        if self.bar:
+            self.bar.update()
+
+    def record(self, step: int, split: str, tasks: dict[str, dict[str, float]], **figures: Any) -> None:
+        """One JSON line a task, one for the step's other figures, and all of it to TensorBoard."""
+        if not self.active:
+            return
+        rows = [{"step": step, "split": split, "task": task, **_short(values)} for task, values in tasks.items()]
+        rows += [{"step": step, "split": split, "task": None, **_short(figures)}] if figures else []
+        with open(self.exp_dir / LOG, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        for name, value in _flat(split, tasks, figures):
+            self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush everything."""
+        for part in (self.bar, self.board):
+            if part is not None:
+                part.close()
+        self.bar = self.board = None
+
+
+def _short(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 6) if isinstance(v, float) and abs(v) > 1e-3 else v for k, v in values.items()}
+
+
+def _flat(split: str, tasks: dict[str, dict[str, float]], figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for task, values in tasks.items():
+        yield from ((f"{split}_{name}/{task}", value) for name, value in values.items() if name != "tokens")
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}/{key}", float(v)) for key, v in value.items())
+        elif value is not None:
+            yield f"{split}/{name}", float(value)
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop records after ``step``, and a line torn by a kill."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if row["step"] <= step:
+            kept.append(line + "\n")
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def line(step: int, total: int | None, epoch: int, rate: float, norm: float, figures: dict[str, Any], left_s: float | None) -> str:
+    """The log line."""
+    tasks = "  ".join(f"{task} {v['loss']:.3f}/{100 * v['acc']:.1f}%" for task, v in figures["tasks"].items())
+    of = f"/{total}" if total else ""
+    left = f"  left {duration(left_s)}" if left_s is not None else ""
+    return (
+        f"step {step}{of}  epoch {epoch}  loss/acc {tasks}  lr {rate:.2e}  grad {norm:.2f}  {figures['audio_h_per_h']:.1f} h/h  "
+        f"{figures['tokens_per_s']:.0f} tok/s  padding {100 * figures['padding']:.1f}%  data wait {100 * figures['data_wait']:.1f}%  "
+        f"mem {figures['memory_gib']:.2f} GiB{left}"
+    )

@@ -1,0 +1,58 @@
+"""Train a small LLM on lines of plain text: next-token prediction, a line at a time, in one process."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+
+import torch
+from torch.nn import functional
+
+from wenet_osum.models.small import SmallLlm
+
+GROUP = 16  # batches whose lines are sorted together by length, against padding
+
+
+def train_text_lm(model: torch.nn.Module, lines: list[list[int]], sizes: SmallLlm, seed: int, log_every: int = 100) -> float:
+    """Train in place on token lists that end with the end of text; returns the mean loss (nats a token) of the last tenth of steps."""
+    steps = max(1, math.ceil(sizes.epochs * len(lines) / sizes.batch))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=sizes.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, sizes.lr, total_steps=steps, pct_start=0.1)
+    model.train()
+    losses, start = [], time.monotonic()
+    for step, batch in enumerate(_batches(lines, sizes.batch, steps, seed), 1):
+        loss = _loss(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        losses.append(loss.item())
+        if step % log_every == 0 or step == steps:
+            print(f"text LLM  step {step}/{steps}  loss {sum(losses[-log_every:]) / len(losses[-log_every:]):.3f}  {time.monotonic() - start:.0f} s", flush=True)
+    model.eval()
+    tail = losses[-max(1, steps // 10) :]
+    return sum(tail) / len(tail)
+
+
+def _batches(lines: list[list[int]], size: int, steps: int, seed: int):
+    """``steps`` batches of lines of like length, in an order fixed by the seed."""
+    order = random.Random(seed)
+    made = 0
+    while made < steps:
+        shuffled = order.sample(lines, len(lines))
+        groups = [sorted(shuffled[i : i + size * GROUP], key=len) for i in range(0, len(shuffled), size * GROUP)]
+        batches = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
+        order.shuffle(batches)
+        yield from batches[: steps - made]
+        made += len(batches)
+
+
+def _loss(model: torch.nn.Module, lines: list[list[int]]) -> torch.Tensor:
+    """Mean negative log-likelihood, nats a token; the padded positions carry no loss."""
+    longest = max(map(len, lines))
+    ids = torch.tensor([line + [0] * (longest - len(line)) for line in lines])  # (lines, tokens)
+    real = torch.tensor([[1] * len(line) + [0] * (longest - len(line)) for line in lines], dtype=torch.bool)
+    logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+    return functional.cross_entropy(logits[real[:, 1:]], ids[:, 1:][real[:, 1:]])
