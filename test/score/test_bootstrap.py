@@ -1,0 +1,62 @@
+"""Intervals: seeded, of the right width, and the paired test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wenet_osum.score.bootstrap import estimate, paired, resampled_sums
+from wenet_osum.score.figure import divide, share
+
+
+def coin(count: int, right: int) -> np.ndarray:
+    return np.array([[i < right, 1] for i in range(count)], dtype=float)
+
+
+def test_interval_of_a_share_is_the_binomial_one():
+    found = estimate(coin(400, 300), share(0, 1), resamples=4000)
+    assert found.value == 75.0
+    half = 196 * np.sqrt(0.75 * 0.25 / 400)
+    assert found.low == pytest.approx(75 - half, abs=0.5)
+    assert found.high == pytest.approx(75 + half, abs=0.5)
+
+
+def test_same_seed_same_interval():
+    columns = np.random.default_rng(0).random((50, 2))
+    assert estimate(columns, share(0, 1)) == estimate(columns, share(0, 1))
+    assert estimate(columns, share(0, 1), seed=1) != estimate(columns, share(0, 1))
+
+
+def test_resampled_sums_draw_whole_utterances(monkeypatch):
+    monkeypatch.setattr("wenet_osum.score.bootstrap.CELLS", 30)  # several blocks
+    sums = resampled_sums(np.eye(5), 100, 3)
+    assert sums.shape == (100, 5)
+    assert (sums.sum(axis=1) == 5).all() and (sums == sums.round()).all()
+    assert len(np.unique(sums, axis=0)) > 50
+
+
+def test_one_utterance_and_none():
+    assert estimate(np.array([[1.0, 4.0]]), share(0, 1)) == (25.0, 25.0, 25.0)
+    assert np.isnan(estimate(np.zeros((0, 2)), share(0, 1))).all()
+
+
+def test_paired_test_sees_a_small_steady_difference():
+    rng = np.random.default_rng(0)
+    base = (rng.random(500) < 0.5).astype(float)
+    better = np.maximum(base, rng.random(500) < 0.1)
+    ones = np.ones(500)
+    found = paired(np.stack([better, ones], 1), np.stack([base, ones], 1), share(0, 1))
+    assert found.low > 0 and found.p_value < 0.01 and found.utterances == 500
+    assert found.difference == pytest.approx(100 * (better.mean() - base.mean()))
+    same = paired(np.stack([base, ones], 1), np.stack([base, ones], 1), share(0, 1))
+    assert same.difference == 0 and same.p_value == 1.0
+
+
+def test_paired_test_refuses_other_utterances():
+    with pytest.raises(ValueError, match="same utterances"):
+        paired(coin(5, 1), coin(6, 1), share(0, 1))
+
+
+def test_divide_by_zero():
+    assert divide(np.array([0.0, 1.0]), np.array([0.0, 0.0])).tolist()[0] == 0
+    assert np.isnan(divide(np.array([1.0]), np.array([0.0])))[0]

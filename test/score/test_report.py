@@ -1,0 +1,147 @@
+"""The report: complete, self-contained, safe with any text."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from wenet_osum.records import Score
+from wenet_osum.score import curves, page, pictures, report
+
+EVIL = '<script>alert("x")</script> & "quotes"'
+
+
+def scores() -> list[Score]:
+    worst = [{"key": EVIL, "lang": "en", "ref": f"say {EVIL}", "hyp": f"say <b>it</b> {EVIL}", "note": EVIL}]
+    matrix = {
+        "labels": [EVIL, "其他"], "columns": [EVIL, "其他", "unread/missing"], "confusion": [[3, 1, 0], [0, 4, 2]],
+        "classes": {
+            EVIL: {"count": 4, "recall": 75.0, "precision": None, "f1": 80.0},
+            "其他": {"count": 6, "recall": 66.7, "precision": 80.0, "f1": 70.0},
+        },
+        "majority": {"label": "其他", "accuracy": 60.0}, "missing": 2, "field": "emotion", "worst": [{"key": "k", "ref": "a", "hyp": "b", "note": ""}],
+    }  # fmt: skip
+    bins = [{"count": 9, "confidence": 0.8, "accuracy": 0.7}]
+    edits = {"substitutions": 1, "deletions": 2, "insertions": 3, "normalizer": "none"}
+    return [
+        Score("ser", "accuracy", 70.0, 40.0, 90.0, 10, 10, detail=matrix),
+        Score("ser", "ece", 12.0, 5.0, 20.0, 9, 9, detail={"minor": True, "field": "emotion", "bins": bins}),
+        Score("asr", "wer", 5.0, 4.0, 6.0, 100, 10, "en", {"worst": worst, **edits}),
+        Score("srwt", "aas_ms", float("nan"), float("nan"), float("nan"), 0, 10),
+    ]
+
+
+class Check(HTMLParser):
+    """Every element is closed in order, none is a script, nothing is loaded from elsewhere."""
+
+    void = {"meta", "br", "img"}
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.links: list[str] = []
+        self.feed(text)
+        assert not self.stack
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        assert tag not in ("script", "link", "iframe", "b")
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in self.void:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+
+def written_page(tmp_path, **more) -> str:
+    path = tmp_path / "deep" / "report.html"
+    meta = {"title": EVIL, "command": "score --x", "commit": "abc123", "data hash": "sha256:00", "machine": "m"}
+    report.write_report(scores(), path, meta=meta, **more)
+    return path.read_text(encoding="utf-8")
+
+
+def test_page_is_well_formed_escaped_and_needs_no_network(tmp_path):
+    log = tmp_path / "exp" / "log.jsonl"
+    log.parent.mkdir()
+    rows = [{"step": s, "split": split, "task": "ser", "loss": 3 / s, "acc": 0.5} for s in (1, 2, 3) for split in ("train", "dev")]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = written_page(tmp_path, exp=[log.parent, tmp_path / "none"], audio={("asr", EVIL): (b"RIFFxx", "audio/wav")})
+    links = Check(text).links
+    assert all(link.startswith(("#", "data:audio/wav;base64,")) for link in links) and len(links) > 3
+    assert "http" not in text.replace('xmlns="http://www.w3.org/2000/svg"', "") and "url(" not in text and "@import" not in text
+    pieces = ["score --x", "abc123", "sha256:00", "70.00 %", "[40.00, 90.00]", "60.00", "unread/missing", "dev loss", "calibration", "aria-label"]
+    for piece in pieces:
+        assert piece in text, piece
+    assert "<del>" in text and "<ins>" in text
+
+
+def test_tasks_are_in_their_usual_order(tmp_path):
+    assert re.findall(r'href="#task-\d">(\w+)<', written_page(tmp_path)) == ["asr", "srwt", "ser"]
+
+
+def test_markdown_table_keeps_what_has_entries():
+    table = report.markdown_table(scores(), report.parse_bars(["asr/wer/en<=8", "ser/accuracy>=80"]))
+    lines = table.splitlines()
+    assert len(lines) == 5 and "text only" not in lines[0] and "majority" in lines[0]
+    assert "<= 8 reached" in lines[2] and ">= 80 MISSED" in lines[4] and "–" in lines[3]
+    assert "calibration" not in table  # minor
+
+
+def test_a_bar_makes_a_minor_figure_visible():
+    assert "calibration" in report.markdown_table(scores(), report.parse_bars(["ser/ece<=20"]))
+
+
+@pytest.mark.parametrize("text", ["asr<=8", "asr/wer=8", "asr/wer<=low", ""])
+def test_bad_bars(text):
+    with pytest.raises(ValueError, match="must read task/metric<=number"):
+        report.parse_bars([text])
+
+
+def test_json_is_strict(tmp_path):
+    report.write_json(scores(), tmp_path / "score.json", {"title": "t"})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    tree = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert tree["title"] == "t" and tree["scores"][3]["value"] is None and tree["scores"][0]["detail"]["labels"][1] == "其他"
+
+
+def test_markdown_file_names_command_and_hash(tmp_path):
+    report.write_markdown(scores(), tmp_path / "s.md", {"title": "T", "command": "c", "data hash": "h"})
+    assert (tmp_path / "s.md").read_text(encoding="utf-8").startswith("# T\n\n- command: `c`\n- data hash: `h`\n\n| task")
+
+
+def test_data_hash_follows_content_and_order():
+    assert report.data_hash([b"a", b"b"]) != report.data_hash([b"b", b"a"]) != report.data_hash([b"ab"])
+
+
+def test_differences_are_marked_and_chinese_is_not_spaced():
+    html = page.side_by_side("今天好", "今日好", "zh")
+    assert "今<del>天</del>好" in html and "今<ins>日</ins>好" in html
+    assert "(empty)" in page.side_by_side("a", "", "en")
+
+
+def test_log_of_training_with_bad_lines(tmp_path):
+    lines = ['{"step": 1, "split": "dev", "task": "asr", "loss": 2}', "rubbish", '{"step": 1, "split": "train", "task": null, "lr": 1}']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    found, bad = curves.read_log(tmp_path / "log.jsonl")
+    assert found == {("dev", "loss"): {"asr": [(1.0, 2.0)]}} and bad == 1
+    assert "1 lines of the log" in curves.section([tmp_path])
+    assert curves.section([tmp_path / "none"]) == ""
+
+
+def test_pictures_of_odd_numbers():
+    assert pictures.curves({"a": [(1, float("nan"))]}, "t", {"a": 0}) == ""
+    assert "polyline" in pictures.curves({"a": [(5, 0.0)]}, "t", {"a": 0})  # one point, no range
+    assert "polyline" in pictures.curves({"a": [(1, -2.0), (2, -2.0)]}, "t", {"a": 9})
+    assert pictures.interval(float("nan"), 0, 1, "up") == ""
+
+
+def test_ticks_enclose_the_range():
+    for low, high in ((0, 1), (0.3, 0.31), (7, 4200), (-3, 5), (2, 2), (0, 0)):
+        ticks = pictures._ticks(low, high)
+        assert ticks[0] <= low and ticks[-1] >= high and 2 <= len(ticks) <= 8

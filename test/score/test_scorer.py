@@ -1,0 +1,135 @@
+"""The one entry: pairing, wrong files, combinations, metrics as files, comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import pytest
+
+from wenet_osum import lookup, tasks
+from wenet_osum.records import Hypothesis, Utterance
+from wenet_osum.score import compare_task, score_task
+
+SER = tasks.parse("ser")
+METRIC = '''
+import numpy as np
+from wenet_osum.score.figure import Figure, share
+
+def figures(field, pairs, options):
+    columns = np.array([[len(p.hypothesis.text) if p.answered else 0, 1] for p in pairs], dtype=float)
+    return [Figure("letters", columns, share(0, 1, 1.0), len(pairs))]
+'''
+
+
+def reference(key: str, txt: str | None = "hello there", emotion: str | None = "happy") -> Utterance:
+    return Utterance(key, f"{key}.wav", txt, lang="en", emotion=emotion)
+
+
+def answer(key: str, text: str = "hello there<happy>", task: tasks.Task = SER) -> Hypothesis:
+    read = task.read(text)
+    return Hypothesis(key, task.tags, text, read.transcript, read.words, read.labels, {}, read.reply, read.unread)
+
+
+def test_every_field_by_its_own_metric():
+    scores = score_task(SER, [reference("a")], {"a": answer("a")})
+    assert [(s.task, s.detail["field"], s.metric, s.value) for s in scores] == [
+        ("ser", "transcript", "wer", 0.0), ("ser", "emotion", "accuracy", 100.0), ("ser", "emotion", "uar", 100.0),
+        ("ser", "emotion", "macro_f1", 100.0), ("ser", "emotion", "weighted_f1", 100.0),
+    ]  # fmt: skip
+
+
+def test_combination_without_a_file():
+    task = tasks.parse("<AGE><GENDER>")
+    refs = [Utterance("a", "a.wav", gender="female", age=70), Utterance("b", "b.wav", gender="male", age=15)]
+    scores = score_task(task, refs, {k: answer(k, "<old><female>", task) for k in "ab"})
+    table = {(s.detail["field"], s.metric): s for s in scores}
+    assert table["gender", "accuracy"].value == 50.0
+    assert table["age", "accuracy"].value == 100.0
+    assert table["age", "accuracy"].detail["left_out"] == 1  # 15 years belong to no band
+
+
+def test_order_does_not_matter_and_extra_is_reported():
+    refs = [reference(k, emotion=e) for k, e in zip("abcd", ("happy", "sad", "sad", "fear"), strict=True)]
+    hyps = {k: answer(k, f"hello there<{e}>") for k, e in zip("dcbax", ("fear", "sad", "sad", "sad", "sad"), strict=True)}
+    detail = (scores := score_task(SER, refs, hyps))[1].detail
+    assert scores[1].value == 75.0
+    assert (detail["extra"], detail["extra_keys"], detail["missing"]) == (1, ["x"], 0)
+
+
+def test_a_field_no_reference_has_is_named():
+    scores = score_task(SER, [reference("a", txt=None)], {"a": answer("a")})
+    assert {s.detail["field"] for s in scores} == {"emotion"}
+    assert scores[0].detail["not_in_references"] == ["transcript"]
+    with pytest.raises(ValueError, match="no reference of 1 has txt, emotion"):
+        score_task(SER, [reference("a", None, None)], {})
+
+
+def test_nothing_answered_is_all_wrong():
+    scores = {s.metric: s.value for s in score_task(SER, [reference("a"), reference("b")], {})}
+    assert (scores["wer"], scores["accuracy"]) == (100.0, 0.0)
+
+
+def test_wrong_files_are_errors():
+    with pytest.raises(ValueError, match="no key in common"):
+        score_task(SER, [reference("a")], {"b": answer("b")})
+    with pytest.raises(ValueError, match="does not answer <EMOTION>"):
+        score_task(SER, [reference("a")], {"a": answer("a", "hello", tasks.parse("asr"))})
+    with pytest.raises(ValueError, match="'a' stands more than once"):
+        score_task(SER, [reference("a"), reference("a")], {"a": answer("a")})
+    with pytest.raises(ValueError, match="no utterance"):
+        score_task(SER, [], {})
+
+
+def test_answers_of_a_larger_task_serve_a_smaller_one():
+    [score] = score_task(tasks.parse("asr"), [reference("a")], {"a": answer("a")})
+    assert score.value == 0.0
+
+
+def test_a_metric_is_one_file(tmp_path, monkeypatch):
+    (tmp_path / "letters.py").write_text(METRIC, encoding="utf-8")
+    package = sys.modules["wenet_osum.score"]
+    monkeypatch.setattr(package, "__path__", [*package.__path__])
+    lookup.add_folder("wenet_osum.score", str(tmp_path))
+    task = dataclasses.replace(SER, fields=(dataclasses.replace(SER.fields[1], metric="letters"),))
+    [score] = score_task(task, [reference("a"), reference("b")], {"a": answer("a", "<sad>")})
+    assert (score.metric, score.value) == ("letters", 2.5)
+    sys.modules.pop("wenet_osum.score.letters")
+
+
+def test_a_metric_that_is_none():
+    task = dataclasses.replace(SER, fields=(dataclasses.replace(SER.fields[1], metric="acuracy"),))
+    with pytest.raises(ValueError, match="did you mean 'accuracy'"):
+        score_task(task, [reference("a")], {"a": answer("a")})
+    task = dataclasses.replace(SER, fields=(dataclasses.replace(SER.fields[1], metric="align"),))
+    with pytest.raises(ValueError, match="no function figures"):
+        score_task(task, [reference("a")], {"a": answer("a")})
+
+
+def test_two_systems_on_the_same_list():
+    refs = [reference(f"u{i}") for i in range(60)]
+    good = {u.key: answer(u.key) for u in refs}
+    bad = {u.key: answer(u.key, "hello there<sad>" if i % 3 == 0 else "hello there<happy>") for i, u in enumerate(refs)}
+    found = compare_task(SER, refs, good, bad)
+    accuracy = found["emotion", "accuracy", "all"]
+    assert accuracy.difference == pytest.approx(100 / 3) and accuracy.p_value < 0.01 and accuracy.low > 0
+    assert found["transcript", "wer", "en"].difference == 0 and found["transcript", "wer", "en"].p_value == 1
+
+
+def test_same_scores_twice():
+    refs = [reference(f"u{i}") for i in range(20)]
+    hyps = {u.key: answer(u.key, "hello<happy>") for u in refs[:15]}
+    assert score_task(SER, refs, hyps) == score_task(SER, refs, hyps)
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_every_task_scores_its_own_targets_perfectly(name):
+    from wenet_osum.records import Word
+
+    task = tasks.parse(name)
+    utterance = Utterance("键.1 a", "a.wav", "say hello", lang="en", words=[Word("say", 0.1, 0.4), Word("hello", 0.4, 0.9)], reply="good day")
+    for field in task.label_fields:
+        setattr(utterance, field.attribute, field.labels.names[0])
+    scores = score_task(task, [utterance], {utterance.key: answer(utterance.key, task.write(utterance), task)})
+    best = {"wer": 0.0, "aas_ms": 0.0, "aas_debiased_ms": 0.0}
+    assert {s.metric: s.value for s in scores} == {s.metric: best.get(s.metric, 100.0) for s in scores}

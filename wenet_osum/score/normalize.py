@@ -1,0 +1,113 @@
+"""Spelling rules applied to both sides before scoring, by name, and the cutting of text into scored tokens.
+
+A published number names its normaliser. ``none`` changes nothing but Unicode composition and runs of spaces. Different rules
+for different languages are written ``en:whisper_en,zh:wenet_zh``.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+from wenet_osum import lookup
+from wenet_osum.tasks.base import CJK
+
+KANA = "\u3040-\u30ff\u31f0-\u31ff"
+MIXED = re.compile(rf"{CJK.pattern}|[{KANA}]|(?:(?!{CJK.pattern})[^\s{KANA}])+")  # a character of Chinese or Japanese, or a word
+HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+CHARACTER_LANGUAGES = {"zh", "yue", "ja"}  # scored per character, foreign words in them per word
+MIXED_LANGUAGES = {"zh-en", "en-zh", "mixed", "cs"}  # code-switching: per character and word
+APOSTROPHES = str.maketrans("’‘ʼ＇", "''''")
+CONTRACTIONS = [  # order matters: whole words before endings
+    (r"\bwon't\b", "will not"), (r"\bcan't\b", "can not"), (r"\blet's\b", "let us"), (r"\bain't\b", "aint"), (r"\by'all\b", "you all"),
+    (r"\bgonna\b", "going to"), (r"\bgotta\b", "got to"), (r"\bwanna\b", "want to"), (r"n't\b", " not"), (r"'re\b", " are"),
+    (r"'ll\b", " will"), (r"'ve\b", " have"), (r"'m\b", " am"), (r"'d\b", " would"), (r"'s\b", " is"), (r"'t\b", " not"),
+]  # fmt: skip
+TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor", "st": "saint", "prof": "professor"}
+FILLERS = re.compile(r"\b(hmm+|mm+|mhm+|uh+|um+|erm?)\b")
+
+
+def none(text: str) -> str:
+    """Nothing is changed: case and punctuation count."""
+    return text
+
+
+def basic(text: str) -> str:
+    """Any language: full-width forms folded (NFKC), lower case, punctuation and symbols dropped; apostrophes inside words stay."""
+    text = unicodedata.normalize("NFKC", text).lower().translate(APOSTROPHES)
+    text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)
+    return "".join(c if c == "'" or unicodedata.category(c)[0] not in "PSC" else " " for c in text)
+
+
+def whisper_en(text: str) -> str:
+    """English after the rules of Whisper's appendix C (arXiv 2212.04356), without its number words and British spellings.
+
+    Lower case; text in brackets, fillers (uh, um, hmm) and punctuation dropped; contractions and titles written out.
+    """
+    text = re.sub(r"[<\[][^>\]]*[>\]]|\([^)]*\)", "", text.lower().translate(APOSTROPHES))
+    text = FILLERS.sub("", text)
+    text = re.sub(r"\s+'", "'", text)
+    for pattern, written in CONTRACTIONS:
+        text = re.sub(pattern, written, text)
+    text = re.sub(r"(\d),(?=\d)", r"\1", text)
+    text = re.sub(r"\b(\w+)\.(?!\d)", r"\1 ", text)
+    text = " ".join(TITLES.get(word, word) for word in text.split())
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) != "Mn")  # é → e
+    kept = [c if c in ".%$" or unicodedata.category(c)[0] not in "MPSC" else " " for c in plain]
+    return re.sub(r"(?<!\d)\.|\.(?!\d)", " ", "".join(kept))
+
+
+def wenet_zh(text: str) -> str:
+    """Chinese as recipes of WeNet's kind prepare it: full-width forms folded, upper case, tags, punctuation and inner spaces dropped."""
+    text = re.sub(r"<[^<>]*>", "", unicodedata.normalize("NFKC", text)).upper().translate(APOSTROPHES)
+    text = "".join(c if c == "'" or unicodedata.category(c)[0] not in "PSC" else " " for c in text)
+    return re.sub(rf"(?<={HAN.pattern})\s+(?={HAN.pattern})", "", text)
+
+
+NORMALIZERS = {f.__name__: f for f in (none, basic, whisper_en, wenet_zh)}
+
+
+def get(names: str, lang: str | None = None) -> Callable[[str], str]:
+    """The normaliser called ``names``, or its part for a language in ``en:whisper_en,zh:wenet_zh`` (``none`` for languages not named).
+
+    Raises ValueError for an unknown name.
+    """
+    table = dict(part.strip().split(":", 1) for part in names.split(",")) if ":" in names else {}
+    for name in table.values() if table else [names]:
+        if name not in NORMALIZERS:
+            raise ValueError(lookup.unknown("normalizer", name, [*NORMALIZERS]))
+    return NORMALIZERS[table.get(lang or "", "none") if table else names]
+
+
+def language(lang: str | None, text: str) -> str:
+    """The language a transcript is scored as: what the list says, else guessed from the script (zh, ja, mixed, en, und)."""
+    if lang:
+        lang = lang.strip().lower().replace("_", "-")
+        return lang if lang in MIXED_LANGUAGES else lang.split("-")[0]
+    if re.search(f"[{KANA}]", text):
+        return "ja"
+    if HAN.search(text):
+        return "mixed" if re.search(r"[A-Za-z]", text) else "zh"
+    return "en" if text.isascii() else "und"
+
+
+def tokens(text: str, lang: str) -> list[str]:
+    """Scored units: words between spaces; in Chinese, Japanese and mixed text characters, and words of other scripts."""
+    text = unicodedata.normalize("NFC", text)
+    return MIXED.findall(text) if lang in CHARACTER_LANGUAGES | MIXED_LANGUAGES else text.split()
+
+
+def prepare(text: str, lang: str, normalizer: str) -> list[str]:
+    """Normalise and cut."""
+    return tokens(get(normalizer, lang)(text), lang)
+
+
+def fold(word: str) -> str:
+    """A word without case and punctuation, for pairing; a word that is nothing but punctuation stays."""
+    return "".join(basic(word).split()) or word
+
+
+def answer_tokens(text: str) -> list[str]:
+    """Tokens of a reply or of any text in any language: lower case, no punctuation, characters and words."""
+    return MIXED.findall(basic(text))

@@ -1,0 +1,286 @@
+"""Scores as ``score.json``, as a markdown table, and as one HTML page that needs no network."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from wenet_osum.records import Score
+from wenet_osum.score import page, pictures
+from wenet_osum.score.curves import section as curve_section
+
+LOWER_IS_BETTER = {"wer", "cer", "mer", "aas_ms", "aas_debiased_ms", "ece"}
+TITLES = {
+    "wer": "WER", "cer": "CER", "mer": "MER", "accuracy": "accuracy", "uar": "unweighted accuracy", "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1", "ece": "calibration error (ECE)",
+    "aas_ms": "AAS", "aas_debiased_ms": "AAS, median offset removed", "coverage": "word coverage",
+    "exact_match": "exact replies", "token_f1": "token F1", "rouge_l": "ROUGE-L", "chrf": "chrF",
+}  # fmt: skip
+COUNTS = ("missing", "failed", "unread", "extra", "left_out", "loops", "empty", "order_violations", "overlaps", "outside_audio")
+PLAYERS = 3  # utterances of a section that get an audio player
+SHOWN = 4  # worst utterances that are not folded away
+
+
+def data_hash(contents: Iterable[bytes]) -> str:
+    """SHA-256 over the contents of lists, in the given order: two scores with the same hash rest on the same lists."""
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def parse_bars(texts: Iterable[str]) -> dict[tuple[str, str, str | None], tuple[str, float]]:
+    """Bars to reach, ``asr/wer/en<=8`` or ``ser/accuracy>=80``. Raises ValueError when one cannot be read."""
+    bars = {}
+    for text in texts:
+        sign = next((s for s in ("<=", ">=") if s in text), "")
+        name, _, number = text.partition(sign) if sign else ("", "", "")
+        parts = name.strip().split("/")
+        try:
+            bars[parts[0], parts[1], parts[2] if len(parts) > 2 else None] = (sign, float(number))
+        except (IndexError, ValueError):
+            raise ValueError(f"bar {text!r} must read task/metric<=number or task/metric/subset>=number, e.g. asr/wer/en<=8") from None
+    return bars
+
+
+def bar_of(score: Score, bars: dict) -> tuple[str, float] | None:
+    """The bar this score has to reach, if one is given."""
+    return bars.get((score.task, score.metric, score.subset)) or bars.get((score.task, score.metric, None))
+
+
+def reached(score: Score, bar: tuple[str, float]) -> bool:
+    """Whether the value meets the bar."""
+    return score.value <= bar[1] if bar[0] == "<=" else score.value >= bar[1]
+
+
+def title_of(metric: str) -> str:
+    """A metric's name for people."""
+    if metric in TITLES:
+        return TITLES[metric]
+    if metric.startswith("within_"):
+        return f"boundaries within {metric.removesuffix('_all')[7:-2]} ms" + (", of all words" if metric.endswith("_all") else "")
+    return f"word F1 at {metric[8:-2]} ms" if metric.startswith("word_f1_") else metric.replace("_", " ")
+
+
+def figure(score: Score, value: float) -> str:
+    """A value with its unit's digits; a dash when undefined."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.1f}" if score.metric.endswith("_ms") and score.metric.startswith("aas") else f"{value:.2f}"
+
+
+def written(score: Score) -> tuple[str, str]:
+    """Value with unit, and interval."""
+    unit = "ms" if score.metric.startswith("aas") else "%"
+    value = figure(score, score.value)
+    return (value if value == "–" else f"{value} {unit}"), f"[{figure(score, score.low)}, {figure(score, score.high)}]"
+
+
+def ordered(scores: Sequence[Score], bars: dict | None = None) -> list[Score]:
+    """The scores of the table, those with a bar to reach included; the toolkit's eight tasks in their usual order, then others."""
+    return [s for s in by_task(scores) if not s.detail.get("minor") or bar_of(s, bars or {})]
+
+
+def by_task(scores: Sequence[Score]) -> list[Score]:
+    """All scores, sorted by task."""
+    usual = ["asr", "srwt", "ved", "ser", "ssr", "sgc", "sap", "sttc"]
+    place = {task: (usual.index(task) if task in usual else len(usual)) for task in {s.task for s in scores}}
+    return sorted(scores, key=lambda s: place[s.task])
+
+
+def write_json(scores: Sequence[Score], path: str | Path, meta: dict[str, Any] | None = None) -> None:
+    """Everything, for programs: ``{"scores": […], **meta}``; undefined values are null."""
+    tree = _finite({**(meta or {}), "scores": [dataclasses.asdict(s) for s in scores]})
+    _write(path, json.dumps(tree, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: str | Path, text: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def baselines(score: Score) -> tuple[str, str]:
+    """Accuracy of the commonest class and of the words alone, where they exist."""
+    words = score.detail.get("text_baseline")
+    alone = score.detail.get("majority")
+    return (f"{alone['accuracy']:.2f}" if alone else ""), (f"{words['accuracy']:.2f}" if words else "")
+
+
+def markdown_table(scores: Sequence[Score], bars: dict | None = None) -> str:
+    """The score table. Columns without any entry are left out."""
+    head = ["task", "metric", "subset", "value", "95 % interval", "count", "utterances", "majority", "text only", "to reach"]
+    rows = []
+    for score in ordered(scores, bars):
+        bar = bar_of(score, bars or {})
+        verdict = f"{bar[0]} {bar[1]:g} {'reached' if reached(score, bar) else 'MISSED'}" if bar else ""
+        name = title_of(score.metric)
+        rows.append([score.task, name, score.subset, *written(score), str(score.count), str(score.utterances), *baselines(score), verdict])
+    keep = [i for i in range(len(head)) if i < 7 or any(row[i] for row in rows)]
+    lines = [[row[i].replace("|", "\\|") for i in keep] for row in [head, *rows]]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(keep))]
+    texts = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    rule = "|" + "|".join("-" * (w + 1) + (":" if keep[k] in range(3, 9) else "-") for k, w in enumerate(widths)) + "|"
+    return "\n".join([texts[0], rule, *texts[1:]]) + "\n"
+
+
+def write_markdown(scores: Sequence[Score], path: str | Path, meta: dict[str, Any] | None = None, bars: dict | None = None) -> None:
+    """The table with command, commit and data hash above it."""
+    facts = "".join(f"- {name}: `{value}`\n" for name, value in (meta or {}).items() if isinstance(value, str) and name != "title" and value)
+    _write(path, f"# {(meta or {}).get('title', 'Scores')}\n\n{facts}\n{markdown_table(scores, bars)}")
+
+
+def write_report(
+    scores: Sequence[Score],
+    path: str | Path,
+    *,
+    meta: dict[str, Any] | None = None,
+    bars: dict | None = None,
+    exp: Sequence[str | Path] = (),
+    audio: dict[tuple[str, str], tuple[bytes, str]] | None = None,
+) -> None:
+    """Write the HTML page.
+
+    ``meta`` holds title, command, commit, data hash and whatever else the head should say; ``exp`` are folders with a log.jsonl;
+    ``audio`` maps (task, key) to the sound and its MIME type.
+    """
+    facts = dict(meta or {})
+    title = str(facts.pop("title", "Scores"))
+    shown = by_task(scores)
+    names = list(dict.fromkeys(s.task for s in shown))
+    links = "".join(f'<a href="#task-{i}">{escape(name)}</a>' for i, name in enumerate(names))
+    curves = curve_section(exp)
+    links += '<a href="#training">training</a>' if curves else ""
+    rows = "".join(f"<dt>{escape(k)}</dt><dd>{_fact(k, v)}</dd>" for k, v in facts.items() if isinstance(v, (str, int, float)) and v != "")
+    head = f"<h1>{escape(title)}</h1><dl>{rows}</dl><nav>{links}</nav>"
+    summary = f'<section><h2>Scores</h2><p class="dim small">{EXPLAIN}</p>{_summary(shown, bars or {})}</section>'
+    tasks = "\n".join(_task_section(i, name, [s for s in shown if s.task == name], audio or {}) for i, name in enumerate(names))
+    _write(path, page.document(title, f"<header>{head}</header>\n{summary}\n{tasks}\n{curves}"))
+
+
+EXPLAIN = (
+    "Intervals: 95 %, bootstrap over utterances. Majority: always the commonest class. Text only: naive Bayes on the reference words. "
+    "Missing and unread answers count as wrong."
+)
+
+
+def _fact(name: str, value: object) -> str:
+    return f"<code>{escape(str(value))}</code>" if name in ("command", "commit", "data hash") else escape(str(value))
+
+
+def _summary(scores: list[Score], bars: dict) -> str:
+    rows, first, last = [], set(), None
+    for score in ordered(scores, bars):
+        new = score.task != last
+        last = score.task
+        first |= {len(rows)} if new and rows else set()
+        value, limits = written(score)
+        bar = bar_of(score, bars)
+        verdict = _verdict(score, bar) if bar else ""
+        scale = ""
+        if not score.metric.startswith("aas"):
+            direction = "down" if score.metric in LOWER_IS_BETTER else "up"
+            scale = pictures.interval(score.value, score.low, score.high, direction, bar[1] if bar else None)
+        name = escape(title_of(score.metric)) + ("" if score.subset == "all" else f' <span class="dim">{escape(score.subset)}</span>')
+        task = f'<td class="task">{escape(score.task) if new else ""}</td>'
+        cells = [task, name, f'<span class="value">{value}</span>', f'<span class="dim">{limits}</span>', scale]
+        rows.append([*cells, f"{score.count:,}", *baselines(score), verdict])
+    head = ["task", "metric", ">value", ">95 % interval", "0 – 100 %", ">count", ">majority", ">text only", ">to reach"]
+    keep = [i for i in range(len(head)) if i < 6 or any(row[i] for row in rows)]
+    return page.table([head[i] for i in keep], [[row[i] for i in keep] for row in rows], "scores", first)
+
+
+def _verdict(score: Score, bar: tuple[str, float]) -> str:
+    done = reached(score, bar)
+    return f'<span class="{"ok" if done else "no"}">{"≤" if bar[0] == "<=" else "≥"} {bar[1]:g} {"✓" if done else "✗"}</span>'
+
+
+def _task_section(number: int, task: str, scores: list[Score], audio: dict) -> str:
+    parts = [f'<section id="task-{number}"><h2>{escape(task)}</h2>']
+    for field in dict.fromkeys(s.detail.get("field", "") for s in scores):
+        own = [s for s in scores if s.detail.get("field", "") == field]
+        parts.append(f"<h3>{escape(field)}</h3>" + _counts(own) + _pictures(own))
+        if any(s.detail.get("minor") for s in own):
+            parts.append(f"<details><summary>all {len(own)} figures of {escape(field)}</summary>{_all_figures(own)}</details>")
+        parts += [_worst(s, audio) for s in _single(own) if s.detail.get("worst")]
+    return "".join(parts) + "</section>"
+
+
+def _single(scores: list[Score]) -> list[Score]:
+    """Without figures over all languages where each language has its own."""
+    return [s for s in scores if s.subset != "all"] or scores
+
+
+def _counts(scores: list[Score]) -> str:
+    found = []
+    for score in _single(scores):
+        detail = score.detail
+        facts: dict[str, object] = {}
+        if "substitutions" in detail:
+            facts |= {"S": detail["substitutions"], "D": detail["deletions"], "I": detail["insertions"], "normalizer": detail["normalizer"]}
+        facts |= {"median offset": f"{detail['median_offset_ms']:.0f} ms"} if "median_offset_ms" in detail else {}
+        facts |= {name.replace("_", " "): detail[name] for name in COUNTS if detail.get(name)}
+        facts |= {f"flag {name}": times for name, times in detail.get("flags", {}).items()}
+        if facts:
+            facts = {"": f"{title_of(score.metric)} {score.subset if score.subset != 'all' else ''}".strip(), **facts}
+            found.append(page.chips(facts, {"missing", "failed", "unread", "loops", "order violations", "outside audio"}))
+    return "".join(found)
+
+
+def _pictures(scores: list[Score]) -> str:
+    parts = []
+    for score in scores:
+        detail = score.detail
+        if "confusion" in detail:
+            used = [i for i, name in enumerate(detail["labels"]) if name in detail["classes"]]
+            columns = [*used, len(detail["labels"])]
+            matrix = [[detail["confusion"][i][j] for j in columns] for i in used if sum(detail["confusion"][i])]
+            names = [detail["labels"][i] for i in used if sum(detail["confusion"][i])]
+            parts.append(f"<div>{pictures.confusion(names, [detail['columns'][j] for j in columns], matrix)}</div>")
+            beside = _classes(detail["classes"])
+            for ece in (s for s in scores if "bins" in s.detail):
+                beside += f'<div class="caption">calibration: ECE {figure(ece, ece.value)} % {written(ece)[1]}</div>'
+                beside += pictures.calibration(ece.detail["bins"])
+            parts.append(f"<div>{beside}</div>")
+    return f'<div class="side">{"".join(parts)}</div>' if parts else ""
+
+
+def _classes(classes: dict[str, dict[str, Any]]) -> str:
+    def cell(value: float | None) -> str:
+        return "–" if value is None else f"{value:.1f}"
+
+    rows = [[escape(n), str(c["count"]), cell(c["recall"]), cell(c["precision"]), cell(c["f1"])] for n, c in classes.items()]
+    return page.table(["class", ">count", ">recall", ">precision", ">F1"], rows)
+
+
+def _all_figures(scores: list[Score]) -> str:
+    rows = [[escape(title_of(s.metric)), escape(s.subset), *written(s), f"{s.count:,}", str(s.utterances)] for s in scores]
+    return page.table(["metric", "subset", ">value", ">95 % interval", ">count", ">utterances"], rows)
+
+
+def _worst(score: Score, audio: dict) -> str:
+    rows = []
+    for place, row in enumerate(score.detail["worst"]):
+        lang = "whole" if score.metric.startswith("aas") else row.get("lang", "whole")  # words and times apart by spaces
+        text = f'<div class="dim small">{escape(row["text"])}</div>' if row.get("text") else ""
+        sound = audio.get((score.task, row["key"])) if place < PLAYERS else None
+        both = page.side_by_side(row["ref"], row["hyp"], lang)
+        rows.append([f'<td class="key">{escape(row["key"])}</td>', both + text + (page.player(sound) if sound else ""), escape(row["note"])])
+    name = f"{title_of(score.metric)}{'' if score.subset == 'all' else ' ' + score.subset}"
+    head = ["utterance", "reference and answer", "what"]
+    shown = f'<div class="caption">worst utterances, {escape(name)}</div>{page.table(head, rows[:SHOWN], "worst")}'
+    more = f"<details><summary>{len(rows) - SHOWN} more</summary>{page.table(head, rows[SHOWN:], 'worst')}</details>" if len(rows) > SHOWN else ""
+    return shown + more

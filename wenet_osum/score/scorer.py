@@ -1,0 +1,119 @@
+"""The one entry of scoring: a task, its references and its hypotheses in, Scores out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from wenet_osum import lookup, tasks
+from wenet_osum.records import Hypothesis, Score, Utterance
+from wenet_osum.score.bootstrap import Difference, estimate, paired
+from wenet_osum.score.figure import Figure, Options, Pair
+from wenet_osum.tasks import Field, Task
+
+METRICS = "wenet_osum.score"
+
+
+def score_task(
+    task: Task,
+    references: Sequence[Utterance],
+    hypotheses: dict[str, Hypothesis],
+    normalizer: str = "none",
+    *,
+    resamples: int = 1000,
+    seed: int = 777,
+    worst: int = 20,
+    train: Sequence[Utterance] = (),
+) -> list[Score]:
+    """Score every field of a task by the metric it names.
+
+    Pairs are made by key. A reference without an answer counts as wrong or deleted; a reference without the field is left out and
+    counted in ``detail["left_out"]``; answers without a reference are counted in ``detail["extra"]``. ``train`` adds the text-only
+    baseline. Raises ValueError for double reference keys, for hypotheses of another list or task, and when no reference can be scored.
+    """
+    options = Options(normalizer, resamples, seed, worst, train)
+    scores = []
+    for field, figure in _all_figures(task, references, hypotheses, options):
+        value, low, high = estimate(figure.columns, figure.statistic, resamples, seed)
+        detail = {"field": field.name, **figure.detail}
+        scores.append(Score(task.name, figure.metric, value, low, high, int(figure.count), len(figure.columns), figure.subset, detail))
+    return scores
+
+
+def compare_task(
+    task: Task,
+    references: Sequence[Utterance],
+    first: dict[str, Hypothesis],
+    second: dict[str, Hypothesis],
+    normalizer: str = "none",
+    *,
+    resamples: int = 1000,
+    seed: int = 777,
+) -> dict[tuple[str, str, str], Difference]:
+    """Compare two systems on the same references by a paired bootstrap: (field, metric, subset) → first minus second.
+
+    Figures that rest on other utterances in one of the systems (calibration without probabilities) are left out.
+    """
+    options = Options(normalizer, resamples, seed)
+    sides = [{(f.name, x.metric, x.subset): x for f, x in _all_figures(task, references, side, options)} for side in (first, second)]
+    found = {}
+    for name in sides[0].keys() & sides[1].keys():
+        a, b = (side[name] for side in sides)
+        if a.columns.shape == b.columns.shape and len(a.columns):
+            found[name] = paired(a.columns, b.columns, a.statistic, resamples, seed)
+    return {name: found[name] for name in sides[0] if name in found}
+
+
+def _all_figures(
+    task: Task, references: Sequence[Utterance], hypotheses: dict[str, Hypothesis], options: Options
+) -> list[tuple[Field, Figure]]:
+    _check_pairs(references, hypotheses)
+    fields = [f for f in task.fields if any(f.present(u) for u in references)]
+    if not fields:
+        raise ValueError(f"no reference of {len(references)} has {', '.join(f.attribute for f in task.fields)}; task {task.name} needs one of them")
+    silent = [f.name for f in task.fields if f not in fields]
+    extra = sorted(hypotheses.keys() - {u.key for u in references})
+    found = []
+    for field in fields:
+        _check_task(field, hypotheses)
+        pairs = [Pair(u, hypotheses.get(u.key)) for u in references if field.present(u)]
+        beside: dict[str, Any] = {"left_out": len(references) - len(pairs), "extra": len(extra)}
+        beside |= {"extra_keys": extra[:5]} if extra else {}
+        beside |= {"not_in_references": silent} if silent else {}
+        figures = metric_of(field).figures(field, pairs, options)
+        for figure in figures:
+            figure.detail = {**beside, **figure.detail}
+            if len(task.fields) > 1 and field.kind == "transcript":  # beside another answer one line on the transcript is enough
+                figure.detail["minor"] = figure is not figures[-1]
+            found.append((field, figure))
+    return found
+
+
+def metric_of(field: Field) -> Any:
+    """The metric file a field names. Raises ValueError when there is none or it has no ``figures``."""
+    module = lookup.load(METRICS, field.metric)
+    if not hasattr(module, "figures"):
+        raise ValueError(f"score/{field.metric}.py is no metric: it has no function figures(field, pairs, options)")
+    return module
+
+
+def _check_pairs(references: Sequence[Utterance], hypotheses: dict[str, Hypothesis]) -> None:
+    if not references:
+        raise ValueError("the reference list holds no utterance; check its path, or run the stage that writes it")
+    double = [key for key, times in Counter(u.key for u in references).items() if times > 1]
+    if double:
+        raise ValueError(f"reference key {double[0]!r} stands more than once ({len(double)} such keys); keys must be unique in a list")
+    if hypotheses and not any(u.key in hypotheses for u in references):
+        raise ValueError(
+            f"references and hypotheses have no key in common (reference {references[0].key!r}, hypothesis {next(iter(hypotheses))!r}); "
+            "give the hypotheses of this list"
+        )
+
+
+def _check_task(field: Field, hypotheses: dict[str, Hypothesis]) -> None:
+    """Answers to another question are a wrong file, not wrong answers."""
+    for tags in {h.task for h in hypotheses.values() if h.task}:
+        made_for = tags if "<" in tags else tasks.parse(tags).tags
+        if field.tag not in " ".join(made_for.upper().replace("><", "> <").split()):
+            raise ValueError(f"hypotheses were made for task {made_for}, which does not answer {field.tag} ({field.name}); give those of this task")
