@@ -117,9 +117,11 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW and its learning-rate schedule, counted in optimizer steps."""
+    """The optimizer and its learning-rate schedule, counted in optimizer steps."""
 
-    lr: float = 1e-4  # peak learning rate
+    name: Literal["adamw", "muon"] = "adamw"  # muon: Muon for the matrices inside layer stacks, AdamW for everything else
+    lr: float = 1e-4  # peak learning rate of AdamW
+    muon_lr: float = 4e-3  # peak learning rate of Muon; a part with its own lr takes it in the same proportion to optim.lr
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-6
     weight_decay: float = 0.01  # not on norms, biases and embeddings' gains
@@ -218,6 +220,8 @@ def check(conf: Any) -> list[str]:
             faults.append('train_parts: name what trains, e.g. {"adapter.*": {}}')
         if conf.max_steps is None and conf.max_epochs is None and conf.max_hours is None:
             faults.append("max_steps, max_epochs or max_hours: one is needed to end the run")
+        if conf.optim.name == "muon" and conf.engine == "fsdp":
+            faults.append("optim.name muon: needs whole matrices, which engine fsdp cuts; use engine ddp or optim.name adamw")
         for name in ("noise", "reverb"):
             if getattr(conf.augment, f"{name}_prob") > 0 and not getattr(conf.augment, name):
                 faults.append(f"augment.{name}_prob {getattr(conf.augment, f'{name}_prob')}: needs augment.{name}, a list of recordings")

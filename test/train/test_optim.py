@@ -61,3 +61,45 @@ def test_filled_state_steps_like_an_empty_one():
         optimizer.step()
         results.append(p.detach().clone())
     assert torch.equal(*results)
+
+
+def two_layers():
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Linear(4, 6), torch.nn.Linear(6, 4)]), "head": torch.nn.Linear(4, 3)})
+    names, params = zip(*model.named_parameters(), strict=True)
+    return model, {"params": list(params), "names": list(names), "lr": 1e-3, "weight_decay": 0.0}
+
+
+def test_muon_takes_the_stacked_matrices_and_nothing_else():
+    model, group = two_layers()
+    optimizer = make_optimizer([group], OptimConfig(name="muon", lr=2e-3, muon_lr=1e-2), torch.device("cpu"))
+    kinds = {name: type(member).__name__ for member in optimizer.members for g in member.param_groups for name in g["names"]}
+    assert {name for name, kind in kinds.items() if kind == "Muon"} == {"layers.0.weight", "layers.1.weight"}
+    assert len(kinds) == 6
+    assert {round(g["peak"], 6) for g in optimizer.param_groups} == {1e-3, 5e-3}, "a part at half the rate gets half of muon_lr"
+
+
+def test_muon_update_is_orthogonal_and_its_filled_state_steps_alike():
+    results = []
+    for fill in (False, True):
+        model, group = two_layers()
+        before = model["layers"][0].weight.detach().clone()
+        optimizer = make_optimizer([group], OptimConfig(name="muon", lr=1e-3, muon_lr=1e-2, weight_decay=0.0), torch.device("cpu"))
+        if fill:
+            assert {kind for state in fill_state(optimizer).values() for kind in state} == {"momentum_buffer", "step", "exp_avg", "exp_avg_sq"}
+        torch.manual_seed(1)
+        for p in model.parameters():
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+        update = before - model["layers"][0].weight.detach()
+        values = torch.linalg.svdvals(update / update.norm())
+        assert values.max() / values.min() < 2.5, "Newton-Schulz brings all singular values near each other"
+        results.append(model["layers"][0].weight.detach())
+    assert torch.equal(*results)
+
+
+def test_lora_matrices_stay_with_adamw():
+    p = torch.nn.Parameter(torch.ones(8, 2))
+    group = {"params": [p], "names": ["llm.model.layers.0.self_attn.q_proj.lora_A.default.weight"], "lr": 1e-3, "weight_decay": 0.0}
+    optimizer = make_optimizer([group], OptimConfig(name="muon"), torch.device("cpu"))
+    assert [type(m).__name__ for m in optimizer.members] == ["AdamW"]

@@ -26,7 +26,7 @@ from torch.distributed import checkpoint as dcp
 from wenet_osum import config
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.train import dist
-from wenet_osum.train.optim import fill_state
+from wenet_osum.train.optim import Optimizer, fill_state
 
 STATE, DONE, TRAINER, FINAL = "state.json", "DONE", "trainer", "final"
 
@@ -80,7 +80,7 @@ def read_state(folder: Path) -> State:
 
 
 def save(
-    exp_dir: Path, engine: dist.Engine, optimizer: torch.optim.AdamW, template: Any, confs: tuple[TrainConfig, DataConfig], state: State
+    exp_dir: Path, engine: dist.Engine, optimizer: Optimizer, template: Any, confs: tuple[TrainConfig, DataConfig], state: State
 ) -> Path:
     """Write the checkpoint of ``state.step`` together with all processes; returns its folder. A complete one of that step is left alone."""
     target = exp_dir / folder_name(state.step)
@@ -125,13 +125,13 @@ def publish(temporary: Path, target: Path) -> None:
         temporary.rename(target)
 
 
-def _named_state(module: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """AdamW's state as ``parameter name/moment`` → tensor: readable, and independent of the order of groups."""
+def _named_state(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as ``parameter name/moment`` → tensor: readable, and independent of the order of groups."""
     names = {parameter: name for name, parameter in module.named_parameters()}
     return {f"{names[p]}/{kind}": value for p, kinds in fill_state(optimizer).items() for kind, value in kinds.items()}
 
 
-def load_trainer(folder: Path, engine: dist.Engine, optimizer: torch.optim.AdamW) -> None:
+def load_trainer(folder: Path, engine: dist.Engine, optimizer: Optimizer) -> None:
     """Put the moments of a checkpoint into the optimizer. Raises ValueError when other parts were trained then."""
     wanted = _named_state(engine.module, optimizer)
     reader = dcp.FileSystemReader(str(folder / TRAINER))

@@ -74,8 +74,9 @@ class Run:
         if conf.checkpointing:
             build.set_checkpointing(self.model)
         self.engine = dist.Engine(self.model, conf, world)
-        self.groups = parts.apply_train_parts(self.model, conf.train_parts, conf.optim)  # FSDP has put other tensors in place
-        self.optimizer = make_optimizer(self.groups, conf.optim, world.device)
+        groups = parts.apply_train_parts(self.model, conf.train_parts, conf.optim)  # FSDP has put other tensors in place
+        self.optimizer = make_optimizer(groups, conf.optim, world.device)
+        self.groups = self.optimizer.param_groups
         if self.source:
             checkpoint.load_trainer(self.source, self.engine, self.optimizer)
         mels = self.model.encoder.config.num_mel_bins
@@ -257,7 +258,7 @@ class Run:
         self.progress.say(progress.line(state.step, state.total_steps, state.epoch, self.rate, self.norm, figures | {"tasks": tasks}, left))
         if dropped:
             self.progress.say("left out so far: " + ", ".join(f"{reason} {count}" for reason, count in sorted(state.dropped.items())))
-        rates = {group["pattern"]: group["lr"] for group in self.groups}
+        rates = {group["pattern"]: group["lr"] for group in reversed(self.groups)}
         self.progress.record(state.step, "train", tasks, lr=rates, grad_norm=self.norm, epoch=state.epoch, dropped=state.dropped, **figures)
         self.meter = self._new_meter()
 

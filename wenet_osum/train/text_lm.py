@@ -9,7 +9,9 @@ import time
 import torch
 from torch.nn import functional
 
+from wenet_osum.config import OptimConfig
 from wenet_osum.models.small import SmallLlm
+from wenet_osum.train.optim import factor, make_optimizer, set_rates
 
 GROUP = 16  # batches whose lines are sorted together by length, against padding
 
@@ -17,20 +19,22 @@ GROUP = 16  # batches whose lines are sorted together by length, against padding
 def train_text_lm(model: torch.nn.Module, lines: list[list[int]], sizes: SmallLlm, seed: int, log_every: int = 100) -> float:
     """Train in place on token lists that end with the end of text; returns the mean loss (nats a token) of the last tenth of steps."""
     steps = max(1, math.ceil(sizes.epochs * len(lines) / sizes.batch))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=sizes.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, sizes.lr, total_steps=steps, pct_start=0.1)
+    conf = OptimConfig(name="muon", lr=sizes.lr, betas=(0.9, 0.98), schedule="cosine", warmup_steps=steps // 10)
+    names, params = zip(*model.named_parameters(), strict=True)
+    optimizer = make_optimizer([{"params": list(params), "names": list(names), "weight_decay": 0.01}], conf, torch.device("cpu"))
     model.train()
     losses, start = [], time.monotonic()
     for step, batch in enumerate(_batches(lines, sizes.batch, steps, seed), 1):
         loss = _loss(model, batch)
         loss.backward()
+        set_rates(optimizer, factor(step, conf, steps))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
+        optimizer.zero_grad()
         losses.append(loss.item())
         if step % log_every == 0 or step == steps:
-            print(f"text LLM  step {step}/{steps}  loss {sum(losses[-log_every:]) / len(losses[-log_every:]):.3f}  {time.monotonic() - start:.0f} s", flush=True)
+            recent = losses[-log_every:]
+            print(f"text LLM  step {step}/{steps}  loss {sum(recent) / len(recent):.3f}  {time.monotonic() - start:.0f} s", flush=True)
     model.eval()
     tail = losses[-max(1, steps // 10) :]
     return sum(tail) / len(tail)
