@@ -88,7 +88,6 @@ def test_all_faults_at_once_with_suggestions(tmp_path):
         ({"model": {"whisper": "w"}}, "model.llm: a folder or hub name is needed"),
         ({"model": {"kind": "whisper", "whisper": "w", "llm": "l"}}, "kind whisper has no LLM"),
         ({"model": {"kind": "whisper", "whisper": "w", "init_from": "x"}}, "give one of them"),
-        ({"model": {"whisper": "w", "llm": "l", "ctc_weight": 0.3}}, "the CTC head belongs to kind whisper"),
         ({"model": {"kind": "whisper", "whisper": "w", "ctc_weight": 2}}, "between 0 and 1"),
         ({"train_parts": {}}, "name what trains"),
         ({"max_steps": None}, "one is needed to end the run"),

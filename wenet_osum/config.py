@@ -39,7 +39,7 @@ class ModelConfig:
     init: dict[str, str] = field(default_factory=dict)  # part → checkpoint folder whose weights it takes over, e.g. encoder: exp/phase1/final
     init_from: str | None = None  # a finished model's folder, weights only; replaces whisper, llm and adapter
     lora: LoraConfig | None = None  # adds adapters to the LLM
-    ctc_weight: float = 0.0  # share of the CTC loss on the encoder, 0 to 1 (kind whisper)
+    ctc_weight: float = 0.0  # share of a CTC loss, 0 to 1: kind whisper, on the encoder; kind osum, on the adapter, the LLM's embeddings as classes
     join: Literal["fields", "string"] = "fields"  # targets encoded field by field, or as one string (converted checkpoints)
 
 
@@ -212,8 +212,6 @@ def check(conf: Any) -> list[str]:
             faults.append("model.llm: a folder or hub name is needed for kind osum (or model.init_from)")
         if model.kind == "whisper" and (model.llm or model.lora):
             faults.append("model.llm and model.lora: kind whisper has no LLM")
-        if model.ctc_weight and model.kind != "whisper":
-            faults.append(f"model.ctc_weight {model.ctc_weight}: the CTC head belongs to kind whisper")
         if not 0 <= model.ctc_weight <= 1:
             faults.append(f"model.ctc_weight {model.ctc_weight}: must lie between 0 and 1")
         if not conf.train_parts:

@@ -41,8 +41,10 @@ in_stages() {
 
 # Trains exp/$1 as conf/train_$1.yaml says.
 train() {
+  local data=data.yaml
+  if [ "$1" = 1_whisper ]; then data=data_1.yaml; fi
   torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$here/conf/train_$1.yaml" \
-    --data "$here/conf/data.yaml" --exp_dir "exp/$1" "${overrides[@]}"
+    --data "$here/conf/$data" --exp_dir "exp/$1" "${overrides[@]}"
 }
 
 if in_stages 0; then

@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
 from wenet_osum import config
 from wenet_osum.models.small import SmallModels, save_whisper, small_llm
 from wenet_osum.text.tokenizer import encode
 from wenet_osum.text.train_tokenizer import train_tokenizer
-from wenet_osum.train.text_lm import train_text_lm
+from wenet_osum.train.text_lm import train_text_lm, as_text_tasks
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,13 +27,15 @@ def main(argv: list[str] | None = None) -> int:
     lines = [line for line in Path(args.text).read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"{args.text} holds no text; run the stage that prepares the corpus first")
+    logging.disable_progress_bar()
     torch.manual_seed(conf.seed)
     torch.set_num_threads(1)
     tokenizer = train_tokenizer(lines, conf.vocab_size)
     save_whisper(conf.whisper, tokenizer, Path(args.out) / "whisper")
     llm = small_llm(conf.llm, tokenizer)
     print(f"{len(lines)} lines, {len(tokenizer)} tokens, LLM of {llm.num_parameters() / 1e6:.2f} M parameters", flush=True)
-    loss = train_text_lm(llm, [encode(tokenizer, line) + [tokenizer.eos_token_id] for line in lines], conf.llm, conf.seed)
+    encoded = [encode(tokenizer, line) + [tokenizer.eos_token_id] for line in as_text_tasks(lines, conf.seed)]
+    loss = train_text_lm(llm, encoded, conf.llm, conf.seed)
     llm.save_pretrained(Path(args.out) / "llm")
     tokenizer.save_pretrained(str(Path(args.out) / "llm"))
     print(f"text LLM: {loss:.3f} nats a token; models in {args.out}")

@@ -38,6 +38,8 @@ def build(
         model = WhisperPhase.from_pretrained(conf.whisper, conf.ctc_weight, dtype)
     else:
         model = OsumModel.from_parts(conf.whisper, conf.llm, conf.adapter, conf.adapter_conf, dtype)
+    if isinstance(model, OsumModel):
+        model.config.ctc_weight = conf.ctc_weight
     for part, folder in conf.init.items():
         take_over(model, part, folder)
     if conf.lora:

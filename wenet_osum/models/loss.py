@@ -51,3 +51,33 @@ def weighted(nll: Tensor, correct: Tensor, weights: Tensor | None) -> LossOutput
     """Put token losses and their weights (A,) together; no weights means 1 each."""
     weights = torch.ones_like(nll) if weights is None else weights.to(nll)
     return LossOutput(loss=(nll * weights).sum(), weight=weights.sum(), nll=nll.detach(), correct=correct)
+
+
+def ctc_losses(logits: Tensor, lengths: Tensor, ids: Tensor | None, id_lengths: Tensor | None, blank: int) -> tuple[Tensor, Tensor]:
+    """CTC loss (Graves et al., 2006) of each utterance (B,) float32, zero where it is impossible, and how many are impossible.
+
+    ``logits`` (B, N, V) of ``lengths`` (B,) frames; ``ids`` of all transcripts end to end. Raises ValueError without transcripts.
+    """
+    if ids is None or id_lengths is None:
+        raise ValueError("model.ctc_weight above 0 needs transcript_ids and transcript_lengths in the batch")
+    logs = logits.float().log_softmax(-1).transpose(0, 1)
+    losses = functional.ctc_loss(logs, ids, lengths, id_lengths.cpu(), blank=blank, reduction="none")
+    bad = losses.detach().isinf()
+    if bool(bad.any()):  # an infinite loss has NaN gradients; zero_infinity makes both zero, but hides how many there were
+        losses = functional.ctc_loss(logs, ids, lengths, id_lengths.cpu(), blank=blank, reduction="none", zero_infinity=True)
+    return losses, bad.sum()
+
+
+def any_weight(weights: Tensor | None, answers: Tensor, device: torch.device) -> Tensor:
+    """(B,) float32: 1 for utterances with a weighted answer token, 0 for fillers."""
+    if weights is None:
+        return torch.ones(len(answers), device=device)
+    row = torch.repeat_interleave(torch.arange(len(answers)), answers).to(device)
+    return torch.zeros(len(answers), device=device).index_add_(0, row, (weights.to(device) != 0).float()).clamp(max=1)
+
+
+def with_ctc(output: LossOutput, share: float, ctc: Tensor, impossible: Tensor, heard: Tensor) -> LossOutput:
+    """The output with (1 - share) · its loss + share · Σ CTC loss (B,) of the utterances that are ``heard``."""
+    output.loss = (1 - share) * output.loss + share * (ctc * heard).sum()
+    output.impossible = impossible
+    return output

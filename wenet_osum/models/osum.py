@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoConfig, AutoModel, GenerationMixin, PreTrainedConfig, PreTrainedModel
 
 from wenet_osum import lookup
 from wenet_osum.models import lora, parts
 from wenet_osum.models.lengths import spans, valid_mask
 from wenet_osum.models.llm import causal
-from wenet_osum.models.loss import LossOutput, token_losses, weighted
+from wenet_osum.models.loss import LossOutput, any_weight, ctc_losses, token_losses, weighted, with_ctc
 
 START, END = 0, 1  # rows of speech_boundary
 
@@ -35,6 +36,7 @@ class OsumConfig(PreTrainedConfig):
     llm: Any = None  # config of the LLM
     adapter: str = "conv_transformer"  # file name in models/adapter
     adapter_conf: Any = None  # arguments of the adapter
+    ctc_weight: float = 0.0  # share of the CTC loss on the adapter's output, 0 to 1
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder = _config(self.encoder, "whisper")
@@ -89,9 +91,13 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         with torch.device("meta"):  # the parts are at hand: do not draw their weights first
             model = cls(config)
         model.encoder, model.llm = encoder, language
-        model.adapter = make_adapter(config, encoder.width).to(dtype)
+        model.adapter = make_adapter(config, encoder.width)
+        scale = float(language.get_input_embeddings().weight.detach().float().std())
+        if hasattr(model.adapter, "start_at"):
+            model.adapter.start_at(scale)
+        model.adapter.to(dtype)
         model.speech_boundary = nn.Embedding(2, config.llm.hidden_size, dtype=dtype)
-        nn.init.normal_(model.speech_boundary.weight, std=0.02)
+        nn.init.normal_(model.speech_boundary.weight, std=scale)
         model.generation_config = language.generation_config
         return model.eval()
 
@@ -148,11 +154,13 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         answer_ids: Tensor,
         answer_lengths: Tensor,
         answer_weights: Tensor | None = None,
+        transcript_ids: Tensor | None = None,
+        transcript_lengths: Tensor | None = None,
         **unused: Any,
     ) -> LossOutput:
         """Loss of the answers of a ``records.Batch``. The logits for an answer token are those of the position before it.
 
-        Transcripts, which only phase 1 reads, are ignored.
+        With ``config.ctc_weight`` w: (1 - w) · that + w · Σ CTC loss of the transcripts on the adapter's output.
         """
         speech, speech_lengths = self._speech(features, feature_lengths)
         lengths = [prompt_lengths.cpu(), speech_lengths, answer_lengths.cpu()]
@@ -160,7 +168,21 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         hidden = causal.packed_forward(self.llm, embeddings, causal.Packing(totals.tolist(), embeddings.device))
         before = spans(totals.cumsum(0) - lengths[2] - 1, lengths[2])
         nll, correct = token_losses(self.llm.get_output_embeddings(), hidden[before.to(hidden.device)], answer_ids)
-        return weighted(nll, correct, answer_weights)
+        output = weighted(nll, correct, answer_weights)
+        if not self.config.ctc_weight:
+            return output
+        heard = any_weight(answer_weights, lengths[2], speech.device)
+        return with_ctc(output, self.config.ctc_weight, *self._ctc(speech, speech_lengths, transcript_ids, transcript_lengths), heard)
+
+    def _ctc(self, speech: Tensor, lengths: Tensor, ids: Tensor | None, id_lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """CTC losses (B,) with the LLM's own token embeddings as the classes and the speech-end embedding as the blank.
+
+        It brings speech to where the words lie that it says, which an LLM that is frozen, or small, can then repeat.
+        """
+        classes = torch.cat([self.get_input_embeddings().weight, self.speech_boundary.weight[END:]])
+        with torch.autocast(speech.device.type, enabled=False):
+            logits = functional.rms_norm(speech.float(), speech.shape[-1:]) @ classes.float().T
+            return ctc_losses(logits, lengths, ids, id_lengths, len(classes) - 1)
 
     def _speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""

@@ -22,7 +22,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from wenet_osum.models import parts
 from wenet_osum.models.encoder.whisper import Encoder
 from wenet_osum.models.lengths import spans, valid_mask
-from wenet_osum.models.loss import LossOutput, token_losses, weighted
+from wenet_osum.models.loss import LossOutput, any_weight, ctc_losses, token_losses, weighted, with_ctc
 
 CTC_FILE = "ctc_head.safetensors"
 
@@ -117,15 +117,12 @@ class WhisperPhase(nn.Module):
         ctc = impossible = None
         if self.ctc_weight:
             ctc, impossible = self._ctc(states, lengths, transcript_ids, transcript_lengths)
-            heard = _any_weight(answer_weights, answers, ctc.device)
+            heard = any_weight(answer_weights, answers, ctc.device)
         if self.ctc_weight == 1:
             return self._ctc_only(ctc, impossible, heard, answers, answer_weights)
         nll, correct = self._decode(states, lengths, prompt_ids, prompt_lengths.cpu(), answer_ids, answers)
         output = weighted(nll, correct, answer_weights)
-        if ctc is not None:
-            output.loss = (1 - self.ctc_weight) * output.loss + self.ctc_weight * (ctc * heard).sum()
-            output.impossible = impossible
-        return output
+        return output if ctc is None else with_ctc(output, self.ctc_weight, ctc, impossible, heard)
 
     def _decode(
         self, states: Tensor, lengths: Tensor, prompt_ids: Tensor, prompts: Tensor, answer_ids: Tensor, answers: Tensor
@@ -154,16 +151,9 @@ class WhisperPhase(nn.Module):
         return source[padded.to(source.device)], rows
 
     def _ctc(self, states: Tensor, lengths: Tensor, ids: Tensor | None, id_lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """CTC loss of each utterance (B,) float32 (zero where impossible), and how many are impossible."""
-        if ids is None or id_lengths is None:
-            raise ValueError(f"ctc_weight {self.ctc_weight} needs transcript_ids and transcript_lengths in the batch")
+        """CTC loss of each utterance (B,) on the encoder's states, and how many are impossible."""
         with torch.autocast(states.device.type, enabled=False):
-            logs = self.ctc_head(states.to(self.ctc_head.weight.dtype)).float().log_softmax(-1).transpose(0, 1)
-            losses = functional.ctc_loss(logs, ids, lengths, id_lengths.cpu(), blank=self.blank, reduction="none")
-        bad = losses.detach().isinf()
-        if bool(bad.any()):  # an infinite loss has NaN gradients; zero_infinity makes both zero, but hides how many there were
-            losses = functional.ctc_loss(logs, ids, lengths, id_lengths.cpu(), blank=self.blank, reduction="none", zero_infinity=True)
-        return losses, bad.sum()
+            return ctc_losses(self.ctc_head(states.to(self.ctc_head.weight.dtype)), lengths, ids, id_lengths, self.blank)
 
     def _ctc_only(self, ctc: Tensor, impossible: Tensor, heard: Tensor, answers: Tensor, weights: Tensor | None) -> LossOutput:
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.decoder.parameters()):
@@ -195,14 +185,6 @@ def _true_length(encoder: nn.Module) -> Encoder:
 
 def _whisper_name(name: str) -> str:
     return name if name.startswith("proj_out.") else f"model.{name}"
-
-
-def _any_weight(weights: Tensor | None, answers: Tensor, device: torch.device) -> Tensor:
-    """(B,) float32: 1 for utterances with a weighted answer token, 0 for fillers."""
-    if weights is None:
-        return torch.ones(len(answers), device=device)
-    row = torch.repeat_interleave(torch.arange(len(answers)), answers).to(device)
-    return torch.zeros(len(answers), device=device).index_add_(0, row, (weights.to(device) != 0).float()).clamp(max=1)
 
 
 def _run_decoder(decoder: nn.Module, ids: Tensor, states: Tensor, cross: Tensor | None) -> Tensor:

@@ -9,11 +9,32 @@ import time
 import torch
 from torch.nn import functional
 
+from wenet_osum import tasks
 from wenet_osum.config import OptimConfig
 from wenet_osum.models.small import SmallLlm
+from wenet_osum.tasks.fields import REPLY_MARK
 from wenet_osum.train.optim import factor, make_optimizer, set_rates
 
 GROUP = 16  # batches whose lines are sorted together by length, against padding
+
+
+def as_text_tasks(lines: list[str], seed: int) -> list[str]:
+    """Each line as a text task: a prompt, the words, the words again and, where there is one, the reply.
+
+    A pretrained LLM can repeat what stands before it; a small one has to learn it, or no adapter can make it transcribe. Every second
+    plain line has its words in a random order, which cannot be guessed and must be repeated.
+    """
+    draw = random.Random(seed)
+    asked = []
+    for number, line in enumerate(lines):
+        words, mark, reply = line.partition(REPLY_MARK)
+        task = tasks.parse("sttc" if mark else "asr")
+        prompt = draw.choice([text for lang in ("zh", "en") for text in task.prompts(lang)])
+        if not mark and number % 2:
+            units = words.split(" ") if " " in words else list(words)
+            words = (" " if " " in words else "").join(draw.sample(units, len(units)))
+        asked.append(f"{prompt}{words}{words}{mark}{reply}")
+    return asked
 
 
 def train_text_lm(model: torch.nn.Module, lines: list[list[int]], sizes: SmallLlm, seed: int, log_every: int = 100) -> float:

@@ -43,6 +43,14 @@ class Adapter(nn.Module):
         self.layers = nn.ModuleList(Layer(width, heads, ffn, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, output_width)
+        for convolution in self.convolutions:  # torch's own start shrinks the signal at each of them until the biases drown it
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)
+
+    def start_at(self, std: float) -> None:
+        """Let the embeddings begin with this standard deviation, that of the LLM's tokens: beside larger ones its layers could add nothing."""
+        nn.init.normal_(self.output.weight, std=std / math.sqrt(self.output.in_features))
+        nn.init.zeros_(self.output.bias)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Embeddings from ``lengths`` states: each stride of 2 halves, rounding up."""
