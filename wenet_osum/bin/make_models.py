@@ -10,7 +10,6 @@ from transformers.utils import logging
 
 from wenet_osum import config
 from wenet_osum.models.small import SmallModels, save_whisper, small_llm
-from wenet_osum.text.tokenizer import encode
 from wenet_osum.text.train_tokenizer import train_tokenizer
 from wenet_osum.train.text_lm import train_text_lm, as_text_tasks
 
@@ -34,8 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     save_whisper(conf.whisper, tokenizer, Path(args.out) / "whisper")
     llm = small_llm(conf.llm, tokenizer)
     print(f"{len(lines)} lines, {len(tokenizer)} tokens, LLM of {llm.num_parameters() / 1e6:.2f} M parameters", flush=True)
-    encoded = [encode(tokenizer, line) + [tokenizer.eos_token_id] for line in as_text_tasks(lines, conf.seed)]
-    loss = train_text_lm(llm, encoded, conf.llm, conf.seed)
+    loss = train_text_lm(llm, as_text_tasks(lines, tokenizer, conf.seed), conf.llm, conf.seed)
     llm.save_pretrained(Path(args.out) / "llm")
     tokenizer.save_pretrained(str(Path(args.out) / "llm"))
     print(f"text LLM: {loss:.3f} nats a token; models in {args.out}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
@@ -13,16 +14,21 @@ from wenet_osum import tasks
 from wenet_osum.config import OptimConfig
 from wenet_osum.models.small import SmallLlm
 from wenet_osum.tasks.fields import REPLY_MARK
+from wenet_osum.text.tokenizer import encode, end_id
 from wenet_osum.train.optim import factor, make_optimizer, set_rates
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 GROUP = 16  # batches whose lines are sorted together by length, against padding
 
 
-def as_text_tasks(lines: list[str], seed: int) -> list[str]:
-    """Each line as a text task: a prompt, the words, the words again and, where there is one, the reply.
+def as_text_tasks(lines: list[str], tokenizer: PreTrainedTokenizerBase, seed: int) -> list[list[int]]:
+    """Each line as the tokens of a text task: a prompt, the words, the words again and, where there is one, the reply.
 
     A pretrained LLM can repeat what stands before it; a small one has to learn it, or no adapter can make it transcribe. Every second
-    plain line has its words in a random order, which cannot be guessed and must be repeated.
+    plain line has its words in a random order, which cannot be guessed and must be repeated. The pieces are encoded apart, as in
+    training with speech: together, the last word and the first would melt into one.
     """
     draw = random.Random(seed)
     asked = []
@@ -33,7 +39,8 @@ def as_text_tasks(lines: list[str], seed: int) -> list[str]:
         if not mark and number % 2:
             units = words.split(" ") if " " in words else list(words)
             words = (" " if " " in words else "").join(draw.sample(units, len(units)))
-        asked.append(f"{prompt}{words}{words}{mark}{reply}")
+        pieces = [encode(tokenizer, piece) for piece in (prompt, words, words, mark + reply)]
+        asked.append([i for piece in pieces for i in piece] + [end_id(tokenizer)])
     return asked
 
 
