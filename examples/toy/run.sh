@@ -32,7 +32,7 @@ prepare_options=() small=() overrides=()
 if [ "$mini" = true ]; then
   prepare_options=(--mini)
   small=(--override llm.epochs=0.2)
-  overrides=(--override max_epochs=null --override max_steps=10 --override eval_every=10 --override log_every=5)
+  overrides=(--override max_epochs=null --override max_steps=10 --override optim.warmup_steps=2 --override eval_every=10 --override log_every=5)
 fi
 
 in_stages() {

@@ -172,7 +172,7 @@ def test_empty_folder_is_told_without_a_traceback(tmp_path):
 def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path):
     """Every stage runs once, every phase for two steps, in two processes."""
     sizes = ["--train_strings", "24", "--dev_strings", "4", "--test_strings", "4", "--average_num", "1"]
-    command = ["bash", str(RECIPE / "run.sh"), "--data_dir", str(corpus), "--work", str(tmp_path), "--override", "max_steps=2 eval_every=1", *sizes]
+    command = ["bash", str(RECIPE / "run.sh"), "--data_dir", str(corpus), "--work", str(tmp_path), "--override", "max_steps=2 eval_every=1 optim.warmup_steps=1", *sizes]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "VIRTUAL_ENV": sys.prefix}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
