@@ -23,7 +23,7 @@ def kind_of(path: Path) -> type:
 
 @pytest.mark.parametrize("path", RECIPE_CONFS, ids=lambda p: f"{p.parts[-3]}-{p.stem}")
 def test_conf_of_recipe_loads(path):
-    config.load(path, kind_of(path))
+    assert isinstance(config.load(path, kind_of(path)), kind_of(path))
 
 
 def test_recipes_have_confs():

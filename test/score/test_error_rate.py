@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import jiwer
 import pytest
 
 from wenet_osum import tasks
@@ -74,3 +77,13 @@ def test_words_with_times_are_the_transcript_of_srwt():
     refs = [Utterance("a", "a.wav", "other text", lang="zh", words=[Word("你", 0, 0.2), Word("好", 0.2, 0.4)])]
     hyp = Hypothesis("a", task.tags, "", transcript="你坏", words=[Word("你", 0, 0.2), Word("坏", 0.2, 0.4)])
     assert score_task(task, refs, {"a": hyp})[0].value == 50.0
+
+
+def test_errors_are_those_jiwer_counts():
+    draw = random.Random(3)
+    lines = [" ".join(draw.choices("abcde", k=draw.randint(1, 9))) for _ in range(200)]
+    heard = [" ".join(w for w in line.split() if draw.random() > 0.2) + " " + draw.choice(["", "a", "b c"]) for line in lines]
+    refs = [reference(f"k{i}", line, "en") for i, line in enumerate(lines)]
+    [score] = score_task(ASR, refs, answers(**{f"k{i}": text for i, text in enumerate(heard)}))
+    assert score.value == pytest.approx(100 * jiwer.wer(lines, heard))
+    assert score.count == sum(len(line.split()) for line in lines)

@@ -72,13 +72,12 @@ class SpeechDataset(Dataset):
         return make_sample(utterance, audio, pool.tasks[task], self.template, self.conf, repeat)
 
 
-class EpochLoader:
-    """The micro-batches of one rank in one epoch, from ``start`` on. ``plan`` says what they hold."""
+class Loader:
+    """The micro-batches of a dataset in order, with a count of what could not be read."""
 
-    def __init__(self, dataset: SpeechDataset, plan: Plan, workers: int = 0, prefetch: int = 4) -> None:
-        self.dataset, self.plan = dataset, plan
-        self.steps = len(dataset) // plan.accumulation  # optimizer steps
-        self.failed: Counter = Counter()  # utterances that could not be read so far on this rank, by reason
+    def __init__(self, dataset: SpeechDataset, workers: int, prefetch: int) -> None:
+        self.dataset = dataset
+        self.failed: Counter = Counter()  # utterances that could not be read in this pass on this rank, by reason
         self._loader = _loader(dataset, workers, prefetch)
 
     def __len__(self) -> int:
@@ -89,6 +88,15 @@ class EpochLoader:
         for batch in self._loader:
             self.failed.update(batch.dropped)
             yield batch
+
+
+class EpochLoader(Loader):
+    """The micro-batches of one rank in one epoch, from ``start`` on. ``plan`` says what they hold."""
+
+    def __init__(self, dataset: SpeechDataset, plan: Plan, workers: int = 0, prefetch: int = 4) -> None:
+        super().__init__(dataset, workers, prefetch)
+        self.plan = plan
+        self.steps = len(dataset) // plan.accumulation  # optimizer steps
 
     def rehearsal(self, n: int = 1) -> Iterator[Batch]:
         """The largest micro-batches of the whole epoch by each budget, at the slowest speed: what memory must hold. The same on every rank."""
@@ -132,22 +140,12 @@ def train_loader(
     return Mixture(data, conf, template, mels).epoch(epoch, rank, world_size, start)
 
 
-class EvalLoader:
+class EvalLoader(Loader):
     """Every utterance of a list once, from long to short, shared out among the ranks in equal numbers of batches (fillers at the end)."""
 
     def __init__(self, dataset: SpeechDataset, dropped: Counter, workers: int = 0) -> None:
-        self.dataset, self.dropped = dataset, dropped  # ``dropped``: left out by the reader and the filters, by reason
-        self.failed: Counter = Counter()  # utterances that could not be read in this pass on this rank, by reason
-        self._loader = _loader(dataset, workers, 2)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __iter__(self) -> Iterator[Batch]:
-        self.failed.clear()
-        for batch in self._loader:
-            self.failed.update(batch.dropped)
-            yield batch
+        super().__init__(dataset, workers, prefetch=2)
+        self.dropped = dropped  # left out by the reader and the filters, by reason
 
 
 def eval_loader(
