@@ -93,7 +93,7 @@ if in_stages 6; then
   python -m wenet_osum.bin.score "${sets[@]}" --train_list data/train/manifest.jsonl --out "exp/$last/score" --report \
     --title "Toy recipe, eight tasks" --exp exp/1_whisper exp/2_adapter exp/3_encoder "exp/$last" \
     --bar 'asr/wer/en<=8' --bar 'asr/cer/zh<=8' --bar 'ved/accuracy>=90' --bar 'sgc/accuracy>=90' --bar 'sap/accuracy>=90' \
-    --bar 'ser/accuracy>=80' --bar 'ssr/accuracy>=80' --bar 'sttc/exact>=90'
+    --bar 'ser/accuracy>=80' --bar 'ssr/accuracy>=80' --bar 'sttc/exact_match>=90' --bar 'srwt/within_100ms/all>=90'
   echo "report: $work/exp/$last/score/report.html"
   echo "training curves: tensorboard --logdir $work/exp"
 fi

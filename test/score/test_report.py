@@ -145,3 +145,10 @@ def test_ticks_enclose_the_range():
     for low, high in ((0, 1), (0.3, 0.31), (7, 4200), (-3, 5), (2, 2), (0, 0)):
         ticks = pictures._ticks(low, high)
         assert ticks[0] <= low and ticks[-1] >= high and 2 <= len(ticks) <= 8
+
+
+def test_a_misspelt_bar_is_told():
+    scores = [Score("sttc", "exact_match", 50.0, 40.0, 60.0, 10, 10)]
+    assert report.unmatched(scores, report.parse_bars(["sttc/exact_match>=90", "sttc/exact_match/all>=90"])) == []
+    [told] = report.unmatched(scores, report.parse_bars(["sttc/exact>=90"]))
+    assert told == "bar sttc/exact: no such figure; sttc has exact_match"

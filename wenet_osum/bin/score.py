@@ -78,6 +78,8 @@ def run(args: argparse.Namespace, command: str) -> int:
         data.append({"task": trial.task.name, "ref": trial.ref, "hyp": str(path), "utterances": len(references)})
         if args.compare:
             comparison += _compare(trial, args.compare[i], references, args)
+    for sentence in report.unmatched(scores, bars):
+        print(f"score: {sentence}", file=sys.stderr)
     meta = facts(args, command, lists, trials)
     out = Path(args.out)
     report.write_json(scores, out / "score.json", {**meta, "data": data, "comparison": comparison})

@@ -54,6 +54,13 @@ def bar_of(score: Score, bars: dict) -> tuple[str, float] | None:
     return bars.get((score.task, score.metric, score.subset)) or bars.get((score.task, score.metric, None))
 
 
+def unmatched(scores: Sequence[Score], bars: dict) -> list[str]:
+    """Bars that no figure has, each with the figures its task has: a misspelt bar must not vanish."""
+    found = {key for s in scores for key in ((s.task, s.metric, s.subset), (s.task, s.metric, None))}
+    known = {task: sorted({s.metric for s in scores if s.task == task}) for task, *_ in bars}
+    return [f"bar {'/'.join(filter(None, key))}: no such figure; {key[0]} has {', '.join(known[key[0]]) or 'none'}" for key in bars if key not in found]
+
+
 def reached(score: Score, bar: tuple[str, float]) -> bool:
     """Whether the value meets the bar."""
     return score.value <= bar[1] if bar[0] == "<=" else score.value >= bar[1]
