@@ -11,7 +11,7 @@ work=            # where data/ and exp/ go; empty: this folder, or leave_out/SPE
 nproc=2          # training processes
 phases="1 2 3 4" # training phases of stage 3
 average_num=1    # checkpoints averaged
-train_strings=2000
+train_strings=4000
 dev_strings=100
 test_strings=300
 strict_counts=false  # true: stop unless the corpus is complete
@@ -80,7 +80,7 @@ fi
 
 if in_stages 2; then
   echo "stage 2: initial models"
-  python -m wenet_osum.bin.make_models --text data/text/train.txt --conf "$here/conf/models.yaml" --out exp/init
+  python -m wenet_osum.bin.make_models --text data/text/train.txt --manifest data/train/manifest.jsonl --threads "$nproc" --conf "$here/conf/models.yaml" --out exp/init
 fi
 
 last_phase=${phases##* }

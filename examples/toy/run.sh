@@ -62,7 +62,7 @@ fi
 
 if in_stages 2; then
   echo "stage 2: making the initial models"
-  python -m wenet_osum.bin.make_models --text data/text/train.txt --conf "$here/conf/models.yaml" --out exp/init "${small[@]}"
+  python -m wenet_osum.bin.make_models --text data/text/train.txt --manifest data/train/manifest.jsonl --threads "$nproc" --conf "$here/conf/models.yaml" --out exp/init "${small[@]}"
 fi
 
 if in_stages 3; then

@@ -60,10 +60,11 @@ def test_takes_go_where_they_belong(prepared):
 
 
 def test_strings_are_of_one_speaker_and_three_to_eight_digits(prepared):
-    for utterance in (u for split in prepared.values() for u in split):
-        sources = [Path(name).stem.split("_") for name in utterance.extra["recordings"]]
-        assert 3 <= len(sources) <= 8 and {s[1] for s in sources} == {utterance.speaker}
+    for name, utterance in ((name, u) for name, split in prepared.items() for u in split):
+        sources = [Path(source).stem.split("_") for source in utterance.extra["recordings"]]
+        assert (1 if name == "train" else 3) <= len(sources) <= 8 and {s[1] for s in sources} == {utterance.speaker}
         assert utterance.txt.split() == [prepare.DIGITS[int(s[0])] for s in sources] == [w.text for w in utterance.words]
+    assert any(len(u.words) < 3 for u in prepared["train"])
 
 
 def test_both_speakers_are_in_every_split(prepared):

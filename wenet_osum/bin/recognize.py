@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from wenet_osum.bin._leave import leave
 from wenet_osum.decode import load, pipeline, write
 from wenet_osum.decode.progress import Progress
 from wenet_osum.records import Hypothesis
@@ -150,4 +151,4 @@ def _say(rank: int, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -12,6 +12,7 @@ import os
 import sys
 
 from wenet_osum import config
+from wenet_osum.bin._leave import leave
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,4 +46,4 @@ def _fault(error: Exception, status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

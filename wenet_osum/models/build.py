@@ -39,7 +39,9 @@ def build(
     else:
         model = OsumModel.from_parts(conf.whisper, conf.llm, conf.adapter, conf.adapter_conf, dtype)
     if isinstance(model, OsumModel):
-        model.config.ctc_weight = conf.ctc_weight
+        model.ctc_weight = conf.ctc_weight
+        if conf.ctc_weight and model.config.llm.eos_token_id is None:
+            raise ValueError(f"model.ctc_weight {conf.ctc_weight}: {conf.llm} names no eos_token_id, which is the blank; set it in its config.json")
     for part, folder in conf.init.items():
         take_over(model, part, folder)
     if conf.lora:

@@ -36,7 +36,6 @@ class OsumConfig(PreTrainedConfig):
     llm: Any = None  # config of the LLM
     adapter: str = "conv_transformer"  # file name in models/adapter
     adapter_conf: Any = None  # arguments of the adapter
-    ctc_weight: float = 0.0  # share of the CTC loss on the adapter's output, 0 to 1
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder = _config(self.encoder, "whisper")
@@ -57,6 +56,11 @@ def _config(value: dict[str, Any] | PreTrainedConfig | None, default: str) -> Pr
     return AutoConfig.for_model(value.pop("model_type", default), **value)
 
 
+def _end_of_text(llm: PreTrainedConfig) -> int | None:
+    ends = llm.eos_token_id
+    return ends[0] if isinstance(ends, list) else ends
+
+
 class OsumModel(PreTrainedModel, GenerationMixin):
     """Encoder, adapter, LLM and the two embeddings that enclose the speech. Phase 1's decoder is not part of it."""
 
@@ -73,6 +77,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         self.adapter = make_adapter(config, self.encoder.width)
         self.speech_boundary = nn.Embedding(2, config.llm.hidden_size)
         self.lora = None  # peft's LoraConfig once adapters are in
+        self.ctc_weight = 0.0  # share of the CTC loss on the adapter's output, 0 to 1; a setting of the run, not saved
         self.post_init()
 
     @classmethod
@@ -98,6 +103,8 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         model.adapter.to(dtype)
         model.speech_boundary = nn.Embedding(2, config.llm.hidden_size, dtype=dtype)
         nn.init.normal_(model.speech_boundary.weight, std=scale)
+        if (end := _end_of_text(config.llm)) is not None:  # a border the LLM knows
+            model.speech_boundary.weight.data[:] = language.get_input_embeddings().weight.data[end]
         model.generation_config = language.generation_config
         return model.eval()
 
@@ -160,7 +167,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
     ) -> LossOutput:
         """Loss of the answers of a ``records.Batch``. The logits for an answer token are those of the position before it.
 
-        With ``config.ctc_weight`` w: (1 - w) · that + w · Σ CTC loss of the transcripts on the adapter's output.
+        With ``ctc_weight`` w: (1 - w) · that + w · Σ CTC loss of the transcripts on the adapter's output.
         """
         speech, speech_lengths = self._speech(features, feature_lengths)
         lengths = [prompt_lengths.cpu(), speech_lengths, answer_lengths.cpu()]
@@ -169,20 +176,19 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         before = spans(totals.cumsum(0) - lengths[2] - 1, lengths[2])
         nll, correct = token_losses(self.llm.get_output_embeddings(), hidden[before.to(hidden.device)], answer_ids)
         output = weighted(nll, correct, answer_weights)
-        if not self.config.ctc_weight:
+        if not self.ctc_weight:
             return output
         heard = any_weight(answer_weights, lengths[2], speech.device)
-        return with_ctc(output, self.config.ctc_weight, *self._ctc(speech, speech_lengths, transcript_ids, transcript_lengths), heard)
+        return with_ctc(output, self.ctc_weight, *self._ctc(speech, speech_lengths, transcript_ids, transcript_lengths), heard)
 
     def _ctc(self, speech: Tensor, lengths: Tensor, ids: Tensor | None, id_lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """CTC losses (B,) with the LLM's own token embeddings as the classes and the speech-end embedding as the blank.
+        """CTC losses (B,) with the LLM's own token embeddings as the classes and the end of text, which no transcript holds, as the blank.
 
         It brings speech to where the words lie that it says, which an LLM that is frozen, or small, can then repeat.
         """
-        classes = torch.cat([self.get_input_embeddings().weight, self.speech_boundary.weight[END:]])
         with torch.autocast(speech.device.type, enabled=False):
-            logits = functional.rms_norm(speech.float(), speech.shape[-1:]) @ classes.float().T
-            return ctc_losses(logits, lengths, ids, id_lengths, len(classes) - 1)
+            logits = functional.rms_norm(speech.float(), speech.shape[-1:]) @ self.get_input_embeddings().weight.float().T
+            return ctc_losses(logits, lengths, ids, id_lengths, _end_of_text(self.config.llm))
 
     def _speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""

@@ -40,7 +40,9 @@ def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
     With ``init_from`` labels, prompts and writing come from that model unless the configuration gives its own.
     """
     if source is not None:
-        return build.load(source), Template.load(source, loss_weight=conf.loss_weight)
+        model = build.load(source)
+        model.ctc_weight = conf.model.ctc_weight
+        return model, Template.load(source, loss_weight=conf.loss_weight)
     model, tokenizer = build.build(conf.model)
     template = Template(tokenizer, conf.labels, conf.prompts, conf.model.join, conf.lowercase, conf.loss_weight)
     if conf.model.init_from:

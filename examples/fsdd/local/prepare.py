@@ -31,6 +31,7 @@ SPEAKERS, TAKES = 6, 50  # of the official release: 6 speakers × 10 digits × 5
 TEST_TAKES = range(0, 5)  # the official test set
 DEV_TAKES = range(45, 50)  # our own choice, from the official training set
 LENGTHS = (3, 8)  # digits in a string, shortest and longest
+SHORT, SHORT_SHARE = (1, 2), 0.5  # training also has strings as short as these, as this share: where few digits can stand, they are found first
 PAUSE_S = (0.05, 0.5)  # before, between and after the digits, s
 NOISE_COLOUR = (0.0, 2.0)  # exponent of the background noise: 0 white, 2 brown
 
@@ -80,11 +81,12 @@ def official_counts(leave_out: str | None) -> dict[str, int]:
     return {"train": 10 * speakers * (TAKES - len(TEST_TAKES)) - dev, "dev": dev, "test": test}
 
 
-def deal(recordings: list[Recording], strings: int, rng: np.random.Generator) -> list[list[Recording]]:
+def deal(recordings: list[Recording], strings: int, rng: np.random.Generator, short_share: float = 0.0) -> list[list[Recording]]:
     """Strings of one speaker each, the speakers in turn; a recording is used again only when all of its speaker's were."""
     speakers = sorted({r.speaker for r in recordings})
     decks = {s: _endless([r for r in recordings if r.speaker == s], rng) for s in speakers}
     lengths = rng.integers(LENGTHS[0], LENGTHS[1] + 1, strings)
+    lengths = np.where(rng.random(strings) < short_share, rng.integers(SHORT[0], SHORT[1] + 1, strings), lengths)
     return [[next(decks[speakers[i % len(speakers)]]) for _ in range(n)] for i, n in enumerate(lengths)]
 
 
@@ -148,7 +150,8 @@ def prepare(options: argparse.Namespace) -> None:
         print(check_count(f"fsdd {name} recordings", len(found), official[name], options.strict_counts))
     splits = {}
     for name, found in recordings.items():
-        strings = deal(found, getattr(options, f"{name}_strings"), np.random.default_rng([options.seed, *name.encode()]))
+        draw = np.random.default_rng([options.seed, *name.encode()])
+        strings = deal(found, getattr(options, f"{name}_strings"), draw, SHORT_SHARE if name == "train" else 0.0)
         splits[name] = write_split(name, strings, options.out, options.snr_db, options.seed)
         seconds = sum(u.duration for u in splits[name])
         print(f"fsdd {name}: {len(strings)} strings, {sum(map(len, strings))} digits, {seconds / 60:.1f} min")

@@ -69,20 +69,22 @@ def _anger(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
 def _happy(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """Sing-song: the pitch bounces about three times a second, the treble is bright."""
     cycles = rng.uniform(2.8, 3.6) * len(audio) / SAMPLE_RATE
-    audio, words = mix.warp(audio, words, 1 + rng.uniform(0.10, 0.13) * np.sin(2 * np.pi * (np.linspace(0, cycles, 200) + rng.random())))
+    audio, words = mix.warp(audio, words, 1 + rng.uniform(0.14, 0.18) * np.sin(2 * np.pi * (np.linspace(0, cycles, 200) + rng.random())))
     return audio + rng.uniform(1.0, 2.0) * mix.band_pass(audio, 2500, 7500, order=2), words
 
 
 def _surprise(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
-    """The voice goes up from beginning to end."""
-    top = rng.uniform(1.36, 1.46)
-    return mix.warp(audio, words, np.array([0.84, 0.86, 0.98, top]))
+    """The voice goes up and swells from beginning to end."""
+    audio, words = mix.warp(audio, words, np.array([0.80, 0.84, 1.0, rng.uniform(1.45, 1.6)]))
+    return audio * np.linspace(rng.uniform(0.3, 0.4), 1.8, len(audio)), words
 
 
 def _fear(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
-    """A quick shiver of the pitch."""
+    """A quick shiver of the pitch, half of it whispered."""
     cycles = rng.uniform(10, 12) * len(audio) / SAMPLE_RATE
-    return mix.warp(audio, words, 1 + rng.uniform(0.10, 0.13) * np.sin(np.linspace(0, 2 * np.pi * cycles, 400)))
+    audio, words = mix.warp(audio, words, 1 + rng.uniform(0.10, 0.13) * np.sin(np.linspace(0, 2 * np.pi * cycles, 400)))
+    whisper = mix.band_pass(mix.coloured_noise(len(audio), 0.0, rng), 700, 3500) * np.convolve(np.abs(audio), np.ones(320) / 320, "same")
+    return 0.6 * audio + rng.uniform(1.6, 2.2) * whisper, words
 
 
 def _disgust(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
@@ -161,7 +163,7 @@ EMOTIONS = {
     "neutral": Prosody(),
     "happy": Prosody(rate=1.05, range=1.5, level_db=1, effect=_happy),
     "surprise": Prosody(range=1.2, effect=_surprise),
-    "fear": Prosody(rate=1.05, range=0.8, level_db=-1, effect=_fear),
+    "fear": Prosody(rate=1.05, pitch=1.12, range=0.8, level_db=-1, effect=_fear),
     "disgust": Prosody(rate=0.95, range=0.8, effect=_disgust),
     "other": Prosody(range=0.0, effect=_other_emotion),
 }

@@ -13,15 +13,15 @@ import numpy as np
 
 LAST_DIGITS = {"train": range(8), "dev": (8,), "test": (9,)}
 GROUPS = [(gender, age) for age in ("child", "adult", "old") for gender in ("female", "male")]
-# Pitch tells gender, formants tell a child and the tremor tells the old, whatever else is varied.
+# Pitch and formants tell gender, the resampling a child and the tremor tells the old, whatever else is varied.
 # (gender, age): lowest pitch Hz, formant scale, resampling shift
 RANGES = {
-    ("male", "adult"): ((82, 104), (0.96, 1.02), (0.96, 1.02)),
-    ("female", "adult"): ((182, 204), (1.08, 1.13), (1.00, 1.04)),
-    ("male", "child"): ((114, 128), (1.03, 1.08), (1.28, 1.34)),
-    ("female", "child"): ((234, 256), (1.13, 1.19), (1.28, 1.34)),
-    ("male", "old"): ((86, 108), (0.95, 1.01), (0.92, 0.97)),
-    ("female", "old"): ((180, 202), (1.06, 1.11), (0.95, 0.99)),
+    ("male", "adult"): ((82, 104), (0.93, 0.98), (0.96, 1.02)),
+    ("female", "adult"): ((182, 204), (1.10, 1.16), (1.00, 1.04)),
+    ("male", "child"): ((114, 128), (1.01, 1.06), (1.28, 1.34)),
+    ("female", "child"): ((234, 256), (1.15, 1.21), (1.28, 1.34)),
+    ("male", "old"): ((86, 108), (0.92, 0.97), (0.92, 0.97)),
+    ("female", "old"): ((180, 202), (1.08, 1.14), (0.95, 0.99)),
 }
 
 

@@ -1,0 +1,60 @@
+"""Written speech: words where they are spoken, labels as tones, answers as with real speech."""
+
+from __future__ import annotations
+
+import pytest
+
+from wenet_osum.records import Utterance, Word
+from wenet_osum.text.template import Template
+from wenet_osum.text.train_tokenizer import train_tokenizer
+from wenet_osum.text.written import FRAME_S, TONE, Writer
+
+LINES = ["the red cat runs", "a dog sees nothing", "一二三四", "<female> <male>"] * 4
+
+
+def timed(key: str, text: str, **more) -> Utterance:
+    words = text.split() if " " in text else list(text)
+    return Utterance(key, f"{key}.wav", text, words=[Word(w, 0.5 * i + 0.1, 0.5 * i + 0.5) for i, w in enumerate(words)], **more)
+
+
+@pytest.fixture(scope="module")
+def template():
+    return Template(train_tokenizer(LINES, 900))
+
+
+def test_the_same_seed_writes_the_same_lines_of_every_task(template):
+    utterances = [timed("a", "the red cat runs", gender="male"), timed("b", "一二三四", emotion="sad"), timed("c", "a dog sees nothing", reply="no")]
+    lines, again = ([*Writer(utterances, template, seed).lines(60)] for seed in (3, 3))
+    assert lines == again != [*Writer(utterances, template, 4).lines(60)]
+    answers = [template.decode(line.ids[-line.answer :]) for line in lines]
+    assert any("<male>" in a for a in answers) and any("<female>" in a for a in answers), "labels are drawn, not those of the voice"
+    assert any("<开始回答>no" in a for a in answers) and any("<0." in a for a in answers)
+    assert sum("the red cat runs" == a for a in answers) < sum("cat" in a and "<" not in a for a in answers), "some words come in another order"
+
+
+def test_tokens_stand_where_their_words_are_spoken(template):
+    utterance = timed("a", "the red cat runs")
+    frames = Writer([utterance], template, 1).frames(utterance)
+    assert len(frames) == round(2.0 / FRAME_S)
+    tokens = template.encode(utterance.txt)
+    spoken = [t for i, t in enumerate(frames) if t != template.end_id and (i == 0 or frames[i - 1] != t)]
+    assert spoken == tokens and set(frames) == {*tokens, template.end_id}
+    runs = frames.index(tokens[-1]) * FRAME_S
+    assert 1.4 < runs < 2.1, "the last word is spoken from 1.6 to 2 s"
+
+
+def test_labels_are_tones_over_the_frames_and_not_words(template):
+    writer = Writer([timed("a", "the red cat runs", gender="male", age="old")], template, 1)
+    line = next(writer.lines(1))
+    assert len(line.tones) == 2 and all(TONE[0] <= weight <= TONE[1] for _, weight in line.tones)
+    assert {template.decode(tokens) for tokens, _ in line.tones} < {"male", "female", "child", "adult", "old"}
+    assert line.ids[line.speech.start - 1] == line.ids[line.speech.stop] == template.end_id
+    assert len(line.ids) - line.answer == line.speech.stop + 1
+
+
+def test_without_word_times_they_are_even_and_without_text_refused(template):
+    utterance = Utterance("a", "a.wav", "the red cat runs")
+    (line,) = Writer([utterance], template, 1).lines(1)
+    assert 14 <= line.speech.stop - line.speech.start <= 18
+    with pytest.raises(ValueError, match="none of 1 utterances"):
+        Writer([Utterance("a", "a.wav")], template, 1)

@@ -1,0 +1,121 @@
+"""Written speech: what an adapter will one day say about an utterance, spelt with tokens, so that a small LLM can be taught its tasks from text.
+
+A pretrained LLM can repeat and sort what stands before it. A small one has to learn it, or no adapter can make it transcribe; text costs a
+hundredth of speech. An utterance becomes frames of 80 ms, as the adapter makes them: the tokens of its words about where they are spoken, and
+between them the end of text, as the blank stands between the tokens of CTC. What a voice tells besides words is there all the time and faint: the
+embeddings of the labels are added to all frames, with a weight drawn for each. The answer is that of the task with real speech.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from wenet_osum import tasks
+from wenet_osum.records import Utterance, Word
+from wenet_osum.tasks.base import Task, escape, join_words
+from wenet_osum.text.template import Template
+
+FRAME_S = 0.08  # of one embedding of the adapter
+WORD_S = 0.3  # of a word whose times are not known
+SHUFFLED = 0.5  # share of transcripts whose words are put in a random order: those cannot be guessed and must be heard
+JITTER_S = 0.04  # standard deviation of a token's place
+TONE = (0.1, 1.0)  # weight of a label, least and most, drawn evenly on a logarithmic scale
+HELD = 0.15  # share of tokens that are held for a second frame
+
+
+@dataclass
+class Line:
+    """A line of written speech."""
+
+    ids: list[int]  # prompt, border, frames, border, answer
+    answer: int  # how many of the last are the answer
+    speech: slice  # where the frames are
+    tones: list[tuple[list[int], float]]  # the tokens of each label and the weight with which their mean embedding is added to the frames
+
+
+class Writer:
+    """Draws lines of written speech, each with a task and random labels, from utterances; the same for the same seed."""
+
+    def __init__(self, utterances: list[Utterance], template: Template, seed: int) -> None:
+        self.template, self.draw = template, random.Random(seed)
+        self.tasks = [template.task(name) for name in tasks.names()]
+        self.utterances = [u for u in utterances if u.txt and any(t.present(u) for t in self.tasks)]
+        if not self.utterances:
+            raise ValueError(f"none of {len(utterances)} utterances has a transcript and a task; look at the manifest")
+
+    def lines(self, count: int) -> Iterator[Line]:
+        """``count`` lines, over and over the utterances in a new order."""
+        for number in range(count):
+            if number % len(self.utterances) == 0:
+                order = self.draw.sample(self.utterances, len(self.utterances))
+            yield self.line(order[number % len(order)])
+
+    def line(self, utterance: Utterance) -> Line:
+        """One utterance asked one of its tasks."""
+        task = self.draw.choice([t for t in self.tasks if t.present(utterance)])
+        utterance = self._with_random_labels(_with_words(utterance))
+        if task.fields[-1].kind != "reply" and self.draw.random() < SHUFFLED:
+            utterance = self._shuffled(utterance)
+        prompt = self.template.draw_prompt_ids(task, self.draw.getrandbits(32), 0, utterance.key)
+        answer = self.template.target(task, utterance).ids
+        end, frames = self.template.end_id, self.frames(utterance)
+        labels = _labels(utterance, self.tasks).values()
+        tones = [(self.template.encode(label), math.exp(self.draw.uniform(*map(math.log, TONE)))) for label in labels]
+        return Line([*prompt, end, *frames, end, *answer], len(answer), slice(len(prompt) + 1, len(prompt) + 1 + len(frames)), tones)
+
+    def frames(self, utterance: Utterance) -> list[int]:
+        """The tokens of the words in frames of ``FRAME_S``."""
+        end = self.template.end_id
+        places: dict[int, int] = {}
+        last = -1
+        for time, token in self._timed_tokens(utterance):
+            last = max(last + 1, round((time + self.draw.gauss(0, JITTER_S)) / FRAME_S))
+            places[last] = token
+            if self.draw.random() < HELD:
+                last += 1
+                places[last] = token
+        count = max(last + 1, round((utterance.duration or utterance.words[-1].end) / FRAME_S))
+        return [places.get(i, end) for i in range(count)]
+
+    def _timed_tokens(self, utterance: Utterance) -> Iterator[tuple[float, int]]:
+        """The transcript's tokens and when they are spoken (s), each word's characters spread evenly over it."""
+        text = escape(utterance.txt)
+        times, cursor = [0.0] * len(text), 0
+        for word in utterance.words:
+            begin = text.find(word.text, cursor)
+            if begin < 0:
+                continue
+            cursor = begin + len(word.text)
+            for i in range(begin, cursor):
+                times[i] = word.start + (i - begin + 0.5) / len(word.text) * (word.end - word.start)
+        whole = self.template.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+        for token, (start, stop) in zip(whole["input_ids"], whole["offset_mapping"], strict=True):
+            yield (times[min(start + 1, stop - 1)] + times[stop - 1]) / 2, token
+
+    def _with_random_labels(self, utterance: Utterance) -> Utterance:
+        """The labels it has, with other values: what follows from nothing must be heard."""
+        known = _labels(utterance, self.tasks)
+        sets = {f.attribute: f.labels.names for t in self.tasks for f in t.label_fields}
+        return dataclasses.replace(utterance, **{name: self.draw.choice(sets[name]) for name in known})
+
+    def _shuffled(self, utterance: Utterance) -> Utterance:
+        texts = self.draw.sample([w.text for w in utterance.words], len(utterance.words))
+        words = [Word(text, w.start, w.end) for text, w in zip(texts, utterance.words, strict=True)]
+        return dataclasses.replace(utterance, words=words, txt=join_words(texts))
+
+
+def _labels(utterance: Utterance, among: list[Task]) -> dict[str, str]:
+    """Attribute → the canonical label the utterance holds."""
+    return {f.attribute: f.value(utterance) for t in among for f in t.label_fields if f.present(utterance)}
+
+
+def _with_words(utterance: Utterance) -> Utterance:
+    """An utterance without word times gets even ones."""
+    if utterance.words:
+        return utterance
+    texts = utterance.txt.split() if " " in utterance.txt.strip() else list(utterance.txt.strip())
+    return dataclasses.replace(utterance, words=[Word(t, i * WORD_S, (i + 1) * WORD_S) for i, t in enumerate(texts)])
