@@ -95,6 +95,7 @@ class Sample:
     prompt_ids: list[int]
     answer_ids: list[int]  # target tokens, the end of text included; empty when decoding
     answer_weights: list[float]  # loss weight of each answer token
+    answer_labels: list[bool]  # whether each answer token belongs to a label
     transcript_ids: list[int] = field(default_factory=list)  # targets of the CTC head
     utterance: Utterance | None = None
     audio_s: float = 0.0  # duration after augmentation, s
@@ -116,6 +117,7 @@ class Batch:
     answer_ids: Tensor  # (A,) int64
     answer_lengths: Tensor  # (B,) int64
     answer_weights: Tensor  # (A,) float32
+    answer_labels: Tensor | None = None  # (A,) bool, the token belongs to a label
     transcript_ids: Tensor | None = None  # (C,) int64, CTC targets
     transcript_lengths: Tensor | None = None  # (B,) int64
     utterances: list[Utterance] = field(default_factory=list)

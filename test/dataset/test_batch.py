@@ -9,7 +9,7 @@ from wenet_osum.records import Sample
 
 def sample(key, frames, prompt, answer, transcript=()):
     features = torch.full((frames, 4), float(frames))
-    return Sample(key, "<TRANSCRIBE>", features, prompt, answer, [0.5] * len(answer), list(transcript), audio_s=frames / 100)
+    return Sample(key, "<TRANSCRIBE>", features, prompt, answer, [0.5] * len(answer), [len(answer) > 1] * len(answer), list(transcript), audio_s=frames / 100)
 
 
 def test_texts_lie_end_to_end_and_features_are_padded():
@@ -18,7 +18,7 @@ def test_texts_lie_end_to_end_and_features_are_padded():
     assert batch.features[0, 3:].abs().sum() == 0 and (batch.features[0, :3] == 3).all()
     assert batch.prompt_ids.tolist() == [1, 2, 3] and batch.prompt_lengths.tolist() == [2, 1]
     assert batch.answer_ids.tolist() == [0, 7, 0, 0] and batch.answer_lengths.tolist() == [3, 1]
-    assert batch.answer_weights.tolist() == [0.5] * 4
+    assert batch.answer_weights.tolist() == [0.5] * 4 and batch.answer_labels.tolist() == [True, True, True, False]
     assert batch.transcript_ids.tolist() == [9] and batch.transcript_lengths.tolist() == [1, 0]
     assert batch.keys == ["a", "b"] and batch.audio_s == [0.03, 0.05] and batch.dropped == {"broken": 2} and not batch.filler
     assert batch.features.dtype == batch.answer_weights.dtype == torch.float32

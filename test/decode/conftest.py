@@ -57,7 +57,7 @@ def batch_of():
     """(template, features, tasks[, order]) → Batch"""
 
     def make(template, features, tasks, order=None):
-        items = [Sample(f"k{i}", task.tags, f, template.prompt_ids(task), [], []) for i, (f, task) in enumerate(zip(features, tasks, strict=True))]
+        items = [Sample(f"k{i}", task.tags, f, template.prompt_ids(task), [], [], []) for i, (f, task) in enumerate(zip(features, tasks, strict=True))]
         return collate(items if order is None else [items[i] for i in order])
 
     return make

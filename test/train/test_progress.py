@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wenet_osum.records import Batch
-from wenet_osum.train.progress import LOG, Meter, Progress, Tally, duration, line, merge, summary
+from wenet_osum.train.progress import LOG, Meter, Progress, Tally, duration, line, merge, scores, summary
 
 
 def batch(filler: bool = False) -> Batch:
@@ -39,6 +39,18 @@ def test_tally_weights_tokens_and_splits_tasks():
     rows = merge([tally.rows(), tally.rows()])
     assert rows["<TRANSCRIBE>"] == {"loss": pytest.approx(9 / 4), "acc": pytest.approx(3 / 4), "tokens": 8}
     assert rows["<AGE>"] == {"loss": 4.0, "acc": 0.0, "tokens": 2}
+
+
+def test_labels_are_right_when_all_their_tokens_are():
+    """Two utterances a task; the label of the first is right, the second has one token wrong, words do not matter."""
+    tally = Tally()
+    labelled = batch()
+    labelled.tasks = ["<AGE>", "<AGE>"]
+    labelled.answer_labels = torch.tensor([False, False, True, True, True])
+    tally.add(labelled, output())
+    rows = merge([tally.rows()])
+    assert rows["<AGE>"]["labels"] == 0.5
+    assert scores(rows) == "<AGE> 2.600/60.0%/50.0%" and scores({"asr": {"loss": 1.0, "acc": 0.5}}) == "asr 1.000/50.0%"
 
 
 def test_fillers_count_nothing_but_their_drops():

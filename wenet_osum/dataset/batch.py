@@ -34,6 +34,7 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
         answer_ids=answer_ids,
         answer_lengths=answer_lengths,
         answer_weights=torch.tensor([w for s in samples for w in s.answer_weights], dtype=torch.float32),
+        answer_labels=torch.tensor([label for s in samples for label in s.answer_labels], dtype=torch.bool),
         transcript_ids=transcript_ids,
         transcript_lengths=transcript_lengths,
         utterances=[s.utterance for s in samples if s.utterance is not None],

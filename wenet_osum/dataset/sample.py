@@ -13,7 +13,7 @@ from wenet_osum.dataset.audio import decode, log_mel
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.records import SAMPLE_RATE, Sample, Utterance
 from wenet_osum.tasks.base import Task, find_tags
-from wenet_osum.text.template import Template
+from wenet_osum.text.template import Target, Template
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,16 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
     features = log_mel(audio, conf.mels)
     if conf.augment and conf.augment.spec_augment:
         features = augment.spec_augment(features, conf.augment.spec_augment, draw)
-    ids, weights, transcript = _target(utterance, task, template, conf) if conf.answers else ([], [], [])
+    target = _target(utterance, task, template, conf) if conf.answers else Target([], [], [], [])
     return Sample(
         key=utterance.key,
         task=task.tags,
         features=features,
         prompt_ids=_prompt(utterance, task, template, conf, draw_key),
-        answer_ids=ids,
-        answer_weights=weights,
-        transcript_ids=transcript,
+        answer_ids=target.ids,
+        answer_weights=target.weights,
+        answer_labels=target.labels,
+        transcript_ids=target.transcript_ids,
         utterance=utterance,
         audio_s=len(audio) / SAMPLE_RATE,
     )
@@ -69,7 +70,7 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
     task = template.task("asr")
     audio = np.zeros(SAMPLE_RATE // 2, dtype=np.float32)
     prompt = template.prompt_ids(task, prompt_language(template, task))
-    return Sample("", task.tags, log_mel(audio, conf.mels), prompt, [template.end_id], [0.0], utterance=Utterance(key="", wav=""), audio_s=0.5)
+    return Sample("", task.tags, log_mel(audio, conf.mels), prompt, [template.end_id], [0.0], [False], utterance=Utterance(key="", wav=""), audio_s=0.5)
 
 
 def prompt_language(template: Template, task: Task, lang: str = "zh") -> str:
@@ -118,10 +119,10 @@ def _prompt(utterance: Utterance, task: Task, template: Template, conf: SampleCo
     return template.prompt_ids(task, prompt_language(template, task, conf.prompt_lang))
 
 
-def _target(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> tuple[list[int], list[float], list[int]]:
+def _target(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> Target:
     if missing := task.missing(utterance):
         raise Drop(f"target: lacks {missing[0]}", f"task {task.tags} needs {', '.join(missing)}")
     target = template.target(task, utterance)
     if len(target.ids) > conf.filter.max_target_tokens:
         raise Drop(f"target: longer than {conf.filter.max_target_tokens} tokens", f"{len(target.ids)} tokens; filter.max_target_tokens")
-    return target.ids, target.weights, target.transcript_ids
+    return target

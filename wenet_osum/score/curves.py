@@ -10,7 +10,7 @@ from pathlib import Path
 from wenet_osum import tasks
 from wenet_osum.score import pictures
 
-MEASURES = {"loss": "loss", "acc": "token accuracy"}
+MEASURES = {"loss": "loss", "acc": "token accuracy", "labels": "labels right"}
 POINTS = 400  # most points drawn of a line
 
 

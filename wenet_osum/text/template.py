@@ -35,6 +35,7 @@ class Target:
 
     ids: list[int]  # answer tokens, the end of text last
     weights: list[float]  # loss weight of each
+    labels: list[bool]  # whether each belongs to a label
     transcript_ids: list[int]  # the plain transcript, for a CTC head
 
 
@@ -91,8 +92,11 @@ class Template:
         else:
             encoded = self._encode_whole(pieces)
         ids = [i for _, part in encoded for i in part]
-        weights = [self.loss_weight.get(name, 1.0) for name, part in encoded for _ in part]
-        return Target([*ids, self.end_id], [*weights, 1.0], self.transcript_ids(utterance))
+        names = [name for name, part in encoded for _ in part]
+        weights = [self.loss_weight.get(name, 1.0) for name in names]
+        of_labels = {field.name for field in task.label_fields}
+        labels = [name in of_labels for name in names]
+        return Target([*ids, self.end_id], [*weights, 1.0], [*labels, False], self.transcript_ids(utterance))
 
     def _encode_whole(self, pieces: list[tuple[str, str]]) -> list[tuple[str, list[int]]]:
         """Ids of the joined string; a token belongs to the field its first character lies in."""

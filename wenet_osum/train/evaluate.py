@@ -21,7 +21,7 @@ def dev_loaders(data: DataConfig, conf: TrainConfig, template: Template, mels: i
 
 @torch.no_grad()
 def evaluate(engine: dist.Engine, loaders: dict[str, EvalLoader], data: DataConfig) -> dict[str, dict[str, float]]:
-    """task → {loss, acc, tokens} over all processes. Leaves the model in eval mode. Raises ValueError for a list without a usable utterance."""
+    """task → {loss, acc, tokens, labels} over all processes. Leaves the model in eval mode. Raises ValueError for a list without a usable utterance."""
     engine.module.eval()
     rows = {}
     for task, loader in loaders.items():

@@ -278,8 +278,7 @@ class Run:
             state.best_loss, state.best_step, state.stale = mean, state.step, 0
         else:
             state.stale += 1
-        rows = "  ".join(f"{task} {row['loss']:.3f}/{100 * row['acc']:.1f}%" for task, row in dev.items())
-        self.progress.say(f"dev at step {state.step}: mean loss {mean:.4f} (best {state.best_loss:.4f} at {state.best_step})  {rows}")
+        self.progress.say(f"dev at step {state.step}: mean loss {mean:.4f} (best {state.best_loss:.4f} at {state.best_step})  {progress.scores(dev)}")
         self.progress.record(state.step, "dev", dev, loss=mean)
 
     def _save(self) -> None:

@@ -21,12 +21,12 @@ LOG, LINES, BOARD = "log.jsonl", "train.log", "tensorboard"
 
 
 class Tally:
-    """Loss and accuracy per task, summed on the device so that no step waits for it."""
+    """Loss, token accuracy and labels right per task, summed on the device so that no step waits for it."""
 
     def __init__(self, name_of: Callable[[str], str] = str) -> None:
         """``name_of`` makes a short name of a task's tags."""
         self.name_of = name_of
-        self.sums: dict[str, Tensor] = {}  # task → (3,) float64: Σ weight·nll, Σ weight, Σ weight·correct
+        self.sums: dict[str, Tensor] = {}  # task → (5,) float64: Σ weight·nll, Σ weight, Σ weight·correct, utterances with labels, all of them right
 
     @torch.no_grad()
     def add(self, batch: Batch, output: Any) -> None:
@@ -35,10 +35,17 @@ class Tally:
             return
         lengths = batch.answer_lengths.tolist()
         names = sorted(set(batch.tasks))
-        owner = torch.tensor([names.index(task) for task, n in zip(batch.tasks, lengths, strict=True) for _ in range(n)])
-        weight = batch.answer_weights.to(output.nll.device, torch.float64)
-        rows = torch.stack([weight * output.nll.double(), weight, weight * output.correct.double()], dim=1)  # (answer tokens, 3)
-        table = rows.new_zeros(len(names), 3).index_add_(0, owner.to(rows.device), rows)
+        device = output.nll.device
+        task = torch.tensor([names.index(task) for task in batch.tasks], device=device)  # (B,)
+        utterance = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)  # (A,)
+        weight = batch.answer_weights.to(device, torch.float64)
+        label = (torch.zeros(len(weight)) if batch.answer_labels is None else batch.answer_labels).to(device).double()
+        columns = [weight * output.nll.double(), weight, weight * output.correct.double(), label, label * (~output.correct).double()]
+        rows = torch.zeros(len(lengths), 5, dtype=torch.float64, device=device).index_add_(0, utterance, torch.stack(columns, dim=1))
+        labelled = rows[:, 3] > 0
+        rows[:, 4] = (labelled & (rows[:, 4] == 0)).double()
+        rows[:, 3] = labelled.double()
+        table = rows.new_zeros(len(names), 5).index_add_(0, task, rows)
         for name, row in zip(map(self.name_of, names), table.unbind(), strict=True):
             self.sums[name] = self.sums[name] + row if name in self.sums else row
 
@@ -48,12 +55,20 @@ class Tally:
 
 
 def merge(rows: Iterable[dict[str, list[float]]]) -> dict[str, dict[str, float]]:
-    """Sums of all processes → task → {loss (nats a token), acc (share of tokens right), tokens}."""
+    """Sums of all processes → task → {loss (nats a token), acc (share of tokens right), tokens} and, for tasks with labels, labels: the share of
+    utterances whose labels are right, given the words before them."""
     totals: dict[str, list[float]] = {}
     for row in rows:
         for name, sums in row.items():
-            totals[name] = [a + b for a, b in zip(totals.get(name, [0.0] * 3), sums, strict=True)]
-    return {name: {"loss": t[0] / t[1], "acc": t[2] / t[1], "tokens": t[1]} for name, t in sorted(totals.items()) if t[1] > 0}
+            totals[name] = [a + b for a, b in zip(totals.get(name, [0.0] * 5), sums, strict=True)]
+    rows = {name: {"loss": t[0] / t[1], "acc": t[2] / t[1], "tokens": t[1]} for name, t in sorted(totals.items()) if t[1] > 0}
+    return {name: row | ({"labels": totals[name][4] / totals[name][3]} if totals[name][3] else {}) for name, row in rows.items()}
+
+
+def scores(tasks: dict[str, dict[str, float]]) -> str:
+    """``ser 0.412/91.3%/74.0%``: loss, tokens right and, where a task has labels, utterances with right labels."""
+    text = ((task, v["loss"], [v["acc"], *([v["labels"]] if "labels" in v else [])]) for task, v in tasks.items())
+    return "  ".join(f"{task} {loss:.3f}/" + "/".join(f"{100 * share:.1f}%" for share in shares) for task, loss, shares in text)
 
 
 @dataclass
@@ -190,11 +205,10 @@ def _cut_log(path: Path, step: int) -> None:
 
 def line(step: int, total: int | None, epoch: int, rate: float, norm: float, figures: dict[str, Any], left_s: float | None) -> str:
     """The log line."""
-    tasks = "  ".join(f"{task} {v['loss']:.3f}/{100 * v['acc']:.1f}%" for task, v in figures["tasks"].items())
     of = f"/{total}" if total else ""
     left = f"  left {duration(left_s)}" if left_s is not None else ""
     return (
-        f"step {step}{of}  epoch {epoch}  loss/acc {tasks}  lr {rate:.2e}  grad {norm:.2f}  {figures['audio_h_per_h']:.1f} h/h  "
+        f"step {step}{of}  epoch {epoch}  loss/tokens/labels {scores(figures['tasks'])}  lr {rate:.2e}  grad {norm:.2f}  {figures['audio_h_per_h']:.1f} h/h  "
         f"{figures['tokens_per_s']:.0f} tok/s  padding {100 * figures['padding']:.1f}%  data wait {100 * figures['data_wait']:.1f}%  "
         f"mem {figures['memory_gib']:.2f} GiB{left}"
     )
