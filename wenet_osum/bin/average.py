@@ -1,4 +1,12 @@
-"""Average the weights of a run's checkpoints: python -m wenet_osum.bin.average --exp_dir exp/x --mode best --num 5 --out exp/x/final"""
+"""Average the weights of a run's checkpoints.
+
+examples:
+  wenet_osum average --exp_dir exp/x --out exp/x/final
+  wenet_osum average --exp_dir exp/x --mode best --num 3 --out exp/x/final
+
+exit status:
+  0 done, 1 there are no such checkpoints or they do not fit together, 2 a fault of the arguments
+"""
 
 from __future__ import annotations
 
@@ -9,7 +17,7 @@ from pathlib import Path
 
 def main(argv: list[str] | None = None) -> int:
     """Choose, average, and say what was averaged. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="average", description=__doc__)
+    parser = argparse.ArgumentParser(prog="wenet_osum average", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exp_dir", required=True, help="folder of a training run")
     parser.add_argument("--mode", choices=("last", "best"), default="last", help="the newest checkpoints, or those with the lowest mean dev loss")
     parser.add_argument("--num", type=int, default=5, help="how many; fewer are taken when there are fewer")

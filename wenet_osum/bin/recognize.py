@@ -1,8 +1,15 @@
-"""Decode a list: python -m wenet_osum.bin.recognize --model exp/x/final --list data/test.list --task ser --out exp/x/decode/ser
+"""Decode a list of utterances, for scoring.
 
 Writes OUT/hyp.jsonl (a JSON line per utterance, in the order of the list) and OUT/text (``key text``). Under torchrun all its
-processes share the work. Killed and started again with the same command, it goes on. Exit status: 0 done, 1 nothing could be
-decoded, 2 a fault of the arguments or the list.
+processes share the work. Killed and started again with the same command, it goes on.
+
+examples:
+  wenet_osum recognize --model exp/x/final --list data/test.list --task ser --out exp/x/decode/ser
+  wenet_osum recognize --model exp/x/final --list data/test.list --task auto --out exp/x/decode/own --lang en --num_beams 4
+  torchrun --nproc_per_node 8 -m wenet_osum.bin.recognize --model exp/x/final --list data/test.list --task asr --out exp/x/decode/asr
+
+exit status:
+  0 done, with an error in the line of what could not be decoded; 1 nothing could be decoded; 2 a fault of the arguments or the list
 """
 
 from __future__ import annotations
@@ -27,7 +34,7 @@ PATIENCE = timedelta(days=7)  # processes may finish far apart
 
 def main(argv: list[str] | None = None) -> int:
     """Decode, merge, and say faults as plain sentences. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="recognize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="wenet_osum recognize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="model folder or hub name")
     parser.add_argument("--list", required=True, help="data.list of shards, or a raw list (JSON lines)")
     parser.add_argument("--task", required=True, help="task name or tags, e.g. ser or '<TRANSCRIBE><AGE>'; auto: each utterance's own")

@@ -1,4 +1,13 @@
-"""Score hypotheses against references: a table on stdout, score.json, score.md and, with --report, one HTML page."""
+"""Score hypotheses against references: a table on stdout, score.json, score.md and, with --report, one HTML page.
+
+examples:
+  wenet_osum score --ref data/test.list --hyp exp/x/decode/ser --task ser --out exp/x/score
+  wenet_osum score --set ser=data/ser.list,exp/x/decode/ser --set asr=data/asr.list,exp/x/decode/asr --normalizer basic --out exp/x/score --report
+  wenet_osum score --ref data/test.list --hyp exp/x/decode/ser --compare exp/y/decode/ser --task ser --out exp/x_y
+
+exit status:
+  0 done, 1 references or hypotheses cannot be read or do not fit, 2 a fault of the arguments
+"""
 
 from __future__ import annotations
 
@@ -34,7 +43,7 @@ class Trial(NamedTuple):
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="score", description=__doc__)
+    parser = argparse.ArgumentParser(prog="wenet_osum score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ref", action="append", default=[], metavar="LIST", help="manifest or data.list of shards; one for all or one a task")
     parser.add_argument("--hyp", action="append", default=[], metavar="PATH", help="folder of recognize, JSON lines, or 'key text' lines; one a task")
     parser.add_argument("--task", action="append", default=[], help="task name or tags; repeat --task and --hyp together")

@@ -1,8 +1,16 @@
-"""Train one phase: python -m wenet_osum.bin.train --config conf/train_1.yaml --data conf/data.yaml --exp_dir exp/x
+"""Train one phase.
 
 Under torchrun it trains with all its processes, alone with one. Started again with the same command, a run goes on from its last
-checkpoint. Exit status: 0 done, 1 a fault of data or model, 2 a fault of the configuration, 3 a gate failed, 85 interrupted by
-SIGTERM or SIGUSR1 and saved. torchrun turns 85 into 1; the file REQUEUE in exp_dir tells the same.
+checkpoint.
+
+examples:
+  wenet_osum train --config conf/train_1.yaml --data conf/data.yaml --exp_dir exp/1
+  wenet_osum train --config conf/train_4_lora.yaml --data conf/data.yaml --exp_dir exp/4 --override optim.lr=1e-4
+  torchrun --standalone --nproc_per_node 8 -m wenet_osum.bin.train --config conf/train_4_lora.yaml --data conf/data.yaml --exp_dir exp/4
+
+exit status:
+  0 done, 1 a fault of data or model, 2 a fault of the configuration, 3 a gate failed, 85 interrupted by SIGTERM or SIGUSR1 and saved
+  (torchrun turns 85 into 1; the file REQUEUE in exp_dir tells the same)
 """
 
 from __future__ import annotations
@@ -17,7 +25,7 @@ from wenet_osum.bin._leave import leave
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, and say faults as plain sentences. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="wenet_osum train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="yaml of the phase (wenet_osum/config.py: TrainConfig)")
     parser.add_argument("--data", help="yaml of the data (DataConfig); replaces data: of the configuration")
     parser.add_argument("--exp_dir", required=True, help="folder of checkpoints and logs")

@@ -1,82 +1,124 @@
-"""Files for people: python -m wenet_osum.bin.transcribe --model exp/x/final --task ser talk.wav interview.flac
+"""Answer audio files, for people and their tools.
 
-Answers go to stdout in the order of the files, progress to stderr. Audio of any length is split at pauses and joined again.
-Exit status: 0 done, 1 some file failed, 2 a fault of the arguments.
+Audio of any length is split at pauses and joined again. Answers go to stdout in the order of the files, each as soon as it is there;
+progress and remarks to stderr.
+
+formats:
+  txt        transcript, labels with probabilities, word times, reply (the default)
+  json       a line of JSON a file, as recognize writes it
+  srt, vtt   subtitles out of word times; the labels are left out
+  textgrid   Praat: a tier of words, and one for each label
+  ctm        NIST lines: recording (the file's name without suffix), channel, start, duration, word; the labels are left out
+
+srt, vtt, textgrid and ctm need word times: without --task they ask for srwt, and a task without <ALIGN> is refused. srt, vtt and
+textgrid are a document a file: give several files with --out_dir. What failed has its line in txt and json on stdout; everywhere else
+stderr says it and nothing is written, also where the model gave no readable word times.
+
+examples:
+  wenet_osum transcribe --model exp/x/final a.wav b.flac
+  wenet_osum transcribe --model exp/x/final --task '<TRANSCRIBE><EMOTION><GENDER>' --format json *.wav > answers.jsonl
+  wenet_osum transcribe --model exp/x/final --format srt talk.mp3 > talk.srt
+  wenet_osum transcribe --model exp/x/final --task '<TRANSCRIBE><ALIGN><EMOTION>' --format textgrid --out_dir grids *.wav
+  ffmpeg -i film.mkv -f wav - | wenet_osum transcribe --model exp/x/final -
+
+exit status:
+  0 done, 1 some file failed, 2 a fault of the arguments
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import io
+import os
 import sys
+from collections import Counter
 from pathlib import Path
 
-from wenet_osum.dataset.audio import read_duration
-from wenet_osum.dataset.drop import Drop
-from wenet_osum.decode import load, pipeline
+from wenet_osum import tasks
+from wenet_osum.decode import load
+from wenet_osum.decode.formats import FORMATS
 from wenet_osum.decode.progress import Progress
-from wenet_osum.records import Hypothesis, Utterance
+from wenet_osum.decode.speech import Transcriber, make_job
+from wenet_osum.records import Hypothesis
+
+OLD_NAMES = {"text": "txt"}  # of formats, still taken
 
 
 def main(argv: list[str] | None = None) -> int:
     """Decode files and print. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="transcribe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", help="audio files")
+    parser = argparse.ArgumentParser(prog="wenet_osum transcribe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", help="audio files; - is stdin")
     parser.add_argument("--model", required=True, help="model folder or hub name")
-    parser.add_argument("--task", default="asr", help="task name or tags, e.g. ser or '<TRANSCRIBE><AGE>'")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: a line per file, as recognize writes it")
+    parser.add_argument("--task", help="task name or tags, e.g. ser or '<TRANSCRIBE><AGE>'; default: asr, or srwt where the format needs word times")
+    parser.add_argument("--format", choices=FORMATS, default="txt", type=lambda name: OLD_NAMES.get(name, name), help="default: txt")
+    parser.add_argument("--out_dir", help="write a file for each input here, called like it, instead of to stdout")
     load.add_arguments(parser)
     args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # file names may hold any bytes
     try:
         return transcribe(args)
+    except BrokenPipeError:  # whoever read our answers has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError) as error:
         print(f"transcribe: {error}", file=sys.stderr, flush=True)
         return 2
 
 
 def transcribe(args: argparse.Namespace) -> int:
-    """Answer the files; each is printed as soon as those before it are."""
-    if args.task == "auto":
-        raise ValueError("--task auto needs a list whose utterances name tasks; give transcribe a task name or tags")
-    recogniser = load.recogniser(args)
-    jobs = [_job(place, name) for place, name in enumerate(args.files)]
-    groups = pipeline.group_jobs(jobs, args.batch_size, args.max_frames)
+    """Answer the files; each is written as soon as those before it are."""
+    places = check(args)
+    transcriber = Transcriber(load.recogniser(args))
+    jobs = [make_job(i, sys.stdin.buffer if name == "-" else name, key="stdin" if name == "-" else name) for i, name in enumerate(args.files)]
     progress = Progress(len(jobs), sum(job.seconds for job in jobs))
-    waiting: dict[int, Hypothesis] = {}
-    shown = failed = 0
-    for group, answers in recogniser.run(groups):
-        waiting |= dict(answers)
-        progress.add(len(group), sum(job.seconds for job in group))
-        while shown in waiting:
-            answer = waiting.pop(shown)
-            shown, failed = shown + 1, failed + (answer.error is not None)
-            print(answer.to_json() if args.format == "json" else as_text(answer), flush=True)
+    failed = 0
+    for place, answer in zip(places, transcriber.answers(jobs, progress=progress), strict=True):
+        failed += not show(answer, args.format, place)
     progress.close()
     return 1 if failed else 0
 
 
-def _job(place: int, name: str) -> pipeline.Job:
-    job = pipeline.Job(place, name, 0.0, lambda: (Utterance(name, name), Path(name)))
-    try:
-        job.seconds = read_duration(name)
-    except Drop as drop:
-        job.error = str(drop)
-    return job
+def check(args: argparse.Namespace) -> list[Path | None]:
+    """Complete the arguments and return where each answer goes; None is stdout. Raises ValueError before a model is loaded."""
+    form = FORMATS[args.format]
+    args.task = args.task or ("srwt" if form.timed else "asr")
+    if args.task == "auto":
+        raise ValueError("--task auto needs a list whose utterances name tasks; give transcribe a task name or tags")
+    if form.timed and not any(field.attribute == "words" for field in tasks.parse(args.task).fields):
+        raise ValueError(f"--format {args.format} needs word times, and --task {args.task} asks for none; add <ALIGN>, or give --format txt or json")
+    if args.files.count("-") > 1:
+        raise ValueError("- stands more than once among the files; stdin can be read once")
+    names = ["stdin" if name == "-" else Path(name).stem for name in args.files]
+    doubled = [name for name, n in Counter(names).items() if n > 1]
+    if doubled and (args.out_dir or args.format == "ctm"):
+        raise ValueError(f"{doubled[0]!r} stands for several files: answers go by the name without folder and suffix; run such files apart")
+    if not args.out_dir:
+        if form.document and len(args.files) > 1:
+            raise ValueError(f"--format {args.format} is a document a file, and stdout takes one; give --out_dir for {len(args.files)} files")
+        return [None] * len(names)
+    Path(args.out_dir).mkdir(parents=True, exist_ok=True)
+    return [Path(args.out_dir) / (name + form.suffix) for name in names]
 
 
-def as_text(answer: Hypothesis) -> str:
-    """An answer for reading: the transcript, then a line for each label, timed word, reply and remark."""
-    if answer.error:
-        return f"{answer.key}: failed: {answer.error}"
-    lines = [f"{answer.key}: {answer.transcript or ''}".rstrip()]
-    for name, label in answer.labels.items():
-        prob = answer.probs.get(name, {}).get(label)
-        lines.append(f"  {name}: {label}" + (f" ({100 * prob:.0f} %)" if prob is not None else ""))
-    lines += [f"  {word.start:9.2f} {word.end:9.2f}  {word.text}" for word in answer.words or []]
-    if answer.reply is not None:
-        lines.append(f"  reply: {answer.reply}")
-    lines += [f"  could not be read: {name}: {json.dumps(found, ensure_ascii=False)}" for name, found in answer.unread.items()]
-    return "\n".join(lines + ([f"  flags: {', '.join(answer.flags)}"] if answer.flags else []))
+def show(answer: Hypothesis, format: str, place: Path | None) -> bool:
+    """Write one answer; False when there is none to write, which txt and json say on stdout, the others on stderr."""
+    form = FORMATS[format]
+    lost = answer.unread.get("words") if form.timed else None
+    reason = answer.error or (f"no word times in {answer.text[:80]!r}" if lost and not answer.words else None)
+    if reason and (form.timed or place):
+        print(f"{answer.key}: failed: {reason}", file=sys.stderr, flush=True)
+        return False
+    if lost:
+        print(f"{answer.key}: left out, for it has no times: {lost}", file=sys.stderr, flush=True)
+    if place is None:
+        sys.stdout.write(form.write(answer))
+        sys.stdout.flush()
+    else:
+        temporary = place.with_name(place.name + ".tmp")
+        temporary.write_text(form.write(answer), encoding="utf-8", errors="backslashreplace", newline="\n")
+        os.replace(temporary, place)
+    return not reason
 
 
 if __name__ == "__main__":
