@@ -7,7 +7,7 @@ import pytest
 from wenet_osum.records import Utterance, Word
 from wenet_osum.text.template import Template
 from wenet_osum.text.train_tokenizer import train_tokenizer
-from wenet_osum.text.written import FRAME_S, TONE, Writer
+from wenet_osum.text.written import FAINT, FRAME_S, Writer
 
 LINES = ["the red cat runs", "a dog sees nothing", "一二三四", "<female> <male>"] * 4
 
@@ -46,7 +46,7 @@ def test_tokens_stand_where_their_words_are_spoken(template):
 def test_labels_are_tones_over_the_frames_and_not_words(template):
     writer = Writer([timed("a", "the red cat runs", gender="male", age="old")], template, 1)
     line = next(writer.lines(1))
-    assert len(line.tones) == 2 and all(TONE[0] <= weight <= TONE[1] for _, weight in line.tones)
+    assert len(line.tones) == 2 and all(FAINT[0] <= w <= FAINT[1] for w in (line.place, *(weight for _, weight in line.tones)))
     assert {template.decode(tokens) for tokens, _ in line.tones} < {"male", "female", "child", "adult", "old"}
     assert line.ids[line.speech.start - 1] == line.ids[line.speech.stop] == template.end_id
     assert len(line.ids) - line.answer == line.speech.stop + 1

@@ -1,5 +1,7 @@
 """The text LLM learns to answer written speech, and hears tones and places."""
 
+import dataclasses
+
 import torch
 
 from wenet_osum.models.small import SmallLlm, small_llm
@@ -40,5 +42,6 @@ def test_the_loss_hears_tones_and_counts_answers_alone():
     apart = [value([line]) for line in written[:2]]
     assert abs(both - sum(n * loss for n, loss in zip(counts, apart, strict=True)) / sum(counts)) < 1e-5, "padding and prompts carry no loss"
     line = written[0]
-    louder = Line(line.ids, line.answer, line.speech, [(tokens, 3.0) for tokens, _ in line.tones])
-    assert abs(value([louder]) - apart[0]) > 1e-4
+    louder = dataclasses.replace(line, tones=[(tokens, 3.0) for tokens, _ in line.tones])
+    farther = dataclasses.replace(line, place=3.0)
+    assert all(abs(value([changed]) - apart[0]) > 1e-4 for changed in (louder, farther))

@@ -1,4 +1,11 @@
-"""Stage 2 of recipes that train from scratch: a tokenizer, a Whisper-shaped model, and an LLM trained on the recipe's text."""
+"""Stage 2 of recipes that train from scratch: a tokenizer, a Whisper-shaped model, and an LLM trained on the recipe's text.
+
+examples:
+  wenet_osum make_models --text data/train.txt --manifest data/train/manifest.jsonl --conf conf/models.yaml --out exp/init
+
+exit status:
+  0 done, 1 a fault of the files, 2 a fault of the arguments
+"""
 
 from __future__ import annotations
 
@@ -20,9 +27,9 @@ from wenet_osum.train.text_lm import train_text_lm
 
 def main(argv: list[str] | None = None) -> int:
     """Write ``OUT/whisper`` and ``OUT/llm``, ordinary transformers folders."""
-    parser = argparse.ArgumentParser(prog="make_models", description=__doc__)
+    parser = argparse.ArgumentParser(prog="wenet_osum make_models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", required=True, help="training text, a line each; test sentences must not be in it")
-    parser.add_argument("--manifest", required=True, help="training manifest, from which the LLM learns its tasks as written speech (text/written.py)")
+    parser.add_argument("--manifest", required=True, help="training manifest; from it the LLM learns its tasks as written speech (text/written.py)")
     parser.add_argument("--conf", required=True, help="yaml with the sizes (models/small.py)")
     parser.add_argument("--out", required=True, help="folder to write whisper/ and llm/ into")
     parser.add_argument("--threads", type=int, default=1, help="threads that train the LLM")

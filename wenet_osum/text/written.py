@@ -3,7 +3,8 @@
 A pretrained LLM can repeat and sort what stands before it. A small one has to learn it, or no adapter can make it transcribe; text costs a
 hundredth of speech. An utterance becomes frames of 80 ms, as the adapter makes them: the tokens of its words about where they are spoken, and
 between them the end of text, as the blank stands between the tokens of CTC. What a voice tells besides words is there all the time and faint: the
-embeddings of the labels are added to all frames, with a weight drawn for each. The answer is that of the task with real speech.
+embeddings of the labels are added to all frames, with a weight drawn for each, and so is the place of a frame, as sinusoids. The answer is that of
+the task with real speech.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FRAME_S = 0.08  # of one embedding of the adapter
 WORD_S = 0.3  # of a word whose times are not known
 SHUFFLED = 0.5  # share of transcripts whose words are put in a random order: those cannot be guessed and must be heard
 JITTER_S = 0.04  # standard deviation of a token's place
-TONE = (0.1, 1.0)  # weight of a label, least and most, drawn evenly on a logarithmic scale
+FAINT = (0.1, 1.0)  # weight of a label, and of a frame's place: least and most, drawn evenly on a logarithmic scale
 HELD = 0.15  # share of tokens that are held for a second frame
 
 
@@ -34,6 +35,7 @@ class Line:
     ids: list[int]  # prompt, border, frames, border, answer
     answer: int  # how many of the last are the answer
     speech: slice  # where the frames are
+    place: float  # weight of the sinusoids that tell a frame's place, in standard deviations of the embeddings
     tones: list[tuple[list[int], float]]  # the tokens of each label and the weight with which their mean embedding is added to the frames
 
 
@@ -64,8 +66,12 @@ class Writer:
         answer = self.template.target(task, utterance).ids
         end, frames = self.template.end_id, self.frames(utterance)
         labels = _labels(utterance, self.tasks).values()
-        tones = [(self.template.encode(label), math.exp(self.draw.uniform(*map(math.log, TONE)))) for label in labels]
-        return Line([*prompt, end, *frames, end, *answer], len(answer), slice(len(prompt) + 1, len(prompt) + 1 + len(frames)), tones)
+        tones = [(self.template.encode(label), self._faint()) for label in labels]
+        speech = slice(len(prompt) + 1, len(prompt) + 1 + len(frames))
+        return Line([*prompt, end, *frames, end, *answer], len(answer), speech, self._faint(), tones)
+
+    def _faint(self) -> float:
+        return math.exp(self.draw.uniform(*map(math.log, FAINT)))
 
     def frames(self, utterance: Utterance) -> list[int]:
         """The tokens of the words in frames of ``FRAME_S``."""

@@ -16,7 +16,6 @@ from wenet_osum.models.small import SmallLlm
 from wenet_osum.text.written import Line
 from wenet_osum.train.optim import factor, make_optimizer, set_rates
 
-PLACE = 0.7  # of the sinusoids that tell a frame's place, in standard deviations of the embeddings
 GROUP = 16  # batches whose lines are sorted together by length, against padding
 
 
@@ -66,7 +65,7 @@ def _loss(model: torch.nn.Module, lines: list[Line]) -> torch.Tensor:
     for row, line in enumerate(lines):
         for tokens, weight in line.tones:
             tones[row, tokens] += weight / len(tokens)
-    places = torch.stack([sinusoids.roll(line.speech.start, 0) for line in lines]) * (PLACE * table.weight.detach().std())
+    places = torch.stack([line.place * sinusoids.roll(line.speech.start, 0) for line in lines]) * table.weight.detach().std()
     embeddings = table(ids[:, :-1]) + speech[:, :, None] * ((tones @ table.weight)[:, None] + places)
     hidden = model.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     return functional.cross_entropy(model.get_output_embeddings()(hidden[asked]), ids[:, 1:][asked])

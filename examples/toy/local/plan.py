@@ -14,8 +14,8 @@ from voices import GROUPS, Voice, make_voices
 from wenet_osum.corpus.sounds import SOUNDS
 
 POOLS = ("emotion", "style", "event", "reply")  # the field each quarter of a split has
-SIZES = {"train": 1632, "dev": 60, "test": 216}  # utterances of a pool
-VOICES = {"train": 24, "dev": 2, "test": 6}  # speakers of each gender and age
+SIZES = {"train": 2448, "dev": 60, "test": 216}  # utterances of a pool
+VOICES = {"train": 36, "dev": 2, "test": 6}  # speakers of each gender and age
 LANGS = ("en", "zh")
 
 
