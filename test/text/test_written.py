@@ -24,8 +24,8 @@ def template():
 
 def test_the_same_seed_writes_the_same_lines_of_every_task(template):
     utterances = [timed("a", "the red cat runs", gender="male"), timed("b", "一二三四", emotion="sad"), timed("c", "a dog sees nothing", reply="no")]
-    lines, again = ([*Writer(utterances, template, seed).lines(60)] for seed in (3, 3))
-    assert lines == again != [*Writer(utterances, template, 4).lines(60)]
+    lines, again = ([*Writer(utterances, template, seed).lines(200)] for seed in (3, 3))
+    assert lines == again != [*Writer(utterances, template, 4).lines(200)]
     answers = [template.decode(line.ids[-line.answer :]) for line in lines]
     assert any("<male>" in a for a in answers) and any("<female>" in a for a in answers), "labels are drawn, not those of the voice"
     assert any("<开始回答>no" in a for a in answers) and any("<0." in a for a in answers)
@@ -58,3 +58,11 @@ def test_without_word_times_they_are_even_and_without_text_refused(template):
     assert 14 <= line.speech.stop - line.speech.start <= 18
     with pytest.raises(ValueError, match="none of 1 utterances"):
         Writer([Utterance("a", "a.wav")], template, 1)
+
+
+def test_shares_say_how_often_a_task_is_asked(template):
+    utterances = [timed("a", "the red cat runs", gender="male")]
+    lines = [*Writer(utterances, template, 1, {"srwt": 8.0}).lines(100)]
+    assert sum("<0." in template.decode(line.ids[-line.answer :]) for line in lines) > 60
+    with pytest.raises(ValueError, match="did you mean 'srwt'"):
+        Writer(utterances, template, 1, {"srtw": 8.0})

@@ -42,8 +42,10 @@ class Line:
 class Writer:
     """Draws lines of written speech, each with a task and random labels, from utterances; the same for the same seed."""
 
-    def __init__(self, utterances: list[Utterance], template: Template, seed: int) -> None:
+    def __init__(self, utterances: list[Utterance], template: Template, seed: int, shares: dict[str, float] | None = None) -> None:
+        """``shares`` says how often a task is asked, 1 where it is not named. Raises ValueError for an unknown task, or no usable utterance."""
         self.template, self.draw = template, random.Random(seed)
+        self.shares = {template.task(name).name: share for name, share in (shares or {}).items()}
         self.tasks = [template.task(name) for name in tasks.names()]
         self.utterances = [u for u in utterances if u.txt and any(t.present(u) for t in self.tasks)]
         if not self.utterances:
@@ -58,7 +60,8 @@ class Writer:
 
     def line(self, utterance: Utterance) -> Line:
         """One utterance asked one of its tasks."""
-        task = self.draw.choice([t for t in self.tasks if t.present(utterance)])
+        able = [t for t in self.tasks if t.present(utterance)]
+        (task,) = self.draw.choices(able, [self.shares.get(t.name, 1.0) for t in able])
         utterance = self._with_random_labels(_with_words(utterance))
         if task.fields[-1].kind != "reply" and self.draw.random() < SHUFFLED:
             utterance = self._shuffled(utterance)
