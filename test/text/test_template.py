@@ -78,3 +78,8 @@ def test_saved_settings_come_back(tokenizer, tmp_path):
     assert again.task("ser").fields[1].labels.names == ("happy", "bored")
     assert (again.join, again.lowercase, again.end_id) == ("string", True, template.end_id)
     assert again.encode("the red cat") == template.encode("the red cat")
+
+
+def test_a_loss_weight_for_no_field_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="loss_weight: .*emotoin.*did you mean 'emotion'"):
+        Template(tokenizer, loss_weight={"emotoin": 4.0})

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from wenet_osum import tasks
+from wenet_osum import lookup, tasks
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task, escape
 from wenet_osum.text.tokenizer import encode, end_id, load_tokenizer
@@ -44,6 +44,7 @@ class Template:
 
     ``labels`` are the user's label sets by field name, ``prompts`` a table {task: {zh: […], en: […]}} or the path of a yaml
     with it (a plain list counts as Chinese), ``loss_weight`` weights answer tokens by field name.
+    Raises ValueError for a field that no task has.
     """
 
     def __init__(
@@ -57,6 +58,10 @@ class Template:
     ) -> None:
         self.tokenizer, self.labels, self.join, self.lowercase = tokenizer, labels or {}, join, lowercase
         self.loss_weight = loss_weight or {}
+        known = sorted({f.name for name in tasks.names() for f in tasks.parse(name).fields})
+        for name in self.loss_weight:
+            if name not in known:
+                raise ValueError(f"loss_weight: {lookup.unknown('field', name, known)}")
         self.end_id = end_id(tokenizer)
         self.prompts = _read_prompts(prompts)
         self.task = lru_cache(maxsize=None)(self._task)
