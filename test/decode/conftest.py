@@ -42,6 +42,16 @@ def parts():
     return make_model()
 
 
+@pytest.fixture(scope="module")
+def model_dir(parts, tmp_path_factory):
+    """The model and its texts as a folder."""
+    model, template = parts
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    template.save(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def clips():
     """frames of each clip → random features (frames, mels)"""

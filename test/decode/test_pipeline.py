@@ -20,15 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def model_dir(parts, tmp_path_factory):
-    model, template = parts
-    folder = tmp_path_factory.mktemp("model")
-    model.save_pretrained(folder)
-    template.save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def raw_list(tmp_path_factory):
     """Nine utterances: good ones of odd lengths, a long one, a missing file, a broken line, a doubled key, NaN, one without a task."""
     folder = tmp_path_factory.mktemp("data")

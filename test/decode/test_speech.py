@@ -26,15 +26,6 @@ LONG = np.concatenate([np.tile(SHORT, 20), np.zeros(2 * RATE, np.int16), np.tile
 
 
 @pytest.fixture(scope="module")
-def model_dir(parts, tmp_path_factory):
-    model, template = parts
-    folder = tmp_path_factory.mktemp("model")
-    model.save_pretrained(folder)
-    template.save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def m(model_dir):
     return wenet_osum.load(model_dir, max_tokens=9)
 

@@ -43,7 +43,7 @@ class SmallLlm:
     ffn: int = 512
     epochs: float = 4.0  # passes over the text
     lr: float = 3e-3  # peak learning rate
-    batch: int = 16  # lines a step; many small steps teach more than few large ones
+    batch: int = 16  # lines a step
     shares: dict[str, float] = field(default_factory=dict)  # task name → how often it is asked; 1 where it is not named
 
 
