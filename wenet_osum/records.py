@@ -97,7 +97,7 @@ class Sample:
     answer_weights: list[float]  # loss weight of each answer token
     answer_labels: list[bool]  # whether each answer token belongs to a label
     transcript_ids: list[int] = field(default_factory=list)  # targets of the CTC head
-    spoken: Tensor | None = None  # (frames,) bool, a word is spoken here; None: word times are not known
+    transcript_times: list[tuple[float, float]] = field(default_factory=list)  # when each of them is spoken, s; infinite where it is not known
     labels: list[int] = field(default_factory=list)  # place of its label in the set of each of the template's label fields, -1 where it is not known
     utterance: Utterance | None = None
     audio_s: float = 0.0  # duration after augmentation, s
@@ -122,7 +122,7 @@ class Batch:
     answer_labels: Tensor | None = None  # (A,) bool, the token belongs to a label
     transcript_ids: Tensor | None = None  # (C,) int64, CTC targets
     transcript_lengths: Tensor | None = None  # (B,) int64
-    spoken: Tensor | None = None  # (B, T) bool, a word is spoken here, or it is not known
+    transcript_times: Tensor | None = None  # (C, 2) float32, when each of them is spoken, s; -inf and inf where it is not known
     labels: Tensor | None = None  # (B, F) int64, place of each label in the set of each of F label fields, -1 where it is not known
     utterances: list[Utterance] = field(default_factory=list)
     audio_s: list[float] = field(default_factory=list)

@@ -13,6 +13,7 @@ from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import SampleConfig, make_sample, read_tags, sample_from_audio, silent_sample
 from wenet_osum.records import Utterance, Word
 from wenet_osum.text.template import Template
+from wenet_osum.text.timing import ANY_TIME
 from wenet_osum.text.train_tokenizer import train_tokenizer
 
 
@@ -51,12 +52,15 @@ def test_word_times_scale_with_the_speed(template, speed):
 
 
 @pytest.mark.parametrize("speed", [0.8, 1.0])
-def test_spoken_frames_follow_the_words(template, speed):
+def test_times_of_transcript_tokens_follow_the_words(template, speed):
     conf = SampleConfig(augment=AugmentConfig(speeds=[speed]))
-    spoken = make_sample(TIMED, wav(1.2), template.task("asr"), template, conf).spoken
-    assert spoken.nonzero()[:, 0].tolist() == list(range(round(20 / speed), round(100 / speed)))
-    half = dataclasses.replace(TIMED, words=TIMED.words[:1])  # times of a part of the words say nothing about silence
-    assert make_sample(half, wav(1.2), template.task("asr"), template, conf).spoken is None
+    sample = make_sample(TIMED, wav(1.2), template.task("asr"), template, conf)
+    found = {"".join(template.decode([i])): span for i, span in zip(sample.transcript_ids, sample.transcript_times, strict=True)}
+    for letter, span in (("r", (0.2, 0.5)), ("t", (0.5, 1.0))):
+        (held,) = [s for text, s in found.items() if letter in text]
+        assert held == pytest.approx([t / speed for t in span])
+    unknown = dataclasses.replace(TIMED, words=None)
+    assert set(make_sample(unknown, wav(1.2), template.task("asr"), template, conf).transcript_times) == {ANY_TIME}
 
 
 def test_a_speed_never_makes_audio_too_long(template):

@@ -11,7 +11,6 @@ from transformers import AutoModel, Qwen2ForCausalLM
 from wenet_osum import config
 from wenet_osum.models.build import set_checkpointing
 from wenet_osum.models.llm import causal
-from wenet_osum.models.loss import silence_losses
 from wenet_osum.models.osum import OsumModel
 
 LORA = config.LoraConfig(r=2, alpha=4.0, targets=["q_proj", "down_proj"])
@@ -173,21 +172,7 @@ def test_ctc_share_of_the_loss(model, batch, take):
     assert int(mixed.impossible) == 0
     silent = {"answer_weights": torch.zeros_like(batch["answer_weights"])}
     assert float(model(**(batch | silent), **transcripts).loss) == 0.0
-    everywhere = torch.ones(batch["features"].shape[:2], dtype=torch.bool)
-    torch.testing.assert_close(model(**batch, **transcripts, spoken=everywhere).loss, mixed.loss)
-    assert model(**batch, **transcripts, spoken=~everywhere).loss > mixed.loss + 0.25
-
-
-def test_blanks_are_wanted_where_no_word_is_spoken():
-    """The first of two utterances has a word from 0.4 to 0.5 s of 0.96 s; states of 80 ms within 0.1 s of it are left alone."""
-    torch.manual_seed(0)
-    logits, lengths = torch.randn(2, 12, 5), torch.tensor([12, 6])
-    spoken = torch.zeros(2, 93, dtype=torch.bool)
-    spoken[0, 40:50] = True
-    logs = -logits.log_softmax(-1)[..., 2]
-    silent = [i for i in range(12) if 8 * i + 8 + 10 <= 40 or 8 * i - 10 >= 50]
-    assert silent == [0, 1, 2, 8, 9, 10, 11]
-    expected = torch.stack([logs[0, silent].sum(), logs[1, :6].sum()])
-    torch.testing.assert_close(silence_losses(logits, lengths, spoken, blank=2, frames=8), expected)
-    quarter = silence_losses(logits, lengths, torch.zeros(2, 24, dtype=torch.bool), blank=2, frames=2)
-    torch.testing.assert_close(quarter, torch.stack([logs[0].sum(), logs[1, :6].sum()]) / 4)
+    whenever = torch.tensor([[-torch.inf, torch.inf]] * 6)
+    torch.testing.assert_close(model(**batch, **transcripts, transcript_times=whenever).loss, mixed.loss)
+    first = torch.tensor([[0.0, 0.08]] + [[-torch.inf, torch.inf]] * 5)
+    assert model(**batch, **transcripts, transcript_times=first).loss > mixed.loss + 0.1

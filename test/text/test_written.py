@@ -34,13 +34,17 @@ def test_the_same_seed_writes_the_same_lines_of_every_task(template):
 
 def test_tokens_stand_where_their_words_are_spoken(template):
     utterance = timed("a", "the red cat runs")
-    frames = Writer([utterance], template, 1).frames(utterance)
-    assert len(frames) == round(2.0 / FRAME_S)
+    frames, spans = Writer([utterance], template, 1).frames(utterance)
+    assert len(frames) == len(spans) == round(2.0 / FRAME_S)
     tokens = template.encode(utterance.txt)
     spoken = [t for i, t in enumerate(frames) if t != template.end_id and (i == 0 or frames[i - 1] != t)]
     assert spoken == tokens and set(frames) == {*tokens, template.end_id}
     runs = frames.index(tokens[-1]) * FRAME_S
     assert 1.4 < runs < 2.1, "the last word is spoken from 1.6 to 2 s"
+    words = [(w.start / FRAME_S, w.end / FRAME_S) for w in utterance.words]
+    assert spans[0] == (0, 1), "silence is where it is"
+    assert [*dict.fromkeys(s for s, token in zip(spans, frames, strict=True) if token in tokens)] == words
+    assert all(s in words or s == (i, i + 1) for i, s in enumerate(spans)) and spans.count(words[0]) >= 4
 
 
 def test_labels_are_tones_over_the_frames_and_not_words(template):
@@ -66,3 +70,17 @@ def test_shares_say_how_often_a_task_is_asked(template):
     assert sum("<0." in template.decode(line.ids[-line.answer :]) for line in lines) > 60
     with pytest.raises(ValueError, match="did you mean 'srwt'"):
         Writer(utterances, template, 1, {"srtw": 8.0})
+
+
+def test_late_times_are_written_as_well_as_early_ones(template):
+    """A word of half a second gets silence before it, up to the longest utterance there is."""
+    short = Utterance("a", "a.wav", "red", words=[Word("red", 0.1, 0.5)], duration=0.5)
+    long = Utterance("b", "b.wav", "cat", words=[Word("cat", 0.1, 0.5)], duration=4.0)
+    starts = []
+    for line in Writer([short, long], template, 1, {"srwt": 20.0}, late=0.5).lines(200):
+        answer = template.decode(line.ids[-line.answer :])
+        if answer.startswith("<") and "red" in answer:
+            starts.append(float(answer[1 : answer.index(">")]))
+            first = next(i for i in range(line.speech.start, line.speech.stop) if line.ids[i] != template.end_id) - line.speech.start
+            assert abs(first - starts[-1] / FRAME_S) < 6, "the frames move along"
+    assert min(starts) == 0.1 and 0.3 < sum(s > 0.1 for s in starts) / len(starts) < 0.7 and 3.0 < max(starts) < 3.6

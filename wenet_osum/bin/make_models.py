@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     save_whisper(conf.whisper, tokenizer, Path(args.out) / "whisper")
     llm = small_llm(conf.llm, tokenizer)
     print(f"{len(lines)} lines, {len(tokenizer)} tokens, LLM of {llm.num_parameters() / 1e6:.2f} M parameters", flush=True)
-    writer = Writer(utterances, Template(tokenizer), conf.seed, conf.llm.shares)
+    writer = Writer(utterances, Template(tokenizer), conf.seed, conf.llm.shares, conf.llm.late)
     written = [*writer.lines(math.ceil(conf.llm.epochs * len(writer.utterances)))]
     loss = train_text_lm(llm, written, conf.llm, conf.seed)
     llm.save_pretrained(Path(args.out) / "llm")

@@ -19,7 +19,7 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
     is_filler = not samples
     if is_filler:
         assert filler is not None, "a micro-batch without samples needs a filler"
-        samples = [dataclasses.replace(filler, answer_weights=[0.0] * len(filler.answer_ids), transcript_ids=[], labels=[-1] * len(filler.labels))]
+        samples = [dataclasses.replace(filler, answer_weights=[0.0] * len(filler.answer_ids), transcript_ids=[], transcript_times=[], labels=[-1] * len(filler.labels))]
     features, feature_lengths = _pad([s.features for s in samples])
     prompt_ids, prompt_lengths = _join([s.prompt_ids for s in samples])
     answer_ids, answer_lengths = _join([s.answer_ids for s in samples])
@@ -37,17 +37,13 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
         answer_labels=torch.tensor([label for s in samples for label in s.answer_labels], dtype=torch.bool),
         transcript_ids=transcript_ids,
         transcript_lengths=transcript_lengths,
-        spoken=torch.nn.utils.rnn.pad_sequence([_spoken(s) for s in samples], batch_first=True),
+        transcript_times=torch.tensor([span for s in samples for span in s.transcript_times], dtype=torch.float32).view(-1, 2),
         labels=torch.tensor([s.labels for s in samples], dtype=torch.int64),
         utterances=[s.utterance for s in samples if s.utterance is not None],
         audio_s=[s.audio_s for s in samples],
         dropped=dict(dropped or {}),
         filler=is_filler,
     )
-
-
-def _spoken(sample: Sample) -> Tensor:
-    return torch.ones(len(sample.features), dtype=torch.bool) if sample.spoken is None else sample.spoken
 
 
 def _pad(features: list[Tensor]) -> tuple[Tensor, Tensor]:

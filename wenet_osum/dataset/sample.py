@@ -6,14 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
-
 from wenet_osum.config import AugmentConfig, FilterConfig
 from wenet_osum.dataset import augment
 from wenet_osum.dataset.audio import decode, log_mel
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.records import FRAME_S, SAMPLE_RATE, Sample, Utterance
+from wenet_osum.records import SAMPLE_RATE, Sample, Utterance
 from wenet_osum.tasks.base import Task, find_tags
 from wenet_osum.text.template import Target, Template
 
@@ -52,7 +49,7 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
     features = log_mel(audio, conf.mels)
     if conf.augment and conf.augment.spec_augment:
         features = augment.spec_augment(features, conf.augment.spec_augment, draw)
-    target = _target(utterance, task, template, conf) if conf.answers else Target([], [], [], [])
+    target = _target(utterance, task, template, conf) if conf.answers else Target([], [], [], [], [])
     return Sample(
         key=utterance.key,
         task=task.tags,
@@ -62,24 +59,11 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
         answer_weights=target.weights,
         answer_labels=target.labels,
         transcript_ids=target.transcript_ids,
-        spoken=_spoken(utterance, len(features)) if conf.answers else None,
+        transcript_times=target.transcript_times,
         labels=template.label_places(utterance) if conf.answers else [],
         utterance=utterance,
         audio_s=len(audio) / SAMPLE_RATE,
     )
-
-
-def _spoken(utterance: Utterance, frames: int) -> Tensor | None:
-    """Which frames (10 ms) lie in a word; None when word times are not known, or not those of the whole transcript."""
-    if not utterance.words or not utterance.txt or sum(_letters(w.text) for w in utterance.words) < _letters(utterance.txt):
-        return None
-    middles = (torch.arange(frames) + 0.5) * FRAME_S
-    starts, ends = (torch.tensor([[w[i]] for w in utterance.words]) for i in (1, 2))
-    return ((starts <= middles) & (middles < ends)).any(0)
-
-
-def _letters(text: str) -> int:
-    return sum(char.isalnum() for char in text)
 
 
 def silent_sample(template: Template, conf: SampleConfig) -> Sample:

@@ -31,10 +31,11 @@ from wenet_osum import lookup
 from wenet_osum.models import lora, parts, tones
 from wenet_osum.models.lengths import spans, valid_mask
 from wenet_osum.models.llm import causal
-from wenet_osum.models.loss import EMBEDDING_FRAMES, LossOutput, any_weight, ctc_losses, silence_losses, token_losses, weighted, with_ctc
+from wenet_osum.models.loss import LossOutput, any_weight, ctc_losses, token_losses, weighted, with_ctc
 from wenet_osum.models.processor import HUB, OsumFeatureExtractor, OsumProcessor
 
 START, END = 0, 1  # rows of speech_boundary
+EMBEDDING_S = 0.08  # of speech in one embedding
 
 
 class OsumConfig(PreTrainedConfig):
@@ -175,7 +176,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         answer_weights: Tensor | None = None,
         transcript_ids: Tensor | None = None,
         transcript_lengths: Tensor | None = None,
-        spoken: Tensor | None = None,
+        transcript_times: Tensor | None = None,
         labels: Tensor | None = None,
         **unused: Any,
     ) -> LossOutput:
@@ -193,34 +194,32 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         output = weighted(nll, correct, answer_weights)
         heard = any_weight(answer_weights, lengths[2], speech.device)
         if self.ctc_weight:
-            ctc = self._ctc(speech, speech_lengths, transcript_ids, transcript_lengths, spoken)
+            ctc = self._ctc(speech, speech_lengths, transcript_ids, transcript_lengths, transcript_times)
             output = with_ctc(output, self.ctc_weight, *ctc, heard)
         if self.tone_weight:
-            output.loss = output.loss + self.tone_weight * (self._tones(speech, speech_lengths, labels) * heard).sum()
+            words = tones.stretches(transcript_times, transcript_lengths, *speech.shape[:2], EMBEDDING_S)
+            output.loss = output.loss + self.tone_weight * (self._tones(speech, speech_lengths, labels, words) * heard).sum()
         return output
 
     def _ctc(
-        self, speech: Tensor, lengths: Tensor, ids: Tensor | None, id_lengths: Tensor | None, spoken: Tensor | None = None
+        self, speech: Tensor, lengths: Tensor, ids: Tensor | None, id_lengths: Tensor | None, times: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """CTC losses (B,) with the LLM's own token embeddings as the classes and the end of text, which no transcript holds, as the blank.
 
-        It brings speech to where the words lie that it says, which an LLM that is frozen, or small, can then repeat. Where word times are known,
-        silence is to be blank.
+        It brings speech to where the words lie that it says, which an LLM that is frozen, or small, can then repeat.
         """
         with torch.autocast(speech.device.type, enabled=False):
             logits = functional.rms_norm(speech.float(), speech.shape[-1:]) @ self.get_input_embeddings().weight.float().T
-            blank = _end_of_text(self.config.llm)
-            losses, impossible = ctc_losses(logits, lengths, ids, id_lengths, blank)
-            return losses if spoken is None else losses + silence_losses(logits, lengths, spoken, blank, EMBEDDING_FRAMES), impossible
+            return ctc_losses(logits, lengths, ids, id_lengths, _end_of_text(self.config.llm), times, EMBEDDING_S)
 
-    def _tones(self, speech: Tensor, lengths: Tensor, labels: Tensor | None) -> Tensor:
+    def _tones(self, speech: Tensor, lengths: Tensor, labels: Tensor | None, words: Tensor) -> Tensor:
         """Losses (B,) of labels and places on the adapter's output. Raises ValueError when the batch has no labels, or the model no words for them."""
         if labels is None or labels.shape[1] != len(self.label_words):
             raise ValueError("model.tone_weight above 0 needs labels in the batch, and label_words (Template) of the same fields in the model")
         with torch.autocast(speech.device.type, enabled=False):
             table = self.get_input_embeddings().weight.detach().float()
             frames = functional.normalize(speech.float(), dim=-1)
-            return tones.label_losses(frames, lengths, labels, self.label_words, table) + tones.place_losses(frames, lengths)
+            return tones.label_losses(frames, lengths, labels, self.label_words, table) + tones.place_losses(frames, lengths, words)
 
     def _speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""

@@ -1,4 +1,4 @@
-"""Positions as sinusoids."""
+"""Positions and stretches of time as sinusoids."""
 
 from __future__ import annotations
 
@@ -17,9 +17,24 @@ def positions(length: int, width: int, device: torch.device) -> Tensor:
     return _table(-(-length // 512) * 512, width, str(device))[:length]
 
 
+def waves(places: Tensor, width: int) -> Tensor:
+    """Sinusoids (…, width) of real-valued ``places`` (…)."""
+    rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float32, device=places.device) * (-math.log(10000.0) / width))
+    angles = places.float()[..., None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+def stretch_waves(spans: Tensor, width: int) -> Tensor:
+    """Sinusoids (…, width) of stretches of time ``spans`` (…, 2): the first half of the channels tells where each starts, the second where it ends.
+
+    Raises ValueError for a width that is no multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"width {width} must be a multiple of 4 to tell start and end by sines and cosines")
+    return torch.cat([waves(spans[..., 0], width // 2), waves(spans[..., 1], width // 2)], dim=-1)
+
+
 @functools.lru_cache(maxsize=8)
 def _table(length: int, width: int, device: str) -> Tensor:
     with torch.inference_mode(False), torch.no_grad():
-        rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10000.0) / width))
-        angles = torch.arange(length, dtype=torch.float32)[:, None] * rates
-        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(device)
+        return waves(torch.arange(length, device=device), width)

@@ -47,6 +47,7 @@ class SmallLlm:
     lr: float = 3e-3  # peak learning rate
     batch: int = 16  # lines a step
     copying: bool = False  # begins able to copy (models/copying.py); needs 2 layers and 2 key heads
+    late: float = 0.0  # share of lines that begin with silence (text/written.py): for long utterances, whose late times are rare
     shares: dict[str, float] = field(default_factory=dict)  # task → how often it is asked; 1 for the eight where it is not named
 
 

@@ -1,10 +1,12 @@
 """What lies in speech besides words, taught to the adapter directly.
 
-A small LLM learns its tasks from written speech (text/written.py), where every frame carries the utterance's labels and its own place as faint tones
-on top of the word. CTC on the adapter's output brings the words to where that LLM looks for them; these losses bring the tones. Without them the
-adapter has to find out through the LLM's answers alone, and may not in a few hundred steps.
+A small LLM learns its tasks from written speech (text/written.py), where every frame carries faint tones on top of the word: the utterance's
+labels, and from when to when its word is spoken (a frame of silence tells its own place). CTC on the adapter's output brings the words to where
+that LLM looks for them; these losses bring the tones. Without them the adapter has to find out through the LLM's answers alone, and may not in a
+few hundred steps.
 
-Letters: B utterances, S frames (80 ms) of the longest, H width of the LLM, V vocabulary, F label fields. ``frames`` (B, S, H) have length 1.
+Letters: B utterances, S frames (80 ms) of the longest, H width of the LLM, V vocabulary, F label fields, C tokens of all transcripts.
+``frames`` (B, S, H) have length 1.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from wenet_osum.models.sinusoids import positions
 
 LABEL_SCALE = 15.0  # logits a unit of cosine: a label is sure when its tone makes about a third of a frame
 PLACE_SCALE = 50.0  # the same for places, which are close to their neighbours: faint ones do
-PLACE_SPREAD = 1.0  # frames: standard deviation of the places that count as right
+PLACE_SPREAD = 0.7  # frames: standard deviation of the places that count as right
 
 
 def label_losses(frames: Tensor, lengths: Tensor, labels: Tensor, words: list[list[list[int]]], table: Tensor) -> Tensor:
@@ -36,17 +38,41 @@ def label_losses(frames: Tensor, lengths: Tensor, labels: Tensor, words: list[li
     return losses
 
 
-def place_losses(frames: Tensor, lengths: Tensor) -> Tensor:
-    """Cross-entropy (B,) of each frame's place among those of its utterance, the mean over frames; places nearby are nearly as right."""
-    longest = frames.shape[1]
-    codes = functional.normalize(positions(longest, frames.shape[2], frames.device), dim=-1)
-    places = torch.arange(longest, device=frames.device)
-    near = torch.exp(-((places[:, None] - places) ** 2) / (2 * PLACE_SPREAD**2))
-    logits = PLACE_SCALE * frames @ codes.T  # (B, S, S)
+def stretches(times: Tensor | None, lengths: Tensor | None, rows: int, longest: int, frame_s: float) -> Tensor:
+    """From when to when what each frame says is spoken (B, S, 2), in frames: its word where one is known to be spoken then, else the frame itself.
+
+    ``times`` (C, 2) and ``lengths`` (B,) of the transcripts' tokens as in ``records.Batch``; None: no word is known.
+    """
+    own = torch.arange(longest, dtype=torch.float32)
+    spans = torch.stack([own, own + 1], dim=-1).repeat(rows, 1, 1)
+    if times is None or lengths is None:
+        return spans
+    times, lengths = times.cpu() / frame_s, lengths.cpu()
+    row = torch.repeat_interleave(torch.arange(rows), lengths)
+    middles = own + 0.5
+    token, frame = ((times[:, :1] <= middles) & (middles < times[:, 1:]) & times.isfinite().all(1, keepdim=True)).nonzero(as_tuple=True)
+    spans[row[token], frame] = times[token]
+    return spans
+
+
+def place_losses(frames: Tensor, lengths: Tensor, spans: Tensor) -> Tensor:
+    """Cross-entropy (B,) of where each frame's stretch ``spans`` (B, S, 2) starts and ends, among all places of its utterance: the mean over frames.
+
+    Start and end lie in a half of the channels each (``sinusoids.stretch_waves``); places nearby are nearly as right.
+    """
+    longest, half = frames.shape[1], frames.shape[2] // 2
+    codes = functional.normalize(positions(longest + 1, half, frames.device), dim=-1)
+    places = torch.arange(longest + 1, device=frames.device)
+    exists = places <= lengths.to(frames.device)[:, None]  # (B, S + 1): an end may lie behind the last frame
+    found = sum(_place_losses(part, codes, spans[..., i].to(frames.device), places, exists) for i, part in enumerate(frames.split(half, dim=-1)))
     mask = valid_mask(lengths, longest, frames.device)
-    if mask is not None:
-        logits, near = logits.masked_fill(~mask[:, None, :], torch.finfo(logits.dtype).min), near * mask[:, None, :]
-    wanted = near / near.sum(-1, keepdim=True).clamp(min=1e-9)  # a frame of the padding may have nobody near
-    found = -(wanted * logits.log_softmax(-1)).sum(-1)
     found = found if mask is None else found * mask
     return found.sum(1) / lengths.to(frames)
+
+
+def _place_losses(part: Tensor, codes: Tensor, wanted: Tensor, places: Tensor, exists: Tensor) -> Tensor:
+    """Cross-entropy (B, S) of the places ``wanted`` (B, S) among those that exist (B, S + 1), as ``part`` (B, S, H / 2) of the frames tells them."""
+    logits = (PLACE_SCALE * part @ codes.T).masked_fill(~exists[:, None, :], torch.finfo(part.dtype).min)
+    near = torch.exp(-((wanted[..., None] - places) ** 2) / (2 * PLACE_SPREAD**2)) * exists[:, None, :]
+    near = near / near.sum(-1, keepdim=True).clamp(min=1e-9)  # a frame of the padding may have nobody near
+    return -(near * logits.log_softmax(-1)).sum(-1)

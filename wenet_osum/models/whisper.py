@@ -22,10 +22,10 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from wenet_osum.models import parts
 from wenet_osum.models.encoder.whisper import Encoder
 from wenet_osum.models.lengths import spans, valid_mask
-from wenet_osum.models.loss import LossOutput, any_weight, ctc_losses, silence_losses, token_losses, weighted, with_ctc
+from wenet_osum.models.loss import LossOutput, any_weight, ctc_losses, token_losses, weighted, with_ctc
 
 CTC_FILE = "ctc_head.safetensors"
-STATE_FRAMES = 2  # feature frames of an encoder state
+STATE_S = 0.02  # of an encoder state
 
 
 class WhisperPhase(nn.Module):
@@ -110,7 +110,7 @@ class WhisperPhase(nn.Module):
         answer_weights: Tensor | None = None,
         transcript_ids: Tensor | None = None,
         transcript_lengths: Tensor | None = None,
-        spoken: Tensor | None = None,
+        transcript_times: Tensor | None = None,
         **unused: Any,
     ) -> LossOutput:
         """Loss of a ``records.Batch``. Raises ValueError for texts beyond the decoder's positions, or CTC without transcripts."""
@@ -118,7 +118,7 @@ class WhisperPhase(nn.Module):
         answers = answer_lengths.cpu()
         ctc = impossible = None
         if self.ctc_weight:
-            ctc, impossible = self._ctc(states, lengths, transcript_ids, transcript_lengths, spoken)
+            ctc, impossible = self._ctc(states, lengths, transcript_ids, transcript_lengths, transcript_times)
             heard = any_weight(answer_weights, answers, ctc.device)
         if self.ctc_weight == 1:
             return self._ctc_only(ctc, impossible, heard, answers, answer_weights)
@@ -153,13 +153,12 @@ class WhisperPhase(nn.Module):
         return source[padded.to(source.device)], rows
 
     def _ctc(
-        self, states: Tensor, lengths: Tensor, ids: Tensor | None, id_lengths: Tensor | None, spoken: Tensor | None
+        self, states: Tensor, lengths: Tensor, ids: Tensor | None, id_lengths: Tensor | None, times: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """CTC loss of each utterance (B,) on the encoder's states, and how many are impossible. Silence that is known is to be blank."""
+        """CTC loss of each utterance (B,) on the encoder's states, and how many are impossible."""
         with torch.autocast(states.device.type, enabled=False):
             logits = self.ctc_head(states.to(self.ctc_head.weight.dtype))
-            losses, impossible = ctc_losses(logits, lengths, ids, id_lengths, self.blank)
-            return losses if spoken is None else losses + silence_losses(logits, lengths, spoken, self.blank, STATE_FRAMES), impossible
+            return ctc_losses(logits, lengths, ids, id_lengths, self.blank, times, STATE_S, held=True)
 
     def _ctc_only(self, ctc: Tensor, impossible: Tensor, heard: Tensor, answers: Tensor, weights: Tensor | None) -> LossOutput:
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.decoder.parameters()):

@@ -20,6 +20,7 @@ import yaml
 from wenet_osum import lookup, tasks
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task, escape
+from wenet_osum.text.timing import Span, timed_tokens
 from wenet_osum.text.tokenizer import encode, end_id, load_tokenizer
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Target:
     weights: list[float]  # loss weight of each
     labels: list[bool]  # whether each belongs to a label
     transcript_ids: list[int]  # the plain transcript, for a CTC head
+    transcript_times: list[Span]  # when each of them is spoken, s; ANY_TIME where it is not known
 
 
 class Template:
@@ -103,7 +105,7 @@ class Template:
         weights = [self.loss_weight.get(name, 1.0) for name in names]
         of_labels = {field.name for field in task.label_fields}
         labels = [name in of_labels for name in names]
-        return Target([*ids, self.end_id], [*weights, 1.0], [*labels, False], self.transcript_ids(utterance))
+        return Target([*ids, self.end_id], [*weights, 1.0], [*labels, False], *self.transcript(utterance))
 
     def _encode_whole(self, pieces: list[tuple[str, str]]) -> list[tuple[str, list[int]]]:
         """Ids of the joined string; a token belongs to the field its first character lies in."""
@@ -113,9 +115,11 @@ class Template:
         owner = [name for name, text in pieces for _ in text]
         return [(owner[start], [i]) for i, (start, _) in zip(whole["input_ids"], whole["offset_mapping"], strict=True)]
 
-    def transcript_ids(self, utterance: Utterance) -> list[int]:
-        """Token ids of the plain transcript, empty when it is not known."""
-        return self.encode(self._cased(escape(" ".join(utterance.txt.split())))) if utterance.txt else []
+    def transcript(self, utterance: Utterance) -> tuple[list[int], list[Span]]:
+        """Token ids of the plain transcript and when each is spoken (text/timing.py), both empty when it is not known."""
+        text = self._cased(escape(" ".join((utterance.txt or "").split())))
+        words = [word._replace(text=self._cased(word.text)) for word in utterance.words or []]
+        return timed_tokens(self.tokenizer, text, words) if text else ([], [])
 
     def label_ids(self, field: Field) -> dict[str, list[int]]:
         """Token ids of each label of a field as it stands in an answer."""

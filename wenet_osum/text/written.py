@@ -3,8 +3,8 @@
 A pretrained LLM can repeat and sort what stands before it. A small one has to learn it, or no adapter can make it transcribe; text costs a
 hundredth of speech. An utterance becomes frames of 80 ms, as the adapter makes them: the tokens of its words about where they are spoken, and
 between them the end of text, as the blank stands between the tokens of CTC. What a voice tells besides words is there all the time and faint: the
-embeddings of the labels are added to all frames, with a weight drawn for each, and so is the place of a frame, as sinusoids. The answer is that of
-the task with real speech.
+embeddings of the labels are added to all frames, with a weight drawn for each, and so is, as sinusoids, from when to when a frame's word is spoken,
+or in silence the frame's own place. The answer is that of the task with real speech.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from wenet_osum import tasks
 from wenet_osum.records import Utterance, Word
 from wenet_osum.tasks.base import Task, escape, join_words
 from wenet_osum.text.template import Template
+from wenet_osum.text.timing import ANY_TIME, Span, timed_tokens
 
 FRAME_S = 0.08  # of one embedding of the adapter
 WORD_S = 0.3  # of a word whose times are not known
@@ -35,24 +36,28 @@ class Line:
     ids: list[int]  # prompt, border, frames, border, answer
     answer: int  # how many of the last are the answer
     speech: slice  # where the frames are
-    place: float  # weight of the sinusoids that tell a frame's place, in standard deviations of the embeddings
+    spans: list[Span]  # from when to when what each frame says is spoken, in frames
+    place: float  # weight of the sinusoids that tell it, in standard deviations of the embeddings
     tones: list[tuple[list[int], float]]  # the tokens of each label and the weight with which their mean embedding is added to the frames
 
 
 class Writer:
     """Draws lines of written speech, each with a task and random labels, from utterances; the same for the same seed."""
 
-    def __init__(self, utterances: list[Utterance], template: Template, seed: int, shares: dict[str, float] | None = None) -> None:
+    def __init__(self, utterances: list[Utterance], template: Template, seed: int, shares: dict[str, float] | None = None, late: float = 0.0) -> None:
         """``shares`` says how often a task is asked, 1 for those with a file that it does not name; it may name combinations (``<GENDER><AGE>``).
+
+        ``late`` is the share of lines that begin with silence, up to the longest utterance there is, so that late times are written as often as early ones.
 
         Raises ValueError for an unknown task, or no usable utterance.
         """
-        self.template, self.draw = template, random.Random(seed)
+        self.template, self.draw, self.late = template, random.Random(seed), late
         self.shares = {template.task(name).name: share for name, share in (shares or {}).items()}
         self.tasks = [template.task(name) for name in dict.fromkeys([*tasks.names(), *self.shares])]
         self.utterances = [u for u in utterances if u.txt and any(t.present(u) for t in self.tasks)]
         if not self.utterances:
             raise ValueError(f"none of {len(utterances)} utterances has a transcript and a task; look at the manifest")
+        self.longest_s = max(_duration(_with_words(u)) for u in self.utterances)
 
     def lines(self, count: int) -> Iterator[Line]:
         """``count`` lines, over and over the utterances in a new order."""
@@ -68,45 +73,46 @@ class Writer:
         utterance = self._with_random_labels(_with_words(utterance))
         if task.fields[-1].kind != "reply" and self.draw.random() < SHUFFLED:
             utterance = self._shuffled(utterance)
+        if self.late and self.draw.random() < self.late:
+            utterance = _later(utterance, self.draw.uniform(0, self.longest_s - _duration(utterance)))
         prompt = self.template.draw_prompt_ids(task, self.draw.getrandbits(32), 0, utterance.key)
         answer = self.template.target(task, utterance).ids
-        end, frames = self.template.end_id, self.frames(utterance)
+        end, (frames, spans) = self.template.end_id, self.frames(utterance)
         labels = _labels(utterance, self.tasks).values()
         tones = [(self.template.encode(label), self._faint()) for label in labels]
         speech = slice(len(prompt) + 1, len(prompt) + 1 + len(frames))
-        return Line([*prompt, end, *frames, end, *answer], len(answer), speech, self._faint(), tones)
+        return Line([*prompt, end, *frames, end, *answer], len(answer), speech, spans, self._faint(), tones)
 
     def _faint(self) -> float:
         return math.exp(self.draw.uniform(*map(math.log, FAINT)))
 
-    def frames(self, utterance: Utterance) -> list[int]:
-        """The tokens of the words in frames of ``FRAME_S``."""
-        end = self.template.end_id
-        places: dict[int, int] = {}
+    def frames(self, utterance: Utterance) -> tuple[list[int], list[Span]]:
+        """The tokens of the words in frames of ``FRAME_S``, and from when to when (in frames) the word of each is spoken.
+
+        A frame without a token has the time of the word that is spoken then; in silence it is itself.
+        """
+        tokens, spans = self._timed_tokens(utterance)
+        places: dict[int, int] = {}  # frame → which token
         last = -1
-        for time, token in self._timed_tokens(utterance):
-            last = max(last + 1, round((time + self.draw.gauss(0, JITTER_S)) / FRAME_S))
-            places[last] = token
+        for number, (start, end) in enumerate(spans):
+            last = max(last + 1, round(((start + end) / 2 + self.draw.gauss(0, JITTER_S)) / FRAME_S))
+            places[last] = number
             if self.draw.random() < HELD:
                 last += 1
-                places[last] = token
-        count = max(last + 1, round((utterance.duration or utterance.words[-1].end) / FRAME_S))
-        return [places.get(i, end) for i in range(count)]
+                places[last] = number
+        count = max(last + 1, round(_duration(utterance) / FRAME_S))
+        ids = [tokens[places[i]] if i in places else self.template.end_id for i in range(count)]
+        return ids, [_stretch(utterance.words, spans[places[i]] if i in places else None, i) for i in range(count)]
 
-    def _timed_tokens(self, utterance: Utterance) -> Iterator[tuple[float, int]]:
-        """The transcript's tokens and when they are spoken (s), each word's characters spread evenly over it."""
-        text = escape(utterance.txt)
-        times, cursor = [0.0] * len(text), 0
-        for word in utterance.words:
-            begin = text.find(word.text, cursor)
-            if begin < 0:
-                continue
-            cursor = begin + len(word.text)
-            for i in range(begin, cursor):
-                times[i] = word.start + (i - begin + 0.5) / len(word.text) * (word.end - word.start)
-        whole = self.template.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-        for token, (start, stop) in zip(whole["input_ids"], whole["offset_mapping"], strict=True):
-            yield (times[min(start + 1, stop - 1)] + times[stop - 1]) / 2, token
+    def _timed_tokens(self, utterance: Utterance) -> tuple[list[int], list[Span]]:
+        """The transcript's tokens and when each is spoken (s), each word's characters spread evenly over it."""
+        tokens, spans = timed_tokens(self.template.tokenizer, escape(utterance.txt), utterance.words, spread=True)
+        before = 0.0
+        for i, span in enumerate(spans):
+            if span == ANY_TIME:  # what no word has follows what stands before it
+                spans[i] = (before, before)
+            before = spans[i][1]
+        return tokens, spans
 
     def _with_random_labels(self, utterance: Utterance) -> Utterance:
         """The labels it has, with other values: what follows from nothing must be heard."""
@@ -123,6 +129,22 @@ class Writer:
 def _labels(utterance: Utterance, among: list[Task]) -> dict[str, str]:
     """Attribute → the canonical label the utterance holds."""
     return {f.attribute: f.value(utterance) for t in among for f in t.label_fields if f.present(utterance)}
+
+
+def _stretch(words: list[Word], said: Span | None, frame: int) -> Span:
+    """Start and end, in frames, of the word that is spoken when something is ``said`` (s), or in the middle of a frame that says nothing."""
+    moment = (said[0] + said[1]) / 2 if said else (frame + 0.5) * FRAME_S
+    spoken = next(((w.start, w.end) for w in words if w.start <= moment < w.end), None)
+    return (spoken[0] / FRAME_S, spoken[1] / FRAME_S) if spoken else (frame, frame + 1)
+
+
+def _duration(utterance: Utterance) -> float:
+    return utterance.duration or utterance.words[-1].end
+
+
+def _later(utterance: Utterance, silence_s: float) -> Utterance:
+    words = [Word(w.text, w.start + silence_s, w.end + silence_s) for w in utterance.words]
+    return dataclasses.replace(utterance, words=words, duration=_duration(utterance) + silence_s)
 
 
 def _with_words(utterance: Utterance) -> Utterance:

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from wenet_osum.config import OptimConfig
-from wenet_osum.models.sinusoids import positions
+from wenet_osum.models.sinusoids import stretch_waves
 from wenet_osum.models.small import SmallLlm
 from wenet_osum.text.written import Line
 from wenet_osum.train.optim import factor, make_optimizer, set_rates
@@ -60,12 +60,13 @@ def _loss(model: torch.nn.Module, lines: list[Line]) -> torch.Tensor:
     asked = torch.stack([(after >= len(line.ids) - line.answer) & (after < len(line.ids)) for line in lines])
     speech = torch.stack([(after > line.speech.start) & (after <= line.speech.stop) for line in lines])
     table = model.get_input_embeddings()
-    sinusoids = positions(longest - 1, table.embedding_dim, ids.device)
     tones = torch.zeros(len(lines), table.num_embeddings)
     for row, line in enumerate(lines):
         for tokens, weight in line.tones:
             tones[row, tokens] += weight / len(tokens)
-    places = torch.stack([line.place * sinusoids.roll(line.speech.start, 0) for line in lines]) * table.weight.detach().std()
-    embeddings = table(ids[:, :-1]) + speech[:, :, None] * ((tones @ table.weight)[:, None] + places)
+    places = torch.zeros(len(lines), longest - 1, table.embedding_dim)
+    for row, line in enumerate(lines):
+        places[row, line.speech] = line.place * stretch_waves(torch.tensor(line.spans), table.embedding_dim)
+    embeddings = table(ids[:, :-1]) + speech[:, :, None] * (tones @ table.weight)[:, None] + places * table.weight.detach().std()
     hidden = model.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     return functional.cross_entropy(model.get_output_embeddings()(hidden[asked]), ids[:, 1:][asked])

@@ -31,7 +31,7 @@ SPEAKERS, TAKES = 6, 50  # of the official release: 6 speakers × 10 digits × 5
 TEST_TAKES = range(0, 5)  # the official test set
 DEV_TAKES = range(45, 50)  # our own choice, from the official training set
 LENGTHS = (3, 8)  # digits in a string, shortest and longest
-SHORT, SHORT_SHARE = (1, 2), 0.8  # training also has strings as short as these, as this share: where few digits can stand, they are found first
+SHORT, SHORT_SHARE = (1, 2), 0.3  # training also has strings as short as these, as this share
 PAUSE_S = (0.05, 0.5)  # before, between and after the digits, s
 NOISE_COLOUR = (0.0, 2.0)  # exponent of the background noise: 0 white, 2 brown
 

@@ -1,0 +1,87 @@
+"""CTC whose tokens keep to the times at which they are spoken, against a sum over all paths."""
+
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional
+
+from wenet_osum.models.loss import MARGIN_S, UNTIMELY, ctc_losses
+
+BLANK, STATE_S = 0, 0.25
+WHENEVER = (-torch.inf, torch.inf)
+
+
+def by_paths(logits, ids, times):
+    """-ln of the sum over all paths that read ``ids``; each state in which a token is said outside of its time costs ``UNTIMELY``."""
+    states, classes = logits.shape
+    logs, paths = logits.log_softmax(-1), []
+    for path in itertools.product(range(classes), repeat=states):
+        if [token for token, _ in itertools.groupby(path) if token != BLANK] != ids:
+            continue
+        total = sum(logs[n, token] for n, token in enumerate(path))
+        for n, token in enumerate(path):
+            spans = [span for i, span in zip(ids, times, strict=True) if i == token]
+            timely = any((n + 1) * STATE_S > start - MARGIN_S and n * STATE_S < end + MARGIN_S for start, end in spans)
+            total = total + (UNTIMELY if token != BLANK and not timely else 0.0)
+        paths.append(total)
+    return -torch.stack(paths).logsumexp(0)
+
+
+def losses(logits, ids, times, lengths=None):
+    lengths = torch.tensor([logits.shape[1]] * len(logits)) if lengths is None else torch.tensor(lengths)
+    flat = torch.tensor([i for row in ids for i in row])
+    spans = None if times is None else torch.tensor([span for row in times for span in row])
+    return ctc_losses(logits, lengths, flat, torch.tensor([len(row) for row in ids]), BLANK, spans, STATE_S)
+
+
+@pytest.mark.parametrize(
+    ("ids", "times"),
+    [
+        ([1, 2], [(0.1, 0.3), (0.9, 1.0)]),
+        ([1, 1], [(0.0, 0.1), (0.6, 0.7)]),
+        ([2, 1], [WHENEVER, (0.5, 0.6)]),
+        ([2], [(0.6, 0.7)]),
+    ],
+)
+def test_loss_and_gradient_are_those_of_all_paths(ids, times):
+    torch.manual_seed(0)
+    logits = torch.randn(5, 3, requires_grad=True)
+    expected = by_paths(logits, ids, times)
+    (wanted,) = torch.autograd.grad(expected, logits)
+    found, impossible = losses(logits[None], [ids], [times])
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(gradient, wanted)
+    assert int(impossible) == 0
+
+
+def test_times_that_are_not_known_change_nothing():
+    torch.manual_seed(0)
+    logits, ids = torch.randn(2, 9, 4), [[1, 2], [3]]
+    plain, _ = losses(logits, ids, None)
+    whenever, _ = losses(logits, ids, [[WHENEVER] * 2, [WHENEVER]])
+    half, _ = losses(logits, ids, [[WHENEVER] * 2, [(0.5, 0.75)]])
+    assert torch.equal(plain, whenever) and half[1] > plain[1]
+    torch.testing.assert_close(half[0], plain[0])
+
+
+def test_padding_and_impossible_transcripts():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 9, 4, requires_grad=True)
+    ids, times = [[1, 2], [3, 3, 3, 3]], [[(0.0, 0.5), (0.6, 0.9)], [(0.0, 1.0)] * 4]
+    found, impossible = losses(logits, ids, times, lengths=[6, 5])
+    alone, _ = losses(logits[:1, :6], ids[:1], times[:1])
+    torch.testing.assert_close(found[:1], alone)
+    assert int(impossible) == 1 and float(found[1]) == 0.0
+    found.sum().backward()
+    assert torch.isfinite(logits.grad).all() and not logits.grad[1].any() and not logits.grad[0, 6:].any()
+
+
+def test_a_word_before_its_time_costs_and_in_time_does_not():
+    logits = torch.full((1, 8, 3), -4.0)
+    logits[0, :, BLANK] = 4.0
+    logits[0, 5, 1], logits[0, 5, BLANK] = 8.0, 0.0
+    in_time, early = (float(losses(logits, [[1]], [[span]])[0]) for span in ((1.3, 1.5), (0.2, 0.4)))
+    assert in_time < 0.1 < 10 < early
+    assert float(functional.ctc_loss(logits[0].log_softmax(-1), torch.tensor([1]), (8,), (1,), blank=BLANK)) == pytest.approx(in_time, abs=0.05)
