@@ -58,7 +58,7 @@ def test_a_run_leaves_complete_folders_and_curves(tiny, unbroken, weights_of):
     rows = losses(unbroken)
     assert {row[:3] for row in rows} >= {(1, "train", "asr"), (1, "train", "sgc"), (2, "dev", "asr"), (6, "dev", "sgc")}
     text = (unbroken / "train.log").read_text(encoding="utf-8")
-    for part in ("rehearsal: 2 passes", "hours as planned", *(f"gate {name:8s} passed" for name in ("frozen", "trained", "tasks", "end"))):
+    for part in ("rehearsal: ", "hours as planned", *(f"gate {name:8s} passed" for name in ("frozen", "trained", "tasks", "end"))):
         assert part in text
 
 
