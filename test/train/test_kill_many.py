@@ -29,7 +29,7 @@ def start(conf: Path, exp_dir: Path, processes: int, death: str = "-", *override
 
 def run(*arguments, status: int = 0) -> str:
     process = start(*arguments)
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=280)[0]
     assert process.returncode == status, output[-3000:]
     return output
 
@@ -120,11 +120,11 @@ def test_a_signal_to_one_process_lets_all_save(tiny, tmp_path):
     conf = tiny.write("term_many.yaml", tree(tiny, "adapter") | {"max_steps": 5000})
     process = start(conf, tmp_path, 2)
     pids = process.stdout.readline().split()[1:]
-    end = time.monotonic() + 60
+    end = time.monotonic() + 280
     while not (tmp_path / "step_00000003" / "DONE").exists():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
     os.kill(int(pids[1]), signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=280)[0]
     assert process.returncode == 85, output[-2000:]
     assert (tmp_path / "REQUEUE").exists() and output.count("interrupted at step") == 1
