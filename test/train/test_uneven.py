@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from wenet_osum.dataset.index import SUFFIX
 from wenet_osum.dataset.shard import pack, write_list
 from wenet_osum.records import Utterance
 
@@ -32,11 +31,11 @@ def uneven_list(tiny, folder: Path) -> Path:
     shards = []
     for name, part in (("a", rows[:1]), ("b", rows[1:2]), ("c", rows[2:])):
         shards += pack(part, folder / name, 10, log=lambda line: None).paths
-    whole = bytearray(Path(shards[-1]).read_bytes())
+    whole, stamp = bytearray(Path(shards[-1]).read_bytes()), Path(shards[-1]).stat().st_mtime_ns
     at = whole.rindex(b"WAVEfmt ") + 32  # the size of its samples in the header
     whole[at : at + 4] = (10**8).to_bytes(4, "little")
     Path(shards[-1]).write_bytes(whole)
-    os.utime(shards[-1], ns=(Path(shards[-1] + SUFFIX).stat().st_mtime_ns,) * 2)
+    os.utime(shards[-1], ns=(stamp, stamp))  # the index still fits
     write_list(folder / "uneven.list", shards)
     return folder / "uneven.list"
 
