@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 OUTSIDE = {"pip", "docker", "hf", "tensorboard", "curl", "ffmpeg", "export", "cd", "tar"}  # programs that are not ours
-TORCHRUN = {"--standalone", "--nproc_per_node", "--nnodes"}  # its options that our pages use
+TORCHRUN = {"--standalone", "--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id"}  # its options that our pages use
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -162,6 +162,7 @@ class TrainConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False  # recompute activations in the backward pass
     rehearsal: bool = True  # run the largest micro-batches before step 1
+    features: Literal["cpu", "device"] = "cpu"  # where training's log-mel features are made: by the data processes, or beside the model
     workers: int = 0  # data processes a training process
     prefetch: int = 4  # micro-batches a worker holds ready
     threads: int = 1  # torch threads a process, CPU

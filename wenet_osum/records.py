@@ -101,6 +101,8 @@ class Sample:
     labels: list[int] = field(default_factory=list)  # place of its label in the set of each of the template's label fields, -1 where it is not known
     utterance: Utterance | None = None
     audio_s: float = 0.0  # duration after augmentation, s
+    audio: Tensor | None = None  # (samples + 400,) float32 with reflected ends, where the device makes the features: they are (frames, 0) until then
+    masks: list[Any] = field(default_factory=list)  # SpecAugment of those features (dataset/augment.py)
 
 
 @dataclass
@@ -126,6 +128,8 @@ class Batch:
     labels: Tensor | None = None  # (B, F) int64, place of each label in the set of each of F label fields, -1 where it is not known
     utterances: list[Utterance] = field(default_factory=list)
     audio_s: list[float] = field(default_factory=list)
+    audio: Tensor | None = None  # (B, samples of the longest + 400) float32, where the device makes the features: they are (B, T, 0) until then
+    masks: list[list[Any]] = field(default_factory=list)  # SpecAugment of each utterance's features
     dropped: dict[str, int] = field(default_factory=dict)  # samples that could not be read, by reason
     filler: bool = False  # True: a repeat that only keeps ranks in step; its weights are zero
 

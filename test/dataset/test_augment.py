@@ -133,7 +133,7 @@ def test_tiny_features_survive(frames):
 
 def test_substitution_takes_earlier_frames():
     features = torch.arange(200.0).unsqueeze(1).expand(200, 80)
-    conf = SpecAugmentConfig(substitutions=3, max_substitution=30)
-    got = augment.spec_substitute(features, conf, augment.rng(0, 0, "b"))
+    conf = SpecAugmentConfig(time_masks=0, mel_masks=0, substitutions=3, max_substitution=30)
+    got = augment.spec_augment(features, conf, augment.rng(0, 0, "b"))
     moved = got[:, 0] != features[:, 0]
     assert 0 < int(moved.sum()) <= 90 and torch.all(got[:, 0] <= features[:, 0])

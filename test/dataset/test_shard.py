@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import io
 import json
 import os
 import pickle
 import tarfile
-import threading
 from collections import Counter
 
 import numpy as np
@@ -359,30 +357,3 @@ def test_handles_close_the_oldest_and_travel_empty(tmp_path):
     assert len(handles._open) == 2 and not pickle.loads(pickle.dumps(handles))._open
     drop = pickle.loads(pickle.dumps(Drop("reason", "detail")))
     assert (drop.reason, drop.detail, str(drop)) == ("reason", "detail", "reason: detail")
-
-
-@pytest.mark.parametrize("with_index", [True, False])
-def test_shards_behind_an_address(tmp_path, with_index):
-    report = pack([utterance(tmp_path, "你", txt="x"), utterance(tmp_path, "b")], tmp_path / "s", log=print)
-    if not with_index:
-        os.remove(report.paths[0] + ".index.npz")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(tmp_path / "s"))
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        write_list(tmp_path / "l", [f"http://127.0.0.1:{server.server_port}/shards_000000000.tar"])
-        found, dropped = load(tmp_path / "l")
-        assert list(found) == ["你", "b"] and found["b"][1] == WAV and not dropped
-        write_list(tmp_path / "l", [f"http://127.0.0.1:{server.server_port}/none.tar"])
-        with pytest.raises(ValueError, match="404"):
-            load(tmp_path / "l")
-    finally:
-        server.shutdown()
-        server.server_close()

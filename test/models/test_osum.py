@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, Qwen2ForCausalLM
 
 from wenet_osum import config
+from wenet_osum.models import osum
 from wenet_osum.models.build import set_checkpointing
 from wenet_osum.models.llm import causal
 from wenet_osum.models.osum import OsumModel
@@ -33,6 +34,12 @@ def gradients(model, batches):
 
 def padded_nll(model, batch):
     """The same by transformers' own padded forward over prompt embeddings and answers."""
+    logits, valid, answers = padded_logits(model, batch)
+    return torch.nn.functional.cross_entropy(logits[valid], answers[valid], reduction="none")
+
+
+def padded_logits(model, batch):
+    """Logits (B, A of the longest, V) before each answer token, which of them count, and the answers."""
     prompt, mask = model.prompt_embeddings(*(batch[k] for k in ("features", "feature_lengths", "prompt_ids", "prompt_lengths")))
     answers = torch.nn.utils.rnn.pad_sequence(batch["answer_ids"].split(batch["answer_lengths"].tolist()), batch_first=True)
     valid = torch.arange(answers.shape[1]) < batch["answer_lengths"][:, None]
@@ -40,8 +47,7 @@ def padded_nll(model, batch):
     mask = torch.cat([mask, valid.long()], 1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     logits = model.llm(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False).logits
-    logits = logits[:, prompt.shape[1] - 1 : -1]
-    return torch.nn.functional.cross_entropy(logits[valid], answers[valid], reduction="none")
+    return logits[:, prompt.shape[1] - 1 : -1], valid, answers
 
 
 def test_packed_equals_padded_equals_single(model, batch, take):
@@ -56,6 +62,25 @@ def test_packed_equals_padded_equals_single(model, batch, take):
     assert together.keys() == apart.keys() == {n for n, p in model.named_parameters() if n != "encoder.embed_positions.weight"}
     for name, gradient in together.items():
         torch.testing.assert_close(gradient, apart[name], atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_logits_are_the_same_packed_padded_and_alone(model, batch, take, monkeypatch):
+    """All logits at the answers, not only those of the right tokens."""
+    seen = []
+
+    def token_losses(head, hidden, targets):
+        seen.append(head(hidden).detach())
+        return original(head, hidden, targets)
+
+    original = osum.token_losses
+    monkeypatch.setattr(osum, "token_losses", token_losses)
+    model(**batch)
+    for row in range(3):
+        model(**take(batch, row))
+    packed, alone = seen[0], torch.cat(seen[1:])
+    torch.testing.assert_close(packed, alone, atol=2e-5, rtol=0)
+    logits, valid, _ = padded_logits(model, batch)
+    torch.testing.assert_close(packed, logits[valid].detach(), atol=2e-5, rtol=0)
 
 
 def other_first(batch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,13 @@ def proportional(tiny, **changes) -> dict:
 def furthest(a: dict, b: dict) -> float:
     assert a.keys() == b.keys()
     return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def test_no_device_is_named_where_it_need_not_be():
+    """Other accelerators work through torch.accelerator; the kernel for packed attention exists on CUDA alone."""
+    named = re.compile(r"torch\.cuda|is_cuda|[\"']cuda")
+    rooms = [path for room in ("dataset", "models", "train") for path in (ROOT / "wenet_osum" / room).rglob("*.py")]
+    assert {path.name for path in rooms if named.search(path.read_text(encoding="utf-8"))} == {"causal.py"}
 
 
 def test_checkpointing_gives_the_same_gradients(tiny, tmp_path, weights_of):
@@ -68,7 +76,7 @@ def test_fsdp_of_two_processes_equals_ddp_and_goes_on(tiny, tmp_path, weights_of
         conf = tiny.write(f"{engine}.yaml", proportional(tiny, engine=engine) | {"max_steps": 3})
         command = [sys.executable, str(FORKED), "2", lives, "--config", str(conf), "--exp_dir", str(tmp_path / engine)]
         env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=100)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=280)
         assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
         results.append(weights_of(tmp_path / engine / "final"))
     assert "resumed from step_00000002" in done.stdout and "engine fsdp" in done.stdout

@@ -29,7 +29,7 @@ def start(conf: Path, exp_dir: Path, processes: int, death: str = "-", *override
 
 def run(*arguments, status: int = 0) -> str:
     process = start(*arguments)
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=280)[0]
     assert process.returncode == status, output[-3000:]
     return output
 
@@ -46,21 +46,27 @@ def keys(exp_dir: Path) -> list[list[dict]]:
 
 
 def tree(tiny, phase: str) -> dict:
-    """Phase 1 with its CTC head, phase 2 (adapter alone), or phase 4 (adapter, encoder, LoRA with dropout)."""
+    """Phase 1 with its CTC head, 2 (adapter alone), 3 (adapter, encoder), 4 (with LoRA and its dropout), or 4 with the whole LLM."""
     data = yaml.safe_load(tiny.data.read_text(encoding="utf-8")) | {"dev": {}}
     changes = {"data": str(tiny.write("kill_many_data.yaml", data)), "max_steps": 9, "eval_every": 3, "log_every": 1, "log_keys": True, "keep": 2}
     whole = tiny.whisper_tree(**changes) if phase == "whisper" else tiny.tree(**changes)
     if phase == "adapter":
         del whole["model"]["lora"]
         whole["train_parts"] = {"adapter.*": {}}
+    if phase in ("encoder", "full"):
+        del whole["model"]["lora"], whole["train_parts"]["*lora*"]
+    if phase == "full":
+        whole["train_parts"]["llm.*"] = {"lr": 1e-4}
     whole["batch"]["max_utterances"] = 2
     return whole
 
 
 CASES = {
-    "phase 4, 4 processes": ("lora", 4, ["step:2:3", "dcp:3:1", "publish:6:0", "step:8:2"]),
-    "phase 2, 2 processes": ("adapter", 2, ["step:1:0", "step:5:1"]),
     "phase 1, 2 processes": ("whisper", 2, ["dcp:6:0", "step:9:1"]),
+    "phase 2, 2 processes": ("adapter", 2, ["step:1:0", "step:5:1"]),
+    "phase 3, 2 processes": ("encoder", 2, ["publish:3:0", "dcp:6:1"]),
+    "phase 4, 4 processes": ("lora", 4, ["step:2:3", "dcp:3:1", "publish:6:0", "step:8:2"]),
+    "whole LLM, 4 processes": ("full", 4, ["step:5:2", "dcp:6:3"]),
 }
 
 
@@ -114,11 +120,11 @@ def test_a_signal_to_one_process_lets_all_save(tiny, tmp_path):
     conf = tiny.write("term_many.yaml", tree(tiny, "adapter") | {"max_steps": 5000})
     process = start(conf, tmp_path, 2)
     pids = process.stdout.readline().split()[1:]
-    end = time.monotonic() + 60
+    end = time.monotonic() + 280
     while not (tmp_path / "step_00000003" / "DONE").exists():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
     os.kill(int(pids[1]), signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=280)[0]
     assert process.returncode == 85, output[-2000:]
     assert (tmp_path / "REQUEUE").exists() and output.count("interrupted at step") == 1

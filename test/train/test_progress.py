@@ -96,6 +96,17 @@ def test_other_processes_write_nothing(tmp_path, capsys):
     assert capsys.readouterr().out == "" and not list(tmp_path.iterdir())
 
 
+def test_a_terminal_gets_a_bar_with_time_left(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    progress = Progress(tmp_path, active=True)
+    progress.open(2, 10)
+    progress.advance()
+    assert (progress.bar.n, progress.bar.total) == (3, 10)
+    progress.bar.refresh()
+    progress.close()
+    assert "3/10 [" in capsys.readouterr().err, "elapsed and remaining time stand in the brackets"
+
+
 def test_line_names_every_figure():
     figures = {"tasks": {"ser": {"loss": 1.5, "acc": 0.5}}, "audio_h_per_h": 12.0, "tokens_per_s": 34.0}
     text = line(5, 10, 1, 1e-3, 2.0, figures | {"padding": 0.031, "data_wait": 0.02, "memory_gib": 3.0}, 3725)

@@ -3,16 +3,21 @@
 
     python tools/bench/data_path.py --only mel loader --rounds 5
 
-Every way is checked to give the same output before it is timed (side_by_side.py). The audio is noise bursts of 2 to 12 s.
+Every way is checked to give the same output before it is timed (side_by_side.py). The audio is noise bursts of 2 to 12 s. webdataset, lhotse and
+openai-whisper are raced where they are installed (pip install webdataset lhotse openai-whisper); what is not is named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import dataclasses
 import io
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import other_loaders  # noqa: E402
 import plain_loader  # noqa: E402
 from side_by_side import race, show  # noqa: E402
 
@@ -43,7 +49,7 @@ class Corpus:
     """Shards of noise with texts, their list, a template and the loader's configuration."""
 
     def __init__(self, folder: Path, count: int, seconds: tuple[float, float]) -> None:
-        draw = np.random.default_rng(0)
+        draw, self.folder, self.count = np.random.default_rng(0), folder, count
         self.waves = [draw.normal(0, 0.1, int(16000 * draw.uniform(*seconds))).astype(np.float32) for _ in range(min(DISTINCT, count))]
         for i, wave in enumerate(self.waves):
             (folder / f"{i}.wav").write_bytes(write_wav(wave))
@@ -80,14 +86,18 @@ def bench_tar(corpus: Corpus, rounds: int) -> list[str]:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as file:
             return [(m.name, len(file.extractfile(m).read())) for m in file]
 
-    return race("tar, 500 utterances", {"ours": ours, "tarfile": stdlib}, _equal, rounds)
+    ways = {"ours": ours, "tarfile": stdlib} | other_loaders.tar(data)
+    return race("tar, 500 utterances", ways, _equal, rounds, limit=("a copy of its bytes", lambda: bytearray(data)))
 
 
 def bench_wav(corpus: Corpus, rounds: int) -> list[str]:
     """PCM16 to float32."""
     files = [write_wav(w) for w in corpus.waves]
     ways = {"ours": lambda: [decode(f) for f in files], "soundfile": lambda: [soundfile.read(io.BytesIO(f), dtype="float32")[0] for f in files]}
-    return race(f"wav, {len(files)} files", ways, lambda a, b: _equal([len(x) for x in a], [len(y) for y in b]) or _close(a, b, 1e-4), rounds)
+    raw = [np.frombuffer(f[44:], np.int16) for f in files]
+    limit = ("int16 to float32", lambda: [r.astype(np.float32) for r in raw])
+    same = lambda a, b: _equal([len(x) for x in a], [len(y) for y in b]) or _close(a, b, 1e-4)  # noqa: E731
+    return race(f"wav, {len(files)} files", ways, same, rounds, limit=limit)
 
 
 def whisper_mel(wave: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
@@ -115,16 +125,54 @@ def bench_mel(corpus: Corpus, rounds: int) -> list[str]:
         "openai-whisper's way, 30 s": lambda: cut([whisper_mel(torch.from_numpy(w), filters).T for w in pads]),
         "WhisperFeatureExtractor": lambda: cut([extractor(w, sampling_rate=16000, return_tensors="np").input_features[0].T for w in waves]),
     }
-    return race("log-mel, 40 utterances", ways, lambda a, b: _close(a, b, 1e-3), rounds, {"openai-whisper's way, true length": 1.8})
+    ways |= other_loaders.whisper(waves, cut)
+    frames = [torch.from_numpy(w).unfold(0, 400, 160).contiguous() for w in waves]  # windowed beforehand
+    product = torch.randn(201, 80)
+    limit = ("Fourier transform of the frames, one product", lambda: [torch.view_as_real(torch.fft.rfft(f))[..., 0] @ product for f in frames])
+    goals = {name: 1.8 for name in ("openai-whisper's way, true length", "openai-whisper")}
+    return race("log-mel, 40 utterances", ways, lambda a, b: _close(a, b, 1e-3), rounds, goals, limit)
 
 
 def bench_loader(corpus: Corpus, rounds: int) -> list[str]:
     """Shards to padded batches, one process; and the first batch alone."""
     encode = corpus.template.encode
-    ways = {"ours": lambda: list(corpus.mixture.epoch(0)), "plain WeNet way": lambda: list(plain_loader.load(corpus.shards, encode, MAX_FRAMES))}
-    first = {"ours": lambda: next(iter(corpus.mixture.epoch(0))), "plain WeNet way": lambda: next(plain_loader.load(corpus.shards, encode, MAX_FRAMES))}
-    rows = race("whole loader", ways, same_features, rounds, {"plain WeNet way": 3})
-    return rows + race("first batch", first, lambda a, b: None, rounds)
+    chains: dict[str, Callable[[], Iterator[Any]]] = {
+        "ours": lambda: iter(corpus.mixture.epoch(0)),
+        "plain WeNet way": lambda: plain_loader.load(corpus.shards, encode, MAX_FRAMES),
+    }
+    chains |= other_loaders.loaders(corpus.folder, corpus.shards, encode, MAX_FRAMES)
+    first = next(chains["ours"]())
+    whole, start = ([f"{k}.wav" for k in some] for some in (range(len(corpus.waves)), range(len(first.keys))))
+    limits = [("decoding and log-mel alone", partial(_decoded_mels, [(corpus.folder / name).read_bytes() for name in names])) for names in (whole, start)]
+    repeated = limits[0][0] + f" of {len(corpus.waves)} recordings, of {corpus.count}"
+    ways = {name: lambda chain=chain: list(chain()) for name, chain in chains.items()}
+    rows = race("whole loader", ways, same_features, rounds, {"plain WeNet way": 3}, (repeated, limits[0][1]))
+    truth = by_key(list(chains["ours"]()))
+
+    def right(_: Any, batch: Any) -> None:
+        assert all(torch.allclose(features, truth[key], atol=1e-4) for key, features in by_key([batch]).items())
+
+    ways = {name: lambda chain=chain: next(chain()) for name, chain in chains.items()}
+    return rows + race("first batch", ways, right, rounds, limit=limits[1])
+
+
+def _decoded_mels(files: list[bytes]) -> list[torch.Tensor]:
+    return [log_mel(decode(file)) for file in files]
+
+
+def bench_device(corpus: Corpus, rounds: int) -> list[str]:
+    """What a data process does when the device makes the features, against all of it."""
+    from wenet_osum.dataset.device_features import with_features
+
+    later = dataclasses.replace(corpus.mixture.conf, features="device")
+    mixture = copy.copy(corpus.mixture)
+    mixture.conf = later
+
+    def same(ours: list[Any], theirs: list[Any]) -> None:
+        same_features([with_features(batch, 80) for batch in ours], theirs)
+
+    ways = {"ours, features: device": lambda: list(mixture.epoch(0)), "ours, features: cpu": lambda: list(corpus.mixture.epoch(0))}
+    return race("data process", ways, same, rounds)
 
 
 def bench_resume(corpus: Corpus, rounds: int) -> list[str]:
@@ -142,7 +190,10 @@ def bench_resume(corpus: Corpus, rounds: int) -> list[str]:
     def same(a: Any, b: Any) -> None:
         assert a.keys == b.keys and torch.equal(a.features, b.features) and len(a.keys) == expected
 
-    return race(f"resume after {plan.bounds[done]} of {plan.bounds[-1]} utterances", {"ours, a seek": seek, "replay": replay}, same, rounds, {"replay": 100})
+    files = [corpus.folder / f"{int(row) % len(corpus.waves)}.wav" for row in plan.row[plan.bounds[done] : plan.bounds[done + 1]]]
+    limit = ("decoding and log-mel of the one batch", partial(_decoded_mels, [file.read_bytes() for file in files]))
+    work = f"resume after {plan.bounds[done]} of {plan.bounds[-1]} utterances"
+    return race(work, {"ours, a seek": seek, "replay": replay}, same, rounds, {"replay": 100}, limit)
 
 
 def padding(count: int) -> list[str]:
@@ -178,7 +229,7 @@ def _close(a: list, b: list, tolerance: float) -> None:
     assert len(a) == len(b) and all(np.allclose(np.asarray(x), np.asarray(y), atol=tolerance) for x, y in zip(a, b, strict=True))
 
 
-BENCHES = {"tar": bench_tar, "wav": bench_wav, "mel": bench_mel, "loader": bench_loader, "resume": bench_resume}
+BENCHES = {"tar": bench_tar, "wav": bench_wav, "mel": bench_mel, "loader": bench_loader, "device": bench_device, "resume": bench_resume}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,14 +16,26 @@ import numpy as np
 HEAD = ["| work | way | CPU s, median (quartiles) | times ours, median (quartiles) | to reach |", "|---|---|---|---|---|"]
 
 
-def race(work: str, ways: dict[str, Callable[[], Any]], same: Callable[[Any, Any], None], rounds: int, goals: dict[str, float] | None = None) -> list[str]:
-    """Table rows for ``ways``, the first of which is ours. ``same`` raises AssertionError when a way's output is not ours."""
+def race(
+    work: str,
+    ways: dict[str, Callable[[], Any]],
+    same: Callable[[Any, Any], None],
+    rounds: int,
+    goals: dict[str, float] | None = None,
+    limit: tuple[str, Callable[[], Any]] | None = None,
+) -> list[str]:
+    """Table rows for ``ways``, the first of which is ours. ``same`` raises AssertionError when a way's output is not ours.
+
+    ``limit`` is what no way can do without, by name: it is timed along, and not compared.
+    """
     first = next(iter(ways))
     ours = ways[first]()
     for name, way in ways.items():
         if name != first:
             same(ours, way())
     del ours
+    if limit:
+        ways = ways | {f"limit: {limit[0]}": limit[1]}
     seconds = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -31,12 +43,27 @@ def race(work: str, ways: dict[str, Callable[[], Any]], same: Callable[[Any, Any
             before = time.process_time()
             way()
             seconds[name].append(time.process_time() - before)
-    return [_row(work, name, seconds, first, (goals or {}).get(name)) for name in ways]
+    return [row(work, name, seconds, first, (goals or {}).get(name)) for name in ways]
 
 
-def _row(work: str, name: str, seconds: dict[str, list[float]], first: str, goal: float | None) -> str:
+def row(work: str, name: str, seconds: dict[str, list[float]], first: str, goal: float | None = None) -> str:
+    """The table row of a way, from CPU seconds by way and round."""
     ratio = "1" if name == first else spread(np.divide(seconds[name], seconds[first]), ".2f")
     return f"| {work} | {name} | {spread(seconds[name], '.4f')} | {ratio} | {'' if goal is None else f'≥ {goal:g}'} |"
+
+
+def products(flops: float, size: int = 512) -> Callable[[], None]:
+    """Matrix products of as many FLOPs, of a size at which they run fast: the limit of what computes."""
+    import torch
+
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    out = torch.empty(size, size)
+
+    def run() -> None:
+        for _ in range(max(1, round(flops / (2 * size**3)))):
+            torch.mm(a, b, out=out)
+
+    return run
 
 
 def spread(values: Any, form: str) -> str:

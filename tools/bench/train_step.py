@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +21,10 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from side_by_side import race, show  # noqa: E402
+from side_by_side import products, race, show  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from transformers import Qwen2Config, WhisperConfig  # noqa: E402
+from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
 
 from wenet_osum.models.loss import token_losses  # noqa: E402
 from wenet_osum.models.osum import OsumConfig, OsumModel  # noqa: E402
@@ -99,7 +103,8 @@ def bench_step(model: OsumModel, rows: list[dict[str, Tensor]], args: argparse.N
         return loss.item()
 
     ways = {"ours": lambda: step(lambda: packed(model, rows)), "rows padded to the longest, all logits": lambda: step(lambda: padded(model, rows))}
-    found = race(f"step, {len(rows)} utterances", ways, _close, args.rounds, {"rows padded to the longest, all logits": 2.5})
+    limit = _limit(ways["ours"])
+    found = race(f"step, {len(rows)} utterances", ways, _close, args.rounds, {"rows padded to the longest, all logits": 2.5}, limit)
     ours, theirs = "ours, on 30 s", "30 s of speech, padded rows, all logits"
     assert abs(step(lambda: packed(model, rows, True)) - step(lambda: padded(model, rows, True))) < 1e-3, f"{ours} and {theirs} differ"
     long = {"ours": ways["ours"], theirs: lambda: step(lambda: padded(model, rows, True))}
@@ -125,26 +130,50 @@ def bench_head(model: OsumModel, rows: list[dict[str, Tensor]], args: argparse.N
         loss.backward()
         return loss.item()
 
-    return race(f"head, {len(answers)} of {total} positions", {"ours": ours, "all positions": whole}, _close, args.rounds)
+    return race(f"head, {len(answers)} of {total} positions", {"ours": ours, "all positions": whole}, _close, args.rounds, limit=_limit(ours))
 
 
 def bench_encoder(model: OsumModel, rows: list[dict[str, Tensor]], args: argparse.Namespace) -> list[str]:
-    """The encoder's forward on true lengths against 30 s, which WhisperEncoder of transformers insists on."""
+    """The encoder's forward on true lengths against 30 s: with our mask, which gives the same states, and as transformers does it, without one."""
     features = torch.nn.utils.rnn.pad_sequence([r["features"] for r in rows], batch_first=True)
     lengths = torch.tensor([len(r["features"]) for r in rows])
-    whole = functional.pad(features, (0, 0, 0, WHOLE - features.shape[1]))
+    whole, full = functional.pad(features, (0, 0, 0, WHOLE - features.shape[1])), torch.full_like(lengths, WHOLE)
+    encoder = model.encoder.eval()
 
     @torch.no_grad()
-    def run(frames: Tensor) -> list[Tensor]:
-        states, sizes = model.encoder(frames, lengths)
+    def run() -> list[Tensor]:
+        states, sizes = encoder(features, lengths)
         return [s[:n] for s, n in zip(states, sizes.tolist(), strict=True)]
 
     @torch.no_grad()
-    def long() -> list[Tensor]:
-        model.encoder(whole, torch.full_like(lengths, WHOLE))
-        return []
+    def masked() -> list[Tensor]:
+        sizes, mask = encoder.output_lengths(lengths), torch.arange(WHOLE // 2)
+        hidden = encoder._convolve(whole.transpose(1, 2), lengths) + encoder.embed_positions.weight
+        for layer in encoder.layers:
+            hidden = layer(hidden, (mask < sizes[:, None])[:, None, None])
+        return [s[:n] for s, n in zip(encoder.layer_norm(hidden), sizes.tolist(), strict=True)]
 
-    return race(f"encoder forward, {len(rows)} utterances", {"ours": lambda: run(features), "30 s": long}, lambda a, b: None, args.rounds)
+    @torch.no_grad()
+    def theirs() -> Tensor:
+        return WhisperEncoder.forward(encoder, whole.transpose(1, 2)).last_hidden_state
+
+    def same(ours: Any, other: Any) -> None:
+        if isinstance(other, list):
+            assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(ours, other, strict=True)), "masked states differ"
+        else:  # it hears the padding: to be the same, ours has to hear it as well
+            assert torch.allclose(encoder(whole, full)[0], other, atol=1e-4), "states of 30 s differ"
+
+    ways = {"ours": run, "30 s, masked": masked, "30 s, WhisperEncoder of transformers": theirs}
+    found = race(f"encoder forward, {len(rows)} utterances", ways, same, args.rounds, limit=_limit(run))
+    model.train()
+    return found
+
+
+def _limit(way: Callable[[], Any]) -> tuple[str, Callable[[], None]]:
+    """The FLOPs of a way as bare matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        way()
+    return "its FLOPs as matrix products", products(counter.get_total_flops())
 
 
 def _close(a: float, b: float) -> None:

@@ -36,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--before", required=True, help="folder of the run before, or a model folder or hub name")
     parser.add_argument("--dev", required=True, help="folder with a TASK.list a task, or a data.yaml with a dev table")
     parser.add_argument("--tasks", default="", help='some of its tasks, e.g. "asr ser"; default: all')
-    parser.add_argument("--margin", type=float, default=2.0, help="points a figure may be worse")
+    parser.add_argument("--margin", "--gate_margin", type=float, default=2.0, help="points a figure may be worse")
     parser.add_argument("--limit", type=int, default=500, help="utterances a task at most, evenly spread over the list")
     parser.add_argument("--normalizer", default="none", help="spelling rules of score, e.g. basic")
     load.add_arguments(parser)

@@ -19,6 +19,7 @@ from wenet_osum.dataset.drop import Drop
 from wenet_osum.records import SAMPLE_RATE
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 N_FFT, HOP = 400, 160  # samples: 25 ms window, 10 ms hop
@@ -230,25 +231,26 @@ def log_mel(audio: np.ndarray, mels: int = 80) -> Tensor:
     wave = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
     if len(wave) < MIN_PADDED:
         wave = torch.nn.functional.pad(wave, (0, MIN_PADDED - len(wave)))
-    spectrum = torch.stft(wave, N_FFT, HOP, window=_window(), center=True, pad_mode="reflect", return_complex=True)
+    spectrum = torch.stft(wave, N_FFT, HOP, window=mel_window(), center=True, pad_mode="reflect", return_complex=True)
     parts = torch.view_as_real(spectrum.T[:-1]).reshape(-1, N_FFT + 2)  # (frames, 402): real and imaginary side by side
-    power = parts.square_() @ _doubled_filters(mels)  # the sum over both parts happens inside the product
+    power = parts.square_() @ doubled_filters(mels)  # the sum over both parts happens inside the product
     logs = power.clamp_(min=1e-10).log10_()
     return logs.clamp_(min=logs.max() - 8.0).add_(4.0).mul_(0.25)
 
 
-@lru_cache(maxsize=1)
-def _window() -> Tensor:
+@lru_cache(maxsize=4)
+def mel_window(device: torch.device | str = "cpu") -> Tensor:
+    """The window of the log-mel features."""
     import torch
 
-    return torch.hann_window(N_FFT)
+    return torch.hann_window(N_FFT, device=device)
 
 
 @lru_cache(maxsize=4)
-def _doubled_filters(mels: int) -> Tensor:
+def doubled_filters(mels: int, device: torch.device | str = "cpu") -> Tensor:
     """Slaney mel filters, every row twice: (402, mels)."""
     import librosa
     import torch
 
     filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=mels)  # (mels, 201)
-    return torch.from_numpy(filters).float().repeat_interleave(2, dim=1).T.contiguous()
+    return torch.from_numpy(filters).float().repeat_interleave(2, dim=1).T.contiguous().to(device)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EFFECTS = "wenet_osum.dataset.effects"
+COPY, TIME, MEL = "copy", "time", "mel"
+
+
+class Mask(NamedTuple):
+    """A change to features: frames replaced by those ``back`` earlier (COPY), frames (TIME) or mel bins (MEL) replaced by the mean."""
+
+    kind: str
+    first: int  # frame, or mel bin
+    last: int  # the one after
+    back: int = 0  # frames
 
 
 def rng(seed: int, epoch: int, key: str) -> np.random.Generator:
@@ -109,29 +119,33 @@ def gain(audio: np.ndarray, range_db: tuple[float, float], draw: np.random.Gener
 
 
 def spec_augment(features: Tensor, conf: SpecAugmentConfig, draw: np.random.Generator) -> Tensor:
-    """Mask stretches of time and bands of mel bins of (frames, mels) with the utterance's mean (Park et al., 2019); a new tensor.
-
-    A time mask covers at most ``max_time`` frames and a fifth of the utterance.
-    """
-    features = spec_substitute(features, conf, draw)
-    frames, mels = features.shape
-    masked, mean = features.clone(), float(features.mean())
-    for _ in range(conf.time_masks):
-        first, last = _stretch(frames, min(conf.max_time, frames // 5), draw)
-        masked[first:last] = mean
-    for _ in range(conf.mel_masks):
-        first, last = _stretch(mels, min(conf.max_mels, mels), draw)
-        masked[:, first:last] = mean
-    return masked
+    """Mask stretches of time and bands of mel bins of (frames, mels) with the utterance's mean (Park et al., 2019), after replacing stretches by
+    earlier ones (WeNet's SpecSub, arXiv 2106.05642); a new tensor."""
+    return apply_masks(features, draw_masks(*features.shape, conf, draw))
 
 
-def spec_substitute(features: Tensor, conf: SpecAugmentConfig, draw: np.random.Generator) -> Tensor:
-    """Replace stretches of (frames, mels) by earlier ones of the same utterance (WeNet's SpecSub, arXiv 2106.05642); a new tensor."""
-    frames, changed = len(features), features.clone()
+def draw_masks(frames: int, mels: int, conf: SpecAugmentConfig, draw: np.random.Generator) -> list[Mask]:
+    """What to change. A stretch of time covers at most its longest and a fifth of the utterance."""
+    masks = []
     for _ in range(conf.substitutions):
         first, last = _stretch(frames, min(conf.max_substitution, frames // 5), draw)
-        back = int(draw.integers(first + 1))
-        changed[first:last] = features[first - back : last - back]
+        masks.append(Mask(COPY, first, last, int(draw.integers(first + 1))))
+    masks += [Mask(TIME, *_stretch(frames, min(conf.max_time, frames // 5), draw)) for _ in range(conf.time_masks)]
+    return masks + [Mask(MEL, *_stretch(mels, min(conf.max_mels, mels), draw)) for _ in range(conf.mel_masks)]
+
+
+def apply_masks(features: Tensor, masks: list[Mask]) -> Tensor:
+    """(frames, mels) with the changes; a new tensor. Copies come first and read what was there before; the mean is that after them."""
+    changed = features.clone()
+    for mask in masks:
+        if mask.kind == COPY:
+            changed[mask.first : mask.last] = features[mask.first - mask.back : mask.last - mask.back]
+    mean = changed.mean()
+    for mask in masks:
+        if mask.kind == TIME:
+            changed[mask.first : mask.last] = mean
+        elif mask.kind == MEL:
+            changed[:, mask.first : mask.last] = mean
     return changed
 
 

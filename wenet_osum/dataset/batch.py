@@ -41,6 +41,8 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
         labels=torch.tensor([s.labels for s in samples], dtype=torch.int64),
         utterances=[s.utterance for s in samples if s.utterance is not None],
         audio_s=[s.audio_s for s in samples],
+        audio=None if samples[0].audio is None else torch.nn.utils.rnn.pad_sequence([s.audio for s in samples], batch_first=True),
+        masks=[s.masks for s in samples],
         dropped=dict(dropped or {}),
         filler=is_filler,
     )

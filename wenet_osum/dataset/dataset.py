@@ -128,7 +128,7 @@ class Mixture:
         plan = Plan(self.pools, conf.batch, conf.seed, epoch, world_size, conf.optim.accumulation)
         plan.dropped.update(self.dropped)
         draws = np.stack([plan.source, plan.shard, plan.row, plan.task, plan.repeat], axis=1)
-        sampling = SampleConfig(self.mels, conf.filter, conf.augment, conf.seed, epoch)
+        sampling = SampleConfig(self.mels, conf.filter, conf.augment, conf.seed, epoch, on_device=conf.features == "device")
         dataset = SpeechDataset(self.pools, draws, plan.items(rank, start), self.template, sampling)
         return EpochLoader(dataset, plan, conf.workers, conf.prefetch)
 
@@ -214,5 +214,5 @@ def _loader(dataset: Dataset, workers: int, prefetch: int) -> DataLoader:
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         multiprocessing_context="fork" if workers else None,  # templates hold caches, which do not pickle
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.accelerator.is_available()  # transfers then overlap with work,
     )

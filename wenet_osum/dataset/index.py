@@ -24,7 +24,7 @@ _VERSION = 1  # raise it when what the file holds changes: older files are rebui
 class Index:
     """One shard, or up to 1,000 lines of a raw list, as numpy columns. Letter: n utterances."""
 
-    path: str  # tar path or URL, or the raw list
+    path: str  # tar path, URL or pipe, or the raw list
     keys: np.ndarray  # (n,) str
     offsets: np.ndarray  # (n,) int64, bytes: the first member's header in the tar, or the line in the raw list
     sizes: np.ndarray  # (n,) int64, bytes up to the end of the last member, or of the line

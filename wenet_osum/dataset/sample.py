@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
+
 from wenet_osum.config import AugmentConfig, FilterConfig
 from wenet_osum.dataset import augment
 from wenet_osum.dataset.audio import decode, log_mel
+from wenet_osum.dataset.device_features import reflected
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.records import SAMPLE_RATE, Sample, Utterance
 from wenet_osum.tasks.base import Task, find_tags
@@ -25,6 +29,7 @@ class SampleConfig:
     seed: int = 0
     epoch: int = 0
     answers: bool = True  # False: decoding; no target is needed and the filter does not apply
+    on_device: bool = False  # samples carry audio and masks; the device makes the features of them (device_features.py)
     prompt_lang: str = "zh"  # language of the one prompt that dev and decoding use, whatever the utterance's: it must not tell the model
 
 
@@ -46,14 +51,12 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
     if conf.augment:
         audio, speed = augment.augment(audio, _fitting_speeds(conf, len(audio) / SAMPLE_RATE), draw)
         utterance = dataclasses.replace(utterance, words=augment.scale_words(utterance.words, speed))  # before the target is written
-    features = log_mel(audio, conf.mels)
-    if conf.augment and conf.augment.spec_augment:
-        features = augment.spec_augment(features, conf.augment.spec_augment, draw)
+    sound = _sound(audio, conf, draw)
     target = _target(utterance, task, template, conf) if conf.answers else Target([], [], [], [], [])
     return Sample(
         key=utterance.key,
         task=task.tags,
-        features=features,
+        **sound,
         prompt_ids=_prompt(utterance, task, template, conf, draw_key),
         answer_ids=target.ids,
         answer_weights=target.weights,
@@ -66,6 +69,17 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
     )
 
 
+def _sound(audio: np.ndarray, conf: SampleConfig, draw: np.random.Generator | None = None) -> dict[str, Any]:
+    """Features with their masks, or audio with the masks for its features to be. Without ``draw`` nothing is masked."""
+    masking = conf.augment.spec_augment if conf.augment and draw is not None else None
+    wave, frames = reflected(audio) if conf.on_device else (None, 0)
+    features = torch.empty(frames, 0) if conf.on_device else log_mel(audio, conf.mels)
+    masks = augment.draw_masks(len(features), conf.mels, masking, draw) if masking else []
+    if conf.on_device:
+        return {"features": features, "audio": wave, "masks": masks}
+    return {"features": augment.apply_masks(features, masks) if masks else features}
+
+
 def silent_sample(template: Template, conf: SampleConfig) -> Sample:
     """Half a second of silence with weight zero: keeps a rank in step that has nothing to read."""
     task = template.task("asr")
@@ -73,7 +87,7 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
     prompt = template.prompt_ids(task, prompt_language(template, task))
     utterance = Utterance(key="", wav="")
     answer = {"answer_ids": [template.end_id], "answer_weights": [0.0], "answer_labels": [False], "labels": template.label_places(utterance)}
-    return Sample("", task.tags, log_mel(audio, conf.mels), prompt, **answer, utterance=utterance, audio_s=0.5)
+    return Sample(key="", task=task.tags, **_sound(audio, conf), prompt_ids=prompt, **answer, utterance=utterance, audio_s=0.5)
 
 
 def prompt_language(template: Template, task: Task, lang: str = "zh") -> str:

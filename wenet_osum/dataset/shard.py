@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import os
 from collections import Counter, OrderedDict
@@ -20,18 +22,20 @@ from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.layout import read_members
 from wenet_osum.dataset.manifest import parse_line
 from wenet_osum.dataset.pack import Report, pack, recording
-from wenet_osum.dataset.remote import fetch, is_url
+from wenet_osum.dataset.remote import is_pipe, is_url, read_remote, seeks, spooled
 from wenet_osum.dataset.scan import Faults, find, groups, scan_file, scan_raw, scan_tar
 from wenet_osum.records import Utterance
 
 __all__ = ["Drop", "Dropped", "Handles", "Index", "Report", "load_index", "load_list", "pack", "read", "write_list"]
 RAW_ROWS = 1000  # lines of a raw list in one Index
+REMOTE = ".remote"  # LIST.remote: the folder with the indices of a list's addresses and programs
 
 
 def load_list(path: str | Path, dropped: Counter) -> list[Index]:
     """The indices of a list, which is a ``data.list`` (a tar path or URL a line) or a raw list (JSON lines); content tells which.
 
-    Indices are built by one scan where absent or stale and stored beside the file if its folder can be written. Utterances left
+    A tar may also be a program (``pipe:…``, remote.py). Indices are built by one scan where absent or stale and stored beside the file, those of
+    addresses and programs in a folder beside the list, if that can be written; nobody can tell when these are stale. Utterances left
     out are counted in ``dropped`` by reason (a ``Dropped`` keeps their keys). Of keys that stand twice in the list the first stays.
     Raises ValueError for a missing or empty list, missing shards, and lists without one usable utterance.
     """
@@ -41,7 +45,7 @@ def load_list(path: str | Path, dropped: Counter) -> list[Index]:
         found = _load_raw(path, dropped)
     else:
         _check_there(path, paths)
-        found = [load_index(shard, dropped) for shard in paths]
+        found = [load_index(shard, dropped, Path(path + REMOTE)) for shard in paths]
     found = [index for index in _first_keys(found, dropped) if len(index)]
     if not found:
         reasons = "; ".join(f"{n} × {r}" for r, n in dropped.most_common(5)) or "the shards are empty"
@@ -69,24 +73,23 @@ def list_paths(path: str) -> list[str] | None:
     return paths
 
 
-def load_index(path: str, dropped: Counter) -> Index:
-    """The index of one shard (path or URL), restored or built. Raises ValueError when the shard is missing."""
-    restored = _restore_remote(path) if is_url(path) else None
-    if not is_url(path):
+def load_index(path: str, dropped: Counter, keep: Path | None = None) -> Index:
+    """The index of one shard (path, URL or pipe), restored or built. Raises ValueError when the shard is missing.
+
+    ``keep`` is the folder where indices of URLs and pipes are stored.
+    """
+    if is_url(path) or is_pipe(path):
+        index, faults = _load_remote(path, keep)
+    else:
         _check_there(path, [path])
         restored = indices.restore(path, indices.stamp_of(path))
-    if restored:
-        index, faults, _ = restored
-    else:
-        index, faults = _scan(path)
+        index, faults = restored[:2] if restored else _scan(path)
     for key, reason in faults:
         note(dropped, key, reason)
     return index
 
 
 def _scan(path: str) -> tuple[Index, Faults]:
-    if is_url(path):
-        return scan_tar(memoryview(fetch(path)), path)
     stamp = indices.stamp_of(path)
     if not stamp[0]:
         return indices.build(path, "tar", []), [(path, "empty shard (0 bytes)")]
@@ -95,15 +98,28 @@ def _scan(path: str) -> tuple[Index, Faults]:
     return index, faults
 
 
-def _restore_remote(url: str) -> tuple | None:
-    try:
-        return indices.restore(url, None, io.BytesIO(fetch(url + indices.SUFFIX)))
-    except Drop:
-        return None
+def _load_remote(path: str, keep: Path | None) -> tuple[Index, Faults]:
+    """The index that lies beside an address or was kept here before, else one of the whole shard."""
+    kept = None if keep is None else keep / (hashlib.sha1(path.encode()).hexdigest() + indices.SUFFIX)
+    restored = indices.restore(path, None, str(kept)) if kept else None
+    if not restored and is_url(path):
+        with contextlib.suppress(Drop):
+            restored = indices.restore(path, None, io.BytesIO(read_remote(path + indices.SUFFIX)))
+    index, faults = restored[:2] if restored else scan_tar(memoryview(read_remote(path)), path)
+    if kept and not (restored and kept.exists()):
+        with contextlib.suppress(OSError):
+            kept.parent.mkdir(exist_ok=True)
+            indices.save(index, faults, [], to=kept)
+    return index, faults
+
+
+def _index_of(path: str) -> str:
+    """Where to find the index of a shard, for a message."""
+    return f"its index in the list's folder *{REMOTE}" if is_url(path) or is_pipe(path) else path + indices.SUFFIX
 
 
 def _check_there(path: str, paths: list[str]) -> None:
-    missing = [p for p in paths if not is_url(p) and not os.path.isfile(p)]
+    missing = [p for p in paths if not is_url(p) and not is_pipe(p) and not os.path.isfile(p)]
     if missing:
         raise ValueError(f"{path}: {len(missing)} of {len(paths)} shards do not exist, first {missing[0]!r}; pack them again or take them out")
 
@@ -153,22 +169,22 @@ class Handles:
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``. Raises Drop when they are not there."""
-        if is_url(path):
-            data = fetch(path, offset, size)
+        if seeks(path):
+            data = read_remote(path, offset, size)
         else:
             try:
                 data = os.pread(self._descriptor(path), size, offset)
             except OSError as error:
                 raise Drop("shard: cannot be read", f"{path}: {error.strerror}") from None
         if len(data) != size:
-            raise Drop("shard: shorter than its index says", f"{path}: {len(data)} of {size} bytes at {offset}; delete its index file")
+            raise Drop("shard: shorter than its index says", f"{path}: {len(data)} of {size} bytes at {offset}; delete {_index_of(path)}")
         return data
 
     def _descriptor(self, path: str) -> int:
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]
-        self._open[path] = os.open(path, os.O_RDONLY)
+        self._open[path] = spooled(path) if is_pipe(path) else os.open(path, os.O_RDONLY)
         if len(self._open) > self.limit:
             os.close(self._open.popitem(last=False)[1])
         return self._open[path]
@@ -197,7 +213,7 @@ def read(index: Index, i: int, handles: Handles) -> tuple[Utterance, bytes]:
         utterance, audio = _read_raw(index, block)
     if utterance.key != index.keys[i]:
         fault = f"{utterance.key!r} where {str(index.keys[i])!r} should be"
-        raise Drop("index does not fit its file", f"{index.path}: {fault}; delete {index.path + indices.SUFFIX}")
+        raise Drop("index does not fit its file", f"{index.path}: {fault}; delete {_index_of(index.path)}")
     utterance.start = utterance.end = None
     utterance.duration = round(float(index.durations[i]), 4)
     return utterance, audio
@@ -207,7 +223,7 @@ def _read_tar(index: Index, block: bytes) -> tuple[Utterance, bytes]:
     buffer, faults = memoryview(block), []
     group = next(groups(buffer, faults, ended=False), None)
     if group is None:
-        raise Drop("index does not fit its file", f"{index.path}: no members; delete {index.path + indices.SUFFIX}")
+        raise Drop("index does not fit its file", f"{index.path}: no members; delete {_index_of(index.path)}")
     parts = {ext: buffer[m.data : m.data + m.size] for ext, m in group.members.items()}
     utterance, ext = read_members(group.stem, parts)
     audio = bytes(parts[ext])

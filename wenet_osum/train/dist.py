@@ -20,6 +20,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from wenet_osum.config import TrainConfig
+from wenet_osum.dataset.device_features import with_features
 from wenet_osum.records import Batch
 
 TIMEOUT = timedelta(minutes=60)  # rank 0 may write a large model while the others wait
@@ -102,7 +103,7 @@ class Engine:
         return self._run(self.module, batch)
 
     def _run(self, model: nn.Module, batch: Batch) -> Any:
-        batch = batch.to(self.world.device)
+        batch = with_features(batch.to(self.world.device), self.module.encoder.config.num_mel_bins)
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.half and not self.sharded):
             return model(**{name: getattr(batch, name) for name in self.fields})
 

@@ -114,7 +114,7 @@ class Run:
         self.gates = Gates(self.model, part_of, self.template.end_id)
         self.model.train()
         seed_everything(self.conf.seed, 0, self.world.rank)
-        self.progress.say(rehearse(self.engine, choose(loader, self.conf.rehearsal, self.world.device), self.conf.batch))
+        self.progress.say(rehearse(self.engine, choose(loader, self.conf.rehearsal), self.conf.batch, self.optimizer))
         reset_peak()
         self.meter = self._new_meter()
         while not self.interrupted and not self.ended():
@@ -247,6 +247,7 @@ class Run:
         for title, counts in (("utterances left out", loader.plan.dropped), ("utterances not asked a task", loader.plan.narrowed)):
             if counts:
                 say(f"{title}:\n{table(counts)}")
+                self.progress.count(state.step, title, counts)
         self.promised = sorted({name.rpartition("/")[2] for name in hours})
         state.world_size = world.size
 

@@ -52,7 +52,7 @@ def make_optimizer(groups: list[dict[str, Any]], conf: OptimConfig, device: torc
             adam.append(rest)
     members = []
     if adam:
-        members.append(torch.optim.AdamW(adam, lr=conf.lr, betas=conf.betas, eps=conf.eps, weight_decay=conf.weight_decay, fused=device.type == "cuda"))
+        members.append(torch.optim.AdamW(adam, lr=conf.lr, betas=conf.betas, eps=conf.eps, weight_decay=conf.weight_decay, fused=device.type != "cpu"))
     if muon:
         members.append(torch.optim.Muon(muon, lr=conf.muon_lr, weight_decay=conf.weight_decay, adjust_lr_fn="match_rms_adamw"))
     optimizer = Optimizer(members)

@@ -164,6 +164,12 @@ class Progress:
         for name, value in _flat(split, tasks, figures):
             self.board.add_scalar(name, value, step)
 
+    def count(self, step: int, title: str, counts: dict[str, int]) -> None:
+        """Counts by reason to TensorBoard alone; the log has said them."""
+        if self.active:
+            for reason, number in counts.items():
+                self.board.add_scalar(f"{title}/{reason}", number, step)
+
     def close(self) -> None:
         """Flush everything."""
         for part in (self.bar, self.board):
