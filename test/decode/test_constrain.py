@@ -6,6 +6,7 @@ import pytest
 
 from wenet_osum.decode.constrain import Walk
 from wenet_osum.tasks import parse
+from wenet_osum.text.template import Template
 
 
 @pytest.fixture()
@@ -139,3 +140,53 @@ def test_a_spelling_of_its_own_is_continued_as_it_is():
         said.propose(template.PIECES.index(piece))
     choice = said.propose(template.PIECES.index("<"))
     assert [template.PIECES[i] for i in choice.continuations["sad"]] == ["<", "sad", ">"]
+
+
+@pytest.fixture(scope="module")
+def whole_strings():
+    """A byte-level BPE that cuts as GPT-2's and Qwen's do, so that runs of signs (``。<``, ``><``) become tokens, and answers joined as strings."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    lines = ["你好。<happy><male>", "the cat sat.<sad><female>", "<0.00>新<0.20><0.20>年。<0.41><male>", "<happy><child>好！<"]
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<|endoftext|>"], show_progress=False)
+    core.train_from_iterator(lines * 20, trainer)
+    return Template(PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|endoftext|>", pad_token="<|endoftext|>"), join="string", lowercase=True)
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "labels"),
+    [
+        ("<TRANSCRIBE><EMOTION><GENDER>", "你好。<happy><male>", ["happy", "male"]),
+        ("<TRANSCRIBE><EMOTION>", "the cat sat.<sad>", ["sad"]),
+        ("<TRANSCRIBE><EMOTION>", "the cat sat<sad>", ["sad"]),
+        ("<TRANSCRIBE><CAPTION>", "好！<throat clearing>", ["throat clearing"]),
+        ("<TRANSCRIBE><STYLE>", "新年。<新闻科普>", ["新闻科普"]),
+        ("<TRANSCRIBE><ALIGN><GENDER>", "<0.00>新<0.20><0.20>年。<0.41><male>", ["male"]),
+        ("<EMOTION><AGE><TRANSCRIBE>", "<happy><child>好！", ["happy", "child"]),
+        ("<TRANSCRIBE><GENDER><S2TCHAT>", "你好。<male><开始回答>好。", ["male"]),
+    ],
+)
+def test_a_whole_string_is_followed_token_for_token(whole_strings, task, text, labels):
+    """What a model says that was trained on whole strings is left as it is, wherever its tokens cross the borders of tags."""
+    ids, walk, chosen = whole_strings.encode(text), Walk(whole_strings, parse(task)), iter(labels)
+    while len(walk.ids) < len(ids):
+        choice = walk.propose(ids[len(walk.ids)])
+        if choice:
+            assert not choice.forced
+            walk.accept(choice, next(chosen))
+    assert walk.ids == ids and next(chosen, None) is None
+    crossing = {whole_strings.decode([token]) for token in whole_strings.encode("。<") + whole_strings.encode("><")}
+    assert crossing == {"。<", "><"}
+
+
+def test_other_labels_of_the_set_are_reached_behind_a_crossing_token(whole_strings):
+    walk = Walk(whole_strings, parse("<TRANSCRIBE><EMOTION><GENDER>"))
+    for token in whole_strings.encode("你好。<happy><male>"):
+        choice = walk.propose(token)
+        if choice:
+            break
+    for label, ids in choice.continuations.items():
+        assert whole_strings.decode(walk.ids + ids) == f"你好。<{label}><"

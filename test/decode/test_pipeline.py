@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ import pytest
 import soundfile
 
 from wenet_osum.bin import recognize, transcribe
-from wenet_osum.decode import pipeline, write
-from wenet_osum.records import Hypothesis
+from wenet_osum.decode import longform, pipeline, write
+from wenet_osum.records import Hypothesis, Utterance
+from wenet_osum.tasks import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,6 +101,37 @@ def test_a_killed_run_goes_on_and_gives_the_same(model_dir, raw_list, tmp_path, 
         assert (one.key, one.text, one.labels, one.error) == (other.key, other.text, other.labels, other.error)
     decoded.clear()
     assert run(model_dir, raw_list, tmp_path / "killed", "--task", "ser") == 0 and not decoded
+
+
+def test_answers_of_another_model_under_the_same_name_are_not_kept(model_dir, raw_list, tmp_path, capsys):
+    shutil.copytree(model_dir, tmp_path / "model")
+    assert run(tmp_path / "model", raw_list, tmp_path / "out", "--task", "ser") == 0
+    assert run(tmp_path / "model", raw_list, tmp_path / "out", "--task", "ser") == 0 and "is complete already" in capsys.readouterr().err
+    weights = tmp_path / "model/model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-4:] = b"\0\0\0\0"
+    weights.write_bytes(data)
+    assert run(tmp_path / "model", raw_list, tmp_path / "out", "--task", "ser") == 2
+    assert "holds results of another run (weights:" in capsys.readouterr().err
+
+
+def test_hours_of_audio_are_let_go_piece_by_piece(parts, monkeypatch):
+    model, template = parts
+    heard, most = [], 0
+
+    def pieces(*_):
+        nonlocal most
+        for i in range(12):
+            audio = np.full(16000, 0.1, np.float32)
+            heard.append(weakref.ref(audio))
+            most = max(most, sum(one() is not None for one in heard))
+            yield longform.Piece(i, i + 1, audio)
+
+    monkeypatch.setattr(pipeline.longform, "read_pieces", pieces)
+    recogniser = pipeline.Recogniser(model, template, task=parse("ser"), batch_size=2)
+    monkeypatch.setattr(recogniser, "decode", lambda items: [Hypothesis(item.key, "", "", transcript="a") for item in items])
+    answer = recogniser.answer_long(Utterance("k", "k.wav"), b"")
+    assert len(answer.pieces) == 12 and most <= 4
 
 
 @pytest.mark.slow

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wenet_osum.decode.beam import Beam
+from wenet_osum.decode.beam import Beam, Search, _advance, _tied
+from wenet_osum.decode.constrain import Walk
 from wenet_osum.decode.prefix import Prefixes
 from wenet_osum.decode.stops import LoopGuard
+from wenet_osum.tasks import parse
 
 
 @pytest.fixture()
@@ -50,3 +52,18 @@ def test_beams_are_compared_by_token():
     short, long = Beam(None, LoopGuard(), -4.0), Beam(None, LoopGuard(), -6.0)
     long.guard.ids = [1, 2, 3]
     assert short.worth(0.0) > long.worth(0.0) and short.worth(1.0) < long.worth(1.0) == -1.5
+
+
+def test_a_tie_counts_where_it_decides():
+    """Of two beams one ends, so that the third candidate goes on: a tie of the third with the fourth decides, one among those taken does not."""
+    assert _tied([(-1.0, 0, 1), (-2.0, 0, 2), (-3.0, 1, 3), (-3.00005, 1, 4)], 2)
+    assert not _tied([(-1.0, 0, 1), (-1.00005, 0, 2), (-3.0, 1, 3), (-4.0, 1, 4)], 2)
+    assert not _tied([(-1.0, 0, 1)], 0)
+
+
+def test_the_last_candidate_taken_is_told(parts):
+    _, template = parts
+    beams = [Beam(Walk(template, parse("asr")), LoopGuard(), score) for score in (-0.1, -0.2)]
+    search = Search(None, beams, [], 9)
+    going, last = _advance(search, [(-1.0, 0, template.end_id), (-2.0, 0, 5), (-3.0, 1, 6), (-4.0, 1, 7)], 2)
+    assert [token for _, _, token in going] == [5, 6] and last == 2 and len(search.ended) == 1

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from wenet_osum.decode.write import Writer, finished, merge, open_run
+from wenet_osum.decode.write import READ_WHOLE, Writer, fingerprint, finished, merge, open_run
 from wenet_osum.records import Hypothesis
 
 
@@ -63,3 +63,19 @@ def test_half_a_surrogate_does_not_stop_the_run(tmp_path):
     with Writer(tmp_path) as writer:
         writer.add([(0, answer("a", "x\udc80"))])
     assert merge(tmp_path) == 1 and "a x" in (tmp_path / "text").read_text()
+
+
+def test_a_model_trained_anew_is_another_one(tmp_path):
+    weights = bytearray(2 * READ_WHOLE)
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    (tmp_path / "config.json").write_text("{}")
+    first = fingerprint(tmp_path)
+    (tmp_path / "DONE").write_text("")
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer/state.json").write_text("5")
+    assert fingerprint(tmp_path) == first  # what is not loaded does not count
+    for change in (lambda: (tmp_path / "config.json").write_text("[]"), lambda: (tmp_path / "model.safetensors").write_bytes(weights[:-1] + b"\1")):
+        before = fingerprint(tmp_path)
+        change()
+        assert fingerprint(tmp_path) != before
+    assert fingerprint("someone/model") == "someone/model"

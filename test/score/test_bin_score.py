@@ -58,6 +58,24 @@ def test_set_and_comparison(folder, capsys):
     assert rows[0]["p_value"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [({"free": False, "seed": 7}, {"free": False, "seed": 7}, "labels limited to their sets, seed 7"),
+     ({"free": True}, {"free": True}, "labels free (--free)"),
+     ({"free": True, "lang": "zh"}, {"free": False, "lang": "en"}, "labels limited to their sets for some tasks, free for others (--free), lang zh / en"),
+     ({"task": "ser", "list": "x", "keys": "y"}, {}, "")],
+)  # fmt: skip
+def test_the_report_says_how_labels_were_decoded(folder, first, second, said):
+    for name, settings in (("hyp", first), ("hyp2", second)):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "hyp.jsonl").write_text((folder / "hyp/hyp.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+        (folder / name / "settings.json").write_text(json.dumps(settings))
+    words = [f"sgc={folder}/ref.jsonl,{folder}/{name}" for name in ("hyp", "hyp2")]
+    assert score.main(["--set", words[0], "--set", words[1], "--out", f"{folder}/out", "--resamples", "5"]) == 0
+    assert json.loads((folder / "out/score.json").read_text(encoding="utf-8"))["decoding"] == said
+    assert "## Counted" in (folder / "out/score.md").read_text(encoding="utf-8")
+
+
 def test_references_in_shards(folder, capsys):
     rows = [json.loads(line) for line in (folder / "ref.jsonl").read_text(encoding="utf-8").splitlines()]
     with tarfile.open(folder / "s.tar", "w") as tar:

@@ -30,6 +30,31 @@ def test_unknown_columns_are_ignored(tmp_path):
     assert read_hypotheses(tmp_path / "h", SER)[0]["a"].text == "x"
 
 
+def test_a_row_that_only_has_a_text_is_read(tmp_path):
+    (tmp_path / "h").write_text('{"key": "a", "text": "hi there<angry>"}\n{"key": "b", "text": ""}\n')
+    found, _ = read_hypotheses(tmp_path / "h", SER)
+    assert (found["a"].transcript, found["a"].labels) == ("hi there", {"emotion": "anger"})
+    assert found["b"].transcript == "" and "emotion" in found["b"].unread
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("transcript", "5"), ("labels", '["sad"]'), ("labels", '{"emotion": 3}'), ("probs", '{"emotion": "high"}'), ("probs", '{"emotion": {"sad": NaN}}'),
+     ("probs", '{"emotion": {"sad": 7}}'), ("flags", "3"), ("flags", '"loop"'), ("duration", '"long"'), ("error", "true"), ("task", "null, \"task\": 1")],
+)  # fmt: skip
+def test_values_of_a_wrong_type_are_clear_errors(tmp_path, column, value):
+    (tmp_path / "h").write_text(f'{row("a")}\n{{"key": "b", "text": "x", "{column}": {value}}}\n')
+    with pytest.raises(ValueError, match=f"line 2 is not a hypothesis: {column} must be"):
+        read_hypotheses(tmp_path / "h", SER)
+
+
+@pytest.mark.parametrize("line", ["[1, 2]", "null", "b hello<sad>", "\0\0", "[" * 10_000])
+def test_json_lines_are_json_lines_to_the_end(tmp_path, line):
+    (tmp_path / "h").write_text(f"{row('a')}\n{line}\n")
+    with pytest.raises(ValueError, match="line 2 is not a hypothesis"):
+        read_hypotheses(tmp_path / "h", SER)
+
+
 def test_repeated_lines(tmp_path):
     path = tmp_path / "h"
     path.write_text(f"{row('a')}\n{row('a')}\n{row('b')}\n")

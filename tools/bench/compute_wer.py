@@ -3,8 +3,9 @@
 
     python tools/bench/compute_wer.py --wenet wenet/tools/compute-wer.py
 
-Writes references and hypotheses of mixed Chinese and English with substitutions, deletions and insertions, then runs both commands in
-turn as processes of their own, the interpreter's start included. Prints one table (medians and quartiles); fails when a rate or N differs.
+Writes references and hypotheses of mixed Chinese and English with punctuation, numbers, tags and kana, and with substitutions, deletions and
+insertions, then runs both commands in turn as processes of their own, the interpreter's start included. Prints one table (medians and
+quartiles of CPU time, which a busy machine disturbs little); fails when a rate or N differs, overall or in one utterance.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median, quantiles
 
 OURS = Path(__file__).resolve().parents[1] / "compute-wer.py"
 CHARACTERS = [chr(code) for code in range(0x4E00, 0x4E00 + 3000)]
-WORDS = ["the", "cat", "sat", "on", "mat", "speech", "model", "ok", "hello", "world", "it's", "a"]
+WORDS = ["the", "cat", "sat", "on", "mat", "speech", "model", "ok", "hello", "world", "it's", "a", "10%", "1.5", "x-ray", "<unk>", "<NOISE>"]
+MARKS = "，。！？、…·（）(),.!?「」ひカー "
 CHANGED = 0.08  # share of tokens that are wrong
 OVERALL = re.compile(r"^Overall -> +(\S+) % N=(\d+)", re.MULTILINE)
+UTTERANCE = re.compile(r"^utt: (\S+)\nWER: +(\S+) % N=(\d+)", re.MULTILINE)
 
 
 def write_texts(folder: Path, utterances: int) -> list[str]:
@@ -31,7 +34,7 @@ def write_texts(folder: Path, utterances: int) -> list[str]:
     draws = random.Random(3)
     ref, hyp = [], []
     for number in range(utterances):
-        tokens = [draws.choice(CHARACTERS) if draws.random() < 0.7 else f" {draws.choice(WORDS)} " for _ in range(draws.randint(4, 30))]
+        tokens = [_token(draws) for _ in range(draws.randint(4, 30))]
         heard = []
         for token in tokens:
             lot = draws.random() / CHANGED
@@ -45,15 +48,25 @@ def write_texts(folder: Path, utterances: int) -> list[str]:
     return [str(folder / "ref"), str(folder / "hyp")]
 
 
-def run(script: str | Path, flags: list[str], files: list[str]) -> tuple[float, tuple[str, str]]:
-    """Seconds, and the overall rate and N it prints. Raises RuntimeError when it fails."""
-    begin = time.perf_counter()
+def _token(draws: random.Random) -> str:
+    lot = draws.random()
+    return draws.choice(CHARACTERS) if lot < 0.65 else f" {draws.choice(WORDS)} " if lot < 0.95 else draws.choice(MARKS)
+
+
+def run(script: str | Path, flags: list[str], files: list[str]) -> tuple[float, tuple[str, str], list[tuple[str, ...]]]:
+    """CPU seconds, the overall rate and N it prints, and those of every utterance. Raises RuntimeError when it fails."""
+    begin = _children_cpu()
     done = subprocess.run([sys.executable, str(script), *flags, *files], capture_output=True, text=True, encoding="utf-8", check=False)
-    spent = time.perf_counter() - begin
+    spent = _children_cpu() - begin
     found = OVERALL.search(done.stdout)
     if done.returncode or not found:
         raise RuntimeError(f"{script} failed: {done.stderr[-300:]}")
-    return spent, (found[1], found[2])
+    return spent, (found[1], found[2]), UTTERANCE.findall(done.stdout)
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def spread(values: list[float]) -> str:
@@ -70,21 +83,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args(argv)
     seconds: dict[str, list[float]] = {"this one": [], "WeNet's": []}
-    results = {}
+    results, blocks = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         files = write_texts(Path(folder), args.utterances)
         for turn in range(args.rounds):
             both = [("this one", OURS), ("WeNet's", args.wenet)]
             for name, script in both if turn % 2 else both[::-1]:
-                spent, results[name] = run(script, ["--char=1", "--v=1"], files)
+                spent, results[name], blocks[name] = run(script, ["--char=1", "--v=1"], files)
                 seconds[name].append(spent)
     print(f"{args.utterances} utterances, --char=1 --v=1, {args.rounds} rounds in turn; median [quartiles]\n")
-    print("| | s | rate, % | N |\n|---|---|---|---|")
+    print("| | CPU s | rate, % | N |\n|---|---|---|---|")
     for name, spent in seconds.items():
         print(f"| {name} | {spread(spent)} | {' | '.join(results[name])} |")
     ratios = [theirs / ours for ours, theirs in zip(*seconds.values(), strict=True)]
-    same = results["this one"] == results["WeNet's"]
-    print(f"\nWeNet's takes {spread(ratios)} times as long; rate and N are {'the same' if same else 'NOT the same'}")
+    differing = sum(a != b for a, b in zip(*blocks.values(), strict=True))
+    same = results["this one"] == results["WeNet's"] and not differing
+    print(f"\nWeNet's takes {spread(ratios)} times as long; rate and N are {'the same' if same else 'NOT the same'}, ", end="")
+    print(f"and differ in {differing} of {len(blocks['this one'])} utterances")
     return 0 if same else 1
 
 

@@ -5,8 +5,8 @@
     python tools/bench/decode_speed.py --model exp/x/final --list data/test.list --task asr
 
 All three answer the same utterances with the same model, turn by turn in one run, from 16 kHz samples to text. Without --model a small
-random model is made, whose text never ends: every answer has --tokens tokens. Prints one table (medians and quartiles over the rounds)
-and fails when batched and single greedy answers differ where neither met a tie.
+random model is made, whose text never ends: every answer has --tokens tokens. Prints one table (medians and quartiles over the rounds;
+wall times hold on an idle machine, CPU times also on a busy one) and fails when batched and single greedy answers differ where neither met a tie.
 """
 
 from __future__ import annotations
@@ -122,17 +122,19 @@ def published(recogniser: Recogniser, clips: Clips, most: int) -> list[Hypothesi
     return found
 
 
-def timed(ways: dict[str, Callable[[], list[Hypothesis]]], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[Hypothesis]]]:
-    """Seconds of each way in each round, and its last answers. Who begins changes from round to round; a first round only warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def timed(
+    ways: dict[str, Callable[[], list[Hypothesis]]], rounds: int
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, list[Hypothesis]]]:
+    """(Seconds, CPU seconds) of each way in each round, and its last answers. Who begins changes from round to round; a first one only warms up."""
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     answers = {}
     for turn in range(rounds + 1):
         names = [*ways]
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            begin = time.perf_counter()
+            begin = time.perf_counter(), time.process_time()
             answers[name] = ways[name]()
             if turn:
-                seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
     return seconds, answers
 
 
@@ -156,11 +158,13 @@ def main(argv: list[str] | None = None) -> int:
     heard = sum(len(samples) for _, samples in clips) / SAMPLE_RATE
     print(f"{len(clips)} utterances, {heard:.0f} s of audio, {args.threads} threads, ", end="")
     print(f"batches of {args.batch_size}, {args.rounds} rounds; median [quartiles]\n")
-    print("| | utterances/s | real-time factor | characters an answer | slower than batches |\n|---|---|---|---|---|")
+    print("| | utterances/s | real-time factor | characters an answer | times the wall time of batches | times the CPU time of batches |")
+    print("|---|---|---|---|---|---|")
     for name, spent in seconds.items():
-        ratios = [mine / batch for mine, batch in zip(spent, seconds[BATCHED], strict=True)]
+        pairs = list(zip(spent, seconds[BATCHED], strict=True))
+        ratios = [spread([mine[clock] / batch[clock] for mine, batch in pairs]) for clock in (0, 1)]
         said = sum(len(answer.text) for answer in answers[name]) / len(clips)
-        figures = [spread([len(clips) / s for s in spent]), spread([s / heard for s in spent], "{:.4f}"), f"{said:.0f}", spread(ratios)]
+        figures = [spread([len(clips) / s for s, _ in spent]), spread([s / heard for s, _ in spent], "{:.4f}"), f"{said:.0f}", *ratios]
         print(f"| {name} | {' | '.join(figures)} |")
     return agree(answers[BATCHED], answers[SINGLE], recogniser.counts)
 

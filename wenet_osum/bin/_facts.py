@@ -12,6 +12,8 @@ from pathlib import Path
 from wenet_osum.bin._references import Reference, contents
 from wenet_osum.score import report
 
+OWN = ("task", "list", "keys")  # settings that every task has its own of
+
 
 def facts(command: str, lists: Iterable[list[Reference]]) -> dict[str, str]:
     """Date, command, commit, hash of the lists, machine."""
@@ -35,14 +37,28 @@ def commit() -> str:
 
 
 def decoding(files: Iterable[Path]) -> str:
-    """The settings recognize left beside its answers, where they are the same for all tasks."""
+    """The settings recognize left beside its answers; those that differ between the tasks with each of their values.
+
+    Whether labels were limited to their sets is said in words.
+    """
     found = []
     for path in files:
         try:
             found.append(json.loads((path.parent / "settings.json").read_text(encoding="utf-8")))
         except (OSError, ValueError):
             continue
-    if not found or not all(isinstance(f, dict) for f in found):
+    found = [{k: v for k, v in f.items() if isinstance(v, (str, int, float)) and k not in OWN} for f in found if isinstance(f, dict)]
+    if not found:
         return ""
-    same = {k: v for k, v in found[0].items() if isinstance(v, (str, int, float)) and all(f.get(k) == v for f in found)}
-    return ", ".join(f"{k} {v}" for k, v in same.items())
+    told = [_limits({f["free"] for f in found if "free" in f})]
+    for name in dict.fromkeys(name for f in found for name in f if name != "free"):
+        values = dict.fromkeys(str(f.get(name, "not said")) for f in found)
+        told.append(f"{name} {' / '.join(values)}")
+    return ", ".join(filter(None, told))
+
+
+def _limits(free: set[bool]) -> str:
+    """Constrained or not, as far as the settings tell."""
+    if len(free) > 1:
+        return "labels limited to their sets for some tasks, free for others (--free)"
+    return {frozenset({True}): "labels free (--free)", frozenset({False}): "labels limited to their sets"}.get(frozenset(free), "")

@@ -121,9 +121,11 @@ def _begin(args: argparse.Namespace, jobs: list[pipeline.Job], dropped: Counter)
     """Prepare the folder: True when it is complete, else False; a fault as its text, so that all processes can stop with it."""
     if double := dropped["duplicate key"]:
         _say(0, f"{args.list}: {double} lines repeat a key; the first of each is decoded")
-    keys = hashlib.sha256("\n".join(job.key for job in jobs).encode("utf-8", "surrogatepass")).hexdigest()
+    told = "\n".join(f"{job.key} {job.seconds:.3f}" for job in jobs)  # other audio under the same keys is another list
+    keys = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
     try:
-        return write.open_run(args.out, {"model": args.model, "list": args.list, "keys": keys} | {name: getattr(args, name) for name in MEANT})
+        what = {"model": args.model, "weights": write.fingerprint(args.model), "list": args.list, "keys": keys}
+        return write.open_run(args.out, what | {name: getattr(args, name) for name in MEANT})
     except (ValueError, OSError) as error:
         return str(error)
 

@@ -29,7 +29,7 @@ from wenet_osum import tasks
 from wenet_osum.bin._facts import decoding, facts
 from wenet_osum.bin._references import Reference, read_references, sound
 from wenet_osum.records import Score, Utterance
-from wenet_osum.score import bars, compare_task, comparison, prompts, report, score_task
+from wenet_osum.score import bars, compare_task, comparison, counted, prompts, report, score_task
 from wenet_osum.score.hypotheses import find_file, read_hypotheses
 from wenet_osum.score.judge import RUBRIC, Judge
 from wenet_osum.tasks import Task, label_map
@@ -122,7 +122,8 @@ def _write(
     out = Path(args.out)
     files = [out / "score.json", out / "score.md"]
     report.write_json(scores, files[0], {**meta, **tree})
-    report.write_markdown(scores, files[1], meta, goals, [comparison.markdown(tree["comparison"]), prompts.markdown(tree["prompts"])])
+    beside = [counted.markdown(scores), comparison.markdown(tree["comparison"]), prompts.markdown(tree["prompts"])]
+    report.write_markdown(scores, files[1], meta, goals, beside)
     if args.report:
         files.append(out / "report.html")
         audio = {} if args.no_audio else sounds(scores, trials, lists)
@@ -163,8 +164,8 @@ def _references(trial: Trial, found: list[Reference]) -> tuple[list[Utterance], 
     mapped = [trial.labels.mapped(r.utterance, left_out) for r in found]
     dropped = {name: times for name, times in sorted(left_out.items()) if times}
     if dropped:
-        counted = ", ".join(f"{name} {times}" for name, times in dropped.items())
-        print(f"score: {trial.task.name}: left out by label map {trial.labels.name}: {counted}", file=sys.stderr)
+        said = ", ".join(f"{name} {times}" for name, times in dropped.items())
+        print(f"score: {trial.task.name}: left out by label map {trial.labels.name}: {said}", file=sys.stderr)
     return mapped, dropped
 
 

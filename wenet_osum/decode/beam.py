@@ -96,10 +96,16 @@ def _search(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row],
         kept, tokens, live = [], [], []
         for place, search, candidates in _candidates(prefixes.logits, searches, options):
             counts["steps"] += 1
-            counts["ties"] += _tied(search, candidates, width)
-            going = _advance(search, candidates, width)
-            if not going or _settled(search, options):
-                _take_best(search, options)
+            going, last = _advance(search, candidates, width)
+            settled, close = _settled(search, options)
+            tied = close or _tied(candidates, width - 1) or _tied(candidates, last)
+            over = settled or not going
+            if over:
+                tied |= _take_best(search, options)
+            if tied:
+                counts["ties"] += 1
+                search.row.flag("tie")
+            if over:
                 continue
             search.beams = [beam for beam, _, _ in going]
             kept += [place * width + source for _, source, _ in going]
@@ -128,9 +134,13 @@ def _candidates(logits: Tensor, searches: list[Search], options: DecodeOptions) 
         yield place, search, [(v, i // vocabulary, i % vocabulary) for v, i in zip(values, ids, strict=True) if v > DEAD]
 
 
-def _advance(search: Search, candidates: list[tuple[float, int, int]], width: int) -> list[tuple[Beam, int, int]]:
-    """Sort candidates into ended beams and exactly ``width`` that go on, with the beam they come from and their token."""
+def _advance(search: Search, candidates: list[tuple[float, int, int]], width: int) -> tuple[list[tuple[Beam, int, int]], int]:
+    """Sort candidates into ended beams and exactly ``width`` that go on, with the beam they come from and their token.
+
+    The second value is the place of the last candidate that was taken.
+    """
     going: list[tuple[Beam, int, int]] = []
+    rank = 0
     for rank, (score, source, token) in enumerate(candidates):
         old = search.beams[source]
         beam = Beam(old.walk.clone(), old.guard.clone(), score)
@@ -154,7 +164,7 @@ def _advance(search: Search, candidates: list[tuple[float, int, int]], width: in
             search.ended.append(beam)
         else:
             alive.append((beam, source, token))
-    return _filled(alive, width)
+    return _filled(alive, width), rank
 
 
 def _filled(alive: list[tuple[Beam, int, int]], width: int) -> list[tuple[Beam, int, int]]:
@@ -165,27 +175,25 @@ def _filled(alive: list[tuple[Beam, int, int]], width: int) -> list[tuple[Beam, 
     return [*alive, *((Beam(beam.walk.clone(), beam.guard.clone(), DEAD), source, token) for _ in range(width - len(alive)))]
 
 
-def _settled(search: Search, options: DecodeOptions) -> bool:
-    """Whether enough beams have ended and no living one is worth more than the worst of the best ended ones."""
+def _settled(search: Search, options: DecodeOptions) -> tuple[bool, bool]:
+    """Whether enough beams have ended and no living one is worth more than the worst of the best ended ones; and whether that was close."""
     if len(search.ended) < options.num_beams:
-        return False
+        return False, False
     worst = sorted((b.worth(options.length_penalty) for b in search.ended), reverse=True)[options.num_beams - 1]
-    return max(b.worth(options.length_penalty) for b in search.beams) <= worst
+    ahead = max(b.worth(options.length_penalty) for b in search.beams) - worst
+    return ahead <= 0, abs(ahead) <= TIE
 
 
-def _take_best(search: Search, options: DecodeOptions) -> None:
+def _take_best(search: Search, options: DecodeOptions) -> bool:
+    """Give the row the best of the ended beams; True when the next best lies within 1e-4."""
     best, *others = sorted(search.ended, key=lambda beam: -beam.worth(options.length_penalty))
     row = search.row
-    if others and best.worth(options.length_penalty) - others[0].worth(options.length_penalty) <= TIE:
-        row.flag("tie")
     row.walk, row.choice = best.walk, best.choice
     if best.flag:
         row.flag(best.flag)
+    return bool(others) and best.worth(options.length_penalty) - others[0].worth(options.length_penalty) <= TIE
 
 
-def _tied(search: Search, candidates: list[tuple[float, int, int]], width: int) -> bool:
-    """Whether the last beam that is kept lies within 1e-4 of the first that is not: another batch may swap them."""
-    tied = len(candidates) > width and candidates[width - 1][0] - candidates[width][0] <= TIE
-    if tied:
-        search.row.flag("tie")
-    return tied
+def _tied(candidates: list[tuple[float, int, int]], last: int) -> bool:
+    """Whether the last candidate that is taken lies within 1e-4 of the first that is not: another batch may swap them."""
+    return last + 1 < len(candidates) and candidates[last][0] - candidates[last + 1][0] <= TIE

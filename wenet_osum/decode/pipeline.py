@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.text.template import Template
 
+NO_AUDIO = np.zeros(0, np.float32)
 Answers = list[tuple[int, Hypothesis]]  # with places in the list
 
 
@@ -149,7 +150,7 @@ class Recogniser:
         while group := list(islice(stream, size)):
             items = [self.load(utterance, np.pad(p.audio, (0, max(0, audio.MIN_SAMPLES - len(p.audio))))) for p in group]
             for item, piece in zip(items, group, strict=True):
-                item.key, piece.audio = f"{utterance.key}@{piece.start:.2f}", piece.audio[:0]
+                item.key, piece.audio = f"{utterance.key}@{piece.start:.2f}", NO_AUDIO  # not a slice, which would keep the whole
             pieces += group
             answers += self.decode(items)
         if len(answers) == 1:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,9 @@ from typing import Any
 from wenet_osum.records import Hypothesis
 
 SETTINGS, HYPOTHESES, TEXT = "settings.json", "hyp.jsonl", "text"
+READ_WHOLE, BLOCKS, BLOCK = 1 << 20, 64, 4096  # bytes of a file that is read whole; of a larger one that many blocks of that size
+LOADED = {".safetensors", ".bin", ".json", ".model", ".txt", ".yaml"}  # suffixes of what a model is loaded from
+NOT_LOADED = "trainer"  # the folder of a checkpoint that only resuming reads
 
 
 class Writer:
@@ -53,6 +57,24 @@ def open_run(folder: str | Path, settings: dict[str, Any]) -> bool:
     for part in _parts(folder):
         part.unlink() if complete else _cut_torn_line(part)
     return complete
+
+
+def fingerprint(model: str | Path) -> str:
+    """What tells a model folder from the one of the same name that was trained anew; a hub name is its own.
+
+    Large files are sampled: every weight moves in training, so a few blocks of them tell, and 15 GB need not be read for it.
+    """
+    folder, digest = Path(model), hashlib.sha256()
+    if not folder.is_dir():
+        return str(model)
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in LOADED and NOT_LOADED not in p.relative_to(folder).parts and p.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)} {size}\n".encode())
+        with open(path, "rb") as file:
+            for number in range(BLOCKS if size > READ_WHOLE else 1):
+                file.seek(number * (size - BLOCK) // (BLOCKS - 1) if size > READ_WHOLE else 0)
+                digest.update(file.read(BLOCK if size > READ_WHOLE else READ_WHOLE))
+    return digest.hexdigest()[:16]
 
 
 def _difference(path: Path, settings: dict[str, Any]) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 from wenet_osum.records import Hypothesis
 from wenet_osum.tasks import Task
 
 NAMES = ("hyp.jsonl", "hypotheses.jsonl", "result.jsonl", "text", "hyp", "hyp.txt")  # looked for in a folder, after those named like the task
+SLACK = 1e-6  # of probabilities at 0 and 1
+READ = {"transcript", "words", "labels", "reply", "unread", "error"}  # a row with none of these says its answer in ``text`` alone
 
 
 def find_file(path: str | Path, task: Task) -> Path:
@@ -34,16 +38,16 @@ def find_file(path: str | Path, task: Task) -> Path:
 def read_hypotheses(path: str | Path, task: Task) -> tuple[dict[str, Hypothesis], list[str]]:
     """Hypotheses by key, and sentences about what was odd.
 
-    A line that says the same again is counted once. Raises ValueError for an empty file, text that is not UTF-8, broken JSON and a key
-    with two different answers.
+    The first line tells which kind of file it is. A line that says the same again is counted once. Raises ValueError for an empty file, text
+    that is not UTF-8, broken JSON, values of a wrong type and a key with two different answers.
     """
     path = find_file(path, task)
     found: dict[str, Hypothesis] = {}
     repeated = 0
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        hypothesis = _parse(line, f"{path} line {number}", task)
+    lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
+    parse = _parse_json if lines and lines[0][1].lstrip().startswith("{") else _parse_text
+    for number, line in lines:
+        hypothesis = parse(line, f"{path} line {number}", task)
         known = found.setdefault(hypothesis.key, hypothesis)
         if known is not hypothesis:
             repeated += 1
@@ -69,19 +73,58 @@ def read_lines(path: str | Path) -> list[str]:
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
-def _parse(line: str, where: str, task: Task) -> Hypothesis:
-    if line.lstrip().startswith("{"):
-        return _parse_json(line, where)
+def _parse_text(line: str, where: str, task: Task) -> Hypothesis:
     key, _, text = line.strip().replace("\t", " ", 1).partition(" ")
-    read = task.read(text.strip())
-    return Hypothesis(key, task.tags, text.strip(), read.transcript, read.words, read.labels, {}, read.reply, read.unread)
+    return _as_read(key, text.strip(), task)
 
 
-def _parse_json(line: str, where: str) -> Hypothesis:
+def _as_read(key: str, text: str, task: Task) -> Hypothesis:
+    read = task.read(text)
+    return Hypothesis(key, task.tags, text, read.transcript, read.words, read.labels, {}, read.reply, read.unread)
+
+
+def _parse_json(line: str, where: str, task: Task) -> Hypothesis:
     try:
         row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError("it is no JSON object, as the first line is")
         if not isinstance(row.get("key"), str) or not isinstance(row.get("text", ""), str):
             raise ValueError(f"a row needs a text 'key', got {row.get('key')!r}")
+        for name, value in row.items():
+            _check(name, value)
+        if not READ & row.keys() and "text" in row:
+            return _as_read(row["key"], row["text"].strip(), task)
         return Hypothesis.from_dict({"task": "", "text": "", **row})
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{where} is not a hypothesis: {error}; rows read {{key, task, text, …}}") from None
+
+
+def _text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+
+
+def _shares(value: Any) -> bool:
+    return isinstance(value, dict) and all(_number(p) and -SLACK <= p <= 1 + SLACK for p in value.values())
+
+
+RULES = {  # column → what its values must be
+    **dict.fromkeys(("task", "transcript", "reply", "error"), (_text, "a text")),
+    **dict.fromkeys(("labels", "unread"), (_texts, "{field: text}")),
+    "probs": (lambda value: isinstance(value, dict) and all(map(_shares, value.values())), "{field: {label: 0 to 1}}"),
+    "flags": (lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value), "[text, …]"),
+    "duration": (lambda value: value is None or _number(value), "seconds"),
+}
+
+
+def _check(name: str, value: Any) -> None:
+    """Raise ValueError for a value that a Hypothesis cannot hold; columns it does not have may hold anything."""
+    if name in RULES and not RULES[name][0](value):
+        raise ValueError(f"{name} must be {RULES[name][1]}, got {str(value)[:60]}")
