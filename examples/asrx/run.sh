@@ -72,7 +72,7 @@ fi
 
 if in_stages 1; then
   echo "stage 1: checking, and a list a task"
-  python "$here/local/lists.py" --data data
+  python "$here/local/prepare.py" --data data
 fi
 
 if in_stages 2; then

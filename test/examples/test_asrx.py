@@ -205,6 +205,12 @@ def test_intervals_that_hold_zero_settle_nothing():
     assert "better: none; worse: none; not told apart: ser +0.0" in page.verdict(rows) and "does not settle" in page.verdict(rows)
 
 
+def test_a_page_without_cells_claims_nothing(tmp_path):
+    assert module("page").main(["--cells", str(tmp_path / "none"), "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "asrx.md").read_text()
+    assert "None of the 90 cells" in text and "nothing can be said" in text and "the paper's claim" not in text
+
+
 @pytest.mark.parametrize(("name", "value"), [("encoder", "other"), ("steps", 7)])
 def test_cells_of_different_runs_are_not_compared(tmp_path, name, value):
     for i, found in enumerate((KNOWN[0], KNOWN[2] | {name: value})):

@@ -209,7 +209,9 @@ def _members(utterance: Utterance, line: dict, job: _Job) -> tuple[list[bytes], 
     changes = {"start": None, "end": None, "duration": round(seconds, 4)}
     packed = dataclasses.replace(utterance, **changes)
     try:
-        parts = member_parts(packed, audio, _extension(utterance.wav, audio), job.layout)
+        row = {k: v for k, v in line.items() if k != "extra"} | {"duration": changes["duration"]}
+        row |= {"extra": line["extra"]} if "extra" in line else {}  # last, as in every row
+        parts = member_parts(packed, audio, _extension(utterance.wav, audio), job.layout, row)
     except UnicodeEncodeError as error:
         raise Drop("text is not valid Unicode", f"{ascii(utterance.key)}: {error.reason}") from None
     return parts, packed if job.checked else dataclasses.replace(checked, **changes)

@@ -39,10 +39,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The results of all finished cells. Raises ValueError when there are none, or they began or ended differently."""
+    """The results of all finished cells. Raises ValueError when they began or ended differently, so that they cannot be compared."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/result.json"))]
-    if not results:
-        raise ValueError(f"no cell in {folder} is finished; run stage 5")
     for name in ("encoder", "steps"):
         found = sorted({str(result[name]) for result in results})
         if len(found) > 1:
@@ -54,7 +52,7 @@ def page(results: list[dict[str, Any]]) -> str:
     """The whole page."""
     rows = {x.name: rows_of(results, x) for x in (*REAL, *TOY)}
     tables = [f"### {title}\n\n{table(group, rows)}" for title, group in (("Real speech", REAL), ("Synthesised speech", TOY)) if any(rows[x.name] for x in group)]
-    parts = {"state": state(results), "tables": "\n\n".join(tables), "verdict": verdict(rows), "steady": steady(results, rows)}
+    parts = {"state": state(results), "tables": "\n\n".join(tables) or "None yet.", "verdict": verdict(rows), "steady": steady(results, rows)}
     text = TEMPLATE.read_text(encoding="utf-8")
     for name, part in parts.items():
         text = text.replace(f"{{{name}}}", part)
@@ -64,6 +62,8 @@ def page(results: list[dict[str, Any]]) -> str:
 def state(results: list[dict[str, Any]]) -> str:
     """How much of it has been run, and by what."""
     whole, seconds = [*cells()], sorted(result["seconds"] for result in results)
+    if not results:
+        return f"**None of the {len(whole)} cells (arm × X × seed) is finished yet: there are no figures and no answer.** Stage 6 writes them here."
     missing = len(whole) - len(results)
     commits = ", ".join(f"`{name}`" for name in sorted({result["commit"] or "unknown" for result in results}))
     text = f"{len(results)} of {len(whole)} cells (arm × X × seed) are finished"

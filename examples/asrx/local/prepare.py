@@ -1,4 +1,4 @@
-"""A list a task out of the manifests of all corpora, after a check that train, dev and test share no speaker, event recording or voice."""
+"""A list a task out of the manifests that the recipes of the corpora have prepared, after a check that train, dev and test share nothing they must not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from wenet_osum.corpus.task_lists import choose
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
 
 LIMITS = {"dev": 120, "test": 300}  # utterances a list, taken at even distances
-DISJOINT = {"events": ["speaker", "recording"], "ravdess": ["speaker", "recording"], "speechocean762": ["speaker", "recording"], "toy": ["sentence"], "fsdd": ["recording"]}
+DISJOINT = {  # corpus → what its splits must not share
+    "events": ["speaker", "recording"],
+    "ravdess": ["speaker", "recording"],
+    "speechocean762": ["speaker", "recording"],
+    "toy": ["sentence"],
+    "fsdd": ["recording"],
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         for corpus, kinds in DISJOINT.items():
             write_lists(args.data / corpus, {x.task for x in XS.values() if x.corpus == corpus} | ({"asr"} if corpus in RECOGNITION else set()), kinds)
     except (ValueError, OSError) as error:
-        print(f"lists.py: {error}", file=sys.stderr)
+        print(f"prepare.py: {error}", file=sys.stderr)
         return 1
     return 0
 
