@@ -6,6 +6,7 @@
       python -m wenet_osum.bin.recognize --model exp/4_lora/final --list data/robust/$c.jsonl --task asr --out exp/4_lora/robust/$c
       python -m wenet_osum.bin.score --ref data/robust/$c.jsonl --hyp exp/4_lora/robust/$c --task asr --out exp/4_lora/robust_score/$c
     done
+    python tools/robust_table.py --conditions data/robust/conditions exp/4_lora/robust_score
 
 Keys, labels and word times are those of the input; what is drawn (noise, rooms) depends on --seed and the key, so lists are the same on every machine.
 The conditions are those of wenet_osum/dataset/robustness.py, or a yaml file's. Exit status: 0 done, 1 a fault.

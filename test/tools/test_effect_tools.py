@@ -163,6 +163,27 @@ def test_robust_lists_keep_keys_and_name_conditions(corpus, capsys):
     assert "unknown condition 'noisy'" in capsys.readouterr().err
 
 
+def scored(folder: Path, name: str, value: float, metric: str = "accuracy") -> None:
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    rows = [{"task": "ser", "metric": m, "subset": "all", "value": v, "low": v - 5, "high": v + 5, "detail": d} for m, v, d in
+            ((metric, value, {"field": "emotion"}), ("ece", 3.0, {"field": "emotion", "minor": True}))]  # fmt: skip
+    (folder / name / "score.json").write_text(json.dumps({"scores": rows}))
+
+
+def test_robustness_table(corpus, capsys):
+    (corpus / "conditions").write_text("clean\nnoise_0db\n")
+    scored(corpus / "s", "clean", 80.0)
+    command = ["robust_table", "--conditions", corpus / "conditions", "--out", corpus / "t.md", corpus / "s"]
+    assert run(*command) == 1 and "noise_0db/score.json cannot be read" in capsys.readouterr().err
+    scored(corpus / "s", "noise_0db", 62.5)
+    assert run(*command) == 0
+    assert capsys.readouterr().out == (corpus / "t.md").read_text()
+    rows = (corpus / "t.md").read_text().splitlines()
+    assert rows[0] == "| condition | ser accuracy |" and rows[2:] == ["| clean | 80.0 (75.0–85.0) |", "| noise_0db | 62.5 (57.5–67.5), -17.5 |"]
+    scored(corpus / "s", "noise_0db", 62.5, metric="wer")
+    assert run(*command) == 1 and "has no ser emotion accuracy all, which clean has" in capsys.readouterr().err
+
+
 def test_conditions_of_ones_own(corpus, capsys):
     (corpus / "c.yaml").write_text("soft: [{name: level, gain_db: [-20, -20]}]\n")
     (corpus / "bad.yaml").write_text("soft: [{name: level, gain: 1}]\n")

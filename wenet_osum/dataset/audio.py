@@ -82,9 +82,9 @@ def _samples(data: bytes | memoryview) -> tuple[np.ndarray, int]:
     return audio, rate
 
 
-def check_whole(data: bytes | memoryview) -> None:
-    """Raise Drop when a RIFF file ends before the samples its header promises."""
-    riff = read_riff(data)
+def check_whole(data: bytes | memoryview, riff: Riff | None = None) -> None:
+    """Raise Drop when a RIFF file ends before the samples its header (``riff``, if it has been read) promises."""
+    riff = riff or read_riff(data)
     if riff and riff.size is not None and riff.data + riff.size > len(data):
         raise Drop("audio: cut short", f"the header promises {riff.size} bytes of samples, {len(data) - riff.data} are there")
 
@@ -188,13 +188,27 @@ def _read_head(path: str | Path) -> tuple[bytes, int]:
         raise Drop("audio: file not found" if isinstance(error, FileNotFoundError) else "audio: unreadable", f"{path}: {error.strerror}") from None
 
 
+def whole_duration(data: bytes) -> float:
+    """``check_whole`` and ``read_duration`` of a file's bytes, its header read once."""
+    riff = read_riff(data)
+    if riff and riff.codec in (1, 3) and (seconds := _riff_seconds(riff, len(data))):
+        check_whole(data, riff)
+        return seconds
+    check_whole(data)
+    return read_duration(data)
+
+
+def _riff_seconds(riff: Riff, total: int) -> float:
+    size = total - riff.data if riff.size is None else riff.size
+    return size // riff.block / riff.rate
+
+
 def _header_seconds(data: bytes | memoryview, total: int) -> float | None:
     if not total:
         return 0.0
     riff = read_riff(data)
     if riff and riff.codec in (1, 3):
-        size = total - riff.data if riff.size is None else riff.size
-        return size // riff.block / riff.rate
+        return _riff_seconds(riff, total)
     if bytes(data[:4]) == b"fLaC" and len(data) >= 26 and data[4] & 0x7F == 0:
         bits = int.from_bytes(data[18:26], "big")  # rate 20, channels 3, sample size 5, samples 36 bits
         rate, samples = bits >> 44, bits & ((1 << 36) - 1)

@@ -28,16 +28,16 @@ def write_members(utterance: Utterance, audio: bytes, ext: str, layout: str = "j
     return b"".join(member_parts(utterance, audio, ext, layout))
 
 
-def member_parts(utterance: Utterance, audio: bytes, ext: str, layout: str = "json") -> list[bytes]:
-    """The same in pieces, the audio uncopied: what ``os.writev`` takes."""
-    parts = _json_parts(utterance) if layout == "json" else _osum_parts(utterance)
+def member_parts(utterance: Utterance, audio: bytes, ext: str, layout: str = "json", row: dict[str, Any] | None = None) -> list[bytes]:
+    """The same in pieces, the audio uncopied: what ``os.writev`` takes. ``row`` is the utterance's ``to_dict()``, where it is at hand."""
+    parts = _json_parts(utterance, row or utterance.to_dict()) if layout == "json" else _osum_parts(utterance)
     stem = stem_of(utterance.key)
     head = [header(f"{stem}.{ext}", len(audio)), audio, bytes(-len(audio) % BLOCK)]
     return [*head, *(member(f"{stem}.{e}", text.encode()) for e, text in parts.items())]
 
 
-def _json_parts(utterance: Utterance) -> dict[str, str]:
-    row = {k: v for k, v in utterance.to_dict().items() if k not in ("wav", "txt", "start", "end")}
+def _json_parts(utterance: Utterance, row: dict[str, Any]) -> dict[str, str]:
+    row = {k: v for k, v in row.items() if k not in ("wav", "txt", "start", "end")}
     if is_plain(utterance.key):
         del row["key"]
     parts = {} if utterance.txt is None else {"txt": utterance.txt}

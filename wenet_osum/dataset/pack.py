@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wenet_osum.dataset import index as indices
-from wenet_osum.dataset.audio import check_whole, convert, cut, read_duration
+from wenet_osum.dataset.audio import convert, cut, read_duration, whole_duration
 from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.layout import LAYOUTS, member_parts
 from wenet_osum.dataset.manifest import from_row, reason_of
@@ -202,12 +202,16 @@ def _members(utterance: Utterance, line: dict, job: _Job) -> tuple[list[bytes], 
     except ValueError as error:
         raise Drop("manifest: " + reason_of(error), str(error)) from None
     audio = recording(utterance, utterance.wav)
-    check_whole(audio)
-    audio = convert(audio, job.resample) if job.resample else audio
-    changes = {"start": None, "end": None, "duration": round(read_duration(audio), 4)}
+    seconds = whole_duration(audio)
+    if job.resample:
+        audio = convert(audio, job.resample)
+        seconds = read_duration(audio)
+    changes = {"start": None, "end": None, "duration": round(seconds, 4)}
     packed = dataclasses.replace(utterance, **changes)
     try:
-        parts = member_parts(packed, audio, _extension(utterance.wav, audio), job.layout)
+        row = {k: v for k, v in line.items() if k != "extra"} | {"duration": changes["duration"]}
+        row |= {"extra": line["extra"]} if "extra" in line else {}  # last, as in every row
+        parts = member_parts(packed, audio, _extension(utterance.wav, audio), job.layout, row)
     except UnicodeEncodeError as error:
         raise Drop("text is not valid Unicode", f"{ascii(utterance.key)}: {error.reason}") from None
     return parts, packed if job.checked else dataclasses.replace(checked, **changes)

@@ -156,7 +156,11 @@ def token_by_token(
     llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row], options: DecodeOptions, counts: Counter, labels_only: bool = False
 ) -> None:
     """Complete the rows one token a step. With ``labels_only`` a row also leaves where free text would begin."""
-    prefixes = Prefixes(llm, embeds, mask)
+    complete(Prefixes(llm, embeds, mask), rows, options, counts, labels_only)
+
+
+def complete(prefixes: Prefixes, rows: list[Row], options: DecodeOptions, counts: Counter, labels_only: bool = False) -> None:
+    """As ``token_by_token``, from prefixes that are there; anything with the ``logits``, ``feed``, ``keep`` and ``score`` of Prefixes will do."""
     live = rows
     while True:
         waiting = [i for i, row in enumerate(live) if not row.queue and row.choice is None and (row.walk.at_label or not labels_only)]

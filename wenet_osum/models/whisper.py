@@ -132,7 +132,7 @@ class WhisperPhase(nn.Module):
         """Losses and correctness of the answer tokens (A,), by teacher forcing."""
         ids, rows = self._decoder_input(prompt_ids, prompts, answer_ids, answers)
         mask = valid_mask(lengths, states.shape[1], states.device)
-        hidden = _run_decoder(self.decoder, ids, states, mask if mask is None else mask[:, None, None, :])
+        hidden = run_decoder(self.decoder, ids, states, mask if mask is None else mask[:, None, None, :])
         before = spans(torch.arange(len(rows)) * ids.shape[1] + prompts, answers)
         return token_losses(self.proj_out, hidden.flatten(0, 1)[before.to(hidden.device)], answer_ids)
 
@@ -192,7 +192,7 @@ def _whisper_name(name: str) -> str:
     return name if name.startswith("proj_out.") else f"model.{name}"
 
 
-def _run_decoder(decoder: nn.Module, ids: Tensor, states: Tensor, cross: Tensor | None) -> Tensor:
+def run_decoder(decoder: nn.Module, ids: Tensor, states: Tensor, cross: Tensor | None) -> Tensor:
     """The decoder's own modules, for transformers' forward has no way in for a cross-attention mask. Layer drop is not applied."""
     hidden = decoder.embed_tokens(ids) + decoder.embed_positions.weight[: ids.shape[1]]
     hidden = functional.dropout(hidden, p=decoder.dropout, training=decoder.training)

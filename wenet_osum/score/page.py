@@ -8,14 +8,30 @@ from html import escape
 from wenet_osum.score.align import align
 from wenet_osum.score.normalize import tokens
 
-STYLE = """
+PALETTE = """
 :root { --paper:#fbfbf9; --card:#fff; --ink:#1c2330; --dim:#6a7383; --line:#e3e5e8; --cell:#eef0f2; --accent:#2563ab;
   --bad:#c2452d; --good:#2e7d4f; --on:#fff;
   --s0:#2563ab; --s1:#d97a1a; --s2:#2e8b57; --s3:#b8405e; --s4:#7a5bb5; --s5:#8a6d3b; --s6:#1a98a6; --s7:#6b7280 }
 @media (prefers-color-scheme: dark) { :root { --paper:#14171c; --card:#1b1f26; --ink:#e4e7ec; --dim:#98a2b3; --line:#2d333d; --cell:#262c35;
   --accent:#6aa5e8; --bad:#ee8068; --good:#6cc491; --on:#10141a;
   --s0:#6aa5e8; --s1:#f0a556; --s2:#6cc491; --s3:#ef87a0; --s4:#b39ae6; --s5:#cbb27c; --s6:#5fc9d5; --s7:#a3abb8 } }
-* { box-sizing:border-box }
+"""
+DRAWING = """
+svg text { fill:var(--ink); font-size:12px }
+svg .dim { fill:var(--dim) }
+svg .small { font-size:11px }
+svg .strong, svg .onfill { font-weight:600 }
+svg .onfill { fill:var(--on) }
+svg .cell { fill:var(--cell) }
+svg .grid { stroke:var(--line) }
+svg .line { fill:none; stroke-width:1.8; stroke-linejoin:round }
+svg .diagonal { stroke:var(--dim); stroke-dasharray:4 4 }
+svg .dot { fill:var(--accent); fill-opacity:.75 }
+svg .interval { fill:var(--ink); fill-opacity:.22 }
+svg .needle { fill:var(--ink) }
+svg .target { stroke:var(--good); stroke-width:2 }
+"""
+STYLE = PALETTE + """* { box-sizing:border-box }
 body { margin:0; background:var(--paper); color:var(--ink); font-variant-numeric:tabular-nums; line-height:1.5; font-size:15px;
   font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","PingFang SC",
     "Microsoft YaHei","Noto Sans CJK SC","WenQuanYi Zen Hei",sans-serif }
@@ -74,20 +90,7 @@ summary { cursor:pointer; color:var(--dim); font-size:13px }
 .legend { display:flex; flex-wrap:wrap; gap:4px 14px; font-size:12.5px; margin:2px 0 10px }
 .legend i { display:inline-block; width:14px; height:3px; vertical-align:middle; margin-right:5px }
 svg { max-width:100%; height:auto }
-svg text { fill:var(--ink); font-size:12px }
-svg .dim { fill:var(--dim) }
-svg .small { font-size:11px }
-svg .strong, svg .onfill { font-weight:600 }
-svg .onfill { fill:var(--on) }
-svg .cell { fill:var(--cell) }
-svg .grid { stroke:var(--line) }
-svg .line { fill:none; stroke-width:1.8; stroke-linejoin:round }
-svg .diagonal { stroke:var(--dim); stroke-dasharray:4 4 }
-svg .dot { fill:var(--accent); fill-opacity:.75 }
-svg .interval { fill:var(--ink); fill-opacity:.22 }
-svg .needle { fill:var(--ink) }
-svg .target { stroke:var(--good); stroke-width:2 }
-@media print { body { background:#fff } section { break-inside:avoid } }
+""" + DRAWING + """@media print { body { background:#fff } section { break-inside:avoid } }
 """
 
 

@@ -9,6 +9,8 @@ import math
 from html import escape
 from unicodedata import east_asian_width
 
+from wenet_osum.score.page import DRAWING, PALETTE
+
 SERIES = 8  # colours --s0 … --s7 of the page
 
 
@@ -82,6 +84,19 @@ def curves(series: dict[str, list[tuple[float, float]]], title: str, colours: di
             a, b = at(*line[0])
             parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" style="fill:var(--s{colours[name] % SERIES})"/>')
     return _svg(width, height, parts, title)
+
+
+def sheet(drawn: list[str], legend: dict[str, int], columns: int = 2, width: int = 430, height: int = 240) -> str:
+    """A file of its own: pictures of one size side by side under a legend (name → place in the palette), with the page's colours in it."""
+    head, rows = 36, -(-len(drawn) // columns)
+    parts = [f"<style>{PALETTE}{DRAWING}svg text {{ font-family:system-ui,sans-serif }}</style>", '<rect width="100%" height="100%" style="fill:var(--card)"/>']
+    x = 48.0
+    for name, place in legend.items():
+        parts.append(f'<rect x="{x:.0f}" y="16" width="14" height="3" style="fill:var(--s{place % SERIES})"/>' + label(x + 20, 22, name, "start"))
+        x += 44 + text_width(name)
+    for i, picture in enumerate(drawn):
+        parts.append(f'<g transform="translate({i % columns * width} {head + i // columns * height})">{picture}</g>')
+    return _svg(columns * width, head + rows * height, parts, "learning curves")
 
 
 def calibration(bins: list[dict[str, float]], size: int = 250) -> str:

@@ -1,0 +1,220 @@
+"""examples/asrx: the table of cells, the driver killed in the middle, and the page from known results."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wenet_osum.config import BatchConfig
+from wenet_osum.dataset.audio import write_wav
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL = ROOT / "examples/asrx/local"
+TEXTS = ("dogs are sitting", "kids are talking", "we call it bear")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local():
+    """The recipe's modules, by their names in its folder."""
+    names = [path.stem for path in LOCAL.glob("*.py")]
+    sys.path.insert(0, str(LOCAL))
+    yield
+    sys.path.remove(str(LOCAL))
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def module(name: str):
+    return importlib.import_module(name)
+
+
+def test_cells_are_every_arm_x_and_seed_with_one_seed_of_all_first():
+    arms = module("arms")
+    found = [*arms.cells()]
+    assert len({cell.name for cell in found}) == len(found) == 90
+    assert [cell.seed for cell in found] == [1] * 30 + [2] * 30 + [3] * 30
+    assert Counter(cell.arm for cell in found) == {"alone": 30, "asr_x": 30, "label_first": 27, "together": 3}
+
+
+@pytest.mark.parametrize(
+    ("x", "arm", "tags"),
+    [
+        ("ser", "alone", "<EMOTION>"),
+        ("ser", "asr_x", "<TRANSCRIBE><EMOTION>"),
+        ("ser", "label_first", "<EMOTION><TRANSCRIBE>"),
+        ("toy_sttc", "alone", "<S2TCHAT>"),
+        ("ved", "together", "<TRANSCRIBE><CAPTION>"),
+    ],
+)
+def test_what_an_arm_is_asked(x, arm, tags):
+    arms = module("arms")
+    assert arms.Cell(x, arm, 1).asked(arms.XS[x]) == tags
+
+
+def test_the_cell_of_everything_draws_equally_from_every_source():
+    arms = module("arms")
+    cell = arms.Cell(arms.TOGETHER, arms.TOGETHER, 1)
+    lists = [arms.train_list(x, "data") for x in arms.XS.values()] + [f"data/{corpus}/train/asr.list" for corpus in arms.RECOGNITION]
+    sizes = {name: 100 * (i + 1) for i, name in enumerate(lists)}
+    data = arms.mixture(cell, "data", sizes)
+    assert {round(source.weight * sizes[source.list]) for source in data.train} == {arms.LABEL_DRAWS} and len(data.train) == 13
+
+
+def write_list(folder: Path, corpus: str, split: str, task: str, count: int) -> None:
+    rows = []
+    for i in range(count):
+        wav = folder / f"wav/{corpus}-{split}-{i}.wav"
+        wav.parent.mkdir(exist_ok=True)
+        wav.write_bytes(write_wav(np.random.default_rng([i, count]).normal(0, 0.1, 8000).astype(np.float32)))
+        rows.append({"key": f"{split}{i}", "wav": str(wav), "txt": TEXTS[i % 3], "lang": "en", "duration": 0.5, "emotion": ("sad", "happy")[i % 2], "gender": ("m", "f")[i % 2]})
+    path = folder / f"data/{corpus}/{split}/{task}.list"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Tiny lists of two X, and a tiny model where cells begin."""
+    from wenet_osum.models import build
+    from wenet_osum.models.small import SmallWhisper, save_whisper
+    from wenet_osum.text.template import Template
+    from wenet_osum.text.train_tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("asrx")
+    for corpus, task in (("ravdess", "ser"), ("speechocean762", "sgc")):
+        for split, count in (("train", 8), ("dev", 2), ("test", 4)):
+            write_list(folder, corpus, split, task, count)
+    torch.manual_seed(1)
+    tokenizer = train_tokenizer([*TEXTS], 400)
+    save_whisper(SmallWhisper(width=16, heads=2, ffn=32, encoder_layers=1, decoder_layers=1), tokenizer, folder / "init")
+    build.load(folder / "init", ctc_weight=0.5).save_pretrained(folder / "shared")
+    Template(tokenizer).save(folder / "shared")
+    return folder
+
+
+def command(work: Path, *more: str) -> list[str]:
+    words = [sys.executable, str(LOCAL / "cells.py"), "--shared", "shared", "--out", "cells", "--xs", "ser", "sgc", "--seeds", "1", *more]
+    return [*words, *(word for setting in ("max_steps=4", "eval_every=1", "log_every=1", "optim.warmup_steps=1") for word in ("--override", setting))]
+
+
+def drive(work: Path, *more: str, check: bool = True) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command(work, *more), cwd=work, capture_output=True, text=True, check=False, env=environment)
+    assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_driver_goes_on_where_it_was_killed(work):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command(work), cwd=work, env=environment, stdout=subprocess.DEVNULL)
+    first, second = work / "cells/ser-alone-1/result.json", work / "cells/ser-asr_x-1/train/step_00000001/DONE"
+    while not second.exists():
+        assert process.poll() is None, "it ended before its second cell saved anything"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    written = first.stat().st_mtime_ns
+    known = json.loads(first.read_text())
+    assert known["steps"] == 4 and len(known["tests"]["ser"]["right"]) == 4 and not list(first.parent.glob("train/step_*"))
+    assert "3 of 6 cells are finished" in drive(work, "--cells", "2").stdout
+    assert first.stat().st_mtime_ns == written, "a finished cell was run again"
+    assert "resumed from step_0000000" in (work / "cells/ser-asr_x-1/train/train.log").read_text()
+    assert "6 of 6 cells are finished" in drive(work).stdout
+    assert len({json.loads(path.read_text())["encoder"] for path in work.glob("cells/*/result.json")}) == 1
+    module("page").main(["--cells", str(work / "cells"), "--out", str(work / "docs")])
+    assert "6 of 90 cells" in (work / "docs/asrx.md").read_text()
+
+
+def test_a_cell_that_another_process_holds_is_left_alone(work):
+    cells = module("cells")
+    with cells.claimed(work / "held") as ours, cells.claimed(work / "held") as again:
+        assert ours and not again
+    with cells.claimed(work / "held") as ours:
+        assert ours
+
+
+def test_answers_do_not_depend_on_the_batch_and_keep_to_the_labels(work, monkeypatch):
+    answer = module("answer")
+    from wenet_osum.models import build
+    from wenet_osum.text.template import Template
+
+    model, template = build.load(work / "shared"), Template.load(work / "shared")
+    path = str(work / "data/ravdess/train/ser.list")
+    together = answer.answers(model, template, path, "<TRANSCRIBE><EMOTION>")
+    monkeypatch.setattr(answer, "BATCH", BatchConfig(max_utterances=1))
+    alone = answer.answers(model, template, path, "<TRANSCRIBE><EMOTION>")
+    assert len(together) == 8 and {k: h.text for k, h in together.items()} == {k: h.text for k, h in alone.items()}
+    for key, found in together.items():
+        assert found.labels["emotion"] == max(found.probs["emotion"], key=found.probs["emotion"].get)
+        assert sum(found.probs["emotion"].values()) == pytest.approx(1) and found.probs["emotion"] == pytest.approx(alone[key].probs["emotion"], abs=1e-4)
+
+
+def result(x: str, arm: str, seed: int, right: list[int], curve: list[list[float]] = ()) -> dict:
+    test = {"task": "", "utterances": len(right), "majority": 50.0, "right": {f"u{i:02d}": r for i, r in enumerate(right)}, "figures": {}}
+    if arm != "alone":
+        test["figures"] = {"transcript/wer/en": [10.0 * seed, 0, 100]}
+    found = {"cell": {"x": x, "arm": arm, "seed": seed}, "encoder": "abc", "commit": "c0ffee", "steps": 200, "seconds": 60.0, "audio_s": 8.0}
+    return found | {"speech_tokens": 100, "answer_tokens": 20, "curve": {x: [*curve]}, "tests": {x: test}}
+
+
+KNOWN = [
+    result("ser", "alone", 1, [1] * 10 + [0] * 30, [[1, 0.5], [2, 0.25]]),
+    result("ser", "alone", 2, [1] * 20 + [0] * 20, [[1, 0.5], [2, 0.75]]),
+    result("ser", "asr_x", 1, [1] * 36 + [0] * 4, [[1, 0.5], [2, 0.75]]),
+    result("ser", "asr_x", 2, [1] * 36 + [0] * 4),
+    result("ved", "alone", 1, [1] * 30 + [0] * 10),
+    result("ved", "asr_x", 1, [1] * 10 + [0] * 30),
+]
+
+
+def test_table_from_known_results(tmp_path):
+    for found in KNOWN:
+        folder = tmp_path / "cells" / "-".join(map(str, found["cell"].values()))
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(found))
+    assert module("page").main(["--cells", str(tmp_path / "cells"), "--out", str(tmp_path / "docs")]) == 0
+    text, picture = (tmp_path / "docs/asrx.md").read_text(), (tmp_path / "docs/asrx.svg").read_text()
+    rows = {tuple(cells[:2]): cells for line in text.splitlines() if (cells := line.strip("| ").split(" | "))[0] in ("ser", "ved")}
+    assert rows["ser", "X alone"][2:5] == ["2", rows["ser", "X alone"][3], "25.0–50.0"] and rows["ser", "X alone"][3].startswith("37.5 (")
+    assert rows["ser", "ASR+X"][3].startswith("90.0 (") and rows["ser", "ASR+X"][5].startswith("+52.5 (") and rows["ser", "ASR+X"][6:9] == ["15.0 %", "100", "20"]
+    assert rows["ved", "ASR+X"][5].startswith("-50.0 (")
+    assert "6 of 90 cells" in text and "84 are still to be run" in text
+    assert "better: ser +52.5; worse: ved -50.0; not told apart: none" in text
+    assert "better than X alone for 1 of 2 X, worse for 1: that disagrees with the paper" in text
+    assert "| X alone | 1 | 25.0 | 12.5 |" in text, "spread over seeds of ser; steps back 25 and 0"
+    assert picture.count("<polyline") == 2 and "ser: dev labels right" in picture and "--s1:" in picture
+
+
+def test_intervals_that_hold_zero_settle_nothing():
+    page, figures, arms = module("page"), module("figures"), module("arms")
+    results = [result("ser", "alone", 1, [1, 0] * 20), result("ser", "asr_x", 1, [0, 1] * 20)]
+    rows = {"ser": figures.rows_of(results, arms.XS["ser"])}
+    assert "better: none; worse: none; not told apart: ser +0.0" in page.verdict(rows) and "does not settle" in page.verdict(rows)
+
+
+def test_a_page_without_cells_claims_nothing(tmp_path):
+    assert module("page").main(["--cells", str(tmp_path / "none"), "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "asrx.md").read_text()
+    assert "None of the 90 cells" in text and "nothing can be said" in text and "the paper's claim" not in text
+
+
+@pytest.mark.parametrize(("name", "value"), [("encoder", "other"), ("steps", 7)])
+def test_cells_of_different_runs_are_not_compared(tmp_path, name, value):
+    for i, found in enumerate((KNOWN[0], KNOWN[2] | {name: value})):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "result.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=f"differ in {name}"):
+        module("page").read(tmp_path)
