@@ -13,8 +13,6 @@ import pytest
 import soundfile
 
 from wenet_osum.dataset.manifest import read_manifest
-from wenet_osum.models.small import SmallLlm, SmallWhisper, save_whisper, small_llm
-from wenet_osum.text.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "examples/librispeech"
@@ -99,6 +97,9 @@ def test_a_speaker_on_both_sides_stops(corpus, tmp_path):
 @pytest.mark.timeout(400)
 def test_recipe_with_the_configurations_of_published_models_at_two_steps(corpus, tmp_path):
     """The 0.5b configurations, LoRA and all, on folders of tiny models in the place of the published ones; two test sets."""
+    from wenet_osum.models.small import SmallLlm, SmallWhisper, save_whisper, small_llm
+    from wenet_osum.text.train_tokenizer import train_tokenizer
+
     tokenizer = train_tokenizer(["she read line a b c <0123456789.>"], vocab_size=300)
     save_whisper(SmallWhisper(width=32, heads=2, ffn=32, encoder_layers=1, decoder_layers=1), tokenizer, tmp_path / "whisper")
     small_llm(SmallLlm(width=32, layers=1, heads=2, kv_heads=1, ffn=32), tokenizer).save_pretrained(tmp_path / "llm")

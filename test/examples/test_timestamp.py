@@ -9,16 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import WhisperForConditionalGeneration
 
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
-from wenet_osum.models.small import SmallWhisper, save_whisper
-from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import Utterance, Word
-from wenet_osum.text.template import Template
-from wenet_osum.text.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "examples/timestamp"
@@ -92,7 +86,7 @@ def test_times_of_an_aligner_are_taken_by_key(source, tmp_path):
 
 
 def test_faults_are_told(source, ctm, tmp_path):
-    with pytest.raises(ValueError, match=r"no utterance of train, dev got word times:\n +6  no word times"):
+    with pytest.raises(ValueError, match=r"no utterance of train, dev got word times:\n +7  no word times"):
         run(source, tmp_path / "data")
     with pytest.raises(ValueError, match="unknown word_times 'cmt', did you mean 'ctm'"):
         run(source, tmp_path / "data", "--times", ctm, "--format", "cmt")
@@ -112,6 +106,14 @@ def test_unknown_corpora_and_missing_times_are_told(source, tmp_path):
 @pytest.fixture
 def aligner(tmp_path):
     """A phase-1 model with a CTC head and random weights."""
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    from wenet_osum.models.small import SmallWhisper, save_whisper
+    from wenet_osum.models.whisper import WhisperPhase
+    from wenet_osum.text.template import Template
+    from wenet_osum.text.train_tokenizer import train_tokenizer
+
     torch.manual_seed(0)
     tokenizer = train_tokenizer([TEXT], vocab_size=300)
     save_whisper(SmallWhisper(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=1), tokenizer, tmp_path / "aligner")

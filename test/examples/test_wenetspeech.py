@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +46,22 @@ def write_json(corpus: Path, audios: list[dict]) -> None:
     (corpus / "WenetSpeech.json").write_text(json.dumps(tree, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
+@cache
+def opus() -> bytes:
+    """Three seconds of noise; encoding them is slow."""
+    out = io.BytesIO()
+    soundfile.write(out, np.random.default_rng(0).normal(0, 0.1, 48000), 16000, format="OGG", subtype="OPUS")
+    return out.getvalue()
+
+
 @pytest.fixture
 def corpus(tmp_path):
     """Five Opus recordings of three segments each; of two more one is not there and one is empty."""
     folder, audios = tmp_path / "official", [entry(name, *rest) for name, rest in RECORDINGS.items()]
-    for i, audio in enumerate(audios):
+    for audio in audios:
         path = folder / audio["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, np.random.default_rng(i).normal(0, 0.1, 48000), 16000, format="OGG", subtype="OPUS")
+        path.write_bytes(opus())
     lost = [entry("Y06", "train/youtube/B00000", (["M", "L"], ["S"], [])), entry("Y07", "train/youtube/B00000", (["L", "M", "S"], ["L"], ["L"]))]
     (folder / lost[1]["path"]).write_bytes(b"")
     write_json(folder, [*audios, *lost])
