@@ -94,4 +94,4 @@ def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path):
     done = subprocess.run([sys.executable, str(SMOKE), *command], capture_output=True, text=True, check=False, cwd=tmp_path, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     table = (tmp_path / "work/exp/score/score.md").read_text(encoding="utf-8")
-    assert "| asr |" in table and "| sgc |" in table and (tmp_path / "work/exp/score/report.html").exists()
+    assert "| asr " in table and "| sgc " in table and (tmp_path / "work/exp/score/report.html").exists()

@@ -111,4 +111,4 @@ def test_recipe_with_the_configurations_of_published_models_at_two_steps(corpus,
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert (tmp_path / "work/exp/4_lora/final/config.json").exists()
     for name in ("test_clean", "test_other"):
-        assert "| asr |" in (tmp_path / f"work/exp/score/{name}/score.md").read_text(encoding="utf-8")
+        assert "| asr " in (tmp_path / f"work/exp/score/{name}/score.md").read_text(encoding="utf-8")

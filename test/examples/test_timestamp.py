@@ -131,4 +131,4 @@ def test_recipe_from_forced_alignment_to_report_at_two_steps(source, aligner, tm
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     table = (tmp_path / "work/exp/score/score.md").read_text(encoding="utf-8")
-    assert "| srwt |" in table and "| asr |" in table
+    assert "| srwt " in table and "| asr " in table
