@@ -18,6 +18,7 @@ from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.dataset.prepared import write_splits
+from wenet_osum.dataset.scan import find
 from wenet_osum.records import Utterance
 from wenet_osum.tasks import label_map
 from wenet_osum.tasks.ssr import STYLE
@@ -56,7 +57,10 @@ def style_of(utterance: Utterance, corpus: str, styles: label_map.LabelMap) -> s
 
 
 def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped) -> list[Utterance]:
-    """The usable rows of a manifest. A row without ``corpus`` belongs to the corpus its file is named after; paths count from the manifest's folder."""
+    """The usable rows of a manifest. A row without ``corpus`` belongs to the corpus its file is named after.
+
+    Relative paths count from where the recipe works, or else from the manifest's folder.
+    """
     found = []
     for utterance in read_manifest(path, dropped):
         corpus = str(utterance.extra.get("corpus") or path.stem)
@@ -66,7 +70,7 @@ def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped)
                 raise Drop("no transcript")
             if by == "speaker" and not utterance.speaker:
                 raise Drop("no speaker; --by recording takes such rows, too")
-            wav = utterance.wav if "://" in utterance.wav else str((path.parent / utterance.wav).resolve())
+            wav = utterance.wav if "://" in utterance.wav else str(Path(find(utterance.wav, str(path))).resolve())
             seconds = utterance.duration or round(read_duration(wav), 4)
         except Drop as drop:
             note(dropped, utterance.key, drop.reason)
