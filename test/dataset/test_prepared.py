@@ -11,7 +11,8 @@ from wenet_osum.records import Utterance
 
 
 def splits(test_speaker: str = "c"):
-    train = [Utterance("a", "a.wav", "one < two", speaker="a", emotion="joy", duration=1800.0), Utterance("q", "q.wav", "Why?", speaker="a", reply="So.")]
+    spoken = Utterance("a", "a.wav", "one < two", speaker="a", emotion="joy", duration=1800.0)
+    train = [spoken, Utterance("q", "q.wav", "Why?", speaker="a", reply="So.")]
     dev, test = Utterance("b", "b.wav", "", speaker="b", event="cry"), Utterance("c", "c.wav", "one", speaker=test_speaker)
     return {"train": train, "dev": [dev], "test": [test]}
 
@@ -23,7 +24,8 @@ def test_manifests_text_and_counts(tmp_path, capsys):
     assert [u.key for u in read_manifest(tmp_path / "train/manifest.jsonl")] == ["a", "q"]
     assert (tmp_path / "text/train.txt").read_text().splitlines() == ["one \\< two", "Why?<开始回答>So."]
     page = capsys.readouterr().out
-    assert "1  no clip" in page and "train: 2 utterances, 0.500 h, 1 speakers" in page and "train: emotion: happy 1" in page and "dev: event: cry 1" in page
+    for line in ("1  no clip", "train: 2 utterances, 0.500 h, 1 speakers", "train: emotion: happy 1", "dev: event: cry 1"):
+        assert line in page
 
 
 def test_shared_speakers_and_empty_splits_stop_before_anything_is_written(tmp_path):

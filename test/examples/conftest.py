@@ -38,7 +38,12 @@ def load_prepare() -> Callable[[str], ModuleType]:
 @pytest.fixture(scope="session")
 def tone() -> Callable[..., bytes]:
     """A 16 kHz wav of so many seconds and such a pitch."""
-    return lambda seconds=0.4, pitch_hz=200.0: write_wav((0.1 * np.sin(2 * np.pi * pitch_hz * np.arange(int(seconds * 16000)) / 16000)).astype(np.float32))
+
+
+    def make(seconds: float = 0.4, pitch_hz: float = 200.0) -> bytes:
+        return write_wav((0.1 * np.sin(2 * np.pi * pitch_hz * np.arange(int(seconds * 16000)) / 16000)).astype(np.float32))
+
+    return make
 
 
 @pytest.fixture(scope="session")

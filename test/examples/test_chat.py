@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def corpus(tmp_path):
     folder = tmp_path / "pairs"
     folder.mkdir()
     rows = [{"instruction": f"What is {i} + {i}?", "context": "", "response": f"It is {2 * i}."} for i in range(20)]
-    rows += [rows[0], {"instruction": "Sum it up.", "context": "A long text.", "response": "Short."}, {"instruction": "", "response": "x"}]
+    rows += [rows[0], {"instruction": "Sum it up.", "context": "A text.", "response": "Short."}, {"instruction": "", "response": "x"}]
     rows += [{"instruction": "Why?", "response": ""}, {"instruction": "word " * 60, "response": "y"}, {"instruction": "Go on.", "response": "z" * 500}]
     rows += [{"instruction": "...", "response": "Silence."}]
     (folder / "databricks-dolly-15k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "no row\n")
@@ -50,9 +51,10 @@ def test_questions_are_spoken_and_kept_apart(prepare, corpus, tmp_path, capsys):
     assert rate == 16000 and len(audio) / rate == pytest.approx(asked["What is 3 + 3?"].duration, abs=1e-4) and len(audio) > 8000
     assert 0.05 < np.abs(audio).max() < 1
     page = capsys.readouterr().out
-    for line in ("databricks-dolly-15k.jsonl pairs: subset: 27 of 15011", "1  pair stands twice", "1  the question is about a text", "1  no question", "1  no answer",
-                 "1  question of over 200 characters", "1  answer of over 400 characters", "1  espeak-ng has no sound", "1  line is no JSON object"):  # fmt: skip
-        assert line in page, line
+    for reason in ("pair stands twice", "the question is about a text", "no question", "no answer", "question of over 200 characters",
+                   "answer of over 400 characters", "espeak-ng has no sound", "line is no JSON object"):  # fmt: skip
+        assert f"1  {reason}" in page, reason
+    assert "databricks-dolly-15k.jsonl pairs: subset: 27 of 15011" in page
     assert "It is 6." in (tmp_path / "data/text/train.txt").read_text() + "".join(u.reply for u in splits["dev"] + splits["test"])
 
 
@@ -61,7 +63,7 @@ def test_the_same_seed_says_the_same_and_nothing_is_said_twice(prepare, corpus, 
     listed.write_text("".join(line for line in listed.read_text().splitlines(keepends=True) if '"..."' not in line))
     first, again = run(prepare, corpus, tmp_path / "data"), run(prepare, corpus, tmp_path / "other")
     assert len(first["train"]) > 5 and [u.duration for u in first["train"]] == [u.duration for u in again["train"]]
-    assert all((tmp_path / "data/wav/train" / f"{u.key}.wav").read_bytes() == (tmp_path / "other/wav/train" / f"{u.key}.wav").read_bytes() for u in first["train"])
+    assert all(Path(u.wav).read_bytes() == Path(v.wav).read_bytes() for u, v in zip(first["train"], again["train"], strict=True))
     monkeypatch.setattr(prepare.EspeakSpeaker, "speak", lambda *_: pytest.fail("what is there is not spoken again"))
     assert run(prepare, corpus, tmp_path / "data") == first
 

@@ -14,7 +14,12 @@ from wenet_osum.dataset.manifest import read_manifest
 
 HEAD = "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccents\tlocale\n"
 ROWS = {  # table → client, sentence, age, gender
-    "train": [("a", 'She said "no', "twenties", "female_feminine"), ("b", "It is late.", "teens", "male"), ("b", "Come in.", "teens", "male"), ("c", "Go.", "", "")],
+    "train": [
+        ("a", 'She said "no', "twenties", "female_feminine"),
+        ("b", "It is late.", "teens", "male"),
+        ("b", "Come in.", "teens", "male"),
+        ("c", "Go.", "", ""),
+    ],
     "dev": [("d", "Stay here.", "sixties", "male_masculine"), ("e", "Never.", "fourties", "female")],
     "test": [("f", "Who is it?", "thirties", "female_feminine"), ("g", "Nobody.", "seventies", "other"), ("h", "Old.", "eighties", "male")],
 }
@@ -72,8 +77,16 @@ def test_both_spellings_become_labels(prepare, corpus, tmp_path, capsys):
     assert Counter(tasks.parse("sap").fields[-1].value(u) for u in splits["test"].values()) == {"adult": 1, "old": 2}
     assert splits["dev"]["common_voice_en_dev0"].gender == "male" and splits["test"]["common_voice_en_test1"].gender is None
     page = capsys.readouterr().out
-    for line in ("en train clips: subset: 3 of 6", "en test clips: 3, complete", "1  no sentence", "1  audio: unreadable", "1  audio: file not found",
-                 "no class here for age teens: 2 utterances", "no class here for gender other: 1", "test: 2 of 3 utterances tell the gender, 3 the age group"):  # fmt: skip
+    for line in (
+        "en train clips: subset: 3 of 6",
+        "en test clips: 3, complete",
+        "1  no sentence",
+        "1  audio: unreadable",
+        "1  audio: file not found",
+        "no class here for age teens: 2 utterances",
+        "no class here for gender other: 1",
+        "test: 2 of 3 utterances tell the gender, 3 the age group",
+    ):
         assert line in page, line
 
 

@@ -12,7 +12,12 @@ from wenet_osum.dataset.manifest import read_manifest
 HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
 FOLDERS = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
 ROWS = {  # dialogue, utterance, words, speaker, emotion
-    "train": [(0, 0, "Oh my God, he\x92s lost it.", "Phoebe", "sadness"), (0, 1, "What?", "Monica", "surprise"), (125, 3, "Gone.", "Joey", "joy"), (7, 0, "  ", "Ross", "fear")],
+    "train": [
+        (0, 0, "Oh my God, he\x92s lost it.", "Phoebe", "sadness"),
+        (0, 1, "What?", "Monica", "surprise"),
+        (125, 3, "Gone.", "Joey", "joy"),
+        (7, 0, "  ", "Ross", "fear"),
+    ],
     "dev": [(0, 0, "Hi roomie!", "Ross", "joy"), (110, 7, "Missing.", "Joey", "anger")],
     "test": [(0, 0, "Yeah.", "Joey", "neutral"), (0, 1, "Ew!", "Rachel", "disgust"), (1, 0, "No clip.", "Rachel", "fear")],
 }
@@ -60,8 +65,15 @@ def test_words_and_emotions_by_the_official_splits(prepare, corpus, tmp_path, ca
     assert (first.txt, first.emotion, first.speaker, first.lang, first.duration) == ("Oh my God, he’s lost it.", "sad", "Phoebe", "en", 0.4)
     assert Counter(u.emotion for u in splits["test"].values()) == {"neutral": 1, "disgust": 1}
     page = capsys.readouterr().out
-    for line in ("meld train rows: subset: 4 of 9989", "meld dev clips: subset: 1 of 1108", "1  train dia125_utt3: cannot be decoded in the official release",
-                 "1  dev dia110_utt7: is missing in the official release", "1  no clip", "1  no words", "meld test: 1 clips stand in no row"):  # fmt: skip
+    for line in (
+        "meld train rows: subset: 4 of 9989",
+        "meld dev clips: subset: 1 of 1108",
+        "1  train dia125_utt3: cannot be decoded in the official release",
+        "1  dev dia110_utt7: is missing in the official release",
+        "1  no clip",
+        "1  no words",
+        "meld test: 1 clips stand in no row",
+    ):
         assert line in page, line
 
 
@@ -74,7 +86,8 @@ def videos(tmp_path, tone, monkeypatch):
         (folder / split / FOLDERS[split]).mkdir(parents=True)
         for dialogue, utterance, *_ in rows:
             (folder / split / FOLDERS[split] / f"dia{dialogue}_utt{utterance}.mp4").write_bytes(b"broken" if dialogue == 125 else tone())
-    script = '#!/bin/bash\necho "$*" >> "$0.told"\nwhile [ "$1" != -i ]; do shift; done\ngrep -q RIFF "$2" || { echo bad data >&2; exit 1; }\ncp "$2" "${@: -1}"\n'
+    fails = "grep -q RIFF \"$2\" || { echo bad data >&2; exit 1; }"
+    script = f'#!/bin/bash\necho "$*" >> "$0.told"\nwhile [ "$1" != -i ]; do shift; done\n{fails}\ncp "$2" "${{@: -1}}"\n'
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/ffmpeg").write_text(script)
     (tmp_path / "bin/ffmpeg").chmod(0o755)

@@ -28,7 +28,7 @@ def corpus(tmp_path, tone):
         for i in range(6):
             name = f"{g}{i}.wav"
             (folder / name).write_bytes(tone(0.3, 120 + 20 * g))
-            rows.append({"key": f"{g}{i}", "wav": name, "txt": f"sentence {g}", "speaker": f"s{g}{i // 2}", "lang": "en", "genre": genre})
+            rows.append({"key": f"{g}{i}", "wav": name, "txt": f"sentence {g}", "speaker": f"s{g}{i // 2}", "genre": genre})
     rows[0]["style"] = "audiobook"  # a row's own label goes before its genre
     more = {"wav": "00.wav", "txt": "x", "speaker": "odd"}
     rows += [more | {"key": "a", "genre": "opera"}, more | {"key": "b", "genre": "drama"}, more | {"key": "c", "genre": ["news", "poetry"]}]
@@ -48,15 +48,24 @@ def run(prepare, corpus, out, *more):
 def test_genres_and_corpora_become_the_eight_styles(prepare, corpus, tmp_path, capsys):
     for i in range(4):  # recordings of the second corpus are its own
         (corpus / f"{i}0.wav").rename(corpus / f"book{i}.wav")
-    (corpus / "librispeech.jsonl").write_text((corpus / "librispeech.jsonl").read_text().replace('0.wav"', '.wav"').replace('"wav": "', '"wav": "book'))
+    books = corpus / "librispeech.jsonl"
+    books.write_text(books.read_text().replace('0.wav"', '.wav"').replace('"wav": "', '"wav": "book'))
     rows = [u for found in run(prepare, corpus, tmp_path / "data").values() for u in found]
     styles = Counter(u.style for u in rows)
     assert set(styles) == set(STYLE.labels.names) and sum(styles.values()) == 8 * 6 - 4 + 4 and styles["有声书"] == 6 + 4
     by_key = {u.key: u for u in rows}
     assert by_key["librispeech-b0"].style == "有声书" and by_key["mine-11"].style == "客服"
     page = capsys.readouterr().out
-    for line in ("1  not in the map: mine/opera", "1  no style of ours: mine/drama", "1  genres of several styles: mine/news, poetry", "1  no transcript",
-                 "1  no speaker; --by recording takes such rows", "audio: file not found", "manifest: a line must be one JSON object", "有声书: librispeech 4, mine 6"):  # fmt: skip
+    for line in (
+        "1  not in the map: mine/opera",
+        "1  no style of ours: mine/drama",
+        "1  genres of several styles: mine/news, poetry",
+        "1  no transcript",
+        "1  no speaker; --by recording takes such rows",
+        "1  audio: file not found",
+        "1  manifest: a line must be one JSON object",
+        "有声书: librispeech 4, mine 6",
+    ):
         assert line in page, line
     single = next(line for line in page.splitlines() if "come from one corpus each" in line)
     assert "新闻科普" in single and "有声书" not in single

@@ -48,8 +48,9 @@ def test_labels_and_speakers_come_from_the_names(prepare, corpus, tmp_path, caps
     assert (clip.event, clip.speaker, clip.gender, clip.txt, clip.duration) == ("throat clearing", "f0003", "female", "", 0.3)
     assert splits["dev"]["m0005_0_sniff"].event == "other" and splits["dev"]["m0005_0_sniff"].gender == "male"
     page = capsys.readouterr().out
-    for line in ("train clips: subset: 16 of 18", "beside the paper's figure: subset: 18 of 15570", "1  file name of another form", "1  audio: file not found"):
+    for line in ("train clips: subset: 16 of 18", "beside the paper's figure: subset: 18 of 15570"):
         assert line in page
+    assert "1  file name of another form" in page and "1  audio: file not found" in page
     assert "1  audio: empty" in page or "1  audio: unreadable" in page
     assert len(list(read_manifest(tmp_path / "data/text/written.jsonl"))) == 20 * 8
 
@@ -86,7 +87,8 @@ def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path, tone, smoke
         for i in range(2):
             wav = tmp_path / f"speech/{split}{i}.wav"
             wav.write_bytes(tone(1.0))
-            rows.append({"key": f"{split}{i}", "wav": str(wav), "txt": "we call it bear", "speaker": split, "words": [["we", 0.1, 0.3], ["call", 0.6, 0.9]]})
+            words = [["we", 0.1, 0.3], ["call", 0.6, 0.9]]
+            rows.append({"key": f"{split}{i}", "wav": str(wav), "txt": "we call it bear", "speaker": split, "words": words})
         (tmp_path / f"speech/{split}/manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     smoke("vocalsound", tmp_path / "work", "--data_dir", str(corpus), "--speech", "speech")
     made = list(read_manifest(tmp_path / "work/data/test/manifest.jsonl"))

@@ -2,9 +2,9 @@
 
     python warm.py SOCKET    says "ready" and serves until it is terminated
 
-A recipe has some thirty commands that load torch and transformers for seconds to work for tenths of a second. ``bin_folder`` makes a folder for the front
-of PATH whose ``python`` and ``torchrun`` hand their arguments, folder, environment and streams to the server. Every command runs in a process of its own,
-with its own exit status, as it would without; what is not seen this way is torchrun itself, which other tests run.
+A recipe has some thirty commands that load torch and transformers for seconds to work for tenths of a second. ``bin_folder`` makes a folder for
+the front of PATH whose ``python`` and ``torchrun`` hand their arguments, folder, environment and streams to the server. Every command runs in a
+process of its own, with its own exit status, as it would without; what is not seen this way is torchrun itself, which other tests run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = """
@@ -70,12 +71,23 @@ def run(words: list[str]) -> int:
 
 
 def serve_one(connection: socket.socket) -> None:
-    """Take over the client's streams, folder and environment, run, and answer with the exit status."""
+    """Take what the client sends, run it with the client's streams, folder and environment, and answer with the exit status."""
     head, streams, *_ = socket.recv_fds(connection, 8, 3)
     size, data = int.from_bytes(head, "big"), b""
     while len(data) < size:
         data += connection.recv(size - len(data))
     request = json.loads(data)
+    pid = os.fork()
+    if pid == 0:
+        become(request, streams)
+    for stream in streams:
+        os.close(stream)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    connection.sendall(str(code if code >= 0 else 128 - code).encode())
+
+
+def become(request: dict, streams: list[int]) -> NoReturn:
+    """The command itself. It may leave by os._exit or die: who waits for it tells the client."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     os.chdir(request["cwd"])
@@ -84,7 +96,7 @@ def serve_one(connection: socket.socket) -> None:
     status = run(words_of(request["argv"]))
     sys.stdout.flush()
     sys.stderr.flush()
-    connection.sendall(str(status).encode())
+    os._exit(status)
 
 
 def serve(address: str) -> None:

@@ -125,7 +125,10 @@ class Espeak:
         return audio, [Word(word, start * scale, end * scale) for word, (start, end) in zip(words, times, strict=True)]
 
     def say(self, text: str, voice: EspeakVoice) -> np.ndarray:
-        """Any text, numbers and punctuation included, as 16 kHz float32 audio without word times. Raises ValueError for an unknown language, or no sound."""
+        """Any text, numbers and punctuation included, as 16 kHz float32 audio without word times.
+
+        Raises ValueError for an unknown language, and for text without a sound.
+        """
         self._synthesise(text, voice)
         samples = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.int16)
         if not samples.any():

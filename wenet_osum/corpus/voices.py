@@ -35,7 +35,10 @@ def espeak_voices(lang: str) -> dict[str, EspeakVoice]:
 
 
 def deal_voices(names: Sequence[str], splits: Sequence[str] = ("train", "dev", "test")) -> dict[str, list[str]]:
-    """Voices of each split, none in two: of every five the fourth goes to dev, the fifth to test; at least one each. Raises ValueError for too few, or doubles."""
+    """Voices of each split, none in two: of every five the fourth goes to dev, the fifth to test; at least one each.
+
+    Raises ValueError for fewer voices than splits, and for one that stands twice.
+    """
     names = list(names)
     if len(names) < len(splits) or len(set(names)) < len(names):
         raise ValueError(f"{len(names)} voices ({', '.join(names[:5])}): {len(splits)} different ones are needed at least, one a split")
@@ -83,7 +86,8 @@ class CommandSpeaker:
         except OSError as error:
             raise ValueError(f"speaker {words[0]}: {error.strerror}; install it, or give its path") from None
         if done.returncode or not path.exists():
-            raise ValueError(f"speaker {words[0]}: exit status {done.returncode}, {(done.stderr.strip().splitlines() or ['no file written'])[-1][:120]}")
+            last = (done.stderr.strip().splitlines() or ["no file written"])[-1]
+            raise ValueError(f"speaker {words[0]}: exit status {done.returncode}, {last[:120]}")
 
     def close(self) -> None:
         """Nothing is held."""

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """MELD → manifests of train, dev and test with transcript and emotion, by the official splits.
 
-Reads ``{train,dev,test}_sent_emo.csv`` and, of each clip, ``dia*_utt*.wav``, or the mp4 of the release, whose sound ffmpeg takes out. Labels are those
-of the map wenet_osum/tasks/maps/meld.yaml.
+Reads ``{train,dev,test}_sent_emo.csv`` and, of each clip, ``dia*_utt*.wav``, or the mp4 of the release, whose sound ffmpeg takes out. Labels are
+those of the map wenet_osum/tasks/maps/meld.yaml.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def sound_of(clip: Path, wav: Path) -> Path:
         raise ValueError(f"{clip.name} needs ffmpeg, which is not installed; install it, or put wavs beside the clips, made elsewhere by: {HOW}")
     wav.parent.mkdir(parents=True, exist_ok=True)
     unfinished = wav.with_name(f"{wav.stem}.part.wav")
-    how = ["-vn", "-ac", "1", "-ar", str(SAMPLE_RATE)]
-    done = subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-y", "-i", str(clip), *how, str(unfinished)], capture_output=True, text=True, check=False)
+    words = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-i", str(clip), "-vn", "-ac", "1", "-ar", str(SAMPLE_RATE), str(unfinished)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         unfinished.unlink(missing_ok=True)
         raise Drop("ffmpeg cannot read the clip", done.stderr[-200:])
@@ -130,7 +130,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="MELD.Raw with its inner archives unpacked; or the tables with train/ dev/ test/ of wavs")
+    parser.add_argument("--data_dir", type=Path, required=True, help="MELD.Raw, inner archives unpacked; or the tables with train/ dev/ test/ of wavs")
     parser.add_argument("--out", type=Path, default=Path("data"))
     parser.add_argument("--jobs", type=int, default=1, help="clips whose sound is taken out at a time")
     parser.add_argument("--strict_counts", action="store_true", help="stop unless the corpus is complete")

@@ -120,7 +120,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with the recipes' work folders: NAME/data/…")
     parser.add_argument("--mixture", type=Path, required=True, help="yaml with the rows of the mixture")
     parser.add_argument("--out", type=Path, default=Path("data"))
-    parser.add_argument("--limit", type=int, nargs=2, default=(200, 0), metavar=("DEV", "TEST"), help="utterances a task at most, at even distances; 0: all")
+    parser.add_argument("--limit", type=int, nargs=2, default=(200, 0), metavar=("DEV", "TEST"), help="utterances a task at most; 0: all")
     parser.add_argument("--strict", action="store_true", help="stop when a corpus is not prepared, or a task has no data")
     return parser.parse_args(argv)
 

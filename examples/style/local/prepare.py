@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Manifests whose rows tell their genre or corpus → manifests of train, dev and test with one of the eight styles.
 
-Reads every ``*.jsonl`` of a folder. Genre and corpus become a style by the map wenet_osum/tasks/maps/style.yaml, or one of the user's own; what the map
-does not know, and what has no style there, is counted.
+Reads every ``*.jsonl`` of a folder. Genre and corpus become a style by the map wenet_osum/tasks/maps/style.yaml, or one of the user's own; what
+the map does not know, and what has no style there, is counted.
 """
 
 from __future__ import annotations

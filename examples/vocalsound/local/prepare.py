@@ -23,7 +23,8 @@ from wenet_osum.tasks import label_map
 from wenet_osum.tasks.ved import EVENT
 
 DISJOINT = ["speaker", "recording"]  # what train, dev and test must not share
-OFFICIAL = {"train": ("tr", 15570), "dev": ("val", 1860), "test": ("te", 3594)}  # its list, its clips by the paper; released lists are a little shorter
+# split: its list, its clips by the paper (arXiv 2205.03433); released lists are reported to be a little shorter
+OFFICIAL = {"train": ("tr", 15570), "dev": ("val", 1860), "test": ("te", 3594)}
 NAME = re.compile(r"([fm]\d+)_(\d+)_(\w+)")
 GENDERS = {"f": "female", "m": "male"}
 
