@@ -99,7 +99,8 @@ initial_models() {
     return
   fi
   for phase in $phases; do found+=("$(conf_of "$phase")"); done
-  python -m wenet_osum.bin.estimate --config "${found[@]}" ${whisper:+--whisper "$whisper"} ${llm:+--llm "$llm"} --devices "$nproc" --memory_gib "$memory_gib"
+  python -m wenet_osum.bin.estimate --config "${found[@]}" ${whisper:+--whisper "$whisper"} ${llm:+--llm "$llm"} \
+    --devices "$nproc" --memory_gib "$memory_gib"
 }
 
 # Puts the events of data/{train,dev,test}/manifest.jsonl into the speech of the folder $1, split by split; both recordings stay named.

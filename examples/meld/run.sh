@@ -5,7 +5,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 stage=-1         # first stage
 stop_stage=6     # last stage
-data_dir=        # MELD.Raw with its inner archives unpacked, or its tables with train/ dev/ test/ of wavs; empty: downloads/meld in this folder, filled by stage -1
+data_dir=        # MELD.Raw, inner archives unpacked, or its tables with train/ dev/ test/ of wavs; empty: downloads/meld in this folder
 work=            # where data/ and exp/ go; empty: this folder
 size=small       # small: made from nothing, for a CPU; 0.5b, 7b: a published Whisper and a published LLM, with the phases of examples/osum
 whisper=         # folder or hub name of the Whisper of the larger sizes; empty: as examples/osum names it
