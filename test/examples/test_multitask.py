@@ -18,6 +18,7 @@ FIELDS = {  # recipe → what its utterances hold
     "fsdd": {"words": [["one", 0.05, 0.15], ["two", 0.2, 0.3]]},
     "commonvoice": {"gender": "female", "age": "adult"},
     "meld": {"emotion": "anger"},
+    "vocalsound": {"event": "sneeze"},
     "esc50": {"txt": "", "event": "cry"},
     "style": {"style": "客服", "txt": "你好", "lang": "zh"},
     "chat": {"reply": "It is two."},
@@ -60,14 +61,16 @@ def test_what_is_prepared_is_mixed_and_the_rest_is_named(prepare, recipes, tmp_p
     mixture = run(prepare, recipes, tmp_path / "data")
     assert [s.name for s in mixture.train] == sorted(FIELDS, key=[s.name for s in config.load(MIXTURE, config.DataConfig).train].index)
     assert all(Path(s.list).is_absolute() and Path(s.list).exists() for s in mixture.train)
-    assert set(mixture.dev) == set(tasks.names()) and (tmp_path / "data/tasks").read_text().split() == tasks.names()
+    assert set(mixture.dev) == {*tasks.names(), "<CAPTION>"} and (tmp_path / "data/tasks").read_text().split() == [*tasks.names(), "<CAPTION>"]
+    assert [u.key.split("-")[0] for task in ("ved", "<CAPTION>") for u in read_manifest(mixture.dev[task])] == ["vocalsound"] * 2 + ["esc50"] * 2
     sgc = list(read_manifest(tmp_path / "data/test/sgc.list"))
     assert [u.key for u in sgc] == ["commonvoice-test0", "commonvoice-test1"] and Path(sgc[0].wav).exists()
     assert {u.key.split("-")[0] for u in read_manifest(mixture.dev["asr"])} == {"librispeech", "fsdd", "commonvoice"}, "only who is asked for it"
     assert len(list(read_manifest(tmp_path / "data/train/manifest.jsonl"))) == 4 * len(FIELDS)
     assert "one two<开始回答>It is two." in (tmp_path / "data/text/train.txt").read_text().splitlines()
     page = capsys.readouterr().out
-    assert "ravdess is left out: no " in page and "wenetspeech is left out" in page and "meld: 4 utterances, 0.000 h, 2 passes an epoch, ser" in page
+    assert "ravdess is left out: no " in page and "wenetspeech is left out" in page
+    assert "esc50: no utterance can be asked ved, <CAPTION> instead" in page and "meld: 4 utterances, 0.000 h, 2 passes an epoch, ser" in page
 
 
 def test_strict_wants_all_and_a_task_without_data_is_named(prepare, recipes, tmp_path, capsys):
@@ -97,4 +100,4 @@ def test_a_recording_that_two_recipes_put_on_both_sides_stops(prepare, recipes, 
 def test_recipe_from_lists_to_one_report_at_two_steps(recipes, tmp_path, smoke):
     smoke("multitask", tmp_path / "work", "--data_dir", str(recipes))
     scored = json.loads((tmp_path / "work/exp/score/score.json").read_text())
-    assert {row["task"] for row in scored["data"]} == set(tasks.names()) and (tmp_path / "work/exp/score/report.html").exists()
+    assert {row["task"] for row in scored["data"]} == {*tasks.names(), "<CAPTION>"} and (tmp_path / "work/exp/score/report.html").exists()

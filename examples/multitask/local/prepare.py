@@ -71,10 +71,28 @@ def _same(work: Path, path: str) -> str:
     return str(work / path) if (work / path).exists() else path
 
 
+def holds(utterance: Utterance, task: str) -> bool:
+    """Whether it has all fields of the task; words of which there are none are no transcript."""
+    fields = tasks.parse(task).fields
+    return all(field.present(utterance) and (field.kind != "transcript" or bool(utterance.txt)) for field in fields)
+
+
+def askable(source: SourceConfig, rows: list[Utterance]) -> SourceConfig:
+    """The row with the tasks its utterances can be asked: events alone, prepared without speech, for their label, ``<CAPTION>`` instead of ved."""
+    asked: dict[str, float] = {}
+    for task, share in source.tasks.items():
+        bare = "".join(field.tag for field in tasks.parse(task).fields if field.kind != "transcript")
+        name = next((name for name in (task, bare) if name and any(holds(u, name) for u in rows)), None)
+        if name:
+            asked[name] = share
+        if name != task:
+            print(f"{source.name}: no utterance can be asked {task}{f', {name} instead' if name else ''}")
+    return dataclasses.replace(source, tasks=asked)
+
+
 def usable(rows: dict[str, list[Utterance]], sources: list[SourceConfig], task: str) -> list[Utterance]:
     """The utterances whose recipe is asked this task in the mixture, and that hold its fields."""
-    wanted = tasks.parse(task)
-    return [u for source in sources if task in source.tasks for u in rows[source.name] if wanted.present(u)]
+    return [u for source in sources if task in source.tasks for u in rows[source.name] if holds(u, task)]
 
 
 def prepare(options: argparse.Namespace) -> None:
@@ -83,6 +101,7 @@ def prepare(options: argparse.Namespace) -> None:
     splits = {split: read_split(sources, split) for split in SPLITS}
     for line in check_disjoint({split: [u for rows in found.values() for u in rows] for split, found in splits.items()}, DISJOINT):
         print(f"note: {line}")
+    sources = [source for source in (askable(source, splits["train"][source.name]) for source in sources) if source.tasks]
     for source in sources:
         rows = splits["train"][source.name]
         print(f"{source.name}: {len(rows)} utterances, {hours(rows):.3f} h, {source.weight:g} passes an epoch, {', '.join(source.tasks)}")
@@ -98,7 +117,7 @@ def prepare(options: argparse.Namespace) -> None:
 def write_tests(splits: dict[str, dict[str, list[Utterance]]], sources: list[SourceConfig], options: argparse.Namespace) -> dict[str, str]:
     """``OUT/{dev,test}/TASK.list`` of every task that has utterances, and ``OUT/tasks``; returns the dev lists. A task without any is named."""
     dev, there = {}, []
-    for task in tasks.names():
+    for task in [*tasks.names(), *sorted({task for source in sources for task in source.tasks} - set(tasks.names()))]:
         found = {split: usable(splits[split], sources, task) for split in ("dev", "test")}
         if not found["dev"] or not found["test"]:
             print(f"{task} is left out: nothing prepared to {'validate' if not found['dev'] else 'test'} it on")
