@@ -57,12 +57,7 @@ if in_stages 0; then
   python "$here/local/prepare.py" --data_dir "$data_dir" --out data --fold "$fold" --rest "$rest" "${strict[@]}"
   if [ -n "$speech" ]; then
     echo "putting the events into the speech of $speech"
-    for split in train dev test; do
-      mv "data/$split/manifest.jsonl" "data/$split/events.jsonl"
-      python "$WENET_OSUM_ROOT/tools/add_events.py" --jobs "$nproc" --events "data/$split/events.jsonl" --wav_dir "data/wav/$split" \
-        "$speech/$split/manifest.jsonl" "data/$split/manifest.jsonl"
-    done
-    if [ -f "$speech/text/train.txt" ]; then cat "$speech/text/train.txt" >> data/text/train.txt; fi
+    put_events_into "$speech"
   fi
 fi
 

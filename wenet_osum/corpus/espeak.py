@@ -117,23 +117,38 @@ class Espeak:
 
         Raises ValueError for an unknown language, and when espeak-ng reads two words as one or one as several.
         """
-        self._set_voice(voice)
-        self._chunks.clear()
-        self._marks.clear()
-        text = _NO_BREAK_SPACE.join(words).encode()
-        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
-        status = self._library.espeak_Synth(text, len(text) + 1, 0, _POS_CHARACTER, 0, _UTF8, None, None)
-        assert status == 0, f"espeak_Synth answered {status}"
+        self._synthesise(_NO_BREAK_SPACE.join(words), voice)
         times = self._word_times(words)
         samples = np.concatenate(self._chunks)[: times[-1][1] + self._rate_hz // 100]
         audio = resample(samples.astype(np.float32) / 32768, self._rate_hz * voice.shift, SAMPLE_RATE)
         scale = 1 / (self._rate_hz * voice.shift)
         return audio, [Word(word, start * scale, end * scale) for word, (start, end) in zip(words, times, strict=True)]
 
+    def say(self, text: str, voice: EspeakVoice) -> np.ndarray:
+        """Any text, numbers and punctuation included, as 16 kHz float32 audio without word times.
+
+        Raises ValueError for an unknown language, and for text without a sound.
+        """
+        self._synthesise(text, voice)
+        samples = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.int16)
+        if not samples.any():
+            raise ValueError(f"espeak-ng has no sound for {text[:40]!r} in {voice.language}")
+        return resample(samples.astype(np.float32) / 32768, self._rate_hz * voice.shift, SAMPLE_RATE)
+
     def phonemes(self, word: str, language: str) -> str:
         """The phonemes of a single word in espeak-ng's notation, tone included."""
         self.speak([word], EspeakVoice(language=language))
         return " ".join(mark.phoneme for mark in self._marks if mark.kind == _EVENT_PHONEME and not mark.phoneme.startswith("_"))
+
+    def _synthesise(self, text: str, voice: EspeakVoice) -> None:
+        """Fill ``_chunks`` and ``_marks``."""
+        self._set_voice(voice)
+        self._chunks.clear()
+        self._marks.clear()
+        data = text.encode()
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        status = self._library.espeak_Synth(data, len(data) + 1, 0, _POS_CHARACTER, 0, _UTF8, None, None)
+        assert status == 0, f"espeak_Synth answered {status}"
 
     def _set_voice(self, voice: EspeakVoice) -> None:
         if voice.language not in self._language_files:

@@ -123,3 +123,8 @@ def draw_event(rows: dict[str, list[Utterance]], draw: np.random.Generator) -> U
     """A label drawn evenly, then one of its recordings."""
     label = [*rows][draw.integers(len(rows))]
     return rows[label][draw.integers(len(rows[label]))]
+
+
+def named(labels: Sequence[str], times: int = 20) -> list[Utterance]:
+    """Utterances without a recording that say an event's name: what a small LLM learns labels from, for events alone have no words."""
+    return [Utterance(f"{label} {i}", "none", label, event=label) for i in range(times) for label in labels]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from wenet_osum.corpus.counts import check_count
 from wenet_osum.corpus.data_report import summary
+from wenet_osum.corpus.events import named
 from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Dropped, note, table
@@ -24,7 +25,6 @@ from wenet_osum.tasks.ved import EVENT
 
 DISJOINT = ["recording"]  # what train, dev and test must not share: pieces of one recording lie in one official fold
 CLIPS, FOLDS = 2000, 5
-WRITTEN = 20  # utterances of written speech an event
 
 
 def read_clips(data_dir: Path, rest: str, dropped: Dropped) -> tuple[list[Utterance], int]:
@@ -78,7 +78,7 @@ def write_texts(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     names = EVENT.labels.names
     (folder / "train.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    write_manifest(folder / "written.jsonl", [Utterance(f"{name} {i}", "none", name, event=name) for i in range(WRITTEN) for name in names])
+    write_manifest(folder / "written.jsonl", named(names))
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Manifests whose rows tell their genre or corpus → manifests of train, dev and test with one of the eight styles.
+
+Reads every ``*.jsonl`` of a folder. Genre and corpus become a style by the map wenet_osum/tasks/maps/style.yaml, or one of the user's own; what
+the map does not know, and what has no style there, is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections import Counter
+from pathlib import Path
+
+from wenet_osum.corpus.split import split_by
+from wenet_osum.dataset.audio import read_duration
+from wenet_osum.dataset.drop import Drop, Dropped, note
+from wenet_osum.dataset.manifest import read_manifest
+from wenet_osum.dataset.prepared import write_splits
+from wenet_osum.dataset.scan import find
+from wenet_osum.records import Utterance
+from wenet_osum.tasks import label_map
+from wenet_osum.tasks.ssr import STYLE
+
+SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
+
+
+def disjoint(by: str) -> list[str]:
+    """What train, dev and test must not share."""
+    return sorted({by, "recording"})
+
+
+def genres_of(utterance: Utterance) -> list[str]:
+    """The genres a row names, in the field ``genre``: one or a list."""
+    given = utterance.extra.get("genre") or []
+    return [str(genre) for genre in (given if isinstance(given, list) else [given])]
+
+
+def style_of(utterance: Utterance, corpus: str, styles: label_map.LabelMap) -> str:
+    """The style of a row: its own label, or what the map says of corpus/genre, genre, or corpus. Raises Drop when there is none."""
+    if (own := STYLE.value(utterance)) is not None:
+        return own
+    table, found, genres = styles.fields["style"], set(), genres_of(utterance)
+    for genre in genres or [""]:
+        names = [f"{corpus}/{genre}", genre, corpus] if genre else [corpus]
+        known = next((key for name in names if (key := label_map.fold(name)) in table), None)
+        if known is None:
+            raise Drop(f"not in the map: {corpus}{f'/{genre}' if genre else ''}")
+        found.add(table[known])
+    if len(found) > 1:
+        raise Drop(f"genres of several styles: {corpus}/{', '.join(genres)}")
+    (style,) = found
+    if style is None:
+        raise Drop(f"no style of ours: {corpus}{f'/{genres[0]}' if genres else ''}")
+    return style
+
+
+def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped) -> list[Utterance]:
+    """The usable rows of a manifest. A row without ``corpus`` belongs to the corpus its file is named after.
+
+    Relative paths count from where the recipe works, or else from the manifest's folder.
+    """
+    found = []
+    for utterance in read_manifest(path, dropped):
+        corpus = str(utterance.extra.get("corpus") or path.stem)
+        try:
+            style = style_of(utterance, corpus, styles)
+            if not utterance.txt:
+                raise Drop("no transcript")
+            if by == "speaker" and not utterance.speaker:
+                raise Drop("no speaker; --by recording takes such rows, too")
+            wav = utterance.wav if "://" in utterance.wav else str(Path(find(utterance.wav, str(path))).resolve())
+            seconds = utterance.duration or round(read_duration(wav), 4)
+        except Drop as drop:
+            note(dropped, utterance.key, drop.reason)
+            continue
+        extra = utterance.extra | {"corpus": corpus}
+        speaker = f"{corpus} {utterance.speaker}" if utterance.speaker else None
+        key = f"{corpus}-{utterance.key}"
+        found.append(dataclasses.replace(utterance, key=key, wav=wav, style=style, speaker=speaker, duration=seconds, extra=extra))
+    return found
+
+
+def confounded(rows: list[Utterance]) -> list[str]:
+    """A line for every style that comes from one corpus alone: there the recording tells the style as well as the speaking does."""
+    pairs = Counter((u.style, u.extra["corpus"]) for u in rows)
+    lines = [f"{style}: {', '.join(f'{c} {n}' for (s, c), n in sorted(pairs.items()) if s == style)}" for style in dict.fromkeys(s for s, _ in pairs)]
+    single = [s for s in dict.fromkeys(s for s, _ in pairs) if sum(style == s for style, _ in pairs) == 1]
+    if single:
+        lines.append(f"note: {', '.join(single)} come from one corpus each: a figure on them may be about microphones, not styles")
+    missing = [name for name in STYLE.labels.names if name not in {s for s, _ in pairs}]
+    return lines + ([f"note: nothing is there of {', '.join(missing)}"] if missing else [])
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Everything, from the manifests to the lists. Raises ValueError for whatever is wrong with them."""
+    dropped, styles = Dropped(), label_map.load(options.map)
+    if "style" not in styles.fields:
+        raise ValueError(f"label map {options.map} has no table 'style'; it has {', '.join(styles.fields)}")
+    paths = sorted(options.data_dir.glob("*.jsonl"))
+    if not paths:
+        raise ValueError(f"no *.jsonl in {options.data_dir}; put manifests there whose rows have a field genre or corpus (README.md)")
+    rows = []
+    for path in paths:
+        found = read_rows(path, styles, options.by, dropped)
+        print(f"{path.name}: {len(found)} utterances with a style")
+        rows += found
+    if not rows:
+        raise ValueError(f"no row of {len(paths)} manifests has a style: {', '.join(reason for reason, _ in dropped.most_common(3))}")
+    print(*confounded(rows), sep="\n")
+    splits = split_by(rows, SHARES, options.by, balance=["style"], seed=options.seed)
+    write_splits(options.out, splits, disjoint(options.by), dropped)
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder with manifests, *.jsonl")
+    parser.add_argument("--map", default="style", help="name of a label map, or the path of your own yaml with a table style")
+    parser.add_argument("--by", choices=("speaker", "recording"), default="speaker", help="what no two splits share")
+    parser.add_argument("--out", type=Path, default=Path("data"))
+    parser.add_argument("--seed", type=int, default=777, help="of the splits")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    try:
+        prepare(arguments())
+    except ValueError as fault:
+        sys.exit(f"error: {fault}")

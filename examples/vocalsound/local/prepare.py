@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""VocalSound → manifests of train, dev and test with the vocal event of each clip, by the official splits.
+
+Reads ``datafiles/{tr,val,te}.json`` and ``audio_16k/<speaker>_<n>_<sound>.wav``. Labels are those of the map wenet_osum/tasks/maps/vocalsound.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path, PurePosixPath
+
+from wenet_osum.corpus.counts import check_count
+from wenet_osum.corpus.events import named
+from wenet_osum.dataset.audio import read_duration
+from wenet_osum.dataset.drop import Dropped, note
+from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.dataset.prepared import write_splits
+from wenet_osum.records import Utterance
+from wenet_osum.tasks import label_map
+from wenet_osum.tasks.ved import EVENT
+
+DISJOINT = ["speaker", "recording"]  # what train, dev and test must not share
+# split: its list, its clips by the paper (arXiv 2205.03433); released lists are reported to be a little shorter
+OFFICIAL = {"train": ("tr", 15570), "dev": ("val", 1860), "test": ("te", 3594)}
+NAME = re.compile(r"([fm]\d+)_(\d+)_(\w+)")
+GENDERS = {"f": "female", "m": "male"}
+
+
+def read_list(data_dir: Path, name: str) -> list[str]:
+    """File names of an official list, whose paths are those of its makers' machine. Raises ValueError when it is missing or no such list."""
+    path = data_dir / f"datafiles/{name}.json"
+    if not path.exists():
+        raise ValueError(f"no {path}; run stage -1, or point --data_dir at the unpacked archive")
+    try:
+        return [PurePosixPath(row["wav"]).name for row in json.loads(path.read_text(encoding="utf-8"))["data"]]
+    except (ValueError, KeyError, TypeError) as fault:
+        raise ValueError(f"{path} must read {{\"data\": [{{\"wav\": …}}, …]}}: {fault!r}; download it again") from None
+
+
+def read_split(data_dir: Path, names: list[str], dropped: Dropped) -> tuple[list[Utterance], int]:
+    """The clips with a label of ours, and how many of the list are there in all."""
+    events, found, total = label_map.load("vocalsound"), [], 0
+    for name in names:
+        path, match = data_dir / "audio_16k" / name, NAME.fullmatch(Path(name).stem)
+        try:
+            if match is None:
+                raise ValueError("file name of another form")
+            seconds = round(read_duration(path), 4)
+        except ValueError as fault:
+            note(dropped, name, getattr(fault, "reason", str(fault)))
+            continue
+        total += 1
+        label = events.label("event", match[3])
+        if label is None:
+            note(dropped, name, f"no label for {match[3]}")
+            continue
+        labels = {"event": label, "speaker": match[1], "gender": GENDERS[match[1][0]]}
+        found.append(Utterance(path.stem, str(path), "", duration=seconds, extra={"corpus": "vocalsound", "sound": match[3]}, **labels))
+    return found, total
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Everything, from the lists to the manifests. Raises ValueError for whatever is wrong with them."""
+    dropped, splits = Dropped(), {}
+    for split, (name, clips) in OFFICIAL.items():
+        names = read_list(options.data_dir, name)
+        splits[split], total = read_split(options.data_dir, names, dropped)
+        print(check_count(f"vocalsound {split} clips", total, len(names), options.strict_counts))
+        print(check_count(f"vocalsound {split} list, beside the paper's figure", len(names), clips))
+    write_splits(options.out, splits, DISJOINT, dropped)
+    labels = EVENT.labels.names  # the clips have no words to make a tokenizer and a small LLM from: each event is named instead
+    (options.out / "text/train.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    write_manifest(options.out / "text/written.jsonl", named(labels))
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data_dir", type=Path, required=True, help="the unpacked archive, with audio_16k/ and datafiles/ in it")
+    parser.add_argument("--out", type=Path, default=Path("data"))
+    parser.add_argument("--strict_counts", action="store_true", help="stop unless every clip of the lists is there")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    try:
+        prepare(arguments())
+    except ValueError as fault:
+        sys.exit(f"error: {fault}")

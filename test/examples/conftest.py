@@ -1,0 +1,75 @@
+"""Recipes from corpus to report in seconds, and the small things their corpora are made of."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from wenet_osum.dataset.audio import write_wav
+
+ROOT = Path(__file__).resolve().parents[2]
+TWO_STEPS = "max_steps=2 max_epochs=null eval_every=1 optim.warmup_steps=1"
+
+
+def load_file(path: Path) -> ModuleType:
+    """A Python file outside the package as a module."""
+    spec = importlib.util.spec_from_file_location(f"{path.parents[1].name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def load_prepare() -> Callable[[str], ModuleType]:
+    """local/prepare.py of a recipe as a module."""
+    return lambda recipe: load_file(ROOT / "examples" / recipe / "local/prepare.py")
+
+
+@pytest.fixture(scope="session")
+def tone() -> Callable[..., bytes]:
+    """A 16 kHz wav of so many seconds and such a pitch."""
+
+
+    def make(seconds: float = 0.4, pitch_hz: float = 200.0) -> bytes:
+        return write_wav((0.1 * np.sin(2 * np.pi * pitch_hz * np.arange(int(seconds * 16000)) / 16000)).astype(np.float32))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def warm_bin() -> Iterator[Path]:
+    """A folder for the front of PATH, whose python and torchrun need no start-up (warm.py)."""
+    warm = load_file(Path(__file__).with_name("warm.py"))
+    with tempfile.TemporaryDirectory(prefix="warm_") as folder:  # the path of a socket must be short
+        address = f"{folder}/socket"
+        server = subprocess.Popen([sys.executable, warm.__file__, address], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+        assert server.stdout.readline() == "ready\n", f"the server ended with {server.wait()}"
+        warm.bin_folder(Path(folder) / "bin", address)
+        yield Path(folder) / "bin"
+        server.terminate()
+        server.wait()
+        server.stdout.close()
+
+
+@pytest.fixture
+def smoke(warm_bin: Path) -> Callable[..., str]:
+    """Run a recipe in a work folder, two steps a phase unless told otherwise; returns what it printed."""
+
+    def run(recipe: str, work: Path, *options: str, override: str = TWO_STEPS) -> str:
+        command = ["bash", str(ROOT / "examples" / recipe / "run.sh"), "--work", str(work), "--nproc", "1", "--override", override, *options]
+        environment = os.environ | {"PATH": f"{warm_bin}:{os.environ['PATH']}", "VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=work.parent, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return done.stdout
+
+    return run
