@@ -66,6 +66,16 @@ def test_every_page_is_reached_from_the_readme():
     assert set(PAGES) <= reached, f"no way from README.md to {[p.name for p in set(PAGES) - reached]}"
 
 
+def test_the_index_names_every_page_once():
+    rows = re.findall(r"^\| \[[^]]+\]\((\S+)\)", (ROOT / "docs/index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md")
+
+
+def test_every_picture_is_shown_on_a_page():
+    shown = {(page.parent / name).resolve() for page in PAGES for name in re.findall(r"!\[[^]]+\]\((\S+\.png)\)", page.read_text(encoding="utf-8"))}
+    assert shown == {place.resolve() for place in (ROOT / "docs").glob("*.png")}
+
+
 def commands(page: Path) -> list[list[str]]:
     """The words of every command in the page's bash blocks; what is piped into another is two commands."""
     found = []

@@ -143,9 +143,10 @@ def test_wheel_builds_without_network(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name for name in names if ".dist-info/" not in name} == expected()
     metadata = zipfile.ZipFile(wheel).read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
-    assert {"train", "dev"} <= set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE))
+    assert {"train", "serve", "dev"} <= set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE))
     points = zipfile.ZipFile(wheel).read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
     assert "wenet_osum = wenet_osum.__main__:main" in points and any(name.endswith("LICENSE") for name in names)
+    assert "License-Expression: Apache-2.0" in metadata or "License: Apache-2.0" in metadata
 
 
 def test_container_follows_the_two_commands_of_the_readme():

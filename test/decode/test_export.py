@@ -118,9 +118,10 @@ def test_llm_alone_continues_embeddings_as_the_model_does(hub):
 class FakeLlm:
     """vLLM's door: takes what its LLM takes, answers with the plain LLM of transformers."""
 
-    def __init__(self, model: str, enable_prompt_embeds: bool) -> None:
+    def __init__(self, model: str, dtype: str, enable_prompt_embeds: bool) -> None:
         assert enable_prompt_embeds
         self.llm = AutoModelForCausalLM.from_pretrained(model)
+        assert self.llm.dtype == getattr(torch, dtype)
 
     def generate(self, prompts, greedy):
         for prompt in prompts:

@@ -53,6 +53,12 @@ def test_the_eight_tasks_and_their_tags():
     }
 
 
+def test_labels_stand_in_the_order_they_were_asked_for():
+    """Trailing ones are read from the right; that is nobody's business."""
+    reading = tasks.parse("<EMOTION><TRANSCRIBE><STYLE><AGE><GENDER>").read("<sad>so<客服><old><female>")
+    assert list(reading.labels.items()) == [("emotion", "sad"), ("style", "客服"), ("age", "old"), ("gender", "female")]
+
+
 def test_every_pair_of_fields_in_either_order():
     tags = sorted({f.tag for name in tasks.names() for f in tasks.parse(name).fields} - {"<S2TCHAT>", "<TRANSCRIBE> <ALIGN>"})
     for first, second in itertools.permutations(tags, 2):

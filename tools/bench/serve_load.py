@@ -3,6 +3,7 @@
 
     python tools/bench/serve_load.py                                       # a small model with random weights
     python tools/bench/serve_load.py --model exp/x/final --clients 64 --requests 1000
+    python tools/bench/serve_load.py --model exp/x/final --sounds 10 --wavs data/test/wav/*.wav   # recordings beside the noise
 
 One request in six is bad: no audio, empty, cut short, too long, too large, without a file, an unknown task. The queue is smaller than the
 number of clients, so that some are told to come again (429) and do. Prints a table; exit status 1 when anything was lost or differs.
@@ -233,7 +234,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--queue", type=int, default=48, help="of the server")
-    parser.add_argument("--sounds", type=int, default=70, help="different recordings")
+    parser.add_argument("--sounds", type=int, default=70, help="different bursts of noise, at least one over 30 s")
+    parser.add_argument("--wavs", nargs="+", default=[], help="recordings to send as well")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of the server")
     parser.add_argument("--max_tokens", type=int, help="as of wenet_osum serve (default: 40 for the random model, which knows no end)")
     args = parser.parse_args(argv)
@@ -250,7 +252,7 @@ def bench(model: str, args: argparse.Namespace) -> int:
     import wenet_osum
 
     tokens = args.max_tokens or (None if args.model else 40)
-    good = sounds(args.sounds, np.random.default_rng(5))
+    good = sounds(args.sounds, np.random.default_rng(5)) + [Path(name).read_bytes() for name in args.wavs]
     expected = offline(wenet_osum.load(model, device="cpu", max_tokens=tokens), good)
     asks = make_asks(args.requests, good)
     options = {"max_mb": MAX_MB, "max_seconds": MAX_SECONDS, "queue": args.queue, "threads": args.threads, "timeout": PATIENCE_S, "port": 0}
@@ -265,7 +267,7 @@ def bench(model: str, args: argparse.Namespace) -> int:
         metrics = httpx.get(f"{url}/metrics", trust_env=False).text
     finally:
         server.terminate()
-        status = server.wait(60)
+        status = server.wait(PATIENCE_S)
     report(asks, told, metrics, sum(expected[ask.sound].duration for ask in asks if ask.sound >= 0), args)
     wrong = faults(asks, told, expected)
     lines = [f"{n:6d}  {what}" for what, n in wrong.most_common()] + ([f"the server left with exit status {status}"] if status else [])

@@ -41,10 +41,11 @@ def find_browser() -> str | None:
 class Page:
     """A tab, by the DevTools protocol. ``requested`` are the addresses it asked for, ``faults`` what went wrong in its scripts."""
 
-    def __init__(self, socket_url: str) -> None:
+    def __init__(self, socket_url: str, patience_s: float = WAIT_S) -> None:
         import websocket
 
-        self.socket = websocket.create_connection(socket_url, timeout=WAIT_S, suppress_origin=True)
+        self.patience_s = patience_s
+        self.socket = websocket.create_connection(socket_url, timeout=patience_s, suppress_origin=True)
         self.numbers, self.requested, self.faults = itertools.count(1), [], []
         for domain in ("Page", "Runtime", "Network", "DOM", "Log"):
             self.call(f"{domain}.enable")
@@ -83,7 +84,7 @@ class Page:
 
     def until(self, script: str) -> Any:
         """Wait for an expression to become true."""
-        end = time.monotonic() + WAIT_S
+        end = time.monotonic() + self.patience_s
         while not (value := self.run(script)):
             assert time.monotonic() < end, f"{script} did not become true; {self.faults}; {self.run('document.body.innerText')[:500]!r}"
             time.sleep(0.05)
@@ -111,9 +112,13 @@ class Page:
         for tag in tags:
             self.click(f'.osum .fields button[data-tag="{tag}"]')
 
-    def picture(self, path: str | Path, wide: int = 1080) -> None:
+    def width(self, wide: int, scale: float = 1.0) -> None:
+        """Make the window so many CSS pixels wide; ``scale`` device pixels are drawn for each."""
+        self.call("Emulation.setDeviceMetricsOverride", width=wide, height=800, deviceScaleFactor=scale, mobile=False)
+
+    def picture(self, path: str | Path) -> None:
         """A PNG of the whole page."""
-        self.call("Emulation.setDeviceMetricsOverride", width=wide, height=800, deviceScaleFactor=1, mobile=False)
+        wide = self.run("innerWidth")
         deep = self.run("Math.ceil(document.querySelector('.osum').getBoundingClientRect().bottom + scrollY) + 24")
         clip = {"x": 0, "y": 0, "width": wide, "height": deep, "scale": 1}
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
@@ -121,7 +126,7 @@ class Page:
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[Page]:
+def browser(patience_s: float = WAIT_S) -> Iterator[Page]:
     """A fresh headless browser with one tab."""
     import httpx
 
@@ -129,15 +134,15 @@ def browser() -> Iterator[Page]:
         command = [find_browser(), *QUIET.split(), f"--user-data-dir={home}", "about:blank"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            port, end = Path(home, "DevToolsActivePort"), time.monotonic() + WAIT_S
+            port, end = Path(home, "DevToolsActivePort"), time.monotonic() + patience_s
             while not (port.exists() and port.read_text().count("\n")):
                 assert process.poll() is None and time.monotonic() < end, "the browser did not start"
                 time.sleep(0.05)
-            tabs = httpx.get(f"http://127.0.0.1:{port.read_text().split()[0]}/json/list", trust_env=False).json()
-            yield Page(next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page"))
+            tabs = httpx.get(f"http://127.0.0.1:{port.read_text().split()[0]}/json/list", timeout=patience_s, trust_env=False).json()
+            yield Page(next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page"), patience_s)
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(patience_s)
 
 
 def tags_of(task: str) -> list[str]:
@@ -155,6 +160,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--wav", required=True, help="recording to ask about")
     parser.add_argument("--task", default="<TRANSCRIBE><ALIGN><EMOTION><GENDER>")
     parser.add_argument("--lang", default="en-US", help="of the browser; zh-CN shows the page in Chinese")
+    parser.add_argument("--wide", type=int, default=1080, help="width of the window in CSS pixels; 390 is a phone")
+    parser.add_argument("--patience", type=float, default=WAIT_S, help="longest wait for one thing to happen, s")
     parser.add_argument("--out", required=True, help="PNG to write")
     args = parser.parse_args(argv)
     tags = tags_of(args.task)
@@ -164,7 +171,8 @@ def main(argv: list[str] | None = None) -> int:
         url = server.stdout.readline().strip()
         if not url:
             return 1
-        with browser() as page:
+        with browser(args.patience) as page:
+            page.width(args.wide)
             page.open(url, args.lang)
             page.choose_file(args.wav)
             page.pick(tags)
@@ -175,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
             print(re.sub(r"\s*\n\s*", "\n", page.run("document.querySelector('.osum .answer').innerText")))
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(args.patience)
     return 1 if failed else 0
 
 

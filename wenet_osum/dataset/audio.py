@@ -73,7 +73,7 @@ def _samples(data: bytes | memoryview) -> tuple[np.ndarray, int]:
             audio, rate, promised = file.read(dtype="float32"), file.samplerate, file.frames
             exact = file.format in ("FLAC", "WAV", "WAVEX")
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-        raise Drop("audio: unreadable", f"{len(data)} bytes starting {bytes(data[:8])!r}: {error}") from None
+        raise Drop("audio: unreadable", f"{len(data)} bytes starting {bytes(data[:8])!r}: {getattr(error, 'error_string', error)}") from None
     if exact and len(audio) < promised:
         raise Drop("audio: cut short", f"the header promises {promised} samples, {len(audio)} can be decoded")
     if not np.isfinite(audio).all():
@@ -174,7 +174,7 @@ def read_duration(source: bytes | memoryview | str | Path) -> float:
             info = soundfile.info(str(source) if isinstance(source, (str, Path)) else io.BytesIO(source))
             seconds = info.frames / info.samplerate
         except (soundfile.SoundFileError, RuntimeError, TypeError, ZeroDivisionError) as error:
-            raise Drop("audio: unreadable", f"starting {bytes(data[:8])!r}: {error}") from None
+            raise Drop("audio: unreadable", f"starting {bytes(data[:8])!r}: {getattr(error, 'error_string', error)}") from None
     if seconds <= 0:
         raise Drop("audio: empty", "the header counts no samples")
     return seconds

@@ -35,7 +35,7 @@ class Progress:
         share = self.heard / self.seconds if self.seconds else 1.0
         left = spent / share - spent if 0 < share <= 1 else 0.0
         full = round(BAR * min(share, 1.0))
-        rate = f"{self.done / spent:.1f} utterances/s, RTF {spent / max(self.heard, 1e-9):.4f} ({self.heard / spent:.0f}x real time)"
+        rate = f"{self.done / spent:.1f} utterances/s, RTF {spent / max(self.heard, 1e-9):.4f} ({self.heard / spent:.2g}x real time)"
         return f"[{'#' * full}{'.' * (BAR - full)}] {self.done}/{self.utterances} utterances, {rate}, {left:.0f} s left"
 
     def _show(self, begin: str, end: str) -> None:

@@ -4,7 +4,8 @@
 const conf = props.conf;
 const find = (selector) => element.querySelector(selector);
 const state = { lang: "en", chosen: [], blob: null, name: "", samples: null, rate: 1, answer: null, playing: null, recorder: null };
-const BINS = 600; // columns of the waveform
+const SECOND_WIDE = 60; // pixels of the waveform with words, at least
+const MOST_COLUMNS = 4000; // of the waveform
 const TRIES = 20; // of a request the server is too busy for
 
 function make(tag, text, attributes = {}) {
@@ -209,6 +210,7 @@ find("select").onchange = (event) => {
   if (task) state.chosen = [...task.tags];
   showFields();
 };
+new ResizeObserver(() => state.samples && find(".wave").clientWidth !== state.drawn && showWave()).observe(find(".wave"));
 const zone = find(".sound");
 zone.ondragover = (event) => (event.preventDefault(), zone.classList.add("over"));
 zone.ondragleave = () => zone.classList.remove("over");

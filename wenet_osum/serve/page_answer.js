@@ -6,7 +6,7 @@ function showAnswer() {
   const answer = state.answer || {};
   const words = answer.words || [];
   find(".click").style.display = words.length && state.samples ? "" : "none";
-  find(".wave").replaceChildren(...(state.samples ? [waveform(words)] : []));
+  showWave();
   find(".said").replaceChildren(...said(answer));
   find(".bars").replaceChildren(...Object.entries(answer.probs || {}).map(([name, probs]) => bars(name, probs, answer.labels[name])));
   const reply = answer.reply === undefined ? [] : [make("h2", say("reply")), make("p", answer.reply)];
@@ -36,21 +36,21 @@ function bars(name, probs, best) {
   return box;
 }
 
+function showWave() {
+  const words = (state.answer || {}).words || [];
+  state.drawn = find(".wave").clientWidth;
+  find(".wave").replaceChildren(...(state.samples ? [waveform(words)] : []));
+}
+
+// One unit is one pixel, so that words can be read on a phone; what is longer than the screen is scrolled.
 function waveform(words) {
   const seconds = state.samples.length / state.rate;
-  const [wide, high, lane] = [1000, 110, 24];
+  const wide = Math.round(Math.max(find(".wave").clientWidth, words.length ? SECOND_WIDE * seconds : 0, 240));
+  const [high, lane] = [110, 24];
   const lanes = place(words, seconds, wide);
   const deep = high + 18 + lane * Math.max(0, ...lanes.map((row) => row.lane + 1));
-  const svg = draw("svg", { viewBox: `0 0 ${wide} ${deep}`, role: "img" });
-  const border = (i) => Math.floor((i * state.samples.length) / BINS);
-  const peaks = Array.from({ length: BINS }, (_, i) => state.samples.subarray(border(i), border(i + 1)).reduce((most, x) => Math.max(most, Math.abs(x)), 0));
-  const loudest = Math.max(...peaks, 1e-4);
-  peaks.forEach((peak, i) => {
-    const tall = Math.max(1, (high * peak) / loudest);
-    svg.append(draw("rect", { class: "loud", x: (i * wide) / BINS, y: (high - tall) / 2, width: (0.8 * wide) / BINS, height: tall }));
-  });
-  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300].find((s) => seconds / s <= 12) || 600;
-  for (let at = 0; at <= seconds; at += step) svg.append(draw("text", { class: "axis", x: (at / seconds) * wide, y: high + 12 }, `${+at.toFixed(1)}`));
+  const svg = draw("svg", { viewBox: `0 0 ${wide} ${deep}`, width: wide, height: deep, role: "img" });
+  svg.append(...columns(wide, high), ...ticks(seconds, wide, high + 12));
   lanes.forEach((row, i) => svg.append(wordBox(words[i], row, high + 18 + lane * row.lane, lane)));
   svg.append(draw("line", { class: "at", y1: 0, y2: high }));
   svg.onclick = (event) => {
@@ -60,18 +60,40 @@ function waveform(words) {
   return svg;
 }
 
+function columns(wide, high) {
+  const bins = Math.min(MOST_COLUMNS, Math.round(wide / 2));
+  const border = (i) => Math.floor((i * state.samples.length) / bins);
+  const peaks = Array.from({ length: bins }, (_, i) => state.samples.subarray(border(i), border(i + 1)).reduce((most, x) => Math.max(most, Math.abs(x)), 0));
+  const loudest = Math.max(...peaks, 1e-4);
+  return peaks.map((peak, i) => {
+    const tall = Math.max(1, (high * peak) / loudest);
+    return draw("rect", { class: "loud", x: (i * wide) / bins, y: (high - tall) / 2, width: (0.75 * wide) / bins, height: tall });
+  });
+}
+
+function ticks(seconds, wide, y) {
+  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300].find((s) => (wide * s) / seconds >= 60) || 600;
+  const count = Math.floor(seconds / step) + 1;
+  return Array.from({ length: count }, (_, i) => {
+    const x = (i * step * wide) / seconds;
+    const anchor = i === 0 ? "start" : x > wide - 14 ? "end" : "middle";
+    return draw("text", { class: "axis", x, y, style: `text-anchor: ${anchor}` }, `${+(i * step).toFixed(1)} s`);
+  });
+}
+
 // Words under their sound; one that has no room beside the word before it goes a line down.
 function place(words, seconds, wide) {
   const ends = [];
   return words.map((word) => {
     const left = (word.start / seconds) * wide;
     const right = Math.max((word.end / seconds) * wide, left + 4);
-    const letters = [...word.word].reduce((sum, letter) => sum + (letter.charCodeAt(0) > 0x2e7f ? 14 : 8), 6);
-    const [from, to] = [Math.min(left, (left + right - letters) / 2), Math.max(right, (left + right + letters) / 2)];
+    const letters = [...word.word].reduce((sum, letter) => sum + (letter.charCodeAt(0) > 0x2e7f ? 15 : 8), 6);
+    const middle = Math.max(letters / 2, Math.min((left + right) / 2, wide - letters / 2));
+    const [from, to] = [Math.min(left, middle - letters / 2), Math.max(right, middle + letters / 2)];
     let lane = ends.findIndex((end) => end <= from);
     if (lane < 0) lane = ends.length;
     ends[lane] = to;
-    return { left, right, lane };
+    return { left, right, middle, lane };
   });
 }
 
@@ -79,7 +101,7 @@ function wordBox(word, row, top, lane) {
   const group = draw("g", { class: "word", tabindex: 0, role: "button", "aria-label": word.word });
   group.append(draw("title", {}, `${word.start.toFixed(2)} – ${word.end.toFixed(2)} s`));
   group.append(draw("rect", { x: row.left, y: top, width: row.right - row.left, height: lane - 4, rx: 3 }));
-  group.append(draw("text", { x: (row.left + row.right) / 2, y: top + lane - 9 }, word.word));
+  group.append(draw("text", { x: row.middle, y: top + lane - 9 }, word.word));
   group.onclick = () => play(word.start, word.end, group);
   group.onkeydown = (event) => event.key === "Enter" && group.onclick();
   return group;
@@ -114,7 +136,7 @@ function play(from, to, group) {
   if (group) group.classList.add("on");
   const line = find(".wave line");
   const move = () => {
-    const x = (1000 * Math.min(from + context.currentTime, to)) / seconds;
+    const x = (find(".wave svg").viewBox.baseVal.width * Math.min(from + context.currentTime, to)) / seconds;
     if (line) line.setAttribute("x1", x), line.setAttribute("x2", x), (line.style.visibility = "visible");
     if (state.playing) state.playing.frame = requestAnimationFrame(move);
   };

@@ -172,6 +172,7 @@ class Task:
             fields[0].take(rest, reading)
         elif rest.strip():
             reading.unread["text"] = rest.strip()
+        reading.labels = {f.name: reading.labels[f.name] for f in self.label_fields if f.name in reading.labels}  # as asked, not as read
         return reading
 
 
