@@ -242,7 +242,8 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         if not args.model:
             write_random_model(Path(folder))
-        return bench(args.model or f"{folder}/model", args)
+        model = args.model or f"{folder}/model"
+        return bench(str(Path(model).resolve()) if Path(model).exists() else model, args)  # the server runs in another folder
 
 
 def bench(model: str, args: argparse.Namespace) -> int:

@@ -165,7 +165,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="PNG to write")
     args = parser.parse_args(argv)
     tags = tags_of(args.task)
-    command = [sys.executable, "-m", "wenet_osum", "serve", "--model", args.model, "--port=0"]
+    model = str(Path(args.model).resolve()) if Path(args.model).exists() else args.model  # the server runs in another folder
+    command = [sys.executable, "-m", "wenet_osum", "serve", "--model", model, "--port=0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         url = server.stdout.readline().strip()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 FONTS = ["system-ui", "Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Microsoft YaHei", "sans-serif"]
 MONO = ["ui-monospace", "monospace"]
+KINDS = ("transcript", "label", "reply")  # of fields, in the order in which the page offers them
 
 
 def mount(app: FastAPI, template: Template, settings: Settings) -> None:
@@ -51,10 +52,11 @@ def configuration(template: Template, settings: Settings) -> dict[str, Any]:
     """What the component is told: limits, texts, the fields that can be asked for and the tasks that have a name."""
     known = [tasks.parse(name, template.labels or None) for name in tasks.names()]
     fields = {field.tag: field for task in known for field in task.fields}
+    shown = sorted(fields.values(), key=lambda field: KINDS.index(field.kind))
     return {
         "limits": {"mb": settings.max_bytes / MB, "seconds": settings.max_seconds},
         "texts": yaml.safe_load(_file("page.yaml")),
-        "fields": [{"tag": f.tag, "kind": f.kind, "name": f.name, "ask": f.ask} for f in fields.values()],
+        "fields": [{"tag": f.tag, "kind": f.kind, "name": f.name, "ask": f.ask} for f in shown],
         "tasks": [{"name": task.name, "tags": [f.tag for f in task.fields]} for task in known],
     }
 
