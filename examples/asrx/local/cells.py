@@ -20,10 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from arms import ARMS, SEEDS, TOGETHER, XS, Cell, cells, mixture
+from budget import limit_for
 from result import result_of
 
 from wenet_osum import config
 from wenet_osum.bin import train
+from wenet_osum.text.template import Template
 
 RESULT, CONF = "result.json", Path(__file__).resolve().parents[1] / "conf/train_cell.yaml"
 INTERRUPTED = 85
@@ -59,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--shared", type=Path, required=True, help="the model of the shared phase, where every cell begins")
     args.add_argument("--out", type=Path, required=True, help="folder of the cells")
     args.add_argument("--data", default="data", help="folder of the lists (data)")
+    args.add_argument("--tokens", type=int, default=600, help="speech and answer tokens of a step, the same in all cells (600)")
     args.add_argument("--cells", type=int, help="stop after so many cells")
     args.add_argument("--hours", type=float, help="begin no cell after so many hours")
     args.add_argument("--xs", nargs="+", default=[*XS, TOGETHER], choices=[*XS, TOGETHER], help="only cells of these X")
@@ -87,6 +90,7 @@ def run(cell: Cell, args: argparse.Namespace) -> int:
     data = mixture(cell, args.data, sizes(cell, args.data))
     config.save(data, folder / "data.yaml")
     settings = [f"seed={cell.seed}", f"model.init_from={args.shared}", *args.override]
+    settings.append(f"batch.max_tokens={limit_of(data, settings, args)}")
     command = ["--config", str(CONF), "--data", str(folder / "data.yaml"), "--exp_dir", str(folder / "train")]
     if status := train.main([*command, *(word for setting in settings for word in ("--override", setting))]):
         if status != INTERRUPTED:
@@ -99,6 +103,13 @@ def run(cell: Cell, args: argparse.Namespace) -> int:
     for checkpoint in [*(folder / "train").glob("step_*"), folder / "train/final"]:  # the weights of a cell are not needed any more
         shutil.rmtree(checkpoint)
     return 0
+
+
+def limit_of(data: config.DataConfig, settings: list[str], args: argparse.Namespace) -> int:
+    """The limit of this cell's micro-batches, so that its steps hold ``--tokens``."""
+    conf, template = config.load(CONF, config.TrainConfig, settings), Template.load(args.shared)
+    mels = json.loads((args.shared / "config.json").read_text(encoding="utf-8"))["num_mel_bins"]
+    return limit_for(args.tokens, data, conf, template, mels)
 
 
 def sizes(cell: Cell, data: str) -> dict[str, int]:

@@ -100,9 +100,11 @@ def verdict(rows: dict[str, list[Row]]) -> str:
     if not helped:
         return "\n".join([*lines, "No X has both arms yet, so nothing can be said."])
     better, worse = (sum(row.sign == sign for row in helped) for sign in (1, -1))
-    agrees = "agrees with" if better and not worse else "disagrees with" if worse >= better and worse else "does not settle"
-    return "\n".join([*lines, "", f"On these models ASR+X is better than X alone for {better} of {len(helped)} X, worse for {worse}: that {agrees} the paper's claim. "
-                      "A difference counts when its 95 % interval leaves out zero. It is an interval over test utterances; three seeds are few, so read it with the seeds beside it."])  # fmt: skip
+    said = {(True, True): "a mixed answer, not the gain for every X that the paper holds", (True, False): "what the paper holds", (False, True): "against the paper"}
+    answer = said.get((better > 0, worse > 0), "no answer either way")
+    text = f"On these models ASR+X is better than X alone for {better} of {len(helped)} X and worse for {worse}: {answer}. A difference counts when its 95 % interval leaves"
+    text += " out zero; it is an interval over test utterances, and three seeds are few, so read it with the seeds beside it."
+    return "\n".join([*lines, "", text])
 
 
 def steady(results: list[dict[str, Any]], rows: dict[str, list[Row]]) -> str:

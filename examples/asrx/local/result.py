@@ -8,8 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from arms import Cell, X
 from answer import answers
+from arms import Cell, X
+from budget import SPEECH_TOKENS_A_SECOND
 
 from wenet_osum import tasks
 from wenet_osum.bin._facts import commit
@@ -20,8 +21,6 @@ from wenet_osum.score.scorer import score_task
 from wenet_osum.tasks.base import Task
 from wenet_osum.text.template import Template
 from wenet_osum.train.checkpoint import read_state
-
-SPEECH_TOKENS_A_SECOND = 12.5
 
 
 def result_of(cell: Cell, folder: Path, shared: Path, data: str) -> dict[str, Any]:
