@@ -61,7 +61,7 @@ function waveform(words) {
 }
 
 function columns(wide, high) {
-  const bins = Math.min(MOST_COLUMNS, Math.round(wide / 2));
+  const bins = Math.min(MOST_COLUMNS, Math.floor(wide / 2));
   const border = (i) => Math.floor((i * state.samples.length) / bins);
   const peaks = Array.from({ length: bins }, (_, i) => state.samples.subarray(border(i), border(i + 1)).reduce((most, x) => Math.max(most, Math.abs(x)), 0));
   const loudest = Math.max(...peaks, 1e-4);
