@@ -61,7 +61,7 @@ function waveform(words) {
 }
 
 function columns(wide, high) {
-  const bins = Math.min(MOST_COLUMNS, Math.round(wide / 2));
+  const bins = Math.min(MOST_COLUMNS, Math.floor(wide / 2));
   const border = (i) => Math.floor((i * state.samples.length) / bins);
   const peaks = Array.from({ length: bins }, (_, i) => state.samples.subarray(border(i), border(i + 1)).reduce((most, x) => Math.max(most, Math.abs(x)), 0));
   const loudest = Math.max(...peaks, 1e-4);
@@ -85,8 +85,8 @@ function ticks(seconds, wide, y) {
 function place(words, seconds, wide) {
   const ends = [];
   return words.map((word) => {
-    const left = (word.start / seconds) * wide;
-    const right = Math.max((word.end / seconds) * wide, left + 4);
+    const left = Math.min((word.start / seconds) * wide, wide - 4);
+    const right = Math.min(wide, Math.max((word.end / seconds) * wide, left + 4)); // the model may name an end behind the sound's
     const letters = [...word.word].reduce((sum, letter) => sum + (letter.charCodeAt(0) > 0x2e7f ? 15 : 8), 6);
     const middle = Math.max(letters / 2, Math.min((left + right) / 2, wide - letters / 2));
     const [from, to] = [Math.min(left, middle - letters / 2), Math.max(right, middle + letters / 2)];
