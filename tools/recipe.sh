@@ -53,7 +53,8 @@ pack_and_list() {
   task_lists "$1" "$2" train
 }
 
-# The same without packing; the page is about dev, the test sets and the folders $3 of data/.
+# The same without packing; the page is about dev, the test sets and the folders $3 of data/. Several test sets are joined as data/test as well, where
+# recipes that mix others look.
 task_lists() {
   local split lists=()
   for split in ${3:-}; do lists+=("$split=data/$split/manifest.jsonl"); done
@@ -62,6 +63,10 @@ task_lists() {
     python "$WENET_OSUM_ROOT/tools/make_task_lists.py" --tasks "$1" "data/$split/manifest.jsonl" "data/$split"
     lists+=("$split=data/$split/manifest.jsonl")
   done
+  if [ "${test_sets:-test}" != test ]; then
+    mkdir -p data/test
+    for split in $(present $test_sets); do cat "data/$split/manifest.jsonl"; done >data/test/manifest.jsonl
+  fi
   python "$WENET_OSUM_ROOT/tools/data_report.py" --disjoint "$2" --out data/report.html "${lists[@]}"
 }
 

@@ -84,6 +84,16 @@ def test_times_of_an_aligner_are_taken_by_key(prepare, source, tmp_path):
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 1, "dev": 1, "test": 1} and splits["train"][0].words[1].text == "天"
 
 
+def test_times_of_the_manifest_itself_are_cut_into_characters(prepare, source, tmp_path):
+    for name in SPLITS:
+        rows = list(read_manifest(source / name / "manifest.jsonl"))
+        for row in rows:
+            row.words = [Word("今天", 0.1, 0.5), Word("好", 0.5, 0.9)]
+        write_manifest(source / name / "manifest.jsonl", rows)
+    splits = run(prepare, source, tmp_path / "data")
+    assert sum(map(len, splits.values())) == 8 and splits["dev"][0].words == [Word("今", 0.1, 0.3), Word("天", 0.3, 0.5), Word("好", 0.5, 0.9)]
+
+
 def test_faults_are_told(prepare, source, ctm, tmp_path):
     with pytest.raises(ValueError, match=r"no utterance of train, dev got word times:\n +7  no word times"):
         run(prepare, source, tmp_path / "data")

@@ -77,10 +77,10 @@ def test_recipes_with_confs_of_their_own_keep_them(told):
 def test_each_test_set_that_is_there_is_decoded_and_scored_in_a_folder_of_its_own(told, tmp_path):
     for name in ("dev", "test_clean"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        (tmp_path / f"data/{name}/manifest.jsonl").write_text("")
+        (tmp_path / f"data/{name}/manifest.jsonl").write_text(f"{name}\n")
     sets = {"test_sets": "test_clean test_other", "train_list": "", "normalizer": "basic"}
     _, lines, said = told('pack_and_list "asr srwt" speaker; decode "asr srwt"; score asr Title', size="", **sets)
-    assert "data/test_other is not there and left out" in said
+    assert "data/test_other is not there and left out" in said and (tmp_path / "data/test/manifest.jsonl").read_text() == "test_clean\n"
     assert [line.split(" data/")[-1] for line in lines if "make_task_lists" in line] == ["dev", "test_clean"]
     assert lines[4].endswith("--out data/report.html train=data/train/manifest.jsonl dev=data/dev/manifest.jsonl test_clean=data/test_clean/manifest.jsonl")
     assert [line.split("--list ")[1] for line in lines if "recognize" in line] == [f"data/test_clean/{t}.list --task {t} --out exp/decode/test_clean/{t}" for t in ("asr", "srwt")]

@@ -31,14 +31,11 @@ SHOWN = {"aas_ms": "mean shift, ms", "within_50ms": "boundaries within 50 ms, %"
 def timed(utterances: list[Utterance], alignments: dict[str, list[Word]] | None, aligned: dict[str, list[Word]] | None, dropped: Dropped) -> Iterator[Utterance]:
     """The utterances that get times: from ``alignments`` by key or recording, from ``aligned`` by key, or, when both are None, those they have."""
     for utterance in utterances:
-        words = utterance.words
+        own = aligned.get(utterance.key) if aligned is not None else utterance.words
         try:
-            if alignments is not None:
-                words, _ = add_words(utterance, alignments)
-            elif aligned is not None:
-                words = aligned.get(utterance.key)
-            if not words:
+            if alignments is None and not own:
                 raise Unmatched("no word times")
+            words, _ = add_words(utterance, {utterance.key: own} if alignments is None else alignments)
             yield dataclasses.replace(utterance, words=words)
         except Unmatched as fault:
             note(dropped, utterance.key, fault.reason)
