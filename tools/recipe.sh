@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What the stages of recipes have in common. To be sourced after parse_options.sh, in the recipe's work folder, with these set:
 # here (the recipe's folder), stage, stop_stage, nproc, phases, average_num, override. Recipes whose models are chosen with --size also set size,
-# whisper, llm and published (settings of the phases when the models are published ones), and call choose_models.
+# whisper, llm and published (settings of the phases when the models are published ones), and call choose_models. A recipe may also set test_sets
+# (folders of data/; by default test), normalizer (of scoring) and train_list (of the baseline in reports; empty: none).
 
 in_stages() {
   [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]
@@ -36,32 +37,71 @@ train_phases() {
   done
 }
 
-# Packs data/train and writes a list for each of the tasks $1 of dev and test, and a page about all three; $2 is what they must not share.
+# Those of the folders $* of data/ that stage 0 wrote.
+present() {
+  local name
+  for name in "$@"; do
+    if [ -f "data/$name/manifest.jsonl" ]; then echo "$name"; else echo "data/$name is not there and left out" >&2; fi
+  done
+}
+
+# Packs data/train and writes a list for each of the tasks $1 of dev and the test sets, and a page about all; $2 is what they must not share.
 pack_and_list() {
   python "$WENET_OSUM_ROOT/tools/make_shard_list.py" --shuffle --num_utts_per_shard 500 --num_threads "$nproc" \
     --manifest data/train/manifest.jsonl data/train/shards data/train/data.list
   python "$WENET_OSUM_ROOT/tools/check_data_list.py" --list data/train/data.list
-  for split in dev test; do
+  task_lists "$1" "$2" train
+}
+
+# The same without packing; the page is about dev, the test sets and the folders $3 of data/. Several test sets are joined as data/test as well, where
+# recipes that mix others look.
+task_lists() {
+  local split lists=()
+  for split in ${3:-}; do lists+=("$split=data/$split/manifest.jsonl"); done
+  # shellcheck disable=SC2046  # words, as everywhere below
+  for split in $(present dev ${test_sets:-test}); do
     python "$WENET_OSUM_ROOT/tools/make_task_lists.py" --tasks "$1" "data/$split/manifest.jsonl" "data/$split"
+    lists+=("$split=data/$split/manifest.jsonl")
   done
-  python "$WENET_OSUM_ROOT/tools/data_report.py" --disjoint "$2" --out data/report.html \
-    train=data/train/manifest.jsonl dev=data/dev/manifest.jsonl test=data/test/manifest.jsonl
+  if [ "${test_sets:-test}" != test ]; then
+    mkdir -p data/test
+    for split in $(present $test_sets); do cat "data/$split/manifest.jsonl"; done >data/test/manifest.jsonl
+  fi
+  python "$WENET_OSUM_ROOT/tools/data_report.py" --disjoint "$2" --out data/report.html "${lists[@]}"
 }
 
-# Decodes the test list of each of the tasks $1 with the model of the last phase.
+# Where the folder exp/$2 keeps what belongs to test set $1.
+of_set() {
+  if [ "$1" = test ]; then echo "exp/$2"; else echo "exp/$2/$1"; fi
+}
+
+# Decodes the list of each of the tasks $1 with the model of the last phase; published sizes in as many processes as they train.
 decode() {
-  local task
-  for task in $1; do
-    python -m wenet_osum.bin.recognize --model "$(experiment "${phases##* }")/final" --list "data/test/$task.list" --task "$task" --out "exp/decode/$task"
+  local set task launch=(python)
+  if [ "${size:-small}" != small ]; then launch=(torchrun --standalone --nproc_per_node "$nproc"); fi
+  # shellcheck disable=SC2046
+  for set in $(present ${test_sets:-test}); do
+    for task in $1; do
+      "${launch[@]}" -m wenet_osum.bin.recognize --model "$(experiment "${phases##* }")/final" --list "data/$set/$task.list" --task "$task" \
+        --out "$(of_set "$set" decode)/$task"
+    done
   done
 }
 
-# Scores what decode wrote, all tasks on one page with the title $2.
+# Scores what decode wrote, all tasks of a test set on one page with the title $2.
 score() {
-  local task sets=()
-  for task in $1; do sets+=(--set "$task=data/test/$task.list,exp/decode/$task"); done
-  python -m wenet_osum.bin.score "${sets[@]}" --train_list data/train/manifest.jsonl --out exp/score --report --title "$2"
-  echo "report: $PWD/exp/score/report.html; training curves: tensorboard --logdir $PWD/exp"
+  local set task sets title train=${train_list-data/train/manifest.jsonl}
+  # shellcheck disable=SC2046
+  for set in $(present ${test_sets:-test}); do
+    sets=()
+    title=$2
+    if [ "$set" != test ]; then title="$2, $set"; fi
+    for task in $1; do sets+=(--set "$task=data/$set/$task.list,$(of_set "$set" decode)/$task"); done
+    python -m wenet_osum.bin.score "${sets[@]}" ${train:+--train_list "$train"} --normalizer "${normalizer:-none}" --out "$(of_set "$set" score)" \
+      --report --title "$title"
+    echo "report: $PWD/$(of_set "$set" score)/report.html"
+  done
+  echo "training curves: tensorboard --logdir $PWD/exp"
 }
 
 # Takes the phases from examples/osum/conf/$size: small is made from nothing in stage 2; 0.5b and 7b are a published Whisper and a published LLM,

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from wenet_osum.dataset.drop import Dropped, table
-from wenet_osum.dataset.manifest import from_row, parse_line, read_kaldi, read_manifest, write_manifest
+from wenet_osum.dataset.manifest import from_row, parse_line, read_kaldi, read_manifest, write_manifest, write_manifests
 from wenet_osum.records import Utterance, Word
 
 NASTY = "第一行\n<anger> a < b \\ <|endoftext|>\u2028x\x85 \r\n\t末尾 "
@@ -96,3 +96,18 @@ def test_kaldi_segments(tmp_path):
     (tmp_path / "segments").write_text("u1 rec 0.5\n")
     with pytest.raises(ValueError, match="key recording start_s end_s"):
         list(read_kaldi(tmp_path / "wav.scp", tmp_path / "text", tmp_path / "segments"))
+
+
+def test_several_manifests_appear_together_or_not_at_all(tmp_path):
+    paths = {name: tmp_path / name / "m.jsonl" for name in ("a", "b")}
+    rows = [("a", Utterance("1", "x")), ("b", Utterance("2", "y")), ("a", Utterance("3", "z"))]
+    assert write_manifests(paths, rows) == {"a": 2, "b": 1}
+    assert [u.key for u in read_manifest(paths["a"])] == ["1", "3"] and [u.key for u in read_manifest(paths["b"])] == ["2"]
+
+    def broken():
+        yield "a", Utterance("4", "x")
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        write_manifests(paths, broken())
+    assert [u.key for u in read_manifest(paths["a"])] == ["1", "3"] and [p.name for p in tmp_path.rglob("*.*")] == ["m.jsonl", "m.jsonl"]

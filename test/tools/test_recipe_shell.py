@@ -72,3 +72,25 @@ def test_wrong_choices_stop(told, settings, message):
 def test_recipes_with_confs_of_their_own_keep_them(told):
     _, lines, _ = told("train_phases d.yaml", here=f"{ROOT}/examples/ravdess", size="")
     assert trained(lines)[3].startswith("ravdess/conf/train_4_llm.yaml --data d.yaml --exp_dir exp/4_llm")
+
+
+def test_each_test_set_that_is_there_is_decoded_and_scored_in_a_folder_of_its_own(told, tmp_path):
+    for name in ("dev", "test_clean"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / f"data/{name}/manifest.jsonl").write_text(f"{name}\n")
+    sets = {"test_sets": "test_clean test_other", "train_list": "", "normalizer": "basic"}
+    _, lines, said = told('pack_and_list "asr srwt" speaker; decode "asr srwt"; score asr Title', size="", **sets)
+    assert "data/test_other is not there and left out" in said and (tmp_path / "data/test/manifest.jsonl").read_text() == "test_clean\n"
+    assert [line.split(" data/")[-1] for line in lines if "make_task_lists" in line] == ["dev", "test_clean"]
+    assert lines[4].endswith("--out data/report.html train=data/train/manifest.jsonl dev=data/dev/manifest.jsonl test_clean=data/test_clean/manifest.jsonl")
+    assert [line.split("--list ")[1] for line in lines if "recognize" in line] == [f"data/test_clean/{t}.list --task {t} --out exp/decode/test_clean/{t}" for t in ("asr", "srwt")]
+    wanted = "--set asr=data/test_clean/asr.list,exp/decode/test_clean/asr --normalizer basic --out exp/score/test_clean --report --title Title, test_clean"
+    assert lines[-1].endswith(wanted)
+
+
+def test_one_test_set_stays_where_it_was_and_published_sizes_decode_on_all_devices(told, tmp_path):
+    (tmp_path / "data/test").mkdir(parents=True)
+    (tmp_path / "data/test/manifest.jsonl").write_text("")
+    _, lines, _ = told("choose_models; decode ser; score ser Title", size="0.5b")
+    assert lines[0].startswith("torchrun --standalone --nproc_per_node 3 -m wenet_osum.bin.recognize") and lines[0].endswith("--out exp/decode/ser")
+    assert lines[1].endswith("exp/decode/ser --train_list data/train/manifest.jsonl --normalizer none --out exp/score --report --title Title")

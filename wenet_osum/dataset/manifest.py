@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -89,18 +90,27 @@ def tidy_label(name: str, value: Any) -> Any:
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
     """Write utterances a JSON line each; the file appears whole or not at all. Returns their number."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    count = 0
+    return write_manifests({"": Path(path)}, (("", utterance) for utterance in utterances))[""]
+
+
+def write_manifests(paths: dict[str, Path], rows: Iterable[tuple[str, Utterance]]) -> Counter:
+    """Write each utterance to the manifest its name stands for; all files appear whole, or none does. Returns the number in each."""
+    temporary = {name: path.with_name(f"{path.name}.{os.getpid()}.tmp") for name, path in paths.items()}
+    counts = Counter(dict.fromkeys(paths, 0))
+    for path in paths.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as out:
-            for count, utterance in enumerate(utterances, 1):  # noqa: B007
-                out.write(utterance.to_json() + "\n")
-        os.replace(temporary, path)
+        with contextlib.ExitStack() as stack:
+            files = {name: stack.enter_context(open(path, "w", encoding="utf-8", newline="\n")) for name, path in temporary.items()}
+            for name, utterance in rows:
+                files[name].write(utterance.to_json() + "\n")
+                counts[name] += 1
+        for name, path in paths.items():
+            os.replace(temporary[name], path)
     finally:
-        temporary.unlink(missing_ok=True)
-    return count
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+    return counts
 
 
 def read_kaldi(wav: str | Path, text: str | Path, segments: str | Path | None = None, dropped: Counter | None = None) -> Iterator[Utterance]:
