@@ -232,6 +232,13 @@ def test_a_page_without_cells_claims_nothing(tmp_path):
     assert "None of the 90 cells" in text and "nothing can be said" in text and "the paper holds" not in text
 
 
+def test_differences_rest_on_the_seeds_both_arms_have():
+    figures, arms = module("figures"), module("arms")
+    more = result("ser", "asr_x", 3, [0] * 40)
+    row = next(row for row in figures.rows_of([*KNOWN[:4], more], arms.XS["ser"]) if row.arm == "asr_x")
+    assert len(row.seeds) == 3 and row.value == pytest.approx(60) and row.difference == pytest.approx(52.5)
+
+
 @pytest.mark.parametrize(("name", "value"), [("encoder", "other"), ("steps", 7)])
 def test_cells_of_different_runs_are_not_compared(tmp_path, name, value):
     for i, found in enumerate((KNOWN[0], KNOWN[2] | {name: value})):
