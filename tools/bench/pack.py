@@ -2,6 +2,7 @@
 """How fast shards are packed, beside the plain way (tarfile.open, one addfile a member) and a plain write of as many bytes.
 
     python tools/bench/pack.py --utterances 4000 --seconds 0.5 3 --rounds 5
+    python tools/bench/pack.py --memory 20000 200000
 
 The three take turns within each round; the table has the medians. Both ways begin with the same rows and write the same members, which is checked; ours
 also makes the index, syncs to disk, finds damaged audio and knows what an earlier run has packed. "per core" is by processor time, of the process and the kernel on its behalf.
@@ -14,8 +15,10 @@ import hashlib
 import io
 import json
 import os
+import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -115,6 +118,22 @@ def bench(args: argparse.Namespace, seconds: float, folder: Path) -> list[str]:
     return lines
 
 
+def memory(count: int, folder: Path) -> str:
+    """A row: the peak memory of a process of its own that packs ``count`` utterances, every thousandth of which has no recording."""
+    done = subprocess.run([sys.executable, __file__, "--pack_only", str(count), "--dir", str(folder)], capture_output=True, text=True, check=True)
+    shutil.rmtree(folder / "packed")
+    return done.stdout.strip()
+
+
+def pack_only(count: int, folder: Path) -> str:
+    """Pack, and tell counts and peak memory."""
+    (folder / "one.wav").write_bytes(write_wav(np.zeros(800, np.float32)))
+    rows = (Utterance(f"utt{i:08d}", str(folder / ("none.wav" if i % 1000 == 7 else "one.wav")), "hello world", lang="en", speaker="s") for i in range(count))
+    report = pack(rows, folder / "packed", PER_SHARD, log=lambda line: None, checked=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return f"| {count:,} | {sum(report.counts):,} | {report.dropped.total():,} | {peak:.0f} |"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -122,7 +141,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.5, 3.0], help="lengths of the recordings, 16 kHz 16-bit")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", help="where the files go (default: a temporary folder); its disk is what is measured")
+    parser.add_argument("--memory", type=int, nargs="+", metavar="N", help="instead: the peak memory of packing N utterances")
+    parser.add_argument("--pack_only", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.pack_only:
+        print(pack_only(args.pack_only, Path(args.dir)))
+        return 0
+    if args.memory:
+        print("| utterances | packed | left out | peak MiB |\n|---|---|---|---|")
+        with tempfile.TemporaryDirectory(dir=args.dir) as folder:
+            for count in args.memory:
+                print(memory(count, Path(folder)), flush=True)
+        return 0
     print("| recordings | way | utterances/s | MB/s | CPU ms an utterance | utterances/s per core | MB/s per core | times plain, per core |\n|---|---|---|---|---|---|---|---|")
     for seconds in args.seconds:
         with tempfile.TemporaryDirectory(dir=args.dir) as folder:
