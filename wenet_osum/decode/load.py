@@ -17,6 +17,7 @@ from wenet_osum.text.template import LANGUAGES, Template
 if TYPE_CHECKING:
     from torch import nn
 
+KERNELS = 64  # that oneDNN keeps on a CPU. Its own 1024, one a shape, take half a GiB when hours of audio bring a new length with every batch
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -57,6 +58,7 @@ def recogniser(args: argparse.Namespace) -> Recogniser:
     """Load the model that ``args.model`` names and make it ready to answer. Raises ValueError for bad options and unsuitable folders."""
     options = options_of(args)
     torch.set_num_threads(args.threads)
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))  # read at the first kernel
     template = Template.load(args.model)
     task = None if args.task == "auto" else template.task(args.task)
     model = build.load(args.model, DTYPES[args.dtype])
