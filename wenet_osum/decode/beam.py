@@ -97,7 +97,8 @@ def _search(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row],
         for place, search, candidates in _candidates(prefixes.logits, searches, options):
             counts["steps"] += 1
             going, last = _advance(search, candidates, width)
-            settled, close = _settled(search, options)
+            living = [beam for beam, _, _ in going]
+            settled, close = _settled(search.ended, living, options)
             tied = close or _tied(candidates, width - 1) or _tied(candidates, last)
             over = settled or not going
             if over:
@@ -107,7 +108,7 @@ def _search(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row],
                 search.row.flag("tie")
             if over:
                 continue
-            search.beams = [beam for beam, _, _ in going]
+            search.beams = living
             kept += [place * width + source for _, source, _ in going]
             tokens += [token for _, _, token in going]
             live.append(search)
@@ -175,12 +176,12 @@ def _filled(alive: list[tuple[Beam, int, int]], width: int) -> list[tuple[Beam, 
     return [*alive, *((Beam(beam.walk.clone(), beam.guard.clone(), DEAD), source, token) for _ in range(width - len(alive)))]
 
 
-def _settled(search: Search, options: DecodeOptions) -> tuple[bool, bool]:
+def _settled(ended: list[Beam], living: list[Beam], options: DecodeOptions) -> tuple[bool, bool]:
     """Whether enough beams have ended and no living one is worth more than the worst of the best ended ones; and whether that was close."""
-    if len(search.ended) < options.num_beams:
+    if len(ended) < options.num_beams or not living:
         return False, False
-    worst = sorted((b.worth(options.length_penalty) for b in search.ended), reverse=True)[options.num_beams - 1]
-    ahead = max(b.worth(options.length_penalty) for b in search.beams) - worst
+    worst = sorted((b.worth(options.length_penalty) for b in ended), reverse=True)[options.num_beams - 1]
+    ahead = max(b.worth(options.length_penalty) for b in living) - worst
     return ahead <= 0, abs(ahead) <= TIE
 
 
