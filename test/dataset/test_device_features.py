@@ -7,7 +7,7 @@ import torch
 from wenet_osum.config import AugmentConfig, SpecAugmentConfig
 from wenet_osum.dataset.audio import log_mel, write_wav
 from wenet_osum.dataset.batch import collate
-from wenet_osum.dataset.device_features import log_mels, reflected, with_features
+from wenet_osum.dataset.device_features import log_mels, for_device, with_features
 from wenet_osum.dataset.sample import SampleConfig, make_sample, silent_sample
 from wenet_osum.records import Utterance
 from wenet_osum.text.template import Template
@@ -28,7 +28,7 @@ def waves():
 
 @pytest.mark.parametrize("mels", [80, 128])
 def test_a_padded_batch_gives_what_each_gives_alone(mels):
-    rows = [reflected(wave) for wave in waves()]
+    rows = [for_device(wave) for wave in waves()]
     padded = torch.nn.utils.rnn.pad_sequence([audio for audio, _ in rows], batch_first=True)
     found = log_mels(padded, torch.tensor([frames for _, frames in rows]), mels)
     for row, wave in zip(found, waves(), strict=True):

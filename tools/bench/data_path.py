@@ -86,8 +86,13 @@ def bench_tar(corpus: Corpus, rounds: int) -> list[str]:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as file:
             return [(m.name, len(file.extractfile(m).read())) for m in file]
 
+    starts, view = [m.data - tar.BLOCK for m in tar.walk(memoryview(data))], memoryview(data)
+
+    def heads() -> list[bytes]:
+        return [bytes(view[at : at + tar.BLOCK]) for at in starts]
+
     ways = {"ours": ours, "tarfile": stdlib} | other_loaders.tar(data)
-    return race("tar, 500 utterances", ways, _equal, rounds, limit=("a copy of its bytes", lambda: bytearray(data)))
+    return race("tar, 500 utterances", ways, _equal, rounds, limit=("reading its headers", heads))
 
 
 def bench_wav(corpus: Corpus, rounds: int) -> list[str]:

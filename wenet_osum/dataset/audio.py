@@ -242,14 +242,25 @@ def log_mel(audio: np.ndarray, mels: int = 80) -> Tensor:
     """
     import torch
 
-    wave = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
-    if len(wave) < MIN_PADDED:
-        wave = torch.nn.functional.pad(wave, (0, MIN_PADDED - len(wave)))
-    spectrum = torch.stft(wave, N_FFT, HOP, window=mel_window(), center=True, pad_mode="reflect", return_complex=True)
+    wave = torch.from_numpy(reflected(audio))
+    spectrum = torch.stft(wave, N_FFT, HOP, window=mel_window(), center=False, return_complex=True)
     parts = torch.view_as_real(spectrum.T[:-1]).reshape(-1, N_FFT + 2)  # (frames, 402): real and imaginary side by side
-    power = parts.square_() @ doubled_filters(mels)  # the sum over both parts happens inside the product
-    logs = power.clamp_(min=1e-10).log10_()
+    parts.square_()
+    logs = torch.empty(len(parts), mels)
+    for rows, columns, filters in _filter_bands(mels):  # the sum over both parts happens inside the products
+        torch.mm(parts[:, columns], filters, out=logs[:, rows])
+    logs.clamp_(min=1e-10).log10_()
     return logs.clamp_(min=logs.max() - 8.0).add_(4.0).mul_(0.25)
+
+
+def reflected(audio: np.ndarray) -> np.ndarray:
+    """(samples,) → (samples + 400,) float32: both ends continued by reflection, so that frames are centred. Short audio is first padded to 201 samples."""
+    edge, size = N_FFT // 2, max(len(audio), MIN_PADDED)
+    wave = np.zeros(size + N_FFT, dtype=np.float32)
+    wave[edge : edge + len(audio)] = audio
+    wave[:edge] = wave[2 * edge : edge : -1]
+    wave[edge + size :] = wave[edge + size - 2 : size - 2 : -1]
+    return wave
 
 
 @lru_cache(maxsize=4)
@@ -268,3 +279,14 @@ def doubled_filters(mels: int, device: torch.device | str = "cpu") -> Tensor:
 
     filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=mels)  # (mels, 201)
     return torch.from_numpy(filters).float().repeat_interleave(2, dim=1).T.contiguous().to(device)
+
+
+@lru_cache(maxsize=4)
+def _filter_bands(mels: int) -> list[tuple[slice, slice, Tensor]]:
+    """The doubled filters in four bands of neighbours: mel bins, the columns where they are not zero, and those weights. A quarter of the products."""
+    whole, size, bands = doubled_filters(mels), -(-mels // 4), []
+    for first in range(0, mels, size):
+        used = whole[:, first : first + size].any(dim=1).nonzero()
+        columns = slice(int(used[0]), int(used[-1]) + 1)
+        bands.append((slice(first, first + size), columns, whole[columns, first : first + size].contiguous()))
+    return bands

@@ -11,21 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wenet_osum.dataset.audio import HOP, MIN_PADDED, N_FFT, doubled_filters, mel_window
+from wenet_osum.dataset.audio import HOP, N_FFT, doubled_filters, mel_window, reflected
 from wenet_osum.dataset.augment import apply_masks
 from wenet_osum.records import Batch
 
-EDGE = N_FFT // 2  # samples reflected at each end of an utterance
 
-
-def reflected(audio: np.ndarray) -> tuple[Tensor, int]:
+def for_device(audio: np.ndarray) -> tuple[Tensor, int]:
     """What a device needs of (samples,) audio: (samples + 400,) float32 with reflected ends, and its number of frames.
 
     Reflection is the worker's, for in a padded batch only the longest utterance ends where the tensor does.
     """
-    short = max(0, MIN_PADDED - len(audio))
-    whole = np.pad(audio.astype(np.float32), (0, short))
-    return torch.from_numpy(np.pad(whole, EDGE, mode="reflect")), len(whole) // HOP
+    wave = torch.from_numpy(reflected(audio))
+    return wave, (len(wave) - N_FFT) // HOP
 
 
 def log_mels(audio: Tensor, frames: Tensor, mels: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from wenet_osum.config import AugmentConfig, FilterConfig
 from wenet_osum.dataset import augment
 from wenet_osum.dataset.audio import decode, log_mel
-from wenet_osum.dataset.device_features import reflected
+from wenet_osum.dataset.device_features import for_device
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.records import SAMPLE_RATE, Sample, Utterance
 from wenet_osum.tasks.base import Task, find_tags
@@ -72,7 +72,7 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
 def _sound(audio: np.ndarray, conf: SampleConfig, draw: np.random.Generator | None = None) -> dict[str, Any]:
     """Features with their masks, or audio with the masks for its features to be. Without ``draw`` nothing is masked."""
     masking = conf.augment.spec_augment if conf.augment and draw is not None else None
-    wave, frames = reflected(audio) if conf.on_device else (None, 0)
+    wave, frames = for_device(audio) if conf.on_device else (None, 0)
     features = torch.empty(frames, 0) if conf.on_device else log_mel(audio, conf.mels)
     masks = augment.draw_masks(len(features), conf.mels, masking, draw) if masking else []
     if conf.on_device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,17 @@ def load_tokenizer(source: str | Path, **where: Any) -> PreTrainedTokenizerBase:
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of plain text: nothing is added, and ``<|endoftext|>`` in it is spelt out, not the control token."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return list(_ids(tokenizer, text))
+
+
+@lru_cache(maxsize=64)
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Kept for a moment: a transcript is encoded for the answer and again for CTC. A fast tokenizer is asked without its wrapper, which takes as long."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.truncation or backend.padding:
+        return tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    backend.encode_special_tokens = True
+    return tuple(backend.encode(text, add_special_tokens=False).ids)
 
 
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
