@@ -206,7 +206,9 @@ def test_python_runs_on_a_tiny_model(page, tiny_folder, tmp_path, monkeypatch):
     soundfile.write("a.wav", noise, 16000)
     soundfile.write("b.flac", noise, 16000)
     for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), {"__name__": page.stem})
+        made = {"__name__": page.stem}
+        exec(compile(block, str(page), "exec"), made)
+        assert made.keys() - {"__name__", "__builtins__"}, f"this block of {page.name} leaves nothing behind:\n{block}"
 
 
 def test_page_of_licences_shows_the_whole_table():

@@ -35,19 +35,8 @@ mkdir -p "$work"
 cd "$work"
 tools=$WENET_OSUM_ROOT/tools
 
-in_stages() {
-  [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]
-}
-
-# The folder of phase $1, e.g. exp/1_whisper for conf/train_1_whisper.yaml.
-experiment() {
-  basename "$(echo "$here"/conf/train_"$1"_*.yaml)" .yaml | sed 's/^train_/exp\//'
-}
-
-# Averages the best checkpoints of phase $1: what the next phase, or decoding, starts from.
-average() {
-  python -m wenet_osum.bin.average --exp_dir "$(experiment "$1")" --mode best --num "$average_num" --out "$(experiment "$1")/final"
-}
+# shellcheck source=../../tools/recipe.sh
+. "$WENET_OSUM_ROOT/tools/recipe.sh"
 
 if in_stages -1; then
   if [ -d "$data_dir/recordings" ]; then
@@ -83,24 +72,17 @@ if in_stages 2; then
   python -m wenet_osum.bin.make_models --text data/text/train.txt --manifest data/train/manifest.jsonl --threads "$nproc" --conf "$here/conf/models.yaml" --out exp/init
 fi
 
-last_phase=${phases##* }
 if in_stages 3; then
-  overrides=()
-  for setting in $override; do overrides+=(--override "$setting"); done
-  for phase in $phases; do
-    echo "stage 3: training phase $phase"
-    torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$here"/conf/train_"$phase"_*.yaml \
-      --data "$here/conf/data.yaml" --exp_dir "$(experiment "$phase")" "${overrides[@]}"
-    if [ "$phase" != "$last_phase" ]; then average "$phase"; fi
-  done
+  echo "stage 3: training phases $phases"
+  train_phases "$here/conf/data.yaml"
 fi
 
 if in_stages 4; then
-  echo "stage 4: averaging the best $average_num checkpoints of phase $last_phase"
-  average "$last_phase"
+  echo "stage 4: averaging the best $average_num checkpoints of the last phase"
+  average "${phases##* }"
 fi
 
-model=$(experiment "$last_phase")/final
+model=$(experiment "${phases##* }")/final
 if in_stages 5; then
   for task in asr srwt; do
     echo "stage 5: decoding $task"

@@ -1,6 +1,5 @@
 """The tones of written speech on the adapter's output: labels in the mean frame, places in each."""
 
-import math
 
 import pytest
 import torch

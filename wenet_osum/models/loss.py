@@ -95,7 +95,7 @@ def _untimely(logits: Tensor, ids: Tensor, id_lengths: Tensor, blank: int, times
     rows = torch.repeat_interleave(torch.arange(len(id_lengths)), id_lengths.cpu()).to(ids.device)
     starts, ends = times[:, :1], times[:, 1:]
     begins = torch.arange(logits.shape[1], device=times.device) * state_s
-    added = torch.full_like(logits, UNTIMELY, dtype=torch.float32, requires_grad=False)
+    added = torch.full_like(logits, UNTIMELY, dtype=torch.float32)
     token, state = ((begins + state_s > starts - MARGIN_S) & (begins < ends + MARGIN_S)).nonzero(as_tuple=True)
     added[rows[token], state, ids[token]] = 0.0
     added[..., blank] = 0.0

@@ -267,7 +267,6 @@ class Run:
         self.meter = self._new_meter()
 
     def _evaluate_and_save(self) -> None:
-        state = self.state
         if self.dev:
             self._note_dev(evaluate(self.engine, self.dev, self.data))
             self.model.train()

@@ -8,17 +8,16 @@ Writes ``{split}/manifest.jsonl`` and ``text/train.txt``.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
-from wenet_osum.corpus.data_report import summary
-from wenet_osum.corpus.split import check_disjoint, values
-from wenet_osum.dataset.drop import Dropped, note, table
+from wenet_osum.corpus.split import values
+from wenet_osum.dataset.drop import Dropped, note
 from wenet_osum.dataset.formats import kaldi
 from wenet_osum.dataset.headers import with_durations
-from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.dataset.prepared import write_splits
 from wenet_osum.records import Utterance
 from wenet_osum.tasks import label_map
 
@@ -68,27 +67,13 @@ def prepare(options: argparse.Namespace) -> None:
     for name, (utterances, speakers) in OFFICIAL.items():
         print(check_count(f"aishell {name} utterances", len(splits[name]), utterances, options.strict_counts))
         print(check_count(f"aishell {name} speakers", len(values(splits[name], "speaker")), speakers, options.strict_counts))
-    for line in check_disjoint(splits, DISJOINT):
-        print(f"note: {line}")
-    for name, rows in splits.items():
-        write_manifest(options.out / name / "manifest.jsonl", rows)
-    print(*summary(splits), sep="\n")
-    if dropped:
-        print(f"left out:\n{table(dropped)}")
-    (options.out / "text").mkdir(exist_ok=True)
-    (options.out / "text/train.txt").write_text("".join(f"{u.txt}\n" for u in splits["train"]), encoding="utf-8")
+    write_splits(options.out, splits, DISJOINT, dropped)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder with data_aishell/ and resource_aishell/ in it, speakers unpacked")
-    parser.add_argument("--out", type=Path, default=Path("data"))
-    parser.add_argument("--strict_counts", action="store_true", help="stop unless the corpus is complete")
-    return parser.parse_args(argv)
+    folder = "folder with data_aishell/ and resource_aishell/ in it, speakers unpacked"
+    return command.parser(__doc__, folder, "stop unless the corpus is complete").parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

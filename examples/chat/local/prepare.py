@@ -13,12 +13,12 @@ import hashlib
 import json
 import multiprocessing
 import random
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
 from wenet_osum.corpus.voices import CommandSpeaker, EspeakSpeaker, deal_voices, espeak_voices
 from wenet_osum.dataset.audio import read_duration
@@ -196,23 +196,17 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder with *.jsonl and *.tsv of questions and answers")
+    parser = command.parser(__doc__, "folder with *.jsonl and *.tsv of questions and answers", "stop unless a known public set is complete")
     parser.add_argument("--lang", default="en", help="language of rows that name none: en, zh, or one of espeak-ng's (en)")
     parser.add_argument("--speaker", default="", help='program that speaks, e.g. "piper --model {voice} --output_file {out}"; default: espeak-ng')
     parser.add_argument("--voices", default="", help="voices of --speaker, at least three; each belongs to one split")
     parser.add_argument("--max_question", type=int, default=200, help="characters")
     parser.add_argument("--max_answer", type=int, default=400, help="characters")
     parser.add_argument("--limit", type=int, default=0, help="pairs at most, drawn by --seed; 0: all")
-    parser.add_argument("--out", type=Path, default=Path("data"))
     parser.add_argument("--seed", type=int, default=777, help="of the voices")
     parser.add_argument("--jobs", type=int, default=1, help="processes that speak")
-    parser.add_argument("--strict_counts", action="store_true", help="stop unless a known public set is complete")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from wenet_osum import tasks
+from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
 from wenet_osum.corpus.split import values
 from wenet_osum.dataset.audio import read_duration
@@ -135,17 +135,11 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="an unpacked release, with a folder a language in it")
+    parser = command.parser(__doc__, "an unpacked release, with a folder a language in it", "stop unless every row of the tables has its clip")
     parser.add_argument("--langs", default="en", help='languages as the release names their folders, e.g. "en zh-CN"')
     parser.add_argument("--train", choices=("train", "validated"), default="train", help="table that is trained on; validated is larger")
-    parser.add_argument("--out", type=Path, default=Path("data"))
-    parser.add_argument("--strict_counts", action="store_true", help="stop unless every row of the tables has its clip")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

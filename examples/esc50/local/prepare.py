@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from collections import Counter
 from pathlib import Path
 
+from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
 from wenet_osum.corpus.data_report import summary
 from wenet_osum.corpus.events import named
@@ -82,17 +82,11 @@ def write_texts(folder: Path) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="copy of the official repository, with audio/ and meta/ in it")
-    parser.add_argument("--out", type=Path, default=Path("data"))
+    parser = command.parser(__doc__, "copy of the official repository, with audio/ and meta/ in it", "stop unless the corpus is complete")
     parser.add_argument("--fold", type=int, default=5, help="official fold that is the test set, 1 to 5; the one before it is dev")
     parser.add_argument("--rest", choices=("leave_out", "other"), default="leave_out", help='clips without a label: left out, or the event "other"')
-    parser.add_argument("--strict_counts", action="store_true", help="stop unless the corpus is complete")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

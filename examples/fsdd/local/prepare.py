@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from wenet_osum.corpus import mix
+from wenet_osum.corpus import command, mix
 from wenet_osum.corpus.counts import check_count
 from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.dataset.audio import decode
@@ -161,23 +160,17 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="copy of the official repository, with recordings/ in it")
-    parser.add_argument("--out", type=Path, default=Path("data"))
+    parser = command.parser(__doc__, "copy of the official repository, with recordings/ in it", "stop unless the corpus is complete")
     parser.add_argument("--leave_out", help="speaker to keep for test alone (leave-one-speaker-out)")
     parser.add_argument("--train_strings", type=int, default=3000)
     parser.add_argument("--dev_strings", type=int, default=100)
     parser.add_argument("--test_strings", type=int, default=300)
     parser.add_argument("--snr_db", type=float, nargs=2, default=(10.0, 30.0), metavar=("LOW", "HIGH"), help="range of the background noise, dB")
     parser.add_argument("--seed", type=int, default=777)
-    parser.add_argument("--strict_counts", action="store_true", help="stop unless the corpus is complete")
     options = parser.parse_args(argv)
     options.leave_out = options.leave_out or None
     return options
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

@@ -8,18 +8,17 @@ Reads ``{part}/speaker/chapter/*.flac`` with ``*.trans.txt`` beside them, and ``
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from wenet_osum import lookup
+from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
-from wenet_osum.corpus.data_report import summary
-from wenet_osum.corpus.split import check_disjoint, values
-from wenet_osum.dataset.drop import Dropped, note, table
+from wenet_osum.corpus.split import values
+from wenet_osum.dataset.drop import Dropped, note
 from wenet_osum.dataset.formats import kaldi
 from wenet_osum.dataset.headers import with_durations
-from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.dataset.prepared import write_splits
 from wenet_osum.records import Utterance
 
 DISJOINT = ["speaker", "recording"]  # what train, dev and the test sets must not share
@@ -89,28 +88,14 @@ def prepare(options: argparse.Namespace) -> None:
     if lacking := [name for name in ("train", "dev") if not splits[name]]:
         raise ValueError(f"nothing for {' and '.join(lacking)} in {options.data_dir}; give --data_dir the folder LibriSpeech/, or run stage -1")
     splits = {name: rows for name, rows in splits.items() if rows}
-    for line in check_disjoint(splits, DISJOINT):
-        print(f"note: {line}")
-    for name, rows in splits.items():
-        write_manifest(options.out / name / "manifest.jsonl", rows)
-    print(*summary(splits), sep="\n")
-    if dropped:
-        print(f"left out:\n{table(dropped)}")
-    (options.out / "text").mkdir(exist_ok=True)
-    (options.out / "text/train.txt").write_text("".join(f"{u.txt}\n" for u in splits["train"]), encoding="utf-8")
+    write_splits(options.out, splits, DISJOINT, dropped)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="the folder LibriSpeech/")
+    parser = command.parser(__doc__, "the folder LibriSpeech/", "stop unless the parts are complete")
     parser.add_argument("--train", default="train-clean-100 train-clean-360 train-other-500", help="parts that are trained on")
-    parser.add_argument("--out", type=Path, default=Path("data"))
-    parser.add_argument("--strict_counts", action="store_true", help="stop unless the parts are complete")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

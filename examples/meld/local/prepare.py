@@ -12,10 +12,10 @@ import csv
 import re
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop, Dropped, note
@@ -129,16 +129,11 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="MELD.Raw, inner archives unpacked; or the tables with train/ dev/ test/ of wavs")
-    parser.add_argument("--out", type=Path, default=Path("data"))
+    folder = "MELD.Raw, inner archives unpacked; or the tables with train/ dev/ test/ of wavs"
+    parser = command.parser(__doc__, folder, "stop unless the corpus is complete")
     parser.add_argument("--jobs", type=int, default=1, help="clips whose sound is taken out at a time")
-    parser.add_argument("--strict_counts", action="store_true", help="stop unless the corpus is complete")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from wenet_osum import config, tasks
 from wenet_osum.config import DataConfig, SourceConfig
+from wenet_osum.corpus import command
 from wenet_osum.corpus.data_report import hours
 from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.corpus.task_lists import choose
@@ -135,17 +135,12 @@ def write_tests(splits: dict[str, dict[str, list[Utterance]]], sources: list[Sou
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder with the recipes' work folders: NAME/data/…")
+    parser = command.parser(__doc__, "folder with the recipes' work folders: NAME/data/…")
     parser.add_argument("--mixture", type=Path, required=True, help="yaml with the rows of the mixture")
-    parser.add_argument("--out", type=Path, default=Path("data"))
     parser.add_argument("--limit", type=int, nargs=2, default=(200, 0), metavar=("DEV", "TEST"), help="utterances a task at most; 0: all")
     parser.add_argument("--strict", action="store_true", help="stop when a corpus is not prepared, or a task has no data")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
-from collections import Counter
 from pathlib import Path
 
+from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
-from wenet_osum.corpus.data_report import summary
-from wenet_osum.corpus.split import check_disjoint, values
+from wenet_osum.corpus.split import values
 from wenet_osum.dataset.audio import read_duration
-from wenet_osum.dataset.drop import Dropped, note, table
-from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.dataset.drop import Dropped, note
+from wenet_osum.dataset.prepared import write_splits
 from wenet_osum.records import Utterance
 from wenet_osum.tasks import label_map
 
@@ -68,29 +66,14 @@ def prepare(options: argparse.Namespace) -> None:
     splits = {name: [u for u in clips if parts.get(fold_of(u), "train") == name] for name in ("train", "dev", "test")}
     if empty := [name for name, rows in splits.items() if not rows]:
         raise ValueError(f"no actor of fold {options.fold} is left for {', '.join(empty)}; take another --fold, or download the rest")
-    for line in check_disjoint(splits, DISJOINT):
-        print(f"note: {line}")
-    for name, rows in splits.items():
-        write_manifest(options.out / name / "manifest.jsonl", rows)
-        print(f"{name}: {', '.join(f'{label} {count}' for label, count in sorted(Counter(u.emotion for u in rows).items()))}")
-    print(*summary(splits), sep="\n")
-    if dropped:
-        print(f"left out:\n{table(dropped)}")
-    (options.out / "text").mkdir(exist_ok=True)
-    (options.out / "text/train.txt").write_text("".join(f"{u.txt}\n" for u in splits["train"]), encoding="utf-8")
+    write_splits(options.out, splits, DISJOINT, dropped)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="the official archive unpacked, with Actor_01/ … in it")
-    parser.add_argument("--out", type=Path, default=Path("data"))
+    parser = command.parser(__doc__, "the official archive unpacked, with Actor_01/ … in it", "stop unless the corpus is complete")
     parser.add_argument("--fold", type=int, default=0, help="fold of actors that is the test set, 0 to 5; the next one is dev")
-    parser.add_argument("--strict_counts", action="store_true", help="stop unless the corpus is complete")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 from wenet_osum import tasks
+from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
-from wenet_osum.corpus.data_report import summary
-from wenet_osum.corpus.split import check_disjoint, split_by, values
+from wenet_osum.corpus.split import split_by, values
 from wenet_osum.dataset.audio import read_duration
-from wenet_osum.dataset.drop import Dropped, note, table
+from wenet_osum.dataset.drop import Dropped, note
 from wenet_osum.dataset.formats import kaldi
-from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.dataset.prepared import write_splits
 from wenet_osum.records import Utterance
 
 DISJOINT = ["speaker", "recording"]  # what train, dev and test must not share
@@ -47,30 +46,17 @@ def prepare(options: argparse.Namespace) -> None:
         print(check_count(f"speechocean762 {name} speakers", len(values(official[name], "speaker")), speakers, options.strict_counts))
     shares = {"train": 1 - DEV_SHARE, "dev": DEV_SHARE}
     splits = split_by(official["train"], shares, balance=["age", "gender"], seed=options.seed) | {"test": official["test"]}
-    for line in check_disjoint(splits, DISJOINT):
-        print(f"note: {line}")
+    write_splits(options.out, splits, DISJOINT, dropped)
     age = tasks.parse("sap").fields[-1]
     for name, rows in splits.items():
-        write_manifest(options.out / name / "manifest.jsonl", rows)
         print(f"{name}: {sum(not age.present(u) for u in rows)} of {len(rows)} utterances have no age group (13 to 17 years, or not known)")
-    print(*summary(splits), sep="\n")
-    if dropped:
-        print(f"left out:\n{table(dropped)}")
-    (options.out / "text").mkdir(exist_ok=True)
-    (options.out / "text/train.txt").write_text("".join(f"{u.txt}\n" for u in splits["train"]), encoding="utf-8")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="the official folder, with WAVE/, train/ and test/ in it")
-    parser.add_argument("--out", type=Path, default=Path("data"))
+    parser = command.parser(__doc__, "the official folder, with WAVE/, train/ and test/ in it", "stop unless the corpus is complete")
     parser.add_argument("--seed", type=int, default=777, help="of the choice of dev speakers")
-    parser.add_argument("--strict_counts", action="store_true", help="stop unless the corpus is complete")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections import Counter
 from pathlib import Path
 
+from wenet_osum.corpus import command
 from wenet_osum.corpus.split import split_by
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop, Dropped, note
@@ -114,17 +114,12 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder with manifests, *.jsonl")
+    parser = command.parser(__doc__, "folder with manifests, *.jsonl")
     parser.add_argument("--map", default="style", help="name of a label map, or the path of your own yaml with a table style")
     parser.add_argument("--by", choices=("speaker", "recording"), default="speaker", help="what no two splits share")
-    parser.add_argument("--out", type=Path, default=Path("data"))
     parser.add_argument("--seed", type=int, default=777, help="of the splits")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

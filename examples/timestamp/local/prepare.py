@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from wenet_osum import tasks
+from wenet_osum.corpus import command
 from wenet_osum.corpus.alignments import read_alignments
-from wenet_osum.corpus.data_report import summary
 from wenet_osum.corpus.match_words import Unmatched, add_words, units
-from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.dataset.drop import Dropped, note, table
-from wenet_osum.dataset.manifest import read_manifest, write_manifest
+from wenet_osum.dataset.manifest import read_manifest
+from wenet_osum.dataset.prepared import write_splits
 from wenet_osum.records import Hypothesis, Utterance, Word
 from wenet_osum.score import score_task
 
@@ -85,30 +84,18 @@ def prepare(options: argparse.Namespace) -> None:
     splits = {name: read_split(options, name, alignments, dropped) for name in names}
     if empty := [name for name, rows in splits.items() if not rows]:
         raise ValueError(f"no utterance of {', '.join(empty)} got word times:\n{table(dropped)}\ndo --times and --format belong to this corpus?")
-    for line in check_disjoint(splits, DISJOINT):
-        print(f"note: {line}")
-    for name, rows in splits.items():
-        write_manifest(options.out / name / "manifest.jsonl", rows)
-    print(*summary(splits), sep="\n")
-    if dropped + faults:
-        print(f"left out:\n{table(dropped + faults)}")
-    (options.out / "text").mkdir(exist_ok=True)
-    (options.out / "text/train.txt").write_text("".join(f"{u.txt}\n" for u in splits["train"]), encoding="utf-8")
+    write_splits(options.out, splits, DISJOINT, dropped + faults)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = command.parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="folder with train/manifest.jsonl, dev/manifest.jsonl and those of test sets")
     parser.add_argument("--splits", default="train dev test", help="folders of it; test sets that are not there are passed over")
     parser.add_argument("--times", type=Path, help="alignment file or folder")
     parser.add_argument("--format", default="mfa", help="of --times")
     parser.add_argument("--aligned", type=Path, help="the same folders and manifests as in --source, with times, as tools/force_align.py wrote them")
-    parser.add_argument("--out", type=Path, default=Path("data"))
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from pathlib import Path, PurePosixPath
 
+from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
 from wenet_osum.corpus.events import named
 from wenet_osum.dataset.audio import read_duration
@@ -77,15 +77,9 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="the unpacked archive, with audio_16k/ and datafiles/ in it")
-    parser.add_argument("--out", type=Path, default=Path("data"))
-    parser.add_argument("--strict_counts", action="store_true", help="stop unless every clip of the lists is there")
-    return parser.parse_args(argv)
+    folder = "the unpacked archive, with audio_16k/ and datafiles/ in it"
+    return command.parser(__doc__, folder, "stop unless every clip of the lists is there").parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())

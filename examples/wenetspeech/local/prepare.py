@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from wenet_osum import lookup
+from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
 from wenet_osum.corpus.json_stream import entries
 from wenet_osum.corpus.split import check_disjoint
@@ -131,16 +131,10 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="the official folder, with WenetSpeech.json and audio/ in it")
+    parser = command.parser(__doc__, "the official folder, with WenetSpeech.json and audio/ in it", "stop unless the hours are the published ones")
     parser.add_argument("--subset", default="L", help="what is trained on: S, M or L")
-    parser.add_argument("--out", type=Path, default=Path("data"))
-    parser.add_argument("--strict_counts", action="store_true", help="stop unless the hours are the published ones")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    try:
-        prepare(arguments())
-    except ValueError as fault:
-        sys.exit(f"error: {fault}")
+    command.run(prepare, arguments())
