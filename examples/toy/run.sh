@@ -11,10 +11,11 @@ last=4_llm       # the model that is decoded and scored; 4_lora: phase 4 with Lo
 average_num=1    # checkpoints averaged
 work=            # where data/ and exp/ go; empty: this folder
 seed=1           # of the corpus
+closer=true      # also look closer: every wording, labels not limited, beams, long recordings, worse sound
 mini=false       # true: a tenth of the corpus and ten steps a phase, to see that everything runs
 # shellcheck disable=SC2034  # parse_options.sh prints it
 help_message="Usage: run.sh [--stage N] [--stop_stage M] [--phases \"1 2 3 4\"] [--last 4_llm|4_lora] [--work DIR] [--nproc N]
-  [--average_num N] [--seed N] [--mini true]
+  [--average_num N] [--seed N] [--closer false] [--mini true]
 Stages: 0 prepare, 1 check and pack, 2 initial models, 3 train, 4 average, 5 decode, 6 score and report; there is nothing to download (-1)"
 
 # shellcheck source=path.sh
@@ -28,6 +29,7 @@ mkdir -p "$work"
 cd "$work"
 tools=$WENET_OSUM_ROOT/tools
 tasks="asr srwt ved ser ssr sgc sap sttc"
+conditions="clean noise_10db reverb_0.3s telephone"  # of worse sound
 prepare_options=() small=() overrides=()
 if [ "$mini" = true ]; then
   prepare_options=(--mini)
@@ -58,6 +60,11 @@ if in_stages 1; then
   python "$tools/check_data_list.py" --list data/train/data.list
   python "$tools/make_task_lists.py" --tasks "$tasks" --limit 60 data/dev/manifest.jsonl data/dev
   python "$tools/make_task_lists.py" --tasks "$tasks" --limit 240 data/test/manifest.jsonl data/test
+  if [ "$closer" = true ]; then
+    python "$tools/make_long_list.py" data/test/srwt.list data/long
+    # shellcheck disable=SC2086  # the conditions are words
+    python "$tools/make_robust_lists.py" --only $conditions --jobs "$nproc" data/test/asr.list data/robust
+  fi
 fi
 
 if in_stages 2; then
@@ -79,15 +86,42 @@ if in_stages 4; then
   python -m wenet_osum.bin.average --exp_dir "exp/$last" --mode last --num "$average_num" --out "exp/$last/average"
 fi
 
+# What is decoded, a line each: the options of recognize.
+decodings() {
+  local task condition
+  for task in $tasks; do echo "--list data/test/$task.list --task $task --out exp/$last/decode/$task"; done
+  if [ "$closer" = true ]; then
+    echo "--list data/test/ser.list --task ser --prompts all --out exp/$last/closer/prompts"
+    echo "--list data/test/ser.list --task ser --free --out exp/$last/closer/free"
+    echo "--list data/test/asr.list --task asr --num_beams 4 --out exp/$last/closer/beams"
+    echo "--list data/long/manifest.jsonl --task srwt --longest_s 3 --out exp/$last/closer/long"
+    for condition in $conditions; do echo "--list data/robust/$condition.jsonl --task asr --out exp/$last/closer/robust/$condition"; done
+  fi
+}
+
+# Scores what the closer look decoded, a page each.
+score_closer() {
+  local condition score=(python -m wenet_osum.bin.score --report)
+  "${score[@]}" --set "ser=data/test/ser.list,exp/$last/closer/prompts" --compare "exp/$last/closer/free" --out "exp/$last/closer/score/prompts" \
+    --title "Toy recipe: every wording, and labels limited to their set against free ones"
+  "${score[@]}" --set "asr=data/test/asr.list,exp/$last/decode/asr" --compare "exp/$last/closer/beams" --out "exp/$last/closer/score/beams" \
+    --title "Toy recipe: greedy against 4 beams"
+  "${score[@]}" --set "srwt=data/long/manifest.jsonl,exp/$last/closer/long" --out "exp/$last/closer/score/long" --title "Toy recipe: long recordings"
+  for condition in $conditions; do
+    "${score[@]}" --set "asr=data/robust/$condition.jsonl,exp/$last/closer/robust/$condition" --out "exp/$last/closer/score/robust/$condition" \
+      --title "Toy recipe: $condition"
+  done
+  python "$tools/robust_table.py" --conditions data/robust/conditions --out "exp/$last/closer/score/robust.md" "exp/$last/closer/score/robust"
+}
+
 if in_stages 5; then
   echo "stage 5: decoding"
-  # shellcheck disable=SC2086  # the tasks are words
-  printf '%s\n' $tasks | xargs -P "$nproc" -I TASK python -m wenet_osum.bin.recognize --model "exp/$last/average" \
-    --list data/test/TASK.list --task TASK --out "exp/$last/decode/TASK"
+  decodings | xargs -P "$nproc" -L 1 python -m wenet_osum.bin.recognize --model "exp/$last/average"
 fi
 
 if in_stages 6; then
   echo "stage 6: scoring"
+  if [ "$closer" = true ]; then score_closer; fi
   sets=()
   for task in $tasks; do sets+=(--set "$task=data/test/$task.list,exp/$last/decode/$task"); done
   python -m wenet_osum.bin.score "${sets[@]}" --train_list data/train/manifest.jsonl --out "exp/$last/score" --report \
@@ -95,5 +129,6 @@ if in_stages 6; then
     --bar 'asr/wer/en<=8' --bar 'asr/cer/zh<=8' --bar 'ved/accuracy>=90' --bar 'sgc/accuracy>=90' --bar 'sap/accuracy>=90' \
     --bar 'ser/accuracy>=80' --bar 'ssr/accuracy>=80' --bar 'sttc/exact_match>=90' --bar 'srwt/within_100ms/all>=90'
   echo "report: $work/exp/$last/score/report.html"
+  if [ "$closer" = true ]; then echo "a closer look at wordings, labels, beams, long recordings and worse sound: $work/exp/$last/closer/score"; fi
   echo "training curves: tensorboard --logdir $work/exp"
 fi

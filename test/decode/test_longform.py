@@ -42,6 +42,18 @@ def test_cut_in_the_middle_of_pauses():
     assert np.array_equal(np.concatenate([p.audio for p in pieces]), audio)
 
 
+def test_shorter_pieces_for_a_model_of_short_utterances():
+    """Whole up to 30/28 of the longest piece; cut in pauses; without one, an overlap of a quarter."""
+    audio = noise(10, [(2.0, 2.4), (4.8, 5.4), (7.0, 7.4)])
+    assert [p.start for p in split(blocks(audio), longest_s=3.0)] == pytest.approx([0, 2.2, 5.05, 7.2], abs=0.02)  # at 5.2 s the window ends
+    assert len([*split(blocks(noise(3.2)), longest_s=3.0)]) == 1 and len([*split(blocks(noise(3.3)), longest_s=3.0)]) == 2
+    pieces = [*split(blocks(noise(8)), longest_s=3.0)]
+    assert [(p.start, p.end, p.overlap) for p in pieces] == [(0, 3, 0), (2.25, 5.25, 0.75), (4.5, 7.25, 0.75), (6.5, 8, 0.75)]
+    for wrong in (0.9, 28.1, -1):
+        with pytest.raises(ValueError, match="longest_s must be 1 to 28"):
+            next(split(blocks(audio), longest_s=wrong))
+
+
 def test_without_a_pause_pieces_overlap_by_a_second():
     pieces = list(split(blocks(noise(60))))
     assert [(p.start, p.end, p.overlap) for p in pieces] == [(0, 28, 0), (27, 55, 1), (54, 60, 1)]

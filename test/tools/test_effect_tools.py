@@ -163,6 +163,16 @@ def test_robust_lists_keep_keys_and_name_conditions(corpus, capsys):
     assert "unknown condition 'noisy'" in capsys.readouterr().err
 
 
+def test_long_list_says_what_it_joined(corpus, capsys):
+    (corpus / "two.jsonl").write_text("".join((corpus / "m.jsonl").read_text().splitlines(keepends=True)[:2]))
+    assert run("make_long_list", "--pause_s", "0.5", corpus / "two.jsonl", corpus / "long") == 0
+    assert "joined from 2, 0 left out" in capsys.readouterr().out
+    (made,) = read_manifest(corpus / "long/manifest.jsonl")
+    assert made.extra["parts"] == ["a", "b"] and made.duration == pytest.approx(5.5)
+    assert len(decode(Path(made.wav).read_bytes())) == round(5.5 * 16000)
+    assert run("make_long_list", corpus / "m.jsonl", corpus / "long") == 1, "what is left out is told by the exit status"
+
+
 def scored(folder: Path, name: str, value: float, metric: str = "accuracy") -> None:
     (folder / name).mkdir(parents=True, exist_ok=True)
     rows = [{"task": "ser", "metric": m, "subset": "all", "value": v, "low": v - 5, "high": v + 5, "detail": d} for m, v, d in

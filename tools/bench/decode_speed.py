@@ -96,7 +96,7 @@ def batched(recogniser: Recogniser, clips: Clips) -> list[Hypothesis]:
     """Answers in batches of similar length, as recognize makes them."""
     jobs = [pipeline.Job(i, u.key, len(samples) / SAMPLE_RATE, lambda: None) for i, (u, samples) in enumerate(clips)]
     answers: dict[int, Hypothesis] = {}
-    for group in pipeline.group_jobs(jobs, recogniser.batch_size, recogniser.max_frames):
+    for group in recogniser.groups(jobs):
         items = [recogniser.load(*clips[job.place]) for job in group]
         answers |= zip([job.place for job in group], recogniser.decode(items), strict=True)
     return [answers[i] for i in range(len(clips))]

@@ -27,11 +27,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from wenet_osum.bin._leave import leave
-from wenet_osum.decode import load, pipeline, prompts, write
+from wenet_osum.decode import load, longform, pipeline, prompts, write
 from wenet_osum.decode.progress import Progress
 from wenet_osum.records import Hypothesis
 
-MEANT = ("task", "num_beams", "temperature", "seed", "repetition_penalty", "max_tokens", "free", "prompt", "lang", "dtype")  # what decides answers
+MEANT = ("task", "num_beams", "temperature", "seed", "repetition_penalty", "max_tokens", "free", "prompt", "lang", "longest_s", "dtype")  # what decides answers
 Maker = Callable[[argparse.Namespace], pipeline.Recogniser]
 PATIENCE = timedelta(days=7)  # processes may finish far apart
 
@@ -105,7 +105,7 @@ def recognize(args: argparse.Namespace, rank: int, size: int, make: Maker = load
         return 0
     done = write.finished(args.out)
     _together(size)  # nobody may append before all have seen what is finished
-    groups = pipeline.group_jobs([job for job in jobs if job.place not in done], args.batch_size, args.max_frames)
+    groups = pipeline.group_jobs([job for job in jobs if job.place not in done], args.batch_size, args.max_frames, longform.whole_s(args.longest_s))
     counts = Counter()
     if groups:
         counts = _decode(args, groups[rank::size], rank, make)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from wenet_osum.decode import longform
 from wenet_osum.decode.generate import DecodeOptions
 from wenet_osum.decode.pipeline import Recogniser
 from wenet_osum.models import build
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     running = parser.add_argument_group("running")
     running.add_argument("--batch_size", type=int, default=16, help="most utterances in a batch")
     running.add_argument("--max_frames", type=int, default=24000, help="most frames (10 ms) in a batch, padding included")
+    running.add_argument("--longest_s", type=float, default=longform.LONGEST_S, help="seconds of a piece of long audio (28); fewer for a model trained on short utterances")
     running.add_argument("--dtype", choices=DTYPES, default="float32", help="float32 answers do not depend on the batch; bfloat16 is faster on GPUs")
     running.add_argument("--threads", type=int, default=1, help="torch threads a process")
 
@@ -44,6 +46,7 @@ def options_of(args: argparse.Namespace) -> DecodeOptions:
     """The search the arguments describe. Raises ValueError for bad values."""
     if args.batch_size < 1 or args.max_frames < 1 or args.threads < 1:
         raise ValueError(f"--batch_size {args.batch_size}, --max_frames {args.max_frames} and --threads {args.threads} must be 1 or more")
+    longform.whole_s(args.longest_s)
     return DecodeOptions(
         num_beams=args.num_beams,
         temperature=args.temperature,
@@ -66,7 +69,7 @@ def recogniser(args: argparse.Namespace) -> Recogniser:
         raise ValueError(f"{args.model} holds a {type(model).__name__} of phase 1, which has no LLM; give a folder of phase 2 or later")
     if model.lora is not None:
         model.merge_lora()
-    return Recogniser(_placed(model), template, options, task, args.prompt, args.lang, args.batch_size, args.max_frames)
+    return Recogniser(_placed(model), template, options, task, args.prompt, args.lang, args.batch_size, args.max_frames, args.longest_s)
 
 
 def _placed(model: nn.Module) -> nn.Module:

@@ -1,7 +1,7 @@
 """Audio over 30 s: cut at pauses into pieces of at most 28 s, and the pieces' answers joined to one.
 
 A piece ends at the quietest point of its second half. Where even that is no pause it ends at 28 s, the next one begins 1 s
-earlier, and the words both have are aligned. Recordings are read in blocks, so hours of audio take no more memory than a minute.
+earlier, and the words both have are aligned. A model that was trained on shorter utterances hears shorter pieces (``longest_s``). Recordings are read in blocks, so hours of audio take no more memory than a minute.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from wenet_osum.tasks.base import CJK, Task, join_words
 
 WHOLE_S = 30.0  # audio up to this length stays in one piece
 LONGEST_S = 28.0  # a piece of longer audio
-SHORTEST_REST_S = 1.0  # what at least is left for the last piece
-OVERLAP_S = 1.0  # where there is no pause
+LEAST_S = 1.0  # of ``longest_s``: pauses are looked for in 0.2 s
+SHORTEST_REST_S = 1.0  # what at least is left for the last piece, or a quarter of a short piece
+OVERLAP_S = 1.0  # where there is no pause, likewise
 BLOCK_S = 5.0  # read at once
 STEP_S = 0.01  # grid of the loudness curve
 SMOOTH_STEPS = 20  # a pause is quiet for 0.2 s …
@@ -43,7 +44,14 @@ class Piece:
     overlap: float = 0.0  # s at its beginning that the piece before also has
 
 
-def read_pieces(source: str | Path | bytes, start: float | None = None, end: float | None = None) -> Iterator[Piece]:
+def whole_s(longest_s: float = LONGEST_S) -> float:
+    """Seconds up to which audio stays in one piece when longer audio has pieces of ``longest_s``. Raises ValueError outside 1 to 28 s."""
+    if not LEAST_S <= longest_s <= LONGEST_S:
+        raise ValueError(f"pieces of {longest_s} s: longest_s must be {LEAST_S:g} to {LONGEST_S:g}, for the encoder hears up to {WHOLE_S:g} s")
+    return longest_s * WHOLE_S / LONGEST_S
+
+
+def read_pieces(source: str | Path | bytes, start: float | None = None, end: float | None = None, longest_s: float = LONGEST_S) -> Iterator[Piece]:
     """The pieces of a recording, or of its segment from ``start`` to ``end`` (s), at 16 kHz. Raises Drop when it cannot be read."""
     import soundfile
 
@@ -57,7 +65,7 @@ def read_pieces(source: str | Path | bytes, start: float | None = None, end: flo
             if first >= last:
                 raise Drop("audio: empty", f"{name} has no samples from {start or 0.0} s on")
             file.seek(first)
-            for piece in split(_blocks(file, last - first), rate):
+            for piece in split(_blocks(file, last - first), rate, longest_s):
                 piece.audio = resample(piece.audio, rate)
                 yield piece
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
@@ -76,9 +84,10 @@ def _blocks(file, samples: int) -> Iterator[np.ndarray]:
         yield block
 
 
-def split(blocks: Iterable[np.ndarray], rate: int = SAMPLE_RATE) -> Iterator[Piece]:
-    """Cut a stream of blocks (samples,) at ``rate`` Hz into pieces. Up to 30 s stay whole; else each piece has at most 28 s."""
-    blocks, whole = iter(blocks), round(WHOLE_S * rate)
+def split(blocks: Iterable[np.ndarray], rate: int = SAMPLE_RATE, longest_s: float = LONGEST_S) -> Iterator[Piece]:
+    """Cut a stream of blocks (samples,) at ``rate`` Hz into pieces. Up to ``whole_s`` (30 s) stay whole; else each piece has at most ``longest_s``."""
+    blocks, whole = iter(blocks), round(whole_s(longest_s) * rate)
+    least, shared = (round(min(seconds, longest_s / 4) * rate) for seconds in (SHORTEST_REST_S, OVERLAP_S))
     held, at, overlap, ended = np.zeros(0, np.float32), 0, 0, False  # held begins at sample ``at`` of the recording
     while True:
         parts, size = [held], len(held)
@@ -88,26 +97,26 @@ def split(blocks: Iterable[np.ndarray], rate: int = SAMPLE_RATE) -> Iterator[Pie
             parts += [] if ended else [block]
             size += 0 if ended else len(block)
         held = np.concatenate(parts)
-        most = whole if at == 0 else round(LONGEST_S * rate)
+        most = whole if at == 0 else round(longest_s * rate)
         if ended and len(held) <= most:
             if len(held):
                 yield Piece(at / rate, (at + len(held)) / rate, held, overlap / rate)
             return
-        cut, paused = quietest(held, rate, len(held) - round(SHORTEST_REST_S * rate))
+        cut, paused = quietest(held, rate, len(held) - least, longest_s)
         yield Piece(at / rate, (at + cut) / rate, held[:cut], overlap / rate)
-        overlap = 0 if paused else round(OVERLAP_S * rate)
+        overlap = 0 if paused else shared
         held, at = held[cut - overlap :], at + cut - overlap
 
 
-def quietest(audio: np.ndarray, rate: int, latest: int) -> tuple[int, bool]:
-    """Where to cut, as a sample between 14 and 28 s (and not after ``latest``), and whether there is a pause there."""
+def quietest(audio: np.ndarray, rate: int, latest: int, longest_s: float = LONGEST_S) -> tuple[int, bool]:
+    """Where to cut, as a sample in the second half of ``longest_s`` (and not after ``latest``), and whether there is a pause there."""
     step = round(STEP_S * rate)
     steps = len(audio) // step
     power = np.square(audio[: steps * step].astype(np.float64)).reshape(steps, step).mean(axis=1)
     sums = np.concatenate([[0.0], power.cumsum()])
     smooth = np.maximum(sums[SMOOTH_STEPS:] - sums[:-SMOOTH_STEPS], 0) / SMOOTH_STEPS  # of steps i … i + 19
-    high = min(round(LONGEST_S * rate), latest)
-    first, last = round(LONGEST_S / 2 / STEP_S) - SMOOTH_STEPS // 2, high // step - SMOOTH_STEPS // 2
+    high = min(round(longest_s * rate), latest)
+    first, last = round(longest_s / 2 / STEP_S) - SMOOTH_STEPS // 2, high // step - SMOOTH_STEPS // 2
     window = smooth[first : last + 1]
     lowest = float(window.min())
     loud = float(np.percentile(power, 95))

@@ -59,7 +59,17 @@ class Recogniser:
     lang: str = "zh"  # language of the prompts, whatever the utterance's
     batch_size: int = 16  # utterances in a batch at most
     max_frames: int = 24000  # utterances × longest of a batch, in 10 ms frames
+    longest_s: float = longform.LONGEST_S  # of a piece of long audio
     counts: Counter = field(default_factory=Counter)  # steps, ties, flags, errors
+
+    @property
+    def whole_s(self) -> float:
+        """Seconds up to which audio stays in one piece."""
+        return longform.whole_s(self.longest_s)
+
+    def groups(self, jobs: Iterable[Job]) -> list[list[Job]]:
+        """The jobs in batches as this recogniser decodes them."""
+        return group_jobs(jobs, self.batch_size, self.max_frames, self.whole_s)
 
     @property
     def mels(self) -> int:
@@ -77,7 +87,7 @@ class Recogniser:
                 waiting += [(g, reader.submit(self._load, g)) for g in islice(ahead, 1)]
                 answers += self._decode(loaded)
                 for job in group:
-                    if job.seconds > longform.WHOLE_S and not job.error:
+                    if job.seconds > self.whole_s and not job.error:
                         answers.append((job.place, self._answer_long(job)))
                 self.counts["errors"] += sum(answer.error is not None for _, answer in answers)
                 yield group, answers
@@ -89,7 +99,7 @@ class Recogniser:
             try:
                 if job.error:
                     raise Drop(job.error)
-                if job.seconds <= longform.WHOLE_S:
+                if job.seconds <= self.whole_s:
                     utterance, source = job.read()
                     loaded.append((job.place, self.load(utterance, audio.decode(source if isinstance(source, bytes) else source.read_bytes()))))
             except (Drop, OSError, ValueError) as error:
@@ -101,7 +111,7 @@ class Recogniser:
 
     def load(self, utterance: Utterance, samples: np.ndarray) -> Sample:
         """Features and prompt of 16 kHz audio (samples,). Raises Drop when the utterance names no task and the run neither."""
-        if len(samples) > (longform.WHOLE_S + 0.01) * SAMPLE_RATE:
+        if len(samples) > (self.whole_s + 0.01) * SAMPLE_RATE:
             raise Drop("audio: longer than its list says", f"{len(samples) / SAMPLE_RATE:.2f} s; correct its duration, so that it is split")
         conf = SampleConfig(self.mels, answers=False, prompt_lang=self.lang)
         sample = sample_from_audio(utterance, samples, self.task_of(utterance), self.template, conf)
@@ -145,8 +155,8 @@ class Recogniser:
     def answer_long(self, utterance: Utterance, source: bytes | Path, start: float | None = None, end: float | None = None) -> Hypothesis:
         """Answer a recording of any length; memory holds one batch of pieces at a time."""
         task, pieces, answers = self.task_of(utterance), [], []
-        stream = longform.read_pieces(source, start, end)
-        size = max(1, min(self.batch_size, self.max_frames // round(longform.WHOLE_S / FRAME_S)))
+        stream = longform.read_pieces(source, start, end, self.longest_s)
+        size = max(1, min(self.batch_size, self.max_frames // round(self.whole_s / FRAME_S)))
         while group := list(islice(stream, size)):
             items = [self.load(utterance, np.pad(p.audio, (0, max(0, audio.MIN_SAMPLES - len(p.audio))))) for p in group]
             for item, piece in zip(items, group, strict=True):
@@ -211,12 +221,15 @@ def _line_numbers(path: str) -> dict[str, int]:
     return order
 
 
-def group_jobs(jobs: Iterable[Job], batch_size: int, max_frames: int) -> list[list[Job]]:
-    """Batches of jobs of similar length, longest first: at most ``batch_size`` utterances and ``max_frames`` frames, padding included."""
+def group_jobs(jobs: Iterable[Job], batch_size: int, max_frames: int, whole_s: float = longform.WHOLE_S) -> list[list[Job]]:
+    """Batches of jobs of similar length, longest first: at most ``batch_size`` utterances and ``max_frames`` frames, padding included.
+
+    What is longer than ``whole_s`` is a batch alone: of its pieces.
+    """
     groups: list[list[Job]] = []
     for job in sorted(jobs, key=lambda job: (-job.seconds, job.place)):
         first = groups[-1][0].seconds if groups else 0.0
-        alone = job.seconds > longform.WHOLE_S or first > longform.WHOLE_S
+        alone = max(job.seconds, first) > whole_s
         if not groups or alone or len(groups[-1]) == batch_size or (len(groups[-1]) + 1) * first / FRAME_S > max_frames:
             groups.append([])
         groups[-1].append(job)

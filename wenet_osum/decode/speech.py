@@ -22,7 +22,7 @@ from wenet_osum import lookup
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.sound import Sound, check_rate, source_of
 from wenet_osum.decode import load as loading
-from wenet_osum.decode.pipeline import Job, Recogniser, group_jobs
+from wenet_osum.decode.pipeline import Job, Recogniser
 from wenet_osum.decode.progress import Progress
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance
 
@@ -71,7 +71,7 @@ class Transcriber:
         asked = asked or self.recogniser
         waiting: dict[int, Hypothesis] = {}
         given = 0
-        for group, answers in asked.run(group_jobs(jobs, asked.batch_size, asked.max_frames)):
+        for group, answers in asked.run(asked.groups(jobs)):
             waiting |= dict(answers)
             if progress:
                 progress.add(len(group), sum(job.seconds for job in group))
@@ -84,7 +84,7 @@ def load(model: str | os.PathLike, task: str = "asr", device: str | None = None,
     """Load a model folder, or a hub name, for answering.
 
     ``device`` such as "cpu" or "cuda:1" overrides the choice of the accelerator there is. ``settings`` are the options of
-    ``wenet_osum transcribe``: num_beams, temperature, seed, repetition_penalty, max_tokens, free, prompt, lang, batch_size, max_frames,
+    ``wenet_osum transcribe``: num_beams, temperature, seed, repetition_penalty, max_tokens, free, prompt, lang, batch_size, max_frames, longest_s,
     dtype, threads. Raises ValueError for an unknown or bad setting and a folder that holds no fitting model.
     """
     if task == "auto":

@@ -14,7 +14,7 @@ import traceback
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from wenet_osum.decode.pipeline import Job, Recogniser, group_jobs
+from wenet_osum.decode.pipeline import Job, Recogniser
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.serve.metrics import Metrics
 
@@ -83,7 +83,7 @@ class Batcher:
             options = own if temperature is None else dataclasses.replace(own, temperature=temperature)
             asked = dataclasses.replace(self.recogniser, task=None, options=options)
             jobs = [call.job(place) for place, call in enumerate(calls) if call.temperature == temperature]
-            for batch in reversed(group_jobs(jobs, asked.batch_size, asked.max_frames)):  # the short ones need not wait for the long ones
+            for batch in reversed(asked.groups(jobs)):  # the short ones need not wait for the long ones
                 self._run(asked, batch, calls)
 
     def _run(self, asked: Recogniser, batch: list[Job], calls: list[Call]) -> None:

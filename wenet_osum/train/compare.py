@@ -76,7 +76,7 @@ def spread(items: Sequence, limit: int) -> list:
 def answers(recogniser: Recogniser, task: str, jobs: list[pipeline.Job], out: Path) -> dict[str, Hypothesis]:
     """The model's answers by key; also written to ``out`` as JSON lines."""
     asked = dataclasses.replace(recogniser, task=recogniser.template.task(task))
-    groups = pipeline.group_jobs(jobs, recogniser.batch_size, recogniser.max_frames)
+    groups = recogniser.groups(jobs)
     found = {h.key: h for _, rows in asked.run(groups) for _, h in rows}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("".join(found[job.key].to_json() + "\n" for job in jobs), encoding="utf-8")
