@@ -84,7 +84,7 @@ def test_the_models_loss_takes_them_with_their_weight(model, batch):
         model(**batch)
     labels = torch.tensor([[0, 2], [1, -1], [-1, 0]])
     toned = model(**batch, labels=labels)
-    speech, lengths = model._speech(batch["features"], batch["feature_lengths"])
+    speech, lengths = model.padded_speech(batch["features"], batch["feature_lengths"])
     frames = functional.normalize(speech, dim=-1)
     table = model.get_input_embeddings().weight
     found = tones.label_losses(frames, lengths, labels, WORDS, table) + tones.place_losses(frames, lengths, own(speech.shape[1]).repeat(3, 1, 1))

@@ -82,7 +82,7 @@ def padded(model: OsumModel, rows: list[dict[str, Tensor]], whole: bool = False)
     fields = _fields(rows, torch.nn.utils.rnn.pad_sequence([r["features"] for r in rows], batch_first=True), whole)
     if whole:
         fields["features"] = functional.pad(fields["features"], (0, 0, 0, WHOLE - fields["features"].shape[1]))
-    speech, lengths = model._speech(fields["features"], fields["feature_lengths"])
+    speech, lengths = model.padded_speech(fields["features"], fields["feature_lengths"])
     embed, border, parts, labels = model.get_input_embeddings(), model.speech_boundary.weight, [], []
     for row, heard, n in zip(rows, speech, lengths.tolist(), strict=True):
         parts.append(torch.cat([embed(row["prompt"]), border[:1], heard[:n], border[1:], embed(row["answer"])]))

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 @lru_cache(maxsize=1 << 16)
-def _token_text(template: Template, token: int) -> str:
+def token_text(template: Template, token: int) -> str:
+    """What a token alone decodes to."""
     return template.decode([token])
 
 
@@ -47,6 +48,11 @@ class Walk:
         self.done = False
         self.opened = False  # the last character is an unescaped "<" whose meaning the next one tells
         self._escaped = False  # the last character is a backslash that escapes the next one
+
+    @property
+    def escaped(self) -> bool:
+        """Whether a backslash has been said that escapes the next character."""
+        return self._escaped
 
     def clone(self) -> Walk:
         """An independent copy, for beams."""
@@ -101,7 +107,7 @@ class Walk:
         return not self.free and end < len(self.task.fields)
 
     def _text(self, token: int) -> str:
-        return "" if token == self.template.end_id else _token_text(self.template, token)
+        return "" if token == self.template.end_id else token_text(self.template, token)
 
     def _before_tag(self, text: str) -> str | None:
         """What the token says before it opens a label; None when it opens none."""

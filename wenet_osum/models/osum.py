@@ -185,7 +185,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         With ``ctc_weight`` w: (1 - w) · that + w · Σ CTC loss of the transcripts on the adapter's output. With ``tone_weight`` v:
         + v · Σ of what models/tones.py finds wanting in it.
         """
-        speech, speech_lengths = self._speech(features, feature_lengths)
+        speech, speech_lengths = self.padded_speech(features, feature_lengths)
         lengths = [prompt_lengths.cpu(), speech_lengths, answer_lengths.cpu()]
         embeddings, totals = self._lay_out(prompt_ids, speech, answer_ids, *lengths)
         hidden = causal.packed_forward(self.llm, embeddings, causal.Packing(totals.tolist(), embeddings.device))
@@ -209,7 +209,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         It brings speech to where the words lie that it says, which an LLM that is frozen, or small, can then repeat.
         """
         with torch.autocast(speech.device.type, enabled=False):
-            logits = functional.rms_norm(speech.float(), speech.shape[-1:]) @ self.get_input_embeddings().weight.float().T
+            logits = ctc_states(speech) @ self.get_input_embeddings().weight.float().T
             return ctc_losses(logits, lengths, ids, id_lengths, _end_of_text(self.config.llm), times, EMBEDDING_S)
 
     def _tones(self, speech: Tensor, lengths: Tensor, labels: Tensor | None, words: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
             frames = functional.normalize(speech.float(), dim=-1)
             return tones.label_losses(frames, lengths, labels, self.label_words, table) + tones.place_losses(frames, lengths, words)
 
-    def _speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def padded_speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""
         speech, lengths = self.adapter(*self.encoder(features, feature_lengths))
         return speech, lengths.cpu()  # under a device_map of several devices they come along with the states
@@ -245,7 +245,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
     def speech_embeddings(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What the LLM hears: embeddings of all utterances end to end (ΣS, H), 12.5 a second, and their lengths (B,), on the CPU."""
-        speech, lengths = self._speech(features, feature_lengths)
+        speech, lengths = self.padded_speech(features, feature_lengths)
         index = spans(torch.arange(len(lengths)) * speech.shape[1], lengths)
         return speech.flatten(0, 1).index_select(0, index.to(speech.device)), lengths
 
@@ -254,7 +254,10 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
         Positions are to count the mask's ones (``mask.cumsum(1) - 1``), as ``generate`` of transformers does: so they equal training's.
         """
-        speech, speech_lengths = self._speech(features, feature_lengths)
+        return self.prompts_with(*self.padded_speech(features, feature_lengths), prompt_ids, prompt_lengths)
+
+    def prompts_with(self, speech: Tensor, speech_lengths: Tensor, prompt_ids: Tensor, prompt_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""
         prompts = prompt_lengths.cpu()
         embeddings, totals = self._lay_out(prompt_ids, speech, None, prompts, speech_lengths, torch.zeros_like(prompts))
         longest = int(totals.max())
@@ -269,6 +272,11 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         """Answers by transformers' ``generate``, whose keywords are taken: token ids (B, new tokens), padded after their end."""
         embeddings, mask = self.prompt_embeddings(features, feature_lengths, prompt_ids, prompt_lengths)
         return self.llm.generate(inputs_embeds=embeddings, attention_mask=mask, **kwargs)
+
+
+def ctc_states(speech: Tensor) -> Tensor:
+    """Speech embeddings (…, H) as CTC on the adapter's output compares them with the LLM's token embeddings, float32."""
+    return functional.rms_norm(speech.float(), speech.shape[-1:])
 
 
 def make_adapter(config: OsumConfig, width: int) -> nn.Module:

@@ -1,0 +1,149 @@
+"""Joint decoding: prefix probabilities against a sum over all paths, and answers that follow what CTC hears."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from wenet_osum.decode.constrain import Walk
+from wenet_osum.decode.generate import DecodeOptions, generate
+from wenet_osum.decode.heard import Heard, follow, listen, weigh
+from wenet_osum.tasks import parse
+from wenet_osum.text.template import Template
+from wenet_osum.text.train_tokenizer import train_tokenizer
+
+BLANK = 0
+
+
+def collapsed(path):
+    return tuple(token for token, _ in itertools.groupby(path) if token != BLANK)
+
+
+@pytest.fixture(scope="module")
+def sounds():
+    """Five states of random sounds over four tokens, and what every text and every beginning has in all paths together."""
+    torch.manual_seed(0)
+    table = torch.randn(4, 3)
+    found = listen(torch.randn(5, 3) * 1.5, table, BLANK)
+    probs = (found.states @ table.T).softmax(-1).tolist()
+    whole, beginnings = Counter(), Counter()
+    for path in itertools.product(range(4), repeat=5):
+        chance, text = math.prod(p[token] for p, token in zip(probs, path, strict=True)), collapsed(path)
+        whole[text] += chance
+        for length in range(len(text) + 1):
+            beginnings[text[:length]] += chance
+    return found, whole, beginnings
+
+
+TEXTS = [(), (1,), (1, 1), (2, 1, 2), (3, 3), (1, 2, 3, 1)]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_gains_are_those_of_all_paths(sounds, text):
+    found, whole, beginnings = sounds
+    heard = Heard.nothing(found)
+    for token in text:
+        heard = heard.after(token)
+    assert heard.total == pytest.approx(math.log(beginnings[text]), abs=1e-5)
+    assert heard.ending() == pytest.approx(math.log(whole[text] / beginnings[text]), abs=1e-5)
+    assert heard.more() == pytest.approx(math.log(1 - whole[text] / beginnings[text]), abs=1e-5)
+    for token, gain in zip((1, 2, 3), heard.gains(torch.tensor([1, 2, 3])).tolist(), strict=True):
+        there = beginnings[(*text, token)]
+        assert gain == pytest.approx(math.log(there / beginnings[text]), abs=1e-5) if there else gain == -math.inf
+
+
+def spelt(template, ids, blank, repeat=2, scale=12.0):
+    """A table of one-hot tokens and states that spell ``ids``, each for two states and a blank after it."""
+    size = len(template.tokenizer)
+    table = torch.eye(size)
+    path = [token for i in ids for token in [i] * repeat + [blank]]
+    return listen(scale * table[torch.tensor(path)], table, blank)
+
+
+def said(template, task, sounds, weight=0.5, wanted=None):
+    """The answer when the LLM has no opinion (or ``wanted`` at each step)."""
+    walk, heard, ids = Walk(template, task), Heard.nothing(sounds), []
+    for step in range(40):
+        logits = torch.zeros(len(template.tokenizer))
+        if wanted and step < len(wanted):
+            logits[wanted[step]] = 3.0
+        token = int(weigh(walk, heard, logits, weight).argmax())
+        heard = follow(walk, heard, token)
+        if token == template.end_id or walk.propose(token):
+            return ids
+        ids.append(token)
+    raise AssertionError("never ended")
+
+
+@pytest.fixture
+def few(parts, monkeypatch):
+    """All tokens are candidates: an LLM without an opinion has no likeliest 64."""
+    monkeypatch.setattr("wenet_osum.decode.heard.CANDIDATES", 10_000)
+    return parts[1]
+
+
+def test_an_llm_without_opinion_says_what_is_heard(few):
+    ids = few.encode("the cat cat sat")
+    assert said(few, parse("asr"), spelt(few, ids, few.end_id)) == ids
+    assert said(few, parse("ser"), spelt(few, ids, few.end_id)) == ids, "the label's turn comes when all has been said"
+
+
+@pytest.fixture(scope="module")
+def timed():
+    """A template whose tokenizer has words with and without their space, and times in two tokens."""
+    words = ["the", "cat", "mat", "on"]
+    lines = [" ".join(words)] * 20 + [" ".join(f"<{i}.{i}{i}>{w}<{i}.{i}{i}>" for i, w in enumerate(words, 1))] * 20
+    return Template(train_tokenizer(lines, vocab_size=900))
+
+
+def test_words_with_times_are_the_words_that_are_heard(timed, monkeypatch):
+    """The LLM opens and closes times; the words come from what is heard, the space before them left out, and it ends when all has been said."""
+    monkeypatch.setattr("wenet_osum.decode.heard.CANDIDATES", 10_000)
+    heard = timed.encode("the cat")
+    assert len(heard) == 2 and len(timed.encode("cat")) == 1 and timed.encode("cat") != heard[1:]
+    sounds = spelt(timed, heard, timed.end_id)
+    wanted = timed.encode("<1.11>mat<2.22> <3.33>on<4.44> <2.22>on<3.33>")
+    answer = parse("srwt").read(timed.decode(said(timed, parse("srwt"), sounds, 0.6, wanted)))
+    assert answer.words == [("the", 1.11, 2.22), ("cat", 3.33, 4.44)] and not answer.unread
+
+
+def test_what_was_not_heard_leaves_the_rest_to_the_llm(few):
+    task, sounds = parse("asr"), spelt(few, few.encode("cat"), few.end_id, repeat=1)
+    walk, heard = Walk(few, task), Heard.nothing(sounds)
+    for token in few.encode("the cat sat on the mat"):  # longer than there are states
+        heard = follow(walk, heard, token)
+        walk.propose(token)
+    assert heard.ended
+    logits = torch.randn(len(few.tokenizer))
+    assert torch.equal(weigh(walk, heard, logits, 0.9).argmax(), logits.argmax())
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_batch_does_not_matter(parts, clips, batch_of, beams):
+    model, template = parts
+    names = ["asr", "srwt", "ser", "sttc", "<EMOTION><TRANSCRIBE>", "<AGE><GENDER>", "<TRANSCRIBE><ALIGN><AGE>"]
+    tasks, features = [parse(name) for name in names], clips([37, 160, 61, 300, 10, 123, 88])
+    options = DecodeOptions(num_beams=beams, ctc_weight=0.4, max_tokens=16)
+    together = generate(model, template, batch_of(template, features, tasks), tasks, options)
+    plain = generate(model, template, batch_of(template, features, tasks), tasks, DecodeOptions(num_beams=beams, max_tokens=16))
+    assert [a.text for a in together] != [a.text for a in plain], "the weight does something"
+    for i, answer in enumerate(together):
+        alone = generate(model, template, batch_of(template, features, tasks, [i]), [tasks[i]], options)[0]
+        assert (answer.key, answer.text, answer.labels, answer.flags) == (alone.key, alone.text, alone.labels, alone.flags)
+
+
+def test_bad_weights_are_told(parts, clips, batch_of):
+    for options in ({"ctc_weight": 1.0}, {"ctc_weight": -0.1}, {"ctc_weight": 0.5, "temperature": 1.0}):
+        with pytest.raises(ValueError, match="ctc_weight"):
+            DecodeOptions(**options)
+    model, template = parts
+    template.join = "string"
+    try:
+        with pytest.raises(ValueError, match="field by field"):
+            generate(model, template, batch_of(template, clips([40]), [parse("asr")]), [parse("asr")], DecodeOptions(ctc_weight=0.3))
+    finally:
+        template.join = "fields"
