@@ -64,11 +64,12 @@ def spelt(template, ids, blank, repeat=2, scale=12.0):
     return listen(scale * table[torch.tensor(path)], table, blank)
 
 
-def said(template, task, sounds, weight=0.5, wanted=None):
-    """The answer when the LLM has no opinion (or ``wanted`` at each step)."""
+def said(template, task, sounds, weight=0.5, wanted=None, unwanted=()):
+    """The answer when the LLM has no opinion, or wants ``wanted`` at each step and never ``unwanted``."""
     walk, heard, ids = Walk(template, task), Heard.nothing(sounds), []
     for step in range(40):
         logits = torch.zeros(len(template.tokenizer))
+        logits[list(unwanted)] = -9.0
         if wanted and step < len(wanted):
             logits[wanted[step]] = 3.0
         token = int(weigh(walk, heard, logits, weight).argmax())
@@ -107,7 +108,7 @@ def test_words_with_times_are_the_words_that_are_heard(timed, monkeypatch):
     assert len(heard) == 2 and len(timed.encode("cat")) == 1 and timed.encode("cat") != heard[1:]
     sounds = spelt(timed, heard, timed.end_id)
     wanted = timed.encode("<1.11>mat<2.22> <3.33>on<4.44> <2.22>on<3.33>")
-    answer = parse("srwt").read(timed.decode(said(timed, parse("srwt"), sounds, 0.6, wanted)))
+    answer = parse("srwt").read(timed.decode(said(timed, parse("srwt"), sounds, 0.6, wanted, unwanted=heard[1:])))
     assert answer.words == [("the", 1.11, 2.22), ("cat", 3.33, 4.44)] and not answer.unread
 
 

@@ -153,13 +153,14 @@ class _Place:
         self.template, self.end_id = walk.template, walk.template.end_id
         self.timed = walk.task.fields[walk.place].metric == "timestamps"
         self.between = self.begins = self.inside = False
+        self.before = ""
         if self.timed:
             text = ESCAPED.sub("x", self.template.decode(walk.ids))
             tags = TAG.findall(text)
             self.inside = OPEN.search(text) is not None
             self.between = not self.inside and len(tags) % 2 == 0
             self.begins = not self.inside and len(tags) % 2 == 1 and text.endswith(">")
-            self.before = TAG.sub("", text)[-1:]  # the character the last word ended with
+            self.before = TAG.sub("", text).rstrip()[-1:]  # the character the last word ended with
         self.escaped = walk.escaped
 
     def part(self, token: int) -> str:
@@ -179,7 +180,7 @@ class _Place:
 
     def spoken(self, token: int) -> int:
         """The token as the plain transcript has it: there, a word that follows another begins with its space."""
-        if not self.begins or not self.before.strip():
+        if not self.begins or not self.before:
             return token
         text = token_text(self.template, token)
         return _joined(self.template, token) if " " in join_words([self.before, text]) else token
