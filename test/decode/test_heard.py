@@ -64,9 +64,11 @@ def spelt(template, ids, blank, repeat=2, scale=12.0):
     return listen(scale * table[torch.tensor(path)], table, blank)
 
 
-def said(template, task, sounds, weight=0.5, wanted=None, unwanted=()):
+def said(template, task, sounds, weight=0.5, wanted=None, unwanted=(), label=None):
     """The answer when the LLM has no opinion, or wants ``wanted`` at each step and never ``unwanted``."""
     walk, heard, ids = Walk(template, task), Heard.nothing(sounds), []
+    if label:
+        walk.accept(walk.propose(template.encode("<")[0]), label)
     for step in range(40):
         logits = torch.zeros(len(template.tokenizer))
         logits[list(unwanted)] = -9.0
@@ -108,8 +110,16 @@ def test_words_with_times_are_the_words_that_are_heard(timed, monkeypatch):
     assert len(heard) == 2 and len(timed.encode("cat")) == 1 and timed.encode("cat") != heard[1:]
     sounds = spelt(timed, heard, timed.end_id)
     wanted = timed.encode("<1.11>mat<2.22> <3.33>on<4.44> <2.22>on<3.33>")
-    answer = parse("srwt").read(timed.decode(said(timed, parse("srwt"), sounds, 0.6, wanted, unwanted=heard[1:])))
+    answer = parse("srwt").read(timed.decode(said(timed, parse("srwt"), sounds, 0.6, wanted, heard[1:])))
     assert answer.words == [("the", 1.11, 2.22), ("cat", 3.33, 4.44)] and not answer.unread
+
+
+def test_a_label_before_them_is_no_time(timed, monkeypatch):
+    monkeypatch.setattr("wenet_osum.decode.heard.CANDIDATES", 10_000)
+    heard = timed.encode("the cat")
+    wanted = timed.encode("<1.11>mat<2.22> <3.33>on<4.44>")
+    ids = said(timed, parse("<GENDER><TRANSCRIBE><ALIGN>"), spelt(timed, heard, timed.end_id), 0.6, wanted, heard[1:], label="male")
+    assert timed.decode(ids) == "<1.11>the<2.22> <3.33>cat<4.44>"
 
 
 def test_what_was_not_heard_leaves_the_rest_to_the_llm(few):

@@ -1,7 +1,7 @@
 """Joint decoding: what the LLM would say is weighed with what the adapter's CTC heard, so that words are neither invented nor left out.
 
 Each token of a transcript gets (1 - w) · log P_LLM + w · log of the CTC prefix probability it adds (Watanabe et al., 2017, "Hybrid CTC/attention
-architecture for end-to-end speech recognition", eq. 18 ff.); as there, only the LLM's likeliest candidates are looked at. In a transcript with
+architecture for end-to-end speech recognition", one-pass decoding); as there, only the LLM's likeliest candidates are looked at. In a transcript with
 times, words are weighed so, times are not, and whether another word begins or the text ends follows from the probability that all has been said.
 Labels and replies are the LLM's alone. It takes a model that was trained with ``model.ctc_weight``.
 
@@ -29,6 +29,7 @@ CANDIDATES = 64  # of the LLM that are looked at
 NEVER = float("-inf")
 UNHEARD = -1e4  # nats, for what cannot have been said: the LLM still chooses among such
 TAG = re.compile(r"<[^<>]*>")
+TIME_TAG = re.compile(r"<\s*\d[^<>]*>")
 OPEN = re.compile(r"<[^<>]*$")
 ESCAPED = re.compile(r"\\.", re.DOTALL)
 
@@ -156,7 +157,7 @@ class _Place:
         self.before = ""
         if self.timed:
             text = ESCAPED.sub("x", self.template.decode(walk.ids))
-            tags = TAG.findall(text)
+            tags = TIME_TAG.findall(text)  # of words; a label may stand before
             self.inside = OPEN.search(text) is not None
             self.between = not self.inside and len(tags) % 2 == 0
             self.begins = not self.inside and len(tags) % 2 == 1 and text.endswith(">")
