@@ -37,9 +37,8 @@ if [ "$mini" = true ]; then
   overrides=(--override max_epochs=null --override max_steps=10 --override optim.warmup_steps=2 --override eval_every=10 --override log_every=5)
 fi
 
-in_stages() {
-  [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]
-}
+# shellcheck source=../../tools/recipe.sh
+. "$WENET_OSUM_ROOT/tools/recipe.sh"
 
 # Trains exp/$1 as conf/train_$1.yaml says.
 train() {

@@ -47,12 +47,7 @@ class Walk:
         self.place = 0  # the field the answer is in
         self.done = False
         self.opened = False  # the last character is an unescaped "<" whose meaning the next one tells
-        self._escaped = False  # the last character is a backslash that escapes the next one
-
-    @property
-    def escaped(self) -> bool:
-        """Whether a backslash has been said that escapes the next character."""
-        return self._escaped
+        self.escaped = False  # the last character is a backslash that escapes the next one
 
     def clone(self) -> Walk:
         """An independent copy, for beams."""
@@ -97,7 +92,7 @@ class Walk:
         """Write the chosen label; return its token ids, which the model has yet to be fed."""
         ids = choice.continuations[label]
         self.ids += ids
-        self.opened, self._escaped = bool(self._follow(choice.field)), False
+        self.opened, self.escaped = bool(self._follow(choice.field)), False
         self.place += 1
         self.done = self.place == len(self.task.fields)
         return ids
@@ -114,7 +109,7 @@ class Walk:
         timed = self.stretch[-1].metric == "timestamps"
         if self.opened and text and not text[0].isdigit():
             return ""
-        escaped = self._escaped
+        escaped = self.escaped
         for i, char in enumerate(text):
             after = text[i + 1 : i + 2]
             if char == "<" and not escaped and not (timed and (not after or after.isdigit())):
@@ -126,8 +121,8 @@ class Walk:
         self.ids.append(token)
         text = self._text(token)
         for char in text:
-            self.opened = char == "<" and not self._escaped
-            self._escaped = char == "\\" and not self._escaped
+            self.opened = char == "<" and not self.escaped
+            self.escaped = char == "\\" and not self.escaped
 
     def _choice(self, lead: str, forced: bool) -> Choice:
         field = self.task.fields[self.place]

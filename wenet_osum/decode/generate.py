@@ -159,7 +159,7 @@ def _listen(model: OsumModel, template: Template, rows: list[Row], speech: Tenso
     """Let every row know what CTC hears in its part of ``speech`` (B, S, H). Raises ValueError for answers that were encoded as whole strings."""
     if template.join == "string":
         raise ValueError("ctc_weight needs answers that are encoded field by field; this model's were whole strings, and a transcript may end inside a token")
-    table = model.get_input_embeddings().weight
+    table = model.get_input_embeddings().weight.float()  # once for all: in bfloat16 it is a copy
     for row, states, length in zip(rows, ctc_states(speech), lengths.tolist(), strict=True):
         row.heard = Heard.nothing(listen(states[:length], table, template.end_id))
 

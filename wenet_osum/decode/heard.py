@@ -49,8 +49,7 @@ class Sounds:
 
 
 def listen(states: Tensor, table: Tensor, blank: int) -> Sounds:
-    """The sounds of ``states`` (S, H), scaled as the CTC loss scales them, on their device."""
-    table = table.float()
+    """The sounds of ``states`` (S, H), scaled as the CTC loss scales them, beside ``table`` (V, H), both float32 and on one device."""
     shares = torch.cat([(part @ table.T).double().logsumexp(-1) for part in states.split(32)])
     return Sounds(states, table, shares, blank)
 

@@ -47,7 +47,7 @@ def options_of(args: argparse.Namespace) -> DecodeOptions:
     """The search the arguments describe. Raises ValueError for bad values."""
     if args.batch_size < 1 or args.max_frames < 1 or args.threads < 1:
         raise ValueError(f"--batch_size {args.batch_size}, --max_frames {args.max_frames} and --threads {args.threads} must be 1 or more")
-    longform.whole_s(args.longest_s)
+    longform.whole_s(args.longest_s)  # refuses what is too short or too long
     return DecodeOptions(
         num_beams=args.num_beams,
         temperature=args.temperature,
