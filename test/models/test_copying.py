@@ -6,10 +6,14 @@ import pytest
 import torch
 
 from wenet_osum.models.copying import start_copying
+from wenet_osum.models.sinusoids import stretch_waves
 from wenet_osum.models.small import SmallLlm, small_llm
+from wenet_osum.text.timing import time_tokens
 from wenet_osum.text.train_tokenizer import train_tokenizer
+from wenet_osum.text.written import FRAME_S
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "stpr"]
+MOMENTS = [i / 20 for i in range(100)]  # s
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +73,18 @@ def test_the_last_layer_adds_nothing_yet(tokenizer):
 def test_too_small_for_it(tokenizer, changes):
     with pytest.raises(ValueError, match="at least 2 layers and 2 key heads"):
         start_copying(fresh(tokenizer, copying=False, **changes), tokenizer.eos_token_id)
+
+
+def test_a_time_begins_like_the_frames_of_a_word_that_starts_or_ends_then(tokenizer):
+    timed = train_tokenizer([f"<{i / 100:.2f}>one<{i / 100 + 0.3:.2f}> <{i / 100 + 0.4:.2f}>two" for i in range(400)], 600)
+    times = time_tokens(timed)
+    assert {round(time, 2) for time in times.values()} >= {0.45, 1.95, 3.35}
+    table = fresh(timed).get_input_embeddings().weight.detach()
+    torch.testing.assert_close(table[[*times]].norm(dim=1), torch.ones(len(times)), rtol=0.1, atol=0.0)
+    for token, time in times.items():
+        starts, ends = (stretch_waves(torch.tensor(spans) / FRAME_S, 192) for spans in ([[t, t + 9] for t in MOMENTS], [[t + 9, t] for t in MOMENTS]))
+        assert all(abs(MOMENTS[int((waves @ table[token]).argmax())] - time) < 0.06 for waves in (starts, ends))
+
+
+def test_other_tokens_begin_as_they_would_without_times(tokenizer):
+    assert time_tokens(tokenizer) == {}

@@ -7,7 +7,11 @@ the weights it starts from; training is free to change all of it. Speech has bla
 - layer 0: each position attends to the last one before it that is not blank, and notes its token;
 - layer 1: the token said last attends to the position, not blank, that has noted it, and copies the token that stands there.
 
-A second head of layer 1 attends to where the token said last stands itself: what it reads there, such as the time, is left to training.
+A second head of layer 1 attends to where the token said last stands itself: what it reads there is left to training.
+
+Times are copied too: the tokens that write one begin as the sinusoids that tell a frame's place in written speech. So the token of a word's start is
+what a frame of that word is already most like, and it leads back to that frame when the word itself is to be said, also when the same word stands twice.
+
 Letters: H width, E channels of a head.
 """
 
@@ -18,6 +22,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from wenet_osum.models.sinusoids import stretch_waves
+from wenet_osum.text.written import FRAME_S
 
 if TYPE_CHECKING:
     from transformers import Qwen2ForCausalLM
@@ -55,6 +63,16 @@ def start_copying(llm: Qwen2ForCausalLM, blank: int) -> None:
     _avoid(second, silence)
     _carry(second, copied, copied, COPIED)
     _attend_like(second, 1, own, own, comparing)
+
+
+@torch.no_grad()
+def start_telling_times(llm: Qwen2ForCausalLM, times: dict[int, float]) -> None:
+    """Let the embeddings of tokens that write ``times`` (s) be the sinusoids of a stretch that starts and ends then, as long as embeddings are."""
+    table = llm.get_input_embeddings().weight
+    length = table.norm(dim=1).mean()
+    for token, time in times.items():
+        moment = torch.full((2,), time / FRAME_S)
+        table[token] = length * functional.normalize(stretch_waves(moment, table.shape[1]), dim=-1)
 
 
 def _orthogonal(rows: int, columns: int) -> Tensor:

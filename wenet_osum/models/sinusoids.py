@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+FASTEST, SLOWEST = 2.0, 0.015  # radians a frame of 80 ms, of what tells times
+
 
 def positions(length: int, width: int, device: torch.device) -> Tensor:
     """Sinusoid positions (length, width), sine in even and cosine in odd channels (Vaswani et al., 2017). Computed, not stored:
@@ -17,21 +19,26 @@ def positions(length: int, width: int, device: torch.device) -> Tensor:
     return _table(-(-length // 512) * 512, width, str(device))[:length]
 
 
-def waves(places: Tensor, width: int) -> Tensor:
-    """Sinusoids (…, width) of real-valued ``places`` (…)."""
-    rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float32, device=places.device) * (-math.log(10000.0) / width))
-    angles = places.float()[..., None] * rates
+def waves(places: Tensor, width: int, fastest: float = 1.0, slowest: float = 1e-4) -> Tensor:
+    """Sinusoids (…, width) of real-valued ``places`` (…), turning by ``fastest`` down to almost ``slowest`` radians a place."""
+    powers = torch.arange(0, width, 2, dtype=torch.float32, device=places.device) / width
+    angles = places.float()[..., None] * (fastest * torch.exp(powers * math.log(slowest / fastest)))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
+def moment_waves(moments: Tensor, width: int) -> Tensor:
+    """Sinusoids (…, width) of ``moments`` (…) of an utterance, in frames: a turn takes from a quarter of a second to half a minute."""
+    return waves(moments, width, FASTEST, SLOWEST)
+
+
 def stretch_waves(spans: Tensor, width: int) -> Tensor:
-    """Sinusoids (…, width) of stretches of time ``spans`` (…, 2): the first half of the channels tells where each starts, the second where it ends.
+    """Sinusoids (…, width) of stretches of time ``spans`` (…, 2), in frames: the first half of the channels tells where each starts, the second where it ends.
 
     Raises ValueError for a width that is no multiple of 4.
     """
     if width % 4:
         raise ValueError(f"width {width} must be a multiple of 4 to tell start and end by sines and cosines")
-    return torch.cat([waves(spans[..., 0], width // 2), waves(spans[..., 1], width // 2)], dim=-1)
+    return moment_waves(spans, width // 2).flatten(-2)
 
 
 @functools.lru_cache(maxsize=8)

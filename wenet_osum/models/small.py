@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from wenet_osum.models.copying import start_copying
+from wenet_osum.models.copying import start_copying, start_telling_times
+from wenet_osum.text.timing import time_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
@@ -142,5 +143,6 @@ def small_llm(sizes: SmallLlm, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCa
     llm = Qwen2ForCausalLM(config).to(torch.float32)
     if sizes.copying:
         start_copying(llm, tokenizer.eos_token_id)
+        start_telling_times(llm, time_tokens(tokenizer))
     llm.generation_config.pad_token_id = tokenizer.pad_token_id
     return llm

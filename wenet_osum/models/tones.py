@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from wenet_osum.models.lengths import valid_mask
-from wenet_osum.models.sinusoids import positions
+from wenet_osum.models.sinusoids import moment_waves
 
 LABEL_SCALE = 15.0  # logits a unit of cosine: a label is sure when its tone makes about a third of a frame
-PLACE_SCALE = 50.0  # the same for places, which are close to their neighbours: faint ones do
+PLACE_SCALE = 15.0  # the same for places: PLACE_SPREAD is met when a start, or an end, makes about a third of a frame
 PLACE_SPREAD = 0.7  # frames: standard deviation of the places that count as right
 
 
@@ -61,8 +61,8 @@ def place_losses(frames: Tensor, lengths: Tensor, spans: Tensor) -> Tensor:
     Start and end lie in a half of the channels each (``sinusoids.stretch_waves``); places nearby are nearly as right.
     """
     longest, half = frames.shape[1], frames.shape[2] // 2
-    codes = functional.normalize(positions(longest + 1, half, frames.device), dim=-1)
     places = torch.arange(longest + 1, device=frames.device)
+    codes = functional.normalize(moment_waves(places, half), dim=-1)
     exists = places <= lengths.to(frames.device)[:, None]  # (B, S + 1): an end may lie behind the last frame
     found = sum(_place_losses(part, codes, spans[..., i].to(frames.device), places, exists) for i, part in enumerate(frames.split(half, dim=-1)))
     mask = valid_mask(lengths, longest, frames.device)
