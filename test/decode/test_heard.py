@@ -8,10 +8,12 @@ from collections import Counter
 
 import pytest
 import torch
+from torch.nn import functional
 
 from wenet_osum.decode.constrain import Walk
 from wenet_osum.decode.generate import DecodeOptions, generate
 from wenet_osum.decode.heard import Heard, follow, listen, weigh
+from wenet_osum.models.sinusoids import stretch_waves
 from wenet_osum.tasks import parse
 from wenet_osum.text.template import Template
 from wenet_osum.text.train_tokenizer import train_tokenizer
@@ -64,7 +66,7 @@ def spelt(template, ids, blank, repeat=2, scale=12.0):
     return listen(scale * table[torch.tensor(path)], table, blank)
 
 
-def said(template, task, sounds, weight=0.5, wanted=None, unwanted=(), label=None):
+def said(template, task, sounds, weight=0.5, wanted=None, unwanted=(), label=None, tone_weight=0.0):
     """The answer when the LLM has no opinion, or wants ``wanted`` at each step and never ``unwanted``."""
     walk, heard, ids = Walk(template, task), Heard.nothing(sounds), []
     if label:
@@ -74,7 +76,7 @@ def said(template, task, sounds, weight=0.5, wanted=None, unwanted=(), label=Non
         logits[list(unwanted)] = -9.0
         if wanted and step < len(wanted):
             logits[wanted[step]] = 3.0
-        token = int(weigh(walk, heard, logits, weight).argmax())
+        token = int(weigh(walk, heard, logits, weight, tone_weight).argmax())
         heard = follow(walk, heard, token)
         if token == template.end_id or walk.propose(token):
             return ids
@@ -122,6 +124,39 @@ def test_a_label_before_them_is_no_time(timed, monkeypatch):
     assert timed.decode(ids) == "<1.11>the<2.22> <3.33>cat<4.44>"
 
 
+def test_times_are_those_that_the_frames_tell(timed, monkeypatch):
+    """The LLM writes other times; both words are told by four frames, so that one of them stands where CTC hears the token."""
+    monkeypatch.setattr("wenet_osum.decode.heard.CANDIDATES", 10_000)
+    heard, size, blank = timed.encode("the cat"), len(timed.tokenizer), timed.end_id
+    torch.manual_seed(0)
+    table = functional.normalize(torch.randn(size, 192), dim=-1)
+    path = [blank, blank, heard[0], blank, blank, blank, blank, heard[1], heard[1], blank, blank]
+    own = torch.arange(11.0)
+    spans = torch.stack([own, own + 1], dim=-1)
+    spans[1:5], spans[6:10] = torch.tensor([1.0, 4.4]), torch.tensor([5.5, 10.0])
+    states = table[path] + 0.8 * functional.normalize(stretch_waves(spans, 192), dim=-1)
+    sounds = listen(12 * states, table, blank)
+    wanted = timed.encode("<1.11>mat<2.22> <3.33>on<4.44>")
+
+    def words(tone_weight):
+        return parse("srwt").read(timed.decode(said(timed, parse("srwt"), sounds, 0.6, wanted, tone_weight=tone_weight))).words
+
+    assert [w.text for w in words(0.0)] == ["the", "cat"] and words(0.0)[0].start == 1.11
+    (first, second), frame = words(0.9), 0.08
+    for told, true in ((first.start, 1.0), (first.end, 4.4), (second.start, 5.5), (second.end, 10.0)):
+        assert told == pytest.approx(true * frame, abs=0.05)
+
+
+def test_the_next_token_starts_where_the_blanks_end(few):
+    ids = few.encode("cat sat")
+    sounds = spelt(few, [ids[0], ids[0], ids[1]], few.end_id, repeat=2)  # states 0–2, 3–5, 6–8; each token for two of them
+    heard, found = Heard.nothing(sounds), []
+    for token in (ids[0], ids[0], ids[1]):
+        found.append((heard.starting(), int((heard := heard.after(token)).said.argmax())))
+    assert found[0][0] == 0 and found[1][0] == 3 and found[2][0] == 6, "a token that is held does not start again"
+    assert [last in range(3 * i, 3 * i + 2) for i, (_, last) in enumerate(found)] == [True] * 3
+
+
 def test_what_was_not_heard_leaves_the_rest_to_the_llm(few):
     task, sounds = parse("asr"), spelt(few, few.encode("cat"), few.end_id, repeat=1)
     walk, heard = Walk(few, task), Heard.nothing(sounds)
@@ -138,7 +173,7 @@ def test_batch_does_not_matter(parts, clips, batch_of, beams):
     model, template = parts
     names = ["asr", "srwt", "ser", "sttc", "<EMOTION><TRANSCRIBE>", "<AGE><GENDER>", "<TRANSCRIBE><ALIGN><AGE>"]
     tasks, features = [parse(name) for name in names], clips([37, 160, 61, 300, 10, 123, 88])
-    options = DecodeOptions(num_beams=beams, ctc_weight=0.4, max_tokens=16)
+    options = DecodeOptions(num_beams=beams, ctc_weight=0.4, tone_weight=0.3, max_tokens=16)
     together = generate(model, template, batch_of(template, features, tasks), tasks, options)
     plain = generate(model, template, batch_of(template, features, tasks), tasks, DecodeOptions(num_beams=beams, max_tokens=16))
     assert [a.text for a in together] != [a.text for a in plain], "the weight does something"
@@ -148,8 +183,8 @@ def test_batch_does_not_matter(parts, clips, batch_of, beams):
 
 
 def test_bad_weights_are_told(parts, clips, batch_of):
-    for options in ({"ctc_weight": 1.0}, {"ctc_weight": -0.1}, {"ctc_weight": 0.5, "temperature": 1.0}):
-        with pytest.raises(ValueError, match="ctc_weight"):
+    for options in ({"ctc_weight": 1.0}, {"ctc_weight": -0.1}, {"ctc_weight": 0.5, "temperature": 1.0}, {"tone_weight": 1.5}):
+        with pytest.raises(ValueError, match="|".join(options)):
             DecodeOptions(**options)
     model, template = parts
     template.join = "string"

@@ -130,9 +130,9 @@ def _candidates(logits: Tensor, searches: list[Search], options: DecodeOptions) 
     width = options.num_beams
     said = [beam.guard.ids for search in searches for beam in search.beams]
     scores = penalise(logits, said, options.repetition_penalty).log_softmax(-1).double()
-    if options.ctc_weight:
+    if options.joint:
         beams = [beam for search in searches for beam in search.beams]
-        scores = torch.stack([weigh(beam.walk, beam.heard, row, options.ctc_weight) for beam, row in zip(beams, scores, strict=True)])
+        scores = torch.stack([weigh(beam.walk, beam.heard, row, options.ctc_weight, options.tone_weight) for beam, row in zip(beams, scores, strict=True)])
     scores += torch.tensor([[beam.score] for search in searches for beam in search.beams], dtype=torch.float64, device=scores.device)
     vocabulary = scores.shape[1]
     top = scores.view(len(searches), -1).topk(min(2 * width + 1, width * vocabulary), dim=1)

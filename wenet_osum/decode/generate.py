@@ -39,6 +39,7 @@ class DecodeOptions:
     seed: int = 777
     repetition_penalty: float = 1.0  # divides (multiplies, where negative) the logits of tokens already said in the free text
     ctc_weight: float = 0.0  # share of what the adapter's CTC heard in the choice of a transcript's tokens (decode/heard.py)
+    tone_weight: float = 0.0  # share of what its frames tell in the choice of a transcript's times (decode/clock.py)
     free: bool = False  # labels are not limited to their sets
     max_tokens: int | None = None  # tokens of free text; None: by the rule in decode/stops.py
 
@@ -49,12 +50,18 @@ class DecodeOptions:
             raise ValueError(f"temperature {self.temperature} must be 0 or more and repetition_penalty {self.repetition_penalty} above 0")
         if self.temperature and self.num_beams > 1:
             raise ValueError(f"num_beams {self.num_beams} with temperature {self.temperature}: beams do not sample; choose one of them")
-        if not 0 <= self.ctc_weight < 1:
-            raise ValueError(f"ctc_weight {self.ctc_weight} must be 0 (what the LLM says) or more, and below 1")
-        if self.temperature and self.ctc_weight:
-            raise ValueError(f"ctc_weight {self.ctc_weight} with temperature {self.temperature}: joint scores are not sampled from; choose one of them")
+        for name, weight in (("ctc_weight", self.ctc_weight), ("tone_weight", self.tone_weight)):
+            if not 0 <= weight < 1:
+                raise ValueError(f"{name} {weight} must be 0 (what the LLM says) or more, and below 1")
+            if self.temperature and weight:
+                raise ValueError(f"{name} {weight} with temperature {self.temperature}: joint scores are not sampled from; choose one of them")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"max_tokens {self.max_tokens} must be 1 or more")
+
+    @property
+    def joint(self) -> bool:
+        """Whether what the adapter heard has a say."""
+        return bool(self.ctc_weight or self.tone_weight)
 
 
 @dataclass
@@ -71,7 +78,7 @@ class Row:
     probs: dict[str, dict[str, float]] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
     draws: torch.Generator | None = None  # of sampling
-    heard: Heard | None = None  # the transcript as CTC hears it, with ctc_weight
+    heard: Heard | None = None  # the transcript as CTC hears it, in joint decoding
 
     def flag(self, name: str) -> None:
         """Note a flag once."""
@@ -137,7 +144,7 @@ def generate(
         with torch.inference_mode():
             batch = batch.to(next(model.parameters()).device)
             speech, lengths = model.padded_speech(batch.features, batch.feature_lengths)
-            if options.ctc_weight:
+            if options.joint:
                 _listen(model, template, rows, speech, lengths)
             embeds, mask = model.prompts_with(speech, lengths, batch.prompt_ids, batch.prompt_lengths)
             answer(model.llm, embeds, mask, rows, options, counts)
@@ -158,7 +165,7 @@ def _row(template: Template, key: str, task: Task, audio_s: float, options: Deco
 def _listen(model: OsumModel, template: Template, rows: list[Row], speech: Tensor, lengths: Tensor) -> None:
     """Let every row know what CTC hears in its part of ``speech`` (B, S, H). Raises ValueError for answers that were encoded as whole strings."""
     if template.join == "string":
-        raise ValueError("ctc_weight needs answers that are encoded field by field; this model's were whole strings, and a transcript may end inside a token")
+        raise ValueError("ctc_weight and tone_weight need answers that are encoded field by field; this model's were whole strings, and a transcript may end inside a token")
     table = model.get_input_embeddings().weight.float()  # once for all: in bfloat16 it is a copy
     for row, states, length in zip(rows, ctc_states(speech), lengths.tolist(), strict=True):
         row.heard = Heard.nothing(listen(states[:length], table, template.end_id))
@@ -220,8 +227,9 @@ def pick(logits: Tensor, live: list[Row], waiting: list[int], options: DecodeOpt
     logits = penalise(logits[waiting], [live[i].guard.ids for i in waiting], options.repetition_penalty)
     if options.temperature:
         return [draw(row_logits, live[i].draws, options.temperature) for i, row_logits in zip(waiting, logits, strict=True)]
-    if options.ctc_weight:
-        logits = torch.stack([weigh(live[i].walk, live[i].heard, row, options.ctc_weight) for i, row in zip(waiting, logits, strict=True)])
+    if options.joint:
+        weights = options.ctc_weight, options.tone_weight
+        logits = torch.stack([weigh(live[i].walk, live[i].heard, row, *weights) for i, row in zip(waiting, logits, strict=True)])
     (best, second), tokens = logits.topk(2, dim=1).values.unbind(1), logits.argmax(1).tolist()
     for i, tied in zip(waiting, (best - second <= TIE).tolist(), strict=True):
         if not live[i].walk.at_label:

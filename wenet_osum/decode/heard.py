@@ -2,8 +2,9 @@
 
 Each token of a transcript gets (1 - w) · log P_LLM + w · log of the CTC prefix probability it adds (Watanabe et al., 2017, "Hybrid CTC/attention
 architecture for end-to-end speech recognition", one-pass decoding); as there, only the LLM's likeliest candidates are looked at. In a transcript with
-times, words are weighed so, times are not, and whether another word begins or the text ends follows from the probability that all has been said.
-Labels and replies are the LLM's alone. It takes a model that was trained with ``model.ctc_weight``.
+times, words are weighed so, and whether another word begins or the text ends follows from the probability that all has been said; times are weighed
+with what the frames tell where CTC hears the word (decode/clock.py). Labels and replies are the LLM's alone. It takes a model that was trained with
+``model.ctc_weight``, and for times with ``model.tone_weight``.
 
 Letters: S speech embeddings, H width of the LLM, V vocabulary, K candidates.
 """
@@ -13,12 +14,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from wenet_osum.decode import clock
 from wenet_osum.decode.constrain import Walk, token_text
 from wenet_osum.tasks.base import join_words
 
@@ -42,6 +44,11 @@ class Sounds:
     table: Tensor  # (V, H)
     shares: Tensor  # (S,) log of the sum over the vocabulary
     blank: int
+
+    @cached_property
+    def clock(self) -> clock.Clock:
+        """When words are spoken."""
+        return clock.Clock(self.states)
 
     def logs(self, tokens: Tensor) -> Tensor:
         """log P (S, K) of ``tokens`` (K,), float64."""
@@ -93,6 +100,15 @@ class Heard:
         """What it does that another token follows."""
         return max(math.log(-math.expm1(self.ending() or -1e-300)), UNHEARD)
 
+    def starting(self) -> int:
+        """The state where the next token most likely begins."""
+        known = [self.sounds.blank] if self.last is None else [self.sounds.blank, self.last]
+        chances = self.sounds.logs(torch.tensor(known, device=self.said.device)).exp()
+        begun = self._before(same=False) + (1 - chances.sum(1)).clamp(min=1e-12).log()
+        if self.last is not None:
+            begun = torch.logaddexp(begun, self._before(same=True) + chances[:, 1].log())
+        return int(begun.argmax())
+
     def after(self, token: int) -> Heard:
         """The transcript with ``token``."""
         logs, blanks = self.sounds.logs(torch.tensor([token, self.sounds.blank], device=self.said.device)).unbind(1)
@@ -123,8 +139,11 @@ def follow(walk: Walk, heard: Heard, token: int) -> Heard:
     return replace(after, ended=after.total == NEVER)  # the LLM knew better: what is heard says nothing about the rest
 
 
-def weigh(walk: Walk, heard: Heard, logits: Tensor, weight: float) -> Tensor:
-    """Joint scores (V,) float64 of what may follow, -inf for what is no candidate; ``logits`` (V,) are the LLM's."""
+def weigh(walk: Walk, heard: Heard, logits: Tensor, weight: float, tone_weight: float = 0.0) -> Tensor:
+    """Joint scores (V,) float64 of what may follow, -inf for what is no candidate; ``logits`` (V,) are the LLM's.
+
+    ``weight`` is the share of what is heard in whether and which word follows, ``tone_weight`` in when it starts and ends.
+    """
     logs = logits.double().log_softmax(-1)
     if not listens(walk, heard):
         return logs
@@ -141,8 +160,14 @@ def weigh(walk: Walk, heard: Heard, logits: Tensor, weight: float) -> Tensor:
             gains[i] = more if place.between else UNHEARD if place.begins else 0.0  # between its times a word has to stand
         elif place.begins:  # that there is a word was told by its time already
             gains[i] = gains[i] - more
+    scores = (1 - weight) * best + weight * gains.clamp(min=UNHEARD)
+    times = [i for i, part in enumerate(parts) if part == "time"]
+    if tone_weight and times:
+        told = best.new_tensor(place.when(heard, tokens[times].tolist())).clamp(min=UNHEARD)
+        which = best[times] - best[times].logsumexp(-1)  # given that it is a time
+        scores[times] += tone_weight * told + (weight - tone_weight) * which
     joint = torch.full_like(logs, NEVER)
-    joint[tokens] = (1 - weight) * best + weight * gains.clamp(min=UNHEARD)
+    joint[tokens] = scores
     return joint
 
 
@@ -152,12 +177,15 @@ class _Place:
     def __init__(self, walk: Walk) -> None:
         self.template, self.end_id = walk.template, walk.template.end_id
         self.timed = walk.task.fields[walk.place].metric == "timestamps"
-        self.between = self.begins = self.inside = False
-        self.before = ""
+        self.between = self.begins = self.inside = self.ends = False
+        self.before = self.time = ""
         if self.timed:
             text = ESCAPED.sub("x", self.template.decode(walk.ids))
             tags = TIME_TAG.findall(text)  # of words; a label may stand before
-            self.inside = OPEN.search(text) is not None
+            begun = OPEN.search(text)
+            self.inside = begun is not None
+            self.time = begun[0][1:] if begun else ""  # as far as it is written
+            self.ends = len(tags) % 2 == 1  # a time written now is a word's end
             self.between = not self.inside and len(tags) % 2 == 0
             self.begins = not self.inside and len(tags) % 2 == 1 and text.endswith(">")
             self.before = TAG.sub("", text).rstrip()[-1:]  # the character the last word ended with
@@ -177,6 +205,13 @@ class _Place:
             inner = text.lstrip()[1:2]
             return "time" if not inner or inner.isdigit() else "end"
         return "word"
+
+    def when(self, heard: Heard, tokens: list[int]) -> list[float]:
+        """What writing each of ``tokens``, all parts of times, does to log P of the time, as the frames tell it that say the word."""
+        state = int(heard.said.argmax()) if self.ends else heard.starting()
+        texts = [token_text(self.template, token) for token in tokens]
+        texts = [text if self.inside else text.lstrip().removeprefix("<") for text in texts]
+        return clock.gains(heard.sounds.clock.logs(state, self.ends), self.time, [text[: text.find(">") + 1] or text for text in texts])
 
     def spoken(self, token: int) -> int:
         """The token as the plain transcript has it: there, a word that follows another begins with its space."""

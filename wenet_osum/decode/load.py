@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--repetition_penalty", type=float, default=1.0, help="above 1: tokens already said are less likely")
     search.add_argument("--max_tokens", type=int, help="most tokens of free text; default: by the length of the audio")
     search.add_argument("--ctc_weight", type=float, default=0.0, help="share of the adapter's CTC in transcripts (0), for a model trained with model.ctc_weight")
+    search.add_argument("--tone_weight", type=float, default=0.0, help="share of what the adapter's frames tell in the times of words (0), for a model trained with model.tone_weight")
     search.add_argument("--free", action="store_true", help="do not limit labels to their label set")
     asking = parser.add_argument_group("prompt")
     asking.add_argument("--prompt", help="wording to ask with; default: the task's first prompt")
@@ -54,6 +55,7 @@ def options_of(args: argparse.Namespace) -> DecodeOptions:
         seed=args.seed,
         repetition_penalty=args.repetition_penalty,
         ctc_weight=args.ctc_weight,
+        tone_weight=args.tone_weight,
         free=args.free,
         max_tokens=args.max_tokens,
     )

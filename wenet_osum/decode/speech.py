@@ -84,7 +84,7 @@ def load(model: str | os.PathLike, task: str = "asr", device: str | None = None,
     """Load a model folder, or a hub name, for answering.
 
     ``device`` such as "cpu" or "cuda:1" overrides the choice of the accelerator there is. ``settings`` are the options of
-    ``wenet_osum transcribe``: num_beams, temperature, seed, repetition_penalty, ctc_weight, max_tokens, free, prompt, lang, batch_size, max_frames, longest_s,
+    ``wenet_osum transcribe``: num_beams, temperature, seed, repetition_penalty, ctc_weight, tone_weight, max_tokens, free, prompt, lang, batch_size, max_frames, longest_s,
     dtype, threads. Raises ValueError for an unknown or bad setting and a folder that holds no fitting model.
     """
     if task == "auto":

@@ -55,24 +55,33 @@ def stretches(times: Tensor | None, lengths: Tensor | None, rows: int, longest: 
     return spans
 
 
+def place_logits(frames: Tensor, places: Tensor) -> Tensor:
+    """How well each of ``places`` (P,), in frames, fits what ``frames`` (…, H) tell of where their stretch starts and ends: (2, …, P).
+
+    Start and end lie in a half of the channels each (``sinusoids.stretch_waves``).
+    """
+    codes = functional.normalize(moment_waves(places, frames.shape[-1] // 2), dim=-1)
+    return PLACE_SCALE * torch.stack(frames.chunk(2, dim=-1)) @ codes.T
+
+
 def place_losses(frames: Tensor, lengths: Tensor, spans: Tensor) -> Tensor:
     """Cross-entropy (B,) of where each frame's stretch ``spans`` (B, S, 2) starts and ends, among all places of its utterance: the mean over frames.
 
-    Start and end lie in a half of the channels each (``sinusoids.stretch_waves``); places nearby are nearly as right.
+    Places nearby are nearly as right.
     """
-    longest, half = frames.shape[1], frames.shape[2] // 2
+    longest = frames.shape[1]
     places = torch.arange(longest + 1, device=frames.device)
-    codes = functional.normalize(moment_waves(places, half), dim=-1)
     exists = places <= lengths.to(frames.device)[:, None]  # (B, S + 1): an end may lie behind the last frame
-    found = sum(_place_losses(part, codes, spans[..., i].to(frames.device), places, exists) for i, part in enumerate(frames.split(half, dim=-1)))
+    logits = place_logits(frames, places)
+    found = sum(_place_losses(part, wanted, places, exists) for part, wanted in zip(logits, spans.to(frames.device).unbind(-1), strict=True))
     mask = valid_mask(lengths, longest, frames.device)
     found = found if mask is None else found * mask
     return found.sum(1) / lengths.to(frames)
 
 
-def _place_losses(part: Tensor, codes: Tensor, wanted: Tensor, places: Tensor, exists: Tensor) -> Tensor:
-    """Cross-entropy (B, S) of the places ``wanted`` (B, S) among those that exist (B, S + 1), as ``part`` (B, S, H / 2) of the frames tells them."""
-    logits = (PLACE_SCALE * part @ codes.T).masked_fill(~exists[:, None, :], torch.finfo(part.dtype).min)
+def _place_losses(logits: Tensor, wanted: Tensor, places: Tensor, exists: Tensor) -> Tensor:
+    """Cross-entropy (B, S) of the places ``wanted`` (B, S) among those that exist (B, S + 1)."""
+    logits = logits.masked_fill(~exists[:, None, :], torch.finfo(logits.dtype).min)
     near = torch.exp(-((wanted[..., None] - places) ** 2) / (2 * PLACE_SPREAD**2)) * exists[:, None, :]
     near = near / near.sum(-1, keepdim=True).clamp(min=1e-9)  # a frame of the padding may have nobody near
     return -(near * logits.log_softmax(-1)).sum(-1)
