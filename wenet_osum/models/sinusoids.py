@@ -32,7 +32,7 @@ def moment_waves(moments: Tensor, width: int) -> Tensor:
 
 
 def stretch_waves(spans: Tensor, width: int) -> Tensor:
-    """Sinusoids (…, width) of stretches of time ``spans`` (…, 2), in frames: the first half of the channels tells where each starts, the second where it ends.
+    """Sinusoids (…, width) of stretches of time ``spans`` (…, 2), in frames: half of the channels tell where each starts, the others where it ends.
 
     Raises ValueError for a width that is no multiple of 4.
     """
