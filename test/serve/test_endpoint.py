@@ -11,6 +11,7 @@ import pytest
 
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.decode import formats, pipeline
+from wenet_osum.decode.generate import DecodeOptions
 from wenet_osum.records import Hypothesis, Word
 
 SECOND = write_wav(np.random.default_rng(2).normal(0, 0.1, 16000).astype(np.float32))
@@ -102,6 +103,14 @@ def test_a_request_that_cannot_be_answered_says_why(server, post, name):
     response = post(server[0], SECOND, **fields)
     told = error(response)
     assert (response.status_code, told["param"], told["code"]) == (status, param, code) and why in told["message"]
+
+
+@pytest.mark.parametrize(("search", "why"), [({"num_beams": 2}, "beams"), ({"ctc_weight": 0.5}, "jointly"), ({"tone_weight": 0.5}, "jointly")])
+def test_a_temperature_where_the_search_does_not_sample_is_a_fault(server, post, monkeypatch, search, why):
+    monkeypatch.setattr(server[1].recogniser, "options", DecodeOptions(**search))
+    told = error(response := post(server[0], SECOND, temperature="0.5"))
+    assert (response.status_code, told["code"]) == (400, "bad_temperature") and why in told["message"]
+    assert post(server[0], SECOND, temperature="0").status_code == 200
 
 
 SOUNDS = {

@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from wenet_osum import lookup
-from wenet_osum.decode.generate import DecodeOptions
 from wenet_osum.decode.speech import Transcriber
 from wenet_osum.records import Hypothesis
 from wenet_osum.serve import sound
@@ -85,9 +84,10 @@ class Service:
         return written(await self._wait(request, call), question)
 
     def _check_search(self, question: Question) -> None:
-        if question.temperature and self.recogniser.options.num_beams > 1:
-            raise Fault(400, "this server searches with beams, which do not sample; leave it out", "temperature", "bad_temperature")
-        DecodeOptions(temperature=question.temperature or 0.0)
+        search = self.recogniser.options
+        if question.temperature and (search.num_beams > 1 or search.joint):
+            how = "searches with beams" if search.num_beams > 1 else "decodes jointly with what was heard"
+            raise Fault(400, f"this server {how} and does not sample; leave it out", "temperature", "bad_temperature")
 
     async def _wait(self, request: Request, call: Call) -> Hypothesis:
         """The model's answer. A call whose client leaves, or whose time is over, is taken out of the queue."""
