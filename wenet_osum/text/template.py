@@ -21,7 +21,7 @@ from wenet_osum import lookup, tasks
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task, escape
 from wenet_osum.text.timing import Span, timed_tokens
-from wenet_osum.text.tokenizer import encode, end_id, load_tokenizer
+from wenet_osum.text.tokenizer import encode, encode_with_places, end_id, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -109,11 +109,9 @@ class Template:
 
     def _encode_whole(self, pieces: list[tuple[str, str]]) -> list[tuple[str, list[int]]]:
         """Ids of the joined string; a token belongs to the field its first character lies in."""
-        whole = self.tokenizer(
-            "".join(text for _, text in pieces), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
-        )
+        ids, places = encode_with_places(self.tokenizer, "".join(text for _, text in pieces))
         owner = [name for name, text in pieces for _ in text]
-        return [(owner[start], [i]) for i, (start, _) in zip(whole["input_ids"], whole["offset_mapping"], strict=True)]
+        return [(owner[start], [i]) for i, (start, _) in zip(ids, places, strict=True)]
 
     def transcript(self, utterance: Utterance) -> tuple[list[int], list[Span]]:
         """Token ids of the plain transcript and when each is spoken (text/timing.py), both empty when it is not known."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wenet_osum.records import Word
 from wenet_osum.tasks.base import escape
+from wenet_osum.text.tokenizer import encode, encode_with_places
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,13 +31,16 @@ def timed_tokens(tokenizer: PreTrainedTokenizerBase, text: str, words: Sequence[
     ``spread``: the letters of a word share its time evenly, so that a part of a word gets a part of it. Words are looked for in the
     order they come; one that is not there is passed over. A token that has no letter of a word could be said at ``ANY_TIME``.
     """
-    whole = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    if not words:
+        ids = encode(tokenizer, text)
+        return ids, [ANY_TIME] * len(ids)
+    ids, places = encode_with_places(tokenizer, text)
     letters = _letter_spans(text, words, spread)
     spans = []
-    for start, end in whole["offset_mapping"]:
+    for start, end in places:
         known = [span for span in letters[start:end] if span is not None]
         spans.append((min(s for s, _ in known), max(e for _, e in known)) if known else ANY_TIME)
-    return whole["input_ids"], spans
+    return ids, spans
 
 
 def _letter_spans(text: str, words: Sequence[Word], spread: bool) -> list[Span | None]:

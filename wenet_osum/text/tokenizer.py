@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,17 +32,27 @@ def load_tokenizer(source: str | Path, **where: Any) -> PreTrainedTokenizerBase:
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of plain text: nothing is added, and ``<|endoftext|>`` in it is spelt out, not the control token."""
-    return list(_ids(tokenizer, text))
+    return list(_encoded(tokenizer, text)[0])
+
+
+def encode_with_places(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The same, and the characters of ``text`` that each token stands for: first, and the one after the last."""
+    ids, places = _encoded(tokenizer, text)
+    if places is None:
+        raise ValueError(f"tokenizer {tokenizer.name_or_path!r} is a slow one, which does not tell where its tokens stand; use a folder with tokenizer.json")
+    return list(ids), list(places)
 
 
 @lru_cache(maxsize=64)
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]] | None]:
     """Kept for a moment: a transcript is encoded for the answer and again for CTC. A fast tokenizer is asked without its wrapper, which takes as long."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.truncation or backend.padding:
-        return tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        whole = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=backend is not None)
+        return whole["input_ids"], whole.get("offset_mapping")
     backend.encode_special_tokens = True
-    return tuple(backend.encode(text, add_special_tokens=False).ids)
+    found = backend.encode(text, add_special_tokens=False)
+    return found.ids, found.offsets
 
 
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
