@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wenet_osum.models.osum import EMBEDDING_S
-from wenet_osum.models.tones import place_logits
+from wenet_osum.models.tones import place_codes, place_logits
 
 DECIMALS = 2
 TICKS = 10**DECIMALS  # times a second
@@ -29,17 +29,14 @@ class Clock:
         self.frames = functional.normalize(states.float(), dim=-1)
         self.middles = (torch.arange(len(states)) + 0.5) * EMBEDDING_S
         self.times = torch.arange(round(len(states) * EMBEDDING_S * TICKS) + 1, device=states.device) / TICKS  # (T,) s
+        self.codes = place_codes(self.times / EMBEDDING_S, states.shape[1])
 
     def logs(self, frame: int, end: bool) -> Tensor:
         """log P (T,), float64, of when the word starts, or with ``end`` ends, that is spoken in ``frame``."""
-        start, stop = (float(self.times[int(logits.argmax())]) for logits in self._logits(self.frames[frame]))
+        start, stop = (float(self.times[int(logits.argmax())]) for logits in place_logits(self.frames[frame], self.codes))
         spoken = (start <= self.middles) & (self.middles < stop)
         spoken[frame] = True
-        return self._logits(self.frames[spoken.to(self.frames.device)].mean(0))[int(end)].double().log_softmax(-1)
-
-    def _logits(self, frame: Tensor) -> Tensor:
-        """(2, T) of when the word of a frame (H,) starts and ends."""
-        return place_logits(frame, self.times / EMBEDDING_S)
+        return place_logits(self.frames[spoken.to(self.frames.device)].mean(0), self.codes)[int(end)].double().log_softmax(-1)
 
 
 def gains(logs: Tensor, before: str, texts: list[str]) -> list[float]:

@@ -54,7 +54,7 @@ class DecodeOptions:
             if not 0 <= weight < 1:
                 raise ValueError(f"{name} {weight} must be 0 (what the LLM says) or more, and below 1")
             if self.temperature and weight:
-                raise ValueError(f"{name} {weight} with temperature {self.temperature}: joint scores are not sampled from; choose one of them")
+                raise ValueError(f"{name} {weight} with temperature {self.temperature}: what is decoded jointly is not sampled; choose one of them")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"max_tokens {self.max_tokens} must be 1 or more")
 

@@ -55,12 +55,16 @@ def stretches(times: Tensor | None, lengths: Tensor | None, rows: int, longest: 
     return spans
 
 
-def place_logits(frames: Tensor, places: Tensor) -> Tensor:
-    """How well each of ``places`` (P,), in frames, fits what ``frames`` (…, H) tell of where their stretch starts and ends: (2, …, P).
+def place_codes(places: Tensor, width: int) -> Tensor:
+    """What a half of the channels of a frame of ``width`` would tell of each of ``places`` (P,), in frames: (P, width / 2), of length 1."""
+    return functional.normalize(moment_waves(places, width // 2), dim=-1)
+
+
+def place_logits(frames: Tensor, codes: Tensor) -> Tensor:
+    """How well each place of ``codes`` (P, H / 2) fits what ``frames`` (…, H) tell of where their stretch starts and ends: (2, …, P).
 
     Start and end lie in a half of the channels each (``sinusoids.stretch_waves``).
     """
-    codes = functional.normalize(moment_waves(places, frames.shape[-1] // 2), dim=-1)
     return PLACE_SCALE * torch.stack(frames.chunk(2, dim=-1)) @ codes.T
 
 
@@ -72,7 +76,7 @@ def place_losses(frames: Tensor, lengths: Tensor, spans: Tensor) -> Tensor:
     longest = frames.shape[1]
     places = torch.arange(longest + 1, device=frames.device)
     exists = places <= lengths.to(frames.device)[:, None]  # (B, S + 1): an end may lie behind the last frame
-    logits = place_logits(frames, places)
+    logits = place_logits(frames, place_codes(places, frames.shape[2]))
     found = sum(_place_losses(part, wanted, places, exists) for part, wanted in zip(logits, spans.to(frames.device).unbind(-1), strict=True))
     mask = valid_mask(lengths, longest, frames.device)
     found = found if mask is None else found * mask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import AsyncIterator
@@ -84,10 +85,10 @@ class Service:
         return written(await self._wait(request, call), question)
 
     def _check_search(self, question: Question) -> None:
-        search = self.recogniser.options
-        if question.temperature and (search.num_beams > 1 or search.joint):
-            how = "searches with beams" if search.num_beams > 1 else "decodes jointly with what was heard"
-            raise Fault(400, f"this server {how} and does not sample; leave it out", "temperature", "bad_temperature")
+        try:
+            dataclasses.replace(self.recogniser.options, temperature=question.temperature or 0.0)
+        except ValueError as error:
+            raise Fault(400, f"this server does not sample ({error}); leave it out", "temperature", "bad_temperature") from None
 
     async def _wait(self, request: Request, call: Call) -> Hypothesis:
         """The model's answer. A call whose client leaves, or whose time is over, is taken out of the queue."""
