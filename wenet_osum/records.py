@@ -59,7 +59,7 @@ class Utterance:
         for name in ("key", "wav"):
             if not isinstance(row.get(name), str) or not row[name]:
                 raise ValueError(f"manifest row needs a non-empty string {name!r}, got {row.get(name)!r} in {str(row)[:120]}")
-        names = {f.name for f in dataclasses.fields(cls)}
+        names = cls.__dataclass_fields__
         known = {k: v for k, v in row.items() if k in names and k != "extra" and v is not None}
         extra = dict(row.get("extra") or {}) | {k: v for k, v in row.items() if k not in names}
         if "words" in known:
@@ -169,7 +169,7 @@ class Hypothesis:
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Hypothesis:
         """Read one JSON line of ``recognize``."""
-        names = {f.name for f in dataclasses.fields(cls)}
+        names = cls.__dataclass_fields__
         row = {k: v for k, v in row.items() if k in names}
         if row.get("words") is not None:
             row["words"] = _read_words(row.get("key", "?"), row["words"])

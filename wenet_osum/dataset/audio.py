@@ -60,8 +60,8 @@ def decode(data: bytes | memoryview, start: float | None = None, end: float | No
 
 def _samples(data: bytes | memoryview) -> tuple[np.ndarray, int]:
     """(samples,) or (samples, channels) float32, and the rate in Hz."""
-    check_whole(data)
     riff = read_riff(data)
+    check_whole(data, riff)
     if riff and riff.codec == 1 and riff.bits == 16 and riff.block == 2 * riff.channels:
         size = (len(data) - riff.data) if riff.size is None else riff.size
         audio = np.frombuffer(data, "<i2", size // riff.block * riff.channels, riff.data).astype(np.float32)

@@ -50,7 +50,8 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
     draw = augment.rng(conf.seed, conf.epoch, draw_key)
     if conf.augment:
         audio, speed = augment.augment(audio, _fitting_speeds(conf, len(audio) / SAMPLE_RATE), draw)
-        utterance = dataclasses.replace(utterance, words=augment.scale_words(utterance.words, speed))  # before the target is written
+        if utterance.words and speed != 1.0:
+            utterance = dataclasses.replace(utterance, words=augment.scale_words(utterance.words, speed))  # before the target is written
     sound = _sound(audio, conf, draw)
     target = _target(utterance, task, template, conf) if conf.answers else Target([], [], [], [], [])
     return Sample(
@@ -126,8 +127,8 @@ def _check_duration(seconds: float, limits: FilterConfig) -> None:
 
 def _fitting_speeds(conf: SampleConfig, seconds: float) -> AugmentConfig:
     """Without the speeds that would stretch the audio beyond ``filter.max_s``."""
-    speeds = [s for s in conf.augment.speeds if seconds / s <= conf.filter.max_s] or [1.0]
-    return dataclasses.replace(conf.augment, speeds=speeds)
+    fitting = [s for s in conf.augment.speeds if seconds / s <= conf.filter.max_s] or [1.0]
+    return conf.augment if fitting == conf.augment.speeds else dataclasses.replace(conf.augment, speeds=fitting)
 
 
 def _prompt(utterance: Utterance, task: Task, template: Template, conf: SampleConfig, key: str) -> list[int]:
