@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,8 @@ def test_faults_of_arguments_leave_stdout_empty():
 def test_ctrl_c_ends_with_a_sentence(tmp_path):
     (tmp_path / "wait.py").write_text('"""Waits."""\nimport time\nprint("waiting", flush=True)\ntime.sleep(60)\n')
     command = door_with(tmp_path, "sys.exit(door.main(['wait']))")
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background, maybe these tests, is deaf to SIGINT
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20)[1] == "wenet_osum wait: interrupted\n" and process.returncode == 130
