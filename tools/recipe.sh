@@ -19,6 +19,11 @@ experiment() {
   basename "$(conf_of "$1")" .yaml | sed 's/^train_/exp\//'
 }
 
+# Makes a tokenizer, a Whisper-shaped model and an LLM of the text $1 and the manifest $2, in the sizes of $3; what follows is passed on.
+make_models() {
+  torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.make_models --text "$1" --manifest "$2" --conf "$3" --out exp/init "${@:4}"
+}
+
 # Averages the best checkpoints of phase $1: what the next phase, or decoding, starts from.
 average() {
   python -m wenet_osum.bin.average --exp_dir "$(experiment "$1")" --mode best --num "$average_num" --out "$(experiment "$1")/final"
@@ -135,7 +140,7 @@ model_overrides() {
 initial_models() {
   local phase found=()
   if [ "$size" = small ]; then
-    python -m wenet_osum.bin.make_models --text data/text/train.txt --manifest "$1" --threads "$nproc" --conf "$confs/models.yaml" --out exp/init
+    make_models data/text/train.txt "$1" "$confs/models.yaml"
     return
   fi
   for phase in $phases; do found+=("$(conf_of "$phase")"); done

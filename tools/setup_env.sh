@@ -58,6 +58,7 @@ install_requirements() {
     return
   fi
   log=$prefix/.wenet_osum-pip.log
+  warn_of_full_disk "$prefix"
   echo "installing $file into $prefix (once; torch with its CUDA libraries is several GB); log: $log"
   local begin=$SECONDS
   if ! (set -o pipefail; PIP_RETRIES=${PIP_RETRIES:-10} PIP_DEFAULT_TIMEOUT=${PIP_DEFAULT_TIMEOUT:-120} PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -69,6 +70,15 @@ install_requirements() {
   fi
   echo "$hash" > "$stamp"
   echo "installed $file in $((SECONDS - begin)) s"
+}
+
+# Says beforehand when the disk of folder $1 will hardly hold torch: pip finds out after a minute of downloads.
+warn_of_full_disk() {
+  local free_mb
+  free_mb=$(df -Pm "$1" | awk 'NR == 2 { print $4 }')
+  if [ "${free_mb:-8000}" -lt 8000 ]; then
+    echo "Only $free_mb MB are free on the disk of $1; a first installation needs about 8,000." >&2
+  fi
 }
 
 # Lets a few lines of pip through: what it fetches and when it unpacks.

@@ -77,8 +77,7 @@ fi
 
 if in_stages 2; then
   echo "stage 2: the initial model"
-  python -m wenet_osum.bin.make_models --text data/train.txt --manifest data/speechocean762/train/manifest.jsonl --threads "$nproc" \
-    --conf "$here/conf/models.yaml" --out exp/init
+  make_models data/train.txt data/speechocean762/train/manifest.jsonl "$here/conf/models.yaml"
 fi
 
 if in_stages 3; then

@@ -70,8 +70,7 @@ if in_stages 2; then
   echo "stage 2: initial models"
   written=data/text/written.jsonl  # clips have no transcript to teach the LLM with
   if [ -n "$speech" ]; then written=data/train/manifest.jsonl; fi
-  python -m wenet_osum.bin.make_models --text data/text/train.txt --manifest "$written" --threads "$nproc" \
-    --conf "$here/conf/models.yaml" --out exp/init
+  make_models data/text/train.txt "$written" "$here/conf/models.yaml"
 fi
 
 if in_stages 3; then

@@ -71,7 +71,7 @@ fi
 
 if in_stages 2; then
   echo "stage 2: initial models"
-  python -m wenet_osum.bin.make_models --text data/text/train.txt --manifest data/train/manifest.jsonl --threads "$nproc" --conf "$here/conf/models.yaml" --out exp/init
+  make_models data/text/train.txt data/train/manifest.jsonl "$here/conf/models.yaml"
 fi
 
 if in_stages 3; then

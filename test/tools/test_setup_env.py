@@ -78,6 +78,16 @@ def test_failed_install_leaves_no_stamp(tmp_path):
     assert not list(tmp_path.glob(".*.stamp"))
 
 
+def test_a_disk_nearly_full_is_told_beforehand(tmp_path):
+    path = fake_checkout(tmp_path, "echo Downloading torch.whl")
+    program(tmp_path, "df", f'echo Filesystem; echo "/dev/x 9000 9000 $FREE 9% {tmp_path}"')
+    install = f'install_requirements "{tmp_path}" requirements.txt'
+    tight = shell(install, PATH=path, FREE="4500")
+    assert tight.returncode == 0 and tight.stderr.startswith("Only 4500 MB are free on the disk of"), "pip is tried all the same"
+    (tmp_path / "requirements.txt").write_text("numpy\n", encoding="utf-8")
+    assert shell(install, PATH=path, FREE="9000").stderr == ""
+
+
 @pytest.mark.parametrize(("driver", "build"), [("13.1", "cu130"), ("12.8", "cu128"), ("12.2", "cu126"), ("11.8", "")])
 def test_old_driver_is_told_with_the_build_that_fits(tmp_path, driver, build):
     program(tmp_path, "nvidia-smi", f'echo "| NVIDIA-SMI 1   CUDA Version: {driver}  |"')

@@ -1,9 +1,16 @@
 """The text LLM learns to answer written speech, and hears tones and places."""
 
 import dataclasses
+import json
+import subprocess
+from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import load_file
 
+from wenet_osum.bin import make_models
+from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.models.small import SmallLlm, small_llm
 from wenet_osum.records import Utterance, Word
 from wenet_osum.text.template import Template
@@ -45,3 +52,32 @@ def test_the_loss_hears_tones_and_counts_answers_alone():
     louder = dataclasses.replace(line, tones=[(tokens, 3.0) for tokens, _ in line.tones])
     farther = dataclasses.replace(line, place=3.0)
     assert all(abs(value([changed]) - apart[0]) > 1e-4 for changed in (louder, farther))
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_model(tmp_path: Path):
+    """Also where the last batch has fewer lines than there are processes."""
+    (tmp_path / "text").write_text(" ".join(WORDS) + "\n", encoding="utf-8")
+    rows = [Utterance(f"{i}", "x.wav", WORDS[i % 3], gender="male", words=[Word(WORDS[i % 3], 0.1, 0.4)]) for i in range(7)]
+    write_manifest(tmp_path / "manifest", rows)
+    sizes = {"width": 32, "layers": 1, "heads": 2, "kv_heads": 1, "ffn": 32, "batch": 3, "epochs": 4, "lr": 1e-3}
+    tree = {"vocab_size": 500, "whisper": {"width": 16, "heads": 2, "ffn": 32, "encoder_layers": 1, "decoder_layers": 1}, "llm": sizes}
+    (tmp_path / "conf").write_text(json.dumps(tree), encoding="utf-8")
+    told = {}
+    for processes in (1, 2):
+        command = f"torchrun --standalone --nproc_per_node {processes} -m wenet_osum.bin.make_models --text text --manifest manifest --conf conf --out {processes}"
+        told[processes] = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert told[2][1].startswith("text LLM  step 10/10 ") and len(told[2]) == len(told[1]) == 3, "the first process speaks, the others keep silent"
+    one, two = (load_file(tmp_path / str(n) / "llm" / "model.safetensors") for n in (1, 2))
+    plain = [name for name in one if one[name].ndim == 1 or "embed" in name]  # the rest is Muon's, which rounds to bfloat16
+    assert max((one[name] - two[name]).abs().max() for name in plain) < 5e-5
+    assert max((one[name] - two[name]).abs().max() for name in one) < 2e-3
+    assert (tmp_path / "1/llm/tokenizer.json").read_bytes() == (tmp_path / "2/llm/tokenizer.json").read_bytes()
+
+
+def test_a_file_without_text_is_refused_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "text").write_text("\n", encoding="utf-8")
+    (tmp_path / "conf").write_text("seed: 1\n", encoding="utf-8")
+    asked = ["--text", f"{tmp_path}/text", "--manifest", f"{tmp_path}/no", "--conf", f"{tmp_path}/conf", "--out", f"{tmp_path}/out"]
+    assert make_models.main(asked) == 1 and "holds no text; run the stage" in capsys.readouterr().err
+    assert make_models.main([*asked, "--override", "vocab_size=many"]) == 2 and "vocab_size" in capsys.readouterr().err

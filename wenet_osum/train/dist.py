@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as torch_dist
@@ -23,6 +23,7 @@ from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.device_features import with_features
 from wenet_osum.records import Batch
 
+T = TypeVar("T")
 TIMEOUT = timedelta(minutes=60)  # rank 0 may write a large model while the others wait
 
 
@@ -70,6 +71,26 @@ def add_up(values: list[float]) -> list[float]:
     tensor = torch.tensor(values, dtype=torch.float64)
     torch_dist.all_reduce(tensor)
     return tensor.tolist()
+
+
+def sum_gradients(params: Sequence[nn.Parameter], figure: float) -> float:
+    """Replace the gradients, which all ``params`` must have, by their sums over all processes, in one exchange; returns the sum of ``figure``."""
+    gradients = [p.grad for p in params]
+    flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([figure])])
+    torch_dist.all_reduce(flat)
+    *summed, total = flat.split([*(g.numel() for g in gradients), 1])
+    for gradient, values in zip(gradients, summed, strict=True):
+        gradient.copy_(values.view_as(gradient))
+    return total.item()
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What ``make`` gives on rank 0, in every process."""
+    if torch_dist.get_world_size() == 1:
+        return make()
+    found = [make() if torch_dist.get_rank() == 0 else None]
+    torch_dist.broadcast_object_list(found)
+    return found[0]
 
 
 def gather(value: Any) -> list[Any]:

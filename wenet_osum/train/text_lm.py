@@ -1,4 +1,4 @@
-"""Train a small LLM on lines of text whose end it has to answer (text/written.py), in one process."""
+"""Train a small LLM on lines of text whose end it has to answer (text/written.py), in one process or several."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from wenet_osum.config import OptimConfig
 from wenet_osum.models.sinusoids import stretch_waves
 from wenet_osum.models.small import SmallLlm
 from wenet_osum.text.written import Line
+from wenet_osum.train import dist
 from wenet_osum.train.optim import factor, make_optimizer, set_rates
 
 GROUP = 16  # batches whose lines are sorted together by length, against padding
 
 
-def train_text_lm(model: torch.nn.Module, lines: list[Line], sizes: SmallLlm, seed: int, log_every: int = 100) -> float:
-    """Train in place, once over ``lines`` ; returns the mean loss (nats a token) of the last tenth of steps."""
+def train_text_lm(model: torch.nn.Module, lines: list[Line], sizes: SmallLlm, seed: int, world: dist.World | None = None, log_every: int = 100) -> float:
+    """Train in place, once over ``lines``; returns the mean loss (nats a token) of the last tenth of steps.
+
+    The processes of ``world`` must begin with the same model and lines; they share out each batch, and end with the same model.
+    """
+    rank, size = (world.rank, world.size) if world else (0, 1)
     steps = max(1, math.ceil(len(lines) / sizes.batch))
     conf = OptimConfig(name="muon", lr=sizes.lr, betas=(0.9, 0.98), schedule="cosine", warmup_steps=steps // 10)
     names, params = zip(*model.named_parameters(), strict=True)
@@ -28,19 +33,24 @@ def train_text_lm(model: torch.nn.Module, lines: list[Line], sizes: SmallLlm, se
     model.train()
     losses, start = [], time.monotonic()
     for step, batch in enumerate(_batches(lines, sizes.batch, seed), 1):
-        loss = _loss(model, batch)
+        mine = batch[rank::size]
+        loss = _loss(model, mine or batch) * (_answers(mine) / _answers(batch))  # a batch smaller than the world: some only keep in step
         loss.backward()
+        losses.append(loss.item() if size == 1 else dist.sum_gradients(params, loss.item()))
         set_rates(optimizer, factor(step, conf, steps))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
-        if step % log_every == 0 or step == steps:
+        if rank == 0 and (step % log_every == 0 or step == steps):
             recent = losses[-log_every:]
             print(f"text LLM  step {step}/{steps}  loss {sum(recent) / len(recent):.3f}  {time.monotonic() - start:.0f} s", flush=True)
     model.eval()
     tail = losses[-max(1, steps // 10) :]
     return sum(tail) / len(tail)
+
+
+def _answers(lines: list[Line]) -> int:
+    return sum(line.answer for line in lines)
 
 
 def _batches(lines: list[Line], size: int, seed: int) -> Iterator[list[Line]]:
