@@ -40,7 +40,8 @@ def test_small_models_take_the_phases_as_they_are(told):
     assert trained(lines)[0] == "osum/conf/small/train_1_whisper.yaml --data d.yaml --exp_dir exp/1_whisper --override max_steps=2 --override eval_every=1"
     assert [line.split()[0].split("/")[-1] for line in trained(lines)] == [f"train_{n}.yaml" for n in ("1_whisper", "2_adapter", "3_encoder", "4_llm")]
     assert "published" not in str(lines) and "max_epochs" not in str(lines)
-    assert lines[-1].endswith(f"--manifest m.jsonl --threads 3 --conf {ROOT}/examples/osum/conf/small/models.yaml --out exp/init")
+    made = f"bin.make_models --text data/text/train.txt --manifest m.jsonl --conf {ROOT}/examples/osum/conf/small/models.yaml --out exp/init"
+    assert lines[-1].startswith("torchrun --standalone --nproc_per_node 3 ") and lines[-1].endswith(made)
 
 
 def test_published_models_are_named_where_they_are_loaded_and_the_user_has_the_last_word(told, tmp_path):
