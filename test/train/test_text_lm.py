@@ -81,3 +81,12 @@ def test_a_file_without_text_is_refused_with_a_sentence(tmp_path: Path, capsys: 
     asked = ["--text", f"{tmp_path}/text", "--manifest", f"{tmp_path}/no", "--conf", f"{tmp_path}/conf", "--out", f"{tmp_path}/out"]
     assert make_models.main(asked) == 1 and "holds no text; run the stage" in capsys.readouterr().err
     assert make_models.main([*asked, "--override", "vocab_size=many"]) == 2 and "vocab_size" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_stops_the_first_process_is_said_by_all_without_a_traceback(tmp_path: Path):
+    (tmp_path / "text").write_text("\n", encoding="utf-8")
+    (tmp_path / "conf").write_text("seed: 1\n", encoding="utf-8")
+    command = "torchrun --standalone --nproc_per_node 2 -m wenet_osum.bin.make_models --text text --manifest no --conf conf --out out"
+    told = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, check=False).stderr
+    assert "make_models: text holds no text" in told and "[rank1]: Traceback" not in told

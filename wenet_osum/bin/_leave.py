@@ -7,6 +7,13 @@ import os
 import sys
 
 
+def fault(command: str, error: Exception, status: int) -> int:
+    """Say a fault as a sentence; returns ``status``. Rank 0 speaks for all when all see the same fault; others name themselves."""
+    rank = os.environ.get("RANK", "0")
+    print(f"{command}{'' if rank == '0' else f' (rank {rank})'}: {error}", file=sys.stderr, flush=True)
+    return status
+
+
 def leave(status: int) -> None:
     """End the process with ``status``: exit handlers and buffers as ever, but not the interpreter's own teardown.
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ import torch
 from transformers.utils import logging
 
 from wenet_osum import config, tasks
-from wenet_osum.bin._leave import leave
+from wenet_osum.bin._leave import fault, leave
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.models.small import SmallModels, save_whisper, small_llm
 from wenet_osum.text.template import Template
@@ -50,9 +49,10 @@ def main(argv: list[str] | None = None) -> int:
         conf = config.load(args.conf, SmallModels, args.override)
         logging.disable_progress_bar()
         _make(args, conf)
+    except config.ConfigError as error:
+        return fault("make_models", error, 2)
     except (ValueError, OSError) as error:
-        print(f"make_models: {error}", file=sys.stderr, flush=True)
-        return 2 if isinstance(error, config.ConfigError) else 1
+        return fault("make_models", error, 1)
     return 0
 
 

@@ -16,11 +16,9 @@ exit status:
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 
 from wenet_osum import config
-from wenet_osum.bin._leave import leave
+from wenet_osum.bin._leave import fault, leave
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,16 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         logging.disable_progress_bar()  # its bars would tear ours
         return train(conf, args.exp_dir)
     except config.ConfigError as error:
-        return _fault(error, 2)
+        return fault("train", error, 2)
     except (ValueError, OSError) as error:
-        return _fault(error, 1)
-
-
-def _fault(error: Exception, status: int) -> int:
-    """Rank 0 speaks for all when all see the same fault; others name themselves."""
-    rank = os.environ.get("RANK", "0")
-    print(f"train{'' if rank == '0' else f' (rank {rank})'}: {error}", file=sys.stderr, flush=True)
-    return status
+        return fault("train", error, 1)
 
 
 if __name__ == "__main__":

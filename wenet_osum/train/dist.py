@@ -85,12 +85,20 @@ def sum_gradients(params: Sequence[nn.Parameter], figure: float) -> float:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What ``make`` gives on rank 0, in every process."""
+    """What ``make`` gives on rank 0, in every process. A ValueError or OSError there is raised in all: nobody waits for what will not come."""
     if torch_dist.get_world_size() == 1:
         return make()
-    found = [make() if torch_dist.get_rank() == 0 else None]
+    found: list[Any] = [None, None]
+    if torch_dist.get_rank() == 0:
+        try:
+            found[0] = make()
+        except (ValueError, OSError) as error:
+            found[1] = error
     torch_dist.broadcast_object_list(found)
-    return found[0]
+    value, fault = found
+    if fault is not None:
+        raise fault
+    return value
 
 
 def gather(value: Any) -> list[Any]:
