@@ -187,9 +187,23 @@ class Hypothesis:
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
 
+@dataclass(frozen=True)
+class Metric:
+    """What the values of a metric mean, for tables, plots and comparisons."""
+
+    name: str  # "wer", "accuracy", "aas_ms", …
+    title: str  # the name for people
+    unit: str = "%"
+    lower_is_better: bool = False
+    decimals: int = 2  # digits after the point in tables
+    scale: float | None = 100.0  # largest value of a scale that begins at 0; None: no end
+    counts: tuple[str, ...] = ()  # entries of ``Score.detail`` that a report shows as counts
+    faults: tuple[str, ...] = ()  # those of them that count what went wrong
+
+
 @dataclass
 class Score:
-    """One figure with what it rests on."""
+    """One value of a metric, with what it rests on."""
 
     task: str  # task name, e.g. "ser"
     metric: str  # "wer", "cer", "accuracy", "aas_ms", …
@@ -199,4 +213,19 @@ class Score:
     count: int  # what the figure is a share of: words, characters, utterances
     utterances: int
     subset: str = "all"  # "zh", "en", … or "all"
-    detail: dict[str, Any] = field(default_factory=dict)  # substitutions, confusion matrix, baselines, …
+    detail: dict[str, Any] = field(default_factory=dict)  # substitutions, confusion matrix, …
+    about: Metric | None = None  # what the value means; None: in percent, the higher the better
+
+    def __post_init__(self) -> None:
+        if self.about is None:
+            self.about = Metric(self.metric, self.metric.replace("_", " "))
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> Score:
+        """Read one entry of ``score.json``. Raises TypeError for unknown or missing entries."""
+        row = {k: float("nan") if v is None and k != "about" else v for k, v in row.items()}
+        about = row.pop("about", None)
+        if about is not None:
+            lists = {name: tuple(about.get(name, ())) for name in ("counts", "faults")}
+            about = Metric(**{**about, **lists})
+        return cls(**row, about=about)

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import json
+import math
+import re
 import sys
+import types
 
 import pytest
 
 from wenet_osum import lookup, tasks
-from wenet_osum.records import Hypothesis, Utterance
-from wenet_osum.score import compare_task, score_task
+from wenet_osum.records import Hypothesis, Score, Utterance
+from wenet_osum.score import compare_task, comparison, counted, report, score_task
 
 SER = tasks.parse("ser")
-METRIC = '''
+METRIC = """
 import numpy as np
+
+from wenet_osum.records import Metric
 from wenet_osum.score.figure import Figure, share
 
+PAUSE = Metric(
+    "pause_ms", "mean pause", unit="ms", lower_is_better=True, decimals=0, scale=None,
+    counts=("silences",), faults=("silences",),
+)
+
 def figures(field, pairs, options):
-    columns = np.array([[len(p.hypothesis.text) if p.answered else 0, 1] for p in pairs], dtype=float)
-    return [Figure("letters", columns, share(0, 1, 1.0), len(pairs))]
-'''
+    columns = np.array([(1, 250.4 if pair.answered else 500.4) for pair in pairs], dtype=float)
+    return [Figure(PAUSE, columns, share(1, 0, scale=1.0), len(pairs), detail={"silences": 7})]
+"""
 
 
 def reference(key: str, txt: str | None = "hello there", emotion: str | None = "happy") -> Utterance:
@@ -86,22 +98,59 @@ def test_answers_of_a_larger_task_serve_a_smaller_one():
     assert score.value == 0.0
 
 
-def test_a_metric_is_one_file(tmp_path, monkeypatch):
-    (tmp_path / "letters.py").write_text(METRIC, encoding="utf-8")
-    package = sys.modules["wenet_osum.score"]
+@pytest.fixture
+def pause_task(tmp_path, monkeypatch):
+    """A task whose label is scored by a metric that lies in the user's folder alone."""
+    (tmp_path / "pause.py").write_text(METRIC, encoding="utf-8")
+    package = importlib.import_module("wenet_osum.metrics")
     monkeypatch.setattr(package, "__path__", [*package.__path__])
-    lookup.add_folder("wenet_osum.score", str(tmp_path))
-    task = dataclasses.replace(SER, fields=(dataclasses.replace(SER.fields[1], metric="letters"),))
-    [score] = score_task(task, [reference("a"), reference("b")], {"a": answer("a", "<sad>")})
-    assert (score.metric, score.value) == ("letters", 2.5)
-    sys.modules.pop("wenet_osum.score.letters")
+    lookup.add_folder("wenet_osum.metrics", str(tmp_path))
+    yield dataclasses.replace(SER, fields=(dataclasses.replace(SER.fields[1], metric="pause"),))
+    sys.modules.pop("wenet_osum.metrics.pause", None)
 
 
-def test_a_metric_that_is_none():
+def test_a_metric_is_one_file_that_says_how_it_is_shown(pause_task, tmp_path):
+    """Title, unit, direction and counts come from the file and reach every table and the page."""
+    scores = score_task(pause_task, [reference("a"), reference("b")], {"a": answer("a", "<sad>")})
+    assert [(s.metric, s.value) for s in scores] == [("pause_ms", 375.4)]
+    assert "| mean pause | all    | 375 ms |" in report.markdown_table(scores)
+    assert "| silences |" in counted.markdown(scores) and "| 7 |" in counted.markdown(scores)
+    report.write_report(scores, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "mean pause" in page and "375 ms" in page
+    assert re.search(r'<span class="chip warn">silences 7', page)
+
+
+def test_what_a_metric_says_of_itself_survives_score_json(pause_task, tmp_path):
+    scores = score_task(pause_task, [reference("a")], {})
+    report.write_json(scores, tmp_path / "score.json")
+    rows = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"))["scores"]
+    assert [Score.from_dict(row).about for row in rows] == [score.about for score in scores]
+
+
+def test_a_score_written_without_that_is_read(pause_task):
+    old = {"task": "ser", "metric": "macro_f1", "value": None, "low": 1.0, "high": 2.0, "count": 3, "utterances": 3}
+    score = Score.from_dict(old)
+    assert math.isnan(score.value) and (score.about.title, score.about.unit) == ("macro f1", "%")
+
+
+def test_two_systems_are_compared_in_the_direction_of_the_metric(pause_task):
+    references = [reference(f"u{i}") for i in range(40)]
+    answers = {u.key: answer(u.key, "<sad>") for u in references}
+    [own] = score_task(pause_task, references, answers)
+    [(name, difference)] = compare_task(pause_task, references, answers, {"u0": answers["u0"]}).items()
+    sides = (own.value, own.value - difference.difference)
+    found = comparison.row("ser", name, sides, difference, ("x", "y"), own.about.lower_is_better)
+    assert difference.difference < 0 and found["better"] == "first"
+
+
+def test_a_metric_that_is_none(monkeypatch):
     task = dataclasses.replace(SER, fields=(dataclasses.replace(SER.fields[1], metric="acuracy"),))
     with pytest.raises(ValueError, match="did you mean 'accuracy'"):
         score_task(task, [reference("a")], {"a": answer("a")})
-    task = dataclasses.replace(SER, fields=(dataclasses.replace(SER.fields[1], metric="align"),))
+    task = dataclasses.replace(SER, fields=(dataclasses.replace(SER.fields[1], metric="silence"),))
+    monkeypatch.setitem(sys.modules, "wenet_osum.metrics.silence", types.ModuleType("silence"))
+    monkeypatch.setattr(lookup, "names", lambda package: ["silence"])
     with pytest.raises(ValueError, match="no function figures"):
         score_task(task, [reference("a")], {"a": answer("a")})
 

@@ -9,6 +9,8 @@ import torch
 
 from wenet_osum import config
 from wenet_osum.bin import gate
+from wenet_osum.metrics.accuracy import ACCURACY
+from wenet_osum.metrics.error_rate import WER
 from wenet_osum.score.bootstrap import Difference
 from wenet_osum.train.compare import Verdict, spread, tokens_compared
 from wenet_osum.train.start import open_model
@@ -94,12 +96,12 @@ def test_token_accuracy_is_compared_utterance_by_utterance():
 @pytest.mark.parametrize(
     ("metric", "difference", "outcome"),
     [
-        ("wer", (3.0, 1.0, 5.0), "FAILED"),
-        ("wer", (3.0, -1.0, 7.0), "unclear"),
-        ("wer", (1.5, 1.0, 2.0), "passed"),
-        ("wer", (-9.0, -12.0, -6.0), "passed"),
-        ("accuracy", (-3.0, -5.0, -1.0), "FAILED"),
-        ("accuracy", (3.0, 1.0, 5.0), "passed"),
+        (WER, (3.0, 1.0, 5.0), "FAILED"),
+        (WER, (3.0, -1.0, 7.0), "unclear"),
+        (WER, (1.5, 1.0, 2.0), "passed"),
+        (WER, (-9.0, -12.0, -6.0), "passed"),
+        (ACCURACY, (-3.0, -5.0, -1.0), "FAILED"),
+        (ACCURACY, (3.0, 1.0, 5.0), "passed"),
     ],
 )
 def test_outcomes(metric, difference, outcome):

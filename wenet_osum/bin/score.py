@@ -221,11 +221,12 @@ def _compare(
     first = read_hypotheses(trial.hyp, trial.task)[0]
     how = {"resamples": args.resamples, "seed": args.seed, "judge": judge}
     found = compare_task(trial.task, references, first, answers, args.normalizer, **how)
-    values = {(s.detail["field"], s.metric, s.subset): s.value for s in own}
+    scored = {(s.detail["field"], s.metric, s.subset): s for s in own}
     rows, paths = [], (trial.hyp, second)
     for name, d in found.items():
-        both = (values[name], values[name] - d.difference)
-        rows.append(comparison.row(trial.task.name, name, both, d, paths, name[1] in report.LOWER_IS_BETTER))
+        value, about = scored[name].value, scored[name].about
+        both = (value, value - d.difference)
+        rows.append(comparison.row(trial.task.name, name, both, d, paths, about.lower_is_better))
     return rows
 
 

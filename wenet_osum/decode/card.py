@@ -78,14 +78,14 @@ def _scores(path: str | Path | None) -> str:
         return "None were given when this folder was exported."
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
-        scores = [Score(**{key: float("nan") if value is None else value for key, value in row.items()}) for row in tree["scores"]]
+        scores = [Score.from_dict(row) for row in tree["scores"]]
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"--score {path}: no score.json of `wenet_osum score` ({reason}); give the one in its --out") from None
     lines = ["| task | figure | subset | value | 95 % interval | utterances |", "|---|---|---|---|---|---|"]
     for score in report.ordered(scores):
         value, interval = report.written(score)
-        lines.append(f"| {score.task} | {report.title_of(score.metric)} | {score.subset} | {value} | {interval} | {score.utterances} |")
+        lines.append(f"| {score.task} | {score.about.title} | {score.subset} | {value} | {interval} | {score.utterances} |")
     facts = [f"{key}: `{tree[key]}`" for key in ("command", "commit", "data", "machine") if isinstance(tree.get(key), str) and tree[key]]
     return "\n".join(lines) + ("\n\n" + "; ".join(facts) if facts else "")
 

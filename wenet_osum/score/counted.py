@@ -9,7 +9,6 @@ from wenet_osum.records import Score
 
 TITLE = "Counted"
 ALWAYS = ("missing", "failed", "unread", "extra")  # columns that say 0 as well
-FAULTS = ("loops", "empty", "refused", "unparsable", "order_violations", "overlaps", "outside_audio")  # columns where they occur
 
 
 def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
@@ -19,15 +18,16 @@ def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
         own = [s for s in scores if s.task == task]
         row: dict[str, Any] = {"task": task, "utterances": max(s.utterances for s in own)}
         for score in own:
-            for name, times in _counts(score.detail).items():
+            for name, times in _counts(score).items():
                 row[name] = max(row.get(name, 0), times)
         found.append(row)
     return found
 
 
-def _counts(detail: dict[str, Any]) -> dict[str, int]:
+def _counts(score: Score) -> dict[str, int]:
+    detail = score.detail
     flags = {f"flag {name}": times for name, times in detail.get("flags", {}).items()}
-    return flags | {name: detail[name] for name in ALWAYS + FAULTS if detail.get(name)}
+    return flags | {name: detail[name] for name in (*ALWAYS, *score.about.counts) if detail.get(name)}
 
 
 def markdown(scores: Sequence[Score]) -> str:
@@ -36,7 +36,9 @@ def markdown(scores: Sequence[Score]) -> str:
     if not found:
         return ""
     more = sorted({name for row in found for name in row if name.startswith("flag ")})
-    head = ["task", "utterances", *ALWAYS, *(n for n in FAULTS if any(n in row for row in found)), *more]
+    special = dict.fromkeys(name for score in scores for name in score.about.counts)
+    special = [name for name in special if any(name in row for row in found)]
+    head = ["task", "utterances", *ALWAYS, *special, *more]
     lines = [[str(row.get(name, 0)) for name in head] for row in found]
     texts = ["| " + " | ".join(cells) + " |" for cells in [[name.replace("_", " ") for name in head], *lines]]
     return "\n".join([f"## {TITLE}", "", texts[0], "|" + "---|" * len(head), *texts[1:]]) + "\n"

@@ -1,6 +1,7 @@
 """What every metric takes and gives: pairs of reference and hypothesis in, figures made of per-utterance sums out.
 
-A metric is a file of this folder with one function, ``figures(field, pairs, options) -> list[Figure]``.
+A metric is a file in ``metrics/`` with one function, ``figures(field, pairs, options) -> list[Figure]``. Each Figure
+names its ``records.Metric``, which says how its values are called, counted and compared.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from wenet_osum.records import Hypothesis, Utterance
+from wenet_osum.records import Hypothesis, Metric, Utterance
 
 if TYPE_CHECKING:
     from wenet_osum.score.judge import Judge
+
+
+COUNTS = ("missing", "failed", "unread", "extra", "left_out")  # entries of every figure's detail
+FAULTS = ("missing", "failed", "unread")  # those of them that count what went wrong
 
 
 class Pair(NamedTuple):
@@ -46,7 +51,7 @@ class Options:
 class Figure:
     """A number that is a function of sums over utterances, which is what the bootstrap needs."""
 
-    metric: str  # "wer", "accuracy", "aas_ms", …
+    metric: Metric
     columns: np.ndarray  # (U, C): what each of U utterances adds to the C sums
     statistic: Callable[[np.ndarray], np.ndarray]  # (R, C) sums → (R,) values, NaN where undefined
     count: int  # what the figure is a share of: words, characters, utterances

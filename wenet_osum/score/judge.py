@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from wenet_osum.records import Metric
 from wenet_osum.score.figure import Figure, Pair, divide
 from wenet_osum.score.normalize import language
 from wenet_osum.tasks import Field
@@ -36,6 +37,8 @@ Give points from 0 to 10: 10 fully right and helpful, in the language of the que
 3 on the subject but wrong; 0 off the subject, empty or unreadable. The reference is one good reply: another one may be as good. Length is no merit.
 Answer with one JSON object and nothing else: {"score": points, "reason": "one short sentence"}"""
 MOST = 10.0  # points
+ODD = ("refused", "unparsable")  # answers of a judge without a verdict
+POINTS = Metric("judge", "judge's points", unit="of 10", scale=MOST, counts=ODD, faults=ODD)
 TOKENS = 1024  # of an answer, at most
 TIMEOUT_S = 120.0
 WAITS_S = (1.0, 4.0, 15.0)  # before the second, third and fourth try
@@ -189,9 +192,9 @@ def figure(field: Field, pairs: list[Pair], texts: list[tuple[str, str]], judge:
     columns = np.array([(v.points is not None, v.points or 0.0) for v in verdicts], dtype=float)
     faults, models = Counter(v.fault for v in verdicts), Counter(v.model for v in verdicts if v.model)
     facts = judge.facts() | {"answered_by": dict(sorted(models.items())), "not_asked": len(pairs) - len(asked)}
-    counted = {name: faults[name] for name in ("refused", "unparsable")}
+    counted = {name: faults[name] for name in ODD}
     detail = {"judge": facts, **counted, "worst": _worst(pairs, texts, verdicts, worst)}
-    return Figure("judge", columns, _mean, int(columns[:, 0].sum()), detail=detail)
+    return Figure(POINTS, columns, _mean, int(columns[:, 0].sum()), detail=detail)
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:

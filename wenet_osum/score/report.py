@@ -15,17 +15,8 @@ from wenet_osum.records import Score
 from wenet_osum.score import page, pictures
 from wenet_osum.score.bars import bar_of, reached
 from wenet_osum.score.curves import section as curve_section
+from wenet_osum.score.figure import COUNTS, FAULTS
 
-LOWER_IS_BETTER = {"wer", "cer", "mer", "aas_ms", "aas_debiased_ms", "ece"}
-TITLES = {
-    "wer": "WER", "cer": "CER", "mer": "MER", "accuracy": "accuracy", "uar": "unweighted accuracy", "macro_f1": "macro F1",
-    "weighted_f1": "weighted F1", "ece": "calibration error (ECE)",
-    "aas_ms": "AAS", "aas_debiased_ms": "AAS, median offset removed", "coverage": "word coverage",
-    "exact_match": "exact replies", "token_f1": "token F1", "rouge_l": "ROUGE-L", "chrf": "chrF",
-    "judge": "judge's points",
-}  # fmt: skip
-COUNTS = ("missing", "failed", "unread", "extra", "left_out", "loops", "empty", "refused", "unparsable", "order_violations", "overlaps", "outside_audio")
-BAD = {"missing", "failed", "unread", "loops", "refused", "unparsable", "order violations", "outside audio"}  # counts that stand out
 PLAYERS = 3  # utterances of a section that get an audio player
 SHOWN = 4  # worst utterances that are not folded away
 
@@ -38,39 +29,28 @@ def data_hash(contents: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def title_of(metric: str) -> str:
-    """A metric's name for people."""
-    if metric in TITLES:
-        return TITLES[metric]
-    if metric.startswith("within_"):
-        return f"boundaries within {metric.removesuffix('_all')[7:-2]} ms" + (", of all words" if metric.endswith("_all") else "")
-    return f"word F1 at {metric[8:-2]} ms" if metric.startswith("word_f1_") else metric.replace("_", " ")
-
-
 def figure(score: Score, value: float) -> str:
-    """A value with its unit's digits; a dash when undefined."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.1f}" if score.metric.endswith("_ms") and score.metric.startswith("aas") else f"{value:.2f}"
+    """Write a value with the digits of its metric; a dash when it is undefined."""
+    return f"{value:.{score.about.decimals}f}" if math.isfinite(value) else "–"
 
 
 def written(score: Score) -> tuple[str, str]:
-    """Value with unit, and interval."""
-    unit = "ms" if score.metric.startswith("aas") else "of 10" if score.metric == "judge" else "%"
+    """Write the value with its unit, and the interval."""
     value = figure(score, score.value)
-    return (value if value == "–" else f"{value} {unit}"), f"[{figure(score, score.low)}, {figure(score, score.high)}]"
+    if value != "–":
+        value = f"{value} {score.about.unit}"
+    return value, f"[{figure(score, score.low)}, {figure(score, score.high)}]"
 
 
 def ordered(scores: Sequence[Score], bars: dict | None = None) -> list[Score]:
-    """The scores of the table, those with a bar to reach included; the toolkit's eight tasks in their usual order, then others."""
+    """Choose the scores of the table: the major ones and those with a bar to reach, by task."""
     return [s for s in by_task(scores) if not s.detail.get("minor") or bar_of(s, bars or {})]
 
 
 def by_task(scores: Sequence[Score]) -> list[Score]:
-    """All scores, sorted by task."""
-    usual = ["asr", "srwt", "ved", "ser", "ssr", "sgc", "sap", "sttc"]
-    place = {task: (usual.index(task) if task in usual else len(usual)) for task in {s.task for s in scores}}
-    return sorted(scores, key=lambda s: place[s.task])
+    """Put the scores of a task beside each other; tasks stay in the order they were scored in."""
+    order = list(dict.fromkeys(s.task for s in scores))
+    return sorted(scores, key=lambda s: order.index(s.task))
 
 
 def write_json(scores: Sequence[Score], path: str | Path, meta: dict[str, Any] | None = None) -> None:
@@ -106,7 +86,7 @@ def markdown_table(scores: Sequence[Score], bars: dict | None = None) -> str:
     for score in ordered(scores, bars):
         bar = bar_of(score, bars or {})
         verdict = f"{bar[0]} {bar[1]:g} {'reached' if reached(score, bar) else 'MISSED'}" if bar else ""
-        name = title_of(score.metric)
+        name = score.about.title
         rows.append([score.task, name, score.subset, *written(score), str(score.count), str(score.utterances), *baselines(score), verdict])
     keep = [i for i in range(len(head)) if i < 7 or any(row[i] for row in rows)]
     lines = [[row[i].replace("|", "\\|") for i in keep] for row in [head, *rows]]
@@ -177,12 +157,13 @@ def _summary(scores: list[Score], bars: dict) -> str:
         bar = bar_of(score, bars)
         verdict = _verdict(score, bar) if bar else ""
         scale = ""
-        if not score.metric.startswith("aas"):
-            direction = "down" if score.metric in LOWER_IS_BETTER else "up"
-            whole = 10.0 if score.metric == "judge" else 1.0  # points of 10 on a line from 0 to 100
-            limits_100 = [whole * v for v in (score.value, score.low, score.high)]
-            scale = pictures.interval(*limits_100, direction, whole * bar[1] if bar else None)
-        name = escape(title_of(score.metric)) + ("" if score.subset == "all" else f' <span class="dim">{escape(score.subset)}</span>')
+        if score.about.scale:
+            direction = "down" if score.about.lower_is_better else "up"
+            # The drawing goes from 0 to 100, whatever the scale of the metric.
+            percent = 100.0 / score.about.scale
+            limits_100 = [percent * v for v in (score.value, score.low, score.high)]
+            scale = pictures.interval(*limits_100, direction, percent * bar[1] if bar else None)
+        name = escape(score.about.title) + ("" if score.subset == "all" else f' <span class="dim">{escape(score.subset)}</span>')
         task = f'<td class="task">{escape(score.task) if new else ""}</td>'
         cells = [task, name, f'<span class="value">{value}</span>', f'<span class="dim">{limits}</span>', scale]
         rows.append([*cells, f"{score.count:,}", *baselines(score), verdict])
@@ -220,11 +201,13 @@ def _counts(scores: list[Score]) -> str:
         if "substitutions" in detail:
             facts |= {"S": detail["substitutions"], "D": detail["deletions"], "I": detail["insertions"], "normalizer": detail["normalizer"]}
         facts |= {"median offset": f"{detail['median_offset_ms']:.0f} ms"} if "median_offset_ms" in detail else {}
-        facts |= {name.replace("_", " "): detail[name] for name in COUNTS if detail.get(name)}
+        names = [name for name in (*COUNTS, *score.about.counts) if detail.get(name)]
+        facts |= {name.replace("_", " "): detail[name] for name in names}
         facts |= {f"flag {name}": times for name, times in detail.get("flags", {}).items()}
         if facts:
-            facts = {"": f"{title_of(score.metric)} {score.subset if score.subset != 'all' else ''}".strip(), **facts}
-            found.append(page.chips(facts, BAD))
+            facts = {"": f"{score.about.title} {score.subset if score.subset != 'all' else ''}".strip(), **facts}
+            faults = {name.replace("_", " ") for name in (*FAULTS, *score.about.faults)}
+            found.append(page.chips(facts, faults))
     return "".join(found)
 
 
@@ -255,19 +238,19 @@ def _classes(classes: dict[str, dict[str, Any]]) -> str:
 
 
 def _all_figures(scores: list[Score]) -> str:
-    rows = [[escape(title_of(s.metric)), escape(s.subset), *written(s), f"{s.count:,}", str(s.utterances)] for s in scores]
+    rows = [[escape(s.about.title), escape(s.subset), *written(s), f"{s.count:,}", str(s.utterances)] for s in scores]
     return page.table(["metric", "subset", ">value", ">95 % interval", ">count", ">utterances"], rows)
 
 
 def _worst(score: Score, audio: dict) -> str:
     rows = []
     for place, row in enumerate(score.detail["worst"]):
-        lang = "whole" if score.metric.startswith("aas") else row.get("lang", "whole")  # words and times apart by spaces
+        lang = row.get("lang", "whole")
         text = f'<div class="dim small">{escape(row["text"])}</div>' if row.get("text") else ""
         sound = audio.get((score.task, row["key"])) if place < PLAYERS else None
         both = page.side_by_side(row["ref"], row["hyp"], lang)
         rows.append([f'<td class="key">{escape(row["key"])}</td>', both + text + (page.player(sound) if sound else ""), escape(row["note"])])
-    name = f"{title_of(score.metric)}{'' if score.subset == 'all' else ' ' + score.subset}"
+    name = f"{score.about.title}{'' if score.subset == 'all' else ' ' + score.subset}"
     head = ["utterance", "reference and answer", "what"]
     shown = f'<div class="caption">worst utterances, {escape(name)}</div>{page.table(head, rows[:SHOWN], "worst")}'
     more = f"<details><summary>{len(rows) - SHOWN} more</summary>{page.table(head, rows[SHOWN:], 'worst')}</details>" if len(rows) > SHOWN else ""

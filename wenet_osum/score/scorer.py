@@ -15,7 +15,7 @@ from wenet_osum.tasks import Field, Task
 if TYPE_CHECKING:
     from wenet_osum.score.judge import Judge
 
-METRICS = "wenet_osum.score"
+METRICS = "wenet_osum.metrics"
 
 
 def score_task(
@@ -42,7 +42,10 @@ def score_task(
     for field, figure in _all_figures(task, references, hypotheses, options):
         value, low, high = estimate(figure.columns, figure.statistic, resamples, seed)
         detail = {"field": field.name, **figure.detail}
-        scores.append(Score(task.name, figure.metric, value, low, high, int(figure.count), len(figure.columns), figure.subset, detail))
+        sizes = (int(figure.count), len(figure.columns))
+        about = figure.metric
+        score = Score(task.name, about.name, value, low, high, *sizes, figure.subset, detail, about)
+        scores.append(score)
     return scores
 
 
@@ -62,7 +65,7 @@ def compare_task(
     Figures that rest on other utterances in one of the systems (calibration without probabilities) are left out.
     """
     options = Options(normalizer, resamples, seed, judge=judge)
-    sides = [{(f.name, x.metric, x.subset): x for f, x in _all_figures(task, references, side, options)} for side in (first, second)]
+    sides = [{(f.name, x.metric.name, x.subset): x for f, x in _all_figures(task, references, side, options)} for side in (first, second)]
     found = {}
     for name in sides[0].keys() & sides[1].keys():
         a, b = (side[name] for side in sides)
@@ -100,7 +103,7 @@ def metric_of(field: Field) -> Any:
     """The metric file a field names. Raises ValueError when there is none or it has no ``figures``."""
     module = lookup.load(METRICS, field.metric)
     if not hasattr(module, "figures"):
-        raise ValueError(f"score/{field.metric}.py is no metric: it has no function figures(field, pairs, options)")
+        raise ValueError(f"metrics/{field.metric}.py is no metric: it has no function figures(field, pairs, options)")
     return module
 
 

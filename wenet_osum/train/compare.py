@@ -20,17 +20,16 @@ from wenet_osum.config import BatchConfig
 from wenet_osum.dataset.dataset import eval_loader
 from wenet_osum.decode import pipeline
 from wenet_osum.models.whisper import WhisperPhase
-from wenet_osum.records import Hypothesis, Utterance
+from wenet_osum.records import Hypothesis, Metric, Utterance
 from wenet_osum.score import compare_task, score_task
 from wenet_osum.score.bootstrap import Difference, paired
-from wenet_osum.score.report import LOWER_IS_BETTER
 from wenet_osum.tasks import Task
 from wenet_osum.text.template import Template
 
 if TYPE_CHECKING:
     from wenet_osum.decode.pipeline import Recogniser
 
-TOKENS = "token_accuracy"  # the figure of phase 1
+TOKENS = Metric("token_accuracy", "token accuracy")  # of phase 1
 
 
 @dataclass
@@ -38,7 +37,7 @@ class Verdict:
     """One figure of one task after a phase, minus the same before it."""
 
     task: str
-    metric: str
+    metric: Metric
     subset: str
     difference: Difference  # after minus before, in points
     margin: float  # points
@@ -46,7 +45,8 @@ class Verdict:
     @property
     def worsening(self) -> float:
         """Points by which the phase made it worse; negative: better."""
-        return self.difference.difference if self.metric in LOWER_IS_BETTER else -self.difference.difference
+        change = self.difference.difference
+        return change if self.metric.lower_is_better else -change
 
     @property
     def certain(self) -> bool:
@@ -63,7 +63,7 @@ class Verdict:
     def __str__(self) -> str:
         d = self.difference
         change = f"{d.difference:+.2f} [{d.low:+.2f}, {d.high:+.2f}] points on {d.utterances} utterances"
-        return f"gate {self.task:6s} {self.outcome}: {self.metric} {self.subset} {change}, margin {self.margin:g}"
+        return f"gate {self.task:6s} {self.outcome}: {self.metric.name} {self.subset} {change}, margin {self.margin:g}"
 
 
 def spread(items: Sequence, limit: int) -> list:
@@ -87,10 +87,15 @@ def decoded(
     task: Task, references: list[Utterance], after: dict[str, Hypothesis], before: dict[str, Hypothesis], normalizer: str, margin: float
 ) -> list[Verdict]:
     """The figures a report shows of this task, as far as they are in percent."""
-    shown = [s for s in score_task(task, references, after, normalizer, resamples=1) if not s.detail.get("minor") and not s.metric.endswith("_ms")]
+    scores = score_task(task, references, after, normalizer, resamples=1)
     differences = compare_task(task, references, after, before, normalizer)
-    names = [(s.detail["field"], s.metric, s.subset) for s in shown]
-    return [Verdict(task.name, metric, subset, differences[name], margin) for name in names if name in differences for _, metric, subset in [name]]
+    verdicts = []
+    for score in scores:
+        difference = differences.get((score.detail["field"], score.metric, score.subset))
+        shown = not score.detail.get("minor") and score.about.unit == "%"
+        if shown and difference is not None:
+            verdicts.append(Verdict(task.name, score.about, score.subset, difference, margin))
+    return verdicts
 
 
 def forced(model: WhisperPhase, template: Template, task: str, listed: str, limit: int, mels: int) -> np.ndarray:
@@ -118,6 +123,9 @@ def tokens_compared(task: str, after: np.ndarray, before: np.ndarray, margin: fl
 
 def save(verdicts: list[Verdict], path: Path) -> None:
     """All figures as JSON."""
-    rows = [dataclasses.asdict(v) | {"difference": v.difference._asdict(), "outcome": v.outcome} for v in verdicts]
+    rows = []
+    for verdict in verdicts:
+        own = {"metric": verdict.metric.name, "difference": verdict.difference._asdict()}
+        rows.append(dataclasses.asdict(verdict) | own | {"outcome": verdict.outcome})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

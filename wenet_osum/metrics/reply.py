@@ -17,12 +17,17 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
+from wenet_osum.records import Metric
 from wenet_osum.score import judge
-from wenet_osum.score.error_rate import describe
+from wenet_osum.metrics.error_rate import describe
 from wenet_osum.score.figure import Figure, Options, Pair, counts, divide, share
 from wenet_osum.score.normalize import answer_tokens, get, language
 from wenet_osum.tasks import Field
 
+EXACT_MATCH = Metric("exact_match", "exact replies", counts=("empty",))
+TOKEN_F1 = Metric("token_f1", "token F1")
+ROUGE_L = Metric("rouge_l", "ROUGE-L")
+CHRF = Metric("chrf", "chrF")
 ORDER = 6  # longest character n-gram
 BETA = 2.0  # recall counts twice as much as precision
 
@@ -33,8 +38,8 @@ def figures(field: Field, pairs: list[Pair], options: Options) -> list[Figure]:
     rows = [(1, exact(r, h, p, options), token_f1(r, h), rouge_l(r, h)) for p, (r, h) in zip(pairs, texts, strict=True)]
     columns = np.array(rows, dtype=float)
     grams = np.array([ngram_counts(r, h) for r, h in texts], dtype=float)
-    found = [Figure(name, columns, share(i, 0), len(pairs)) for i, name in enumerate(("exact_match", "token_f1", "rouge_l"), 1)]
-    found.append(Figure("chrf", grams, chrf_of_counts, len(pairs)))
+    found = [Figure(metric, columns, share(i, 0), len(pairs)) for i, metric in enumerate((EXACT_MATCH, TOKEN_F1, ROUGE_L), 1)]
+    found.append(Figure(CHRF, grams, chrf_of_counts, len(pairs)))
     found[0].detail |= {"normalizer": options.normalizer, **counts(field.name, pairs), "worst": _worst(field, pairs, texts, columns, options)}
     found[0].detail["empty"] = sum(p.answered and not h.strip() for p, (_, h) in zip(pairs, texts, strict=True))
     if options.judge:

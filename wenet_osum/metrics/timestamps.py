@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from wenet_osum.records import Utterance, Word
-from wenet_osum.score import error_rate
+from wenet_osum.metrics import error_rate
+from wenet_osum.records import Metric, Utterance, Word
 from wenet_osum.score.align import align
 from wenet_osum.score.figure import Figure, Options, Pair, counts, share
 from wenet_osum.score.normalize import fold, language
@@ -34,7 +34,12 @@ SLACK_MS = 1e-3  # 1.1 s − 1.0 s is a little more than 100 ms in binary
 EDGE_S = 0.02  # how far after the end of the audio a time may lie: two frames of rounding
 REFERENCE, HYPOTHESIS, PAIRED, SHIFT, DEBIASED = range(5)  # columns of an utterance; boundaries and right words follow, a collar each
 BOUNDARIES, RIGHT = 5, 5 + len(COLLARS_MS)
-MAIN = ("aas_ms", "within_100ms", "within_100ms_all", "word_f1_100ms")  # the rest is minor in reports, as single languages are beside all
+ODD = ("order_violations", "overlaps", "outside_audio")  # faults of an answer's own times
+MS = {"unit": "ms", "lower_is_better": True, "decimals": 1, "scale": None}
+AAS = Metric("aas_ms", "AAS", **MS, counts=ODD, faults=("order_violations", "outside_audio"))
+AAS_DEBIASED = Metric("aas_debiased_ms", "AAS, median offset removed", **MS)
+COVERAGE = Metric("coverage", "word coverage")
+MAIN = ("aas_ms", "within_100ms", "within_100ms_all", "word_f1_100ms")  # others are minor in reports
 
 
 @dataclass
@@ -114,17 +119,32 @@ def _subset(lines: list[Line], subset: str, whole: bool, options: Options) -> li
     sums = columns.sum(axis=0)
     reference, paired = int(sums[REFERENCE]), int(sums[PAIRED])
     table = [
-        ("aas_ms", _undefined_when_empty(SHIFT, PAIRED, 1.0), paired),
-        ("aas_debiased_ms", _undefined_when_empty(DEBIASED, PAIRED, 1.0), paired),
-        ("coverage", share(PAIRED, REFERENCE), reference),
+        (AAS, _undefined_when_empty(SHIFT, PAIRED, 1.0), paired),
+        (AAS_DEBIASED, _undefined_when_empty(DEBIASED, PAIRED, 1.0), paired),
+        (COVERAGE, share(PAIRED, REFERENCE), reference),
     ]
     for i, collar in enumerate(COLLARS_MS):
-        table.append((f"within_{collar}ms", _undefined_when_empty(BOUNDARIES + i, PAIRED, 50.0), 2 * paired))  # two boundaries a word
-        table.append((f"within_{collar}ms_all", share(BOUNDARIES + i, REFERENCE, 50.0), 2 * reference))
-        table.append((f"word_f1_{collar}ms", _f1(RIGHT + i), reference))
-    found = [Figure(metric, columns, statistic, count, subset, {"minor": not whole or metric not in MAIN}) for metric, statistic, count in table]
+        within, within_all, word_f1 = collar_metrics(collar)
+        # A word has two boundaries.
+        table.append((within, _undefined_when_empty(BOUNDARIES + i, PAIRED, 50.0), 2 * paired))
+        table.append((within_all, share(BOUNDARIES + i, REFERENCE, 50.0), 2 * reference))
+        table.append((word_f1, _f1(RIGHT + i), reference))
+    found = []
+    for metric, statistic, count in table:
+        minor = not whole or metric.name not in MAIN
+        found.append(Figure(metric, columns, statistic, count, subset, {"minor": minor}))
     found[0].detail |= _detail(lines, sums, offset, options)
     return found
+
+
+def collar_metrics(collar: int) -> tuple[Metric, Metric, Metric]:
+    """Name the three metrics that allow times to be ``collar`` ms off."""
+    title = f"boundaries within {collar} ms"
+    return (
+        Metric(f"within_{collar}ms", title),
+        Metric(f"within_{collar}ms_all", f"{title}, of all words"),
+        Metric(f"word_f1_{collar}ms", f"word F1 at {collar} ms"),
+    )
 
 
 def _f1(right: int) -> Any:
@@ -135,7 +155,7 @@ def _f1(right: int) -> Any:
 
 
 def _detail(lines: list[Line], sums: np.ndarray, offset: float, options: Options) -> dict[str, Any]:
-    faults = {name: sum(line.faults[name] for line in lines) for name in ("order_violations", "overlaps", "outside_audio")}
+    faults = {name: sum(line.faults[name] for line in lines) for name in ODD}
     return {
         "median_offset_ms": round(offset, 3),
         "reference_words": int(sums[REFERENCE]),
@@ -154,7 +174,7 @@ def _worst(lines: list[Line], limit: int) -> list[dict[str, Any]]:
     return [
         {
             "key": line.pair.reference.key,
-            "lang": line.lang,
+            "lang": "whole",  # a word and its times are one unit
             "ref": written(line.pair.reference.words),
             "hyp": written(line.pair.hypothesis.words),
             "note": f"mean shift {shift:.0f} ms",

@@ -16,14 +16,20 @@ from typing import Any
 
 import numpy as np
 
+from wenet_osum.records import Metric
 from wenet_osum.score.baseline import majority, text_baseline
-from wenet_osum.score.error_rate import describe
+from wenet_osum.metrics.error_rate import describe
 from wenet_osum.score.figure import Figure, Options, Pair, counts, divide
 from wenet_osum.tasks import Field
 
 NO_ANSWER = "unread/missing"  # the last column of the confusion matrix
 BINS = 15
-MAIN = ("accuracy", "uar", "macro_f1")  # the rest is minor in reports
+ACCURACY = Metric("accuracy", "accuracy")
+UAR = Metric("uar", "unweighted accuracy")
+MACRO_F1 = Metric("macro_f1", "macro F1")
+WEIGHTED_F1 = Metric("weighted_f1", "weighted F1")
+ECE = Metric("ece", "calibration error (ECE)", lower_is_better=True)
+MAIN = (ACCURACY, UAR, MACRO_F1)  # the rest is minor in reports
 
 
 def figures(field: Field, pairs: list[Pair], options: Options) -> list[Figure]:
@@ -32,7 +38,7 @@ def figures(field: Field, pairs: list[Pair], options: Options) -> list[Figure]:
     truth = [field.value(p.reference) for p in pairs]
     answers = [predicted(field, p) for p in pairs]
     columns = _cells(names, truth, answers)
-    statistics = {"accuracy": _accuracy, "uar": _uar, "macro_f1": _macro_f1, "weighted_f1": _weighted_f1}
+    statistics = {ACCURACY: _accuracy, UAR: _uar, MACRO_F1: _macro_f1, WEIGHTED_F1: _weighted_f1}
     found = [
         Figure(metric, columns, over_matrix(statistic, len(names)), len(pairs), detail={"minor": metric not in MAIN})
         for metric, statistic in statistics.items()
@@ -156,7 +162,7 @@ def _calibration(field: Field, pairs: list[Pair], truth: list[str], answers: lis
     columns = np.zeros((len(rows), 3 * BINS))
     for part, values in enumerate((np.ones(len(rows)), probs, right)):
         columns[np.arange(len(rows)), part * BINS + bins] = values
-    return [Figure("ece", columns, _ece, len(rows), detail={"minor": True, "bins": _bins(columns.sum(axis=0))})]
+    return [Figure(ECE, columns, _ece, len(rows), detail={"minor": True, "bins": _bins(columns.sum(axis=0))})]
 
 
 def _ece(sums: np.ndarray) -> np.ndarray:

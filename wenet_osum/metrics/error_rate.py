@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from wenet_osum.records import Metric
 from wenet_osum.score.align import count, loops
 from wenet_osum.score.figure import Figure, Options, Pair, counts, share
 from wenet_osum.score.normalize import CHARACTER_LANGUAGES, MIXED_LANGUAGES, language, prepare
@@ -18,6 +19,11 @@ from wenet_osum.tasks import Field
 from wenet_osum.tasks.base import join_words
 
 SUBSTITUTIONS, DELETIONS, INSERTIONS, WORDS, WRONG, LOOPS, LOOP_INSERTIONS = range(7)  # columns of an utterance
+
+LIKE_WER = {"lower_is_better": True, "counts": ("loops",), "faults": ("loops",)}
+WER = Metric("wer", "WER", **LIKE_WER)
+CER = Metric("cer", "CER", **LIKE_WER)
+MER = Metric("mer", "MER", **LIKE_WER)
 
 
 class Line(NamedTuple):
@@ -34,16 +40,18 @@ def figures(field: Field, pairs: list[Pair], options: Options) -> list[Figure]:
     """A figure per language of the references, and one over all when there are several."""
     lines = [_line(field, pair, options) for pair in pairs]
     langs = sorted({line.lang for line in lines})
-    found = [_figure(field, [line for line in lines if line.lang == lang], lang, metric_name(lang), options) for lang in langs]
+    found = [_figure(field, [line for line in lines if line.lang == lang], lang, metric_of(lang), options) for lang in langs]
     if len(langs) > 1:
-        found.append(_figure(field, lines, "all", "mer", options))
+        found.append(_figure(field, lines, "all", MER, options))
         found[-1].detail["minor"] = True
     return found
 
 
-def metric_name(lang: str) -> str:
-    """``cer``, ``mer`` or ``wer``: what is counted in a language."""
-    return "mer" if lang in MIXED_LANGUAGES else "cer" if lang in CHARACTER_LANGUAGES else "wer"
+def metric_of(lang: str) -> Metric:
+    """Choose what is counted in a language: characters, words, or both where it mixes scripts."""
+    if lang in MIXED_LANGUAGES:
+        return MER
+    return CER if lang in CHARACTER_LANGUAGES else WER
 
 
 def reference_text(field: Field, pair: Pair) -> str:
@@ -66,7 +74,7 @@ def _line(field: Field, pair: Pair, options: Options) -> Line:
     return Line(pair, lang, reference, hypothesis, columns)
 
 
-def _figure(field: Field, lines: list[Line], subset: str, metric: str, options: Options) -> Figure:
+def _figure(field: Field, lines: list[Line], subset: str, metric: Metric, options: Options) -> Figure:
     columns = np.array([line.columns for line in lines], dtype=float).reshape(len(lines), 7)
     sums = columns.sum(axis=0).astype(int)
     detail = {
