@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
 def test_a_recipe_is_one_folder(tmp_path):
     shutil.copy(ROOT / "run.sh", tmp_path)
     (tmp_path / "examples/mine").mkdir(parents=True)
