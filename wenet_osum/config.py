@@ -28,11 +28,20 @@ class LoraConfig:
 
 
 @dataclass
+class EncoderConfig:
+    """The speech encoder of kind osum, where it is not a Whisper's."""
+
+    name: str = "whisper"  # file name in models/encoder
+    source: str | None = None  # folder or hub name
+
+
+@dataclass
 class ModelConfig:
     """What is built, and from which folders or hub names."""
 
     kind: Literal["osum", "whisper"] = "osum"  # whisper: phase 1, encoder and decoder without the LLM
     whisper: str | None = None  # folder or hub name of a Whisper model; its encoder is used (kind whisper: all of it)
+    encoder: EncoderConfig | None = None  # another encoder, in the place of whisper
     llm: str | None = None  # folder or hub name of a causal LLM with its tokenizer
     adapter: str = "conv_transformer"  # file name in models/adapter
     adapter_conf: dict[str, Any] = field(default_factory=dict)  # arguments of the adapter
@@ -42,6 +51,11 @@ class ModelConfig:
     ctc_weight: float = 0.0  # share of a CTC loss, 0 to 1: kind whisper, on the encoder; kind osum, on the adapter, the LLM's embeddings as classes
     tone_weight: float = 0.0  # kind osum: weight of a loss that asks the adapter's output for labels and places (models/tones.py)
     join: Literal["fields", "string"] = "fields"  # targets encoded field by field, or as one string (converted checkpoints)
+
+    @property
+    def encoder_source(self) -> str | None:
+        """Folder or hub name of the encoder, whichever key names it."""
+        return self.encoder.source if self.encoder else self.whisper
 
 
 @dataclass
@@ -207,11 +221,15 @@ def check(conf: Any) -> list[str]:
     faults = []
     if isinstance(conf, TrainConfig):
         model = conf.model
-        sources = [n for n in ("whisper", "llm") if getattr(model, n)]
+        sources = [n for n in ("whisper", "encoder", "llm") if getattr(model, n)]
         if model.init_from and sources:
             faults.append(f"model.init_from and model.{sources[0]}: give one of them; init_from brings all parts")
-        if not model.init_from and not model.whisper:
-            faults.append("model.whisper: a folder or hub name is needed (or model.init_from)")
+        if not model.init_from and not model.encoder_source:
+            faults.append("model.whisper: a folder or hub name is needed (or model.encoder with its source, or model.init_from)")
+        if model.encoder and model.whisper:
+            faults.append("model.whisper and model.encoder: give one of them; both name the encoder")
+        if model.encoder and model.kind == "whisper":
+            faults.append("model.encoder: kind whisper takes its encoder from model.whisper")
         if model.kind == "osum" and not model.init_from and not model.llm:
             faults.append("model.llm: a folder or hub name is needed for kind osum (or model.init_from)")
         if model.kind == "whisper" and (model.llm or model.lora):

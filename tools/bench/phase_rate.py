@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.override += ["dtype=float32", "model.adapter_conf={layers: 1, heads: 2, ffn: 64}"] if args.tiny else []
     world, mean = dist.start(1), Mean(args.seconds)
-    print(f"{world.device}, torch {torch.__version__}, utterances of {mean.seconds:g} s with {mean.tokens} positions in the LLM")
+    print(f"{world.device}, torch {torch.__version__}, utterances of {mean.seconds:g} s")
     print("| work | way | utterances | audio hours an hour | of the peak | times ours | peak GiB |\n|---|---|---|---|---|---|---|")
     try:
         for name in args.phases:

@@ -89,8 +89,8 @@ def _sizes(path: str, conf: config.TrainConfig, names: dict[str, str | None]) ->
     if begun and (Path(begun) / "config.json").exists():
         whole = sizes_of(begun)
         return (whole, None) if conf.model.kind == "whisper" else (whole.encoder, whole.llm)
-    for part in ("whisper", "llm"):
-        names[part] = names[part] or getattr(conf.model, part)
+    names["whisper"] = names["whisper"] or conf.model.encoder_source
+    names["llm"] = names["llm"] or conf.model.llm
     needed = ["whisper"] if conf.model.kind == "whisper" else ["whisper", "llm"]
     missing = [f"--{part}" for part in needed if not names[part]]
     if missing:
@@ -103,7 +103,7 @@ def describe(found: Estimate, args: argparse.Namespace) -> str:
     """The counted figures as lines."""
     tera, count, mean = 1e12, found.utterances, found.mean
     rows = [
-        f"micro-batch: {count} utterances of {mean.seconds:g} s, {count * mean.tokens} LLM positions, {count * mean.answer_tokens} answer tokens",
+        f"micro-batch: {count} utterances of {mean.seconds:g} s, {count * found.positions} LLM positions, {count * mean.answer_tokens} answer tokens",
         f"FLOPs an utterance (counted): {found.flops / count / tera:.3f} T, and {found.recomputed / count / tera:.3f} T recomputed",
         "memory a device (counted), GiB:",
         *(f"  {size / 2**30:8.2f}  {name}" for name, size in found.memory.items()),

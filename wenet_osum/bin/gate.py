@@ -131,7 +131,7 @@ def _forced(args: argparse.Namespace, folders: list[str], lists: dict[str, str])
     template, sides = Template.load(folders[0]), []
     for folder in folders:
         model = build.load(folder, load.DTYPES[args.dtype])
-        mels = model.encoder.config.num_mel_bins
+        mels = model.encoder.mels
         sides.append({task: forced(model, template, task, path, args.limit, mels) for task, path in lists.items()})
     for task in lists:
         yield tokens_compared(task, sides[0][task], sides[1][task], args.margin)

@@ -27,7 +27,7 @@ from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.plan import Plan, cut
-from wenet_osum.dataset.pool import Pool, TokenEstimate, build_pool
+from wenet_osum.dataset.pool import Pool, TokenCounter, TokenEstimate, build_pool, published_rate
 from wenet_osum.dataset.sample import SampleConfig, make_sample, silent_sample
 from wenet_osum.dataset.shard import Handles, load_list, read
 from wenet_osum.records import Batch, Sample
@@ -110,17 +110,28 @@ class EpochLoader(Loader):
 class Mixture:
     """The training data, loaded and judged once; ``epoch`` makes the loader of any epoch. Raises ValueError for data that cannot be used."""
 
-    def __init__(self, data: DataConfig, conf: TrainConfig, template: Template, mels: int) -> None:
+    def __init__(
+        self,
+        data: DataConfig,
+        conf: TrainConfig,
+        template: Template,
+        mels: int,
+        speech_tokens: TokenCounter = published_rate,
+    ) -> None:
         if not data.train:
             raise ValueError("data.train has no sources; give it rows {name, list, weight, tasks}")
         self.conf, self.template, self.mels = conf, template, mels
+        self.speech_tokens = speech_tokens
         self.dropped: Counter = Counter()  # what the readers left out, by reason
         listed = [load_list(source.list, self.dropped) for source in data.train]
         self.pools = [self._pool(source, indices) for source, indices in zip(data.train, listed, strict=True)]
 
     def _pool(self, source: SourceConfig, indices: list[Index]) -> Pool:
         conf, estimate = self.conf, partial(measure_tokens, indices, self.template)
-        return build_pool(source, indices, conf.batch, conf.filter, estimate, min(conf.augment.speeds), self.template.task)
+        slowest, parse = min(conf.augment.speeds), self.template.task
+        return build_pool(
+            source, indices, conf.batch, conf.filter, estimate, slowest, parse, self.speech_tokens
+        )
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, start: int = 0) -> EpochLoader:
         """This rank's loader after ``start`` micro-batches of the whole plan are done (over all ranks)."""
@@ -160,6 +171,7 @@ def eval_loader(
     limit: int | None = None,
     limits: FilterConfig | None = None,
     workers: int = 0,
+    speech_tokens: TokenCounter = published_rate,
 ) -> EvalLoader:
     """Batches with answers for a dev list, asked ``task`` (None: each utterance's own). ``limit`` keeps that many, evenly spread.
 
@@ -168,7 +180,10 @@ def eval_loader(
     dropped, limits = Counter(), limits or FilterConfig()
     source = SourceConfig(name=f"dev {task or 'list'}", list=str(list_path), tasks={task: 1.0} if task else {})
     indices = load_list(source.list, dropped)
-    pool = build_pool(source, indices, conf_batch, limits, partial(measure_tokens, indices, template), parse=template.task)
+    measure = partial(measure_tokens, indices, template)
+    pool = build_pool(
+        source, indices, conf_batch, limits, measure, parse=template.task, speech_tokens=speech_tokens
+    )
     dropped.update(pool.dropped)
     chosen = np.arange(len(pool)) if not limit or limit >= len(pool) else np.linspace(0, len(pool) - 1, limit).round().astype(int)
     order = chosen[np.argsort(-pool.frames[chosen], kind="stable")]

@@ -18,9 +18,14 @@ from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task
 
 FRAMES_A_SECOND = 100
-FRAMES_A_TOKEN = 8  # encoder and adapter make one speech token of 8 frames (12.5 a second)
 BOUNDARIES = 2  # speech start and speech end
 LENGTHS = {"txt": 0, "words": 1, "reply": 2}  # Utterance attribute → column of Index.lengths
+TokenCounter = Callable[[np.ndarray], np.ndarray]  # frames (n,) → speech tokens (n,), at most
+
+
+def published_rate(frames: np.ndarray) -> np.ndarray:
+    """Count speech tokens as OSUM's published adapter makes them: 12.5 per second. A run asks its own model."""
+    return -(-frames // 8)
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,12 @@ def build_pool(
     estimate: Callable[[list[Task]], TokenEstimate] | None = None,
     slowest: float = 1.0,
     parse: Callable[[str], Task] = tasks.parse,
+    speech_tokens: TokenCounter = published_rate,
 ) -> Pool:
     """Judge every utterance of a source from its index.
 
     ``estimate`` gives token counts for the source's tasks, ``slowest`` is the smallest speed factor of training (frames are counted for it),
-    ``parse`` reads a task's name. An utterance stays when its
+    ``parse`` reads a task's name, ``speech_tokens`` says how many tokens so many frames become at most. An utterance stays when its
     columns meet ``source.where``, its duration lies within the limits, and it can be asked at least one task: those of ``source.tasks``, else its
     own. Raises ValueError for an unknown task or column, and when nothing is left, with the reasons.
     """
@@ -88,6 +94,7 @@ def build_pool(
         if name not in columns:
             raise ValueError(f"source {source.name!r}: where: {lookup.unknown('column', name, columns)}")
     judge = _Judge(source, batch, limits, slowest, parse)
+    judge.speech_tokens = speech_tokens
     judge.collect_tasks(indices)
     judge.estimate = estimate(judge.tasks) if estimate else judge.estimate
     parts = [judge.shard(number, index, dropped) for number, index in enumerate(indices)]
@@ -111,6 +118,7 @@ class _Judge:
         self.shares = np.zeros(0)
         self.known: dict[tuple[str, str, str], bool] = {}  # (tag, attribute, value) → the field can be written
         self.narrowed: Counter = Counter()
+        self.speech_tokens = published_rate
 
     def collect_tasks(self, indices: list[Index]) -> None:
         """The tasks of the source, and those its utterances bring along."""
@@ -138,7 +146,7 @@ class _Judge:
             dropped[reason] += int((keep & bad).sum())
             keep &= ~bad
         able = self._able(index, keep, dropped)
-        speech = -(-frames // FRAMES_A_TOKEN) + BOUNDARIES + self.estimate.prompt
+        speech = self.speech_tokens(frames) + BOUNDARIES + self.estimate.prompt
         answers = [np.minimum(self.estimate.answer(t, index.lengths), self.limits.max_target_tokens) for t in self.tasks]
         tokens = np.stack([speech + a for a in answers], axis=1) if answers else np.zeros((len(index), 0), np.int64)
         able &= tokens <= self.batch.max_tokens

@@ -74,7 +74,7 @@ class Recogniser:
     @property
     def mels(self) -> int:
         """Mel bins the model listens to."""
-        return self.model.config.encoder.num_mel_bins
+        return self.model.encoder.mels
 
     def run(self, jobs: list[list[Job]]) -> Iterator[tuple[list[Job], Answers]]:
         """Answer groups of jobs, each as one batch; the next group is read while this one is decoded."""

@@ -37,7 +37,10 @@ def build(
     elif conf.kind == "whisper":
         model = WhisperPhase.from_pretrained(conf.whisper, conf.ctc_weight, dtype)
     else:
-        model = OsumModel.from_parts(conf.whisper, conf.llm, conf.adapter, conf.adapter_conf, dtype)
+        encoder = conf.encoder.name if conf.encoder else "whisper"
+        model = OsumModel.from_parts(
+            conf.encoder_source, conf.llm, conf.adapter, conf.adapter_conf, dtype, encoder
+        )
     if isinstance(model, OsumModel):
         model.ctc_weight = conf.ctc_weight
         if conf.ctc_weight and model.config.llm.eos_token_id is None:

@@ -35,6 +35,7 @@ from wenet_osum.models.loss import LossOutput, any_weight, ctc_losses, token_los
 from wenet_osum.models.processor import HUB, OsumFeatureExtractor, OsumProcessor
 
 START, END = 0, 1  # rows of speech_boundary
+ENCODERS = "wenet_osum.models.encoder"
 EMBEDDING_S = 0.08  # of speech in one embedding
 
 
@@ -64,7 +65,10 @@ def _config(value: dict[str, Any] | PreTrainedConfig | None, default: str) -> Pr
     if isinstance(value, PreTrainedConfig):
         return value
     value = {k: v for k, v in dict(value or {}).items() if k != "_name_or_path"}  # where it came from on some machine
-    return AutoConfig.for_model(value.pop("model_type", default), **value)
+    model_type = value.pop("model_type", default)
+    if model_type in lookup.names(ENCODERS):
+        lookup.load(ENCODERS, model_type)  # a file of ours may bring its own configuration class
+    return AutoConfig.for_model(model_type, **value)
 
 
 def _end_of_text(llm: PreTrainedConfig) -> int | None:
@@ -84,7 +88,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: OsumConfig) -> None:
         super().__init__(config)
-        self.encoder = lookup.load("wenet_osum.models.encoder", config.encoder.model_type).Encoder(config.encoder)
+        self.encoder = lookup.load(ENCODERS, config.encoder.model_type).Encoder(config.encoder)
         self.llm = causal.create(config.llm)
         self.adapter = make_adapter(config, self.encoder.width)
         self.speech_boundary = nn.Embedding(2, config.llm.hidden_size)
@@ -96,14 +100,19 @@ class OsumModel(PreTrainedModel, GenerationMixin):
     @classmethod
     def from_parts(
         cls,
-        whisper: str | Path,
+        encoder_source: str | Path,
         llm: str | Path,
         adapter: str = "conv_transformer",
         adapter_conf: dict[str, Any] | None = None,
         dtype: torch.dtype = torch.float32,
+        encoder: str = "whisper",
     ) -> OsumModel:
-        """Assemble from a Whisper and a causal LM, folders or hub names, in eval mode; adapter and speech boundary get new weights."""
-        encoder = lookup.load("wenet_osum.models.encoder", "whisper").read(str(whisper), dtype)
+        """Assemble from a speech encoder and a causal LM, folders or hub names, in eval mode.
+
+        ``encoder`` is the file in models/encoder that reads ``encoder_source``. Adapter and speech
+        boundary get new weights.
+        """
+        encoder = lookup.load(ENCODERS, encoder).read(str(encoder_source), dtype)
         language = causal.read(str(llm), dtype)
         config = OsumConfig(encoder=encoder.config.to_dict(), llm=language.config.to_dict(), adapter=adapter, adapter_conf=adapter_conf, dtype=dtype)
         with torch.device("meta"):  # the parts are at hand: do not draw their weights first
@@ -242,6 +251,20 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         lengths = torch.stack([prompts, one, speeches, one, answers], dim=1)
         index = spans(torch.stack(starts, dim=1).flatten(), lengths.flatten())
         return source.index_select(0, index.to(source.device, non_blocking=True)), lengths.sum(1)
+
+    def speech_tokens(self, frames: Tensor) -> Tensor:
+        """Count the LLM positions that speech takes, or takes at most: frames (n,) to tokens (n,)."""
+        return self.adapter.output_lengths(self.encoder.output_lengths(frames))
+
+    @property
+    def embedding_s(self) -> float:
+        """Seconds of speech in one embedding. Raises ValueError where the adapter has no fixed rate."""
+        if self.adapter.stride is None:
+            raise ValueError(
+                f"adapter {self.config.adapter} has no fixed rate, so its embeddings have no times; "
+                "use another adapter where word times are learned or told"
+            )
+        return self.adapter.stride * self.encoder.state_s
 
     def speech_embeddings(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What the LLM hears: embeddings of all utterances end to end (ΣS, H), 12.5 a second, and their lengths (B,), on the CPU."""

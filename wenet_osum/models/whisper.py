@@ -88,6 +88,10 @@ class WhisperPhase(nn.Module):
             head = {n.removeprefix("ctc_head."): t.detach().cpu().contiguous() for n, t in state.items() if n.startswith("ctc_head.")}
             save_file(head, Path(save_directory) / CTC_FILE, metadata={"format": "pt"})
 
+    def speech_tokens(self, frames: Tensor) -> Tensor:
+        """Count the positions that speech takes in the decoder: none, it looks at the states."""
+        return torch.zeros_like(frames)
+
     def train(self, mode: bool = True) -> WhisperPhase:
         """Training mode for what trains; modules without a trainable parameter stay in eval mode."""
         self.training = mode

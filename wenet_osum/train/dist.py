@@ -132,7 +132,7 @@ class Engine:
         return self._run(self.module, batch)
 
     def _run(self, model: nn.Module, batch: Batch) -> Any:
-        batch = with_features(batch.to(self.world.device), self.module.encoder.config.num_mel_bins)
+        batch = with_features(batch.to(self.world.device), self.module.encoder.mels)
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.half and not self.sharded):
             return model(**{name: getattr(batch, name) for name in self.fields})
 

@@ -34,7 +34,6 @@ from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S
 
-FRAMES_A_TOKEN = 8  # of the adapter's 12.5 embeddings a second
 BOUNDARIES = 2  # speech start and end
 HEAD_BYTES = 16  # a logit and its gradient in half precision, twice in float32, and the log-softmax of cross-entropy
 FLASH_BACKWARD = 2.0  # FLOPs of attention's backward pass as a multiple of its forward pass, recomputation left out
@@ -53,10 +52,10 @@ class Mean:
         """Feature frames."""
         return max(1, round(self.seconds / FRAME_S))
 
-    @property
-    def tokens(self) -> int:
-        """Positions in the LLM."""
-        return self.prompt_tokens + BOUNDARIES + -(-self.frames // FRAMES_A_TOKEN) + self.answer_tokens
+    def positions(self, model: nn.Module) -> int:
+        """Count the positions it takes in the LLM, or in phase 1's decoder; the adapter says how many are speech."""
+        speech = int(model.speech_tokens(torch.tensor([self.frames])))
+        return self.prompt_tokens + BOUNDARIES + speech + self.answer_tokens
 
 
 @dataclass
@@ -66,6 +65,7 @@ class Estimate:
     table: str  # parts, parameters, what trains
     utterances: int
     mean: Mean
+    positions: int  # of a mean utterance in the LLM
     parameters: int
     trained: int
     flops: float  # of forward and backward pass
@@ -110,22 +110,23 @@ def estimate(conf: TrainConfig, whisper: PreTrainedConfig, llm: PreTrainedConfig
     model.ctc_weight = 0.0  # data-dependent, and small beside the rest
     groups = parts.apply_train_parts(model, conf.train_parts, conf.optim)
     table = parts.table(model, groups)
-    count = _utterances(conf, mean)
+    positions = mean.positions(model)
+    count = _utterances(conf, mean, positions)
     sizes = [p.numel() for p in model.parameters()], [p.numel() for p in model.parameters() if p.requires_grad]
     weights = _weights(model, conf, devices)
     model.to(torch.bfloat16 if conf.dtype == "bfloat16" else torch.float32)
     flops, recomputed, kept = _run(model.train(), batch_of(model, mean, count, "meta"), conf.checkpointing)
     vocabulary = whisper.vocab_size if llm is None or conf.model.kind == "whisper" else llm.vocab_size
     memory = weights | {"activations kept for the backward pass": kept, "one chunk of logits": min(CHUNK, count * mean.answer_tokens) * vocabulary * HEAD_BYTES}
-    return Estimate(table, count, mean, sum(sizes[0]), sum(sizes[1]), flops, recomputed, memory)
+    return Estimate(table, count, mean, positions, sum(sizes[0]), sum(sizes[1]), flops, recomputed, memory)
 
 
-def _utterances(conf: TrainConfig, mean: Mean) -> int:
+def _utterances(conf: TrainConfig, mean: Mean, positions: int) -> int:
     budget = conf.batch
-    count = min(budget.max_frames // mean.frames, budget.max_tokens // mean.tokens, budget.max_utterances)
+    count = min(budget.max_frames // mean.frames, budget.max_tokens // positions, budget.max_utterances)
     if count < 1:
         raise ValueError(
-            f"an utterance of {mean.frames} frames and {mean.tokens} tokens does not fit batch.max_frames {budget.max_frames} "
+            f"an utterance of {mean.frames} frames and {positions} tokens does not fit batch.max_frames {budget.max_frames} "
             f"and batch.max_tokens {budget.max_tokens}; raise them, or lower --seconds"
         )
     return count
@@ -158,7 +159,7 @@ def batch_of(model: nn.Module, mean: Mean, count: int, device: str) -> dict[str,
     lengths = {name: torch.full((count,), n) for name, n in (("prompt", mean.prompt_tokens), ("answer", mean.answer_tokens))}
     ids = {f"{name}_ids": torch.zeros(int(n.sum()), dtype=torch.int64, device=device) for name, n in lengths.items()}
     return {
-        "features": torch.randn(count, mean.frames, model.encoder.config.num_mel_bins, device=device),
+        "features": torch.randn(count, mean.frames, model.encoder.mels, device=device),
         "feature_lengths": torch.full((count,), mean.frames),
         "answer_weights": torch.ones(count * mean.answer_tokens, device=device),
         **ids,

@@ -6,15 +6,28 @@ import torch
 
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EvalLoader, eval_loader
+from wenet_osum.dataset.pool import TokenCounter
 from wenet_osum.text.template import Template
 from wenet_osum.train import dist
 from wenet_osum.train.progress import Tally, merge
 
 
-def dev_loaders(data: DataConfig, conf: TrainConfig, template: Template, mels: int, world: dist.World) -> dict[str, EvalLoader]:
-    """Task → its dev list, opened once before training so that a fault shows now. Every process gets equally many batches."""
+def dev_loaders(
+    data: DataConfig,
+    conf: TrainConfig,
+    template: Template,
+    mels: int,
+    world: dist.World,
+    count_tokens: TokenCounter,
+) -> dict[str, EvalLoader]:
+    """Open the dev list of each task once before training, so that a fault shows now.
+
+    Every process gets equally many batches.
+    """
+    how = {"limits": conf.filter, "workers": min(conf.workers, 2), "speech_tokens": count_tokens}
+    ranks = (world.rank, world.size)
     return {
-        task: eval_loader(path, task, template, conf.batch, mels, world.rank, world.size, limits=conf.filter, workers=min(conf.workers, 2))
+        task: eval_loader(path, task, template, conf.batch, mels, *ranks, **how)
         for task, path in data.dev.items()
     }
 

@@ -31,7 +31,7 @@ from wenet_osum.train.evaluate import dev_loaders, evaluate
 from wenet_osum.train.gates import Gate, Gates
 from wenet_osum.train.optim import check_schedule, factor, make_optimizer, set_rates
 from wenet_osum.train.rehearse import choose, rehearse, reset_peak
-from wenet_osum.train.start import Interrupt, open_model, seed_everything
+from wenet_osum.train.start import Interrupt, open_model, seed_everything, token_counter
 
 INTERRUPTED = 85  # exit status after SIGTERM or SIGUSR1: saved, please start the same command again
 GATE_FAILED = 3  # exit status when a gate failed; the checkpoints are there, ``final`` is not
@@ -79,9 +79,9 @@ class Run:
         self.groups = self.optimizer.param_groups
         if self.source:
             checkpoint.load_trainer(self.source, self.engine, self.optimizer)
-        mels = self.model.encoder.config.num_mel_bins
-        self.mixture = Mixture(data, conf, self.template, mels)
-        self.dev = dev_loaders(data, conf, self.template, mels, world)
+        mels, count_tokens = self.model.encoder.mels, token_counter(self.model)
+        self.mixture = Mixture(data, conf, self.template, mels, count_tokens)
+        self.dev = dev_loaders(data, conf, self.template, mels, world, count_tokens)
         self.meter = self._new_meter()
         self.keys = progress.KeyLog(exp_dir, world.rank, self.state.step) if conf.log_keys else None
         self.saved = self.source is not None  # the state of this moment lies in a checkpoint

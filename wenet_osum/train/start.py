@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from wenet_osum.config import TrainConfig
+from wenet_osum.dataset.pool import TokenCounter
 from wenet_osum.models import build
 from wenet_osum.text.template import Template
 
@@ -56,6 +57,15 @@ def _with_tones(model: Any, template: Template, conf: TrainConfig) -> tuple[Any,
     if conf.model.tone_weight:
         model.tone_weight, model.label_words = conf.model.tone_weight, template.label_words()
     return model, template
+
+
+def token_counter(model: Any) -> TokenCounter:
+    """Let the plan ask the model how many positions speech takes: frames (n,) to tokens (n,)."""
+
+    def count(frames: np.ndarray) -> np.ndarray:
+        return model.speech_tokens(torch.from_numpy(frames)).numpy()
+
+    return count
 
 
 def seed_everything(seed: int, step: int, rank: int) -> None:

@@ -1,4 +1,8 @@
 """Adapters from encoder states to LLM embeddings, a file each.
 
-`Adapter(input_width, output_width, **conf)(states, lengths) -> (embeddings, lengths)`.
+    Adapter(input_width, output_width, **conf)(states, lengths) -> (embeddings, lengths)
+    adapter.output_lengths(lengths)  embeddings that so many states become, or at most become
+    adapter.stride                   states per embedding; None where it depends on what is said
+
+The plan of an epoch, the cost estimate and CTC ask the adapter: nobody else knows a rate.
 """

@@ -71,6 +71,11 @@ class Adapter(nn.Module):
         nn.init.normal_(self.output.weight, std=std / math.sqrt(self.output.in_features))
         nn.init.zeros_(self.output.bias)
 
+    @property
+    def stride(self) -> int:
+        """States per embedding."""
+        return math.prod(STRIDES)
+
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Embeddings from ``lengths`` states: each stride of 2 halves, rounding up."""
         for stride in STRIDES:

@@ -16,6 +16,7 @@ from transformers import WhisperConfig, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from wenet_osum.models.lengths import valid_mask
+from wenet_osum.records import FRAME_S
 
 SUBSAMPLING = 2  # frames a state
 
@@ -24,11 +25,17 @@ class Encoder(WhisperEncoder):
     """Whisper encoder with lengths. ``encoder_layerdrop`` is not applied: a skipped layer is an unused parameter to DDP."""
 
     fixed_parameters = ("embed_positions.weight",)  # sinusoids: never trained, whatever pattern names them
+    state_s = SUBSAMPLING * FRAME_S
 
     @property
     def width(self) -> int:
         """Channels of a state."""
         return self.config.d_model
+
+    @property
+    def mels(self) -> int:
+        """Mel bins of the features it takes."""
+        return self.config.num_mel_bins
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """States of utterances of ``lengths`` frames: the half, rounded up."""
@@ -65,9 +72,8 @@ class Encoder(WhisperEncoder):
 
     def _check(self, features: Tensor, lengths: Tensor) -> None:
         limit = self.config.max_source_positions * SUBSAMPLING
-        if features.shape[2] != self.config.num_mel_bins:
-            mels = self.config.num_mel_bins
-            raise ValueError(f"features have {features.shape[2]} mel bins, this encoder takes {mels}; compute features with that number")
+        if features.shape[2] != self.mels:
+            raise ValueError(f"features have {features.shape[2]} mel bins, this encoder takes {self.mels}; compute features with that number")
         longest = int(lengths.max())
         if longest > limit:
             raise ValueError(f"an utterance has {longest} frames, the encoder's positions reach {limit} ({limit / 100:g} s); split it first")
