@@ -169,21 +169,3 @@ def test_prompts_in_two_languages_several_each(name):
 
 def test_join_words_by_script():
     assert join_words(["hello", "world", "你", "好", "ok"]) == "hello world你好ok"
-
-
-def test_a_new_task_is_one_file(tmp_path):
-    (tmp_path / "accent.py").write_text(
-        "from wenet_osum.tasks.asr import TRANSCRIPT\n"
-        "from wenet_osum.tasks.base import Task\n"
-        "from wenet_osum.tasks.fields import label\n"
-        "ACCENT = label('accent', '<ACCENT>', {'north': ['n'], 'south': []}, {'zh': '口音', 'en': 'the accent'}, attribute='style')\n"
-        "TASK = Task('accent', (TRANSCRIPT, ACCENT))\n"
-    )
-    before = list(tasks.__path__)
-    try:
-        lookup.add_folder("wenet_osum.tasks", str(tmp_path))
-        task = tasks.parse("<ACCENT><TRANSCRIBE>")
-        assert task.read("<N>hello").labels == {"accent": "north"}
-        assert tasks.parse("accent").tags == "<TRANSCRIBE> <ACCENT>"
-    finally:
-        tasks.__path__[:] = before
