@@ -1,8 +1,28 @@
-"""Adding a recipe touches one place. For adapters and encoders see test/train/test_new_parts.py, for a metric test/score/test_scorer.py."""
+"""Adding a task or a recipe touches one place. For adapters and encoders see test/train/test_new_parts.py, for a metric test/score/test_scorer.py."""
 
+import ast
+import json
 import shutil
 import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from wenet_osum import lookup, tasks
+from wenet_osum.bin import recognize, score
+from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
+from wenet_osum.corpus.data_report import report as data_report
+from wenet_osum.corpus.split import split_by
+from wenet_osum.dataset.manifest import read_manifest
+from wenet_osum.dataset.plan import Plan
+from wenet_osum.dataset.pool import Pool, build_pool
+from wenet_osum.dataset.sample import SampleConfig, make_sample
+from wenet_osum.dataset.shard import Handles, load_list, pack, read, write_list
+from wenet_osum.text.template import Template
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -15,3 +35,117 @@ def test_a_recipe_is_one_folder(tmp_path):
     assert "Known: mine" in shown.stdout
     wrong = subprocess.run(["bash", "run.sh", "--recipe", "yours"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert wrong.returncode == 1 and "unknown recipe 'yours'; known: mine" in wrong.stderr
+
+
+ACCENT = """
+from wenet_osum.tasks.asr import TRANSCRIPT
+from wenet_osum.tasks.base import Task
+from wenet_osum.tasks.fields import label
+FIELD = label("accent", "<ACCENT>", {"north": ["n"], "south": []}, {"zh": "口音", "en": "the accent"})
+TASK = Task("accent", (TRANSCRIPT, FIELD))
+"""
+SPOKEN = ["n", "south", "NORTH", None]  # of the four utterances, as a corpus spells them
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Four utterances with a label that no file of the toolkit names: manifest.jsonl, and old.list of shards packed before its task is there."""
+    rows = []
+    for i, accent in enumerate(SPOKEN):
+        wav = str(tmp_path / f"{i}.wav")
+        soundfile.write(wav, np.random.default_rng(i).normal(0, 0.1, 8000), 16000, subtype="PCM_16")
+        rows.append({"key": f"k{i}", "wav": wav, "txt": "the cat", "lang": "en", "speaker": f"s{i}", "accent": accent})
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = list(read_manifest(tmp_path / "manifest.jsonl"))
+    assert before[0].labels == {} and before[0].extra == {"accent": "n"}, "no task claims it yet"
+    write_list(tmp_path / "old.list", pack(before, tmp_path / "old", checked=True, log=print).paths)
+    return tmp_path
+
+
+@pytest.fixture
+def accent(corpus):
+    """The new task, in a folder of the user's own; what earlier calls have cached must not hide it."""
+    assert "accent" not in tasks.label_names()
+    folder = corpus / "my_tasks"
+    folder.mkdir()
+    (folder / "accent.py").write_text(ACCENT, encoding="utf-8")
+    before = list(tasks.__path__)
+    lookup.add_folder("wenet_osum.tasks", str(folder))
+    yield tasks.parse("accent")
+    tasks.__path__[:] = before
+    sys.modules.pop("wenet_osum.tasks.accent", None)
+
+
+def pool(path: Path, **source) -> Pool:
+    conf = SourceConfig(**({"name": "mine", "list": str(path), "tasks": {"accent": 1.0}} | source))
+    return build_pool(conf, load_list(path, Counter()), BatchConfig(), FilterConfig(min_s=0.1))
+
+
+@pytest.mark.parametrize("name", ["manifest.jsonl", "old.list", "new.list", "osum.list"])
+def test_a_new_label_is_drawn_and_written_from_any_list(corpus, accent, tiny_folder, name):
+    rows = list(read_manifest(corpus / "manifest.jsonl"))
+    assert rows[0].labels == {"accent": "n"} and "labels" not in rows[0].to_dict() and rows[0].to_dict()["accent"] == "n"
+    write_list(corpus / "new.list", pack(rows, corpus / "new", log=print).paths)
+    asked = [row.with_values({"task": "accent"}) for row in rows]
+    write_list(corpus / "osum.list", pack(asked, corpus / "osum", layout="osum", log=print).paths)
+    able = pool(corpus / name)
+    if name != "osum.list":  # which does not hold the utterance without it
+        assert able.dropped["mine: lacks accent for accent"] == 1
+    assert [str(able.indices[0].keys[row]) for row in able.row] == ["k0", "k1", "k2"]
+    assert pool(corpus / name, where={"accent": "south"}).row.tolist() == [1]
+    plan = Plan([able], BatchConfig(), seed=1, epoch=0)
+    template, targets = Template.load(tiny_folder), {}
+    for row in plan.row:
+        utterance, audio = read(able.indices[0], int(row), Handles())
+        sample = make_sample(utterance, audio, accent, template, SampleConfig(filter=FilterConfig(min_s=0.1)))
+        targets[utterance.key] = template.decode(sample.answer_ids)
+    assert targets == {"k0": "the cat<north>", "k1": "the cat<south>", "k2": "the cat<north>"}
+
+
+def test_a_new_label_is_decoded_scored_and_reported(corpus, accent, tiny_folder):
+    manifest, out = str(corpus / "manifest.jsonl"), str(corpus / "hyp")
+    assert recognize.main(["--model", str(tiny_folder), "--list", manifest, "--out", out, "--task", "accent", "--max_tokens", "9"]) == 0
+    answers = [json.loads(line) for line in (corpus / "hyp/hyp.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(answer["labels"]["accent"] in ("north", "south") for answer in answers)
+    assert all(sum(answer["probs"]["accent"].values()) == pytest.approx(1) for answer in answers)
+    assert score.main(["--ref", manifest, "--hyp", out, "--task", "accent", "--out", str(corpus / "score"), "--resamples", "5", "--report"]) == 0
+    found = [s for s in json.loads((corpus / "score/score.json").read_text(encoding="utf-8"))["scores"] if s["detail"].get("field") == "accent"]
+    right = sum(answer["labels"]["accent"] == truth for answer, truth in zip(answers, ("north", "south", "north"), strict=False))
+    assert {s["metric"]: s["value"] for s in found}["accuracy"] == pytest.approx(100 * right / 3)
+    assert "accent" in (corpus / "score/report.html").read_text(encoding="utf-8")
+
+
+def test_a_new_label_is_balanced_counted_and_converted(corpus, accent):
+    rows = list(read_manifest(corpus / "manifest.jsonl"))
+    splits = split_by(rows, {"train": 0.5, "test": 0.5}, balance=["accent"])
+    assert "<h3>accent</h3>" in data_report(splits, "Mine") and "north" in data_report(splits, "Mine")
+    kaldi, lost = lookup.load("wenet_osum.dataset.formats", "kaldi"), Counter()
+    kaldi.write(str(corpus / "kaldi"), rows, lost)
+    assert [row.labels for row in kaldi.read(str(corpus / "kaldi"), Counter(), "")] == [row.labels for row in rows] and not lost
+
+
+def names_of(node: ast.AST) -> set[str]:
+    """The texts of a literal list, tuple, set or table, and of a text that is split."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "split" and isinstance(node.func.value, ast.Constant):
+        return set(str(node.func.value.value).split())
+    parts = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+    return {part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+
+
+def test_the_tasks_alone_list_the_labels():
+    """Formats of others fix some names: the columns of index files of before, the members of published shards."""
+    fixed = {("dataset/index.py", "_COLUMNS_1"), ("dataset/tar.py", "OSUM")}
+    known, found, seen = set(tasks.label_names()), [], set()
+    for path in sorted((ROOT / "wenet_osum").rglob("*.py")):
+        name = path.relative_to(ROOT / "wenet_osum").as_posix()
+        if name.startswith("tasks/"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        allowed = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and (name, getattr(node.targets[0], "id", "")) in fixed:
+                seen.add((name, node.targets[0].id))
+                allowed.add(node.value)
+            elif node not in allowed and len(names_of(node) & known) > 1:
+                found.append(f"{name}:{node.lineno}: {sorted(names_of(node) & known)}; take them from tasks.label_names()")
+    assert not found and seen == fixed, "\n".join(found)

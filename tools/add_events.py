@@ -45,12 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     dropped, counts = Dropped(), Counter()
     try:
         conf = EventConfig(tuple(args.positions), tuple(args.level_db), longest_s=args.longest_s)
-        rows = by_label([row for row in read_manifest(args.events) if not args.labels or row.event in args.labels])
+        rows = by_label([row for row in read_manifest(args.events) if not args.labels or row.get("event") in args.labels])
         if not rows:
             raise ValueError(f"{args.events}: no row has an event{f' of {args.labels}' if args.labels else ''}; tools/check_data_list.py shows what it holds")
         speech = read_manifest(args.manifest, dropped)
         made = rewrite(speech, AddEvent(rows, args.events, conf, args.share), args.wav_dir, dropped, args.seed, args.jobs, args.manifest)
-        written = write_manifest(args.out, (counts.update([u.event or "none"]) or u for u in made))
+        written = write_manifest(args.out, (counts.update([u.get("event") or "none"]) or u for u in made))
     except (ValueError, OSError) as error:
         print(f"add_events.py: {error}", file=sys.stderr)
         return 1

@@ -54,8 +54,8 @@ def _rows(path: str, dropped: Dropped) -> Iterator[Utterance]:
     if list_paths(path) is not None:
         for index in load_list(path, dropped):
             for i, key in enumerate(index.keys):
-                labels = {name: str(column[i]) or None for name, column in index.columns.items()}
-                yield Utterance(str(key), f"{index.path}#{key}", duration=float(index.durations[i]), **labels)
+                known = {name: str(column[i]) for name, column in index.columns.items() if column[i]}
+                yield Utterance(str(key), f"{index.path}#{key}", duration=float(index.durations[i])).with_values(known)
         return
     for utterance in read_manifest(path, dropped):
         try:

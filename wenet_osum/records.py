@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +33,8 @@ class Word(NamedTuple):
 class Utterance:
     """One line of a manifest: a recording, or a segment of one, with everything known about it.
 
-    A label that is not known is None; it is never replaced by a class such as ``other``.
+    Which labels there are is said by the tasks alone (``tasks.label_names``). A label that is not
+    known has no entry; it is never replaced by a class such as ``other``.
     """
 
     key: str  # unique in its list; may hold dots and any script
@@ -41,11 +43,9 @@ class Utterance:
     task: str | None = None  # task name or tags, when the corpus fixes one
     lang: str | None = None  # "zh", "en", …
     speaker: str | None = None
-    gender: str | None = None  # label of tasks/sgc.py
-    age: str | float | None = None  # years, or a label of tasks/sap.py
-    emotion: str | None = None  # label of tasks/ser.py
-    style: str | None = None  # label of tasks/ssr.py
-    event: str | None = None  # label of tasks/ved.py
+    # name of a task's label field → label in any spelling, or a number such as an age in years;
+    # in a manifest each stands on the top level of its line
+    labels: dict[str, str | float] = field(default_factory=dict)
     words: list[Word] | None = None  # word times in the segment's own time, s
     reply: str | None = None  # text answer to the spoken question
     start: float | None = None  # s, where the segment begins in ``wav``
@@ -53,22 +53,50 @@ class Utterance:
     duration: float | None = None  # s
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Leave out labels that are None. Raises ValueError for one that bears the name of a field of the record."""
+        if None in self.labels.values():
+            self.labels = {name: label for name, label in self.labels.items() if label is not None}
+        if not OWN_FIELDS.isdisjoint(self.labels):
+            wrong = ", ".join(sorted(OWN_FIELDS.intersection(self.labels)))
+            raise ValueError(f"labels of {self.key!r}: {wrong} is a field of its own; set that instead")
+
     @classmethod
-    def from_dict(cls, row: dict[str, Any]) -> Utterance:
-        """Read a manifest row; unknown keys go to ``extra``. Raises ValueError when key or wav are missing or words are malformed."""
+    def from_dict(cls, row: dict[str, Any], labels: Collection[str] = ()) -> Utterance:
+        """Read a manifest row: keys named in ``labels`` are labels, unknown ones go to ``extra``.
+
+        Raises ValueError when key or wav are missing or words are malformed.
+        """
         for name in ("key", "wav"):
             if not isinstance(row.get(name), str) or not row[name]:
                 raise ValueError(f"manifest row needs a non-empty string {name!r}, got {row.get(name)!r} in {str(row)[:120]}")
-        names = cls.__dataclass_fields__
-        known = {k: v for k, v in row.items() if k in names and k != "extra" and v is not None}
-        extra = dict(row.get("extra") or {}) | {k: v for k, v in row.items() if k not in names}
+        known, found, extra = {}, {}, dict(row.get("extra") or {})
+        for name, value in row.items():
+            if name in OWN_FIELDS:
+                known[name] = value
+            elif name in labels:
+                found[name] = value
+            elif name != "extra":
+                extra[name] = value
+        known = {name: value for name, value in known.items() if value is not None}
         if "words" in known:
             known["words"] = _read_words(row["key"], known["words"])
-        return cls(**known, extra=extra)
+        return cls(**known, labels=found, extra=extra)
+
+    def get(self, name: str) -> Any:
+        """The field or label of this name, None when it is not known."""
+        return getattr(self, name) if name in OWN_FIELDS else self.labels.get(name)
+
+    def with_values(self, values: dict[str, Any]) -> Utterance:
+        """A copy with other values of fields and labels by name; a label that is None is taken out."""
+        own = {name: value for name, value in values.items() if name in OWN_FIELDS}
+        labels = self.labels | {name: value for name, value in values.items() if name not in own}
+        return dataclasses.replace(self, **own, labels=labels)
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest row, without empty entries."""
-        row = {name: getattr(self, name) for name in self.__dataclass_fields__}  # dataclasses.fields costs as much as all the rest
+        """The manifest row, labels on its top level, without empty entries."""
+        row = {name: getattr(self, name) for name in _BEFORE_LABELS} | self.labels
+        row |= {name: getattr(self, name) for name in _AFTER_LABELS}
         if self.words is not None:
             row["words"] = [[w.text, round(w.start, 3), round(w.end, 3)] for w in self.words]
         return {k: v for k, v in row.items() if v is not None and v != {}}
@@ -76,6 +104,14 @@ class Utterance:
     def to_json(self) -> str:
         """The manifest row as one line of JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+# dataclasses.fields costs as much as all the rest of a row: their names are kept
+_NAMES = tuple(Utterance.__dataclass_fields__)
+_BEFORE_LABELS = _NAMES[: _NAMES.index("labels")]
+_AFTER_LABELS = _NAMES[_NAMES.index("labels") + 1 :]
+# the record's own fields; any other name on the top level of a row is a label or goes to ``extra``
+OWN_FIELDS = frozenset(_NAMES) - {"labels", "extra"}
 
 
 def _read_words(key: str, rows: Any) -> list[Word]:

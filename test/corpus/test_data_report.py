@@ -11,8 +11,8 @@ from wenet_osum.corpus.data_report import bars, histogram, report, summary
 from wenet_osum.records import Utterance
 
 
-def rows(name: str, count: int, **labels) -> list[Utterance]:
-    return [Utterance(f"{name}{i}", f"{name}{i}.wav", txt=f"{name} {i}", speaker=f"{name}{i % 3}", duration=1.0 + i / 10, **labels) for i in range(count)]
+def rows(name: str, count: int, lang: str | None = None, **labels) -> list[Utterance]:
+    return [Utterance(f"{name}{i}", f"{name}{i}.wav", txt=f"{name} {i}", speaker=f"{name}{i % 3}", duration=1.0 + i / 10, lang=lang, labels=labels) for i in range(count)]
 
 
 def test_figures_of_the_page():

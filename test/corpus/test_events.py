@@ -11,7 +11,7 @@ from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.records import SAMPLE_RATE, Utterance, Word
 
 WORDS = [Word("one", 0.2, 0.6), Word("two", 0.6, 1.0), Word("three", 1.5, 1.9)]
-SOURCE = Utterance("c1", "cough.wav", event="cough")
+SOURCE = Utterance("c1", "cough.wav", labels={"event": "cough"})
 SOUND = np.concatenate([np.zeros(4000), np.full(3200, 0.5), np.zeros(8000)]).astype(np.float32)
 
 
@@ -63,7 +63,7 @@ def test_a_loud_event_does_not_clip():
 
 def test_the_row_tells_what_was_done():
     audio, changed = put("pause")
-    assert changed.event == "cough" and changed.start is None and changed.end is None and changed.duration == pytest.approx(len(audio) / SAMPLE_RATE, abs=1e-4)
+    assert changed.labels.get("event") == "cough" and changed.start is None and changed.end is None and changed.duration == pytest.approx(len(audio) / SAMPLE_RATE, abs=1e-4)
     assert changed.extra["recordings"] == ["a.wav", "cough.wav"] and changed.extra["x"] == 1
     with pytest.raises(ValueError, match=r"share 1 of 2 recordings in test: cough\.wav"):
         check_disjoint({"train": [changed], "test": [Utterance("b", "b.wav", extra={"recordings": ["b.wav", "cough.wav"]})]}, ["recording"])
@@ -88,7 +88,7 @@ def test_pauses_come_from_words_or_from_the_sound():
 def test_what_cannot_be_done_is_told():
     draw = np.random.default_rng(0)
     with pytest.raises(ValueError, match="has an event already: laugh"):
-        add_event(speech(), Utterance("a", "a.wav", event="laugh"), SOUND, SOURCE, EventConfig(), draw)
+        add_event(speech(), Utterance("a", "a.wav", labels={"event": "laugh"}), SOUND, SOURCE, EventConfig(), draw)
     with pytest.raises(ValueError, match="no place for an event: neither pause"):
         add_event(speech(), Utterance("a", "a.wav", words=WORDS[:2]), SOUND, SOURCE, EventConfig(("pause",)), draw)
     with pytest.raises(ValueError, match="recording is silent"):
@@ -105,7 +105,7 @@ def test_long_sounds_are_cut_to_their_loudest_stretch():
 
 
 def test_labels_are_drawn_evenly():
-    rows = by_label([SOURCE, *(Utterance(f"l{i}", "l.wav", event="laugh") for i in range(9)), Utterance("n", "n.wav")])
+    rows = by_label([SOURCE, *(Utterance(f"l{i}", "l.wav", labels={"event": "laugh"}) for i in range(9)), Utterance("n", "n.wav")])
     draw = np.random.default_rng(0)
-    drawn = [draw_event(rows, draw).event for _ in range(400)]
+    drawn = [draw_event(rows, draw).labels.get("event") for _ in range(400)]
     assert 160 < drawn.count("cough") < 240 and set(rows) == {"cough", "laugh"}

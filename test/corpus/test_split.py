@@ -51,7 +51,7 @@ def crowd(count: int = 40) -> list[Utterance]:
     rows = []
     for s in range(count):
         for i in range(1 + s % 8):
-            rows.append(Utterance(f"{s}-{i}", f"{s}-{i}.wav", speaker=f"s{s}", age=8.0 if s % 4 == 0 else 30.0, gender="mf"[s % 2], duration=1.0 + (s + i) % 3))
+            rows.append(Utterance(f"{s}-{i}", f"{s}-{i}.wav", speaker=f"s{s}", labels={"age": 8.0 if s % 4 == 0 else 30.0, "gender": "mf"[s % 2]}, duration=1.0 + (s + i) % 3))
     return rows
 
 
@@ -62,8 +62,8 @@ def test_split_keeps_speakers_together_and_shares():
     seconds = {name: sum(u.duration for u in part) for name, part in splits.items()}
     for name, share in {"train": 0.8, "dev": 0.1, "test": 0.1}.items():
         assert seconds[name] / sum(seconds.values()) == pytest.approx(share, abs=0.03)
-        children = [u.age == 8.0 for u in splits[name]]
-        assert sum(children) / len(children) == pytest.approx(sum(u.age == 8.0 for u in rows) / len(rows), abs=0.1)
+        children = [u.labels.get("age") == 8.0 for u in splits[name]]
+        assert sum(children) / len(children) == pytest.approx(sum(u.labels.get("age") == 8.0 for u in rows) / len(rows), abs=0.1)
     assert splits == split_by(rows, {"train": 0.8, "dev": 0.1, "test": 0.1}, balance=["age", "gender"])
 
 

@@ -5,7 +5,7 @@ import pytest
 from wenet_osum.corpus.task_lists import choose
 from wenet_osum.records import Utterance
 
-UTTERANCES = [Utterance(key=str(i), wav="a.wav", txt="x", emotion="sad" if i % 2 else None) for i in range(20)]
+UTTERANCES = [Utterance(key=str(i), wav="a.wav", txt="x", labels={"emotion": "sad" if i % 2 else None}) for i in range(20)]
 
 
 def test_only_utterances_with_all_fields_in_order_and_evenly():

@@ -31,7 +31,7 @@ def corpus(tmp_path_factory):
         path = folder / f"{i}.wav"
         soundfile.write(path, draw.normal(0, 0.1, int(draw.uniform(0.2, 1.5) * 16000)), 16000, subtype="PCM_16")
         emotion = "happy" if i % 2 else None
-        rows.append(Utterance(f"utt.{i}", str(path), txt=TEXTS[i % 4], emotion=emotion, lang="zh" if i % 4 == 1 else "en"))
+        rows.append(Utterance(f"utt.{i}", str(path), txt=TEXTS[i % 4], labels={"emotion": emotion}, lang="zh" if i % 4 == 1 else "en"))
     write_manifest(folder / "raw.list", rows)
     pack(rows, folder / "shards", per_shard=4)
     write_list(folder / "data.list", sorted((folder / "shards").glob("*.tar")))

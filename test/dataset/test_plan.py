@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
-from wenet_osum.dataset.index import COLUMNS, Index
+from wenet_osum.dataset.index import Index, column_names
 from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import TokenEstimate, build_pool
 
@@ -16,7 +16,7 @@ BUDGET = BatchConfig(max_frames=2000, max_tokens=1500, max_utterances=16, window
 
 def shard(n, name="s", seconds=None, **columns):
     draw = np.random.default_rng(len(name) + n)
-    full = {c: np.array([columns.get(c, "")] * n if isinstance(columns.get(c, ""), str) else columns[c]) for c in COLUMNS}
+    full = {c: np.array([columns.get(c, "")] * n if isinstance(columns.get(c, ""), str) else columns[c]) for c in column_names()}
     seconds = draw.uniform(0.5, 9.0, n) if seconds is None else np.array(seconds)
     return Index(
         path=f"{name}.tar",

@@ -11,9 +11,9 @@ from wenet_osum.records import Utterance
 
 
 def splits(test_speaker: str = "c"):
-    spoken = Utterance("a", "a.wav", "one < two", speaker="a", emotion="joy", duration=1800.0)
+    spoken = Utterance("a", "a.wav", "one < two", speaker="a", labels={"emotion": "joy"}, duration=1800.0)
     train = [spoken, Utterance("q", "q.wav", "Why?", speaker="a", reply="So.")]
-    dev, test = Utterance("b", "b.wav", "", speaker="b", event="cry"), Utterance("c", "c.wav", "one", speaker=test_speaker)
+    dev, test = Utterance("b", "b.wav", "", speaker="b", labels={"event": "cry"}), Utterance("c", "c.wav", "one", speaker=test_speaker)
     return {"train": train, "dev": [dev], "test": [test]}
 
 

@@ -29,7 +29,7 @@ def wav(seconds, seed=0):
     return out.getvalue()
 
 
-TIMED = Utterance("k", "k.wav", txt="red cat", words=[Word("red", 0.2, 0.5), Word("cat", 0.5, 1.0)], emotion="happy", lang="en")
+TIMED = Utterance("k", "k.wav", txt="red cat", words=[Word("red", 0.2, 0.5), Word("cat", 0.5, 1.0)], labels={"emotion": "happy"}, lang="en")
 
 
 def test_features_prompt_and_target(template):
@@ -111,9 +111,9 @@ def test_published_texts_are_taken_apart(template, own, txt, asked, answer):
 
 
 def test_fields_win_over_tags(template):
-    utterance = Utterance("k", "k.wav", txt="你好<anger>", task="ser", emotion="sad")
+    utterance = Utterance("k", "k.wav", txt="你好<anger>", task="ser", labels={"emotion": "sad"})
     found = read_tags(utterance, template.task("ser"), template)
-    assert (found.txt, found.emotion) == ("你好", "sad")
+    assert (found.txt, found.labels.get("emotion")) == ("你好", "sad")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_fields_win_over_tags(template):
         (TIMED, wav(2), {"max_s": 1.5}, "audio: longer than 1.5 s"),
         (TIMED, wav(1), {"max_target_tokens": 2}, "target: longer than 2 tokens"),
         (Utterance("k", "w", txt="red"), wav(1), {}, "target: lacks emotion"),
-        (Utterance("k", "w", txt="red", emotion="no label"), wav(1), {}, "target: lacks emotion"),
+        (Utterance("k", "w", txt="red", labels={"emotion": "no label"}), wav(1), {}, "target: lacks emotion"),
     ],
 )
 def test_what_cannot_be_used(template, utterance, audio, limits, reason):

@@ -59,8 +59,8 @@ def load(path):
 
 def test_every_field_comes_back_under_every_key(tmp_path):
     full = {
-        "txt": NASTY, "task": "ser", "lang": "zh", "speaker": "s", "gender": "female", "age": 31, "emotion": "happy", "style": "客服",
-        "event": "laugh", "words": [Word("你", 0.0, 0.1)], "reply": NASTY, "extra": {"source": [1, "<x>"]},
+        "txt": NASTY, "task": "ser", "lang": "zh", "speaker": "s",
+        "labels": {"gender": "female", "age": 31, "emotion": "happy", "style": "客服", "event": "laugh"}, "words": [Word("你", 0.0, 0.1)], "reply": NASTY, "extra": {"source": [1, "<x>"]},
     }  # fmt: skip
     given = [utterance(tmp_path, key, **full) for key in KEYS] + [utterance(tmp_path, "bare"), utterance(tmp_path, "empty", txt="")]
     report = pack(given, tmp_path / "shards", per_shard=7, log=lambda line: None)
@@ -74,7 +74,7 @@ def test_every_field_comes_back_under_every_key(tmp_path):
 
 
 def test_index_columns(tmp_path):
-    rows = [utterance(tmp_path, "a", txt="你好", age=3, task="ser", words=[Word("你", 0, 1)] * 2, reply="é"), utterance(tmp_path, "b", lang="en")]
+    rows = [utterance(tmp_path, "a", txt="你好", labels={"age": 3}, task="ser", words=[Word("你", 0, 1)] * 2, reply="é"), utterance(tmp_path, "b", lang="en")]
     (index,) = load_list(list_of(*pack(rows, tmp_path / "s", log=print).paths), Counter())
     assert index.kind == "tar" and index.lengths.tolist() == [[6, 2, 2], [0, 0, 0]] and index.lengths.dtype == np.int32
     assert index.durations.tolist() == [pytest.approx(0.2)] * 2 and index.durations.dtype == np.float32
@@ -104,14 +104,14 @@ def test_published_osum_layout(tmp_path):
     members |= {"emotion": "<ANGER>", "gender": "<NONE>", "duration": "1.0", "extra": '{"age": "<ADULT>", "dataset": "d"}'}
     found, dropped = load(make_tar(tmp_path / "x.tar", [(f"u.{e}", d) for e, d in members.items()]))
     got = found["u"][0]
-    assert not dropped and (got.txt, got.task, got.lang, got.speaker, got.emotion, got.gender) == (
+    assert not dropped and (got.txt, got.task, got.lang, got.speaker, got.labels.get("emotion"), got.labels.get("gender")) == (
         "你好<anger>", "<TRANSCRIBE> <EMOTION>", "zh", "G1", "ANGER", None,
     )  # fmt: skip
-    assert got.age == "ADULT" and got.extra == {"dataset": "d"} and got.duration == 0.2
+    assert got.labels.get("age") == "ADULT" and got.extra == {"dataset": "d"} and got.duration == 0.2
 
 
 def test_osum_layout_is_written_with_the_composed_target(tmp_path):
-    good = utterance(tmp_path, "a", txt="你好", task="ser", emotion="happy", lang="zh", age=30, extra={"dataset": "d"})
+    good = utterance(tmp_path, "a", txt="你好", task="ser", labels={"emotion": "happy", "age": 30}, lang="zh", extra={"dataset": "d"})
     bad = [utterance(tmp_path, "b", txt="x", task="ser"), utterance(tmp_path, "c", txt="x"), utterance(tmp_path, "d", txt="x", task="sre")]
     bad += [utterance(tmp_path, "bad\nkey", txt="x", task="asr")]
     report = pack([good, *bad], tmp_path / "s", layout="osum", log=print)
@@ -119,7 +119,7 @@ def test_osum_layout_is_written_with_the_composed_target(tmp_path):
         parts = {m.name: tar.extractfile(m).read().decode() for m in tar if not m.name.endswith("wav")}
     assert parts["a.txt"] == "你好<happy>" and parts["a.task"] == "<TRANSCRIBE> <EMOTION>" and parts["a.emotion"] == "happy"
     found, _ = load(list_of(*report.paths))
-    assert list(found) == ["a"] and found["a"][0].age == 30 and found["a"][0].extra == {"dataset": "d"}
+    assert list(found) == ["a"] and found["a"][0].labels.get("age") == 30 and found["a"][0].extra == {"dataset": "d"}
     assert dict(report.dropped.pairs).keys() == {"b", "c", "d", "bad\nkey"} and report.dropped["no task"] == 1
 
 

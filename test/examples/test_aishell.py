@@ -50,8 +50,8 @@ def test_official_split_with_words_joined_and_genders(prepare, corpus, tmp_path,
     splits = run(prepare, corpus, tmp_path / "data")
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 11, "dev": 4, "test": 7}
     first = splits["train"][0]
-    assert (first.key, first.txt, first.speaker, first.gender, first.lang, first.duration) == ("BAC009S0002W0000", "今天第一句话", "S0002", "female", "zh", 0.5)
-    assert {u.speaker: u.gender for u in splits["test"]} == {"S0764": "female", "S0765": "male"}
+    assert (first.key, first.txt, first.speaker, first.labels.get("gender"), first.lang, first.duration) == ("BAC009S0002W0000", "今天第一句话", "S0002", "female", "zh", 0.5)
+    assert {u.speaker: u.labels.get("gender") for u in splits["test"]} == {"S0764": "female", "S0765": "male"}
     page = capsys.readouterr().out
     for line in ("train utterances: subset: 11 of 120098", "test speakers: subset: 2 of 20", "1  test: recording without a transcript", "1  audio: empty"):
         assert line in page
@@ -62,7 +62,7 @@ def test_official_split_with_words_joined_and_genders(prepare, corpus, tmp_path,
 def test_the_folder_itself_may_be_given_and_genders_may_lack(prepare, corpus, tmp_path, capsys):
     (corpus / "resource_aishell/speaker.info").unlink()
     splits = run(prepare, corpus / "data_aishell", tmp_path / "data")
-    assert len(splits["train"]) == 11 and splits["train"][0].gender is None and "gender is not known" in capsys.readouterr().out
+    assert len(splits["train"]) == 11 and splits["train"][0].labels.get("gender") is None and "gender is not known" in capsys.readouterr().out
 
 
 def test_faults_are_told(prepare, corpus, tmp_path):

@@ -72,10 +72,10 @@ def test_both_spellings_become_labels(prepare, corpus, tmp_path, capsys):
     splits = run(prepare, corpus, tmp_path / "data")
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 3, "dev": 2, "test": 3}
     first = splits["train"]["common_voice_en_train0"]
-    assert (first.txt, first.gender, first.age, first.lang, first.speaker) == ('"No, she said', "female", "adult", "en", "a")
+    assert (first.txt, first.labels.get("gender"), first.labels.get("age"), first.lang, first.speaker) == ('"No, she said', "female", "adult", "en", "a")
     assert first.duration == pytest.approx(0.5, abs=0.1)
     assert Counter(tasks.parse("sap").fields[-1].value(u) for u in splits["test"].values()) == {"adult": 1, "old": 2}
-    assert splits["dev"]["common_voice_en_dev0"].gender == "male" and splits["test"]["common_voice_en_test1"].gender is None
+    assert splits["dev"]["common_voice_en_dev0"].labels.get("gender") == "male" and splits["test"]["common_voice_en_test1"].labels.get("gender") is None
     page = capsys.readouterr().out
     for line in (
         "en train clips: subset: 3 of 6",

@@ -51,10 +51,10 @@ def test_official_folds_and_labels(corpus, tmp_path, capsys, fold, dev):
     splits = run(corpus, tmp_path / "data", "--fold", str(fold))
     assert {u.extra["fold"] for u in splits["test"]} == {fold} and {u.extra["fold"] for u in splits["dev"]} == {dev}
     assert {u.extra["fold"] for u in splits["train"]} == {1, 2, 3, 4, 5} - {fold, dev}
-    assert Counter(u.event for u in splits["train"]) == {"cry": 6, "sneeze": 6, "other": 6}
+    assert Counter(u.labels.get("event") for u in splits["train"]) == {"cry": 6, "sneeze": 6, "other": 6}
     assert "subset: 40 of 2000" in (page := capsys.readouterr().out) and "10  no label for dog" in page
     rest = run(corpus, tmp_path / "data", "--rest", "other")
-    assert Counter(u.event for u in rest["test"]) == {"cry": 2, "sneeze": 2, "other": 4}
+    assert Counter(u.labels.get("event") for u in rest["test"]) == {"cry": 2, "sneeze": 2, "other": 4}
 
 
 def test_a_recording_in_two_folds_stops(corpus, tmp_path):
@@ -90,7 +90,7 @@ def test_events_are_put_into_speech_split_by_split(corpus, tmp_path):
     shell(corpus, tmp_path / "work", "--stop_stage", "1", "--speech", "speech")
     for split, folds in (("train", {1, 2, 3}), ("dev", {4}), ("test", {5})):
         (found,) = read_manifest(tmp_path / f"work/data/{split}/manifest.jsonl")
-        assert found.txt == "we call it bear" and found.event in ("cry", "sneeze", "other") and found.key == f"{split}+{found.event}"
+        assert found.txt == "we call it bear" and (event := found.labels["event"]) in ("cry", "sneeze", "other") and found.key == f"{split}+{event}"
         assert int(Path(found.extra["recordings"][1]).name[0]) in folds
     assert (tmp_path / "work/data/test/ved.list").exists()
 

@@ -53,7 +53,7 @@ def test_official_parts_with_transcripts_and_genders(prepare, corpus, tmp_path, 
     splits = run(prepare, corpus, tmp_path / "data")
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 4, "dev": 6, "test_clean": 3, "test_other": 3}
     first = splits["dev"][0]
-    assert (first.key, first.txt, first.speaker, first.gender, first.lang, first.duration) == ("84-12-0000", "SHE READ LINE A", "84", "female", "en", 0.5)
+    assert (first.key, first.txt, first.speaker, first.labels.get("gender"), first.lang, first.duration) == ("84-12-0000", "SHE READ LINE A", "84", "female", "en", 0.5)
     page = capsys.readouterr().out
     for line in ("train-clean-100 utterances: subset: 4 of 28539", "dev-other speakers: subset: 1 of 33", "train-other-500: subset: 0 of 148688, the folder is not"):
         assert line in page

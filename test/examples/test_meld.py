@@ -62,8 +62,8 @@ def test_words_and_emotions_by_the_official_splits(prepare, corpus, tmp_path, ca
         "train": ["train_dia0_utt0", "train_dia0_utt1"], "dev": ["dev_dia0_utt0"], "test": ["test_dia0_utt0", "test_dia0_utt1"]
     }  # fmt: skip
     first = splits["train"]["train_dia0_utt0"]
-    assert (first.txt, first.emotion, first.speaker, first.lang, first.duration) == ("Oh my God, he’s lost it.", "sad", "Phoebe", "en", 0.4)
-    assert Counter(u.emotion for u in splits["test"].values()) == {"neutral": 1, "disgust": 1}
+    assert (first.txt, first.labels.get("emotion"), first.speaker, first.lang, first.duration) == ("Oh my God, he’s lost it.", "sad", "Phoebe", "en", 0.4)
+    assert Counter(u.labels.get("emotion") for u in splits["test"].values()) == {"neutral": 1, "disgust": 1}
     page = capsys.readouterr().out
     for line in (
         "meld train rows: subset: 4 of 9989",

@@ -51,9 +51,9 @@ def test_actors_lie_in_folds_of_pairs(corpus, tmp_path, capsys):
 def test_labels_come_from_the_file_name(corpus, tmp_path):
     rows = {u.key: u for u in run(corpus, tmp_path / "data")["test"]}
     angry = rows["03-01-05-01-02-01-02"]
-    assert (angry.emotion, angry.gender, angry.txt, angry.lang, angry.duration) == ("anger", "female", "Dogs are sitting by the door", "en", 0.5)
-    assert rows["03-01-08-01-01-01-01"].txt == "Kids are talking by the door" and rows["03-01-08-01-01-01-01"].gender == "male"
-    assert Counter(u.emotion for u in rows.values()) == {"neutral": 6} | dict.fromkeys(["happy", "sad", "anger", "fear", "disgust", "surprise"], 3)
+    assert (angry.labels.get("emotion"), angry.labels.get("gender"), angry.txt, angry.lang, angry.duration) == ("anger", "female", "Dogs are sitting by the door", "en", 0.5)
+    assert rows["03-01-08-01-01-01-01"].txt == "Kids are talking by the door" and rows["03-01-08-01-01-01-01"].labels.get("gender") == "male"
+    assert Counter(u.labels.get("emotion") for u in rows.values()) == {"neutral": 6} | dict.fromkeys(["happy", "sad", "anger", "fear", "disgust", "surprise"], 3)
 
 
 def test_faults_are_told(corpus, tmp_path):

@@ -52,7 +52,7 @@ def test_every_field_is_there_and_speakers_stay_apart(corpus, tmp_path, capsys):
     speakers = [{u.speaker for u in rows} for rows in splits.values()]
     assert not (speakers[0] & speakers[1] or speakers[0] & speakers[2] or speakers[1] & speakers[2])
     first = splits["test"][0]
-    assert (first.key, first.txt, first.speaker, first.gender, first.age, first.lang, first.duration) == ("020000000", "WE CALL IT 2000 0", "2000", "m", 6.0, "en", 0.5)
+    assert (first.key, first.txt, first.speaker, first.labels.get("gender"), first.labels.get("age"), first.lang, first.duration) == ("020000000", "WE CALL IT 2000 0", "2000", "m", 6.0, "en", 0.5)
     groups = {u.speaker: tasks.parse("sap").fields[-1].value(u) for u in splits["test"]}
     assert groups == {"2000": "child", "2001": None, "2002": "adult", "2003": "old"} and tasks.parse("sgc").present(first)
     page = capsys.readouterr().out

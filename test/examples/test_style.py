@@ -49,10 +49,10 @@ def run(prepare, corpus, out, *more):
 
 def test_genres_and_corpora_become_the_eight_styles(prepare, corpus, tmp_path, capsys):
     rows = [u for found in run(prepare, corpus, tmp_path / "data").values() for u in found]
-    styles = Counter(u.style for u in rows)
+    styles = Counter(u.labels.get("style") for u in rows)
     assert set(styles) == set(STYLE.labels.names) and sum(styles.values()) == 8 * 6 + 4 and (styles["有声书"], styles["新闻科普"]) == (6 + 4 + 1, 5)
     by_key = {u.key: u for u in rows}
-    assert by_key["librispeech-b0"].style == "有声书" and by_key["mine-11"].style == "客服"
+    assert by_key["librispeech-b0"].labels.get("style") == "有声书" and by_key["mine-11"].labels.get("style") == "客服"
     page = capsys.readouterr().out
     for line in (
         "1  not in the map: mine/opera",
@@ -74,7 +74,7 @@ def test_speakers_stay_apart(prepare, corpus, tmp_path):
     splits = run(prepare, corpus, tmp_path / "data")
     speakers = [{u.speaker for u in rows} for rows in splits.values()]
     assert all(speakers) and not (speakers[0] & speakers[1] or speakers[0] & speakers[2] or speakers[1] & speakers[2])
-    assert any(u.style == "有声书" and u.extra["genre"] == "news" for rows in splits.values() for u in rows), "the row's own style"
+    assert any(u.labels.get("style") == "有声书" and u.extra["genre"] == "news" for rows in splits.values() for u in rows), "the row's own style"
 
 
 def test_own_maps_and_faults(prepare, corpus, tmp_path):
@@ -82,7 +82,7 @@ def test_own_maps_and_faults(prepare, corpus, tmp_path):
     own.write_text("source: mine\nstyle: {mine/news: 客服, news: 新闻科普, mine: 其他}\n")
     (corpus / "librispeech.jsonl").unlink()
     rows = [u for found in run(prepare, corpus, tmp_path / "data", "--map", str(own), "--by", "recording").values() for u in found]
-    assert {u.style for u in rows if u.extra["genre"] == "news"} == {"客服", "有声书"} and {u.style for u in rows if u.extra["genre"] == "对话"} == {"其他"}
+    assert {u.labels.get("style") for u in rows if u.extra["genre"] == "news"} == {"客服", "有声书"} and {u.labels.get("style") for u in rows if u.extra["genre"] == "对话"} == {"其他"}
     with pytest.raises(ValueError, match="label map meld has no table 'style'"):
         run(prepare, corpus, tmp_path / "data", "--map", "meld")
     with pytest.raises(ValueError, match=r"no \*\.jsonl in"):

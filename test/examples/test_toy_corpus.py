@@ -147,7 +147,7 @@ def test_questions_are_answered_right(toy):
 
 def test_text_baseline_finds_words_that_tell(toy):
     def row(words: str, emotion: str) -> toy.prepare.Utterance:
-        return toy.prepare.Utterance(key=words, wav="x", emotion=emotion, words=[toy.render.Word(w, 0, 1) for w in words.split()])
+        return toy.prepare.Utterance(key=words, wav="x", labels={"emotion": emotion}, words=[toy.render.Word(w, 0, 1) for w in words.split()])
 
     train = [row("sun sky", "happy"), row("sun", "happy"), row("rain sky", "sad"), row("rain", "sad")]
     assert toy.checks.text_baseline(train, [row("sun", "happy"), row("rain", "sad")], "emotion") == (100.0, 50.0)

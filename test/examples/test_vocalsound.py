@@ -45,8 +45,8 @@ def test_labels_and_speakers_come_from_the_names(prepare, corpus, tmp_path, caps
     splits = run(prepare, corpus, tmp_path / "data")
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 16, "dev": 6, "test": 11}
     clip = splits["train"]["f0003_0_throatclearing"]
-    assert (clip.event, clip.speaker, clip.gender, clip.txt, clip.duration) == ("throat clearing", "f0003", "female", "", 0.3)
-    assert splits["dev"]["m0005_0_sniff"].event == "other" and splits["dev"]["m0005_0_sniff"].gender == "male"
+    assert (clip.labels.get("event"), clip.speaker, clip.labels.get("gender"), clip.txt, clip.duration) == ("throat clearing", "f0003", "female", "", 0.3)
+    assert splits["dev"]["m0005_0_sniff"].labels.get("event") == "other" and splits["dev"]["m0005_0_sniff"].labels.get("gender") == "male"
     page = capsys.readouterr().out
     for line in ("train clips: subset: 16 of 18", "beside the paper's figure: subset: 18 of 15570"):
         assert line in page
@@ -93,5 +93,5 @@ def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path, tone, smoke
     smoke("vocalsound", tmp_path / "work", "--data_dir", str(corpus), "--speech", "speech")
     made = list(read_manifest(tmp_path / "work/data/test/manifest.jsonl"))
     assert {u.key.split("+")[0] for u in made} == {"test0", "test1"}
-    assert all(u.extra["recordings"][1].split("/")[-1][:5] in SPEAKERS["te"] and u.event for u in made)
+    assert all(u.extra["recordings"][1].split("/")[-1][:5] in SPEAKERS["te"] and u.labels.get("event") for u in made)
     assert (tmp_path / "work/exp/score/report.html").exists()

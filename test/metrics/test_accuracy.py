@@ -17,7 +17,7 @@ NAMES = EMOTION.fields[0].labels.names
 
 
 def scores(truth: list[str], answers: list[str | None], probs: list[float] | None = None, **more) -> dict:
-    refs = [Utterance(f"u{i}", "x.wav", emotion=label) for i, label in enumerate(truth)]
+    refs = [Utterance(f"u{i}", "x.wav", labels={"emotion": label}) for i, label in enumerate(truth)]
     hyps = {}
     for i, answer in enumerate(answers):
         if answer == "missing":
@@ -88,9 +88,9 @@ def test_a_probability_of_one_has_a_bin():
 
 
 def test_majority_and_text_baseline():
-    train = [Utterance(f"t{i}", "x", "what a lovely day" if i % 2 else "this is awful news", emotion="happy" if i % 2 else "sad") for i in range(8)]
+    train = [Utterance(f"t{i}", "x", "what a lovely day" if i % 2 else "this is awful news", labels={"emotion": "happy" if i % 2 else "sad"}) for i in range(8)]
     rows = [("lovely weather", "happy"), ("awful food", "sad"), ("awful", "happy")]
-    refs = [Utterance(f"u{i}", "x", txt, emotion=emotion) for i, (txt, emotion) in enumerate(rows)]
+    refs = [Utterance(f"u{i}", "x", txt, labels={"emotion": emotion}) for i, (txt, emotion) in enumerate(rows)]
     hyps = {u.key: Hypothesis(u.key, EMOTION.tags, "", labels={"emotion": "sad"}) for u in refs}
     detail = score_task(EMOTION, refs, hyps, train=train)[0].detail
     assert detail["majority"] == {"label": "happy", "accuracy": 66.67}
@@ -100,8 +100,8 @@ def test_majority_and_text_baseline():
 
 def test_text_baseline_reads_chinese_characters():
     field = EMOTION.fields[0]
-    train = [Utterance("a", "x", "我很高兴", emotion="happy"), Utterance("b", "x", "真难过啊", emotion="sad")]
-    assert text_baseline(train, [Utterance("c", "x", "他高兴", emotion="happy"), Utterance("d", "x", "难过", emotion="sad")], field)["accuracy"] == 100.0
+    train = [Utterance("a", "x", "我很高兴", labels={"emotion": "happy"}), Utterance("b", "x", "真难过啊", labels={"emotion": "sad"})]
+    assert text_baseline(train, [Utterance("c", "x", "他高兴", labels={"emotion": "happy"}), Utterance("d", "x", "难过", labels={"emotion": "sad"})], field)["accuracy"] == 100.0
 
 
 def test_worst_are_the_surest_mistakes_first():

@@ -24,7 +24,7 @@ SGC = tasks.parse("sgc")
 def folder(tmp_path) -> Path:
     """Four references with audio, three answers, one of them wrong."""
     soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16000)
-    refs = [Utterance(f"键{i}", "a.wav", f"word {i}", lang="en", gender="male" if i % 2 else "female") for i in range(4)]
+    refs = [Utterance(f"键{i}", "a.wav", f"word {i}", lang="en", labels={"gender": "male" if i % 2 else "female"}) for i in range(4)]
     (tmp_path / "ref.jsonl").write_text("".join(u.to_json() + "\n" for u in refs), encoding="utf-8")
     (tmp_path / "hyp").mkdir()
     rows = [Hypothesis(u.key, SGC.tags, "", transcript=u.txt, labels={"gender": "female"}) for u in refs[:3]]

@@ -11,7 +11,7 @@ SER = tasks.parse("ser")
 
 
 def test_counts_of_parts_are_not_added_to_those_of_the_whole():
-    refs = [Utterance(f"u{i}", "x", "go 你", lang="en" if i % 2 else "zh", emotion="sad") for i in range(6)]
+    refs = [Utterance(f"u{i}", "x", "go 你", lang="en" if i % 2 else "zh", labels={"emotion": "sad"}) for i in range(6)]
     hyps = {f"u{i}": Hypothesis(f"u{i}", SER.tags, "", transcript="go " * 9, labels={"emotion": "sad"}) for i in range(4)}
     hyps["u0"].flags, hyps["u1"].flags = ["loop", "label_forced"], ["loop"]
     hyps["u2"] = Hypothesis("u2", SER.tags, "", error="audio: empty")
@@ -23,7 +23,7 @@ def test_counts_of_parts_are_not_added_to_those_of_the_whole():
 
 
 def test_zeros_are_said_and_columns_named():
-    refs = [Utterance("a", "x", "go", lang="en", emotion="sad")]
+    refs = [Utterance("a", "x", "go", lang="en", labels={"emotion": "sad"})]
     table = markdown(score_task(SER, refs, {"a": Hypothesis("a", SER.tags, "", transcript="go", labels={"emotion": "sad"}, flags=["tie"])}))
     assert "| task | utterances | missing | failed | unread | extra | flag tie |" in table and "| ser | 1 | 0 | 0 | 0 | 0 | 1 |" in table
     assert markdown([]) == ""

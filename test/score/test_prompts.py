@@ -13,7 +13,7 @@ from wenet_osum.score import comparison, prompts
 
 GENDER = tasks.parse("<GENDER>")
 RIGHT = {"zh_0": 4, "zh_1": 2, "en_0": 1, "en_1": 0}  # of four
-REFS = [Utterance(f"k{i}", "a.wav", gender="male") for i in range(4)]
+REFS = [Utterance(f"k{i}", "a.wav", labels={"gender": "male"}) for i in range(4)]
 
 
 def write(path, right: int, number: int = 4) -> None:
@@ -68,7 +68,7 @@ def compared(folder, *more: str) -> dict:
 
 
 def test_a_comparison_stands_in_json_markdown_and_page(folder, capsys):
-    refs = [Utterance(f"k{i}", "a.wav", gender="male") for i in range(40)]
+    refs = [Utterance(f"k{i}", "a.wav", labels={"gender": "male"}) for i in range(40)]
     (folder / "ref.jsonl").write_text("".join(u.to_json() + "\n" for u in refs))
     write(folder / "a.jsonl", 30, 40)
     write(folder / "b.jsonl", 10, 40)

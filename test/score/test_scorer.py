@@ -35,7 +35,7 @@ def figures(field, pairs, options):
 
 
 def reference(key: str, txt: str | None = "hello there", emotion: str | None = "happy") -> Utterance:
-    return Utterance(key, f"{key}.wav", txt, lang="en", emotion=emotion)
+    return Utterance(key, f"{key}.wav", txt, lang="en", labels={"emotion": emotion})
 
 
 def answer(key: str, text: str = "hello there<happy>", task: tasks.Task = SER) -> Hypothesis:
@@ -53,7 +53,7 @@ def test_every_field_by_its_own_metric():
 
 def test_combination_without_a_file():
     task = tasks.parse("<AGE><GENDER>")
-    refs = [Utterance("a", "a.wav", gender="female", age=70), Utterance("b", "b.wav", gender="male", age=15)]
+    refs = [Utterance("a", "a.wav", labels={"gender": "female", "age": 70}), Utterance("b", "b.wav", labels={"gender": "male", "age": 15})]
     scores = score_task(task, refs, {k: answer(k, "<old><female>", task) for k in "ab"})
     table = {(s.detail["field"], s.metric): s for s in scores}
     assert table["gender", "accuracy"].value == 50.0
@@ -178,7 +178,7 @@ def test_every_task_scores_its_own_targets_perfectly(name):
     task = tasks.parse(name)
     utterance = Utterance("键.1 a", "a.wav", "say hello", lang="en", words=[Word("say", 0.1, 0.4), Word("hello", 0.4, 0.9)], reply="good day")
     for field in task.label_fields:
-        setattr(utterance, field.attribute, field.labels.names[0])
+        utterance.labels[field.attribute] = field.labels.names[0]
     scores = score_task(task, [utterance], {utterance.key: answer(utterance.key, task.write(utterance), task)})
     best = {"wer": 0.0, "aas_ms": 0.0, "aas_debiased_ms": 0.0}
     assert {s.metric: s.value for s in scores} == {s.metric: best.get(s.metric, 100.0) for s in scores}

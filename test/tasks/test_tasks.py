@@ -13,11 +13,7 @@ FULL = Utterance(
     wav="x.wav",
     txt="hello <w> \\ world",
     words=[Word("hello", 0.0, 0.5), Word("<w>", 0.5, 0.61), Word("世", 0.7, 0.8), Word("界", 0.8, 1.25)],
-    emotion="Angry",
-    style="诗歌",
-    gender="F",
-    age=67,
-    event="Crying_baby",
+    labels={"emotion": "Angry", "style": "诗歌", "gender": "F", "age": 67, "event": "Crying_baby"},
     reply="yes < no",
 )
 
@@ -121,7 +117,7 @@ def test_what_cannot_be_read_is_kept_as_unread(task, text, unread):
 
 
 def test_escaped_backslash_before_a_tag():
-    utterance = Utterance(key="a", wav="b", txt="ends in \\", emotion="sad")
+    utterance = Utterance(key="a", wav="b", txt="ends in \\", labels={"emotion": "sad"})
     task = tasks.parse("ser")
     assert task.write(utterance) == "ends in \\\\<sad>"
     assert task.read(task.write(utterance)).labels == {"emotion": "sad"}
@@ -136,13 +132,13 @@ def test_escape_round_trip(text):
 
 @pytest.mark.parametrize(("age", "label"), [(3, "child"), (12.9, "child"), (13, None), (17, None), (18, "adult"), ("59", "adult"), (60, "old"), ("Elderly", "old")])
 def test_age_bands(age, label):
-    assert tasks.parse("sap").fields[1].value(Utterance(key="a", wav="b", age=age)) == label
+    assert tasks.parse("sap").fields[1].value(Utterance(key="a", wav="b", labels={"age": age})) == label
 
 
 def test_a_missing_or_unknown_label_is_absent_never_other():
     task = tasks.parse("ser")
     for emotion in (None, "bored"):
-        utterance = Utterance(key="a", wav="b", txt="x", emotion=emotion)
+        utterance = Utterance(key="a", wav="b", txt="x", labels={"emotion": emotion})
         assert not task.present(utterance)
         assert task.missing(utterance) == ["emotion"]
         with pytest.raises(ValueError, match="lacks emotion"):
@@ -173,21 +169,3 @@ def test_prompts_in_two_languages_several_each(name):
 
 def test_join_words_by_script():
     assert join_words(["hello", "world", "你", "好", "ok"]) == "hello world你好ok"
-
-
-def test_a_new_task_is_one_file(tmp_path):
-    (tmp_path / "accent.py").write_text(
-        "from wenet_osum.tasks.asr import TRANSCRIPT\n"
-        "from wenet_osum.tasks.base import Task\n"
-        "from wenet_osum.tasks.fields import label\n"
-        "ACCENT = label('accent', '<ACCENT>', {'north': ['n'], 'south': []}, {'zh': '口音', 'en': 'the accent'}, attribute='style')\n"
-        "TASK = Task('accent', (TRANSCRIPT, ACCENT))\n"
-    )
-    before = list(tasks.__path__)
-    try:
-        lookup.add_folder("wenet_osum.tasks", str(tmp_path))
-        task = tasks.parse("<ACCENT><TRANSCRIBE>")
-        assert task.read("<N>hello").labels == {"accent": "north"}
-        assert tasks.parse("accent").tags == "<TRANSCRIBE> <ACCENT>"
-    finally:
-        tasks.__path__[:] = before

@@ -14,7 +14,7 @@ def tokenizer():
     return train_tokenizer(LINES, vocab_size=900)
 
 
-UTTERANCE = Utterance(key="k", wav="w", txt="the red cat <|endoftext|>\nsees 小猫。", emotion="happy", lang="en")
+UTTERANCE = Utterance(key="k", wav="w", txt="the red cat <|endoftext|>\nsees 小猫。", labels={"emotion": "happy"}, lang="en")
 
 
 def test_tokens_are_words_characters_and_digits(tokenizer):

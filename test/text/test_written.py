@@ -23,7 +23,7 @@ def template():
 
 
 def test_the_same_seed_writes_the_same_lines_of_every_task(template):
-    utterances = [timed("a", "the red cat runs", gender="male"), timed("b", "一二三四", emotion="sad"), timed("c", "a dog sees nothing", reply="no")]
+    utterances = [timed("a", "the red cat runs", labels={"gender": "male"}), timed("b", "一二三四", labels={"emotion": "sad"}), timed("c", "a dog sees nothing", reply="no")]
     lines, again = ([*Writer(utterances, template, seed).lines(200)] for seed in (3, 3))
     assert lines == again != [*Writer(utterances, template, 4).lines(200)]
     answers = [template.decode(line.ids[-line.answer :]) for line in lines]
@@ -48,7 +48,7 @@ def test_tokens_stand_where_their_words_are_spoken(template):
 
 
 def test_labels_are_tones_over_the_frames_and_not_words(template):
-    writer = Writer([timed("a", "the red cat runs", gender="male", age="old")], template, 1)
+    writer = Writer([timed("a", "the red cat runs", labels={"gender": "male", "age": "old"})], template, 1)
     line = next(writer.lines(1))
     assert len(line.tones) == 2 and all(FAINT[0] <= w <= FAINT[1] for w in (line.place, *(weight for _, weight in line.tones)))
     assert {template.decode(tokens) for tokens, _ in line.tones} < {"male", "female", "child", "adult", "old"}
@@ -65,7 +65,7 @@ def test_without_word_times_they_are_even_and_without_text_refused(template):
 
 
 def test_shares_say_how_often_a_task_is_asked(template):
-    utterances = [timed("a", "the red cat runs", gender="male")]
+    utterances = [timed("a", "the red cat runs", labels={"gender": "male"})]
     lines = [*Writer(utterances, template, 1, {"srwt": 8.0}).lines(100)]
     assert sum("<0." in template.decode(line.ids[-line.answer :]) for line in lines) > 60
     with pytest.raises(ValueError, match="did you mean 'srwt'"):

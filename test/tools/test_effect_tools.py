@@ -133,7 +133,7 @@ def test_offline_copies(corpus, capsys):
     assert run("augment", *flags, corpus / "m.jsonl", corpus / "out.jsonl") == 0
     found = list(read_manifest(corpus / "out.jsonl"))
     assert [u.key for u in found] == ["a-aug1", "b-aug1", "a-aug2", "b-aug2"] and "2  audio: file not found" in capsys.readouterr().out
-    assert all(u.gender == "female" and u.words == [Word("x", 0.5, 0.7)] and u.duration == 2.0 for u in found)
+    assert all(u.labels.get("gender") == "female" and u.words == [Word("x", 0.5, 0.7)] and u.duration == 2.0 for u in found)
     sounds = [decode(Path(u.wav).read_bytes()) for u in found]
     assert all(len(s) == 32000 for s in sounds) and not np.array_equal(sounds[0], sounds[2]) and not np.array_equal(sounds[0], sounds[1])
 
@@ -210,7 +210,7 @@ def test_events_through_the_tool(corpus, capsys):
     (corpus / "e.jsonl").write_text("".join(json.dumps(r) + "\n" for r in events))
     assert run("add_events", "--events", corpus / "e.jsonl", "--labels", "throat clearing", "--wav_dir", corpus / "w", "--", corpus / "m.jsonl", corpus / "o.jsonl") == 0
     found = list(read_manifest(corpus / "o.jsonl"))
-    assert [(u.key, u.event) for u in found] == [("a+throat_clearing", "throat clearing"), ("b+throat_clearing", "throat clearing")]
+    assert [(u.key, u.labels.get("event")) for u in found] == [("a+throat_clearing", "throat clearing"), ("b+throat_clearing", "throat clearing")]
     assert all(len(decode(Path(u.wav).read_bytes())) / 16000 == pytest.approx(u.duration, abs=1e-3) for u in found)
     page = capsys.readouterr().out
     assert "2 utterances, 1 left out; events: throat clearing 2" in page and "1  audio: file not found" in page
@@ -219,4 +219,4 @@ def test_events_through_the_tool(corpus, capsys):
     assert run("add_events", "--events", corpus / "m.jsonl", "--wav_dir", corpus / "w", "--", corpus / "m.jsonl", corpus / "o.jsonl") == 1
     assert "no row has an event" in capsys.readouterr().err
     assert run("add_events", "--share", 0, "--events", corpus / "e.jsonl", "--wav_dir", corpus / "w", "--", corpus / "m.jsonl", corpus / "o.jsonl") == 0
-    assert [u.event for u in read_manifest(corpus / "o.jsonl")] == [None, None]
+    assert [u.labels.get("event") for u in read_manifest(corpus / "o.jsonl")] == [None, None]

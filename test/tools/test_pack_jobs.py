@@ -86,7 +86,7 @@ def test_shuffled_reading_has_every_line_once(corpus):
 
 @pytest.mark.parametrize("checked", [False, True])
 def test_the_index_made_while_packing_is_the_one_a_scan_finds(corpus, checked):
-    fields = {"txt": " 你好 <b> ", "lang": "zh", "speaker": "s", "age": 7.5, "words": [Word("你", 0.0, 0.1)], "reply": "ja", "extra": {"x": [1]}}
+    fields = {"txt": " 你好 <b> ", "lang": "zh", "speaker": "s", "labels": {"age": 7.5}, "words": [Word("你", 0.0, 0.1)], "reply": "ja", "extra": {"x": [1]}}
     given = [Utterance(key, f"{corpus}/a.wav", **fields) for key in ("a.b", "长" * 120, "line\nbreak", "x.wav")]
     given.append(Utterance("part", f"{corpus}/a.wav", start=0.05, end=0.15))
     (path,) = pack(given, corpus / "s", log=print, checked=checked).paths

@@ -42,7 +42,7 @@ def test_ctm_into_a_manifest_with_counts(corpus, capsys):
     (corpus / "times.ctm").write_text("a 1 0.1 0.4 hello\na 1 0.5 0.3 um\na 1 0.8 0.3 world\nc 1 0 1 four\n")
     assert run("add_word_times", "--format", "ctm", "--times", corpus / "times.ctm", corpus / "m.jsonl", corpus / "out.jsonl") == 0
     found = {u.key: u for u in read_manifest(corpus / "out.jsonl")}
-    assert [(w.text, w.start, w.end) for w in found["a"].words] == [("Hello,", 0.1, 0.5), ("world.", 0.8, 1.1)] and found["a"].emotion == "sad"
+    assert [(w.text, w.start, w.end) for w in found["a"].words] == [("Hello,", 0.1, 0.5), ("world.", 0.8, 1.1)] and found["a"].labels.get("emotion") == "sad"
     assert found["b"].words is None and found["c"].words is None
     page = capsys.readouterr().out
     assert "3 utterances, 1 with word times, 2 words" in page and "\n1 timed words say nothing" in page

@@ -24,7 +24,7 @@ SIZES = SmallLlm(width=32, layers=1, heads=2, kv_heads=1, ffn=32, batch=8)
 
 def lines(count: int) -> tuple[list[Line], Template]:
     template = Template(train_tokenizer([" ".join(WORDS), "<female> <male>"] * 4, 600))
-    utterances = [Utterance(w, w, w, gender="male", words=[Word(w, 0.1, 0.4)]) for w in WORDS]
+    utterances = [Utterance(w, w, w, labels={"gender": "male"}, words=[Word(w, 0.1, 0.4)]) for w in WORDS]
     return [*Writer(utterances, template, 1).lines(count)], template
 
 
@@ -58,7 +58,7 @@ def test_the_loss_hears_tones_and_counts_answers_alone():
 def test_two_processes_train_the_same_model(tmp_path: Path):
     """Also where the last batch has fewer lines than there are processes."""
     (tmp_path / "text").write_text(" ".join(WORDS) + "\n", encoding="utf-8")
-    rows = [Utterance(f"{i}", "x.wav", WORDS[i % 3], gender="male", words=[Word(WORDS[i % 3], 0.1, 0.4)]) for i in range(7)]
+    rows = [Utterance(f"{i}", "x.wav", WORDS[i % 3], labels={"gender": "male"}, words=[Word(WORDS[i % 3], 0.1, 0.4)]) for i in range(7)]
     write_manifest(tmp_path / "manifest", rows)
     sizes = {"width": 32, "layers": 1, "heads": 2, "kv_heads": 1, "ffn": 32, "batch": 3, "epochs": 4, "lr": 1e-3}
     tree = {"vocab_size": 500, "whisper": {"width": 16, "heads": 2, "ffn": 32, "encoder_layers": 1, "decoder_layers": 1}, "llm": sizes}

@@ -47,7 +47,7 @@ def corpus(folder: Path, count: int, seconds: float) -> list[Utterance]:
     for i in range(count):
         path = folder / f"{i:07d}.wav"
         path.write_bytes(write_wav(rng.normal(0, 0.1, round(16000 * seconds)).astype(np.float32)))
-        rows.append(Utterance(f"utt{i:07d}", str(path), " ".join(w.text for w in words), lang="en", speaker=f"s{i % 99}", gender="male", words=words))
+        rows.append(Utterance(f"utt{i:07d}", str(path), " ".join(w.text for w in words), lang="en", speaker=f"s{i % 99}", labels={"gender": "male"}, words=words))
     return rows
 
 
@@ -61,7 +61,7 @@ def plain(rows: list[Utterance], out: Path) -> None:
                     audio = file.read()
                 with wave.open(io.BytesIO(audio)) as sound:
                     seconds = sound.getnframes() / sound.getframerate()
-                known = {"lang": row.lang, "speaker": row.speaker, "gender": row.gender, "words": [[w.text, round(w.start, 3), round(w.end, 3)] for w in row.words]}
+                known = {"lang": row.lang, "speaker": row.speaker, **row.labels, "words": [[w.text, round(w.start, 3), round(w.end, 3)] for w in row.words]}
                 texts = {"txt": row.txt.encode(), "json": json.dumps(known | {"duration": round(seconds, 4)}, ensure_ascii=False).encode()}
                 for ext, data in ({"wav": audio} | texts).items():
                     info = tarfile.TarInfo(f"{row.key}.{ext}")

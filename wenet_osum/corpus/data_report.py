@@ -8,7 +8,7 @@ from html import escape
 
 import numpy as np
 
-from wenet_osum.corpus.split import KINDS, LABELS, check_disjoint, label_of, values
+from wenet_osum.corpus.split import KINDS, check_disjoint, counted_columns, label_of, values
 from wenet_osum.records import Utterance
 from wenet_osum.score import page, pictures
 
@@ -56,7 +56,7 @@ def _leakage(splits: dict[str, list[Utterance]], notes: list[str], disjoint: Seq
 def _balance(splits: dict[str, list[Utterance]]) -> str:
     """Each label's share of each list side by side."""
     parts = []
-    for column in LABELS:
+    for column in counted_columns():
         counts = {name: Counter(label_of(u, column) for u in rows) for name, rows in splits.items()}
         total = sum(counts.values(), Counter())
         if set(total) <= {""}:
@@ -75,7 +75,7 @@ def _share(count: int, total: int) -> str:
 def _list(name: str, rows: list[Utterance], left_out: Counter) -> str:
     seconds = [u.duration for u in rows if u.duration]
     pieces = [histogram(seconds, f"{name}: duration, s")] if seconds else []
-    for column in LABELS:
+    for column in counted_columns():
         counts = Counter(label_of(u, column) for u in rows)
         if set(counts) - {""}:
             pieces.append(bars({label or "(not known)": n for label, n in counts.most_common(MOST_ROWS)}, f"{name}: {column}"))

@@ -14,6 +14,7 @@ import numpy as np
 from wenet_osum import lookup
 from wenet_osum.corpus import mix
 from wenet_osum.records import SAMPLE_RATE, Utterance, Word
+from wenet_osum.tasks.ved import EVENT
 
 POSITIONS = ("begin", "pause", "end")
 BLOCK = 320  # samples, 20 ms
@@ -46,8 +47,8 @@ def add_event(
     ``source`` is the event's own row; its label and recording are taken over. Raises ValueError when the utterance has an event already,
     has no place of the kinds asked for, or the sound is silent.
     """
-    if utterance.event is not None:
-        raise ValueError(f"has an event already: {utterance.event}")
+    if (event := utterance.get(EVENT.attribute)) is not None:
+        raise ValueError(f"has an event already: {event}")
     found = places(audio, utterance.words, conf.shortest_pause_s)
     kinds = [kind for kind in conf.positions if found[kind]]
     if not kinds:
@@ -66,7 +67,9 @@ def _labelled(utterance: Utterance, source: Utterance, words: list[Word], span: 
     recordings = [*(utterance.extra.get("recordings") or [utterance.wav]), source.wav]
     extra = utterance.extra | {"event_s": [round(t, 4) for t in span], "recordings": recordings}
     words = words if utterance.words is not None else None
-    return dataclasses.replace(utterance, event=source.event, words=words, start=None, end=None, duration=round(seconds, 4), extra=extra)
+    labels = utterance.labels | {EVENT.attribute: source.labels[EVENT.attribute]}
+    changes = {"words": words, "start": None, "end": None, "duration": round(seconds, 4)}
+    return dataclasses.replace(utterance, labels=labels, extra=extra, **changes)
 
 
 def places(audio: np.ndarray, words: list[Word] | None, shortest_pause_s: float) -> dict[str, list[float]]:
@@ -114,8 +117,8 @@ def by_label(rows: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     """Event rows by their label, in order of first sight, so that labels can be drawn evenly however many recordings each has."""
     found: dict[str, list[Utterance]] = {}
     for row in rows:
-        if row.event is not None:
-            found.setdefault(row.event, []).append(row)
+        if (event := row.get(EVENT.attribute)) is not None:
+            found.setdefault(event, []).append(row)
     return found
 
 
@@ -127,4 +130,5 @@ def draw_event(rows: dict[str, list[Utterance]], draw: np.random.Generator) -> U
 
 def named(labels: Sequence[str], times: int = 20) -> list[Utterance]:
     """Utterances without a recording that say an event's name: what a small LLM learns labels from, for events alone have no words."""
-    return [Utterance(f"{label} {i}", "none", label, event=label) for i in range(times) for label in labels]
+    order = [(i, label) for i in range(times) for label in labels]
+    return [Utterance(f"{label} {i}", "none", label, labels={EVENT.attribute: label}) for i, label in order]

@@ -8,12 +8,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from itertools import combinations
 
 from wenet_osum import lookup, tasks
 from wenet_osum.records import Utterance
-from wenet_osum.tasks.base import Field
 
 
 def _speaker(utterance: Utterance) -> list[str]:
@@ -30,8 +28,12 @@ def _recording(utterance: Utterance) -> list[str]:
     return list(utterance.extra.get("recordings") or [utterance.wav])
 
 
-LABELS = ("lang", "gender", "age", "emotion", "style", "event")  # fields whose values are counted
 KINDS = {"speaker": _speaker, "sentence": _sentence, "recording": _recording}
+
+
+def counted_columns() -> tuple[str, ...]:
+    """What splits are compared and described by: the language, and every label of the known tasks."""
+    return ("lang", *tasks.label_names())
 
 
 def values(utterances: Iterable[Utterance], kind: str) -> set[str]:
@@ -117,20 +119,14 @@ def _groups(utterances: Sequence[Utterance], by: str) -> list[tuple[list[int], C
 
 
 def _amount(utterance: Utterance) -> Counter:
-    labels = {f"{name}={label}": 1 for name in LABELS if (label := label_of(utterance, name))}
+    labels = {f"{name}={label}": 1 for name in counted_columns() if (label := label_of(utterance, name))}
     return Counter({"seconds": max(utterance.duration or 1.0, 1e-3)} | labels)
-
-
-@lru_cache(maxsize=1)
-def _fields() -> dict[str, Field]:
-    """Attribute → the label field that reads it."""
-    return {field.attribute: field for name in tasks.names() for field in tasks.parse(name).label_fields}
 
 
 def label_of(utterance: Utterance, column: str) -> str:
     """The value as the toolkit reads it, "" when it is not known; a spelling no label set has stays as it is written."""
-    raw = getattr(utterance, column)
+    raw = utterance.get(column)
     if raw is None:
         return ""
-    field = _fields().get(column)
-    return str((field.value(utterance) if field else None) or raw)
+    readers = (field for field in tasks.label_fields().values() if field.attribute == column)
+    return str(next((label for field in readers if (label := field.value(utterance))), raw))

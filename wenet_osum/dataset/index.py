@@ -6,18 +6,26 @@ import dataclasses
 import json
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wenet_osum import tasks
 from wenet_osum.records import Utterance
 
-COLUMNS = ("task", "lang", "speaker", "gender", "age", "emotion", "style", "event")
 SUFFIX = ".index.npz"
-_VERSION = 1  # raise it when what the file holds changes: older files are rebuilt
+# Raise it when what the file holds changes: older files are rebuilt. Since version 2 a file names
+# its columns; one of version 1 has these.
+_VERSION = 2
+_COLUMNS_1 = ("task", "lang", "speaker", "gender", "age", "emotion", "style", "event")
+
+
+def column_names() -> tuple[str, ...]:
+    """What an index says of each utterance: its task, language, speaker, and the labels of the known tasks."""
+    return ("task", "lang", "speaker", *tasks.label_names())
 
 
 @dataclass
@@ -29,12 +37,19 @@ class Index:
     offsets: np.ndarray  # (n,) int64, bytes: the first member's header in the tar, or the line in the raw list
     sizes: np.ndarray  # (n,) int64, bytes up to the end of the last member, or of the line
     durations: np.ndarray  # (n,) float32, s
-    columns: dict[str, np.ndarray]  # COLUMNS → (n,) str, "" = unknown; age as written
+    columns: dict[str, np.ndarray]  # column_names() → (n,) str, "" = unknown; age as written
     lengths: np.ndarray  # (n, 3) int32: UTF-8 bytes of txt, number of words with times, UTF-8 bytes of reply
     kind: str  # "tar" | "raw"
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def column(self, name: str) -> np.ndarray:
+        """A column, (n,) str. Raises ValueError when a task that needs it came after the index was loaded."""
+        if name not in self.columns:
+            why = "it was loaded before a task with this label was known"
+            raise ValueError(f"the index of {self.path} has no column {name!r}: {why}; load the list again")
+        return self.columns[name]
 
     def select(self, rows: np.ndarray | slice) -> Index:
         """The index of some of its utterances; ``rows`` is a mask, positions or a slice."""
@@ -46,7 +61,7 @@ def build(path: str, kind: str, rows: Iterable[tuple[Utterance, int, int, float]
     """Rows (utterance, offset, size, duration in s) → Index."""
     rows = list(rows)
     utterances = [r[0] for r in rows]
-    columns = {name: np.array([_cell(getattr(u, name)) for u in utterances], dtype=np.str_) for name in COLUMNS}
+    columns = {name: np.array([_cell(u.get(name)) for u in utterances], dtype=np.str_) for name in column_names()}
     lengths = [(len((u.txt or "").encode()), len(u.words or ()), len((u.reply or "").encode())) for u in utterances]
     return Index(
         path=path,
@@ -71,8 +86,9 @@ def save(index: Index, faults: list[tuple[str, str]], stamp: list[int], source: 
     """
     target = Path(to or index.path + SUFFIX)
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    meta = json.dumps({"version": _VERSION, "kind": index.kind, "stamp": stamp, "source": source, "faults": faults})
-    table = np.stack([index.columns[name] for name in COLUMNS]) if len(index) else np.zeros((len(COLUMNS), 0), np.str_)
+    names = [*index.columns]
+    meta = json.dumps({"version": _VERSION, "kind": index.kind, "stamp": stamp, "source": source, "faults": faults, "columns": names})
+    table = np.stack([*index.columns.values()]) if len(index) else np.zeros((len(names), 0), np.str_)
     try:
         with open(temporary, "wb") as out:  # few arrays: each costs when a list of 50,000 shards is loaded
             places = np.stack([index.offsets, index.sizes])
@@ -84,15 +100,26 @@ def save(index: Index, faults: list[tuple[str, str]], stamp: list[int], source: 
     return True
 
 
-def restore(path: str, stamp: list[int] | None, file: Any = None) -> tuple[Index, list[tuple[str, str]], str] | None:
-    """Load the index of ``path``: (index, faults, source); None when there is none, it is damaged, or the file has changed since."""
+def restore(
+    path: str, stamp: list[int] | None, file: Any = None, needed: Sequence[str] | None = None
+) -> tuple[Index, list[tuple[str, str]], str] | None:
+    """Load the index of ``path``: (index, faults, source).
+
+    Gives None when there is none, it is damaged, the file has changed since, or one of the columns
+    ``needed`` is missing; default: all that the known tasks have. So the label of a task that was
+    added later makes the index be built anew, and is never taken for unknown.
+    """
+    needed = column_names() if needed is None else needed
     try:
         with np.load(file or path + SUFFIX, allow_pickle=False) as stored:
             meta = json.loads(str(stored["meta"]))
-            if meta["version"] != _VERSION or (stamp is not None and meta["stamp"] != stamp):
+            if meta["version"] not in (1, _VERSION) or (stamp is not None and meta["stamp"] != stamp):
+                return None
+            names = meta["columns"] if meta["version"] > 1 else _COLUMNS_1
+            if not set(needed) <= set(names):
                 return None
             places, table = stored["places"], stored["columns"]
-            columns = {name: table[i] for i, name in enumerate(COLUMNS)}
+            columns = {name: table[i] for i, name in enumerate(names)}
             arrays = (stored["keys"], places[0], places[1], stored["durations"], columns, stored["lengths"])
             return Index(path, *arrays, kind=meta["kind"]), [tuple(f) for f in meta["faults"]], meta["source"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -2,25 +2,25 @@
 
 json   ``<key>.<audio>``, ``<key>.txt`` (the transcript) and ``<key>.json`` (every other field); WeNet reads it
 osum   ``<key>.<audio>``, ``.txt`` (the target of the task, composed) and ``.task .lang .speaker .emotion .gender .duration .extra``;
-       fields without a member of their own lie in ``.extra`` as JSON
+       fields and labels without a member of their own lie in ``.extra`` as JSON
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from functools import lru_cache
 from typing import Any
 
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.manifest import from_row
-from wenet_osum.dataset.tar import AUDIO, BLOCK, LABELS, header, is_plain, member, stem_of
-from wenet_osum.records import Utterance
+from wenet_osum.dataset.tar import AUDIO, BLOCK, OSUM, header, is_plain, member, stem_of
+from wenet_osum.records import OWN_FIELDS, Utterance
 from wenet_osum.tasks import Task, parse
 
 LAYOUTS = ("json", "osum")
-_OSUM = ("task", "lang", "speaker", "emotion", "gender", "duration")
-_FIELDS = frozenset(f.name for f in dataclasses.fields(Utterance)) - {"extra", "key", "wav", "txt", "start", "end"}
+# of a row, what has members of its own in any layout or is gone when a segment was cut out
+_ELSEWHERE = frozenset(("key", "wav", "txt", "start", "end", "extra"))
+_FIELDS = OWN_FIELDS - _ELSEWHERE
 
 
 def write_members(utterance: Utterance, audio: bytes, ext: str, layout: str = "json") -> bytes:
@@ -51,8 +51,8 @@ def _osum_parts(utterance: Utterance) -> dict[str, str]:
         raise Drop("no task", f"layout osum composes the target of {utterance.key!r} from its task; give it one in the manifest")
     task, target = _compose(utterance)
     row = utterance.to_dict()
-    rest = {k: v for k, v in row.items() if k in _FIELDS and k not in _OSUM} | utterance.extra
-    parts = {"txt": target} | {name: str(row[name]) for name in _OSUM if name in row}
+    rest = utterance.extra | {k: v for k, v in row.items() if k not in _ELSEWHERE and k not in OSUM}
+    parts = {"txt": target} | {name: str(row[name]) for name in OSUM if name in row and name != "extra"}
     parts["task"] = task.tags
     return parts | {"extra": json.dumps(rest, ensure_ascii=False)}
 
@@ -96,7 +96,7 @@ def read_members(stem: str, parts: dict[str, memoryview]) -> tuple[Utterance, st
 
 def _texts(stem: str, parts: dict[str, memoryview]) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for ext in parts.keys() & (LABELS | {"txt"}):
+    for ext in parts.keys() - AUDIO - {"json"}:
         try:
             row[ext] = bytes(parts[ext]).decode("utf-8")
         except UnicodeDecodeError as error:

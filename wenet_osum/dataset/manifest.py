@@ -7,15 +7,15 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
 from wenet_osum.records import Utterance
 
-_TEXTS = ("txt", "task", "lang", "speaker", "gender", "emotion", "style", "event", "reply")
-_LABELS = ("lang", "speaker", "gender", "age", "emotion", "style", "event")
+_TEXTS = ("txt", "task", "lang", "speaker", "reply")
 _UNKNOWN = frozenset(("", "none", "null", "nan", "unk", "unknown", "n/a"))  # how corpora and the published layout write "not known"
 _LANGS = {"cn": "zh", "zho": "zh", "cmn": "zh", "chinese": "zh", "mandarin": "zh", "eng": "en", "english": "en"}
 
@@ -26,11 +26,12 @@ def read_manifest(path: str | Path, dropped: Counter | None = None) -> Iterator[
     Lines that cannot be read are counted in ``dropped`` by reason; without it the first one raises ValueError with its line number.
     Raises ValueError when the file does not exist.
     """
+    labels = tasks.label_names()
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         try:
-            yield parse_line(line)
+            yield parse_line(line, labels)
         except ValueError as error:
             if dropped is None:
                 raise ValueError(f"{path} line {number}: {error}") from None
@@ -42,44 +43,71 @@ def reason_of(error: ValueError) -> str:
     return str(error).split(", got")[0].split(":")[0]
 
 
-def parse_line(line: bytes) -> Utterance:
-    """One manifest line → Utterance. Raises ValueError with the value and the rule."""
+def parse_line(line: bytes, labels: Collection[str] | None = None) -> Utterance:
+    """One manifest line → Utterance. Raises ValueError with the value and the rule.
+
+    ``labels`` are the names of label fields; default: those of the known tasks.
+    """
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"a line must be one JSON object in UTF-8, got {line[:80]!r}: {error}") from None
     if not isinstance(row, dict):
         raise ValueError(f"a line must be one JSON object in UTF-8, got {str(row)[:80]}")
-    return from_row(row)
+    return from_row(row, labels)
 
 
-def from_row(row: dict[str, Any]) -> Utterance:
-    """Check and tidy a row: types, finite times, ``<CN>`` → zh, ``<NEUTRAL>`` → NEUTRAL, ``none`` → absent. Raises ValueError."""
+def from_row(row: dict[str, Any], labels: Collection[str] | None = None) -> Utterance:
+    """Check and tidy a row: types, finite times, ``<CN>`` → zh, ``<NEUTRAL>`` → NEUTRAL, ``none`` → absent. Raises ValueError.
+
+    ``labels`` are the names of label fields; default: those of the known tasks. One that stands in
+    ``extra``, as in a shard packed before its task was there, is taken out of it.
+    """
+    labels = tasks.label_names() if labels is None else labels
     row = {k: v for k, v in row.items() if v is not None}
     for name in _TEXTS:
         if isinstance(row.get(name), (int, float)) and not isinstance(row[name], bool):
             row[name] = str(row[name])
         if not isinstance(row.get(name, ""), str):
             raise ValueError(f"{name!r} must be text, got {str(row[name])[:80]!r}")
-    for name in _LABELS:
+    for name in ("lang", "speaker"):
         if name in row:
             row[name] = tidy_label(name, row[name])
     if not isinstance(row.get("extra", {}), dict):
         row["extra"] = {"extra": row["extra"]}
+    if row.get("extra"):
+        _claim(row, labels)
+    for name in labels:
+        if name in row:
+            row[name] = tidy_label(name, row[name])
     _check_unicode(row)
-    utterance = Utterance.from_dict(row)
+    utterance = Utterance.from_dict(row, labels)
     _check_times(utterance)
     return utterance
 
 
-def tidy_label(name: str, value: Any) -> Any:
-    """A label without the brackets of the published layout; None for its words for "not known"."""
+def _claim(row: dict[str, Any], labels: Collection[str]) -> None:
+    """Move labels from ``extra`` to the top level; what is no label's value stays where it is."""
+    extra = row["extra"]
+    found = {k: v for k, v in extra.items() if k in labels and k not in row and _can_be_label(v)}
+    if found:
+        row |= found | {"extra": {k: v for k, v in extra.items() if k not in found}}
+
+
+def _can_be_label(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, str) or (number and math.isfinite(value))
+
+
+def tidy_label(name: str, value: Any) -> str | float | None:
+    """A label without the brackets of the published layout; None for its words for "not known".
+
+    A number, such as an age in years, stays one. Raises ValueError for anything else.
+    """
+    if not _can_be_label(value):
+        raise ValueError(f"{name!r} must be a label (a text or a finite number), got {str(value)[:80]!r}")
     if not isinstance(value, str):
-        if name == "age" and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            return value
-        if name == "age":
-            raise ValueError(f"'age' must be years or a label, got {str(value)[:80]!r}")
-        return str(value)
+        return value
     text = value.strip()
     if text.startswith("<") and text.endswith(">"):
         text = text[1:-1].strip()

@@ -13,7 +13,7 @@ import numpy as np
 
 from wenet_osum import lookup, tasks
 from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
-from wenet_osum.dataset.index import COLUMNS, Index
+from wenet_osum.dataset.index import Index, column_names
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task
 
@@ -89,7 +89,7 @@ def build_pool(
     columns meet ``source.where``, its duration lies within the limits, and it can be asked at least one task: those of ``source.tasks``, else its
     own. Raises ValueError for an unknown task or column, and when nothing is left, with the reasons.
     """
-    columns, dropped = [*COLUMNS], Counter()
+    columns, dropped = [*column_names()], Counter()
     for name in source.where:
         if name not in columns:
             raise ValueError(f"source {source.name!r}: where: {lookup.unknown('column', name, columns)}")
@@ -158,7 +158,7 @@ class _Judge:
     def _where(self, index: Index, dropped: Counter) -> np.ndarray:
         keep = np.ones(len(index), dtype=bool)
         for name, value in self.source.where.items():
-            bad = keep & (index.columns[name] != str(value))
+            bad = keep & (index.column(name) != str(value))
             dropped[f"where {name} is {value}"] += int(bad.sum())
             keep &= ~bad
         return keep
@@ -209,7 +209,7 @@ class _Judge:
             found = index.lengths[:, LENGTHS[part.attribute]] > 0
             empty = ~found
         else:
-            values, inverse = np.unique(index.columns[part.attribute], return_inverse=True)
+            values, inverse = np.unique(index.column(part.attribute), return_inverse=True)
             found = np.array([self._writable(part, str(v)) for v in values], dtype=bool)[inverse]
             empty = (values == "")[inverse]
         if not empty.any() or part.attribute == "txt":
@@ -220,5 +220,5 @@ class _Judge:
     def _writable(self, part: Field, value: str) -> bool:
         name = (part.tag, part.attribute, value)
         if name not in self.known:
-            self.known[name] = bool(value) and part.present(Utterance(key="-", wav="-", **{part.attribute: value}))
+            self.known[name] = bool(value) and part.present(Utterance("-", "-").with_values({part.attribute: value}))
         return self.known[name]

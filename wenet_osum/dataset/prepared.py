@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wenet_osum import tasks
 from wenet_osum.corpus.data_report import summary
-from wenet_osum.corpus.split import LABELS, check_disjoint, label_of
+from wenet_osum.corpus.split import check_disjoint, counted_columns, label_of
 from wenet_osum.dataset.drop import Dropped, table
 from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.records import Utterance
@@ -36,7 +36,7 @@ def labels(splits: dict[str, list[Utterance]]) -> list[str]:
     """A line a split and label field that is known in it: how often each label stands there."""
     lines = []
     for name, rows in splits.items():
-        for column in LABELS:
+        for column in counted_columns():
             counts = Counter(label for u in rows if (label := label_of(u, column)))
             if counts:
                 lines.append(f"{name}: {column}: {', '.join(f'{label} {count}' for label, count in counts.most_common())}")

@@ -27,6 +27,7 @@ from wenet_osum.dataset.pack import recording
 from wenet_osum.dataset.scan import find
 from wenet_osum.dataset.tar import stem_of
 from wenet_osum.records import SAMPLE_RATE, Utterance
+from wenet_osum.tasks.ved import EVENT
 
 Change = Callable[[np.ndarray, Utterance, np.random.Generator], tuple[np.ndarray, Utterance]]
 CHUNK = 16  # utterances a process takes at a time
@@ -57,7 +58,7 @@ class AddEvent:
             raise Drop(f"event {drop.reason}", f"{source.key!r}: {drop.detail}") from None
         except ValueError as error:
             raise Drop(str(error).split(":")[0], str(error)) from None
-        return mixed, dataclasses.replace(changed, key=f"{utterance.key}+{source.event.replace(' ', '_')}")
+        return mixed, dataclasses.replace(changed, key=f"{utterance.key}+{str(changed.get(EVENT.attribute)).replace(' ', '_')}")
 
 
 @dataclass(frozen=True)

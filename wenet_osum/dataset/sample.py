@@ -113,8 +113,8 @@ def read_tags(utterance: Utterance, task: Task, template: Template) -> Utterance
         return utterance
     found = {"txt": reading.transcript, "words": reading.words, "reply": reading.reply}
     found |= {f.attribute: reading.labels[f.name] for f in reader.label_fields}
-    kept = {name: getattr(utterance, name) for name in found if name != "txt" and getattr(utterance, name) is not None}
-    return dataclasses.replace(utterance, **{name: value for name, value in (found | kept).items() if value is not None or name == "txt"})
+    new = {name: value for name, value in found.items() if name == "txt" or utterance.get(name) is None}
+    return utterance.with_values(new)
 
 
 def _check_duration(seconds: float, limits: FilterConfig) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from wenet_osum import tasks
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index, build
 from wenet_osum.dataset.layout import read_members
 from wenet_osum.dataset.manifest import parse_line, reason_of
-from wenet_osum.dataset.tar import BadTar, Member, split_name, walk
+from wenet_osum.dataset.tar import BadTar, Member, known_extensions, split_name, walk
 from wenet_osum.records import Utterance
 
 CUT = "tar cut short or damaged (this utterance and what follows are lost)"
@@ -30,10 +31,10 @@ class Group(NamedTuple):
 
 def groups(buffer: memoryview, faults: Faults, ended: bool = True) -> Iterator[Group]:
     """Yield runs of members with the same key. A damaged tar ends with a fault; an utterance that may lack members is left out."""
-    group = None
+    group, known = None, known_extensions()
     try:
         for member in walk(buffer, check=ended, ended=ended):
-            stem, ext = split_name(member.name)
+            stem, ext = split_name(member.name, known)
             if not ext:
                 if not (group and stem.startswith(group.stem + ".")):  # a side file of the utterance, such as .npy, is passed over
                     faults.append((_printable(member.name), "member without a known extension"))
@@ -110,12 +111,13 @@ def scan_raw(path: str) -> tuple[Index, Faults, bool]:
     """Index a raw list; a line without duration costs a look at its recording. The flag tells whether a recording was at fault."""
     faults: Faults = []
     rows, at, audio_fault = [], 0, False
+    labels = tasks.label_names()
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
             key = f"{path} line {number}"
             try:
                 if line.strip():
-                    utterance = parse_line(line)
+                    utterance = parse_line(line, labels)
                     key = utterance.key
                     rows.append((utterance, at, len(line), raw_duration(utterance, path)))
             except Drop as drop:

@@ -12,13 +12,27 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import NamedTuple
+
+from wenet_osum import tasks
 
 BLOCK = 512  # bytes
 AUDIO = frozenset("wav flac mp3 m4a mp4 aac ogg opus oga wma aif aiff aifc au snd sph nist amr w64 caf".split())
-LABELS = frozenset("task lang speaker emotion gender duration extra age style event".split())  # published OSUM layout, and its kin
-KNOWN = AUDIO | LABELS | {"txt", "json"}
+# Members of the published OSUM layout beside audio and text. Labels that it has no member for lie in
+# ``extra``; its kin give them members of their own, so the names of all labels are extensions, too.
+OSUM = ("task", "lang", "speaker", "emotion", "gender", "duration", "extra")
+
+
+def known_extensions() -> frozenset[str]:
+    """The extensions of members that are read."""
+    return _known_extensions(tasks.label_names())
+
+
+@lru_cache(maxsize=4)
+def _known_extensions(labels: tuple[str, ...]) -> frozenset[str]:
+    return AUDIO | {*OSUM, *labels, "txt", "json"}
 
 
 class Member(NamedTuple):
@@ -100,11 +114,12 @@ def member(name: str, content: bytes) -> bytes:
 END = bytes(2 * BLOCK)
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """Member name → (key, extension in lower case, "" when it is not a known one)."""
+def split_name(name: str, known: Collection[str] | None = None) -> tuple[str, str]:
+    """Member name → (key, extension in lower case, "" when it is not one of ``known``); default: ``known_extensions()``."""
+    known = known_extensions() if known is None else known
     name = name.removeprefix("./")
     stem, dot, ext = name.rpartition(".")
-    return (stem, ext.lower()) if dot and stem and ext.lower() in KNOWN else (name, "")
+    return (stem, ext.lower()) if dot and stem and ext.lower() in known else (name, "")
 
 
 def stem_of(key: str) -> str:

@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import re
+from functools import lru_cache
 
 from wenet_osum import lookup
+from wenet_osum.records import OWN_FIELDS
 from wenet_osum.tasks.base import Field, LabelSet, Reading, Task
 
-__all__ = ["Field", "LabelSet", "Reading", "Task", "names", "parse"]
+__all__ = ["Field", "LabelSet", "Reading", "Task", "label_fields", "label_names", "names", "parse"]
 NOT_TASKS = ("base", "fields", "label_map")
 
 
 def names() -> list[str]:
     """Names of the tasks that have a file."""
     return [n for n in lookup.names(__name__) if n not in NOT_TASKS]
+
+
+def label_fields() -> dict[str, Field]:
+    """Label fields of all task files, by name."""
+    return dict(_label_fields(_folders()))
+
+
+def label_names() -> tuple[str, ...]:
+    """The names under which utterances hold labels: on the top level of a manifest's lines, in
+    members of shards, as columns of an index.
+
+    It is the only list of labels there is, and grows with a task file, also one of a folder that
+    ``lookup.add_folder`` adds later. A label field may also read one of the record's own fields
+    (``lang``): that is no label of its own and not among them.
+    """
+    return _label_names(_folders())
+
+
+def _folders() -> tuple[tuple[str, int], ...]:
+    """The folders of tasks with the time of their last change, which a new file makes later."""
+    return tuple((folder, os.stat(folder).st_mtime_ns) for folder in __path__ if os.path.isdir(folder))
+
+
+@lru_cache(maxsize=4)
+def _label_fields(folders: tuple[tuple[str, int], ...]) -> dict[str, Field]:
+    return {field.name: field for name in names() for field in parse(name).label_fields}
+
+
+@lru_cache(maxsize=4)
+def _label_names(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    found = (field.attribute for field in _label_fields(folders).values())
+    return tuple(dict.fromkeys(name for name in found if name not in OWN_FIELDS))
 
 
 def parse(text: str, labels: dict[str, list[str]] | None = None) -> Task:

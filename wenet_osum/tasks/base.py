@@ -82,7 +82,7 @@ class Field:
 
     name: str  # "emotion"; names it in reports, label tables and loss weights
     tag: str  # "<EMOTION>"
-    attribute: str  # the Utterance attribute that holds it
+    attribute: str  # the label or field of an Utterance that holds it, by its name in a manifest
     metric: str  # file name in score/
     ask: dict[str, str]  # language → the phrase a composed prompt asks with
     labels: LabelSet | None = None
@@ -90,7 +90,7 @@ class Field:
 
     def value(self, utterance: Utterance) -> object | None:
         """What the utterance holds for this field in canonical form, or None."""
-        return getattr(utterance, self.attribute)
+        return utterance.get(self.attribute)
 
     def present(self, utterance: Utterance) -> bool:
         """Whether the utterance can be a target for this field."""
@@ -133,7 +133,7 @@ class Task:
         Raises ValueError when a field is not known.
         """
         if missing := self.missing(utterance):
-            found = {name: getattr(utterance, name, None) for name in missing}
+            found = {f.name: utterance.get(f.attribute) for f in self.fields if f.name in missing}
             raise ValueError(f"utterance {utterance.key!r} lacks {', '.join(missing)} for task {self.tags} (found {found}); filter with Task.present")
         return [(f, f.write(utterance)) for f in self.fields]
 

@@ -59,7 +59,7 @@ class Label(Field):
     """One label out of a set, written ``<label>``."""
 
     def value(self, utterance: Utterance) -> str | None:
-        raw = getattr(utterance, self.attribute)
+        raw = utterance.get(self.attribute)
         return None if raw is None else self.labels.find(raw)
 
 

@@ -11,7 +11,6 @@ does not name stops with the known ones: a corpus that came in another version m
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ import yaml
 
 from wenet_osum import lookup, tasks
 from wenet_osum.records import Utterance
-from wenet_osum.tasks.base import Field
 
 FOLDER = Path(__file__).parent / "maps"
 
@@ -46,22 +44,17 @@ class LabelMap:
     def mapped(self, utterance: Utterance, left_out: Counter) -> Utterance:
         """The utterance with our labels. ``left_out`` counts labels that have none here, as ``field label``."""
         changes: dict[str, str | None] = {}
-        for field in known_fields().values():
-            raw = getattr(utterance, field.attribute)
+        for field in tasks.label_fields().values():
+            raw = utterance.get(field.attribute)
             if field.name in self.fields and raw is not None:
                 changes[field.attribute] = self.label(field.name, raw)
                 left_out[f"{field.name} {raw}"] += changes[field.attribute] is None
-        return dataclasses.replace(utterance, **changes)
+        return utterance.with_values(changes)
 
 
 def fold(text: object) -> str:
     """A label's spelling without case, ``_``, ``-`` and outer spaces."""
     return " ".join(re.sub(r"[_-]", " ", str(text)).lower().split())
-
-
-def known_fields() -> dict[str, Field]:
-    """Label fields by name, collected from the task files."""
-    return {field.name: field for name in tasks.names() for field in tasks.parse(name).label_fields}
 
 
 def names() -> list[str]:
@@ -87,7 +80,7 @@ def load(name: str) -> LabelMap:
 
 
 def _table(path: Path, field: str, rows: object) -> dict[str, str | None]:
-    known = known_fields()
+    known = tasks.label_fields()
     if field not in known:
         raise ValueError(f"label map {path}: {lookup.unknown('label field', field, sorted(known))}")
     if not isinstance(rows, dict) or not rows:

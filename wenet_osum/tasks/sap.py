@@ -23,7 +23,7 @@ class AgeLabel(Label):
 
     def value(self, utterance: Utterance) -> str | None:
         try:
-            years = float(utterance.age)
+            years = float(utterance.get(self.attribute))
         except (TypeError, ValueError):
             return super().value(utterance)
         return next((name for name, (low, high) in BANDS.items() if low <= years < high and name in self.labels.names), None)

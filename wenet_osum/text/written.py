@@ -118,7 +118,7 @@ class Writer:
         """The labels it has, with other values: what follows from nothing must be heard."""
         known = _labels(utterance, self.tasks)
         sets = {f.attribute: f.labels.names for t in self.tasks for f in t.label_fields}
-        return dataclasses.replace(utterance, **{name: self.draw.choice(sets[name]) for name in known})
+        return utterance.with_values({name: self.draw.choice(sets[name]) for name in known})
 
     def _shuffled(self, utterance: Utterance) -> Utterance:
         texts = self.draw.sample([w.text for w in utterance.words], len(utterance.words))

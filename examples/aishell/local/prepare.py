@@ -52,7 +52,7 @@ def read_split(folder: Path, name: str, texts: dict[str, str], genders: dict[str
     for path in sorted((folder / "wav" / name).glob("*/*.wav")):
         text, speaker = "".join(texts.pop(path.stem, "").split()), path.parent.name
         if text:
-            yield Utterance(path.stem, str(path), text, lang="zh", speaker=speaker, gender=genders.get(speaker))
+            yield Utterance(path.stem, str(path), text, lang="zh", speaker=speaker, labels={"gender": genders.get(speaker)})
         else:
             note(dropped, path.stem, f"{name}: recording without a transcript")
 

@@ -25,7 +25,8 @@ from wenet_osum.records import Utterance
 from wenet_osum.tasks import label_map
 
 DISJOINT = ["speaker", "recording"]  # what train, dev and test must not share
-COLUMNS = {"client_id", "path", "sentence", "gender", "age"}
+LABELS = {"gender", "age"}  # columns of its tables
+COLUMNS = {"client_id", "path", "sentence", *LABELS}
 
 
 def lang_dir(data_dir: Path, lang: str) -> Path:
@@ -87,10 +88,11 @@ class Reader:
         except ValueError as fault:
             note(self.dropped, name, getattr(fault, "reason", str(fault)))
             return None
-        labels = {column: row[column] for column in ("gender", "age") if row[column]}
+        labels = {column: row[column] for column in LABELS if row[column]}
         extra = {"corpus": "commonvoice", "accent": row.get("accents") or row.get("accent")}
-        labels |= {"speaker": row["client_id"], "lang": tidy_label("lang", self.lang.split("-")[0])}
-        return Utterance(Path(name).stem, str(path), sentence, duration=seconds, extra={k: v for k, v in extra.items() if v}, **labels)
+        extra = {k: v for k, v in extra.items() if v}
+        lang = tidy_label("lang", self.lang.split("-")[0])
+        return Utterance(Path(name).stem, str(path), sentence, lang=lang, speaker=row["client_id"], labels=labels, duration=seconds, extra=extra)
 
     def _seconds(self, path: Path, name: str) -> float:
         """From the official table where the file is there and not empty, else from the file itself."""

@@ -47,7 +47,7 @@ def read_clips(data_dir: Path, rest: str, dropped: Dropped) -> tuple[list[Uttera
                 note(dropped, row["filename"], f"no label for {row['category']}")
                 continue
             extra = {"fold": int(row["fold"]), "category": row["category"], "recordings": [f"freesound {row['src_file']}"]}
-            found.append(Utterance(Path(row["filename"]).stem, str(path), "", event=label, duration=seconds, extra=extra))
+            found.append(Utterance(Path(row["filename"]).stem, str(path), "", labels={"event": label}, duration=seconds, extra=extra))
     return found, total
 
 
@@ -66,7 +66,8 @@ def prepare(options: argparse.Namespace) -> None:
         if not rows:
             raise ValueError(f"no clip with a label is left for {name}; take another --fold, --rest other, or download the rest")
         write_manifest(options.out / name / "manifest.jsonl", rows)
-        print(f"{name}: {', '.join(f'{label} {count}' for label, count in sorted(Counter(u.event for u in rows).items()))}")
+        counts = Counter(u.labels["event"] for u in rows)
+        print(f"{name}: {', '.join(f'{label} {count}' for label, count in sorted(counts.items()))}")
     print(*summary(splits), sep="\n")
     if dropped:
         print(f"left out:\n{table(dropped)}")

@@ -53,7 +53,7 @@ def read_part(folder: Path, genders: dict[str, str], dropped: Dropped) -> Iterat
         texts = kaldi.table(chapter / f"{speaker}-{chapter.name}.trans.txt")
         for path in sorted(chapter.glob("*.flac")):
             if text := texts.pop(path.stem, ""):
-                yield Utterance(path.stem, str(path), text, lang="en", speaker=speaker, gender=genders.get(speaker))
+                yield Utterance(path.stem, str(path), text, lang="en", speaker=speaker, labels={"gender": genders.get(speaker)})
             else:
                 note(dropped, path.stem, f"{folder.name}: recording without a transcript")
         for key in texts:

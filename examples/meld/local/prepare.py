@@ -92,8 +92,9 @@ def utterance_of(split: str, row: dict[str, str], clips: dict[str, Path], wav_di
     if not (words := mend(row["Utterance"])):
         raise Drop("no words")
     extra = {"corpus": "meld", "dialogue": f"{split} {row['Dialogue_ID']}"}
-    labels = {"emotion": emotions.label("emotion", row["Emotion"]), "speaker": mend(row["Speaker"]), "lang": "en"}
-    return Utterance(f"{split}_{name}", str(path), words, duration=seconds, extra=extra, **labels)
+    labels = {"emotion": emotions.label("emotion", row["Emotion"])}
+    speaker = mend(row["Speaker"])
+    return Utterance(f"{split}_{name}", str(path), words, lang="en", speaker=speaker, labels=labels, duration=seconds, extra=extra)
 
 
 def read_split(options: argparse.Namespace, split: str, dropped: Dropped) -> list[Utterance]:

@@ -42,8 +42,9 @@ def read_clips(data_dir: Path, dropped: Dropped) -> list[Utterance]:
             continue
         codes = {"intensity": match[4], "repetition": match[6], "corpus_emotion": match[3]}
         gender = "male" if int(match[7]) % 2 else "female"
-        labels = {"emotion": emotions.label("emotion", match[3]), "gender": gender, "speaker": f"actor{match[7]}", "lang": "en"}
-        found.append(Utterance(path.stem, str(path), STATEMENTS[match[5]], duration=seconds, extra=codes, **labels))
+        labels = {"emotion": emotions.label("emotion", match[3]), "gender": gender}
+        known = {"lang": "en", "speaker": f"actor{match[7]}", "labels": labels, "duration": seconds, "extra": codes}
+        found.append(Utterance(path.stem, str(path), STATEMENTS[match[5]], **known))
     if not found:
         raise ValueError(f"no clip in {data_dir}/Actor_*/; run stage -1, or point --data_dir at the official archive unpacked")
     return found

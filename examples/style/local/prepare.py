@@ -78,13 +78,14 @@ def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped)
         extra = utterance.extra | {"corpus": corpus}
         speaker = f"{corpus} {utterance.speaker}" if utterance.speaker else None
         key = f"{corpus}-{utterance.key}"
-        found.append(dataclasses.replace(utterance, key=key, wav=wav, style=style, speaker=speaker, duration=seconds, extra=extra))
+        changes = {"key": key, "wav": wav, "style": style, "speaker": speaker, "duration": seconds}
+        found.append(dataclasses.replace(utterance.with_values(changes), extra=extra))
     return found
 
 
 def confounded(rows: list[Utterance]) -> list[str]:
     """A line for every style that comes from one corpus alone: there the recording tells the style as well as the speaking does."""
-    pairs = Counter((u.style, u.extra["corpus"]) for u in rows)
+    pairs = Counter((u.labels["style"], u.extra["corpus"]) for u in rows)
     lines = [f"{style}: {', '.join(f'{c} {n}' for (s, c), n in sorted(pairs.items()) if s == style)}" for style in dict.fromkeys(s for s, _ in pairs)]
     single = [s for s in dict.fromkeys(s for s, _ in pairs) if sum(style == s for style, _ in pairs) == 1]
     if single:

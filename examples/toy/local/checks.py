@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 import numpy as np
 from plan import Order
 
+from wenet_osum import tasks
 from wenet_osum.records import Utterance
 
 
@@ -44,26 +45,26 @@ def table(utterances: dict[str, list[Utterance]]) -> str:
                 f"{langs['en']:5} {langs['zh']:5} {sizes['en']:6} {sizes['zh']:6}"
             )
     for split, rows in utterances.items():
-        for name in ("gender", "age", "emotion", "style", "event"):
-            counts = Counter(getattr(r, name) for r in rows if getattr(r, name))
+        for name in tasks.label_names():
+            counts = Counter(r.labels[name] for r in rows if name in r.labels)
             lines.append(f"{split:6} {name:8} " + " ".join(f"{label}:{n}" for label, n in sorted(counts.items())))
     return "\n".join(lines)
 
 
 def text_baseline(train: list[Utterance], test: list[Utterance], name: str) -> tuple[float, float]:
     """Accuracy in % of naive Bayes on the words alone, and of the most frequent class, for the label ``name``."""
-    train, test = ([r for r in rows if getattr(r, name)] for rows in (train, test))
-    labels = sorted({getattr(r, name) for r in train})
+    train, test = ([r for r in rows if name in r.labels] for rows in (train, test))
+    labels = sorted({r.labels[name] for r in train})
     vocabulary = len({w.text for r in train for w in r.words})
     counts: dict[str, Counter] = defaultdict(Counter)
     for row in train:
-        counts[getattr(row, name)].update(w.text for w in row.words)
-    prior = Counter(getattr(r, name) for r in train)
+        counts[row.labels[name]].update(w.text for w in row.words)
+    prior = Counter(r.labels[name] for r in train)
     totals = {label: sum(counts[label].values()) + vocabulary for label in labels}
 
     def guess(row: Utterance) -> str:
         return max(labels, key=lambda k: np.log(prior[k]) + sum(np.log((counts[k][w.text] + 1) / totals[k]) for w in row.words))
 
-    right = sum(guess(row) == getattr(row, name) for row in test)
-    majority = max(Counter(getattr(r, name) for r in test).values())
+    right = sum(guess(row) == row.labels[name] for row in test)
+    majority = max(Counter(r.labels[name] for r in test).values())
     return 100 * right / len(test), 100 * majority / len(test)

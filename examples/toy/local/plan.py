@@ -30,9 +30,7 @@ class Order:
     words: tuple[str, ...]
     voice: Voice
     seed: int
-    emotion: str | None = None
-    style: str | None = None
-    event: str | None = None
+    labels: dict[str, str]  # of the utterance: those of the voice, and of a pool that has one
     reply: str | None = None
 
     @property
@@ -51,22 +49,23 @@ def plan(split: str, seed: int, scale: float) -> list[Order]:
 
 
 def _plan_pool(split: str, pool: str, count: int, voices: dict, used: set[str], rng: np.random.Generator) -> list[Order]:
-    labels = {"emotion": list(EMOTIONS), "style": list(STYLES), "event": list(SOUNDS), "reply": [None]}[pool]
+    sets = {"emotion": list(EMOTIONS), "style": list(STYLES), "event": list(SOUNDS), "reply": [None]}[pool]
     queues = {(lang, kind): draw(lang, kind, split, count, rng) for lang in LANGS for kind in KINDS} if pool == "reply" else {}
     cells = rng.permutation([(lang, *group) for lang in LANGS for group in GROUPS]).tolist()
     orders = []
     for i in range(count):  # each label goes round all cells from a start of its own, so that all meet all, in small splits too
-        turn, label = divmod(i, len(labels))
+        turn, label = divmod(i, len(sets))
         lang, gender, age = cells[(turn + 5 * label) % len(cells)]
-        label = labels[label]
+        label = sets[label]
+        labels, answer = {"gender": gender, "age": age}, None
         voice = voices[gender, age][rng.integers(len(voices[gender, age]))]
         if pool == "reply":
             words, answer = queues[lang, _kind(rng)].pop()
-            fields = {"reply": answer}
         else:
             words = _fresh_sentence(split, lang, label if pool != "event" else None, used, rng)
-            fields = {pool: label}
-        orders.append(Order(f"{split}_{pool}_{i:05d}", split, pool, lang, tuple(words), voice, int(rng.integers(2**31)), **fields))
+            labels[pool] = label
+        key, seed = f"{split}_{pool}_{i:05d}", int(rng.integers(2**31))
+        orders.append(Order(key, split, pool, lang, tuple(words), voice, seed, labels, answer))
     return orders
 
 

@@ -23,15 +23,15 @@ def render_all(orders: list[Order], out_dir: Path) -> list[Utterance]:
 def render(order: Order, espeak: Espeak, out_dir: Path) -> Utterance:
     """Write one recording and describe it."""
     rng = np.random.default_rng(order.seed)
-    prosody = EMOTIONS.get(order.emotion) or STYLES.get(order.style) or PLAIN
+    prosody = EMOTIONS.get(order.labels.get("emotion")) or STYLES.get(order.labels.get("style")) or PLAIN
     audio, words = espeak.speak(list(order.words), espeak_voice(order.voice, order.lang, prosody, rng))
     audio = mix.set_level(aged(audio, order.voice, rng), -23)
     audio, (lead,) = mix.join([audio], rng.uniform(0.03, 0.08, 2).tolist())
     words = mix.shift_words(words, lead)
     if prosody.effect:
         audio, words = prosody.effect(audio, words, rng)
-    if order.event:
-        audio, words = _add_event(audio, words, order.event, rng)
+    if event := order.labels.get("event"):
+        audio, words = _add_event(audio, words, event, rng)
     audio = mix.set_level(audio, -23 + prosody.level_db + rng.uniform(-2, 2))
     if rng.random() < 0.4:
         noise = mix.coloured_noise(len(audio), rng.uniform(0.5, 1.5), rng)
@@ -56,11 +56,7 @@ def _describe(order: Order, path: Path, words: list[Word], duration: float) -> U
         txt=order.txt,
         lang=order.lang,
         speaker=order.voice.name,
-        gender=order.voice.gender,
-        age=order.voice.age,
-        emotion=order.emotion,
-        style=order.style,
-        event=order.event,
+        labels=order.labels,
         reply=order.reply,
         words=[Word(w.text, round(w.start, 3), round(w.end, 3)) for w in words],
         duration=round(duration, 4),

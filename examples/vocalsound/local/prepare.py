@@ -57,8 +57,9 @@ def read_split(data_dir: Path, names: list[str], dropped: Dropped) -> tuple[list
         if label is None:
             note(dropped, name, f"no label for {match[3]}")
             continue
-        labels = {"event": label, "speaker": match[1], "gender": GENDERS[match[1][0]]}
-        found.append(Utterance(path.stem, str(path), "", duration=seconds, extra={"corpus": "vocalsound", "sound": match[3]}, **labels))
+        labels = {"event": label, "gender": GENDERS[match[1][0]]}
+        extra = {"corpus": "vocalsound", "sound": match[3]}
+        found.append(Utterance(path.stem, str(path), "", speaker=match[1], labels=labels, duration=seconds, extra=extra))
     return found, total
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from wenet_osum import tasks
 from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.formats.shard import save_audio
 from wenet_osum.dataset.manifest import from_row, reason_of
@@ -78,7 +79,8 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
         row["words"] = [dict(zip(("text", "start", "end"), word, strict=True)) for word in row["words"]] if row.get("words") else None
         rows.append({k: v for k, v in row.items() if k not in ("wav", "start", "end")})
     names = sorted({name for row in rows for name in row})
-    for name in ("age",):  # years or a label: a column has one type
+    # some labels are a text here and a number there (an age in years): a column has one type
+    for name in tasks.label_names():
         if len({type(row.get(name)) for row in rows} - {type(None)}) > 1:
             rows = [row | {name: None if row.get(name) is None else str(row[name])} for row in rows]
     table = library.Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})

@@ -1,27 +1,31 @@
 """Kaldi's data folder: wav.scp, text, utt2spk, segments, spk2gender, utt2lang, utt2dur.
 
-Fields Kaldi has no file for go by its custom into ``utt2<field>`` (utt2emotion, utt2age, …), which its tools pass over; ``spk2age`` is read, too.
+Labels Kaldi has no file for go by its custom into ``utt2<label>`` (utt2emotion, utt2age, …), which its tools pass over; ``spk2<label>``, which tells
+one of every utterance of a speaker (spk2gender, spk2age), is read, too.
 Paths in wav.scp that are relative count from where the run was started, or else from the folder.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from wenet_osum import tasks
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.formats._fields import count_lost
 from wenet_osum.dataset.manifest import from_row, read_kaldi, reason_of
 from wenet_osum.records import Utterance
 
-BY_UTTERANCE = {"speaker": "utt2spk", "lang": "utt2lang", "duration": "utt2dur"} | {
-    name: f"utt2{name}" for name in ("gender", "age", "emotion", "style", "event", "task")
-}
-BY_SPEAKER = ("gender", "age")
-KEPT = frozenset(("key", "wav", "txt", "start", "end", *BY_UTTERANCE))
+OWN = {"speaker": "utt2spk", "lang": "utt2lang", "duration": "utt2dur", "task": "utt2task"}  # field → file
+
+
+def by_utterance() -> dict[str, str]:
+    """Field or label → the file that tells it per utterance."""
+    return OWN | {name: f"utt2{name}" for name in tasks.label_names()}
 
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
@@ -29,8 +33,8 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
     folder = Path(path)
     text = folder / "text" if (folder / "text").exists() else None
     segments = folder / "segments" if (folder / "segments").exists() else None
-    tables = {name: table(folder / file) for name, file in BY_UTTERANCE.items()}
-    people = {name: table(folder / f"spk2{name}") for name in BY_SPEAKER}
+    tables = {name: table(folder / file) for name, file in by_utterance().items()}
+    people = {name: table(folder / f"spk2{name}") for name in tasks.label_names()}
     listed = read_kaldi(folder / "wav.scp", text or segments or folder / "wav.scp", segments, dropped)
     for utterance in listed:
         row = {"key": utterance.key, "wav": utterance.wav, "txt": utterance.txt if text else None, "start": utterance.start, "end": utterance.end}
@@ -44,9 +48,11 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
 
 
 def _typed(row: dict) -> dict:
-    for name in ("duration", "age"):
-        if row.get(name) is not None and row[name].replace(".", "", 1).isdigit():
-            row[name] = float(row[name])
+    """Numbers as such: the duration, and labels such as an age in years; a code such as ``05`` stays a text."""
+    for name in ("duration", *tasks.label_names()):
+        text = row.get(name)
+        if text is not None and re.fullmatch(r"\d+(\.\d+)?", text) and (name == "duration" or not re.match(r"0\d", text)):
+            row[name] = float(text)
     return row
 
 
@@ -64,12 +70,13 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
     recordings: dict[str, str] = {}
     whole: list[Utterance] = []
     keys: set[str] = set()
+    kept = frozenset(("key", "wav", "txt", "start", "end", *by_utterance()))
     for utterance in utterances:
         if fault := _fault(utterance, keys):
             lost[fault] += 1
             continue
         keys.add(utterance.key)
-        count_lost(utterance, KEPT, "a Kaldi folder", lost)
+        count_lost(utterance, kept, "a Kaldi folder", lost)
         _add(utterance, files, recordings, whole)
     if files["segments"]:
         _segment_whole(whole, files, lost)
@@ -95,12 +102,12 @@ def _add(utterance: Utterance, files: dict[str, dict[str, str]], recordings: dic
         files["segments"][key] = f"{name} {utterance.start or 0.0:.4f} {end:.4f}"
     if utterance.txt is not None:
         files["text"][key] = " ".join(utterance.txt.split())
-    for field, file in BY_UTTERANCE.items():
-        if (value := getattr(utterance, field)) is not None:
+    for field, file in by_utterance().items():
+        if (value := utterance.get(field)) is not None:
             files.setdefault(file, {})[key] = str(value)
     files.setdefault("utt2spk", {}).setdefault(key, key)  # Kaldi wants a speaker of every utterance; one unknown is the utterance itself
-    if utterance.speaker and utterance.gender:
-        files.setdefault("spk2gender", {})[utterance.speaker] = utterance.gender[0].lower()
+    if utterance.speaker and (gender := utterance.get("gender")):
+        files.setdefault("spk2gender", {})[utterance.speaker] = str(gender)[0].lower()
 
 
 def _segment_whole(whole: list[Utterance], files: dict[str, dict[str, str]], lost: Counter) -> None:

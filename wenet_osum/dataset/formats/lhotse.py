@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
-from wenet_osum.dataset.formats._fields import count_lost
 from wenet_osum.dataset.manifest import from_row, reason_of
 from wenet_osum.records import Utterance
 
-CUSTOM = ("task", "age", "emotion", "style", "event", "reply")
-KEPT = frozenset(("key", "wav", "txt", "lang", "speaker", "gender", "words", "start", "end", "duration", "extra", *CUSTOM))
+# our field or label → its place in a supervision
+NAMED = {"txt": "text", "lang": "language", "speaker": "speaker", "gender": "gender"}
+CUSTOM = ("task", "reply")  # in its ``custom`` table, as are all labels without a place
 
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
@@ -72,11 +73,11 @@ def _utterance(row: dict[str, Any], recording: dict[str, Any], folder: str) -> d
     custom = dict(row.get("custom") or {})
     wav = recording["sources"][0]["source"]
     beside = Path(folder) / wav
-    own = {name: custom.pop(name) for name in CUSTOM if name in custom}
+    own = {name: custom.pop(name) for name in (*CUSTOM, *tasks.label_names()) if name in custom}
     items = (row.get("alignment") or {}).get("word")
     words = [[item[0], round(item[1] - start, 6), round(item[1] + item[2] - start, 6)] for item in items] if items else None
     place = {"duration": length} if whole else {"start": start, "end": round(start + length, 6)}
-    text = {"txt": row.get("text"), "lang": row.get("language"), "speaker": row.get("speaker"), "gender": row.get("gender"), "words": words}
+    text = {name: row.get(place) for name, place in NAMED.items()} | {"words": words}
     path = str(beside) if not Path(wav).exists() and beside.exists() else wav
     return {"key": row["id"], "wav": path, **text, **place, **own, "extra": custom}
 
@@ -94,7 +95,6 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
                 lost["recording cannot be opened"] += 1
                 continue
             recordings[utterance.wav] = recording
-            count_lost(utterance, KEPT, "lhotse's manifests", lost)
             out.write(json.dumps(_supervision(utterance, recording), ensure_ascii=False) + "\n")
             count += 1
     with gzip.open(folder / "recordings.jsonl.gz", "wt", encoding="utf-8") as out:
@@ -126,9 +126,9 @@ def _supervision(utterance: Utterance, recording: dict[str, Any]) -> dict[str, A
     start = utterance.start or 0.0
     end = utterance.end if utterance.end is not None else recording["duration"]
     row: dict[str, Any] = {"id": utterance.key, "recording_id": recording["id"], "start": start, "duration": round(end - start, 8), "channel": 0}
-    named = {"text": utterance.txt, "language": utterance.lang, "speaker": utterance.speaker, "gender": utterance.gender}
-    row |= {name: value for name, value in named.items() if value is not None}
-    custom = utterance.extra | {name: getattr(utterance, name) for name in CUSTOM if getattr(utterance, name) is not None}
+    row |= {place: value for name, place in NAMED.items() if (value := utterance.get(name)) is not None}
+    custom = utterance.extra | {name: value for name, value in utterance.labels.items() if name not in NAMED}
+    custom |= {name: value for name in CUSTOM if (value := utterance.get(name)) is not None}
     if utterance.words:
         row["alignment"] = {"word": [[w.text, round(w.start + start, 6), round(w.end - w.start, 6), None] for w in utterance.words]}
     return row | ({"custom": custom} if custom else {})
