@@ -170,6 +170,9 @@ def test_other_origins_and_names_are_refused(serving, post):
     with serving(hosts=("127.0.0.1",)) as (url, _):
         assert post(url, SECOND, headers={"origin": "http://evil.example"}).status_code == 403
         assert post(url, SECOND, headers={"origin": "null"}).status_code == 403
+        for broken in ("http://[", "http://[::1", "//["):
+            refused = post(url, SECOND, headers={"origin": broken})
+            assert refused.status_code == 403 and refused.json()["error"]["code"] == "other_origin"
         assert post(url, SECOND, headers={"host": "evil.example:8000"}).json()["error"]["code"] == "unknown_host"
         same = post(url, SECOND, headers={"origin": url})
         assert same.status_code == 200 and "access-control-allow-origin" not in same.headers
