@@ -78,17 +78,21 @@ class Service:
 
     async def _answer(self, request: Request) -> Response:
         form = await read_form(request, self.settings.max_bytes)
-        question = read_question(form.fields, self.settings, self.recogniser.template.labels)
-        self._check_search(question)
+        question = self._decodable(read_question(form.fields, self.settings, self.recogniser.template.labels))
         seconds = await asyncio.to_thread(sound.duration, form.data, self.settings.max_seconds)
         call = Call(form.data, seconds, question.task.tags, question.temperature)
         return written(await self._wait(request, call), question)
 
-    def _check_search(self, question: Question) -> None:
+    def _decodable(self, question: Question) -> Question:
+        """The question with the temperature it is answered at. Raises Fault where the server's search does not sample."""
+        own = self.recogniser.options
+        if question.temperature is None:
+            return dataclasses.replace(question, temperature=own.temperature)
         try:
-            dataclasses.replace(self.recogniser.options, temperature=question.temperature or 0.0)
+            dataclasses.replace(own, temperature=question.temperature)
         except ValueError as error:
             raise Fault(400, f"this server does not sample ({error}); leave it out", "temperature", "bad_temperature") from None
+        return question
 
     async def _wait(self, request: Request, call: Call) -> Hypothesis:
         """The model's answer. A call whose client leaves, or whose time is over, is taken out of the queue."""
@@ -119,7 +123,7 @@ def written(answer: Hypothesis, question: Question) -> Response:
             raise Fault(400, ": ".join(reason[:2]), "file", "invalid_audio")
         raise Fault(500, "the model failed on this recording", code="internal_error")
     form = FORMATS[question.format]
-    content = form.write(answer, question.language)
+    content = form.write(answer, question)
     headers = {"x-ignored-fields": ", ".join(question.ignored)} if question.ignored else None
     if isinstance(content, str):
         return Response(content.encode("utf-8", "backslashreplace"), media_type=form.media_type, headers=headers)
