@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until told to stop. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="wenet_osum serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="model folder or hub name")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone); any other needs a key or --allow_host")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
     parser.add_argument("--name", default="osum", help="the model's name for clients (osum); whisper-1 is always taken too")
     parser.add_argument("--api_key", default=os.environ.get(KEY), help=f"ask every client for this key; better given in the variable {KEY}")
@@ -61,15 +61,23 @@ def serve(args: argparse.Namespace) -> int:
             import wenet_osum.serve.page  # noqa: F401  # gradio, which is the last to be missing
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed; pip install 'wenet_osum[serve]' brings what a server needs") from None
-    hosts = server.names(args.host, args.allow_host)
-    limits = (int(args.max_mb * MB), args.max_seconds, args.queue, args.timeout, args.wait_ms / 1000)
-    settings = Settings(args.name, *limits, api_key=args.api_key, hosts=hosts)
+    hosts = server.names(args.host, args.allow_host, args.api_key)
+    settings = Settings(
+        name=args.name,
+        max_bytes=int(args.max_mb * MB),
+        max_seconds=args.max_seconds,
+        queue=args.queue,
+        timeout_s=args.timeout,
+        wait_s=args.wait_ms / 1000,
+        api_key=args.api_key,
+        hosts=hosts,
+    )
     args.task = "asr"
     with server.bind(args.host, args.port) as listening:
         transcriber = Transcriber(load.recogniser(args))
         transcriber.asked()
         app = make_app(transcriber, settings, page=not args.no_page)
-        if hosts is None and not settings.api_key:
+        if args.host not in server.LOCAL and not settings.api_key:
             print("serve: anyone who can reach this machine may ask; set a key in " + KEY, file=sys.stderr, flush=True)
         print(server.url(listening), flush=True)
         server.run(app, listening)

@@ -39,8 +39,12 @@ def url(listening: socket.socket) -> str:
     return f"http://{ {'0.0.0.0': '127.0.0.1', '::': '[::1]', '::1': '[::1]'}.get(host, host)}:{port}"
 
 
-def names(host: str, allowed: list[str]) -> tuple[str, ...] | None:
-    """The names a server at ``host`` answers to: its own where only this machine reaches it, else any unless the user lists them."""
+def names(host: str, allowed: list[str], api_key: str | None = None) -> tuple[str, ...] | None:
+    """The names a server at ``host`` answers to: its own and those the user lists; None, any name, with a key alone.
+
+    Raises ValueError for a server that others reach, with neither. Any web page could have the browser of
+    one of its users ask it, by a name that was pointed here (DNS rebinding): no origin would differ.
+    """
     if allowed or host in LOCAL:
         return tuple(dict.fromkeys(name.lower() for name in (*LOCAL[:3], host, *allowed)))
     return None
@@ -48,6 +52,11 @@ def names(host: str, allowed: list[str]) -> tuple[str, ...] | None:
 
 class Server(uvicorn.Server):
     """Uvicorn's, which first lets the requests in the house be answered."""
+    if not api_key:
+        raise ValueError(
+            f"--host {host} lets other machines ask, so it needs a key (in the variable WENET_OSUM_API_KEY) or the names "
+            "it is asked under (--allow_host NAME): else any web page could ask through the browser of its reader"
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new requests, wait for the others up to their time-out (a second Ctrl-C does not), then close."""
