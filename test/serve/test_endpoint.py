@@ -241,7 +241,7 @@ def test_models_health_and_unknown_routes(server):
 
     [model] = get("/v1/models").json()["data"]
     assert model["id"] == "osum" and get("/v1/models/osum").json() == model and error(get("/v1/models/osun"))["code"] == "model_not_found"
-    assert get("/health").json() == {"status": "ok", "in_house": 0}
+    assert get("/health").json() == {"status": "ok", "in_flight": 0}
     assert "did you mean 'POST /v1/audio/transcriptions'" in error(get("/v1/audio/transcription"))["message"]
     for path in ("/docs", "/openapi.json", "/gradio_api/file=/etc/passwd", "/v1/../../etc/passwd", "/%2e%2e/etc/passwd"):
         assert get(path).status_code == 404, path

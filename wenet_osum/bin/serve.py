@@ -1,7 +1,7 @@
 """Answer recordings over HTTP: OpenAI's transcription endpoint, and a page for the browser.
 
 The address is printed on stdout when the server is ready; remarks go to stderr. Requests that come at the same time are answered as one
-batch. SIGINT (Ctrl-C) and SIGTERM let the requests inside be answered first; a second Ctrl-C does not wait. Needs the extra [serve].
+batch. SIGINT (Ctrl-C) and SIGTERM let the requests in flight be answered first; a second Ctrl-C does not wait. Needs the extra [serve].
 
 examples:
   wenet_osum serve --model exp/x/final
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max_mb", type=float, default=25.0, help="of an upload, in 10^6 bytes (25)")
     limits.add_argument("--max_seconds", type=float, default=600.0, help="of audio (600)")
-    limits.add_argument("--queue", type=int, default=64, help="requests inside at a time (64); more are answered with 429 and Retry-After")
+    limits.add_argument("--queue", type=int, default=64, help="requests in flight at a time (64); more are answered with 429 and Retry-After")
     limits.add_argument("--timeout", type=float, default=120.0, help="seconds from a request to its answer (120)")
     limits.add_argument("--wait_ms", type=float, default=20.0, help="how long the first request of a batch waits for others (20)")
     load.add_arguments(parser)
@@ -55,6 +55,7 @@ def serve(args: argparse.Namespace) -> int:
     try:
         from wenet_osum.serve import server
         from wenet_osum.serve.app import make_app
+        from wenet_osum.serve.connections import raise_descriptor_limit
         from wenet_osum.serve.settings import MB, Settings
 
         if not args.no_page:
@@ -73,6 +74,7 @@ def serve(args: argparse.Namespace) -> int:
         hosts=hosts,
     )
     args.task = "asr"
+    raise_descriptor_limit()
     with server.bind(args.host, args.port) as listening:
         transcriber = Transcriber(load.recogniser(args))
         transcriber.asked()
