@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Sets the toolkit up with the test tools and runs all tests: unit tests first, then the slow ones (marker `slow`).
+# As root on Debian it also installs Chromium, which the tests of the served page use; elsewhere, without a browser, they are skipped.
 # Arguments go to pytest, e.g. bash test/run.sh -m "not slow".
 set -euo pipefail
 
@@ -8,6 +9,9 @@ export OMP_NUM_THREADS=1
 # shellcheck source=path.sh
 . "$root/path.sh"
 setup_environment "$root" requirements.txt test/requirements.txt </dev/null
+# shellcheck source=test/browser.sh
+. "$root/test/browser.sh"
+install_browser
 
 cd "$root"
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1  # the tests need no network; one that tries fails at once

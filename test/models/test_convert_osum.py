@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import shutil
 import sys
 import weakref
 from collections import OrderedDict
@@ -15,7 +16,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import conv1d, cross_entropy, gelu, layer_norm, linear, pad, silu, softmax
-from transformers import Qwen2Config
+from transformers import GenerationConfig, Qwen2Config
 
 from wenet_osum.bin import transcribe
 from wenet_osum.bin.convert import main
@@ -210,6 +211,9 @@ def test_logits_are_those_of_the_published_forward(rank, form, llm, tmp_path):
 def test_it_decodes_through_the_ordinary_path_with_the_users_prompts(llm, tmp_path, capsys):
     state, _ = random_state()
     torch.save(state, tmp_path / "infer.pt")
+    shutil.copytree(llm, tmp_path / "instruct")
+    llm = str(tmp_path / "instruct")
+    GenerationConfig(do_sample=True, temperature=0.7, repetition_penalty=1.05).save_pretrained(llm)
     (tmp_path / "prompts.yaml").write_text(json.dumps(PROMPTS, ensure_ascii=False), encoding="utf-8")
     assert command(tmp_path / "infer.pt", llm, tmp_path / "out", "--prompts", str(tmp_path / "prompts.yaml")) == 0
     assert "left out, no such task here: <TEXT_CHAT>" in capsys.readouterr().out
@@ -223,6 +227,7 @@ def test_it_decodes_through_the_ordinary_path_with_the_users_prompts(llm, tmp_pa
     assert answer["labels"]["emotion"] in {name.lower() for name in template.task("ser").label_fields[0].labels.names}
     settings = json.loads((tmp_path / "out/generation_config.json").read_text())
     assert settings["eos_token_id"] == template.end_id
+    assert not settings["do_sample"] and not settings.keys() & {"temperature", "repetition_penalty"}
     written = list((tmp_path / "out").rglob("*.json"))
     assert len(written) >= 5 and not [path.name for path in written if str(Path(llm).parent) in path.read_text()], "a place on one machine"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import zlib
 
 import httpx
 import numpy as np
@@ -56,9 +57,9 @@ def timed(monkeypatch):
 
 def test_timed_formats_ask_for_times_by_themselves(server, post, timed):
     verbose = post(server[0], SECOND, response_format="verbose_json", **{"timestamp_granularities[]": ["word", "segment"]}).json()
-    assert verbose["words"][1] == {"word": "you", "start": 0.5, "end": 0.9} and (verbose["language"], verbose["duration"]) == ("en", 1.0)
-    assert verbose["segments"] == [{"id": 0, "start": 0.1, "end": 1.0, "text": "hi you"}]
-    assert post(server[0], SECOND, response_format="verbose_json", language="de").json()["language"] == "de"
+    assert verbose["words"][1] == {"word": "you", "start": 0.5, "end": 0.9} and verbose["duration"] == 1.0
+    [segment] = verbose["segments"]
+    assert (segment["start"], segment["end"], segment["text"]) == (0.1, 1.0, "hi you")
     answer = Hypothesis("", "", "", "hi you", [Word("hi", 0.1, 0.5), Word("you", 0.5, 0.9)], duration=1.0)
     for name in ("srt", "vtt"):
         response = post(server[0], SECOND, response_format=name)
@@ -66,6 +67,43 @@ def test_timed_formats_ask_for_times_by_themselves(server, post, timed):
     assert set(timed) == {"<TRANSCRIBE> <ALIGN>"}
     post(server[0], SECOND, response_format="srt", task="<TRANSCRIBE><ALIGN><AGE>")
     assert timed[-1] == "<TRANSCRIBE> <ALIGN> <AGE>"
+
+
+GRANULARITIES = [([], {"segments", "words"}), (["word"], {"words"}), (["segment"], {"segments"}), (["segment", "word"], {"segments", "words"})]
+
+
+@pytest.mark.parametrize(("asked", "given"), GRANULARITIES)
+def test_times_are_given_as_fine_as_asked_for(server, post, timed, asked, given):
+    fields = {"task": "srwt", "response_format": "verbose_json", "timestamp_granularities[]": asked}
+    assert post(server[0], SECOND, **fields).json().keys() & {"segments", "words"} == given
+
+
+@pytest.mark.parametrize("format_", ["json", "text", "verbose_json"])
+def test_the_format_alone_does_not_change_what_is_asked(server, post, timed, format_):
+    post(server[0], SECOND, response_format=format_)
+    assert timed == ["<TRANSCRIBE>"]
+    if format_ == "verbose_json":
+        post(server[0], SECOND, response_format=format_, **{"timestamp_granularities[]": "segment"})
+        assert timed == ["<TRANSCRIBE>"] * 2
+
+
+def test_segments_have_every_field_of_openai_s(server, post, monkeypatch):
+    loop = "so it goes " * 40
+    answer = Hypothesis("k", "<TRANSCRIBE>", loop, loop, duration=1.0)
+    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, samples: [answer for _ in samples])
+    [segment] = post(server[0], SECOND, response_format="verbose_json", temperature="0.4").json()["segments"]
+    ratio = segment.pop("compression_ratio")
+    assert ratio == pytest.approx(len(loop) / len(zlib.compress(loop.encode()))) and ratio > 10
+    unknown = {"seek": 0, "tokens": [], "avg_logprob": 0.0, "no_speech_prob": 0.0}
+    assert segment == {"id": 0, "start": 0.0, "end": 1.0, "text": loop, "temperature": 0.4} | unknown
+
+
+@pytest.mark.parametrize("spoken", ["こんにちは", "안녕하세요", "привет", "bonjour à tous", "hello，world", "今天天气很好"])
+def test_a_language_is_not_guessed(server, post, monkeypatch, spoken):
+    answer = Hypothesis("k", "<TRANSCRIBE>", spoken, spoken, duration=1.0)
+    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, samples: [answer for _ in samples])
+    assert post(server[0], SECOND, response_format="verbose_json").json()["language"] is None
+    assert post(server[0], SECOND, response_format="verbose_json", language="de").json()["language"] == "de"
 
 
 def test_subtitles_without_words_are_a_fault_and_no_empty_file(server, post, monkeypatch):
@@ -169,6 +207,13 @@ def test_a_temperature_samples_and_its_draws_can_be_repeated(server, post):
     assert hot == again != cold
 
 
+@pytest.mark.parametrize("value", ["1e-310", "5e-324", "1e-7"])
+def test_a_temperature_too_small_to_divide_by_is_greedy(server, post, value):
+    asked = {"task": "srwt", "response_format": "verbose_json"}
+    cold, least = (post(server[0], SECOND, temperature=text, **asked).json() for text in ("0", value))
+    assert cold["raw"] and least == cold
+
+
 def test_uploads_never_touch_the_disk(server, post, monkeypatch, wavs):
     def refuse(*args, **kwargs):
         raise AssertionError("a temporary file was opened")
@@ -196,7 +241,7 @@ def test_models_health_and_unknown_routes(server):
 
     [model] = get("/v1/models").json()["data"]
     assert model["id"] == "osum" and get("/v1/models/osum").json() == model and error(get("/v1/models/osun"))["code"] == "model_not_found"
-    assert get("/health").json() == {"status": "ok", "in_house": 0}
+    assert get("/health").json() == {"status": "ok", "in_flight": 0}
     assert "did you mean 'POST /v1/audio/transcriptions'" in error(get("/v1/audio/transcription"))["message"]
     for path in ("/docs", "/openapi.json", "/gradio_api/file=/etc/passwd", "/v1/../../etc/passwd", "/%2e%2e/etc/passwd"):
         assert get(path).status_code == 404, path

@@ -27,7 +27,7 @@ def test_a_port_in_use_and_a_missing_model_are_said_in_a_line(tmp_path, capsys):
     assert not out and err.startswith("serve: ") and "none" in err and err.count("\n") == 1
 
 
-BAD = [(["--queue", "0"], "above 0"), (["--port", "99999"], "from 0 to 65535"), (["--host", "256.1.1.1"], "is no address")]
+BAD = [(["--queue", "0"], "above 0"), (["--port", "99999"], "from 0 to 65535"), (["--host", "256.1.1.1", "--api_key", "k"], "is no address")]
 
 
 @pytest.mark.parametrize(("words", "why"), BAD)
@@ -50,7 +50,16 @@ def test_only_this_machine_is_served_unless_told_otherwise():
     from wenet_osum.serve import server
 
     assert server.names("127.0.0.1", []) == ("127.0.0.1", "localhost", "[::1]")
-    assert server.names("0.0.0.0", []) is None and "speech.example.org" in server.names("0.0.0.0", ["Speech.example.org"])
+    assert "speech.example.org" in server.names("0.0.0.0", ["Speech.example.org"])
+    assert server.names("0.0.0.0", [], api_key="k") is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_others_are_let_in_only_with_a_key_or_names(host, capsys, tmp_path, monkeypatch):
+    monkeypatch.delenv(serve.KEY, raising=False)
+    assert serve.main(["--model", str(tmp_path), "--port", "0", "--no_page", "--host", host]) == 2
+    out, err = capsys.readouterr()
+    assert not out and f"--host {host} " in err and serve.KEY in err and "--allow_host NAME" in err
 
 
 @pytest.mark.slow

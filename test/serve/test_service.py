@@ -53,23 +53,23 @@ def test_requests_that_wait_together_become_one_batch(serving, gate, post, m):
         tasks = ["asr", "ser", "<AGE><GENDER>", "sttc"] * 2
         others = [pool.submit(post, url, SECOND, task=task, response_format="verbose_json") for task in tasks]
         eventually(lambda: service.batcher.waiting.qsize() == 8)
-        assert service.in_house == 9
+        assert service.in_flight == 9
         open_.set()
         answers = [answer.result().json() for answer in [first, *others]]
     assert sizes == [1, 8]
     assert answers[0]["text"] == m(SECOND).transcript and [a["raw"] for a in answers[1:]] == [m(SECOND, task=task).text for task in tasks]
 
 
-def test_a_full_house_sends_away_and_says_for_how_long(serving, gate, post):
+def test_a_full_queue_sends_away_and_says_for_how_long(serving, gate, post):
     open_, entered, _ = gate
     with serving(queue=2, wait_s=0.0) as (url, service), ThreadPoolExecutor(2) as pool:
         inside = [pool.submit(post, url, SECOND) for _ in range(2)]
-        eventually(lambda: service.in_house == 2)
+        eventually(lambda: service.in_flight == 2)
         away = post(url, SECOND)
         assert away.status_code == 429 and away.json()["error"]["code"] == "queue_full" and 1 <= int(away.headers["retry-after"]) <= 60
         open_.set()
         assert [answer.result().status_code for answer in inside] == [200, 200] and post(url, SECOND).status_code == 200
-        assert service.metrics.requests == {200: 3, 429: 1} and service.in_house == 0
+        assert service.metrics.requests == {200: 3, 429: 1} and service.in_flight == 0
 
 
 def test_a_request_out_of_time_leaves_the_queue(serving, gate, post):
@@ -79,7 +79,7 @@ def test_a_request_out_of_time_leaves_the_queue(serving, gate, post):
         entered.wait(20)
         late = pool.submit(post, url, SECOND).result()
         assert late.status_code == 504 and late.json()["error"]["code"] == "timeout" and first.result().status_code == 504
-        eventually(lambda: service.in_house == 0)
+        eventually(lambda: service.in_flight == 0)
         open_.set()
         assert post(url, SECOND).status_code == 200
     assert sizes == [1, 1]  # that of the late one was never decoded
@@ -94,7 +94,7 @@ def test_a_slow_upload_runs_out_of_time(serving):
     with serving(timeout_s=0.3) as (url, service):
         head = {"content-type": "multipart/form-data; boundary=x"}
         answer = httpx.post(f"{url}/v1/audio/transcriptions", content=slowly(), headers=head, trust_env=False)
-        assert answer.status_code == 504 and service.in_house == 0
+        assert answer.status_code == 504 and service.in_flight == 0
 
 
 def test_a_client_that_leaves_is_not_waited_for(serving, gate, post):
@@ -104,7 +104,7 @@ def test_a_client_that_leaves_is_not_waited_for(serving, gate, post):
         entered.wait(20)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}/v1/audio/transcriptions", files={"file": SECOND}, timeout=0.3, trust_env=False)
-        eventually(lambda: service.in_house == 1)
+        eventually(lambda: service.in_flight == 1)
         open_.set()
         assert first.result().status_code == 200
         assert post(url, SECOND).status_code == 200
@@ -170,6 +170,9 @@ def test_other_origins_and_names_are_refused(serving, post):
     with serving(hosts=("127.0.0.1",)) as (url, _):
         assert post(url, SECOND, headers={"origin": "http://evil.example"}).status_code == 403
         assert post(url, SECOND, headers={"origin": "null"}).status_code == 403
+        for broken in ("http://[", "http://[::1", "//["):
+            refused = post(url, SECOND, headers={"origin": broken})
+            assert refused.status_code == 403 and refused.json()["error"]["code"] == "other_origin"
         assert post(url, SECOND, headers={"host": "evil.example:8000"}).json()["error"]["code"] == "unknown_host"
         same = post(url, SECOND, headers={"origin": url})
         assert same.status_code == 200 and "access-control-allow-origin" not in same.headers
@@ -183,7 +186,7 @@ def test_metrics_count(serving, post):
     value = {name: float(number) for name, number in re.findall(r"^(wenet_osum_\S+) (\S+)$", text, re.MULTILINE)}
     assert value['wenet_osum_requests_total{status="200"}'] == 2 and value['wenet_osum_requests_total{status="400"}'] == 1
     assert value["wenet_osum_audio_seconds_total"] == 2.0 and value["wenet_osum_request_seconds_count"] == 3
-    assert value["wenet_osum_batch_size_sum"] == 2 and value["wenet_osum_requests_in_house"] == 0
+    assert value["wenet_osum_batch_size_sum"] == 2 and value["wenet_osum_requests_in_flight"] == 0
     declared = re.findall(r"^# TYPE (\S+) (?:counter|gauge|histogram)$", text, re.MULTILINE)
     assert all(any(name.startswith(family) for family in declared) for name in value)
 
@@ -202,8 +205,13 @@ def test_the_openai_client_works_against_it(serving, m):
         create = client.audio.transcriptions.create
         assert client.models.list().data[0].id == "osum"
         assert create(model="whisper-1", file=("a.wav", SECOND)).text == m(SECOND).transcript
-        verbose = create(model="osum", file=("a.wav", SECOND), response_format="verbose_json", timestamp_granularities=["word"])
-        assert verbose.duration == 1.0 and verbose.text == (m(SECOND, task="srwt").transcript or "") and isinstance(verbose.words, list)
+        timed = create(model="osum", file=("a.wav", SECOND), response_format="verbose_json", timestamp_granularities=["word"])
+        assert timed.duration == 1.0 and timed.text == (m(SECOND, task="srwt").transcript or "") and isinstance(timed.words, list)
+        verbose = create(model="osum", file=("a.wav", SECOND), response_format="verbose_json")
+        [segment] = verbose.segments
+        assert verbose.text == segment.text == m(SECOND).transcript and verbose.language is None and timed.segments is None
+        assert segment.no_speech_prob <= 0.6 and segment.avg_logprob >= -1.0 and segment.compression_ratio > 0
+        assert type(segment).model_validate(segment.model_dump()), "every field is there, with its type"
         asked = create(model="osum", file=("a.wav", SECOND), extra_body={"task": "ser"})
         assert asked.labels == m(SECOND, task="ser").labels
         assert "gender" in create(model="osum", file=("a.wav", SECOND), response_format="text", extra_body={"task": "sgc"})

@@ -1,7 +1,7 @@
 """Answer recordings over HTTP: OpenAI's transcription endpoint, and a page for the browser.
 
 The address is printed on stdout when the server is ready; remarks go to stderr. Requests that come at the same time are answered as one
-batch. SIGINT (Ctrl-C) and SIGTERM let the requests inside be answered first; a second Ctrl-C does not wait. Needs the extra [serve].
+batch. SIGINT (Ctrl-C) and SIGTERM let the requests in flight be answered first; a second Ctrl-C does not wait. Needs the extra [serve].
 
 examples:
   wenet_osum serve --model exp/x/final
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until told to stop. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="wenet_osum serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="model folder or hub name")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone); any other needs a key or --allow_host")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
     parser.add_argument("--name", default="osum", help="the model's name for clients (osum); whisper-1 is always taken too")
     parser.add_argument("--api_key", default=os.environ.get(KEY), help=f"ask every client for this key; better given in the variable {KEY}")
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max_mb", type=float, default=25.0, help="of an upload, in 10^6 bytes (25)")
     limits.add_argument("--max_seconds", type=float, default=600.0, help="of audio (600)")
-    limits.add_argument("--queue", type=int, default=64, help="requests inside at a time (64); more are answered with 429 and Retry-After")
+    limits.add_argument("--queue", type=int, default=64, help="requests in flight at a time (64); more are answered with 429 and Retry-After")
     limits.add_argument("--timeout", type=float, default=120.0, help="seconds from a request to its answer (120)")
     limits.add_argument("--wait_ms", type=float, default=20.0, help="how long the first request of a batch waits for others (20)")
     load.add_arguments(parser)
@@ -55,21 +55,31 @@ def serve(args: argparse.Namespace) -> int:
     try:
         from wenet_osum.serve import server
         from wenet_osum.serve.app import make_app
+        from wenet_osum.serve.connections import raise_descriptor_limit
         from wenet_osum.serve.settings import MB, Settings
 
         if not args.no_page:
             import wenet_osum.serve.page  # noqa: F401  # gradio, which is the last to be missing
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed; pip install 'wenet_osum[serve]' brings what a server needs") from None
-    hosts = server.names(args.host, args.allow_host)
-    limits = (int(args.max_mb * MB), args.max_seconds, args.queue, args.timeout, args.wait_ms / 1000)
-    settings = Settings(args.name, *limits, api_key=args.api_key, hosts=hosts)
+    hosts = server.names(args.host, args.allow_host, args.api_key)
+    settings = Settings(
+        name=args.name,
+        max_bytes=int(args.max_mb * MB),
+        max_seconds=args.max_seconds,
+        queue=args.queue,
+        timeout_s=args.timeout,
+        wait_s=args.wait_ms / 1000,
+        api_key=args.api_key,
+        hosts=hosts,
+    )
     args.task = "asr"
+    raise_descriptor_limit()
     with server.bind(args.host, args.port) as listening:
         transcriber = Transcriber(load.recogniser(args))
         transcriber.asked()
         app = make_app(transcriber, settings, page=not args.no_page)
-        if hosts is None and not settings.api_key:
+        if args.host not in server.LOCAL and not settings.api_key:
             print("serve: anyone who can reach this machine may ask; set a key in " + KEY, file=sys.stderr, flush=True)
         print(server.url(listening), flush=True)
         server.run(app, listening)

@@ -14,7 +14,13 @@ from wenet_osum.records import Score
 from wenet_osum.score import report
 from wenet_osum.text.template import Template
 
-USE = '''```python
+USE = '''The model needs the toolkit wenet_osum (Python 3.11 or newer). In a checkout of it:
+
+```bash
+pip install .
+```
+
+```python
 import wenet_osum  # makes the model known to transformers
 from transformers import AutoModel, AutoProcessor
 
@@ -25,7 +31,8 @@ print(processor.batch_decode(ids))
 ```
 
 `task` is a name or any combination of tags, such as `<TRANSCRIBE><EMOTION><GENDER>`; `audio` is a path, bytes, samples with
-`sampling_rate`, or a list of those, each at most 30 s. For longer recordings, label probabilities and word times use the toolkit itself:
+`sampling_rate`, or a list of those, each at most 30 s. Transformers'
+`pipeline(…)` and `trust_remote_code=True` do not know this model. For longer recordings, label probabilities and word times use the toolkit itself:
 
 ```python
 import wenet_osum
@@ -46,7 +53,8 @@ def write(
 
 def _front(licence: str | None) -> str:
     facts = {"license": licence} if licence else {}
-    facts |= {"language": ["zh", "en"], "library_name": "transformers", "pipeline_tag": "automatic-speech-recognition"}
+    # No pipeline_tag: with one, hubs print a call of transformers' pipelines, which do not know this model.
+    facts |= {"language": ["zh", "en"], "library_name": "wenet_osum"}
     facts |= {"tags": ["wenet_osum", "speech-understanding"]}
     return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---"
 

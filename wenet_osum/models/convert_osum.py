@@ -20,7 +20,7 @@ from wenet_osum.models import build, convert, lora
 from wenet_osum.models.sinusoids import positions
 from wenet_osum.models.convert import Piece
 from wenet_osum.models.convert_whisper import heads_of, piece_of
-from wenet_osum.models.osum import OsumConfig, OsumModel
+from wenet_osum.models.osum import OsumConfig, OsumModel, greedy
 from wenet_osum.text.template import Template
 from wenet_osum.text.tokenizer import load_tokenizer
 
@@ -239,14 +239,14 @@ def _unused(state: dict[str, Tensor], prefix: str, path: str | Path) -> set[str]
 
 
 def _generation(llm: str, language: PreTrainedConfig, end: int) -> GenerationConfig:
-    """The LLM's settings, with the end of an answer as its end (an Instruct LLM would end at its chat's)."""
+    """Greedy settings with the LLM's tokens, and the end of an answer as its end (an Instruct LLM would end at its chat's)."""
     try:
         settings = GenerationConfig.from_pretrained(str(llm))
     except (OSError, ValueError):  # many folders have none
         settings = GenerationConfig.from_model_config(language)
     settings.eos_token_id = end
     settings.pad_token_id = end if settings.pad_token_id is None else settings.pad_token_id
-    return settings
+    return greedy(settings)
 
 
 def _write_lora(folder: Path, read: Any, adapters: dict[str, Piece], llm: str, alpha: float) -> None:

@@ -22,6 +22,7 @@ from transformers import (
     AutoModel,
     AutoModelForMultimodalLM,
     AutoProcessor,
+    GenerationConfig,
     GenerationMixin,
     PreTrainedConfig,
     PreTrainedModel,
@@ -127,7 +128,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         nn.init.normal_(model.speech_boundary.weight, std=scale)
         if (end := _end_of_text(config.llm)) is not None:  # a border the LLM knows
             model.speech_boundary.weight.data[:] = language.get_input_embeddings().weight.data[end]
-        model.generation_config = language.generation_config
+        model.generation_config = language.generation_config = greedy(language.generation_config)
         return model.eval()
 
     @classmethod
@@ -300,6 +301,12 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 def ctc_states(speech: Tensor) -> Tensor:
     """Speech embeddings (…, H) as CTC on the adapter's output compares them with the LLM's token embeddings, float32."""
     return functional.rms_norm(speech.float(), speech.shape[-1:])
+
+
+def greedy(settings: GenerationConfig) -> GenerationConfig:
+    """Settings of ``generate`` with the tokens of an LLM's own and nothing else: an Instruct LLM's would sample and penalise."""
+    ids = {name: getattr(settings, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return GenerationConfig(do_sample=False, **ids)
 
 
 def make_adapter(config: OsumConfig, width: int) -> nn.Module:

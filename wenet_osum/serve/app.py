@@ -18,6 +18,7 @@ from wenet_osum.decode.speech import Transcriber
 from wenet_osum.records import Hypothesis
 from wenet_osum.serve import sound
 from wenet_osum.serve.batcher import Batcher, Call
+from wenet_osum.serve.connections import ANSWER_S, Connections, room
 from wenet_osum.serve.fault import Fault
 from wenet_osum.serve.guard import Guard
 from wenet_osum.serve.metrics import Metrics
@@ -26,19 +27,20 @@ from wenet_osum.serve.settings import Settings
 from wenet_osum.serve.upload import GONE, Body, read_form
 from wenet_osum.serve.writing import FORMATS
 
-LOOK_S = 0.25  # how often a waiting request looks whether its client is still there
+POLL_INTERVAL_S = 0.25  # between two looks whether the client of a waiting request is still there
 LONGEST_RETRY_S = 60
 CREATED = 0  # /v1/models must say when a model was made, and that is not known
 
 
 class Service:
-    """What the routes share: the model's batcher, the counts, and how many requests are in the house."""
+    """What the routes share: the model's batcher, the counts, the connections, and how many requests are in flight."""
 
     def __init__(self, transcriber: Transcriber, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
+        self.connections = Connections(room(), settings.head_s, settings.timeout_s + ANSWER_S)
         self.recogniser = transcriber.recogniser
         self.batcher = Batcher(self.recogniser, settings.wait_s, self.metrics)
-        self.in_house, self.closing = 0, False
+        self.in_flight, self.closing = 0, False
 
     async def transcribe(self, request: Request) -> Response:
         """Answer a request, whatever comes; what goes wrong is a Fault's response."""
@@ -56,46 +58,51 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _room(self, request: Request) -> AsyncIterator[None]:
-        """Let a request in. Raises Fault when the house is full or closing."""
-        if self.closing or self.in_house >= self.settings.queue:
+        """Let a request in. Raises Fault when the queue is full or the server is closing."""
+        if self.closing or self.in_flight >= self.settings.queue:
             wait = {"retry-after": str(self.retry_after())}
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.timeout_s):
                     await Body(request).drain()
             if self.closing:
                 raise Fault(503, "the server is shutting down", code="shutting_down", headers=wait)
-            raise Fault(429, f"{self.settings.queue} requests are being answered already; try again", code="queue_full", headers=wait)
-        self.in_house += 1
+            full = f"server is busy: queue full ({self.settings.queue} requests); try again in {wait['retry-after']} s"
+            raise Fault(429, full, code="queue_full", headers=wait)
+        self.in_flight += 1
         try:
             yield
         finally:
-            self.in_house -= 1
+            self.in_flight -= 1
 
     def retry_after(self) -> int:
-        """Seconds after which half of those in the house should have been answered, as fast as it went so far."""
+        """Seconds after which half of those in flight should have been answered, as fast as it went so far."""
         pace = self.metrics.busy_s / self.metrics.batches.sum if self.metrics.batches.sum else 0.0
-        return min(LONGEST_RETRY_S, max(1, math.ceil(pace * self.in_house / 2)))
+        return min(LONGEST_RETRY_S, max(1, math.ceil(pace * self.in_flight / 2)))
 
     async def _answer(self, request: Request) -> Response:
         form = await read_form(request, self.settings.max_bytes)
-        question = read_question(form.fields, self.settings, self.recogniser.template.labels)
-        self._check_search(question)
+        question = self._decodable(read_question(form.fields, self.settings, self.recogniser.template.labels))
         seconds = await asyncio.to_thread(sound.duration, form.data, self.settings.max_seconds)
         call = Call(form.data, seconds, question.task.tags, question.temperature)
         return written(await self._wait(request, call), question)
 
-    def _check_search(self, question: Question) -> None:
+    def _decodable(self, question: Question) -> Question:
+        """The question with the temperature it is answered at. Raises Fault where the server's search does not sample."""
+        own = self.recogniser.options
+        if question.temperature is None:
+            return dataclasses.replace(question, temperature=own.temperature)
         try:
-            dataclasses.replace(self.recogniser.options, temperature=question.temperature or 0.0)
+            dataclasses.replace(own, temperature=question.temperature)
         except ValueError as error:
             raise Fault(400, f"this server does not sample ({error}); leave it out", "temperature", "bad_temperature") from None
+        return question
 
     async def _wait(self, request: Request, call: Call) -> Hypothesis:
         """The model's answer. A call whose client leaves, or whose time is over, is taken out of the queue."""
         future = asyncio.wrap_future(self.batcher.submit(call))
         try:
             while not future.done():
-                await asyncio.wait([future], timeout=LOOK_S)
+                await asyncio.wait([future], timeout=POLL_INTERVAL_S)
                 if not future.done() and await request.is_disconnected():
                     raise Fault(GONE, "the client left", code="client_left")
         finally:
@@ -105,21 +112,21 @@ class Service:
         return future.result()
 
     async def finished(self, within_s: float) -> None:
-        """Let nobody in any more and wait for those inside."""
+        """Let nobody in any more and wait for the requests in flight."""
         self.closing, until = True, time.monotonic() + within_s
-        while self.in_house and time.monotonic() < until:
+        while self.in_flight and time.monotonic() < until:
             await asyncio.sleep(0.05)
 
 
 def written(answer: Hypothesis, question: Question) -> Response:
-    """An answer as the response. Raises Fault for one that failed: the reason without its details, which may name the server's inside."""
+    """An answer as the response. Raises Fault for one that failed: the reason without its details, which may name files and parts of the server."""
     if answer.error:
         reason = answer.error.split(": ")
         if reason[0] == "audio":
             raise Fault(400, ": ".join(reason[:2]), "file", "invalid_audio")
         raise Fault(500, "the model failed on this recording", code="internal_error")
     form = FORMATS[question.format]
-    content = form.write(answer, question.language)
+    content = form.write(answer, question)
     headers = {"x-ignored-fields": ", ".join(question.ignored)} if question.ignored else None
     if isinstance(content, str):
         return Response(content.encode("utf-8", "backslashreplace"), media_type=form.media_type, headers=headers)
@@ -167,11 +174,11 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def health() -> Response:
         alive = service.batcher.thread.is_alive() and not service.closing
-        return JSONResponse({"status": "ok" if alive else "closing", "in_house": service.in_house}, 200 if alive else 503)
+        return JSONResponse({"status": "ok" if alive else "closing", "in_flight": service.in_flight}, 200 if alive else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        text = service.metrics.text(service.in_house, service.batcher.waiting.qsize())
+        text = service.metrics.text(service.in_flight, service.batcher.waiting.qsize(), service.connections)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.api_route("/v1/{rest:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])

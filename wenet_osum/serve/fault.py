@@ -1,4 +1,4 @@
-"""What a client is told when there is no answer: OpenAI's error form, and nothing of the server's inside."""
+"""What a client is told when there is no answer: OpenAI's error form, and nothing about the server's files and parts."""
 
 from __future__ import annotations
 

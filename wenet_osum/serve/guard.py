@@ -64,7 +64,7 @@ class Guard:
         if self.settings.hosts is not None and host not in self.settings.hosts:
             return Fault(421, "this server does not answer to that name; start it with --allow_host NAME", code="unknown_host")
         origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin and place_of(origin) != headers.get("host", "").lower():
             return Fault(403, "requests from pages of other origins are refused", code="other_origin")
         if self.settings.api_key and path != "/health" and not self._knows_the_key(headers.get("authorization", "")):
             ask = 'Bearer realm="wenet_osum"' if path.startswith("/v1/") else 'Basic realm="wenet_osum", charset="UTF-8"'
@@ -85,6 +85,14 @@ class Guard:
         elif scheme.lower() != "bearer":
             return False
         return compare_digest(value.strip().encode("utf-8", "replace"), self.settings.api_key.encode())
+
+
+def place_of(origin: str) -> str | None:
+    """Name and port of an Origin header; None for one that is no URL, such as ``http://[``."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def hostname(host: str) -> str:

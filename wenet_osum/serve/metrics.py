@@ -5,6 +5,10 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wenet_osum.serve.connections import Connections
 
 PREFIX = "wenet_osum"
 LATENCIES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120)  # s
@@ -53,16 +57,19 @@ class Metrics:
             self.audio_s += audio_s
             self.busy_s += busy_s
 
-    def text(self, in_house: int, waiting: int) -> str:
+    def text(self, in_flight: int, waiting: int, connections: Connections) -> str:
         """Everything in Prometheus' text format, version 0.0.4."""
+        closed = [(f'{{reason="{reason}"}}', n) for reason, n in connections.closed.items()]
         with self.lock:
             statuses = [(f'{{status="{status}"}}', n) for status, n in self.requests.items()]
             rows = [
                 *_family("requests_total", "counter", "Transcription requests by HTTP status.", statuses),
                 *_family("audio_seconds_total", "counter", "Audio the model has worked through, s.", [("", round(self.audio_s, 3))]),
                 *_family("busy_seconds_total", "counter", "Time the model has worked, s.", [("", round(self.busy_s, 3))]),
-                *_family("requests_in_house", "gauge", "Requests being uploaded, waiting or being answered.", [("", in_house)]),
+                *_family("requests_in_flight", "gauge", "Requests being uploaded, waiting or being answered.", [("", in_flight)]),
                 *_family("requests_waiting", "gauge", "Requests waiting for the model.", [("", waiting)]),
+                *_family("connections", "gauge", "Open connections.", [("", len(connections.open))]),
+                *_family("connections_closed_total", "counter", "Connections the server closed, by reason.", closed),
                 *_family("request_seconds", "histogram", "Time from a request to its answer, s.", []),
                 *self.latency.lines(f"{PREFIX}_request_seconds"),
                 *_family("batch_size", "histogram", "Requests in a batch.", []),

@@ -18,6 +18,7 @@ GRANULARITIES = ("segment", "word")
 TIMED_TASK, PLAIN_TASK = "srwt", "asr"
 LONGEST_TASK = 200  # characters
 MAX_TEMPERATURE = 2.0
+COLDEST = 1e-6  # below it the most probable token takes all, and dividing by it would overflow
 LANGUAGE = re.compile(r"[A-Za-z]{2,12}(-[A-Za-z]{2,4})?")
 
 
@@ -29,6 +30,7 @@ class Question:
     format: str
     temperature: float | None = None  # None: the server's own
     language: str | None = None  # as the client named it
+    granularities: tuple[str, ...] = ()  # of times, in verbose_json; none: the server's choice
     ignored: tuple[str, ...] = ()  # fields that were sent and have no meaning here
 
 
@@ -44,7 +46,9 @@ def read_question(fields: dict[str, list[str]], settings: Settings, labels: dict
     if form not in FORMATS:
         raise Fault(400, lookup.unknown("response_format", form[:40], [*FORMATS]), "response_format", "unknown_format")
     ignored = tuple(name for name in IGNORED if name in fields)
-    return Question(_task(fields, form, labels), form, _temperature(fields), _language(fields), ignored)
+    granularities = _granularities(fields)
+    task = _task(fields, form, "word" in granularities, labels)
+    return Question(task, form, _temperature(fields), _language(fields), granularities, ignored)
 
 
 def check_model(name: str, settings: Settings) -> None:
@@ -60,9 +64,8 @@ def _one(fields: dict[str, list[str]], name: str, default: str = "") -> str:
     return values[0].strip() or default
 
 
-def _task(fields: dict[str, list[str]], form: str, labels: dict[str, list[str]] | None) -> Task:
-    """The task asked for; without one asr, or srwt where times are needed."""
-    by_word = "word" in _granularities(fields)
+def _task(fields: dict[str, list[str]], form: str, by_word: bool, labels: dict[str, list[str]] | None) -> Task:
+    """The task asked for; without one asr, or srwt where times of words are asked for or the format is made of them."""
     if by_word and form != "verbose_json":
         why = f"timestamp_granularities needs response_format verbose_json, not {form}"
         raise Fault(400, why, "timestamp_granularities", "no_word_times")
@@ -70,7 +73,8 @@ def _task(fields: dict[str, list[str]], form: str, labels: dict[str, list[str]] 
     if len(asked) > LONGEST_TASK:
         raise Fault(400, f"a task has at most {LONGEST_TASK} characters, this one {len(asked)}", "task", "unknown_task")
     try:
-        task = tasks.parse(asked or (TIMED_TASK if FORMATS[form].timed else PLAIN_TASK), labels or None)
+        default = TIMED_TASK if by_word or FORMATS[form].document else PLAIN_TASK
+        task = tasks.parse(asked or default, labels or None)
     except ValueError as error:
         raise Fault(400, str(error), "task", "unknown_task") from None
     if (FORMATS[form].document or by_word) and not any(field.attribute == "words" for field in task.fields):
@@ -79,12 +83,12 @@ def _task(fields: dict[str, list[str]], form: str, labels: dict[str, list[str]] 
     return task
 
 
-def _granularities(fields: dict[str, list[str]]) -> list[str]:
+def _granularities(fields: dict[str, list[str]]) -> tuple[str, ...]:
     asked = [value for name in ("timestamp_granularities[]", "timestamp_granularities") for value in fields.get(name, [])]
     for name in asked:
         if name not in GRANULARITIES:
             raise Fault(400, lookup.unknown("granularity", name[:40], [*GRANULARITIES]), "timestamp_granularities", "unknown_granularity")
-    return asked
+    return tuple(asked)
 
 
 def _temperature(fields: dict[str, list[str]]) -> float | None:
@@ -95,6 +99,8 @@ def _temperature(fields: dict[str, list[str]]) -> float | None:
         value = math.nan
     if value is not None and not 0 <= value <= MAX_TEMPERATURE:
         raise Fault(400, f"temperature {text[:40]!r} must be a number from 0 to {MAX_TEMPERATURE:g}", "temperature", "bad_temperature")
+    if value is not None and value < COLDEST:
+        return 0.0
     return value
 
 

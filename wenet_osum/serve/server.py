@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import time
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
+from wenet_osum.serve.connections import Connection, RareLog
+
 LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")
 LEFT_OPEN_S = 1  # what pages get that hold a connection open; the answers are given by then
+ACCEPTED_AT_ONCE = 16  # before the loop looks at those accepted: a crowd must not take all descriptors in between
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -39,30 +44,55 @@ def url(listening: socket.socket) -> str:
     return f"http://{ {'0.0.0.0': '127.0.0.1', '::': '[::1]', '::1': '[::1]'}.get(host, host)}:{port}"
 
 
-def names(host: str, allowed: list[str]) -> tuple[str, ...] | None:
-    """The names a server at ``host`` answers to: its own where only this machine reaches it, else any unless the user lists them."""
+def names(host: str, allowed: list[str], api_key: str | None = None) -> tuple[str, ...] | None:
+    """The names a server at ``host`` answers to: its own and those the user lists; None, any name, with a key alone.
+
+    Raises ValueError for a server that others reach, with neither. Any web page could have the browser of
+    one of its users ask it, by a name that was pointed here (DNS rebinding): no origin would differ.
+    """
     if allowed or host in LOCAL:
         return tuple(dict.fromkeys(name.lower() for name in (*LOCAL[:3], host, *allowed)))
+    if not api_key:
+        raise ValueError(
+            f"--host {host} lets other machines ask, so it needs a key (in the variable WENET_OSUM_API_KEY) or the names "
+            "it is asked under (--allow_host NAME): else any web page could ask through the browser of its reader"
+        )
     return None
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's, which first lets the requests in the house be answered."""
+    """Uvicorn's, which first lets the requests in flight be answered."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. The system may hold more waiting clients than are accepted in one go."""
+        asyncio.get_running_loop().set_exception_handler(RareLog())
+        await super().startup(sockets)
+        for listening in sockets or []:
+            listening.listen(socket.SOMAXCONN)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new requests, wait for the others up to their time-out (a second Ctrl-C does not), then close."""
         service = self.config.app.state.service
         until = time.monotonic() + service.settings.timeout_s
-        while service.in_house and not self.force_exit and time.monotonic() < until:
+        while service.in_flight and not self.force_exit and time.monotonic() < until:
             await service.finished(0.2)
         service.closing = True
         await super().shutdown(sockets)
 
 
 def make_server(app: FastAPI) -> Server:
-    """A server that is quiet about requests: /metrics counts them."""
-    quiet = {"log_level": "warning", "access_log": False, "server_header": False}
-    return Server(uvicorn.Config(app, timeout_graceful_shutdown=LEFT_OPEN_S, lifespan="on", **quiet))
+    """A server that is quiet about requests: /metrics counts them, and the connections that were closed."""
+    config = uvicorn.Config(
+        app,
+        http=partial(Connection, app.state.service.connections),
+        backlog=ACCEPTED_AT_ONCE,
+        timeout_graceful_shutdown=LEFT_OPEN_S,
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+    )
+    return Server(config)
 
 
 def run(app: FastAPI, listening: socket.socket) -> None:

@@ -15,14 +15,15 @@ class Settings:
     name: str = "osum"  # of the model, as clients see it
     max_bytes: int = 25 * MB  # of an uploaded file
     max_seconds: float = 600.0  # of audio
-    queue: int = 64  # requests in the house at a time: being uploaded, waiting or being answered
+    queue: int = 64  # requests in flight at a time: being uploaded, waiting or being answered
     timeout_s: float = 120.0  # for a request, from its first byte to the answer
+    head_s: float = 10.0  # for a connection, until the head of a request is complete
     wait_s: float = 0.02  # how long the first request of a batch waits for others
     api_key: str | None = None  # None: anyone who can reach the port may ask
     hosts: tuple[str, ...] | None = None  # names the server answers to; None: any
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.max_seconds <= 0 or self.queue < 1 or self.timeout_s <= 0 or not 0 <= self.wait_s <= 1:
+        if self.max_bytes < 1 or self.max_seconds <= 0 or self.queue < 1 or min(self.timeout_s, self.head_s) <= 0 or not 0 <= self.wait_s <= 1:
             raise ValueError(f"{self}: sizes, seconds and the queue must be above 0, and wait_ms from 0 to 1000")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key.strip()):
             raise ValueError("the API key must be printable ASCII and not empty; leave it out for a server without one")
