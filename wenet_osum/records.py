@@ -35,7 +35,7 @@ class Utterance:
     A label that is not known is None; it is never replaced by a class such as ``other``.
     """
 
-    key: str  # unique in its list; may hold dots and any script
+    key: str  # unique in its list; may hold dots and any script, but no white space
     wav: str  # path or URL of the audio; inside a shard the member's name
     txt: str | None = None  # transcript as written in the corpus, free of tags
     task: str | None = None  # task name or tags, when the corpus fixes one
