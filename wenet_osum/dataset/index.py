@@ -17,7 +17,7 @@ from wenet_osum.records import Utterance
 
 COLUMNS = ("task", "lang", "speaker", "gender", "age", "emotion", "style", "event")
 SUFFIX = ".index.npz"
-_VERSION = 1  # raise it when what the file holds changes: older files are rebuilt
+_VERSION = 2  # raise it when what the file holds changes: older files are rebuilt
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -112,7 +113,7 @@ def scan_raw(path: str) -> tuple[Index, Faults, bool]:
     rows, at, audio_fault = [], 0, False
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
-            key = f"{path} line {number}"
+            key = line_key(path, number)
             try:
                 if line.strip():
                     utterance = parse_line(line)
@@ -125,6 +126,11 @@ def scan_raw(path: str) -> tuple[Index, Faults, bool]:
                 faults.append((key, "manifest: " + reason_of(error)))
             at += len(line)
     return build(path, "raw", rows), faults, audio_fault
+
+
+def line_key(path: str, number: int) -> str:
+    """Name a line of a raw list that has no readable key, without white space, which ends a key."""
+    return re.sub(r"\s", "_", f"{path}:{number}")
 
 
 def raw_duration(utterance: Utterance, list_path: str) -> float:
