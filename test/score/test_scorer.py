@@ -65,6 +65,18 @@ def test_a_field_no_reference_has_is_named():
         score_task(SER, [reference("a", None, None)], {})
 
 
+def test_unknown_labels_are_named_with_their_counts():
+    refs = [reference(f"u{i}", emotion=e) for i, e in enumerate(["happy"] * 4 + ["bored"] * 3 + ["angry"] * 2 + ["blue"])]
+    with pytest.raises(ValueError, match="4 of 10 references have labels of emotion .*: 'bored' 3, 'blue' 1; known: sad, anger"):
+        score_task(SER, refs, {"u0": answer("u0")})
+    refs = [reference(f"u{i}", emotion=f"e{i:02}") for i in range(12)]
+    with pytest.raises(ValueError, match="'e09' 1 and 2 others; known"):
+        score_task(SER, refs, {"u0": answer("u0")})
+    ages = [Utterance(f"a{i}", "x.wav", age=age) for i, age in enumerate((15, "15.5", "old", "teenage"))]
+    with pytest.raises(ValueError, match="1 of 4 references have labels of age .*: 'teenage' 1; known: child, adult, old"):
+        score_task(tasks.parse("<AGE>"), ages, {})
+
+
 def test_nothing_answered_is_all_wrong():
     scores = {s.metric: s.value for s in score_task(SER, [reference("a"), reference("b")], {})}
     assert (scores["wer"], scores["accuracy"]) == (100.0, 0.0)

@@ -25,7 +25,7 @@ TITLES = {
     "judge": "judge's points",
 }  # fmt: skip
 COUNTS = ("missing", "failed", "unread", "extra", "left_out", "loops", "empty", "refused", "unparsable", "order_violations", "overlaps", "outside_audio")
-BAD = {"missing", "failed", "unread", "loops", "refused", "unparsable", "order violations", "outside audio"}  # counts that stand out
+BAD = {"missing", "failed", "unread", "left out", "loops", "refused", "unparsable", "order violations", "outside audio"}  # counts that stand out
 PLAYERS = 3  # utterances of a section that get an audio player
 SHOWN = 4  # worst utterances that are not folded away
 

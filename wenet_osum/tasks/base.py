@@ -96,6 +96,10 @@ class Field:
         """Whether the utterance can be a target for this field."""
         return self.value(utterance) is not None
 
+    def unknown(self, utterance: Utterance) -> str | None:
+        """Give the label that the utterance holds and the label set does not know; else None."""
+        return None
+
     def write(self, utterance: Utterance) -> str:
         """This field's piece of the target. The utterance must hold the field."""
         return f"<{self.value(utterance)}>"

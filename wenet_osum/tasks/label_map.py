@@ -59,9 +59,9 @@ def fold(text: object) -> str:
     return " ".join(re.sub(r"[_-]", " ", str(text)).lower().split())
 
 
-def known_fields() -> dict[str, Field]:
-    """Label fields by name, collected from the task files."""
-    return {field.name: field for name in tasks.names() for field in tasks.parse(name).label_fields}
+def known_fields(labels: dict[str, list[str]] | None = None) -> dict[str, Field]:
+    """Label fields by name, collected from the task files; ``labels`` replaces their sets by field name."""
+    return {field.name: field for name in tasks.names() for field in tasks.parse(name, labels).label_fields}
 
 
 def names() -> list[str]:
@@ -69,8 +69,8 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load(name: str) -> LabelMap:
-    """A map by its name, or a user's own by its path (``*.yaml``).
+def load(name: str, labels: dict[str, list[str]] | None = None) -> LabelMap:
+    """A map by its name, or a user's own by its path (``*.yaml``). ``labels`` are the model's own sets by field name.
 
     Raises ValueError for an unknown name, and for a map with an unknown field, a key that is no text or a label we do not have.
     """
@@ -83,11 +83,11 @@ def load(name: str) -> LabelMap:
         raise ValueError(f"label map {path}: no yaml: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict) or not isinstance(tree.get("source"), str) or len(tree) < 2:
         raise ValueError(f"label map {path} must hold 'source: …' and at least one field with its table of labels")
-    return LabelMap(path.stem, tree.pop("source"), {field: _table(path, field, rows) for field, rows in tree.items()})
+    known = known_fields(labels)
+    return LabelMap(path.stem, tree.pop("source"), {field: _table(path, field, rows, known) for field, rows in tree.items()})
 
 
-def _table(path: Path, field: str, rows: object) -> dict[str, str | None]:
-    known = known_fields()
+def _table(path: Path, field: str, rows: object, known: dict[str, Field]) -> dict[str, str | None]:
     if field not in known:
         raise ValueError(f"label map {path}: {lookup.unknown('label field', field, sorted(known))}")
     if not isinstance(rows, dict) or not rows:
