@@ -194,7 +194,7 @@ class Score:
     task: str  # task name, e.g. "ser"
     metric: str  # "wer", "cer", "accuracy", "aas_ms", …
     value: float  # rates and accuracies in %, times in ms
-    low: float  # lower end of the bootstrap 95 % interval
+    low: float  # lower end of the 95 % interval (score/bootstrap.py)
     high: float  # upper end
     count: int  # what the figure is a share of: words, characters, utterances
     utterances: int

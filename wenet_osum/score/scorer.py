@@ -41,7 +41,7 @@ def score_task(
     options = Options(normalizer, resamples, seed, worst, train, judge)
     scores = []
     for field, figure in _all_figures(task, references, hypotheses, options):
-        value, low, high = estimate(figure.columns, figure.statistic, resamples, seed)
+        value, low, high = estimate(figure.columns, figure.statistic, resamples, seed, figure.trials)
         detail = {"field": field.name, **figure.detail}
         scores.append(Score(task.name, figure.metric, value, low, high, int(figure.count), len(figure.columns), figure.subset, detail))
     return scores
@@ -68,7 +68,7 @@ def compare_task(
     for name in sides[0].keys() & sides[1].keys():
         a, b = (side[name] for side in sides)
         if a.columns.shape == b.columns.shape and len(a.columns):
-            found[name] = paired(a.columns, b.columns, a.statistic, resamples, seed)
+            found[name] = paired(a.columns, b.columns, a.statistic, resamples, seed, min(a.trials, b.trials))
     return {name: found[name] for name in sides[0] if name in found}
 
 

@@ -122,7 +122,11 @@ def _subset(lines: list[Line], subset: str, whole: bool, options: Options) -> li
         table.append((f"within_{collar}ms", _undefined_when_empty(BOUNDARIES + i, PAIRED, 50.0), 2 * paired))  # two boundaries a word
         table.append((f"within_{collar}ms_all", share(BOUNDARIES + i, REFERENCE, 50.0), 2 * reference))
         table.append((f"word_f1_{collar}ms", _f1(RIGHT + i), reference))
-    found = [Figure(metric, columns, statistic, count, subset, {"minor": not whole or metric not in MAIN}) for metric, statistic, count in table]
+    found = []
+    for metric, statistic, count in table:
+        of_paired = metric.startswith("within_") and not metric.endswith("_all")
+        trials = 0 if metric.startswith("aas_") else int(np.count_nonzero(columns[:, PAIRED if of_paired else REFERENCE]))
+        found.append(Figure(metric, columns, statistic, count, subset, trials, {"minor": not whole or metric not in MAIN}))
     found[0].detail |= _detail(lines, sums, offset, options)
     return found
 
