@@ -34,7 +34,7 @@ def test_units(text, wanted):
     assert units(text) == wanted
 
 
-@pytest.mark.parametrize("text", ["Hello, world - it's me!", "他说：“你好。”", "我有iPhone手机。"])
+@pytest.mark.parametrize("text", ["Hello, world - it's me!", "他说：“你好。”", "我有iPhone手机。", "コーヒーを飲む。", "한국어 좋아요", "กาแฟ ดี"])
 def test_units_joined_are_the_transcript(text):
     assert join_words(units(text)) == text
 
