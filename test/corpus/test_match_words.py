@@ -14,8 +14,9 @@ def timed(text: str, step: float = 0.5) -> list[Word]:
     return [Word(w, i * step, i * step + 0.4) for i, w in enumerate(text.split())]
 
 
-def result(text: str, words: list[Word]) -> list[tuple[str, float, float]]:
-    return [(w.text, round(w.start, 3), round(w.end, 3)) for w in match(text, words)[0]]
+def result(text: str, words: list[Word]) -> list[tuple]:
+    """Words with times that compare as equal but for rounding."""
+    return [(w.text, pytest.approx(w.start), pytest.approx(w.end)) for w in match(text, words)[0]]
 
 
 @pytest.mark.parametrize(

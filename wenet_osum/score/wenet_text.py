@@ -17,7 +17,6 @@ from wenet_osum import tasks
 from wenet_osum.score.hypotheses import read_lines
 
 SKIPPED = "!,?、。！，；？：「」︰『』《》"  # dropped where a token would start
-SPACES = re.compile(r"[ \t\r\n\u3000\u00a0]+")
 
 
 def _spaced_labels() -> str:
