@@ -133,8 +133,8 @@ def names_of(node: ast.AST) -> set[str]:
 
 
 def test_the_tasks_alone_list_the_labels():
-    """Formats of others fix some names: the columns of index files of before, the members of published shards."""
-    fixed = {("dataset/index.py", "_COLUMNS_1"), ("dataset/tar.py", "OSUM")}
+    """Formats of others fix some names: the members of published shards."""
+    fixed = {("dataset/tar.py", "OSUM")}
     known, found, seen = set(tasks.label_names()), [], set()
     for path in sorted((ROOT / "wenet_osum").rglob("*.py")):
         name = path.relative_to(ROOT / "wenet_osum").as_posix()

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.dataset.audio import decode  # noqa: E402
 from wenet_osum.dataset.drop import Drop, Dropped, note  # noqa: E402
+from wenet_osum.dataset.manifest import WHITE_KEY, has_white_space  # noqa: E402
 from wenet_osum.dataset.shard import Handles, Index, load_list, read  # noqa: E402
 
 
@@ -36,6 +37,8 @@ def _check(path: str, decoded: bool, show: int) -> int:
         print(f"{path}\n  fault: {error}")
         _print_faults(dropped, show)
         return 1
+    for key in (str(key) for index in indices for key in index.keys if has_white_space(str(key))):
+        note(dropped, repr(key), WHITE_KEY)
     if decoded:
         _decode(indices, dropped)
     count, hours = sum(map(len, indices)), sum(float(i.durations.sum()) for i in indices) / 3600

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.dataset import parts  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
-from wenet_osum.dataset.manifest import read_kaldi, read_manifest  # noqa: E402
+from wenet_osum.dataset.manifest import read_kaldi, read_manifest, without_white_keys  # noqa: E402
 from wenet_osum.dataset.shard import pack  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
 
@@ -74,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
 def _utterances(args: argparse.Namespace, inputs: list[str], dropped: Dropped) -> Iterable[Utterance]:
     """Read as they are packed; only Kaldi files are held to be shuffled."""
     if args.manifest:
-        return parts.read_shuffled(args.manifest, args.seed, dropped) if args.shuffle else read_manifest(args.manifest, dropped)
+        read = parts.read_shuffled(args.manifest, args.seed, dropped) if args.shuffle else read_manifest(args.manifest, dropped)
+        return without_white_keys(read, dropped)
     utterances = list(read_kaldi(*inputs, args.segments, dropped))
     if args.shuffle:
         random.Random(args.seed).shuffle(utterances)

@@ -37,7 +37,7 @@ class Utterance:
     known has no entry; it is never replaced by a class such as ``other``.
     """
 
-    key: str  # unique in its list; may hold dots and any script
+    key: str  # unique in its list; may hold dots and any script, but no white space
     wav: str  # path or URL of the audio; inside a shard the member's name
     txt: str | None = None  # transcript as written in the corpus, free of tags
     task: str | None = None  # task name or tags, when the corpus fixes one
@@ -244,7 +244,7 @@ class Score:
     task: str  # task name, e.g. "ser"
     metric: str  # "wer", "cer", "accuracy", "aas_ms", …
     value: float  # rates and accuracies in %, times in ms
-    low: float  # lower end of the bootstrap 95 % interval
+    low: float  # lower end of the 95 % interval (score/bootstrap.py)
     high: float  # upper end
     count: int  # what the figure is a share of: words, characters, utterances
     utterances: int

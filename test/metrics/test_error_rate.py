@@ -41,6 +41,11 @@ def test_languages_apart_and_together():
     assert table[("mer", "all")] == (pytest.approx(100 * 3 / 9), 9)
 
 
+def test_one_wrong_vowel_is_not_the_whole_sentence():
+    [score] = score_task(ASR, [reference("a", "สวัสดีครับ", "th")], answers(a="สวัสดิครับ"))
+    assert (score.metric, score.count, score.value) == ("cer", 7, pytest.approx(100 / 7))
+
+
 def test_missing_and_failed_answers_are_deletions():
     refs = [reference(k, "one two", "en") for k in "abc"]
     hyps = answers(a="one two") | {"b": Hypothesis("b", ASR.tags, "", error="audio: file not found")}

@@ -60,6 +60,8 @@ def test_missing_answer_counts_where_all_words_count():
     assert found["coverage"].value == 50.0
     assert found["word_f1_100ms"].value == pytest.approx(100 * 2 * 3 / (6 + 3))
     assert found["aas_ms"].detail["missing"] == 1
+    assert found["within_100ms"].low == pytest.approx(2.5), "of paired words one utterance alone tells"
+    assert (found["aas_ms"].value, found["aas_ms"].high) == (0.0, 0.0), "ms are no share"
 
 
 def test_no_pair_at_all_has_no_shift():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wenet_osum.score.bootstrap import estimate, paired, resampled_sums
+from wenet_osum.score.bootstrap import estimate, left_open, paired, resampled_sums
 from wenet_osum.score.figure import divide, share
 
 
@@ -50,6 +50,42 @@ def test_paired_test_sees_a_small_steady_difference():
     assert found.difference == pytest.approx(100 * (better.mean() - base.mean()))
     same = paired(np.stack([base, ones], 1), np.stack([base, ones], 1), share(0, 1))
     assert same.difference == 0 and same.p_value == 1.0
+
+
+@pytest.mark.parametrize(("count", "open_share"), [(1, 97.5), (216, 1.693), (240, 1.525)])
+def test_all_right_or_all_wrong_has_the_exact_bound(count, open_share):
+    assert left_open(count) == pytest.approx(open_share, abs=1e-3)
+    assert (1 - left_open(count) / 100) ** count == pytest.approx(0.025), "that many right ones in a row are that likely at the bound"
+    right = estimate(coin(count, count), share(0, 1), trials=count)
+    assert right == (100.0, pytest.approx(100 - open_share, abs=1e-3), 100.0)
+    wrong = estimate(coin(count, 0), share(0, 1), trials=count)
+    assert wrong == (0.0, 0.0, pytest.approx(open_share, abs=1e-3))
+    assert estimate(coin(count, count), share(0, 1)) == (100.0, 100.0, 100.0), "no share: no bound"
+
+
+def test_one_wrong_answer_is_left_to_the_bootstrap():
+    columns = coin(200, 199)
+    assert estimate(columns, share(0, 1), trials=200) == estimate(columns, share(0, 1))
+    half = np.array([[1.0, 2.0]] * 20)
+    assert estimate(half, share(0, 1), trials=20) == (50.0, 50.0, 50.0), "alike in all utterances, but at neither end"
+
+
+def test_coverage_of_the_exact_bound():
+    """True rates just inside the interval of 50 right of 50 give 50 right with more than 2.5 %, those just outside with less."""
+    low = estimate(coin(50, 50), share(0, 1), trials=50).low / 100
+    assert (low + 1e-4) ** 50 > 0.025 > (low - 1e-4) ** 50
+
+
+def test_pairs_that_do_not_differ_or_all_differ():
+    right, wrong = coin(50, 50), coin(50, 0)
+    open_share = left_open(50)
+    assert paired(right, right, share(0, 1), trials=50)[:4] == (0.0, -open_share, open_share, 1.0)
+    assert paired(right, right, share(0, 1))[:3] == (0.0, 0.0, 0.0)
+    better = paired(right, wrong, share(0, 1), trials=50)
+    assert better[:3] == (100.0, 100.0 - 2 * open_share, 100.0) and better.p_value < 0.01
+    assert paired(wrong, right, share(0, 1), trials=50)[:3] == (-100.0, -100.0, 2 * open_share - 100.0)
+    mixed = coin(50, 25)
+    assert paired(mixed, mixed, share(0, 1), trials=50)[:3] == (0.0, -open_share, open_share)
 
 
 def test_paired_test_refuses_other_utterances():

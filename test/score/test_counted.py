@@ -25,5 +25,6 @@ def test_counts_of_parts_are_not_added_to_those_of_the_whole():
 def test_zeros_are_said_and_columns_named():
     refs = [Utterance("a", "x", "go", lang="en", labels={"emotion": "sad"})]
     table = markdown(score_task(SER, refs, {"a": Hypothesis("a", SER.tags, "", transcript="go", labels={"emotion": "sad"}, flags=["tie"])}))
-    assert "| task | utterances | missing | failed | unread | extra | flag tie |" in table and "| ser | 1 | 0 | 0 | 0 | 0 | 1 |" in table
+    assert "| task | utterances | missing | failed | unread | extra | left out | flag tie |" in table
+    assert "| ser | 1 | 0 | 0 | 0 | 0 | 0 | 1 |" in table
     assert markdown([]) == ""

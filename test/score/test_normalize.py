@@ -14,6 +14,8 @@ from wenet_osum.score import normalize
         ("basic", "Don’t  STOP—'now'. Ｈｉ！", "don't stop now hi"),
         ("whisper_en", "Mr. Smith won't, uh, pay $1,000 [noise] it's", "mister smith will not pay $1000 it is"),
         ("whisper_en", "Café they're 3.5", "cafe they are 3.5"),
+        ("basic", "co\u00adoperate می\u200cروم क्\u200dष \ufeffhi\u200bthere \u202aabc\u202c", "cooperate میروم क्ष hi there abc"),
+        ("wenet_zh", "re\u00adset \ufeff你", "RESET 你"),
         ("wenet_zh", "你 好，ok　世 界。<笑>", "你好 OK 世界"),
     ],
 )
@@ -44,11 +46,31 @@ def test_tokens_by_language():
     assert normalize.tokens("e\u0301", "fr") == ["\u00e9"]  # composed before comparing
 
 
+@pytest.mark.parametrize(
+    ("lang", "text", "units"),
+    [
+        ("th", "ที่นี่ดี ok", ["ที่", "นี่", "ดี", "ok"]),  # vowel and tone stand above their letter
+        ("th", "เก็บ", ["เ", "ก็", "บ"]),  # a vowel before its letter is a character
+        ("lo", "ກິນເຂົ້າ", ["ກິ", "ນ", "ເ", "ຂົ້", "າ"]),
+        ("my", "မြန်မာ", ["မြ", "န်", "မာ"]),
+        ("my", "ဗုဒ္ဓ", ["ဗု", "ဒ္ဓ"]),  # one letter stacked below another
+        ("km", "ខ្ញុំ ស្រ\u200bឡាញ់", ["ខ្ញុំ", "ស្រ", "ឡា", "ញ់"]),
+        ("nan", "我愛台灣 tsin", ["我", "愛", "台", "灣", "tsin"]),
+        ("wuu", "侬好", ["侬", "好"]),
+        ("hak", "你好", ["你", "好"]),
+    ],
+)
+def test_scripts_without_spaces_are_cut_into_characters(lang, text, units):
+    assert normalize.tokens(text, lang) == units
+    assert normalize.tokens(text, "en") == text.split()
+
+
 def test_language_from_the_list_or_the_script():
     assert normalize.language("zh-CN", "hello") == "zh"
     assert normalize.language("EN_us", "") == "en"
     assert normalize.language("zh-en", "x") == "zh-en"
     assert [normalize.language(None, t) for t in ("你好", "hi 你好", "hi", "ありがと", "привет")] == ["zh", "mixed", "en", "ja", "und"]
+    assert [normalize.language(None, t) for t in ("ok ดี", "ກິນ", "မြန်မာ", "ខ្ញុំ", "한국")] == ["th", "lo", "my", "km", "und"]
 
 
 def test_fold_keeps_words_of_punctuation_apart():

@@ -15,6 +15,7 @@ import pytest
 from wenet_osum import lookup, tasks
 from wenet_osum.records import Hypothesis, Score, Utterance
 from wenet_osum.score import compare_task, comparison, counted, report, score_task
+from wenet_osum.score.bootstrap import left_open
 
 SER = tasks.parse("ser")
 METRIC = """
@@ -75,6 +76,32 @@ def test_a_field_no_reference_has_is_named():
     assert scores[0].detail["not_in_references"] == ["transcript"]
     with pytest.raises(ValueError, match="no reference of 1 has txt, emotion"):
         score_task(SER, [reference("a", None, None)], {})
+
+
+def test_unknown_labels_are_named_with_their_counts():
+    refs = [reference(f"u{i}", emotion=e) for i, e in enumerate(["happy"] * 4 + ["bored"] * 3 + ["angry"] * 2 + ["blue"])]
+    with pytest.raises(ValueError, match="4 of 10 references have labels of emotion .*: 'bored' 3, 'blue' 1; known: sad, anger"):
+        score_task(SER, refs, {"u0": answer("u0")})
+    refs = [reference(f"u{i}", emotion=f"e{i:02}") for i in range(12)]
+    with pytest.raises(ValueError, match="'e09' 1 and 2 others; known"):
+        score_task(SER, refs, {"u0": answer("u0")})
+    ages = [Utterance(f"a{i}", "x.wav", labels={"age": age}) for i, age in enumerate((15, "15.5", "old", "teenage"))]
+    with pytest.raises(ValueError, match="1 of 4 references have labels of age .*: 'teenage' 1; known: child, adult, old"):
+        score_task(tasks.parse("<AGE>"), ages, {})
+
+
+def test_perfect_scores_leave_something_open():
+    refs = [reference(f"u{i}", emotion="happy" if i else "sad") for i in range(40)]
+    hyps = {u.key: answer(u.key, f"hello there<{u.labels['emotion']}>") for u in refs}
+    low, high = (left_open(n) for n in (40, 2))  # two classes, the rarer one once
+    found = {s.metric: (s.value, s.low, s.high) for s in score_task(SER, refs, hyps)}
+    assert found == {
+        "wer": (0.0, 0.0, low),
+        "accuracy": (100.0, 100.0 - low, 100.0),
+        **dict.fromkeys(("uar", "macro_f1", "weighted_f1"), (100.0, 100.0 - high, 100.0)),
+    }
+    same = compare_task(SER, refs, hyps, hyps)["emotion", "accuracy", "all"]
+    assert (same.difference, same.low, same.high, same.p_value) == (0.0, -low, low, 1.0)
 
 
 def test_nothing_answered_is_all_wrong():

@@ -169,3 +169,13 @@ def test_prompts_in_two_languages_several_each(name):
 
 def test_join_words_by_script():
     assert join_words(["hello", "world", "你", "好", "ok"]) == "hello world你好ok"
+    assert join_words(["コ", "ー", "ヒ", "ー", "を", "飲", "む"]) == "コーヒーを飲む"
+    assert join_words(["한국어", "로", "말해요"]) == "한국어 로 말해요", "Korean puts spaces between words"
+
+
+def test_timed_kana_stand_side_by_side():
+    task = tasks.parse("srwt")
+    words = [Word(text, i / 10, i / 10 + 0.1) for i, text in enumerate("これ")]
+    assert task.write(Utterance("a", "a.wav", words=words)) == "<0.00>こ<0.10><0.10>れ<0.20>"
+    words = [Word(text, float(i), i + 0.5) for i, text in enumerate(("안녕", "하세요"))]
+    assert task.write(Utterance("a", "a.wav", words=words)) == "<0.00>안녕<0.50> <1.00>하세요<1.50>"

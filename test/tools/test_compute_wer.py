@@ -72,6 +72,17 @@ def test_tags_are_one_token_in_any_script(wer, char):
     assert overall(wer(ref, hyp, char, "--rt=0")[1]) == "25.00 % N=4 C=3 S=1 D=0 I=0"
 
 
+def test_spaces_stand_in_the_tags_of_known_labels_alone(wer):
+    """Without them a text is cut at its spaces, as WeNet cuts it."""
+    assert Cutter([], remove_tags=False)("a<b a>b") == ["A<B", "A>B"] and Cutter([])("a<b a>b") == ["A", "A>B"]
+    assert Cutter(["a<b a>b"], char=True, remove_tags=False)("a<b a>b") == ["A<B", "A>B"]
+    for text in ("<Throat clearing>", "<throat_clearing>", "<female feminine>", "<middle-aged>"):
+        for char in (True, False):
+            assert Cutter([text], char, case=True, remove_tags=False)(text) == [text]
+            assert Cutter([text], char)(f"x {text} y") == ["X", "Y"]
+    assert Cutter([], remove_tags=False)("<no label>") == ["<NO", "LABEL>"]
+
+
 def test_accents_and_keys_survive(wer):
     _, out, _ = wer("键-1.b café Ünï 你é e\u0301t\n", "键-1.b café Uni 你é e\u0301t\n", "--char=1")
     assert "utt: 键-1.b\n" in out
@@ -141,3 +152,14 @@ def test_accuracy_of_labels(wer):
     assert "N=4 C=2" in wer("a happy\nb sad\nc sad\nd sad", "a 开心\nb 悲伤\n", "--task=ser", main=compute_acc.main)[1]
     assert wer("a glad\n", "a sad\n", "--task=ser", main=compute_acc.main)[0] == 1
     assert wer("", "a sad\n", main=compute_acc.main)[0] == 1
+
+
+def test_labels_may_be_any_text(wer):
+    ref, hyp = "a 0\nb 1\nc 1\nd -1\n", "a 0\nb text<1>\nc 0\nd 1\n"
+    code, out, _ = wer(ref, hyp, main=compute_acc.main)
+    assert code == 0 and out.splitlines()[-1].startswith("Overall -> 50.00 % N=4 C=2")
+    assert "-1 -> 0.00 % N=1 C=0 answered=0" in out and "0 -> 100.00 % N=1 C=1 answered=2" in out
+    odd = "a a\\b\nb 3.5 to 4\nc -\nd x<y\ne _\nf New_York\n"
+    assert "Overall -> 100.00 % N=6 C=6" in wer(odd, odd.replace("New_York", "new york"), main=compute_acc.main)[1]
+    code, _, err = wer("a\n", "a 1\n", main=compute_acc.main)
+    assert code == 1 and "holds no label" in err

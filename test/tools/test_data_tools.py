@@ -84,3 +84,26 @@ def test_user_faults_end_in_one_line(corpus, capsys):
 def test_tools_start_from_any_folder(corpus):
     for tool in ("make_raw_list", "make_shard_list", "check_data_list"):
         assert subprocess.run([sys.executable, TOOLS / f"{tool}.py", "--help"], cwd=corpus, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("key", ["k 2", "k\t2", "k\n2", "k\u30002", "k\u00a02"])
+def test_keys_with_white_space_are_refused(corpus, capsys, key):
+    rows = [{"key": k, "wav": f"{corpus}/a.wav", "txt": "x"} for k in ("good", key)]
+    (corpus / "m.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert run("check_data_list", "--list", corpus / "m.jsonl") == 1
+    fault = "key: holds white space, which ends a key in text files"
+    assert f"fault 1 × {fault}: {key!r}\n" in capsys.readouterr().out
+    for more in ([], ["--shuffle"]):
+        assert run("make_shard_list", *more, "--manifest", corpus / "m.jsonl", corpus / "shards", corpus / "data.list") == 0
+        out = capsys.readouterr().out
+        assert "1 utterances in 1 shards, 1 left out" in out and f"1  {fault}" in out
+    assert run("check_data_list", "--list", corpus / "data.list") == 0
+
+
+def test_kaldi_files_with_white_space_in_keys(corpus, capsys):
+    """A tab ends the key, a space in it belongs to it."""
+    for name, rest in (("wav.scp", f"{corpus}/a.wav"), ("text", "hello")):
+        (corpus / name).write_text(f"a\t{rest}\nb 2\t{rest}\n")
+    assert run("make_raw_list", corpus / "wav.scp", corpus / "text", corpus / "raw") == 0
+    out = capsys.readouterr().out
+    assert "1 utterances, 1 left out" in out and "1  key: holds white space" in out

@@ -21,18 +21,22 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
+from wenet_osum import tasks
 from wenet_osum.bin._leave import leave
-from wenet_osum.decode import load, longform, pipeline, prompts, write
+from wenet_osum.decode import load, lock, longform, pipeline, prompts, write
 from wenet_osum.decode.progress import Progress
 from wenet_osum.records import Hypothesis
+from wenet_osum.text.template import read_settings
 
 MEANT = ("task", "num_beams", "temperature", "seed", "repetition_penalty", "ctc_weight", "tone_weight", "max_tokens", "free", "prompt", "lang", "longest_s", "dtype")  # what decides answers
 Maker = Callable[[argparse.Namespace], pipeline.Recogniser]
+T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # processes may finish far apart
 
 
@@ -70,64 +74,89 @@ def _processes():
         dist.destroy_process_group()
 
 
-def _together(size: int, value: object = None) -> object:
-    """Wait for all processes; all get rank 0's ``value``."""
-    if size == 1:
-        return value
-    import torch.distributed as dist
+def _barrier(size: int) -> None:
+    """Wait for all processes."""
+    if size > 1:
+        import torch.distributed as dist
 
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    dist.barrier()
-    return box[0]
+        dist.barrier()
+
+
+def _by_first(size: int, work: Callable[[], T]) -> T:
+    """Do ``work`` in rank 0 alone. All processes get its value, or raise its ValueError or OSError."""
+    if size == 1:
+        return work()
+    from wenet_osum.train.dist import from_first
+
+    return from_first(work)
+
+
+@contextmanager
+def _alone(folder: str, size: int) -> Iterator[None]:
+    """Hold the lock of an output folder in rank 0; all processes stop when another run has it."""
+    with ExitStack() as stack:
+        _by_first(size, lambda: stack.enter_context(lock.held(folder)))
+        yield
 
 
 def sweep(args: argparse.Namespace, rank: int, size: int) -> int:
     """Decode with every wording, one after the other. Returns the worst exit status."""
     runs, make, status = prompts.planned(args), prompts.loaded_once(), 0
-    for wording, one in runs:
-        _say(rank, f"prompt {wording.folder}: {wording.text}")
-        status = max(status, recognize(one, rank, size, make))
-    if rank == 0:
-        prompts.write(args.out, args.task, [wording for wording, _ in runs])
+    with _alone(args.out, size):
+        for wording, one in runs:
+            _say(rank, f"prompt {wording.folder}: {wording.text}")
+            status = max(status, recognize(one, rank, size, make))
+        if rank == 0:
+            prompts.write(args.out, args.task, [wording for wording, _ in runs])
     return status
 
 
 def recognize(args: argparse.Namespace, rank: int, size: int, make: Maker = load.recogniser) -> int:
-    """Decode this process's share of the list with the model ``make`` loads; rank 0 merges. Returns the exit status."""
+    """Decode this process's share of the list with the model ``make`` loads; rank 0 merges.
+
+    Returns the exit status. Raises ValueError for bad options, for a folder that another run writes
+    into or that holds answers of other settings, and when answers are missing at the end.
+    """
     load.options_of(args)
     jobs, dropped = pipeline.read_list(args.list)
-    state = _together(size, _begin(args, jobs, dropped) if rank == 0 else None)
-    if isinstance(state, str):
-        raise ValueError(state)
-    if state is True:
+    with _alone(args.out, size):
+        return _recognize(args, jobs, dropped, rank, size, make)
+
+
+def _recognize(args: argparse.Namespace, jobs: list[pipeline.Job], dropped: Counter, rank: int, size: int, make: Maker) -> int:
+    if _by_first(size, lambda: _begin(args, jobs, dropped)):
         _say(rank, f"{args.out} is complete already: {len(jobs)} utterances")
         return 0
     done = write.finished(args.out)
-    _together(size)  # nobody may append before all have seen what is finished
+    _barrier(size)  # nobody may append before all have seen what is finished
     groups = pipeline.group_jobs([job for job in jobs if job.place not in done], args.batch_size, args.max_frames, longform.whole_s(args.longest_s))
     counts = Counter()
     if groups:
         counts = _decode(args, groups[rank::size], rank, make)
     counts = _sum(counts, size)
+    keys = [job.key for job in jobs]
+    _by_first(size, lambda: write.merge(args.out, keys))
     if rank == 0:
-        written = write.merge(args.out)
-        _report(args, written, len(done), counts)
-    _together(size)
+        _report(args, keys, len(done), counts)
     return 1 if jobs and counts["errors"] == len(jobs) else 0
 
 
-def _begin(args: argparse.Namespace, jobs: list[pipeline.Job], dropped: Counter) -> bool | str:
-    """Prepare the folder: True when it is complete, else False; a fault as its text, so that all processes can stop with it."""
+def _begin(args: argparse.Namespace, jobs: list[pipeline.Job], dropped: Counter) -> bool:
+    """Prepare the folder; True when it is complete already."""
     if double := dropped["duplicate key"]:
         _say(0, f"{args.list}: {double} lines repeat a key; the first of each is decoded")
-    told = "\n".join(f"{job.key} {job.seconds:.3f}" for job in jobs)  # other audio under the same keys is another list
-    keys = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
-    try:
-        what = {"model": args.model, "weights": write.fingerprint(args.model), "list": args.list, "keys": keys}
-        return write.open_run(args.out, what | {name: getattr(args, name) for name in MEANT})
-    except (ValueError, OSError) as error:
-        return str(error)
+    listed = "\n".join(f"{job.key} {job.seconds:.3f}" for job in jobs)  # other audio under the same keys is another list
+    keys = hashlib.sha256(listed.encode("utf-8", "surrogatepass")).hexdigest()
+    what = {"model": args.model, "weights": write.fingerprint(args.model), "list": args.list, "keys": keys}
+    told = {"labels": label_sets(args.model)}
+    return write.open_run(args.out, what | {name: getattr(args, name) for name in MEANT}, told)
+
+
+def label_sets(model: str) -> dict[str, list[str]]:
+    """Read the labels of each label field that a model chooses among, its own or the toolkit's."""
+    own = read_settings(model).get("labels") or None
+    fields = [f for name in tasks.names() for f in tasks.parse(name, own).label_fields]
+    return {field.name: list(field.labels.names) for field in fields}
 
 
 def _decode(args: argparse.Namespace, groups: list[list[pipeline.Job]], rank: int, make: Maker) -> Counter:
@@ -160,9 +189,11 @@ def _sum(counts: Counter, size: int) -> Counter:
     return sum(every, Counter())
 
 
-def _report(args: argparse.Namespace, written: int, before: int, counts: Counter) -> None:
+def _report(args: argparse.Namespace, keys: list[str], before: int, counts: Counter) -> None:
     kept = f", {before} of them from an earlier run" if before else ""
-    _say(0, f"{written} utterances{kept} → {Path(args.out) / write.HYPOTHESES}")
+    _say(0, f"{len(keys)} utterances{kept} → {Path(args.out) / write.HYPOTHESES}")
+    if odd := sum(bool(write.WHITE.search(key)) for key in keys):
+        _say(0, f"{odd} keys hold white space, which ends a key in {write.TEXT}: it is written as _ there")
     if counts["steps"]:
         _say(0, f"ties within 1e-4: {counts['ties']} of {counts['steps']} steps ({100 * counts['ties'] / counts['steps']:.3f} %)")
     notes = {name: n for name, n in counts.items() if name not in ("steps", "ties", "tie", "errors") and n}

@@ -27,6 +27,7 @@ import yaml
 
 from wenet_osum import tasks
 from wenet_osum.bin._facts import decoding, facts
+from wenet_osum.bin._labels import disagreements, label_sets
 from wenet_osum.bin._references import Reference, read_references, sound
 from wenet_osum.records import Score, Utterance
 from wenet_osum.score import bars, compare_task, comparison, counted, prompts, report, score_task
@@ -59,7 +60,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--title", default="Scores", help="heading of the page")
     parser.add_argument("--normalizer", default="none", help="none, basic, whisper_en, wenet_zh, or by language: en:whisper_en,zh:wenet_zh")
     parser.add_argument("--train_list", metavar="LIST", help="training utterances for the text-only baseline (manifest or data.list)")
-    parser.add_argument("--labels", metavar="YAML", help="the model's own label sets, {field: [label, …]}")
+    parser.add_argument("--labels", metavar="YAML", help="label sets, {field: [label, …]}; else those recognize left beside its answers")
     parser.add_argument("--label_map", action="append", default=[], metavar="NAME", help="how a test set spells labels (name or yaml); one a task")
     parser.add_argument("--bar", action="append", default=[], metavar="TASK/METRIC[/SUBSET]>=N", help="a figure to reach, e.g. 'asr/wer/en<=8'")
     parser.add_argument("--compare", action="append", default=[], metavar="PATH", help="hypotheses of a second system, one a task: paired test")
@@ -87,13 +88,14 @@ def run(args: argparse.Namespace, command: str) -> int:
     """Score every trial and write the files. Raises ValueError for whatever the user has to mend."""
     trials, goals, judge = plan(args), bars.parse_bars(args.bar), _judge(args)
     train = [r.utterance for r in read_references(args.train_list)] if args.train_list else []
+    _say_label_sets(args, trials)
     lists = {ref: read_references(ref) for ref in dict.fromkeys(t.ref for t in trials)}
     scores, compared, asked, data = [], [], [], []
     for i, trial in enumerate(trials):
         references, left_out = _references(trial, lists[trial.ref])
         own = _score(trial, references, args, train, judge)
         scores += own
-        data.append({"task": trial.task.name, "ref": trial.ref, "hyp": trial.hyp, "utterances": len(references)} | {"left_out_by_map": left_out})
+        data.append({"task": trial.task.name, "ref": trial.ref, "hyp": trial.hyp, "utterances": len(references)} | {"left_out_by_map": left_out, "left_out": counted.left_out(own)})
         if args.compare:
             compared += _compare(trial, args.compare[i], references, args, own, judge)
         if trial.asked:
@@ -190,14 +192,18 @@ def plan(args: argparse.Namespace) -> list[Trial]:
         raise ValueError(f"--compare needs one path a task: {len(rows)} tasks, {len(args.compare)} paths")
     if len(args.label_map) not in (0, 1, len(rows)):
         raise ValueError(f"--label_map: give one for all, or one a task: {len(rows)} tasks, {len(args.label_map)} maps")
-    maps = [label_map.load(name) for name in args.label_map] or [None]
+    maps = args.label_map or [None]
     maps = maps * len(rows) if len(maps) == 1 else maps
-    return [_trial(tasks.parse(name, labels), ref, hyp, one) for (name, ref, hyp), one in zip(rows, maps, strict=True)]
+    return [_trial(name, ref, hyp, one, labels) for (name, ref, hyp), one in zip(rows, maps, strict=True)]
 
 
-def _trial(task: Task, ref: str, hyp: str, labels: label_map.LabelMap | None) -> Trial:
+def _trial(name: str, ref: str, hyp: str, map_name: str | None, labels: dict[str, list[str]] | None) -> Trial:
+    """Make a trial; unless label sets are given, those beside its answers hold."""
     asked = prompts.wordings(hyp)
-    return Trial(task, ref, str(asked[0].hyp) if asked else hyp, labels, asked)
+    found = str(asked[0].hyp) if asked else hyp
+    labels = labels or label_sets(found, tasks.parse(name))
+    mapped = label_map.load(map_name, labels) if map_name else None
+    return Trial(tasks.parse(name, labels), ref, found, mapped, asked)
 
 
 def _score(trial: Trial, references: list[Utterance], args: argparse.Namespace, train: list[Utterance], judge: Judge | None) -> list[Score]:
@@ -209,7 +215,25 @@ def _score(trial: Trial, references: list[Utterance], args: argparse.Namespace, 
     for name, what in (("missing", "references have no answer, counted as wrong"), ("extra", "answers have no reference, left out")):
         if detail.get(name):
             print(f"score: {trial.task.name}: {detail[name]} {what}", file=sys.stderr)
+    _say_left_out(trial.task, scores, len(references))
     return scores
+
+
+def _say_left_out(task: Task, scores: list[Score], whole: int) -> None:
+    """Say which fields rest on a part of the references only, or on none."""
+    attributes = {field.name: field.attribute for field in task.fields}
+    for name, times in counted.left_out(scores).items():
+        print(f"score: {task.name}: {times} of {whole} references have no {attributes[name]}, left out of the figures on it", file=sys.stderr)
+    for name in scores[0].detail.get("not_in_references", []):
+        print(f"score: {task.name}: no reference has {attributes[name]}, {name} is not scored", file=sys.stderr)
+
+
+def _say_label_sets(args: argparse.Namespace, trials: list[Trial]) -> None:
+    """Say where answers were chosen from different label sets, unless --labels decides."""
+    answers = [(trial.hyp, label_sets(trial.hyp, trial.task)) for trial in trials]
+    answers += [(path, label_sets(path, trial.task)) for path, trial in zip(args.compare, trials, strict=False)]
+    for sentence in [] if args.labels else disagreements(answers):
+        print(f"score: {sentence}", file=sys.stderr)
 
 
 def _compare(

@@ -17,10 +17,7 @@ from wenet_osum import tasks
 from wenet_osum.records import Utterance
 
 SUFFIX = ".index.npz"
-# Raise it when what the file holds changes: older files are rebuilt. Since version 2 a file names
-# its columns; one of version 1 has these.
-_VERSION = 2
-_COLUMNS_1 = ("task", "lang", "speaker", "gender", "age", "emotion", "style", "event")
+_VERSION = 2  # raise it when what the file holds changes: older files are rebuilt
 
 
 def column_names() -> tuple[str, ...]:
@@ -113,9 +110,9 @@ def restore(
     try:
         with np.load(file or path + SUFFIX, allow_pickle=False) as stored:
             meta = json.loads(str(stored["meta"]))
-            if meta["version"] not in (1, _VERSION) or (stamp is not None and meta["stamp"] != stamp):
+            if meta["version"] != _VERSION or (stamp is not None and meta["stamp"] != stamp):
                 return None
-            names = meta["columns"] if meta["version"] > 1 else _COLUMNS_1
+            names = meta["columns"]
             if not set(needed) <= set(names):
                 return None
             places, table = stored["places"], stored["columns"]

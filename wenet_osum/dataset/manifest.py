@@ -15,6 +15,7 @@ from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
 from wenet_osum.records import Utterance
 
+WHITE_KEY = "key: holds white space, which ends a key in text files"  # counted reason
 _TEXTS = ("txt", "task", "lang", "speaker", "reply")
 _UNKNOWN = frozenset(("", "none", "null", "nan", "unk", "unknown", "n/a"))  # how corpora and the published layout write "not known"
 _LANGS = {"cn": "zh", "zho": "zh", "cmn": "zh", "chinese": "zh", "mandarin": "zh", "eng": "en", "english": "en"}
@@ -36,6 +37,20 @@ def read_manifest(path: str | Path, dropped: Counter | None = None) -> Iterator[
             if dropped is None:
                 raise ValueError(f"{path} line {number}: {error}") from None
             note(dropped, f"{path} line {number}", "manifest: " + reason_of(error))
+
+
+def has_white_space(key: str) -> bool:
+    """Tell whether a key holds a space, tab, line break or other Unicode white space."""
+    return key.split() != [key]
+
+
+def without_white_keys(utterances: Iterable[Utterance], dropped: Counter) -> Iterator[Utterance]:
+    """Yield the utterances whose keys hold no white space; the others are counted in ``dropped``."""
+    for utterance in utterances:
+        if has_white_space(utterance.key):
+            note(dropped, repr(utterance.key), WHITE_KEY)
+        else:
+            yield utterance
 
 
 def reason_of(error: ValueError) -> str:
@@ -144,14 +159,14 @@ def write_manifests(paths: dict[str, Path], rows: Iterable[tuple[str, Utterance]
 def read_kaldi(wav: str | Path, text: str | Path, segments: str | Path | None = None, dropped: Counter | None = None) -> Iterator[Utterance]:
     """Yield utterances from Kaldi's ``wav.scp``, ``text`` and ``segments`` (``key recording start end``), in the order of ``text``.
 
-    Lines without a partner and pipes are counted in ``dropped``. Raises ValueError for a missing file or a malformed line.
+    Lines without a partner, keys with white space and pipes are counted in ``dropped``. Raises ValueError for a missing file or a malformed line.
     """
     dropped = Counter() if dropped is None else dropped
     wavs, places = _table(wav, dropped), _segments(segments, dropped) if segments else {}
     used = set()
     for key, txt in _table(text, dropped).items():
         place = places.get(key) if segments else (key, None, None)
-        fault = _fault(place, wavs)
+        fault = WHITE_KEY if has_white_space(key) else _fault(place, wavs)
         if fault:
             note(dropped, key, fault)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -114,7 +115,7 @@ def scan_raw(path: str) -> tuple[Index, Faults, bool]:
     labels = tasks.label_names()
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
-            key = f"{path} line {number}"
+            key = line_key(path, number)
             try:
                 if line.strip():
                     utterance = parse_line(line, labels)
@@ -127,6 +128,11 @@ def scan_raw(path: str) -> tuple[Index, Faults, bool]:
                 faults.append((key, "manifest: " + reason_of(error)))
             at += len(line)
     return build(path, "raw", rows), faults, audio_fault
+
+
+def line_key(path: str, number: int) -> str:
+    """Name a line of a raw list that has no readable key, without white space, which ends a key."""
+    return re.sub(r"\s", "_", f"{path}:{number}")
 
 
 def raw_duration(utterance: Utterance, list_path: str) -> float:

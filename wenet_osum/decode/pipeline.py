@@ -22,7 +22,7 @@ from wenet_osum.dataset.drop import Drop, Dropped
 from wenet_osum.dataset.manifest import parse_line
 from wenet_osum.dataset.remote import is_url
 from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
-from wenet_osum.dataset.scan import find
+from wenet_osum.dataset.scan import find, line_key
 from wenet_osum.decode import longform
 from wenet_osum.decode.generate import DecodeOptions, generate
 from wenet_osum.records import FRAME_S, SAMPLE_RATE, Hypothesis, Sample, Utterance
@@ -213,7 +213,7 @@ def _line_numbers(path: str) -> dict[str, int]:
     order: dict[str, int] = {}
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
-            order.setdefault(f"{path} line {number}", number)
+            order.setdefault(line_key(path, number), number)
             try:
                 order.setdefault(parse_line(line).key, number)
             except ValueError:

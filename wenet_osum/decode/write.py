@@ -2,6 +2,7 @@
 
 ``hyp.jsonl`` holds a Hypothesis a line, ``text`` is WeNet's ``key text``. While a run is under way each process appends to
 ``part.<rank>.jsonl``; a run that starts again skips what the parts hold, whatever the number of processes then and now.
+Whoever calls these functions holds the folder's lock (lock.py).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from wenet_osum.records import Hypothesis
 SETTINGS, HYPOTHESES, TEXT = "settings.json", "hyp.jsonl", "text"
 READ_WHOLE, BLOCKS, BLOCK = 1 << 20, 64, 4096  # bytes of a file that is read whole; of a larger one that many blocks of that size
 LOADED = {".safetensors", ".bin", ".json", ".model", ".txt", ".yaml"}  # suffixes of what a model is loaded from
+WHITE = re.compile(r"\s")  # what ends a key in files of WeNet's and Kaldi's kind
 NOT_LOADED = "trainer"  # the folder of a checkpoint that only resuming reads
 
 
@@ -40,20 +43,21 @@ class Writer:
         self._file.flush()
 
 
-def open_run(folder: str | Path, settings: dict[str, Any]) -> bool:
+def open_run(folder: str | Path, settings: dict[str, Any], told: dict[str, Any] | None = None) -> bool:
     """Make the folder ready for this run; True when it is complete already. Call it in one process only.
 
-    A torn last line of a part is cut off. Raises ValueError when the folder holds results made with other settings.
+    ``settings`` decide the answers; ``told`` is kept beside them for whoever reads the answers.
+    A torn last line of a part is cut off. Raises ValueError when the folder holds results made with
+    other settings.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / SETTINGS
-    text = json.dumps(settings, ensure_ascii=False, indent=1, sort_keys=True)
+    path, told = folder / SETTINGS, told or {}
     complete = (folder / HYPOTHESES).exists()  # it appears when a merge has ended, whatever parts are left
     begun = complete or any(part.stat().st_size for part in _parts(folder))
-    if begun and not (path.exists() and path.read_text(encoding="utf-8") == text):
-        raise ValueError(f"{folder} holds results of another run ({_difference(path, settings)}); give another --out, or delete the folder")
-    _replace(path, text)
+    if begun and _read_settings(path, [*told]) != settings:
+        raise ValueError(f"{folder} holds results of another run ({_difference(path, settings, [*told])}); give another --out, or delete the folder")
+    _replace(path, json.dumps(settings | told, ensure_ascii=False, indent=1, sort_keys=True))
     for part in _parts(folder):
         part.unlink() if complete else _cut_torn_line(part)
     return complete
@@ -77,10 +81,18 @@ def fingerprint(model: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _difference(path: Path, settings: dict[str, Any]) -> str:
+def _read_settings(path: Path, without: list[str]) -> dict[str, Any] | None:
+    """Read the settings of an earlier run; None when they cannot be read."""
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError):
+        return None
+    return {k: v for k, v in found.items() if k not in without} if isinstance(found, dict) else None
+
+
+def _difference(path: Path, settings: dict[str, Any], without: list[str]) -> str:
+    old = _read_settings(path, without)
+    if old is None:
         return f"{path.name} cannot be read"
     names = [name for name in {**old, **settings} if old.get(name) != settings.get(name)]
     return ", ".join(f"{name}: {old.get(name)!r} there, {settings.get(name)!r} now" for name in names)
@@ -123,27 +135,64 @@ def _rows(folder: str | Path) -> Iterator[tuple[int, Path, int]]:
                 at += len(line)
 
 
-def merge(folder: str | Path) -> int:
-    """Write the result files in the order of the list, then remove the parts. Returns the number of lines; call it in one process only."""
+def merge(folder: str | Path, keys: Sequence[str]) -> None:
+    """Write the result files in the order of the list, then remove the parts. Call it in one process only.
+
+    ``keys`` are those of the list, whose places the answers name. Raises ValueError, and leaves all
+    files as they are, when a place has no answer, and when there are more answers already.
+    """
     folder = Path(folder)
     where = {place: (part, at) for place, part, at in _rows(folder)}
+    _check_whole(folder, where.keys(), len(keys))
+    names = text_names(keys)
     files = {part: open(part, "rb") for part in _parts(folder)}  # noqa: SIM115
     temporary = [folder / f"{name}.tmp" for name in (TEXT, HYPOTHESES)]
     how = {"mode": "w", "encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
     with open(temporary[0], **how) as text, open(temporary[1], **how) as rows:
-        for place in sorted(where):
+        for place in range(len(keys)):
             part, at = where[place]
             files[part].seek(at)
             answer = Hypothesis.from_dict(json.loads(files[part].readline())[1])
             rows.write(answer.to_json() + "\n")
-            text.write(f"{answer.key} {' '.join(answer.text.split())}".rstrip() + "\n")
+            text.write(f"{names[place]} {' '.join(answer.text.split())}".rstrip() + "\n")
     for file in files.values():
         file.close()
     for path, name in zip(temporary, (TEXT, HYPOTHESES), strict=True):
         os.replace(path, folder / name)
     for part in files:
         part.unlink()
-    return len(where)
+
+
+def _check_whole(folder: Path, places: Iterable[int], jobs: int) -> None:
+    """Raise ValueError when answers are missing, or fewer than an earlier run has left."""
+    found = set(places)
+    if found != set(range(jobs)):
+        right = len(found & set(range(jobs)))
+        other = f" and {len(found) - right} of another list" if len(found) > right else ""
+        again = "they stay in their part files, start the same command again"
+        raise ValueError(f"{folder} has answers to {right} of {jobs} utterances{other}; {again}")
+    path = folder / HYPOTHESES
+    before = path.read_bytes().count(b"\n") if path.exists() else 0
+    if before > jobs:
+        raise ValueError(f"{path} has {before} lines, this run {jobs}; it stays as it is, give another --out")
+
+
+def text_names(keys: Sequence[str]) -> list[str]:
+    """Name each key in ``text``, where white space ends a key: it becomes ``_``.
+
+    A name that another key has already gets a number, so that two keys never become one.
+    """
+    taken = {key for key in keys if not WHITE.search(key)}
+    return [key if key in taken else _free_name(WHITE.sub("_", key), taken) for key in keys]
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    numbered, number = name, 1
+    while numbered in taken:
+        number += 1
+        numbered = f"{name}_{number}"
+    taken.add(numbered)
+    return numbered
 
 
 def _replace(path: Path, text: str) -> None:

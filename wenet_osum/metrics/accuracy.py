@@ -11,6 +11,7 @@ Missing, failed and unread answers are wrong and stand in a column of their own.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -39,8 +40,18 @@ def figures(field: Field, pairs: list[Pair], options: Options) -> list[Figure]:
     answers = [predicted(field, p) for p in pairs]
     columns = _cells(names, truth, answers)
     statistics = {ACCURACY: _accuracy, UAR: _uar, MACRO_F1: _macro_f1, WEIGHTED_F1: _weighted_f1}
+    # Classes count alike in the means over classes, so that the rarest one decides how sure these are.
+    times = Counter(truth)
+    balanced = len(times) * min(times.values())
     found = [
-        Figure(metric, columns, over_matrix(statistic, len(names)), len(pairs), detail={"minor": metric not in MAIN})
+        Figure(
+            metric,
+            columns,
+            over_matrix(statistic, len(names)),
+            len(pairs),
+            trials=len(pairs) if metric is ACCURACY else balanced,
+            detail={"minor": metric not in MAIN},
+        )
         for metric, statistic in statistics.items()
     ]
     matrix = columns.sum(axis=0).reshape(len(names), len(names) + 1).astype(int)

@@ -89,7 +89,8 @@ def _figure(field: Field, lines: list[Line], subset: str, metric: Metric, option
         **counts(field.name, [line.pair for line in lines]),
         "worst": _worst(lines, options.worst),
     }
-    return Figure(metric, columns, share([SUBSTITUTIONS, DELETIONS, INSERTIONS], WORDS), int(sums[WORDS]), subset, detail)
+    trials = int(np.count_nonzero(columns[:, WORDS]))  # an utterance stands or falls as a whole: its words depend on one another
+    return Figure(metric, columns, share([SUBSTITUTIONS, DELETIONS, INSERTIONS], WORDS), int(sums[WORDS]), subset, trials, detail)
 
 
 def _worst(lines: list[Line], limit: int) -> list[dict[str, Any]]:

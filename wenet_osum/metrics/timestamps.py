@@ -131,8 +131,11 @@ def _subset(lines: list[Line], subset: str, whole: bool, options: Options) -> li
         table.append((word_f1, _f1(RIGHT + i), reference))
     found = []
     for metric, statistic, count in table:
+        of_paired = metric.name.startswith("within_") and not metric.name.endswith("_all")
+        told = np.count_nonzero(columns[:, PAIRED if of_paired else REFERENCE])
+        trials = 0 if metric.unit == "ms" else int(told)
         minor = not whole or metric.name not in MAIN
-        found.append(Figure(metric, columns, statistic, count, subset, {"minor": minor}))
+        found.append(Figure(metric, columns, statistic, count, subset, trials, {"minor": minor}))
     found[0].detail |= _detail(lines, sums, offset, options)
     return found
 

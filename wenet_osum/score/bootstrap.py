@@ -2,21 +2,26 @@
 
 Resampling is seeded: the same scores give the same interval. Words of one utterance stay together, since their errors depend on
 one another.
+
+Resampling cannot widen what is the same in every utterance: with all of them right it would call 100 % certain. There the interval is exact
+(Clopper and Pearson, 1934, 10.1093/biomet/26.4.404): n right trials of n leave a share of 1 − 0.025^(1/n) open, an utterance a trial.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+TAIL = 0.025  # probability beyond each end of an interval
 CELLS = 2_000_000  # draws held in memory at once
 
 
 class Estimate(NamedTuple):
-    """A figure with its 95 % percentile interval."""
+    """A figure with its 95 % interval."""
 
     value: float
     low: float
@@ -33,19 +38,38 @@ class Difference(NamedTuple):
     utterances: int
 
 
-def estimate(columns: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int = 1000, seed: int = 777) -> Estimate:
-    """The statistic of the sums of ``columns`` (U, C) with its interval; all NaN without utterances."""
+def estimate(
+    columns: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int = 1000, seed: int = 777, trials: int = 0
+) -> Estimate:
+    """Take the statistic of the sums of ``columns`` (U, C), with its interval; all NaN without utterances.
+
+    ``trials`` is given for shares in %: how many independent trials stand behind them (``Figure.trials``).
+    """
     columns = np.asarray(columns, dtype=float)
     if not len(columns):
         return Estimate(*[float("nan")] * 3)
     value = float(statistic(columns.sum(axis=0)[None])[0])
-    return Estimate(value, *_percentiles(statistic(resampled_sums(columns, resamples, seed)), value))
+    low, high = _percentiles(statistic(resampled_sums(columns, resamples, seed)), value)
+    if trials and low == high:
+        if math.isclose(value, 100.0):
+            low = 100.0 - left_open(trials)
+        elif value == 0.0:
+            high = left_open(trials)
+    return Estimate(value, low, high)
 
 
 def paired(
-    first: np.ndarray, second: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int = 1000, seed: int = 777
+    first: np.ndarray,
+    second: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    resamples: int = 1000,
+    seed: int = 777,
+    trials: int = 0,
 ) -> Difference:
-    """Paired bootstrap of two systems: row i of both (U, C) arrays belongs to the same utterance. Raises ValueError when shapes differ."""
+    """Test two systems by the paired bootstrap: row i of both (U, C) arrays belongs to the same utterance.
+
+    ``trials`` as in ``estimate``. Raises ValueError when shapes differ.
+    """
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if first.shape != second.shape or not len(first):
         raise ValueError(f"paired test needs the same utterances for both systems, got {first.shape} and {second.shape}")
@@ -55,7 +79,27 @@ def paired(
     difference = float(statistic(first.sum(axis=0)[None])[0] - statistic(second.sum(axis=0)[None])[0])
     smaller = min(np.sum(draws <= 0), np.sum(draws >= 0))
     p_value = min(1.0, 2 * (int(smaller) + 1) / (resamples + 1))
-    return Difference(difference, *_percentiles(draws, difference), p_value, len(first))
+    low, high = _percentiles(draws, difference)
+    if trials and low == high:
+        low, high = _open_difference(difference, left_open(trials))
+    return Difference(difference, low, high, p_value, len(first))
+
+
+def left_open(trials: int) -> float:
+    """Give the largest share in % that may still go the other way when ``trials`` of as many went one way."""
+    return 100.0 * (1.0 - TAIL ** (1.0 / trials))
+
+
+def _open_difference(difference: float, share: float) -> tuple[float, float]:
+    """The interval of a difference that is the same in every utterance, ``share`` % of which may be otherwise.
+
+    Where none differs, those may differ in either direction; where all differ, they may not, or the other way round.
+    """
+    if difference == 0.0:
+        return -share, share
+    if math.isclose(difference, 100.0):
+        return 100.0 - 2 * share, 100.0
+    return (-100.0, 2 * share - 100.0) if math.isclose(difference, -100.0) else (difference, difference)
 
 
 def resampled_sums(columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:

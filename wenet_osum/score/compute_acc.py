@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 
 from wenet_osum import tasks
 from wenet_osum.score.compute_wer import RULE, compare_keys, level
@@ -13,6 +14,7 @@ from wenet_osum.score.wenet_text import read_table
 from wenet_osum.tasks import LabelSet
 
 NONE = "(none)"
+NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     for key, right in truth.items():
         if key not in hyp and args.missing == "skip":
             continue
-        answer = known.find(last_tag(hyp.get(key, ""))) or NONE
+        answer = known.find(last_tag(hyp.get(key, "")).strip()) or NONE
         cells[right, answer] += 1
         if args.v and answer != right:
             print(f"utt: {key}\nlab: {right}\nrec: {answer if answer != NONE else hyp.get(key, '') or NONE}\n")
@@ -50,13 +52,35 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def label_set(task: str | None, labels: list[str]) -> LabelSet:
-    """The labels of a task, or those that occur. Raises ValueError when the task has none or the file is empty."""
+class Spellings:
+    """The labels that occur in a file, any texts; of spellings that are the same label the first is its name."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._names: dict[str, str] = {}
+        for text in texts:
+            self._names.setdefault(_folded(text), text)
+        self.names = tuple(self._names.values())
+
+    def find(self, text: str) -> str | None:
+        """The name of the label that a text spells; None when there is none."""
+        return self._names.get(_folded(text))
+
+
+def _folded(text: str) -> str:
+    """A label without case, ``_``, ``-`` and outer spaces; a number as it is, for -1 is not 1."""
+    text = " ".join(text.split())
+    if NUMBER.fullmatch(text):
+        return text
+    return " ".join(re.sub(r"[_-]", " ", text).lower().split()) or text
+
+
+def label_set(task: str | None, labels: list[str]) -> LabelSet | Spellings:
+    """The labels of a task, or those that occur. Raises ValueError when the task has not one label field, or none occurs."""
     if task is None:
-        names: dict[str, str] = {}  # the first spelling of each
-        for name in filter(None, (last_tag(text).strip() for text in labels)):
-            names.setdefault(" ".join(re.sub(r"[_-]", " ", name).lower().split()), name)
-        return LabelSet([*names.values()])
+        found = Spellings(filter(None, (last_tag(text).strip() for text in labels)))
+        if not found.names:
+            raise ValueError("the reference file holds no label; it must read 'key label' a line")
+        return found
     fields = tasks.parse(task).label_fields
     if len(fields) != 1:
         raise ValueError(f"task {task!r} has {len(fields)} label fields; name one with a single one, such as ser")
@@ -69,9 +93,9 @@ def last_tag(text: str) -> str:
     return text[text.rindex("<") + 1 : -1] if text.endswith(">") and "<" in text else text
 
 
-def find(known: LabelSet, text: str, path: str, key: str) -> str:
+def find(known: LabelSet | Spellings, text: str, path: str, key: str) -> str:
     """The canonical reference label. Raises ValueError when it is unknown."""
-    label = known.find(last_tag(text))
+    label = known.find(last_tag(text).strip())
     if label is None:
         raise ValueError(f"{path}: {key!r} has label {text!r}, known: {', '.join(known.names)}")
     return label

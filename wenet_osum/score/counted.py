@@ -1,4 +1,5 @@
-"""What was counted beside the figures, task by task, as a table: answers that are missing, failed or unread, and the flags of the decoder."""
+"""What was counted beside the figures, task by task, as a table: answers that are missing, failed or unread, references that are left out, and
+the flags of the decoder."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 from wenet_osum.records import Score
 
 TITLE = "Counted"
-ALWAYS = ("missing", "failed", "unread", "extra")  # columns that say 0 as well
+ALWAYS = ("missing", "failed", "unread", "extra", "left_out")  # columns that say 0 as well
 
 
 def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
@@ -22,6 +23,11 @@ def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
                 row[name] = max(row.get(name, 0), times)
         found.append(row)
     return found
+
+
+def left_out(scores: Sequence[Score]) -> dict[str, int]:
+    """Count the references that lack a field, by field name; fields that none lacks are not named."""
+    return {s.detail["field"]: s.detail["left_out"] for s in scores if s.detail.get("left_out")}
 
 
 def _counts(score: Score) -> dict[str, int]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 COUNTS = ("missing", "failed", "unread", "extra", "left_out")  # entries of every figure's detail
-FAULTS = ("missing", "failed", "unread")  # those of them that count what went wrong
+FAULTS = ("missing", "failed", "unread", "left_out")  # those of them that count what went wrong
 
 
 class Pair(NamedTuple):
@@ -56,6 +56,7 @@ class Figure:
     statistic: Callable[[np.ndarray], np.ndarray]  # (R, C) sums → (R,) values, NaN where undefined
     count: int  # what the figure is a share of: words, characters, utterances
     subset: str = "all"
+    trials: int = 0  # independent trials behind a share in %, for the exact bound where all went one way; 0: no share, e.g. ms
     detail: dict[str, Any] = field(default_factory=dict)
 
 

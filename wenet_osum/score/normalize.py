@@ -13,10 +13,33 @@ from collections.abc import Callable
 from wenet_osum import lookup
 from wenet_osum.tasks.base import CJK
 
+ZERO_WIDTH_SPACE = "\u200b"  # ends a word, though Unicode calls it a format character
+SCRIPTS = {  # language → its block: scripts that put no spaces between words, beside Chinese and Japanese
+    "th": "\u0e00-\u0e7f",
+    "lo": "\u0e80-\u0eff",
+    "my": "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f",
+    "km": "\u1780-\u17ff",
+}
 KANA = "\u3040-\u30ff\u31f0-\u31ff"
-MIXED = re.compile(rf"{CJK.pattern}|[{KANA}]|(?:(?!{CJK.pattern})[^\s{KANA}])+")  # a character of Chinese or Japanese, or a word
+
+
+def _marks(block: str) -> str:
+    """The combining marks of a block written as in a character class."""
+    ends = [block[i : i + 3] for i in range(0, len(block), 3)]
+    found = [chr(c) for first, _, last in ends for c in range(ord(first), ord(last) + 1)]
+    return "".join(c for c in found if unicodedata.category(c) in ("Mn", "Mc"))
+
+
+SPACELESS = "".join(SCRIPTS.values())
+MARKS = "".join(map(_marks, SCRIPTS.values()))
+STACKERS = "\u1039\u17d2"  # Burmese virama and Khmer coeng: the letter after one is written below the letter before
+# A letter with its vowel signs, tones and the letters stacked below it, as it stands on paper.
+CLUSTER = rf"[{SPACELESS}](?:[{STACKERS}][{SPACELESS}]|[{MARKS}])*"
+MIXED = re.compile(rf"{CJK.pattern}|(?:(?!{CJK.pattern})\S)+")  # a character of Chinese or Japanese, or a word
+# The same with clusters, as far as text is counted: a character, a cluster, or a word of any other script.
+COUNTED = re.compile(rf"{CJK.pattern}|{CLUSTER}|(?:(?!{CJK.pattern})[^\s{ZERO_WIDTH_SPACE}{SPACELESS}])+")
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-CHARACTER_LANGUAGES = {"zh", "yue", "ja"}  # scored per character, foreign words in them per word
+CHARACTER_LANGUAGES = {"zh", "yue", "nan", "wuu", "hak", "ja", *SCRIPTS}  # scored per character, foreign words in them per word
 MIXED_LANGUAGES = {"zh-en", "en-zh", "mixed", "cs"}  # code-switching: per character and word
 APOSTROPHES = str.maketrans("’‘ʼ＇", "''''")
 CONTRACTIONS = [  # order matters: whole words before endings
@@ -34,10 +57,21 @@ def none(text: str) -> str:
 
 
 def basic(text: str) -> str:
-    """Any language: full-width forms folded (NFKC), lower case, punctuation and symbols dropped; apostrophes inside words stay."""
+    """Any language: full-width forms folded (NFKC), lower case, punctuation and symbols dropped; apostrophes inside words stay.
+
+    Format characters (soft hyphen, joiners, marks of direction) leave nothing, a zero width space is a space.
+    """
     text = unicodedata.normalize("NFKC", text).lower().translate(APOSTROPHES)
     text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)
-    return "".join(c if c == "'" or unicodedata.category(c)[0] not in "PSC" else " " for c in text)
+    return "".join(map(_plain, text))
+
+
+def _plain(c: str) -> str:
+    """A letter, mark or number as it is, nothing for a format character, a space for whatever else."""
+    category = unicodedata.category(c)
+    if category == "Cf" and c != ZERO_WIDTH_SPACE:
+        return ""
+    return c if c == "'" or category[0] not in "PSC" else " "
 
 
 def whisper_en(text: str) -> str:
@@ -61,7 +95,7 @@ def whisper_en(text: str) -> str:
 def wenet_zh(text: str) -> str:
     """Chinese as recipes of WeNet's kind prepare it: full-width forms folded, upper case, tags, punctuation and inner spaces dropped."""
     text = re.sub(r"<[^<>]*>", "", unicodedata.normalize("NFKC", text)).upper().translate(APOSTROPHES)
-    text = "".join(c if c == "'" or unicodedata.category(c)[0] not in "PSC" else " " for c in text)
+    text = "".join(map(_plain, text))
     return re.sub(rf"(?<={HAN.pattern})\s+(?={HAN.pattern})", "", text)
 
 
@@ -81,7 +115,7 @@ def get(names: str, lang: str | None = None) -> Callable[[str], str]:
 
 
 def language(lang: str | None, text: str) -> str:
-    """The language a transcript is scored as: what the list says, else guessed from the script (zh, ja, mixed, en, und)."""
+    """The language a transcript is scored as: what the list says, else guessed from the script (zh, ja, th, lo, my, km, mixed, en, und)."""
     if lang:
         lang = lang.strip().lower().replace("_", "-")
         return lang if lang in MIXED_LANGUAGES else lang.split("-")[0]
@@ -89,13 +123,19 @@ def language(lang: str | None, text: str) -> str:
         return "ja"
     if HAN.search(text):
         return "mixed" if re.search(r"[A-Za-z]", text) else "zh"
+    spaceless = re.search(f"[{SPACELESS}]", text)
+    if spaceless:
+        return next(lang for lang, block in SCRIPTS.items() if re.match(f"[{block}]", spaceless[0]))
     return "en" if text.isascii() else "und"
 
 
 def tokens(text: str, lang: str) -> list[str]:
-    """Scored units: words between spaces; in Chinese, Japanese and mixed text characters, and words of other scripts."""
+    """Scored units: words between spaces; in ``CHARACTER_LANGUAGES`` and mixed text characters, and words of other scripts.
+
+    A Thai, Lao, Burmese or Khmer character is a letter with its marks (``CLUSTER``).
+    """
     text = unicodedata.normalize("NFC", text)
-    return MIXED.findall(text) if lang in CHARACTER_LANGUAGES | MIXED_LANGUAGES else text.split()
+    return COUNTED.findall(text) if lang in CHARACTER_LANGUAGES | MIXED_LANGUAGES else text.split()
 
 
 def prepare(text: str, lang: str, normalizer: str) -> list[str]:
@@ -110,4 +150,4 @@ def fold(word: str) -> str:
 
 def answer_tokens(text: str) -> list[str]:
     """Tokens of a reply or of any text in any language: lower case, no punctuation, characters and words."""
-    return MIXED.findall(basic(text))
+    return COUNTED.findall(basic(text))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wenet_osum.score.judge import Judge
 
 METRICS = "wenet_osum.metrics"
+SHOWN_LABELS = 10  # unknown labels that a message names
 
 
 def score_task(
@@ -33,14 +34,14 @@ def score_task(
     """Score every field of a task by the metric it names.
 
     Pairs are made by key. A reference without an answer counts as wrong or deleted; a reference without the field is left out and
-    counted in ``detail["left_out"]``; answers without a reference are counted in ``detail["extra"]``. ``train`` adds the text-only
-    baseline, ``judge`` a figure on replies. Raises ValueError for double reference keys, for hypotheses of another list or task, when
+    counted in ``detail["left_out"]``; a label that the set does not know is a fault; answers without a reference are counted in ``detail["extra"]``. ``train`` adds the text-only
+    baseline, ``judge`` a figure on replies. Raises ValueError for double reference keys, for unknown labels, for hypotheses of another list or task, when
     no reference can be scored, and when the judge cannot be asked.
     """
     options = Options(normalizer, resamples, seed, worst, train, judge)
     scores = []
     for field, figure in _all_figures(task, references, hypotheses, options):
-        value, low, high = estimate(figure.columns, figure.statistic, resamples, seed)
+        value, low, high = estimate(figure.columns, figure.statistic, resamples, seed, figure.trials)
         detail = {"field": field.name, **figure.detail}
         sizes = (int(figure.count), len(figure.columns))
         about = figure.metric
@@ -70,7 +71,7 @@ def compare_task(
     for name in sides[0].keys() & sides[1].keys():
         a, b = (side[name] for side in sides)
         if a.columns.shape == b.columns.shape and len(a.columns):
-            found[name] = paired(a.columns, b.columns, a.statistic, resamples, seed)
+            found[name] = paired(a.columns, b.columns, a.statistic, resamples, seed, min(a.trials, b.trials))
     return {name: found[name] for name in sides[0] if name in found}
 
 
@@ -78,6 +79,7 @@ def _all_figures(
     task: Task, references: Sequence[Utterance], hypotheses: dict[str, Hypothesis], options: Options
 ) -> list[tuple[Field, Figure]]:
     _check_pairs(references, hypotheses)
+    _check_labels(task, references)
     fields = [f for f in task.fields if any(f.present(u) for u in references)]
     if not fields:
         raise ValueError(f"no reference of {len(references)} has {', '.join(f.attribute for f in task.fields)}; task {task.name} needs one of them")
@@ -118,6 +120,20 @@ def _check_pairs(references: Sequence[Utterance], hypotheses: dict[str, Hypothes
             f"references and hypotheses have no key in common (reference {references[0].key!r}, hypothesis {next(iter(hypotheses))!r}); "
             "give the hypotheses of this list"
         )
+
+
+def _check_labels(task: Task, references: Sequence[Utterance]) -> None:
+    """Refuse labels that the sets do not know: left out, they would make the rest look like the whole."""
+    for field in task.label_fields:
+        unknown = Counter(filter(None, map(field.unknown, references)))
+        if unknown:
+            values = ", ".join(f"{label!r} {times}" for label, times in unknown.most_common(SHOWN_LABELS))
+            more = f" and {len(unknown) - SHOWN_LABELS} others" if len(unknown) > SHOWN_LABELS else ""
+            raise ValueError(
+                f"{unknown.total()} of {len(references)} references have labels of {field.name} that its set does not know: {values}{more}; "
+                f"known: {', '.join(field.labels.names)}; give --labels with the model's own sets, or --label_map with the "
+                "spellings of this test set (null there leaves a label out)"
+            )
 
 
 def _check_task(field: Field, hypotheses: dict[str, Hypothesis]) -> None:

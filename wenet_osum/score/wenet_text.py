@@ -1,8 +1,9 @@
 """Text files of WeNet's kind (``key token token …``) cut into tokens the way its compute-wer.py does.
 
 Per character (``--char=1``): letters without case (Chinese, kana, …) are a token each, anything else runs on to the next space.
-Where WeNet cuts into words it should not, we do not: a ``<tag>`` is one token in any script, letters with accents and alphabets
-beyond ASCII stay in their word, and the key is whatever stands before the first space.
+Where WeNet cuts into words it should not, we do not: a ``<tag>`` is one token in any script, also with spaces where it is a label of a
+task (``<throat clearing>``), letters with accents and alphabets beyond ASCII stay in their word, and the key is whatever stands before
+the first space.
 """
 
 from __future__ import annotations
@@ -12,11 +13,21 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from wenet_osum import tasks
 from wenet_osum.score.hypotheses import read_lines
 
 SKIPPED = "!,?、。！，；？：「」︰『』《》"  # dropped where a token would start
-TAG = r"<[^<>\s](?:[^<>\n]{0,60}[^<>\s])?>"
-SPACES = re.compile(r"[ \t\r\n\u3000\u00a0]+")
+
+
+def _spaced_labels() -> str:
+    """The pattern of all spellings of labels that are written with spaces; ``_`` and ``-`` may stand for them."""
+    sets = [field.labels for name in tasks.names() for field in tasks.parse(name).label_fields]
+    spellings = {text for labels in sets for name in labels.names for text in (name, *labels.aliases[name])}
+    parts = sorted({tuple(re.split(r"[\s_-]+", text)) for text in spellings})
+    return "|".join(r"[ _-]+".join(map(re.escape, words)) for words in parts if len(words) > 1)
+
+
+TAG = rf"<(?:[^<>\s]{{1,62}}|(?i:{_spaced_labels()}))>"
 
 
 def read_table(path: str | Path) -> tuple[dict[str, str], list[str]]:

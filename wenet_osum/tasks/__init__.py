@@ -19,8 +19,10 @@ def names() -> list[str]:
     return [n for n in lookup.names(__name__) if n not in NOT_TASKS]
 
 
-def label_fields() -> dict[str, Field]:
-    """Label fields of all task files, by name."""
+def label_fields(labels: dict[str, list[str]] | None = None) -> dict[str, Field]:
+    """Label fields of all task files, by name; ``labels`` replaces their sets by field name."""
+    if labels:
+        return {field.name: field for name in names() for field in parse(name, labels).label_fields}
     return dict(_label_fields(_folders()))
 
 

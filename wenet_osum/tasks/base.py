@@ -15,7 +15,9 @@ from wenet_osum.records import Utterance, Word
 
 TIME = re.compile(r"\d+(?:\.\d*)?")  # s, inside a time tag
 UNIT = re.compile(r"\\.|<((?:[^<>\\]|\\.)*)>|.", re.DOTALL)  # an escaped character, a tag, or a character
-CJK = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3000-\u303f\uff00-\uffef\U00020000-\U0003ffff]")
+# Characters written without spaces between words: Han, kana, CJK punctuation, full-width forms.
+# Hangul is no part of it: Korean puts spaces between its words.
+CJK = re.compile(r"[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3000-\u303f\uff00-\uff9f\uffe0-\uffef\U00020000-\U0003ffff]")
 
 
 def escape(text: str) -> str:
@@ -34,7 +36,7 @@ def find_tags(text: str) -> list[re.Match]:
 
 
 def join_words(texts: list[str]) -> str:
-    """Words as running text: a space between words, none beside a Chinese character."""
+    """Words as running text: a space between words, none beside a Chinese or Japanese character."""
     line = ""
     for text in texts:
         glued = not line or not text or CJK.match(text[0]) or CJK.match(line[-1])
@@ -95,6 +97,10 @@ class Field:
     def present(self, utterance: Utterance) -> bool:
         """Whether the utterance can be a target for this field."""
         return self.value(utterance) is not None
+
+    def unknown(self, utterance: Utterance) -> str | None:
+        """Give the label that the utterance holds and the label set does not know; else None."""
+        return None
 
     def write(self, utterance: Utterance) -> str:
         """This field's piece of the target. The utterance must hold the field."""

@@ -62,6 +62,10 @@ class Label(Field):
         raw = utterance.get(self.attribute)
         return None if raw is None else self.labels.find(raw)
 
+    def unknown(self, utterance: Utterance) -> str | None:
+        raw = utterance.get(self.attribute)
+        return None if raw is None or self.present(utterance) else str(raw)
+
 
 @dataclass(frozen=True)
 class Reply(Field):

@@ -62,8 +62,8 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load(name: str) -> LabelMap:
-    """A map by its name, or a user's own by its path (``*.yaml``).
+def load(name: str, labels: dict[str, list[str]] | None = None) -> LabelMap:
+    """A map by its name, or a user's own by its path (``*.yaml``). ``labels`` are the model's own sets by field name.
 
     Raises ValueError for an unknown name, and for a map with an unknown field, a key that is no text or a label we do not have.
     """
@@ -76,11 +76,11 @@ def load(name: str) -> LabelMap:
         raise ValueError(f"label map {path}: no yaml: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict) or not isinstance(tree.get("source"), str) or len(tree) < 2:
         raise ValueError(f"label map {path} must hold 'source: …' and at least one field with its table of labels")
-    return LabelMap(path.stem, tree.pop("source"), {field: _table(path, field, rows) for field, rows in tree.items()})
+    known = tasks.label_fields(labels)
+    return LabelMap(path.stem, tree.pop("source"), {field: _table(path, field, rows, known) for field, rows in tree.items()})
 
 
-def _table(path: Path, field: str, rows: object) -> dict[str, str | None]:
-    known = tasks.label_fields()
+def _table(path: Path, field: str, rows: object, known: dict[str, Field]) -> dict[str, str | None]:
     if field not in known:
         raise ValueError(f"label map {path}: {lookup.unknown('label field', field, sorted(known))}")
     if not isinstance(rows, dict) or not rows:

@@ -22,11 +22,21 @@ class AgeLabel(Label):
     """An age group, given as a label or in years."""
 
     def value(self, utterance: Utterance) -> str | None:
-        try:
-            years = float(utterance.get(self.attribute))
-        except (TypeError, ValueError):
+        years = _years(utterance.get(self.attribute))
+        if years is None:
             return super().value(utterance)
         return next((name for name, (low, high) in BANDS.items() if low <= years < high and name in self.labels.names), None)
+
+    def unknown(self, utterance: Utterance) -> str | None:
+        """Years are always known, also where they belong to no band."""
+        return None if _years(utterance.get(self.attribute)) is not None else super().unknown(utterance)
+
+
+def _years(age: object) -> float | None:
+    try:
+        return float(age)
+    except (TypeError, ValueError):
+        return None
 
 
 AGE = AgeLabel(

@@ -57,7 +57,8 @@ def rows_of(results: list[dict[str, Any]], x: X) -> list[Row]:
 
 
 def _row(arm: str, found: list[dict[str, Any]], alone: list[dict[str, Any]], x: X) -> Row:
-    value, low, high = estimate(columns(found, x), mean)
+    own = columns(found, x)
+    value, low, high = estimate(own, mean, trials=len(own))
     seeds = [float(mean(columns([result], x).sum(axis=0)[None])[0]) for result in found]
     tokens = [float(np.mean([result[name] for result in found])) for name in ("speech_tokens", "answer_tokens")]
     row = Row(arm, seeds, value, low, high, *tokens, found[0]["encoder"], _wer(found, x), found[0]["tests"][x.name].get("majority"))
@@ -71,7 +72,8 @@ def _difference(found: list[dict[str, Any]], alone: list[dict[str, Any]], x: X) 
     seeds = {r["cell"]["seed"] for r in found} & {r["cell"]["seed"] for r in alone}
     if not seeds:
         return None
-    return paired(*(columns([r for r in side if r["cell"]["seed"] in seeds], x) for side in (found, alone)), mean)
+    both = [columns([r for r in side if r["cell"]["seed"] in seeds], x) for side in (found, alone)]
+    return paired(*both, mean, trials=len(both[0]))
 
 
 def _wer(found: list[dict[str, Any]], x: X) -> float | None:
