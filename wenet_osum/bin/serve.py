@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until told to stop. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="wenet_osum serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="model folder or hub name")
-    where = "address to listen on (127.0.0.1: this machine alone); others need a key or --allow_host"
+    where = "address to listen on (127.0.0.1: this machine only); others need a key or --allow_host"
     parser.add_argument("--host", default="127.0.0.1", help=where)
     parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
     parser.add_argument("--name", default="osum", help="the model's name for clients (osum); whisper-1 is always taken too")

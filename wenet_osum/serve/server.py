@@ -46,7 +46,7 @@ def url(listening: socket.socket) -> str:
 
 
 def names(host: str, allowed: list[str], api_key: str | None = None) -> tuple[str, ...] | None:
-    """The names a server at ``host`` answers to: its own and the user's; with a key alone any (None).
+    """The names a server at ``host`` answers to: its own and the user's; None: any.
 
     Raises ValueError for a server that others reach, with neither. Any web page could have a user's
     browser ask it, by a name that was pointed here (DNS rebinding): no origin would differ.
