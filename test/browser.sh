@@ -16,7 +16,8 @@ may_install() {
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && grep -qs '^ID=debian$' /etc/os-release
 }
 
-# Installs Chromium where there is no browser and it can be had. Never fails: without one its tests are skipped, and pytest says so.
+# Installs Chromium where there is no browser and it can be had. Never fails: without one its tests
+# are skipped, and pytest says so.
 install_browser() {
   local log
   has_browser && return 0
@@ -26,10 +27,10 @@ install_browser() {
   fi
   log=$(mktemp) || return 0
   echo "installing chromium with apt-get for the tests of the page (once, about 400 MB)"
-  if run_apt update >"$log" 2>&1 && run_apt install --yes --no-install-recommends chromium >>"$log" 2>&1; then
+  if (run_apt update && run_apt install --yes --no-install-recommends chromium) >"$log" 2>&1; then
     echo "installed chromium"
   else
-    echo "apt-get could not install chromium, so the tests of the page will be skipped; its last lines:" >&2
+    echo "no chromium from apt-get: the tests of the page will be skipped; its last lines:" >&2
     tail -n 5 "$log" >&2
   fi
   rm -f "$log"
@@ -38,5 +39,6 @@ install_browser() {
 # An apt-get that asks nothing and ends by itself where there is no network.
 run_apt() {
   DEBIAN_FRONTEND=noninteractive timeout 900 \
-    apt-get -qq -o Acquire::Retries=2 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=60 "$@" </dev/null
+    apt-get -qq -o Acquire::Retries=2 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=60 \
+    "$@" </dev/null
 }

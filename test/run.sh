@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets the toolkit up with the test tools and runs all tests: unit tests first, then the slow ones (marker `slow`).
-# As root on Debian it also installs Chromium, which the tests of the served page use; elsewhere, without a browser, they are skipped.
+# As root on Debian it also installs Chromium, which the tests of the served page use; elsewhere,
+# without a browser, they are skipped.
 # Arguments go to pytest, e.g. bash test/run.sh -m "not slow".
 set -euo pipefail
 

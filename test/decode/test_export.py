@@ -167,7 +167,7 @@ def test_card_has_scores_tasks_and_licences(lora_dir, tmp_path, capsys):
     text = (tmp_path / "o/README.md").read_text(encoding="utf-8")
     front = yaml.safe_load(text.split("---")[1])
     assert front["license"] == "mit" and front["library_name"] == "wenet_osum"
-    assert "pipeline_tag" not in front, "hubs print a call of transformers' pipelines under it, which fails"
+    assert "pipeline_tag" not in front, "hubs print a call of pipelines under it, which fails"
     assert text.index("```bash\npip install .\n") < text.index("import wenet_osum")
     assert "| ser | accuracy | all | 76.85 % | [71.30, 82.40] | 216 |" in text and "command: `wenet_osum score …`" in text
     assert "| [Qwen2](https://huggingface.co/Qwen/Qwen2-7B) | model | Apache-2.0 |" in text and "LoRA of rank 2 kept apart" in text

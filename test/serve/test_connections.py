@@ -1,4 +1,4 @@
-"""Connections that ask nothing: they are closed in time, give way to those who ask, and never fill the log."""
+"""Connections that ask nothing: closed in time, giving way to those who ask, quiet in the log."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -56,7 +57,10 @@ def eventually(true) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("start", [b"", b"GET /hea", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
+STARTS = [b"", b"GET /hea", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"]
+
+
+@pytest.mark.parametrize("start", STARTS)
 def test_a_head_that_does_not_come_is_not_waited_for(serving, start):
     with serving(head_s=0.2) as (url, service):
         with connect(url, start) as connection:
@@ -88,7 +92,7 @@ def test_a_request_longer_than_a_head_may_take_is_answered(serving, post, monkey
 
 
 def test_a_request_that_never_ends_is_cut_at_last(serving):
-    """Its time-out answers it; whoever then neither reads nor leaves holds the connection no longer."""
+    """Its time-out answers it; whoever then neither reads nor leaves is let go."""
     head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n"
     with serving() as (url, service):
         service.connections.request_s = 0.2
@@ -129,7 +133,8 @@ connections.raise_descriptor_limit()
 assert resource.getrlimit(resource.RLIMIT_NOFILE) == (200, 200)
 app = FastAPI()
 app.state.service = SimpleNamespace(in_flight=0, settings=SimpleNamespace(timeout_s=1.0))
-app.state.service.connections = connections.Connections(int(sys.argv[1]) or connections.room(), 60.0, 60.0)
+room = int(sys.argv[1]) or connections.room()
+app.state.service.connections = connections.Connections(room, 60.0, 60.0)
 
 @app.get("/health")
 async def health():
@@ -143,18 +148,22 @@ server.run(app, listening)
 
 @pytest.fixture
 def crowded():
-    """(room) → what a server with 200 descriptors says while 260 clients hold half a request, and then its log.
+    """(room) → what a server with 200 descriptors says beside 260 half requests, and its log.
 
-    It says the answer of /health, or with a room larger than its descriptors the first line of its log.
+    It says the answer of /health, or with more room than descriptors the first line of its log.
     """
 
     def run(room: int) -> tuple[str, str]:
         command = [sys.executable, "-c", SERVER, str(room)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=ROOT, **streams)
         try:
             url = process.stdout.readline().strip()
             crowd = [connect(url, b"GET /hea") for _ in range(260)]
-            found = process.stderr.readline() if room else httpx.get(f"{url}/health", timeout=20, trust_env=False).text
+            if room:
+                found = process.stderr.readline()
+            else:
+                found = httpx.get(f"{url}/health", timeout=20, trust_env=False).text
             for connection in crowd:
                 connection.close()
         finally:
@@ -175,9 +184,9 @@ def test_where_descriptors_run_out_the_log_says_so_once(crowded):
     assert "a connection could not be accepted (Too many open files)" in first and not rest
 
 
-def test_a_lack_of_descriptors_is_told_with_its_count_and_anything_else_in_full(caplog, monkeypatch):
+def test_a_lack_of_descriptors_is_told_with_its_count_and_all_else_in_full(caplog, monkeypatch):
     told = []
-    loop = type("Loop", (), {"default_exception_handler": lambda self, context: told.append(context)})()
+    loop = SimpleNamespace(default_exception_handler=told.append)
     now = [100.0]
     monkeypatch.setattr(connections.time, "monotonic", lambda: now[0])
     rare = RareLog(every_s=60.0)

@@ -57,7 +57,8 @@ def timed(monkeypatch):
 
 def test_timed_formats_ask_for_times_by_themselves(server, post, timed):
     verbose = post(server[0], SECOND, response_format="verbose_json", **{"timestamp_granularities[]": ["word", "segment"]}).json()
-    assert verbose["words"][1] == {"word": "you", "start": 0.5, "end": 0.9} and verbose["duration"] == 1.0
+    assert verbose["words"][1] == {"word": "you", "start": 0.5, "end": 0.9}
+    assert verbose["duration"] == 1.0
     [segment] = verbose["segments"]
     assert (segment["start"], segment["end"], segment["text"]) == (0.1, 1.0, "hi you")
     answer = Hypothesis("", "", "", "hi you", [Word("hi", 0.1, 0.5), Word("you", 0.5, 0.9)], duration=1.0)
@@ -69,7 +70,12 @@ def test_timed_formats_ask_for_times_by_themselves(server, post, timed):
     assert timed[-1] == "<TRANSCRIBE> <ALIGN> <AGE>"
 
 
-GRANULARITIES = [([], {"segments", "words"}), (["word"], {"words"}), (["segment"], {"segments"}), (["segment", "word"], {"segments", "words"})]
+GRANULARITIES = [
+    ([], {"segments", "words"}),
+    (["word"], {"words"}),
+    (["segment"], {"segments"}),
+    (["segment", "word"], {"segments", "words"}),
+]
 
 
 @pytest.mark.parametrize(("asked", "given"), GRANULARITIES)
@@ -90,20 +96,26 @@ def test_the_format_alone_does_not_change_what_is_asked(server, post, timed, for
 def test_segments_have_every_field_of_openai_s(server, post, monkeypatch):
     loop = "so it goes " * 40
     answer = Hypothesis("k", "<TRANSCRIBE>", loop, loop, duration=1.0)
-    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, samples: [answer for _ in samples])
-    [segment] = post(server[0], SECOND, response_format="verbose_json", temperature="0.4").json()["segments"]
+    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, rows: [answer] * len(rows))
+    response = post(server[0], SECOND, response_format="verbose_json", temperature="0.4")
+    [segment] = response.json()["segments"]
     ratio = segment.pop("compression_ratio")
     assert ratio == pytest.approx(len(loop) / len(zlib.compress(loop.encode()))) and ratio > 10
     unknown = {"seek": 0, "tokens": [], "avg_logprob": 0.0, "no_speech_prob": 0.0}
-    assert segment == {"id": 0, "start": 0.0, "end": 1.0, "text": loop, "temperature": 0.4} | unknown
+    known = {"id": 0, "start": 0.0, "end": 1.0, "text": loop, "temperature": 0.4}
+    assert segment == known | unknown
 
 
-@pytest.mark.parametrize("spoken", ["こんにちは", "안녕하세요", "привет", "bonjour à tous", "hello，world", "今天天气很好"])
+SPOKEN = ["こんにちは", "안녕하세요", "привет", "bonjour à tous", "hello，world", "今天天气很好"]
+
+
+@pytest.mark.parametrize("spoken", SPOKEN)
 def test_a_language_is_not_guessed(server, post, monkeypatch, spoken):
     answer = Hypothesis("k", "<TRANSCRIBE>", spoken, spoken, duration=1.0)
-    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, samples: [answer for _ in samples])
-    assert post(server[0], SECOND, response_format="verbose_json").json()["language"] is None
-    assert post(server[0], SECOND, response_format="verbose_json", language="de").json()["language"] == "de"
+    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, rows: [answer] * len(rows))
+    verbose = {"response_format": "verbose_json"}
+    assert post(server[0], SECOND, **verbose).json()["language"] is None
+    assert post(server[0], SECOND, **verbose, language="de").json()["language"] == "de"
 
 
 def test_subtitles_without_words_are_a_fault_and_no_empty_file(server, post, monkeypatch):
@@ -210,7 +222,8 @@ def test_a_temperature_samples_and_its_draws_can_be_repeated(server, post):
 @pytest.mark.parametrize("value", ["1e-310", "5e-324", "1e-7"])
 def test_a_temperature_too_small_to_divide_by_is_greedy(server, post, value):
     asked = {"task": "srwt", "response_format": "verbose_json"}
-    cold, least = (post(server[0], SECOND, temperature=text, **asked).json() for text in ("0", value))
+    cold = post(server[0], SECOND, temperature="0", **asked).json()
+    least = post(server[0], SECOND, temperature=value, **asked).json()
     assert cold["raw"] and least == cold
 
 

@@ -27,7 +27,11 @@ def test_a_port_in_use_and_a_missing_model_are_said_in_a_line(tmp_path, capsys):
     assert not out and err.startswith("serve: ") and "none" in err and err.count("\n") == 1
 
 
-BAD = [(["--queue", "0"], "above 0"), (["--port", "99999"], "from 0 to 65535"), (["--host", "256.1.1.1", "--api_key", "k"], "is no address")]
+BAD = [
+    (["--queue", "0"], "above 0"),
+    (["--port", "99999"], "from 0 to 65535"),
+    (["--host", "256.1.1.1", "--api_key", "k"], "is no address"),
+]
 
 
 @pytest.mark.parametrize(("words", "why"), BAD)

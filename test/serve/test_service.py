@@ -205,13 +205,15 @@ def test_the_openai_client_works_against_it(serving, m):
         create = client.audio.transcriptions.create
         assert client.models.list().data[0].id == "osum"
         assert create(model="whisper-1", file=("a.wav", SECOND)).text == m(SECOND).transcript
-        timed = create(model="osum", file=("a.wav", SECOND), response_format="verbose_json", timestamp_granularities=["word"])
-        assert timed.duration == 1.0 and timed.text == (m(SECOND, task="srwt").transcript or "") and isinstance(timed.words, list)
-        verbose = create(model="osum", file=("a.wav", SECOND), response_format="verbose_json")
+        asked = {"model": "osum", "file": ("a.wav", SECOND), "response_format": "verbose_json"}
+        timed = create(**asked, timestamp_granularities=["word"])
+        assert timed.text == (m(SECOND, task="srwt").transcript or "")
+        assert timed.duration == 1.0 and isinstance(timed.words, list) and timed.segments is None
+        verbose = create(**asked)
         [segment] = verbose.segments
-        assert verbose.text == segment.text == m(SECOND).transcript and verbose.language is None and timed.segments is None
-        assert segment.no_speech_prob <= 0.6 and segment.avg_logprob >= -1.0 and segment.compression_ratio > 0
-        assert type(segment).model_validate(segment.model_dump()), "every field is there, with its type"
+        assert verbose.text == segment.text == m(SECOND).transcript and verbose.language is None
+        assert segment.no_speech_prob <= 0.6 and segment.avg_logprob >= -1.0
+        assert type(segment).model_validate(segment.model_dump()), "a field is missing"
         asked = create(model="osum", file=("a.wav", SECOND), extra_body={"task": "ser"})
         assert asked.labels == m(SECOND, task="ser").labels
         assert "gender" in create(model="osum", file=("a.wav", SECOND), response_format="text", extra_body={"task": "sgc"})

@@ -30,7 +30,7 @@ QUIET = (  # nothing of its own on the network, no dialogs, a microphone that be
     "--disable-sync --disable-default-apps --disable-extensions --metrics-recording-only --no-default-browser-check --hide-scrollbars "
     "--mute-audio --use-fake-device-for-media-stream --use-fake-ui-for-media-stream --autoplay-policy=no-user-gesture-required --remote-debugging-port=0"
 )
-# Names are looked up nowhere: whatever the browser wants of the network, it gets to this machine alone.
+# Names are looked up nowhere: whatever the browser wants, it gets to this machine alone.
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 WAIT_S = 60.0
 
@@ -133,7 +133,8 @@ def browser(patience_s: float = WAIT_S) -> Iterator[Page]:
     import httpx
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        command = [find_browser(), *QUIET.split(), OFFLINE, f"--user-data-dir={home}", "about:blank"]
+        own = [OFFLINE, f"--user-data-dir={home}", "about:blank"]
+        command = [find_browser(), *QUIET.split(), *own]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             port, end = Path(home, "DevToolsActivePort"), time.monotonic() + patience_s

@@ -1,7 +1,8 @@
 """Answer recordings over HTTP: OpenAI's transcription endpoint, and a page for the browser.
 
 The address is printed on stdout when the server is ready; remarks go to stderr. Requests that come at the same time are answered as one
-batch. SIGINT (Ctrl-C) and SIGTERM let the requests in flight be answered first; a second Ctrl-C does not wait. Needs the extra [serve].
+batch. SIGINT (Ctrl-C) and SIGTERM let the requests in flight be answered first; a second Ctrl-C
+does not wait. Needs the extra [serve].
 
 examples:
   wenet_osum serve --model exp/x/final
@@ -29,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until told to stop. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="wenet_osum serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="model folder or hub name")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone); any other needs a key or --allow_host")
+    where = "address to listen on (127.0.0.1: this machine only); others need a key or --allow_host"
+    parser.add_argument("--host", default="127.0.0.1", help=where)
     parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
     parser.add_argument("--name", default="osum", help="the model's name for clients (osum); whisper-1 is always taken too")
     parser.add_argument("--api_key", default=os.environ.get(KEY), help=f"ask every client for this key; better given in the variable {KEY}")
@@ -38,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max_mb", type=float, default=25.0, help="of an upload, in 10^6 bytes (25)")
     limits.add_argument("--max_seconds", type=float, default=600.0, help="of audio (600)")
-    limits.add_argument("--queue", type=int, default=64, help="requests in flight at a time (64); more are answered with 429 and Retry-After")
+    full = "requests in flight at a time (64); more are answered with 429 and Retry-After"
+    limits.add_argument("--queue", type=int, default=64, help=full)
     limits.add_argument("--timeout", type=float, default=120.0, help="seconds from a request to its answer (120)")
     limits.add_argument("--wait_ms", type=float, default=20.0, help="how long the first request of a batch waits for others (20)")
     load.add_arguments(parser)

@@ -32,7 +32,8 @@ print(processor.batch_decode(ids))
 
 `task` is a name or any combination of tags, such as `<TRANSCRIBE><EMOTION><GENDER>`; `audio` is a path, bytes, samples with
 `sampling_rate`, or a list of those, each at most 30 s. Transformers'
-`pipeline(…)` and `trust_remote_code=True` do not know this model. For longer recordings, label probabilities and word times use the toolkit itself:
+`pipeline(…)` and `trust_remote_code=True` do not know this model. For longer recordings, label
+probabilities and word times use the toolkit itself:
 
 ```python
 import wenet_osum
@@ -53,7 +54,7 @@ def write(
 
 def _front(licence: str | None) -> str:
     facts = {"license": licence} if licence else {}
-    # No pipeline_tag: with one, hubs print a call of transformers' pipelines, which do not know this model.
+    # No pipeline_tag: with one, hubs print a call of transformers' pipelines, which fails.
     facts |= {"language": ["zh", "en"], "library_name": "wenet_osum"}
     facts |= {"tags": ["wenet_osum", "speech-understanding"]}
     return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---"

@@ -239,7 +239,10 @@ def _unused(state: dict[str, Tensor], prefix: str, path: str | Path) -> set[str]
 
 
 def _generation(llm: str, language: PreTrainedConfig, end: int) -> GenerationConfig:
-    """Greedy settings with the LLM's tokens, and the end of an answer as its end (an Instruct LLM would end at its chat's)."""
+    """Greedy settings with the LLM's tokens, but the end of an answer as its end.
+
+    An Instruct LLM would sample, and end at its chat's.
+    """
     try:
         settings = GenerationConfig.from_pretrained(str(llm))
     except (OSError, ValueError):  # many folders have none

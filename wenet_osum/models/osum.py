@@ -304,9 +304,16 @@ def ctc_states(speech: Tensor) -> Tensor:
 
 
 def greedy(settings: GenerationConfig) -> GenerationConfig:
-    """Settings of ``generate`` with the tokens of an LLM's own and nothing else: an Instruct LLM's would sample and penalise."""
-    ids = {name: getattr(settings, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return GenerationConfig(do_sample=False, **ids)
+    """Keep the special tokens of an LLM's settings for ``generate`` and nothing else.
+
+    Those of an Instruct LLM would sample and penalise repetition.
+    """
+    return GenerationConfig(
+        do_sample=False,
+        bos_token_id=settings.bos_token_id,
+        eos_token_id=settings.eos_token_id,
+        pad_token_id=settings.pad_token_id,
+    )
 
 
 def make_adapter(config: OsumConfig, width: int) -> nn.Module:

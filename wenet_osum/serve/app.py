@@ -33,7 +33,7 @@ CREATED = 0  # /v1/models must say when a model was made, and that is not known
 
 
 class Service:
-    """What the routes share: the model's batcher, the counts, the connections, and how many requests are in flight."""
+    """What the routes share: batcher, counts, connections, and how many requests are in flight."""
 
     def __init__(self, transcriber: Transcriber, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
@@ -66,7 +66,8 @@ class Service:
                     await Body(request).drain()
             if self.closing:
                 raise Fault(503, "the server is shutting down", code="shutting_down", headers=wait)
-            full = f"server is busy: queue full ({self.settings.queue} requests); try again in {wait['retry-after']} s"
+            queued = f"{self.settings.queue} requests"
+            full = f"server is busy: queue full ({queued}); try again in {wait['retry-after']} s"
             raise Fault(429, full, code="queue_full", headers=wait)
         self.in_flight += 1
         try:
@@ -75,19 +76,23 @@ class Service:
             self.in_flight -= 1
 
     def retry_after(self) -> int:
-        """Seconds after which half of those in flight should have been answered, as fast as it went so far."""
+        """Seconds after which half of those in flight should be answered, at the pace so far."""
         pace = self.metrics.busy_s / self.metrics.batches.sum if self.metrics.batches.sum else 0.0
         return min(LONGEST_RETRY_S, max(1, math.ceil(pace * self.in_flight / 2)))
 
     async def _answer(self, request: Request) -> Response:
         form = await read_form(request, self.settings.max_bytes)
-        question = self._decodable(read_question(form.fields, self.settings, self.recogniser.template.labels))
+        labels = self.recogniser.template.labels
+        question = self._decodable(read_question(form.fields, self.settings, labels))
         seconds = await asyncio.to_thread(sound.duration, form.data, self.settings.max_seconds)
         call = Call(form.data, seconds, question.task.tags, question.temperature)
         return written(await self._wait(request, call), question)
 
     def _decodable(self, question: Question) -> Question:
-        """The question with the temperature it is answered at. Raises Fault where the server's search does not sample."""
+        """The question with the temperature it is answered at.
+
+        Raises Fault where the server's search does not sample.
+        """
         own = self.recogniser.options
         if question.temperature is None:
             return dataclasses.replace(question, temperature=own.temperature)
@@ -119,7 +124,10 @@ class Service:
 
 
 def written(answer: Hypothesis, question: Question) -> Response:
-    """An answer as the response. Raises Fault for one that failed: the reason without its details, which may name files and parts of the server."""
+    """An answer as the response.
+
+    Raises Fault for one that failed: the reason without details, which may name files here.
+    """
     if answer.error:
         reason = answer.error.split(": ")
         if reason[0] == "audio":
@@ -174,11 +182,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def health() -> Response:
         alive = service.batcher.thread.is_alive() and not service.closing
-        return JSONResponse({"status": "ok" if alive else "closing", "in_flight": service.in_flight}, 200 if alive else 503)
+        state = {"status": "ok" if alive else "closing", "in_flight": service.in_flight}
+        return JSONResponse(state, 200 if alive else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        text = service.metrics.text(service.in_flight, service.batcher.waiting.qsize(), service.connections)
+        waiting = service.batcher.waiting.qsize()
+        text = service.metrics.text(service.in_flight, waiting, service.connections)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.api_route("/v1/{rest:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])

@@ -1,10 +1,10 @@
-"""Connections that hold a descriptor and ask nothing: how many there may be, and how long each is given.
+"""Connections that hold a descriptor and ask nothing: how many there may be, and for how long.
 
-A client may open connections and send half a request, or never read an answer. Each of them takes one of
-the process's descriptors, and without descriptors a server can neither accept nor read. So there is room
-for a fixed number. A connection has a few seconds for the head of a request, and then the time-out of a
-request. When there is no room left, the connection that has waited longest for a head gives way to the
-new one: whoever asks at once is answered, however many others only sit there.
+A client may open connections and send half a request, or never read an answer. Each of them takes
+one of the process's descriptors, and without descriptors a server can neither accept nor read. So
+there is room for a fixed number. A connection has a few seconds for the head of a request, and then
+the time-out of a request. When there is no room left, the connection that has waited longest for a
+head gives way to the new one: whoever asks at once is answered, however many others only sit there.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ ANSWER_S = 10.0  # beside the time-out of a request: how long its client may tak
 LOG_EVERY_S = 60.0
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-# Why the server closes a connection: the head of a request did not come in time; the rest of it did not
-# come, or its answer was not read, in time; too many connections were open.
+# Why the server closes a connection: the head of a request did not come in time; the rest of it did
+# not come, or its answer was not read, in time; too many connections were open.
 NO_HEAD, NO_END, NO_ROOM = "no_head", "no_end", "no_room"
 
 log = logging.getLogger("uvicorn.error")
 
 
 def raise_descriptor_limit() -> None:
-    """Let this process open as many files and sockets as its hard limit allows; the usual soft one is 1,024."""
+    """Let this process open as many files as its hard limit allows; the usual soft one is 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # A system may refuse its own hard limit, as macOS does; then the soft one stays.
     with contextlib.suppress(ValueError, OSError):
@@ -41,7 +41,7 @@ def raise_descriptor_limit() -> None:
 
 
 def room() -> int:
-    """How many connections may be open: half of the descriptors, so that files and the model have theirs."""
+    """How many connections may be open: half of the descriptors, as files need some too."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
@@ -49,7 +49,7 @@ def room() -> int:
 
 
 class Connections:
-    """What the connections of one server share: the room, who waits for a head, and why some were closed."""
+    """What a server's connections share: the room, who waits for a head, why some were closed."""
 
     def __init__(self, most: int, head_s: float, request_s: float) -> None:
         self.most, self.head_s, self.request_s = most, head_s, request_s
@@ -59,7 +59,7 @@ class Connections:
         self.closed: Counter[str] = Counter()  # by reason
 
     def add(self, connection: Connection) -> None:
-        """Count a new connection in. Where there is no room, close the one that has waited longest."""
+        """Count a new connection in. Without room for it, close the one that has waited longest."""
         self.open.add(connection)
         self.waiting[connection] = None
         if len(self.open) > self.most:
@@ -78,13 +78,13 @@ class Connections:
 
 
 class Connection(H11Protocol):
-    """Uvicorn's HTTP/1.1 with a deadline: first for the head of a request, then for its end and its answer."""
+    """Uvicorn's HTTP/1.1 with a deadline: for a request's head, then for its end and answer."""
 
     def __init__(self, shared: Connections, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self.shared = shared
         self.deadline: asyncio.TimerHandle | None = None
-        self.answered: Any = None  # the request that the deadline is for; None while waiting for a head
+        self.answered: Any = None  # the request the deadline is for; None: a head is waited for
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to wait for a head."""
@@ -116,7 +116,9 @@ class Connection(H11Protocol):
         """Set the deadline anew where a request has begun or ended since it was set."""
         if self not in self.shared.open:
             return
-        running = self.cycle if self.cycle is not None and not self.cycle.response_complete else None
+        running = self.cycle
+        if running is not None and running.response_complete:
+            running = None
         if running is self.answered:
             return
         self.answered = running
@@ -143,7 +145,7 @@ class Connection(H11Protocol):
 
 
 class RareLog:
-    """An event loop's exception handler that tells of a lack of descriptors once in a while, not each time."""
+    """An event loop's exception handler that tells of a lack of descriptors once in a while."""
 
     def __init__(self, every_s: float = LOG_EVERY_S) -> None:
         self.every_s, self.next_at, self.untold = every_s, 0.0, 0
@@ -157,5 +159,6 @@ class RareLog:
         self.untold += 1
         if time.monotonic() < self.next_at:
             return
-        log.error("a connection could not be accepted (%s), %d times since this was last said", error.strerror, self.untold)
+        what = "a connection could not be accepted (%s), %d times since this was last said"
+        log.error(what, error.strerror, self.untold)
         self.next_at, self.untold = time.monotonic() + self.every_s, 0

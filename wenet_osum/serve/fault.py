@@ -1,4 +1,4 @@
-"""What a client is told when there is no answer: OpenAI's error form, and nothing about the server's files and parts."""
+"""What a client is told when there is no answer: OpenAI's error form, no details of the server."""
 
 from __future__ import annotations
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 PREFIX = "wenet_osum"
 LATENCIES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120)  # s
+IN_FLIGHT = "Requests being uploaded, waiting or being answered."
+CLOSED = "Connections the server closed, by reason."
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # requests in a batch
 
 
@@ -59,6 +61,7 @@ class Metrics:
 
     def text(self, in_flight: int, waiting: int, connections: Connections) -> str:
         """Everything in Prometheus' text format, version 0.0.4."""
+        open_ = len(connections.open)
         closed = [(f'{{reason="{reason}"}}', n) for reason, n in connections.closed.items()]
         with self.lock:
             statuses = [(f'{{status="{status}"}}', n) for status, n in self.requests.items()]
@@ -66,10 +69,10 @@ class Metrics:
                 *_family("requests_total", "counter", "Transcription requests by HTTP status.", statuses),
                 *_family("audio_seconds_total", "counter", "Audio the model has worked through, s.", [("", round(self.audio_s, 3))]),
                 *_family("busy_seconds_total", "counter", "Time the model has worked, s.", [("", round(self.busy_s, 3))]),
-                *_family("requests_in_flight", "gauge", "Requests being uploaded, waiting or being answered.", [("", in_flight)]),
+                *_family("requests_in_flight", "gauge", IN_FLIGHT, [("", in_flight)]),
                 *_family("requests_waiting", "gauge", "Requests waiting for the model.", [("", waiting)]),
-                *_family("connections", "gauge", "Open connections.", [("", len(connections.open))]),
-                *_family("connections_closed_total", "counter", "Connections the server closed, by reason.", closed),
+                *_family("connections", "gauge", "Open connections.", [("", open_)]),
+                *_family("connections_closed_total", "counter", CLOSED, closed),
                 *_family("request_seconds", "histogram", "Time from a request to its answer, s.", []),
                 *self.latency.lines(f"{PREFIX}_request_seconds"),
                 *_family("batch_size", "histogram", "Requests in a batch.", []),

@@ -64,8 +64,10 @@ def _one(fields: dict[str, list[str]], name: str, default: str = "") -> str:
     return values[0].strip() or default
 
 
-def _task(fields: dict[str, list[str]], form: str, by_word: bool, labels: dict[str, list[str]] | None) -> Task:
-    """The task asked for; without one asr, or srwt where times of words are asked for or the format is made of them."""
+def _task(
+    fields: dict[str, list[str]], form: str, by_word: bool, labels: dict[str, list[str]] | None
+) -> Task:
+    """The task asked for; without one asr, or srwt where word times are asked for or needed."""
     if by_word and form != "verbose_json":
         why = f"timestamp_granularities needs response_format verbose_json, not {form}"
         raise Fault(400, why, "timestamp_granularities", "no_word_times")

@@ -15,7 +15,8 @@ from wenet_osum.serve.connections import Connection, RareLog
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")
 LEFT_OPEN_S = 1  # what pages get that hold a connection open; the answers are given by then
-ACCEPTED_AT_ONCE = 16  # before the loop looks at those accepted: a crowd must not take all descriptors in between
+# Clients accepted before the loop looks at them: a crowd must not take all descriptors in between.
+ACCEPTED_AT_ONCE = 16
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -45,17 +46,18 @@ def url(listening: socket.socket) -> str:
 
 
 def names(host: str, allowed: list[str], api_key: str | None = None) -> tuple[str, ...] | None:
-    """The names a server at ``host`` answers to: its own and those the user lists; None, any name, with a key alone.
+    """The names a server at ``host`` answers to: its own and the user's; None: any.
 
-    Raises ValueError for a server that others reach, with neither. Any web page could have the browser of
-    one of its users ask it, by a name that was pointed here (DNS rebinding): no origin would differ.
+    Raises ValueError for a server that others reach, with neither. Any web page could have a user's
+    browser ask it, by a name that was pointed here (DNS rebinding): no origin would differ.
     """
     if allowed or host in LOCAL:
         return tuple(dict.fromkeys(name.lower() for name in (*LOCAL[:3], host, *allowed)))
     if not api_key:
         raise ValueError(
-            f"--host {host} lets other machines ask, so it needs a key (in the variable WENET_OSUM_API_KEY) or the names "
-            "it is asked under (--allow_host NAME): else any web page could ask through the browser of its reader"
+            f"--host {host} lets other machines ask, so it needs a key (in the variable "
+            "WENET_OSUM_API_KEY) or the names it is asked under (--allow_host NAME): else any web "
+            "page could ask through the browser of its reader"
         )
     return None
 
@@ -81,7 +83,7 @@ class Server(uvicorn.Server):
 
 
 def make_server(app: FastAPI) -> Server:
-    """A server that is quiet about requests: /metrics counts them, and the connections that were closed."""
+    """A server that is quiet about requests: /metrics counts them, and closed connections."""
     config = uvicorn.Config(
         app,
         http=partial(Connection, app.state.service.connections),

@@ -23,7 +23,8 @@ class Settings:
     hosts: tuple[str, ...] | None = None  # names the server answers to; None: any
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.max_seconds <= 0 or self.queue < 1 or min(self.timeout_s, self.head_s) <= 0 or not 0 <= self.wait_s <= 1:
+        least = min(self.max_seconds, self.timeout_s, self.head_s)
+        if self.max_bytes < 1 or self.queue < 1 or least <= 0 or not 0 <= self.wait_s <= 1:
             raise ValueError(f"{self}: sizes, seconds and the queue must be above 0, and wait_ms from 0 to 1000")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key.strip()):
             raise ValueError("the API key must be printable ASCII and not empty; leave it out for a server without one")

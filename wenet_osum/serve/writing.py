@@ -24,8 +24,8 @@ def as_json(answer: Hypothesis, asked: Question) -> dict[str, Any]:
 def as_verbose_json(answer: Hypothesis, asked: Question) -> dict[str, Any]:
     """With duration (s), segments, words with times (s), the task's tags and the raw answer.
 
-    Segments and words are those that ``timestamp_granularities`` asks for; without it segments, and words
-    where there are any. ``language`` is null unless the client named it: the model does not tell it.
+    Segments and words are those that ``timestamp_granularities`` asks for; without it segments, and
+    words where there are any. ``language`` is null unless the client named it.
     """
     row: dict[str, Any] = {"task": "transcribe", "language": asked.language}
     row |= {"duration": answer.duration, "text": answer.transcript or ""}
@@ -57,7 +57,7 @@ def _segment(place: int, start: float, end: float, text: str, temperature: float
 
 
 def compression_ratio(text: str) -> float:
-    """How many times smaller zlib makes a text, as Whisper counts it: far above 2 where words repeat in a loop."""
+    """How many times smaller zlib makes a text, as Whisper counts it; far above 2 in a loop."""
     data = text.encode("utf-8", "backslashreplace")
     return len(data) / len(zlib.compress(data))
 
@@ -84,7 +84,7 @@ class Format(NamedTuple):
 
     write: Callable[[Hypothesis, Question], Any]
     media_type: str
-    document: bool = False  # is made of word times alone, so it asks for them when the request names no task
+    document: bool = False  # is made of word times: asks for them where the request names no task
 
 
 FORMATS = {
