@@ -59,7 +59,7 @@ def test_references_that_lack_a_field_are_told_and_counted(folder, capsys):
     (folder / "ref.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert run(folder, "--report") == 0
     err = capsys.readouterr().err
-    assert "sgc: 3 of 4 references have no gender, left out" in err and "sgc: 1 of 4 references have no txt, left out" in err
+    assert "sgc: 3 of 4 references have no gender, left out of its figures" in err and "sgc: 1 of 4 references have no txt, left out" in err
     tree = json.loads((folder / "out/score.json").read_text(encoding="utf-8"))
     assert tree["data"][0]["left_out"] == {"transcript": 1, "gender": 3}
     assert "| extra | left out |" in (page := (folder / "out/score.md").read_text(encoding="utf-8")) and "| sgc | 3 | 1 | 0 | 0 | 0 | 3 |" in page

@@ -33,7 +33,8 @@ def figures(field: Field, pairs: list[Pair], options: Options) -> list[Figure]:
     rows = [(1, exact(r, h, p, options), token_f1(r, h), rouge_l(r, h)) for p, (r, h) in zip(pairs, texts, strict=True)]
     columns = np.array(rows, dtype=float)
     grams = np.array([ngram_counts(r, h) for r, h in texts], dtype=float)
-    found = [Figure(name, columns, share(i, 0), len(pairs), trials=len(pairs)) for i, name in enumerate(("exact_match", "token_f1", "rouge_l"), 1)]
+    names = ("exact_match", "token_f1", "rouge_l")
+    found = [Figure(name, columns, share(i, 0), len(pairs), trials=len(pairs)) for i, name in enumerate(names, 1)]
     found.append(Figure("chrf", grams, chrf_of_counts, len(pairs), trials=len(pairs)))
     found[0].detail |= {"normalizer": options.normalizer, **counts(field.name, pairs), "worst": _worst(field, pairs, texts, columns, options)}
     found[0].detail["empty"] = sum(p.answered and not h.strip() for p, (_, h) in zip(pairs, texts, strict=True))

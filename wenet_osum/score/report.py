@@ -25,7 +25,10 @@ TITLES = {
     "judge": "judge's points",
 }  # fmt: skip
 COUNTS = ("missing", "failed", "unread", "extra", "left_out", "loops", "empty", "refused", "unparsable", "order_violations", "overlaps", "outside_audio")
-BAD = {"missing", "failed", "unread", "left out", "loops", "refused", "unparsable", "order violations", "outside audio"}  # counts that stand out
+# Counts that stand out.
+BAD = {
+    "missing", "failed", "unread", "left out", "loops", "refused", "unparsable", "order violations", "outside audio",
+}  # fmt: skip
 PLAYERS = 3  # utterances of a section that get an audio player
 SHOWN = 4  # worst utterances that are not folded away
 
@@ -158,7 +161,8 @@ def write_report(
 
 
 EXPLAIN = (
-    "Intervals: 95 %, bootstrap over utterances; where all are right or all wrong, exact (Clopper-Pearson). Majority: always the commonest class. Text only: naive Bayes on the reference words. "
+    "Intervals: 95 %, bootstrap over utterances; where all are right or all wrong, exact (Clopper-Pearson). "
+    "Majority: always the commonest class. Text only: naive Bayes on the reference words. "
     "Missing and unread answers count as wrong."
 )
 

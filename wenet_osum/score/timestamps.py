@@ -125,8 +125,10 @@ def _subset(lines: list[Line], subset: str, whole: bool, options: Options) -> li
     found = []
     for metric, statistic, count in table:
         of_paired = metric.startswith("within_") and not metric.endswith("_all")
-        trials = 0 if metric.startswith("aas_") else int(np.count_nonzero(columns[:, PAIRED if of_paired else REFERENCE]))
-        found.append(Figure(metric, columns, statistic, count, subset, trials, {"minor": not whole or metric not in MAIN}))
+        spoken = int(np.count_nonzero(columns[:, PAIRED if of_paired else REFERENCE]))
+        trials = 0 if metric.startswith("aas_") else spoken
+        detail = {"minor": not whole or metric not in MAIN}
+        found.append(Figure(metric, columns, statistic, count, subset, trials, detail))
     found[0].detail |= _detail(lines, sums, offset, options)
     return found
 
