@@ -74,8 +74,9 @@ def main(argv: list[str] | None = None) -> int:
 def _utterances(args: argparse.Namespace, inputs: list[str], dropped: Dropped) -> Iterable[Utterance]:
     """Read as they are packed; only Kaldi files are held to be shuffled."""
     if args.manifest:
-        read = parts.read_shuffled(args.manifest, args.seed, dropped) if args.shuffle else read_manifest(args.manifest, dropped)
-        return without_white_keys(read, dropped)
+        if args.shuffle:
+            return without_white_keys(parts.read_shuffled(args.manifest, args.seed, dropped), dropped)
+        return without_white_keys(read_manifest(args.manifest, dropped), dropped)
     utterances = list(read_kaldi(*inputs, args.segments, dropped))
     if args.shuffle:
         random.Random(args.seed).shuffle(utterances)

@@ -74,8 +74,10 @@ def test_the_seed_draws_place_level_and_gap():
     assert np.array_equal(*same) and len(same[0]) != len(put("begin", seed=4)[0])
     conf, draw = EventConfig(), np.random.default_rng(0)
     utterance = Utterance("a", "a.wav", words=WORDS)
-    starts = [add_event(speech(), utterance, SOUND, SOURCE, conf, draw)[1].words[i].start for _ in range(20) for i in (0, 2)]
-    assert pytest.approx(0.2) in starts and pytest.approx(1.5) in starts and max(starts) > 1.6  # some before the first word, some behind the last
+    made = [add_event(speech(), utterance, SOUND, SOURCE, conf, draw)[1].words for _ in range(20)]
+    starts = [words[i].start for words in made for i in (0, 2)]
+    # Some lie before the first word, some behind the last.
+    assert pytest.approx(0.2) in starts and pytest.approx(1.5) in starts and max(starts) > 1.6
 
 
 def test_pauses_come_from_words_or_from_the_sound():

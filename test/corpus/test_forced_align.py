@@ -26,14 +26,19 @@ def emissions(path: str, sure: float = 0.9) -> torch.Tensor:
     return probs.log()
 
 
+def near(words: list[Word]) -> list[tuple]:
+    """Words with times that compare as equal but for rounding."""
+    return [(w.text, pytest.approx(w.start), pytest.approx(w.end)) for w in words]
+
+
 def test_words_lie_on_their_frames():
     found = force_align(emissions("__aab___  __cc_d_____"), "ab cd", encode, BLANK, 0.02, gap_s=0.0)
-    assert [(w.text, pytest.approx(w.start), pytest.approx(w.end)) for w in found] == [("ab", 0.04, 0.1), ("cd", 0.24, 0.32)]
+    assert near(found) == [("ab", 0.04, 0.1), ("cd", 0.24, 0.32)]
 
 
 def test_punctuation_goes_with_the_word_before_and_repeats_need_a_blank():
     found = force_align(emissions("_b_b,___你好"), "bb,你好", encode, BLANK, 0.1, gap_s=0.0)
-    assert [(w.text, pytest.approx(w.start), pytest.approx(w.end)) for w in found] == [("bb,", 0.1, 0.5), ("你", 0.8, 0.9), ("好", 0.9, 1.0)]
+    assert near(found) == [("bb,", 0.1, 0.5), ("你", 0.8, 0.9), ("好", 0.9, 1.0)]
 
 
 def test_short_gaps_are_split_long_ones_are_pauses():

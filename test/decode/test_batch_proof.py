@@ -67,7 +67,8 @@ def alike(one: dict, other: dict) -> bool:
 def differing(one: dict[str, dict], other: dict[str, dict]) -> list[str]:
     """Keys with other answers although neither run met a tie there."""
     assert one.keys() == other.keys()
-    return [k for k in one if not alike(one[k], other[k]) and "tie" not in one[k].get("flags", []) + other[k].get("flags", [])]
+    changed = [k for k in one if not alike(one[k], other[k])]
+    return [k for k in changed if "tie" not in one[k].get("flags", []) + other[k].get("flags", [])]
 
 
 WAYS = {

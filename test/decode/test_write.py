@@ -9,7 +9,15 @@ import os
 import pytest
 
 from wenet_osum.decode import lock
-from wenet_osum.decode.write import READ_WHOLE, Writer, fingerprint, finished, merge, open_run, text_names
+from wenet_osum.decode.write import (
+    READ_WHOLE,
+    Writer,
+    fingerprint,
+    finished,
+    merge,
+    open_run,
+    text_names,
+)
 from wenet_osum.records import Hypothesis
 
 
@@ -41,7 +49,8 @@ def test_a_torn_line_is_cut_off(tmp_path, torn):
     with Writer(tmp_path) as writer:
         writer.add([(1, answer("k7"))])
     merge(tmp_path, ["你 k.0", "k7"])
-    assert [line.split()[0] for line in (tmp_path / "text").read_text().splitlines()] == ["你_k.0", "k7"]
+    lines = (tmp_path / "text").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["你_k.0", "k7"]
 
 
 def test_other_settings_are_refused_once_there_are_answers(tmp_path):
@@ -92,9 +101,11 @@ def test_answers_that_are_missing_stop_the_merge(tmp_path):
     with Writer(tmp_path) as writer:
         writer.add([(0, answer("a")), (2, answer("c")), (5, answer("x"))])
     before = (tmp_path / "part.0.jsonl").read_bytes()
-    with pytest.raises(ValueError, match="answers to 2 of 3 utterances and 1 of another list; .* start the same command again"):
+    told = "answers to 2 of 3 utterances and 1 of another list; .* start the same command again"
+    with pytest.raises(ValueError, match=told):
         merge(tmp_path, ["a", "b", "c"])
-    assert (tmp_path / "part.0.jsonl").read_bytes() == before and not (tmp_path / "hyp.jsonl").exists()
+    assert (tmp_path / "part.0.jsonl").read_bytes() == before
+    assert not (tmp_path / "hyp.jsonl").exists()
 
 
 def test_results_are_never_replaced_by_fewer(tmp_path):
@@ -118,8 +129,9 @@ def test_what_is_only_told_does_not_refuse_earlier_answers(tmp_path):
     open_run(tmp_path, {"task": "ser"})
     with Writer(tmp_path) as writer:
         writer.add([(0, answer("a"))])
-    assert not open_run(tmp_path, {"task": "ser"}, {"labels": {"emotion": ["calm"]}})
-    assert json.loads((tmp_path / "settings.json").read_text()) == {"task": "ser", "labels": {"emotion": ["calm"]}}
+    told = {"labels": {"emotion": ["calm"]}}
+    assert not open_run(tmp_path, {"task": "ser"}, told)
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"task": "ser", **told}
     (tmp_path / "settings.json").write_text("[]")
     with pytest.raises(ValueError, match="settings.json cannot be read"):
         open_run(tmp_path, {"task": "ser"})
@@ -127,7 +139,8 @@ def test_what_is_only_told_does_not_refuse_earlier_answers(tmp_path):
 
 def test_a_folder_has_one_writer(tmp_path):
     with lock.held(tmp_path):
-        with pytest.raises(ValueError, match=rf"is being written by process {os.getpid()} on .*; wait until it has ended .* another --out"):
+        told = rf"is being written by process {os.getpid()} on .*; wait until it has ended .* another --out"
+        with pytest.raises(ValueError, match=told):
             lock.held(tmp_path).__enter__()
     with lock.held(tmp_path):
         pass
@@ -141,7 +154,8 @@ def test_without_flock_a_file_says_who_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(lock.fcntl, "flock", unsupported)
     with lock.held(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["lock.owner"]
-        with pytest.raises(ValueError, match=rf"process {os.getpid()} on .*no longer runs, delete .*lock.owner and start again"):
+        told = rf"process {os.getpid()} on .*no longer runs, delete .*lock.owner and start again"
+        with pytest.raises(ValueError, match=told):
             lock.held(tmp_path).__enter__()
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""The label sets that answers were chosen from, as recognize leaves them in ``settings.json`` beside the answers."""
+"""The label sets that answers were chosen from, as recognize leaves them in ``settings.json``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from wenet_osum.score.hypotheses import find_file
 from wenet_osum.tasks import Task
 
 SETTINGS = "settings.json"
+RULE = "each task is scored with the set of its (first) answers, --labels gives one for all"
 
 
 def label_sets(hyp: str | Path, task: Task) -> dict[str, list[str]]:
@@ -27,7 +28,8 @@ def label_sets(hyp: str | Path, task: Task) -> dict[str, list[str]]:
     own = {k: v for k, v in told.items() if k in names} if isinstance(told, dict) else {}
     for name, labels in own.items():
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"{path}: labels of {name} must be a list of texts, got {str(labels)[:60]}; give --labels")
+            got = str(labels)[:60]
+            raise ValueError(f"{path}: labels of {name} must be a list of texts, got {got}; give --labels")
     return own
 
 
@@ -41,6 +43,5 @@ def disagreements(answers: Iterable[tuple[str, dict[str, list[str]]]]) -> list[s
     for name, sets in fields.items():
         if len(sets) > 1:
             told = "; ".join(f"{path}: {', '.join(labels)}" for labels, path in sets.items())
-            rule = "each task is scored with the set of its (first) answers, --labels gives one for all"
-            found.append(f"answers were chosen from different sets of {name} labels ({told}); {rule}")
+            found.append(f"answers were chosen from different sets of {name} labels ({told}); {RULE}")
     return found

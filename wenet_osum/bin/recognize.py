@@ -123,7 +123,14 @@ def recognize(args: argparse.Namespace, rank: int, size: int, make: Maker = load
         return _recognize(args, jobs, dropped, rank, size, make)
 
 
-def _recognize(args: argparse.Namespace, jobs: list[pipeline.Job], dropped: Counter, rank: int, size: int, make: Maker) -> int:
+def _recognize(
+    args: argparse.Namespace,
+    jobs: list[pipeline.Job],
+    dropped: Counter,
+    rank: int,
+    size: int,
+    make: Maker,
+) -> int:
     if _by_first(size, lambda: _begin(args, jobs, dropped)):
         _say(rank, f"{args.out} is complete already: {len(jobs)} utterances")
         return 0
@@ -145,11 +152,16 @@ def _begin(args: argparse.Namespace, jobs: list[pipeline.Job], dropped: Counter)
     """Prepare the folder; True when it is complete already."""
     if double := dropped["duplicate key"]:
         _say(0, f"{args.list}: {double} lines repeat a key; the first of each is decoded")
-    listed = "\n".join(f"{job.key} {job.seconds:.3f}" for job in jobs)  # other audio under the same keys is another list
-    keys = hashlib.sha256(listed.encode("utf-8", "surrogatepass")).hexdigest()
-    what = {"model": args.model, "weights": write.fingerprint(args.model), "list": args.list, "keys": keys}
-    told = {"labels": label_sets(args.model)}
-    return write.open_run(args.out, what | {name: getattr(args, name) for name in MEANT}, told)
+    # Other audio under the same keys is another list.
+    listed = "\n".join(f"{job.key} {job.seconds:.3f}" for job in jobs)
+    settings = {
+        "model": args.model,
+        "weights": write.fingerprint(args.model),
+        "list": args.list,
+        "keys": hashlib.sha256(listed.encode("utf-8", "surrogatepass")).hexdigest(),
+        **{name: getattr(args, name) for name in MEANT},
+    }
+    return write.open_run(args.out, settings, {"labels": label_sets(args.model)})
 
 
 def label_sets(model: str) -> dict[str, list[str]]:
@@ -193,7 +205,7 @@ def _report(args: argparse.Namespace, keys: list[str], before: int, counts: Coun
     kept = f", {before} of them from an earlier run" if before else ""
     _say(0, f"{len(keys)} utterances{kept} → {Path(args.out) / write.HYPOTHESES}")
     if odd := sum(bool(write.WHITE.search(key)) for key in keys):
-        _say(0, f"{odd} keys hold white space, which ends a key in {write.TEXT}: it is written as _ there")
+        _say(0, f"{odd} keys hold white space, which ends a key in {write.TEXT}: there it is _")
     if counts["steps"]:
         _say(0, f"ties within 1e-4: {counts['ties']} of {counts['steps']} steps ({100 * counts['ties'] / counts['steps']:.3f} %)")
     notes = {name: n for name, n in counts.items() if name not in ("steps", "ties", "tie", "errors") and n}

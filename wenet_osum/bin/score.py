@@ -60,7 +60,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--title", default="Scores", help="heading of the page")
     parser.add_argument("--normalizer", default="none", help="none, basic, whisper_en, wenet_zh, or by language: en:whisper_en,zh:wenet_zh")
     parser.add_argument("--train_list", metavar="LIST", help="training utterances for the text-only baseline (manifest or data.list)")
-    parser.add_argument("--labels", metavar="YAML", help="label sets, {field: [label, …]}; else those recognize left beside its answers")
+    parser.add_argument("--labels", metavar="YAML", help="label sets {field: [label, …]}; else those beside the answers")
     parser.add_argument("--label_map", action="append", default=[], metavar="NAME", help="how a test set spells labels (name or yaml); one a task")
     parser.add_argument("--bar", action="append", default=[], metavar="TASK/METRIC[/SUBSET]>=N", help="a figure to reach, e.g. 'asr/wer/en<=8'")
     parser.add_argument("--compare", action="append", default=[], metavar="PATH", help="hypotheses of a second system, one a task: paired test")
@@ -95,7 +95,8 @@ def run(args: argparse.Namespace, command: str) -> int:
         references, left_out = _references(trial, lists[trial.ref])
         own = _score(trial, references, args, train, judge)
         scores += own
-        data.append({"task": trial.task.name, "ref": trial.ref, "hyp": trial.hyp, "utterances": len(references)} | {"left_out_by_map": left_out, "left_out": counted.left_out(own)})
+        row = {"task": trial.task.name, "ref": trial.ref, "hyp": trial.hyp, "utterances": len(references)}
+        data.append(row | {"left_out_by_map": left_out, "left_out": counted.left_out(own)})
         if args.compare:
             compared += _compare(trial, args.compare[i], references, args, own, judge)
         if trial.asked:
@@ -194,10 +195,12 @@ def plan(args: argparse.Namespace) -> list[Trial]:
         raise ValueError(f"--label_map: give one for all, or one a task: {len(rows)} tasks, {len(args.label_map)} maps")
     maps = args.label_map or [None]
     maps = maps * len(rows) if len(maps) == 1 else maps
-    return [_trial(name, ref, hyp, one, labels) for (name, ref, hyp), one in zip(rows, maps, strict=True)]
+    return [_trial(*row, one, labels) for row, one in zip(rows, maps, strict=True)]
 
 
-def _trial(name: str, ref: str, hyp: str, map_name: str | None, labels: dict[str, list[str]] | None) -> Trial:
+def _trial(
+    name: str, ref: str, hyp: str, map_name: str | None, labels: dict[str, list[str]] | None
+) -> Trial:
     """Make a trial; unless label sets are given, those beside its answers hold."""
     asked = prompts.wordings(hyp)
     found = str(asked[0].hyp) if asked else hyp
@@ -223,15 +226,18 @@ def _say_left_out(task: Task, scores: list[Score], whole: int) -> None:
     """Say which fields rest on a part of the references only, or on none."""
     attributes = {field.name: field.attribute for field in task.fields}
     for name, times in counted.left_out(scores).items():
-        print(f"score: {task.name}: {times} of {whole} references have no {attributes[name]}, left out of the figures on it", file=sys.stderr)
+        said = f"{times} of {whole} references have no {attributes[name]}, left out of its figures"
+        print(f"score: {task.name}: {said}", file=sys.stderr)
     for name in scores[0].detail.get("not_in_references", []):
-        print(f"score: {task.name}: no reference has {attributes[name]}, {name} is not scored", file=sys.stderr)
+        said = f"no reference has {attributes[name]}, {name} is not scored"
+        print(f"score: {task.name}: {said}", file=sys.stderr)
 
 
 def _say_label_sets(args: argparse.Namespace, trials: list[Trial]) -> None:
     """Say where answers were chosen from different label sets, unless --labels decides."""
     answers = [(trial.hyp, label_sets(trial.hyp, trial.task)) for trial in trials]
-    answers += [(path, label_sets(path, trial.task)) for path, trial in zip(args.compare, trials, strict=False)]
+    beside = zip(args.compare, trials, strict=False)
+    answers += [(path, label_sets(path, trial.task)) for path, trial in beside]
     for sentence in [] if args.labels else disagreements(answers):
         print(f"score: {sentence}", file=sys.stderr)
 

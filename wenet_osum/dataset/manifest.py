@@ -45,7 +45,7 @@ def has_white_space(key: str) -> bool:
 
 
 def without_white_keys(utterances: Iterable[Utterance], dropped: Counter) -> Iterator[Utterance]:
-    """Yield the utterances whose keys hold no white space; the others are counted in ``dropped``."""
+    """Yield the utterances whose keys hold no white space; others are counted in ``dropped``."""
     for utterance in utterances:
         if has_white_space(utterance.key):
             note(dropped, repr(utterance.key), WHITE_KEY)

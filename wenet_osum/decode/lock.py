@@ -1,4 +1,4 @@
-"""One run at a time in an output folder: a second one that writes there would lose the answers of the first."""
+"""One run at a time in an output folder: a second one there would lose the answers of the first."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def open_run(folder: str | Path, settings: dict[str, Any], told: dict[str, Any] 
     complete = (folder / HYPOTHESES).exists()  # it appears when a merge has ended, whatever parts are left
     begun = complete or any(part.stat().st_size for part in _parts(folder))
     if begun and _read_settings(path, [*told]) != settings:
-        raise ValueError(f"{folder} holds results of another run ({_difference(path, settings, [*told])}); give another --out, or delete the folder")
+        why = _difference(path, settings, [*told])
+        raise ValueError(f"{folder} holds results of another run ({why}); give another --out, or delete the folder")
     _replace(path, json.dumps(settings | told, ensure_ascii=False, indent=1, sort_keys=True))
     for part in _parts(folder):
         part.unlink() if complete else _cut_torn_line(part)
@@ -136,9 +137,9 @@ def _rows(folder: str | Path) -> Iterator[tuple[int, Path, int]]:
 
 
 def merge(folder: str | Path, keys: Sequence[str]) -> None:
-    """Write the result files in the order of the list, then remove the parts. Call it in one process only.
+    """Write the result files in the order of the list, then remove the parts.
 
-    ``keys`` are those of the list, whose places the answers name. Raises ValueError, and leaves all
+    Call it in one process only. ``keys`` are those of the list, whose places the answers name. Raises ValueError, and leaves all
     files as they are, when a place has no answer, and when there are more answers already.
     """
     folder = Path(folder)
@@ -174,7 +175,8 @@ def _check_whole(folder: Path, places: Iterable[int], jobs: int) -> None:
     path = folder / HYPOTHESES
     before = path.read_bytes().count(b"\n") if path.exists() else 0
     if before > jobs:
-        raise ValueError(f"{path} has {before} lines, this run {jobs}; it stays as it is, give another --out")
+        left = "it stays as it is, give another --out"
+        raise ValueError(f"{path} has {before} lines, this run {jobs}; {left}")
 
 
 def text_names(keys: Sequence[str]) -> list[str]:

@@ -89,8 +89,10 @@ def _figure(field: Field, lines: list[Line], subset: str, metric: Metric, option
         **counts(field.name, [line.pair for line in lines]),
         "worst": _worst(lines, options.worst),
     }
-    trials = int(np.count_nonzero(columns[:, WORDS]))  # an utterance stands or falls as a whole: its words depend on one another
-    return Figure(metric, columns, share([SUBSTITUTIONS, DELETIONS, INSERTIONS], WORDS), int(sums[WORDS]), subset, trials, detail)
+    rate = share([SUBSTITUTIONS, DELETIONS, INSERTIONS], WORDS)
+    # An utterance stands or falls as a whole: its words depend on one another.
+    trials = int(np.count_nonzero(columns[:, WORDS]))
+    return Figure(metric, columns, rate, int(sums[WORDS]), subset, trials, detail)
 
 
 def _worst(lines: list[Line], limit: int) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 Resampling is seeded: the same scores give the same interval. Words of one utterance stay together, since their errors depend on
 one another.
 
-Resampling cannot widen what is the same in every utterance: with all of them right it would call 100 % certain. There the interval is exact
-(Clopper and Pearson, 1934, 10.1093/biomet/26.4.404): n right trials of n leave a share of 1 − 0.025^(1/n) open, an utterance a trial.
+Resampling cannot widen what is the same in every utterance: with all of them right it would call
+100 % certain. There the interval is exact (Clopper and Pearson, 1934, 10.1093/biomet/26.4.404): n right
+trials of n leave a share of 1 − 0.025^(1/n) open, an utterance a trial.
 """
 
 from __future__ import annotations
@@ -39,11 +40,15 @@ class Difference(NamedTuple):
 
 
 def estimate(
-    columns: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int = 1000, seed: int = 777, trials: int = 0
+    columns: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    resamples: int = 1000,
+    seed: int = 777,
+    trials: int = 0,
 ) -> Estimate:
-    """Take the statistic of the sums of ``columns`` (U, C), with its interval; all NaN without utterances.
+    """Take the statistic of the sums of ``columns`` (U, C) with its interval; NaN without utterances.
 
-    ``trials`` is given for shares in %: how many independent trials stand behind them (``Figure.trials``).
+    ``trials``, for shares in %: how many independent trials stand behind them (``Figure.trials``).
     """
     columns = np.asarray(columns, dtype=float)
     if not len(columns):
@@ -66,9 +71,9 @@ def paired(
     seed: int = 777,
     trials: int = 0,
 ) -> Difference:
-    """Test two systems by the paired bootstrap: row i of both (U, C) arrays belongs to the same utterance.
+    """Test two systems by the paired bootstrap.
 
-    ``trials`` as in ``estimate``. Raises ValueError when shapes differ.
+    Row i of both (U, C) arrays belongs to the same utterance; ``trials`` as in ``estimate``. Raises ValueError when shapes differ.
     """
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if first.shape != second.shape or not len(first):
@@ -86,20 +91,23 @@ def paired(
 
 
 def left_open(trials: int) -> float:
-    """Give the largest share in % that may still go the other way when ``trials`` of as many went one way."""
+    """Give the share in % that may still go the other way when all ``trials`` went one way."""
     return 100.0 * (1.0 - TAIL ** (1.0 / trials))
 
 
 def _open_difference(difference: float, share: float) -> tuple[float, float]:
-    """The interval of a difference that is the same in every utterance, ``share`` % of which may be otherwise.
+    """Widen a difference that is the same in every utterance by the ``share`` % that may be otherwise.
 
-    Where none differs, those may differ in either direction; where all differ, they may not, or the other way round.
+    Where no utterance differs, those may differ in either direction; where all differ, those may do
+    so the other way round.
     """
     if difference == 0.0:
         return -share, share
     if math.isclose(difference, 100.0):
         return 100.0 - 2 * share, 100.0
-    return (-100.0, 2 * share - 100.0) if math.isclose(difference, -100.0) else (difference, difference)
+    if math.isclose(difference, -100.0):
+        return -100.0, 2 * share - 100.0
+    return difference, difference
 
 
 def resampled_sums(columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:

@@ -15,7 +15,8 @@ LEVEL = 0.05  # below it a difference is called one
 HEAD = ["task", "field", "figure", "first", "second", "difference", "95 % interval", "p", "better"]
 EXPLAIN = (
     "First minus second system on the same utterances, paired bootstrap, two-sided p. A side is called better when p < "
-    f"{LEVEL:g}; with many rows some differences are chance. Where no utterance differs the interval is the exact bound of as many equal ones."
+    f"{LEVEL:g}; with many rows some differences are chance. Where no utterance differs, the interval is "
+    "the exact bound of as many equal ones."
 )
 
 

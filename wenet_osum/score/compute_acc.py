@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 class Spellings:
-    """The labels that occur in a file, any texts; of spellings that are the same label the first is its name."""
+    """The labels that occur in a file, any texts; the first spelling of each is its name."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._names: dict[str, str] = {}
@@ -75,7 +75,10 @@ def _folded(text: str) -> str:
 
 
 def label_set(task: str | None, labels: list[str]) -> LabelSet | Spellings:
-    """The labels of a task, or those that occur. Raises ValueError when the task has not one label field, or none occurs."""
+    """Take the labels of a task, or those that occur.
+
+    Raises ValueError when the task has not exactly one label field, and when no label occurs.
+    """
     if task is None:
         found = Spellings(filter(None, (last_tag(text).strip() for text in labels)))
         if not found.names:

@@ -1,5 +1,5 @@
-"""What was counted beside the figures, task by task, as a table: answers that are missing, failed or unread, references that are left out, and
-the flags of the decoder."""
+"""What was counted beside the figures, task by task, as a table: answers that are missing, failed or
+unread, references that are left out, and the flags of the decoder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
 
 
 def left_out(scores: Sequence[Score]) -> dict[str, int]:
-    """Count the references that lack a field, by field name; fields that none lacks are not named."""
+    """Count the references that lack a field, by field name, where some do."""
     return {s.detail["field"]: s.detail["left_out"] for s in scores if s.detail.get("left_out")}
 
 

@@ -56,7 +56,7 @@ class Figure:
     statistic: Callable[[np.ndarray], np.ndarray]  # (R, C) sums → (R,) values, NaN where undefined
     count: int  # what the figure is a share of: words, characters, utterances
     subset: str = "all"
-    trials: int = 0  # independent trials behind a share in %, for the exact bound where all went one way; 0: no share, e.g. ms
+    trials: int = 0  # independent trials behind a share in % (bootstrap.py); 0: no share, e.g. ms
     detail: dict[str, Any] = field(default_factory=dict)
 
 

@@ -14,7 +14,8 @@ from wenet_osum import lookup
 from wenet_osum.tasks.base import CJK
 
 ZERO_WIDTH_SPACE = "\u200b"  # ends a word, though Unicode calls it a format character
-SCRIPTS = {  # language → its block: scripts that put no spaces between words, beside Chinese and Japanese
+# Language → its block: scripts that put no spaces between words, beside Chinese and Japanese.
+SCRIPTS = {
     "th": "\u0e00-\u0e7f",
     "lo": "\u0e80-\u0eff",
     "my": "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f",
@@ -32,14 +33,18 @@ def _marks(block: str) -> str:
 
 SPACELESS = "".join(SCRIPTS.values())
 MARKS = "".join(map(_marks, SCRIPTS.values()))
-STACKERS = "\u1039\u17d2"  # Burmese virama and Khmer coeng: the letter after one is written below the letter before
+# Burmese virama and Khmer coeng: the letter after one is written below the letter before.
+STACKERS = "\u1039\u17d2"
 # A letter with its vowel signs, tones and the letters stacked below it, as it stands on paper.
 CLUSTER = rf"[{SPACELESS}](?:[{STACKERS}][{SPACELESS}]|[{MARKS}])*"
-MIXED = re.compile(rf"{CJK.pattern}|(?:(?!{CJK.pattern})\S)+")  # a character of Chinese or Japanese, or a word
-# The same with clusters, as far as text is counted: a character, a cluster, or a word of any other script.
-COUNTED = re.compile(rf"{CJK.pattern}|{CLUSTER}|(?:(?!{CJK.pattern})[^\s{ZERO_WIDTH_SPACE}{SPACELESS}])+")
+# A character of Chinese or Japanese, or a word.
+MIXED = re.compile(rf"{CJK.pattern}|(?:(?!{CJK.pattern})\S)+")
+# What is counted in scoring: a character, a cluster, or a word of any other script.
+OTHERS = rf"(?:(?!{CJK.pattern})[^\s{ZERO_WIDTH_SPACE}{SPACELESS}])+"
+COUNTED = re.compile(f"{CJK.pattern}|{CLUSTER}|{OTHERS}")
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-CHARACTER_LANGUAGES = {"zh", "yue", "nan", "wuu", "hak", "ja", *SCRIPTS}  # scored per character, foreign words in them per word
+# Scored per character, foreign words in them per word.
+CHARACTER_LANGUAGES = {"zh", "yue", "nan", "wuu", "hak", "ja", *SCRIPTS}
 MIXED_LANGUAGES = {"zh-en", "en-zh", "mixed", "cs"}  # code-switching: per character and word
 APOSTROPHES = str.maketrans("’‘ʼ＇", "''''")
 CONTRACTIONS = [  # order matters: whole words before endings
@@ -57,9 +62,10 @@ def none(text: str) -> str:
 
 
 def basic(text: str) -> str:
-    """Any language: full-width forms folded (NFKC), lower case, punctuation and symbols dropped; apostrophes inside words stay.
+    """Any language: full-width forms folded (NFKC), lower case, punctuation and symbols dropped.
 
-    Format characters (soft hyphen, joiners, marks of direction) leave nothing, a zero width space is a space.
+    Apostrophes inside words stay. Format characters (soft hyphen, joiners, marks of direction) leave
+    nothing; a zero width space is a space.
     """
     text = unicodedata.normalize("NFKC", text).lower().translate(APOSTROPHES)
     text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)
@@ -67,7 +73,7 @@ def basic(text: str) -> str:
 
 
 def _plain(c: str) -> str:
-    """A letter, mark or number as it is, nothing for a format character, a space for whatever else."""
+    """Keep a letter, mark or number, drop a format character, make a space of whatever else."""
     category = unicodedata.category(c)
     if category == "Cf" and c != ZERO_WIDTH_SPACE:
         return ""
@@ -115,7 +121,10 @@ def get(names: str, lang: str | None = None) -> Callable[[str], str]:
 
 
 def language(lang: str | None, text: str) -> str:
-    """The language a transcript is scored as: what the list says, else guessed from the script (zh, ja, th, lo, my, km, mixed, en, und)."""
+    """The language a transcript is scored as: what the list says, else guessed from the script.
+
+    Guesses are zh, ja, th, lo, my, km, mixed, en and und.
+    """
     if lang:
         lang = lang.strip().lower().replace("_", "-")
         return lang if lang in MIXED_LANGUAGES else lang.split("-")[0]
@@ -130,9 +139,9 @@ def language(lang: str | None, text: str) -> str:
 
 
 def tokens(text: str, lang: str) -> list[str]:
-    """Scored units: words between spaces; in ``CHARACTER_LANGUAGES`` and mixed text characters, and words of other scripts.
+    """Scored units: words between spaces; in ``CHARACTER_LANGUAGES`` and mixed text characters.
 
-    A Thai, Lao, Burmese or Khmer character is a letter with its marks (``CLUSTER``).
+    There words of other scripts stay words. A Thai, Lao, Burmese or Khmer character is a letter with its marks (``CLUSTER``).
     """
     text = unicodedata.normalize("NFC", text)
     return COUNTED.findall(text) if lang in CHARACTER_LANGUAGES | MIXED_LANGUAGES else text.split()

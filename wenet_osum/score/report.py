@@ -138,7 +138,8 @@ def write_report(
 
 
 EXPLAIN = (
-    "Intervals: 95 %, bootstrap over utterances; where all are right or all wrong, exact (Clopper-Pearson). Majority: always the commonest class. Text only: naive Bayes on the reference words. "
+    "Intervals: 95 %, bootstrap over utterances; where all are right or all wrong, exact (Clopper-Pearson). "
+    "Majority: always the commonest class. Text only: naive Bayes on the reference words. "
     "Missing and unread answers count as wrong."
 )
 

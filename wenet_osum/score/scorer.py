@@ -34,19 +34,19 @@ def score_task(
     """Score every field of a task by the metric it names.
 
     Pairs are made by key. A reference without an answer counts as wrong or deleted; a reference without the field is left out and
-    counted in ``detail["left_out"]``; a label that the set does not know is a fault; answers without a reference are counted in ``detail["extra"]``. ``train`` adds the text-only
-    baseline, ``judge`` a figure on replies. Raises ValueError for double reference keys, for unknown labels, for hypotheses of another list or task, when
-    no reference can be scored, and when the judge cannot be asked.
+    counted in ``detail["left_out"]``; answers without a reference are counted in ``detail["extra"]``. ``train``
+    adds the text-only baseline, ``judge`` a figure on replies. Raises ValueError for double reference
+    keys, for labels that their set does not know, for hypotheses of another list or task, when no
+    reference can be scored, and when the judge cannot be asked.
     """
     options = Options(normalizer, resamples, seed, worst, train, judge)
     scores = []
     for field, figure in _all_figures(task, references, hypotheses, options):
-        value, low, high = estimate(figure.columns, figure.statistic, resamples, seed, figure.trials)
+        found = estimate(figure.columns, figure.statistic, resamples, seed, figure.trials)
         detail = {"field": field.name, **figure.detail}
         sizes = (int(figure.count), len(figure.columns))
         about = figure.metric
-        score = Score(task.name, about.name, value, low, high, *sizes, figure.subset, detail, about)
-        scores.append(score)
+        scores.append(Score(task.name, about.name, *found, *sizes, figure.subset, detail, about))
     return scores
 
 
@@ -71,7 +71,8 @@ def compare_task(
     for name in sides[0].keys() & sides[1].keys():
         a, b = (side[name] for side in sides)
         if a.columns.shape == b.columns.shape and len(a.columns):
-            found[name] = paired(a.columns, b.columns, a.statistic, resamples, seed, min(a.trials, b.trials))
+            trials = min(a.trials, b.trials)
+            found[name] = paired(a.columns, b.columns, a.statistic, resamples, seed, trials)
     return {name: found[name] for name in sides[0] if name in found}
 
 
@@ -127,12 +128,13 @@ def _check_labels(task: Task, references: Sequence[Utterance]) -> None:
     for field in task.label_fields:
         unknown = Counter(filter(None, map(field.unknown, references)))
         if unknown:
-            values = ", ".join(f"{label!r} {times}" for label, times in unknown.most_common(SHOWN_LABELS))
-            more = f" and {len(unknown) - SHOWN_LABELS} others" if len(unknown) > SHOWN_LABELS else ""
+            shown = [f"{label!r} {times}" for label, times in unknown.most_common(SHOWN_LABELS)]
+            more = len(unknown) - len(shown)
             raise ValueError(
-                f"{unknown.total()} of {len(references)} references have labels of {field.name} that its set does not know: {values}{more}; "
-                f"known: {', '.join(field.labels.names)}; give --labels with the model's own sets, or --label_map with the "
-                "spellings of this test set (null there leaves a label out)"
+                f"{unknown.total()} of {len(references)} references have labels of {field.name} that its set "
+                f"does not know: {', '.join(shown)}{f' and {more} others' if more else ''}; "
+                f"known: {', '.join(field.labels.names)}; give --labels with the model's own sets, or "
+                "--label_map with the spellings of this test set (null there leaves a label out)"
             )
 
 

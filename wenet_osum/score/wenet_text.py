@@ -20,10 +20,11 @@ SKIPPED = "!,?、。！，；？：「」︰『』《》"  # dropped where a tok
 
 
 def _spaced_labels() -> str:
-    """The pattern of all spellings of labels that are written with spaces; ``_`` and ``-`` may stand for them."""
+    """Make the pattern of all labels that are written with spaces, or with ``_`` and ``-`` for them."""
     sets = [field.labels for name in tasks.names() for field in tasks.parse(name).label_fields]
-    spellings = {text for labels in sets for name in labels.names for text in (name, *labels.aliases[name])}
-    parts = sorted({tuple(re.split(r"[\s_-]+", text)) for text in spellings})
+    names = {name for labels in sets for name in labels.names}
+    aliases = {text for labels in sets for found in labels.aliases.values() for text in found}
+    parts = sorted({tuple(re.split(r"[\s_-]+", text)) for text in names | aliases})
     return "|".join(r"[ _-]+".join(map(re.escape, words)) for words in parts if len(words) > 1)
 
 

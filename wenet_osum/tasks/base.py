@@ -17,7 +17,10 @@ TIME = re.compile(r"\d+(?:\.\d*)?")  # s, inside a time tag
 UNIT = re.compile(r"\\.|<((?:[^<>\\]|\\.)*)>|.", re.DOTALL)  # an escaped character, a tag, or a character
 # Characters written without spaces between words: Han, kana, CJK punctuation, full-width forms.
 # Hangul is no part of it: Korean puts spaces between its words.
-CJK = re.compile(r"[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3000-\u303f\uff00-\uff9f\uffe0-\uffef\U00020000-\U0003ffff]")
+CJK = re.compile(
+    r"[\u3000-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\uff00-\uff9f\uffe0-\uffef\U00020000-\U0003ffff]"
+)
 
 
 def escape(text: str) -> str:

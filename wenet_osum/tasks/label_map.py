@@ -63,7 +63,9 @@ def names() -> list[str]:
 
 
 def load(name: str, labels: dict[str, list[str]] | None = None) -> LabelMap:
-    """A map by its name, or a user's own by its path (``*.yaml``). ``labels`` are the model's own sets by field name.
+    """A map by its name, or a user's own by its path (``*.yaml``).
+
+    ``labels`` are the model's own sets by field name.
 
     Raises ValueError for an unknown name, and for a map with an unknown field, a key that is no text or a label we do not have.
     """
@@ -77,7 +79,9 @@ def load(name: str, labels: dict[str, list[str]] | None = None) -> LabelMap:
     if not isinstance(tree, dict) or not isinstance(tree.get("source"), str) or len(tree) < 2:
         raise ValueError(f"label map {path} must hold 'source: …' and at least one field with its table of labels")
     known = tasks.label_fields(labels)
-    return LabelMap(path.stem, tree.pop("source"), {field: _table(path, field, rows, known) for field, rows in tree.items()})
+    source = tree.pop("source")
+    tables = {field: _table(path, field, rows, known) for field, rows in tree.items()}
+    return LabelMap(path.stem, source, tables)
 
 
 def _table(path: Path, field: str, rows: object, known: dict[str, Field]) -> dict[str, str | None]:
