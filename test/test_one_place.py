@@ -73,7 +73,8 @@ def accent(corpus):
     lookup.add_folder("wenet_osum.tasks", str(folder))
     yield tasks.parse("accent")
     tasks.__path__[:] = before
-    sys.modules.pop("wenet_osum.tasks.accent", None)
+    for path in folder.glob("*.py"):
+        sys.modules.pop(f"wenet_osum.tasks.{path.stem}", None)
 
 
 def pool(path: Path, **source) -> Pool:
@@ -122,6 +123,35 @@ def test_a_new_label_is_balanced_counted_and_converted(corpus, accent):
     kaldi, lost = lookup.load("wenet_osum.dataset.formats", "kaldi"), Counter()
     kaldi.write(str(corpus / "kaldi"), rows, lost)
     assert [row.labels for row in kaldi.read(str(corpus / "kaldi"), Counter(), "")] == [row.labels for row in rows] and not lost
+
+
+def test_what_was_loaded_or_packed_before_the_task_is_told_or_kept(corpus, request):
+    (before,) = load_list(corpus / "old.list", Counter())
+    rows = list(read_manifest(corpus / "manifest.jsonl"))[3:]
+    (path,) = pack(rows, corpus / "bare", log=print).paths
+    packed = Path(path).stat()
+    request.getfixturevalue("accent")
+    conf = SourceConfig(name="mine", list="old.list", tasks={"accent": 1.0})
+    with pytest.raises(ValueError, match="no column 'accent': it was loaded before .*; load the list again"):
+        build_pool(conf, [before], BatchConfig(), FilterConfig(min_s=0.1))
+    pack(list(read_manifest(corpus / "manifest.jsonl"))[3:], corpus / "bare", log=print)
+    assert Path(path).stat().st_mtime_ns == packed.st_mtime_ns, "a shard whose utterances are the same is not packed again"
+
+
+def test_a_file_put_into_a_known_folder_later_is_seen(corpus, accent):
+    text = ACCENT.replace("accent", "mood").replace("ACCENT", "MOOD")
+    (corpus / "my_tasks/mood.py").write_text(text, encoding="utf-8")
+    assert "mood" in tasks.label_names()
+
+
+def test_a_label_field_may_read_a_field_of_the_record(corpus, accent):
+    text = ACCENT.replace('"accent"', '"language"').replace("<ACCENT>", "<LANGUAGE>")
+    text = text.replace('{"north": ["n"], "south": []}', '{"Chinese": ["zh"], "English": ["en"]}')
+    text = text.replace('"the accent"})', '"the language"}, attribute="lang")')
+    (corpus / "my_tasks/language.py").write_text(text, encoding="utf-8")
+    task = tasks.parse("language")
+    assert "lang" not in tasks.label_names() and pool(corpus / "manifest.jsonl", tasks={"language": 1.0}).able.all()
+    assert task.write(next(read_manifest(corpus / "manifest.jsonl"))) == "the cat<English>"
 
 
 def names_of(node: ast.AST) -> set[str]:

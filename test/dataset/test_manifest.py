@@ -111,3 +111,23 @@ def test_several_manifests_appear_together_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="no more"):
         write_manifests(paths, broken())
     assert [u.key for u in read_manifest(paths["a"])] == ["1", "3"] and [p.name for p in tmp_path.rglob("*.*")] == ["m.jsonl", "m.jsonl"]
+
+
+def test_a_label_is_a_text_or_a_number():
+    row = {"key": "a", "wav": "w", "age": 31.5, "emotion": 3, "extra": {"style": "客服", "event": [1], "age": 7, "room": "x"}}
+    found = from_row(row, ("age", "emotion", "style", "event"))
+    assert found.labels == {"age": 31.5, "emotion": 3, "style": "客服"} and found.extra == {"event": [1], "age": 7, "room": "x"}
+    assert from_row(found.to_dict(), ("age", "emotion", "style", "event")) == found
+    for value in (True, [3], {}, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"'emotion' must be a label \(a text or a finite number\), got"):
+            from_row({"key": "a", "wav": "w", "emotion": value})
+
+
+def test_values_by_name():
+    whole = Utterance("a", "w", lang="en", labels={"age": 3, "emotion": None})
+    assert whole.labels == {"age": 3} and (whole.get("lang"), whole.get("age"), whole.get("emotion")) == ("en", 3, None)
+    changed = whole.with_values({"lang": "zh", "age": None, "emotion": "sad"})
+    assert changed == Utterance("a", "w", lang="zh", labels={"emotion": "sad"}) and whole.labels == {"age": 3}
+    with pytest.raises(ValueError, match="labels of 'a': lang is a field of its own"):
+        Utterance("a", "w", labels={"lang": "en"})
+    assert parse_line(b'{"key": "a", "wav": "w", "labels": {"emotion": "sad"}}').extra == {"labels": {"emotion": "sad"}}

@@ -222,6 +222,29 @@ def test_a_file_changed_behind_the_index_is_a_drop(tmp_path):
         read(index, 1, Handles())
 
 
+def test_an_index_of_version_1_is_read_where_it_has_the_columns(tmp_path, monkeypatch):
+    rows = [utterance(tmp_path, "a", lang="en", labels={"gender": "male", "event": "laugh"}), utterance(tmp_path, "b")]
+    (path,) = pack(rows, tmp_path / "s", log=print).paths
+    with np.load(path + indices.SUFFIX) as stored:
+        arrays, meta = dict(stored), json.loads(str(stored["meta"]))
+    new = dict(zip(meta.pop("columns"), arrays["columns"], strict=True))
+    old = ("task", "lang", "speaker", "gender", "age", "emotion", "style", "event")
+    arrays |= {"columns": np.stack([new[name] for name in old]), "meta": np.array(json.dumps(meta | {"version": 1}))}
+    np.savez(path + indices.SUFFIX, **arrays)
+    stamp = indices.stamp_of(path)
+    assert indices.restore(path, stamp, needed=("lang", "accent")) is None
+    index = indices.restore(path, stamp)[0]
+    assert all((index.columns[name] == column).all() for name, column in new.items()), index.columns
+    monkeypatch.setattr(indices.tasks, "label_names", lambda: ("event", "accent"))
+    assert [c.tolist() for c in load_list(list_of(path), Counter())[0].columns.values()] == [["", ""], ["en", ""], ["", ""], ["laugh", ""], ["", ""]]
+
+
+def test_a_label_may_be_a_member_of_its_own(tmp_path):
+    members = {"wav": WAV, "txt": "x", "style": "<客服>", "event": "none", "accent": "north"}
+    found, dropped = load(make_tar(tmp_path / "x.tar", [(f"u.{e}", d) for e, d in members.items()]))
+    assert found["u"][0].labels == {"style": "客服"} and not dropped, "an unknown member beside the audio is passed over"
+
+
 def test_read_only_folder_still_works(tmp_path, monkeypatch):
     path = make_tar(tmp_path / "x.tar", PAIR)
 

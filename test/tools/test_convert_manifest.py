@@ -100,6 +100,14 @@ def test_kaldi_folder_of_others(tmp_path):
     assert [(u.key, u.txt) for u in lookup.load(FORMATS, "kaldi").read(str(tmp_path), Dropped(), "")] == [("1", None)]
 
 
+def test_kaldi_numbers_are_numbers_and_codes_are_texts(tmp_path):
+    labels = {"age": 31.0, "emotion": "05", "style": "2 of 3"}
+    kaldi = lookup.load(FORMATS, "kaldi")
+    kaldi.write(str(tmp_path), [Utterance("a", "a.wav", "x", labels=labels)], lost := Counter())
+    (back,) = kaldi.read(str(tmp_path), Dropped(), "")
+    assert back.labels == labels and not lost
+
+
 def test_lhotse_of_others(corpus, tmp_path):
     recording = {"sources": [{"type": "file", "channels": [0], "source": corpus[0].wav}], "sampling_rate": 16000, "num_samples": 32000, "duration": 2.0}
     stereo = recording | {"id": "s", "sources": [recording["sources"][0] | {"channels": [0, 1]}]}
