@@ -211,6 +211,13 @@ def test_a_border_without_a_pause_is_flagged():
     assert join(apart, [answer, answer], task, "a").flags == []
 
 
+def test_replies_to_the_pieces_are_flagged():
+    task = parse("sttc")
+    answers = [Hypothesis("a", task.tags, "", transcript=text, reply="Yes.") for text in ("is it", "late")]
+    whole = join([piece(0, 28), piece(28, 35)], answers, task, "a")
+    assert whole.reply == "Yes. Yes." and whole.flags == ["reply_in_pieces"]
+
+
 def test_a_word_said_twice_is_not_one_heard_twice():
     left, right = [Word("no", 26.8, 27.1)], [Word("no", 0.9, 1.2), Word("way", 1.3, 1.5)]
     shifted = [w._replace(start=w.start + 27, end=w.end + 27) for w in right]

@@ -39,6 +39,7 @@ SILENCE = 1e-8  # mean square below which everything is a pause (−80 dB of ful
 ALIGNED_WORDS = 8  # words (characters) at either side of a border that may have been said twice: about 1 s
 SAME_TIME_S = 0.25  # a word heard twice starts at the same time; one said twice does not
 NO_PAUSE = "joined_without_pause"  # flag: some border has no pause, and the words around it were aligned
+REPLIES = "reply_in_pieces"  # flag: each piece has a reply of its own
 TOKEN = re.compile(rf"{CJK.pattern}|(?:(?!{CJK.pattern})\S)+")
 
 
@@ -181,15 +182,16 @@ def join(pieces: list[Piece], answers: list[Hypothesis], task: Task, key: str) -
         _add_label(joined, field.name, pairs)
     for name in {name for answer in answers for name in answer.unread} - set(joined.labels):
         joined.unread[name] = "; ".join(f"{p.start:.2f} s: {a.unread[name]}" for p, a in pairs if name in a.unread)
-    joined.flags += _own_flags(pieces)
+    joined.flags += _own_flags(joined, pieces)
     joined.pieces = [_piece_row(*pair) for pair in pairs]
     joined.text = _written(joined, task) or " ".join(a.text for a in answers)
     return joined
 
 
-def _own_flags(pieces: list[Piece]) -> list[str]:
+def _own_flags(joined: Hypothesis, pieces: list[Piece]) -> list[str]:
     """Return what the reader of the joined answer should know of the joining."""
-    return [NO_PAUSE] if any(piece.overlap for piece in pieces) else []
+    flags = [NO_PAUSE] if any(piece.overlap for piece in pieces) else []
+    return flags + ([REPLIES] if joined.reply else [])
 
 
 def _piece_row(piece: Piece, answer: Hypothesis) -> dict:
