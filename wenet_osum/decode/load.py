@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of decoding."""
     search = parser.add_argument_group("search")
     search.add_argument("--num_beams", type=int, default=1, help="beams of free text; 1 is greedy")
-    search.add_argument("--temperature", type=float, default=0.0, help="above 0: sampling, drawn by seed and key")
+    search.add_argument("--temperature", type=float, default=0.0, help="above 0: sampling, drawn by seed and key; below 1e-6 greedy")
     search.add_argument("--seed", type=int, default=777, help="of sampling")
     search.add_argument("--repetition_penalty", type=float, default=1.0, help="above 1: tokens already said are less likely")
     search.add_argument("--max_tokens", type=int, help="most tokens of free text; default: by the length of the audio")
