@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from wenet_osum.dataset.audio import write_wav
+from wenet_osum.dataset.audio import RATES, write_wav
 from wenet_osum.records import SAMPLE_RATE
 
 Array = np.ndarray | torch.Tensor  # (samples,), or with channels on the shorter axis; int16, or float with full scale 1.0
@@ -18,7 +18,6 @@ Array = np.ndarray | torch.Tensor  # (samples,), or with channels on the shorter
 Sound = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Array | tuple[Array, int] | dict
 ARRAY, OWN_RATE = "array", "sampling_rate"  # keys of that dict; others, such as "path", are passed over
 MOST_CHANNELS = 8  # more is a batch mistaken for one recording
-RATES = (1000, 768_000)  # Hz; anything else is a rate in kHz or no rate at all
 LOUDEST = 100.0  # float samples beyond this are integers that were cast, not loud audio
 
 

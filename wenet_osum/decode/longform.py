@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wenet_osum.dataset.audio import resample
+from wenet_osum.dataset.audio import EXACT, check_file_rate, resample, unreadable
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance, Word
 from wenet_osum.tasks.base import CJK, Task, join_words
@@ -69,6 +69,7 @@ def read_pieces(source: str | Path | bytes, start: float | None = None, end: flo
         raise Drop("audio: file not found", str(source))
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
+            check_file_rate(file.samplerate)
             rate, first = file.samplerate, round((start or 0.0) * file.samplerate)
             last = file.frames if end is None else min(file.frames, round(end * rate))
             if first >= last:
@@ -78,13 +79,15 @@ def read_pieces(source: str | Path | bytes, start: float | None = None, end: flo
                 piece.audio = resample(piece.audio, rate)
                 yield piece
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
-        raise Drop("audio: unreadable", f"{name}: {error}") from None
+        raise unreadable(str(name), error) from None
 
 
 def _blocks(file, samples: int) -> Iterator[np.ndarray]:
-    """Mono blocks of 5 s until ``samples`` are read."""
+    """Mono blocks of 5 s until ``samples`` are read, or a format that may be cut short ends."""
     while samples > 0:
         block = file.read(min(samples, round(BLOCK_S * file.samplerate)), dtype="float32", always_2d=True).mean(axis=1)
+        if not len(block) and file.format not in EXACT:
+            return
         if not len(block):
             raise Drop("audio: cut short", f"{samples} samples that the header promises cannot be decoded")
         if not np.isfinite(block).all():
