@@ -28,7 +28,7 @@ from pathlib import Path
 
 from wenet_osum.bin._leave import leave
 from wenet_osum.decode import load, longform, pipeline, prompts, write
-from wenet_osum.decode.progress import Progress
+from wenet_osum.decode.progress import Progress, counted
 from wenet_osum.records import Hypothesis
 
 MEANT = ("task", "num_beams", "temperature", "seed", "repetition_penalty", "ctc_weight", "tone_weight", "max_tokens", "free", "prompt", "lang", "longest_s", "dtype")  # what decides answers
@@ -165,9 +165,8 @@ def _report(args: argparse.Namespace, written: int, before: int, counts: Counter
     _say(0, f"{written} utterances{kept} → {Path(args.out) / write.HYPOTHESES}")
     if counts["steps"]:
         _say(0, f"ties within 1e-4: {counts['ties']} of {counts['steps']} steps ({100 * counts['ties'] / counts['steps']:.3f} %)")
-    notes = {name: n for name, n in counts.items() if name not in ("steps", "ties", "tie", "errors") and n}
-    if notes:
-        _say(0, "counted: " + ", ".join(f"{name} {n}" for name, n in sorted(notes.items())))
+    if notes := counted(counts):
+        _say(0, f"counted: {notes}")
 
 
 def _say(rank: int, text: str) -> None:

@@ -167,10 +167,15 @@ def _row(template: Template, key: str, task: Task, audio_s: float, options: Deco
     return row
 
 
-def _listen(model: OsumModel, template: Template, rows: list[Row], speech: Tensor, lengths: Tensor) -> None:
-    """Let every row know what CTC hears in its part of ``speech`` (B, S, H). Raises ValueError for answers that were encoded as whole strings."""
+def check_joint(template: Template) -> None:
+    """Raise ValueError for a model that cannot decode jointly: its answers were encoded as whole strings."""
     if template.join == "string":
         raise ValueError("ctc_weight and tone_weight need answers that are encoded field by field; this model's were whole strings, and a transcript may end inside a token")
+
+
+def _listen(model: OsumModel, template: Template, rows: list[Row], speech: Tensor, lengths: Tensor) -> None:
+    """Let every row know what CTC hears in its part of ``speech`` (B, S, H). Raises ValueError for answers that were encoded as whole strings."""
+    check_joint(template)
     table = model.get_input_embeddings().weight.float()  # once for all: in bfloat16 it is a copy
     for row, states, length in zip(rows, ctc_states(speech), lengths.tolist(), strict=True):
         row.heard = Heard.nothing(listen(states[:length], table, template.end_id))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wenet_osum.decode import longform
-from wenet_osum.decode.generate import DecodeOptions
+from wenet_osum.decode.generate import DecodeOptions, check_joint
 from wenet_osum.decode.pipeline import Recogniser
 from wenet_osum.models import build
 from wenet_osum.models.osum import OsumModel
@@ -67,6 +67,8 @@ def recogniser(args: argparse.Namespace) -> Recogniser:
     torch.set_num_threads(args.threads)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))  # read at the first kernel
     template = Template.load(args.model)
+    if options.joint:
+        check_joint(template)
     task = None if args.task == "auto" else template.task(args.task)
     model = build.load(args.model, DTYPES[args.dtype])
     if not isinstance(model, OsumModel):

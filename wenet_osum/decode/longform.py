@@ -40,6 +40,7 @@ ALIGNED_WORDS = 8  # words (characters) at either side of a border that may have
 SAME_TIME_S = 0.25  # a word heard twice starts at the same time; one said twice does not
 NO_PAUSE = "joined_without_pause"  # flag: some border has no pause, and the words around it were aligned
 REPLIES = "reply_in_pieces"  # flag: each piece has a reply of its own
+FLAGS = (NO_PAUSE, REPLIES)  # those of joined answers alone
 TOKEN = re.compile(rf"{CJK.pattern}|(?:(?!{CJK.pattern})\S)+")
 
 
