@@ -103,6 +103,48 @@ def test_bad_audio_has_a_reason(data, reason):
     assert raised.value.reason == reason and " object at 0x" not in str(raised.value)
 
 
+@pytest.mark.parametrize("rate", [1, 40, 999, 768_001, 0xFFFFFFFF])
+def test_a_rate_that_no_recording_has_is_refused(rate):
+    data = bytearray(encode(tone()))
+    data[24:28] = struct.pack("<I", rate)
+    for read in (audio.decode, lambda wav: audio.convert(wav, 16000)):
+        with pytest.raises(Drop, match=f"sample rate outside 1000 to 768000 Hz: .* {rate} Hz"):
+            read(bytes(data))
+
+
+M4A = b"\0\0\0\x20ftypM4A \0\0\0\0M4A mp42isom" + bytes(200)
+WEBM = b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01webm" + bytes(200)
+
+
+@pytest.mark.parametrize("data", [M4A, WEBM])
+def test_a_format_that_is_not_known_comes_with_the_way_out(data, tmp_path):
+    path = tmp_path / "a.m4a"
+    path.write_bytes(data)
+    for read in (audio.decode, audio.read_duration, lambda _: audio.read_duration(path)):
+        with pytest.raises(Drop, match="ffmpeg -i yours out.wav makes one"):
+            read(data)
+
+
+def mp3(counted: bool, tag: int = 0) -> bytes:
+    """4 s, of which the first half is silent, at a rate of bits that varies, behind an ID3 tag of ``tag`` bytes."""
+    samples = np.concatenate([np.zeros(32000), np.random.default_rng(0).normal(0, 0.3, 32000)])
+    out = io.BytesIO()
+    soundfile.write(out, samples, 16000, format="MP3", bitrate_mode="VARIABLE", compression_level=0)
+    data = out.getvalue()
+    frames = data if counted else data[data.index(b"\xff\xf3", 10) :]
+    head = b"ID3\4\0\0" + bytes([0, 0, tag >> 7, tag & 0x7F]) + bytes(tag) if tag else b""
+    return head + frames
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("tag", [0, 9000])
+def test_the_length_of_an_mp3_is_never_guessed(counted, tag, tmp_path):
+    path = tmp_path / "a.mp3"
+    path.write_bytes(mp3(counted, tag))
+    assert audio.read_duration(path) == pytest.approx(4.0, abs=0.15)
+    assert audio.read_duration(path.read_bytes()) == audio.read_duration(path)
+
+
 def test_a_cut_flac_is_never_taken_for_whole():
     data = encode(np.random.default_rng(0).uniform(-0.5, 0.5, 32000).astype(np.float32), kind="FLAC")
     with pytest.raises(Drop, match="audio: (cut short|unreadable)"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -111,6 +112,17 @@ def test_sampling_depends_on_the_seed(parts, clips, batch_of):
     assert len(texts) == 2
 
 
+@pytest.mark.parametrize("temperature", [1e-310, 1e-30, 9e-7])
+def test_a_temperature_next_to_nothing_is_greedy(parts, clips, batch_of, temperature):
+    model, template = parts
+    task = parse("asr")
+    batch = batch_of(template, clips([50]), [task])
+    options = DecodeOptions(temperature=temperature, max_tokens=10)
+    [greedy] = generate(model, template, batch, [task], DecodeOptions(max_tokens=10))
+    assert generate(model, template, batch, [task], options)[0].text == greedy.text != ""
+    assert not options.temperature and DecodeOptions(temperature=1e-6).temperature == 1e-6
+
+
 def test_a_loop_ends_and_is_flagged(parts, clips, batch_of, monkeypatch):
     model, template = parts
     task = parse("ser")
@@ -150,7 +162,7 @@ def test_ties_are_counted(parts, clips, batch_of):
     assert "tie" in answer.flags and counts["ties"] == counts["steps"] > 0
 
 
-@pytest.mark.parametrize("bad", [{"num_beams": 0}, {"temperature": -1.0}, {"num_beams": 2, "temperature": 1.0}, {"max_tokens": 0}])
+@pytest.mark.parametrize("bad", [{"num_beams": 0}, {"temperature": -1.0}, {"temperature": math.nan}, {"temperature": math.inf}, {"num_beams": 2, "temperature": 1.0}, {"max_tokens": 0}])
 def test_bad_options_are_refused(bad):
     with pytest.raises(ValueError, match=str(next(iter(bad)))):
         DecodeOptions(**bad)

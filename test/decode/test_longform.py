@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.decode.longform import Piece, join, join_overlapping, join_times, read_pieces, split
+from wenet_osum.decode.longform import Piece, find_shared, join, join_overlapping, join_times, read_pieces, split
 from wenet_osum.records import Hypothesis, Word
 from wenet_osum.tasks import parse
+from wenet_osum.tasks.base import join_words
 
 RATE = 16000
+BENCH = Path(__file__).resolve().parents[2] / "tools/bench/long_joins.py"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """tools/bench/long_joins.py as a module: recordings whose words are known."""
+    spec = importlib.util.spec_from_file_location("long_joins", BENCH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def noise(seconds, silences=(), rate=RATE):
@@ -122,6 +136,92 @@ def test_words_said_twice_stand_once():
     assert join_overlapping("今天天气很好", "很好我们走") == "今天天气很好我们走"
     assert join_overlapping("one two", "three four") == "one two three four"
     assert join_overlapping("", "three four") == "three four"
+
+
+def test_what_two_strangers_have_in_common_is_kept():
+    left = "we met near the old station on a cold wet windy night"
+    right = "and then a friend of mine bought the house next door"
+    assert join_overlapping(left, right) == f"{left} {right}"
+    assert join_overlapping("I saw a cat", "a dog and then a cat") == "I saw a cat a dog and then a cat"
+
+
+def test_a_word_the_border_cut_is_taken_from_the_side_that_has_it_whole():
+    heard = {
+        ("I know that the wea", "that the weather is fine"): "I know that the weather is fine",
+        ("perhaps I know that", "haps I know that it is"): "perhaps I know that it is",
+        ("perhaps I know the wea", "haps I know the weather"): "perhaps I know the weather",
+    }
+    for (left, right), whole in heard.items():
+        assert join_overlapping(left, right) == whole
+    assert join_overlapping("他说今天天气很号", "今天天气很好我们走") == "他说今天天气很好我们走"
+
+
+BORDERS = [*(("en", n) for n in range(4)), *(("zh", n) for n in range(5))]
+
+
+@pytest.mark.parametrize(("lang", "shared"), BORDERS)
+def test_words_shared_by_chance_or_by_overlap_are_told_apart(bench, lang, shared):
+    """Both sides are heard without a fault: no word is lost, and none doubled."""
+    draws = np.random.default_rng(shared)
+    for _ in range(400):
+        words = bench.draw_words(lang, 24, draws)
+        left, right = join_words(words[:12]), join_words(words[12 - shared :])
+        assert join_overlapping(left, right) == join_words(words), (left, right)
+
+
+def test_no_border_takes_more_than_one_word_from_either_side(bench):
+    """Whatever is heard around it: both sides are drawn apart from each other, from few words."""
+    draws, known = np.random.default_rng(7), bench.vocabulary("en")[:4]
+    found = 0
+    for _ in range(400):
+        left, right = ([known[i] for i in draws.integers(0, 4, 8)] for _ in range(2))
+        shared = find_shared(left, right)
+        expected = left + right
+        if shared:
+            found += 1
+            assert shared.after <= 1 and shared.before <= 1
+            kept = left[: 8 - shared.after]
+            assert kept[-shared.size :] == right[shared.before :][: shared.size]
+            expected = kept + right[shared.before + shared.size :]
+        assert join_overlapping(" ".join(left), " ".join(right)) == " ".join(expected)
+    assert 100 < found < 400
+
+
+@pytest.mark.parametrize("longest_s", [28.0, 5.0])
+@pytest.mark.parametrize("snr_db", [30, 20, 15, 10])
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_perfect_recogniser_stays_perfect_in_noise(bench, lang, snr_db, longest_s):
+    recording = bench.record(lang, 300.0, snr_db, np.random.default_rng(4), lectures=0.05)
+    for timed in (False, True):
+        outcome = bench.check(recording, timed, longest_s)
+        assert outcome.errors == 0 and outcome.pauses and outcome.others and outcome.words > 500
+
+
+@pytest.mark.parametrize("snr_db", [30, 20, 15, 10])
+def test_pauses_are_found_in_steady_noise(bench, snr_db):
+    recording = bench.record("en", 300.0, snr_db, np.random.default_rng(5), lectures=0.0)
+    outcome = bench.check(recording)
+    assert outcome.pauses > 10 and not outcome.others
+
+
+def test_a_border_without_a_pause_is_flagged():
+    task, answer = parse("asr"), Hypothesis("a", "", "x", transcript="x")
+    overlapping, apart = [piece(0, 28), piece(27, 40, 1.0)], [piece(0, 28), piece(28, 40)]
+    assert join(overlapping, [answer, answer], task, "a").flags == ["joined_without_pause"]
+    assert join(apart, [answer, answer], task, "a").flags == []
+
+
+def test_replies_to_the_pieces_are_flagged():
+    task = parse("sttc")
+    answers = [Hypothesis("a", task.tags, "", transcript=text, reply="Yes.") for text in ("is it", "late")]
+    whole = join([piece(0, 28), piece(28, 35)], answers, task, "a")
+    assert whole.reply == "Yes. Yes." and whole.flags == ["reply_in_pieces"]
+
+
+def test_a_word_said_twice_is_not_one_heard_twice():
+    left, right = [Word("no", 26.8, 27.1)], [Word("no", 0.9, 1.2), Word("way", 1.3, 1.5)]
+    shifted = [w._replace(start=w.start + 27, end=w.end + 27) for w in right]
+    assert join_times(left, shifted, piece(27, 40, 1.0)) == left + shifted
 
 
 def test_times_are_shifted_and_the_overlap_is_aligned():

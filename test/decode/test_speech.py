@@ -59,6 +59,8 @@ SOUNDS = {
     "float32": lambda wav: (SHORT / 32768).astype(np.float32),
     "float64": lambda wav: SHORT / 32768,
     "with rate": lambda wav: (SHORT, RATE),
+    "dict of datasets": lambda wav: {"array": SHORT / 32768, "sampling_rate": RATE, "path": None},
+    "dict of a tensor": lambda wav: {"sampling_rate": RATE, "array": torch.from_numpy(SHORT)},
     "samples first": lambda wav: np.stack([SHORT, SHORT], 1),
     "channels first": lambda wav: np.stack([SHORT, SHORT]),
     "opposite channels": lambda wav: np.stack([SHORT.astype(np.float32) / 16384, np.zeros(RATE, np.float32)]),
@@ -79,6 +81,8 @@ def test_bfloat16_tensors_are_taken(m):
 
 def test_the_rate_counts(m):
     assert m(SHORT, rate=8000).duration == pytest.approx(2.0) and m((SHORT, 8000)).duration == pytest.approx(2.0)
+    rows = [{"array": SHORT, "sampling_rate": rate} for rate in (8000, RATE)]
+    assert [answer.duration for answer in m(rows)] == pytest.approx([2.0, 1.0])
 
 
 def test_a_list_is_answered_in_batches_and_in_order(m, wav, monkeypatch):
@@ -107,6 +111,9 @@ def test_a_list_is_answered_in_batches_and_in_order(m, wav, monkeypatch):
         (np.zeros((2, 2, RATE)), "give several as a list"),
         (np.zeros(RATE, np.int64), "int64.*give int16, or float"),
         (SHORT.astype(float), "divide what were int16 samples by 32768"),
+        ({"array": SHORT}, "dict is no sound: it lacks 'sampling_rate'"),
+        ({"bytes": b""}, "it lacks 'array' and 'sampling_rate' .its keys: 'bytes'.; give"),
+        ({"array": SHORT, "sampling_rate": None}, "sample rate None must be"),
         ((SHORT, 16), "sample rate 16 must be"),
         ((SHORT, 16000.5), "sample rate 16000.5 must be"),
         (io.StringIO("text"), "open it with mode 'rb'"),

@@ -30,7 +30,7 @@ from typing import TypeVar
 from wenet_osum import tasks
 from wenet_osum.bin._leave import leave
 from wenet_osum.decode import load, lock, longform, pipeline, prompts, write
-from wenet_osum.decode.progress import Progress
+from wenet_osum.decode.progress import Progress, counted
 from wenet_osum.records import Hypothesis
 from wenet_osum.text.template import read_settings
 
@@ -208,9 +208,8 @@ def _report(args: argparse.Namespace, keys: list[str], before: int, counts: Coun
         _say(0, f"{odd} keys hold white space, which ends a key in {write.TEXT}: there it is _")
     if counts["steps"]:
         _say(0, f"ties within 1e-4: {counts['ties']} of {counts['steps']} steps ({100 * counts['ties'] / counts['steps']:.3f} %)")
-    notes = {name: n for name, n in counts.items() if name not in ("steps", "ties", "tie", "errors") and n}
-    if notes:
-        _say(0, "counted: " + ", ".join(f"{name} {n}" for name, n in sorted(notes.items())))
+    if notes := counted(counts):
+        _say(0, f"counted: {notes}")
 
 
 def _say(rank: int, text: str) -> None:

@@ -37,7 +37,7 @@ from pathlib import Path
 from wenet_osum import tasks
 from wenet_osum.decode import load
 from wenet_osum.decode.formats import FORMATS
-from wenet_osum.decode.progress import Progress
+from wenet_osum.decode.progress import Progress, counted
 from wenet_osum.decode.speech import Transcriber, make_job
 from wenet_osum.records import Hypothesis
 
@@ -76,6 +76,8 @@ def transcribe(args: argparse.Namespace) -> int:
     for place, answer in zip(places, transcriber.answers(jobs, progress=progress), strict=True):
         failed += not show(answer, args.format, place)
     progress.close()
+    if notes := counted(transcriber.recogniser.counts):
+        print(f"counted: {notes}", file=sys.stderr, flush=True)
     return 1 if failed else 0
 
 

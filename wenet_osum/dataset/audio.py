@@ -19,6 +19,7 @@ from wenet_osum.dataset.drop import Drop
 from wenet_osum.records import SAMPLE_RATE
 
 if TYPE_CHECKING:
+    import soundfile
     import torch
     from torch import Tensor
 
@@ -27,6 +28,12 @@ MIN_SAMPLES = HOP  # shorter audio has no frame and is dropped
 MIN_PADDED = N_FFT // 2 + 1  # log_mel pads shorter audio with zeros up to this, or the reflection at the edges fails
 BAND = 16  # mel bins computed together: fewer make products of zeros rarer, and matrix products slower
 HEAD = 4096  # bytes that nearly always hold all header chunks
+RATES = (1000, 768_000)  # Hz; anything else is a rate in kHz or no rate at all
+EXACT = ("FLAC", "WAV", "WAVEX")  # formats of soundfile that are refused when cut short; of others what is left is decoded
+FFMPEG_HINT = "ffmpeg -i yours out.wav makes one"  # ends a sentence that says which recordings can be read
+UNRECOGNISED = 1  # libsndfile's code for a format it does not know
+COUNTS = (b"Xing", b"Info", b"VBRI")  # marks of an MP3 whose first frame counts the others
+COUNTED_SAMPLES = 1 << 16  # read at once to count those of an MP3 that does not
 _STREAMED = 0x7FFFF000  # declared sizes from here on mean "unknown": the writer could not seek back
 
 
@@ -46,9 +53,10 @@ def decode(data: bytes | memoryview, start: float | None = None, end: float | No
     """Decode an audio file to mono float32 at 16 kHz, (samples,); channels are averaged.
 
     ``start`` and ``end`` (s) take a segment. Full scale is 1.0; louder float audio stays as it is. Raises Drop for audio that cannot be read,
-    is empty or cut short, is shorter than 10 ms, or holds NaN or infinity.
+    is empty or cut short, is shorter than 10 ms, holds NaN or infinity, or has a rate outside 1 to 768 kHz. A cut MP3 or Ogg is as long as what is left.
     """
     audio, rate = _samples(data)
+    check_file_rate(rate)
     audio = _segment(audio, rate, start, end)
     if audio.ndim == 2:
         audio = audio.mean(axis=1, dtype=np.float32)
@@ -72,15 +80,30 @@ def _samples(data: bytes | memoryview) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             audio, rate, promised = file.read(dtype="float32"), file.samplerate, file.frames
-            exact = file.format in ("FLAC", "WAV", "WAVEX")
+            exact = file.format in EXACT
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-        raise Drop("audio: unreadable", f"{len(data)} bytes starting {bytes(data[:8])!r}: {getattr(error, 'error_string', error)}") from None
+        raise unreadable(f"{len(data)} bytes starting {bytes(data[:8])!r}", error) from None
     if exact and len(audio) < promised:
         raise Drop("audio: cut short", f"the header promises {promised} samples, {len(audio)} can be decoded")
     if not np.isfinite(audio).all():
         bad = int(np.flatnonzero(~np.isfinite(audio))[0])
         raise Drop("audio: NaN or infinity", f"sample {bad} is {audio.flat[bad]}; every sample must be a finite number")
     return audio, rate
+
+
+def unreadable(what: str, error: Exception) -> Drop:
+    """Return the Drop for audio that soundfile cannot open; for a format it does not know, with the way out."""
+    told = f"{what}: {getattr(error, 'error_string', error)}"
+    if getattr(error, "code", None) == UNRECOGNISED:
+        told += f" It must be a recording such as WAV, FLAC, MP3 or Ogg ({FFMPEG_HINT})"
+    return Drop("audio: unreadable", told)
+
+
+def check_file_rate(rate: int) -> None:
+    """Raise Drop for a sample rate that no recording has: resampling takes memory by the rate."""
+    if not RATES[0] <= rate <= RATES[1]:
+        reason = f"audio: sample rate outside {RATES[0]} to {RATES[1]} Hz"
+        raise Drop(reason, f"the header says {rate} Hz; write the file again with the right one")
 
 
 def check_whole(data: bytes | memoryview, riff: Riff | None = None) -> None:
@@ -114,7 +137,7 @@ def cut(source: bytes | str | Path, start: float | None, end: float | None) -> b
             audio = file.read(last - first, dtype={"PCM_16": "int16", "FLOAT": "float32"}.get(subtype, "int32"), always_2d=True)
             rate = file.samplerate
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise Drop("audio: unreadable", str(error)) from None
+        raise unreadable("recording of a segment", error) from None
     return write_wav(audio, rate, subtype)
 
 
@@ -132,6 +155,7 @@ def write_wav(audio: np.ndarray, rate: int = SAMPLE_RATE, subtype: str = "PCM_16
 def convert(data: bytes, rate: int) -> bytes:
     """An audio file at another rate (Hz), as 16-bit mono WAV; the same bytes when it has that rate already. Raises Drop."""
     audio, own = _samples(data)
+    check_file_rate(own)
     if own == rate:
         return data
     return write_wav(resample(audio.mean(axis=1, dtype=np.float32) if audio.ndim == 2 else audio, own, rate), rate)
@@ -172,13 +196,38 @@ def read_duration(source: bytes | memoryview | str | Path) -> float:
         import soundfile
 
         try:
-            info = soundfile.info(str(source) if isinstance(source, (str, Path)) else io.BytesIO(source))
-            seconds = info.frames / info.samplerate
+            with soundfile.SoundFile(str(source) if isinstance(source, (str, Path)) else io.BytesIO(source)) as file:
+                seconds = _count_samples(file, source) / file.samplerate
         except (soundfile.SoundFileError, RuntimeError, TypeError, ZeroDivisionError) as error:
-            raise Drop("audio: unreadable", f"starting {bytes(data[:8])!r}: {getattr(error, 'error_string', error)}") from None
+            raise unreadable(f"starting {bytes(data[:8])!r}", error) from None
     if seconds <= 0:
         raise Drop("audio: empty", "the header counts no samples")
     return seconds
+
+
+def _count_samples(file: soundfile.SoundFile, source: bytes | memoryview | str | Path) -> int:
+    """Return the samples of a recording; those of an MP3 that does not count its frames are counted by decoding it.
+
+    libsndfile guesses their number by the bits of the first frame, which is several times too many
+    where silence comes first and the rate of bits varies.
+    """
+    if file.format != "MP3" or _counts_frames(source):
+        return file.frames
+    counted = 0
+    while size := len(file.read(COUNTED_SAMPLES, dtype="float32")):
+        counted += size
+    return counted
+
+
+def _counts_frames(source: bytes | memoryview | str | Path) -> bool:
+    """Whether the first frame of an MP3, after an ID3 tag, holds their number."""
+    with open(source, "rb") if isinstance(source, (str, Path)) else io.BytesIO(source) as file:
+        head = file.read(10)
+        # Seven bits a byte tell how long the tag is.
+        tag = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(reversed(head[6:])))
+        file.seek(10 + tag if head[:3] == b"ID3" else 0)
+        frame = file.read(HEAD)
+    return any(mark in frame for mark in COUNTS)
 
 
 def _read_head(path: str | Path) -> tuple[bytes, int]:

@@ -10,13 +10,14 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from wenet_osum.dataset.audio import write_wav
+from wenet_osum.dataset.audio import RATES, write_wav
 from wenet_osum.records import SAMPLE_RATE
 
 Array = np.ndarray | torch.Tensor  # (samples,), or with channels on the shorter axis; int16, or float with full scale 1.0
-Sound = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Array | tuple[Array, int]  # a tuple: an array with its own rate in Hz
+# A tuple is an array with its own rate in Hz; so is a dict with the keys below, as `datasets` gives it.
+Sound = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Array | tuple[Array, int] | dict
+ARRAY, OWN_RATE = "array", "sampling_rate"  # keys of that dict; others, such as "path", are passed over
 MOST_CHANNELS = 8  # more is a batch mistaken for one recording
-RATES = (1000, 768_000)  # Hz; anything else is a rate in kHz or no rate at all
 LOUDEST = 100.0  # float samples beyond this are integers that were cast, not loud audio
 
 
@@ -31,7 +32,9 @@ def source_of(sound: Sound, rate: int = SAMPLE_RATE) -> bytes | Path:
         if not isinstance(data, bytes):
             raise ValueError(f"the file was opened as text: its read() gave {type(data).__name__}; open it with mode 'rb'")
         return data
-    if isinstance(sound, tuple) and len(sound) == 2 and isinstance(sound[1], Number):
+    if isinstance(sound, dict):
+        sound, rate = _of_dict(sound)
+    elif isinstance(sound, tuple) and len(sound) == 2 and isinstance(sound[1], Number):
         sound, rate = sound
     if isinstance(sound, torch.Tensor):
         sound = sound.detach().cpu()
@@ -39,6 +42,17 @@ def source_of(sound: Sound, rate: int = SAMPLE_RATE) -> bytes | Path:
     elif not hasattr(sound, "__array__"):
         raise ValueError(f"{type(sound).__name__} is no sound; give a path, bytes, an open file, an array, or a tuple (array, rate in Hz)")
     return wav_of(np.asarray(sound), rate)
+
+
+def _of_dict(sound: dict) -> tuple[Array, int]:
+    """Return array and rate of a sound as `datasets` and the pipelines of transformers write it."""
+    if missing := [name for name in (ARRAY, OWN_RATE) if name not in sound]:
+        known = ", ".join(map(repr, sound)) or "none"
+        raise ValueError(
+            f"dict is no sound: it lacks {' and '.join(map(repr, missing))} (its keys: {known}); "
+            f"give {{'{ARRAY}': samples, '{OWN_RATE}': Hz}}"
+        )
+    return sound[ARRAY], sound[OWN_RATE]
 
 
 def wav_of(samples: np.ndarray, rate: int) -> bytes:

@@ -7,6 +7,7 @@ finished rows leave the batch. Letters: B rows, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.text.template import Template
 
+LEAST_TEMPERATURE = 1e-6  # below, draws are greedy but for overflows: logits / 1e-310 are infinite
 TIE = 1e-4  # logits closer than this may swap between batch sizes: such steps are counted
 
 
@@ -35,7 +37,7 @@ class DecodeOptions:
 
     num_beams: int = 1  # beams of free text; 1 is greedy
     length_penalty: float = 1.0  # beams compare log-probability / length ** length_penalty
-    temperature: float = 0.0  # above 0: sampling, drawn by (seed, key)
+    temperature: float = 0.0  # from 1e-6 on: sampling, drawn by (seed, key); below: greedy
     seed: int = 777
     repetition_penalty: float = 1.0  # divides (multiplies, where negative) the logits of tokens already said in the free text
     ctc_weight: float = 0.0  # share of what the adapter's CTC heard in the choice of a transcript's tokens (decode/heard.py)
@@ -46,8 +48,11 @@ class DecodeOptions:
     def __post_init__(self) -> None:
         if self.num_beams < 1:
             raise ValueError(f"num_beams {self.num_beams} must be 1 (greedy) or more")
-        if self.temperature < 0 or self.repetition_penalty <= 0:
-            raise ValueError(f"temperature {self.temperature} must be 0 or more and repetition_penalty {self.repetition_penalty} above 0")
+        if not 0 <= self.temperature < math.inf or self.repetition_penalty <= 0:
+            wrong = f"temperature {self.temperature} must be a finite number of 0 or more"
+            raise ValueError(f"{wrong} and repetition_penalty {self.repetition_penalty} above 0")
+        if self.temperature < LEAST_TEMPERATURE:
+            self.temperature = 0.0
         if self.temperature and self.num_beams > 1:
             raise ValueError(f"num_beams {self.num_beams} with temperature {self.temperature}: beams do not sample; choose one of them")
         for name, weight in (("ctc_weight", self.ctc_weight), ("tone_weight", self.tone_weight)):
@@ -162,10 +167,15 @@ def _row(template: Template, key: str, task: Task, audio_s: float, options: Deco
     return row
 
 
-def _listen(model: OsumModel, template: Template, rows: list[Row], speech: Tensor, lengths: Tensor) -> None:
-    """Let every row know what CTC hears in its part of ``speech`` (B, S, H). Raises ValueError for answers that were encoded as whole strings."""
+def check_joint(template: Template) -> None:
+    """Raise ValueError for a model that cannot decode jointly: its answers were encoded as whole strings."""
     if template.join == "string":
         raise ValueError("ctc_weight and tone_weight need answers that are encoded field by field; this model's were whole strings, and a transcript may end inside a token")
+
+
+def _listen(model: OsumModel, template: Template, rows: list[Row], speech: Tensor, lengths: Tensor) -> None:
+    """Let every row know what CTC hears in its part of ``speech`` (B, S, H). Raises ValueError for answers that were encoded as whole strings."""
+    check_joint(template)
     table = model.get_input_embeddings().weight.float()  # once for all: in bfloat16 it is a copy
     for row, states, length in zip(rows, ctc_states(speech), lengths.tolist(), strict=True):
         row.heard = Heard.nothing(listen(states[:length], table, template.end_id))

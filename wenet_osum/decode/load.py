@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wenet_osum.decode import longform
-from wenet_osum.decode.generate import DecodeOptions
+from wenet_osum.decode.generate import DecodeOptions, check_joint
 from wenet_osum.decode.pipeline import Recogniser
 from wenet_osum.models import build
 from wenet_osum.models.osum import OsumModel
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of decoding."""
     search = parser.add_argument_group("search")
     search.add_argument("--num_beams", type=int, default=1, help="beams of free text; 1 is greedy")
-    search.add_argument("--temperature", type=float, default=0.0, help="above 0: sampling, drawn by seed and key")
+    search.add_argument("--temperature", type=float, default=0.0, help="above 0: sampling, drawn by seed and key; below 1e-6 greedy")
     search.add_argument("--seed", type=int, default=777, help="of sampling")
     search.add_argument("--repetition_penalty", type=float, default=1.0, help="above 1: tokens already said are less likely")
     search.add_argument("--max_tokens", type=int, help="most tokens of free text; default: by the length of the audio")
@@ -67,6 +67,8 @@ def recogniser(args: argparse.Namespace) -> Recogniser:
     torch.set_num_threads(args.threads)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))  # read at the first kernel
     template = Template.load(args.model)
+    if options.joint:
+        check_joint(template)
     task = None if args.task == "auto" else template.task(args.task)
     model = build.load(args.model, DTYPES[args.dtype])
     if not isinstance(model, OsumModel):

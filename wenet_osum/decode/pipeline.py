@@ -1,6 +1,7 @@
 """A list in, answers out: utterances sorted by length, batched, read ahead, decoded; long audio in pieces.
 
-What cannot be read or decoded becomes a Hypothesis with its ``error``: every input has an answer.
+What cannot be read or decoded becomes a Hypothesis with its ``error``: every input has an answer. Only what strikes
+every utterance alike ends a run (faults.py).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from wenet_osum.dataset.remote import is_url
 from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
 from wenet_osum.dataset.scan import find, line_key
 from wenet_osum.decode import longform
+from wenet_osum.decode.faults import Faults, ProgrammeFault
 from wenet_osum.decode.generate import DecodeOptions, generate
 from wenet_osum.records import FRAME_S, SAMPLE_RATE, Hypothesis, Sample, Utterance
 from wenet_osum.tasks.base import Task
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.text.template import Template
 
+SHORTENED = "shortened"  # flag: the recording ended before its list, or its own header, says
+SHORTER_S = 0.1  # less is the rounding of durations and what an MP3 encoder adds
 NO_AUDIO = np.zeros(0, np.float32)
 Answers = list[tuple[int, Hypothesis]]  # with places in the list
 
@@ -61,6 +65,9 @@ class Recogniser:
     max_frames: int = 24000  # utterances × longest of a batch, in 10 ms frames
     longest_s: float = longform.LONGEST_S  # of a piece of long audio
     counts: Counter = field(default_factory=Counter)  # steps, ties, flags, errors
+    # Odd recordings may come in hundreds; a model that has failed eight times in a row is broken.
+    reading: Faults = field(default_factory=lambda: Faults((ValueError, OSError), lenient=True))
+    decoding: Faults = field(default_factory=Faults)
 
     @property
     def whole_s(self) -> float:
@@ -89,8 +96,20 @@ class Recogniser:
                 for job in group:
                     if job.seconds > self.whole_s and not job.error:
                         answers.append((job.place, self._answer_long(job)))
+                self._flag_shortened(group, answers)
                 self.counts["errors"] += sum(answer.error is not None for _, answer in answers)
                 yield group, answers
+
+    def _flag_shortened(self, group: list[Job], answers: Answers) -> None:
+        """Flag the answers to recordings that are shorter than their list or header says.
+
+        A segment may end behind its recording, and an MP3 may be cut: what is there is decoded.
+        """
+        promised = {job.place: job.seconds for job in group}
+        for place, answer in answers:
+            if answer.duration is not None and answer.duration < promised[place] - SHORTER_S:
+                answer.flags.append(SHORTENED)
+                self.counts[SHORTENED] += 1
 
     def _load(self, group: list[Job]) -> tuple[list[tuple[int, Sample]], Answers]:
         """Read, decode and transform the audio of a group; long recordings are left for later."""
@@ -102,12 +121,13 @@ class Recogniser:
                 if job.seconds <= self.whole_s:
                     utterance, source = job.read()
                     loaded.append((job.place, self.load(utterance, audio.decode(source if isinstance(source, bytes) else source.read_bytes()))))
-            except (Drop, OSError, ValueError) as error:
-                failed.append((job.place, self._failed(job.key, error)))
+                    self.reading.worked()
+            except Exception as error:  # whatever a library raises for an odd file
+                failed.append((job.place, self._failed(job.key, self.reading.failed(error))))
         return loaded, failed
 
-    def _failed(self, key: str, error: Exception) -> Hypothesis:
-        return Hypothesis(key, self.task.tags if self.task else "", "", error=str(error) or type(error).__name__)
+    def _failed(self, key: str, reason: str) -> Hypothesis:
+        return Hypothesis(key, self.task.tags if self.task else "", "", error=reason)
 
     def load(self, utterance: Utterance, samples: np.ndarray) -> Sample:
         """Features and prompt of 16 kHz audio (samples,). Raises Drop when the utterance names no task and the run neither."""
@@ -126,19 +146,35 @@ class Recogniser:
         return self.task or self.template.task(utterance.task)
 
     def _decode(self, loaded: list[tuple[int, Sample]]) -> Answers:
-        """Decode as one batch; when memory runs out, in halves."""
-        if not loaded:
+        """Decode as one batch; what fails has its error in its answer."""
+        found = self._decode_halving([item for _, item in loaded])
+        answers: Answers = []
+        for (place, item), one in zip(loaded, found, strict=True):
+            if isinstance(one, Exception):
+                one = self._failed(item.key, self.decoding.failed(one))
+            answers.append((place, one))
+        return answers
+
+    def _decode_halving(self, items: list[Sample]) -> list[Hypothesis | Exception]:
+        """Decode as one batch; what fails is tried in halves, down to the utterances at fault."""
+        if not items:
             return []
-        items = [item for _, item in loaded]
         try:
             answers = self.decode(items)
-        except torch.OutOfMemoryError:
-            if len(loaded) == 1:
-                return [(loaded[0][0], self._failed(items[0].key, Drop("out of memory", "one utterance alone does not fit; use bf16")))]
+        except Exception as error:
+            full = isinstance(error, torch.OutOfMemoryError)
+            if len(items) == 1:
+                told = Drop("out of memory", "one utterance alone does not fit; use bf16")
+                return [told if full else error]
+        else:
+            self.decoding.worked()
+            return answers
+
+        # Only here, for the exception keeps the tensors of the batch.
+        if full:
             torch.cuda.empty_cache()
-            half = len(loaded) // 2
-            return self._decode(loaded[:half]) + self._decode(loaded[half:])
-        return [(place, answer) for (place, _), answer in zip(loaded, answers, strict=True)]
+        half = len(items) // 2
+        return self._decode_halving(items[:half]) + self._decode_halving(items[half:])
 
     def decode(self, samples: list[Sample]) -> list[Hypothesis]:
         """Decode samples as one batch."""
@@ -148,12 +184,19 @@ class Recogniser:
         try:
             utterance, source = job.read()
             where = (utterance.start, utterance.end) if isinstance(source, Path) else (None, None)
-            return self.answer_long(utterance, source, *where)
-        except (Drop, OSError, ValueError) as error:
-            return self._failed(job.key, error)
+            answer = self.answer_long(utterance, source, *where)
+            self.reading.worked()
+            return answer
+        except ProgrammeFault:
+            raise
+        except Exception as error:  # whatever a library raises for an odd file
+            return self._failed(job.key, self.reading.failed(error))
 
     def answer_long(self, utterance: Utterance, source: bytes | Path, start: float | None = None, end: float | None = None) -> Hypothesis:
-        """Answer a recording of any length; memory holds one batch of pieces at a time."""
+        """Answer a recording of any length; memory holds one batch of pieces at a time.
+
+        Raises Drop for a recording that cannot be read or has a piece that cannot be decoded.
+        """
         task, pieces, answers = self.task_of(utterance), [], []
         stream = longform.read_pieces(source, start, end, self.longest_s)
         size = max(1, min(self.batch_size, self.max_frames // round(self.whole_s / FRAME_S)))
@@ -162,11 +205,23 @@ class Recogniser:
             for item, piece in zip(items, group, strict=True):
                 item.key, piece.audio = f"{utterance.key}@{piece.start:.2f}", NO_AUDIO  # not a slice, which would keep the whole
             pieces += group
-            answers += self.decode(items)
+            answers += self._decode_pieces(items)
+        if not answers:
+            raise Drop("audio: empty", "nothing of it can be decoded")
         if len(answers) == 1:
             answers[0].key = utterance.key
             return answers[0]
-        return longform.join(pieces, answers, task, utterance.key)
+        joined = longform.join(pieces, answers, task, utterance.key)
+        self.counts.update(flag for flag in joined.flags if flag in longform.FLAGS)
+        return joined
+
+    def _decode_pieces(self, items: list[Sample]) -> list[Hypothesis]:
+        """Decode pieces of a recording. Raises Drop for one that fails: a text with a hole is no answer."""
+        found = self._decode_halving(items)
+        for item, one in zip(items, found, strict=True):
+            if isinstance(one, Exception):
+                raise Drop(self.decoding.failed(one), f"in the piece {item.key}")
+        return found
 
 
 def read_list(path: str | Path) -> tuple[list[Job], Dropped]:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 
 EVERY_S = {True: 0.2, False: 10.0}  # between two reports, on a terminal or not
 BAR = 24  # characters
+
+
+OWN_LINES = ("steps", "ties", "tie", "errors")  # counts that are told elsewhere
+
+
+def counted(counts: Counter) -> str:
+    """Return the flags and failures of a run with their numbers, or an empty text."""
+    notes = {name: times for name, times in counts.items() if times and name not in OWN_LINES}
+    return ", ".join(f"{name} {times}" for name, times in sorted(notes.items()))
 
 
 class Progress:

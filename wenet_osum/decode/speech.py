@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Number
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ class Transcriber:
     ) -> Hypothesis | list[Hypothesis]:
         """Answer a sound, or a list of sounds with a list in the same order.
 
-        A sound is the path of an audio file, its bytes, an open file, an array or tensor of samples at ``rate`` Hz, or a tuple (samples, rate).
+        A sound is the path of an audio file, its bytes, an open file, an array or tensor of samples at ``rate`` Hz, a tuple (samples, rate),
+        or a dict ``{"array": samples, "sampling_rate": Hz}`` as `datasets` gives it.
         ``task`` is a name or tags, ``prompt`` the wording to ask with, ``lang`` the language of the task's own prompt (zh or en); without
         them those given to ``load`` hold.
 
@@ -126,7 +128,16 @@ def make_job(place: int, sound: Sound, rate: int = SAMPLE_RATE, key: str | None 
         job.seconds = read_duration(source)
     except (ValueError, OSError) as error:
         job.error = str(error) or type(error).__name__
+    except Exception as error:  # told with its traceback when it is this sound's turn
+        job.read = _raising(error)
     return job
+
+
+def _raising(error: Exception) -> Callable[[], tuple[Utterance, bytes | Path]]:
+    def read() -> tuple[Utterance, bytes | Path]:
+        raise error
+
+    return read
 
 
 def _name(sound: Sound, place: int) -> str:

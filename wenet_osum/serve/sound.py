@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from wenet_osum.dataset.audio import check_whole
+from wenet_osum.dataset.audio import FFMPEG_HINT, check_whole
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sound import MOST_CHANNELS, RATES
 from wenet_osum.serve.fault import Fault
@@ -27,7 +27,7 @@ def duration(data: bytes, max_seconds: float) -> float:
         raise _bad("the file is empty")
     if kind(data) is None:
         known = ", ".join(sorted(set(MARKS.values())))
-        raise _bad(f"the file is no recording this server can read; it takes {known} (ffmpeg -i yours out.wav makes one)")
+        raise _bad(f"the file is no recording this server can read; it takes {known} ({FFMPEG_HINT})")
     frames, rate, channels = _header(data)
     if not frames:
         raise _bad("the file holds no samples")
