@@ -30,7 +30,7 @@ from transformers import (
 from wenet_osum import lookup
 from wenet_osum.models import lora, parts, tones
 from wenet_osum.models.lengths import spans, valid_mask
-from wenet_osum.models.llm import causal
+from wenet_osum.models.llm import causal, proof
 from wenet_osum.models.loss import LossOutput, any_weight, ctc_losses, token_losses, weighted, with_ctc
 from wenet_osum.models.processor import HUB, OsumFeatureExtractor, OsumProcessor
 
@@ -102,9 +102,13 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         adapter_conf: dict[str, Any] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> OsumModel:
-        """Assemble from a Whisper and a causal LM, folders or hub names, in eval mode; adapter and speech boundary get new weights."""
+        """Assemble from a Whisper and a causal LM, folders or hub names, in eval mode; adapter and speech boundary get new weights.
+
+        Raises ValueError for an LLM that does not give the same packed as alone (``llm/supported.py``, ``llm/proof.py``).
+        """
         encoder = lookup.load("wenet_osum.models.encoder", "whisper").read(str(whisper), dtype)
         language = causal.read(str(llm), dtype)
+        proof.check_packed(language)
         config = OsumConfig(encoder=encoder.config.to_dict(), llm=language.config.to_dict(), adapter=adapter, adapter_conf=adapter_conf, dtype=dtype)
         with torch.device("meta"):  # the parts are at hand: do not draw their weights first
             model = cls(config)
