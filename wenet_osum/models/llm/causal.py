@@ -104,9 +104,12 @@ def packed_forward(llm: PreTrainedModel, embeddings: Tensor, packing: Packing) -
 
 
 def create(config: PreTrainedConfig) -> PreTrainedModel:
-    """A causal LM with the initial weights of ``config``, with packed attention. Raises ValueError when it cannot run packed."""
+    """A causal LM with the initial weights of ``config``, with packed attention. Raises ValueError when it cannot run packed.
+
+    Its dtype is torch's default, which is what a model that is being loaded is asked for; that of ``config`` is of another time.
+    """
     supported.check(config)
-    llm = AutoModelForCausalLM.from_config(config, attn_implementation=NAME)
+    llm = AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype(), attn_implementation=NAME)
     supported.check_modules(llm)
     return llm
 
