@@ -52,9 +52,3 @@ def test_losses_in_chunks_equal_losses_at_once(monkeypatch):
     torch.testing.assert_close(pieces, whole)
     assert torch.equal(correct, correct_pieces)
     torch.testing.assert_close(torch.autograd.grad(pieces.sum(), hidden)[0], gradient)
-
-
-def test_an_llm_that_changes_its_logits_is_refused(llm):
-    llm.config.final_logit_softcapping = 30.0
-    with pytest.raises(ValueError, match="final_logit_softcapping"):
-        causal.check(llm.config)

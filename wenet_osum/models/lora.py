@@ -64,10 +64,10 @@ def save(llm: nn.Module, conf: Any, state: dict[str, Tensor], folder: Path) -> N
     conf.inference_mode = training
 
 
-def load(llm: nn.Module, source: str, **where: Any) -> Any:
+def load(llm: nn.Module, source: str, as_saved: bool = False, **where: Any) -> Any:
     """Put the adapters of a model folder or hub name into ``llm``; returns peft's LoraConfig, None when there are none.
 
-    ``where`` are the hub's keywords, such as ``revision``.
+    ``as_saved``: in their own dtype, which may be wider than that of the weights they adapt; else in that one. ``where`` are the hub's keywords, such as ``revision``.
     """
     found = [cached_file(source, f"{FOLDER}/{name}", _raise_exceptions_for_missing_entries=False, **where) for name in (CONFIG, WEIGHTS)]
     if found == [None, None]:
@@ -80,6 +80,11 @@ def load(llm: nn.Module, source: str, **where: Any) -> Any:
     conf.inference_mode = False
     add(llm, conf)
     tensors = {name.removeprefix("base_model.model."): tensor for name, tensor in load_file(found[1]).items()}
+    if as_saved:
+        saved = next(iter(tensors.values())).dtype
+        for name, parameter in llm.named_parameters():
+            if _ADAPTER.search(name):
+                parameter.data = parameter.data.to(saved)
     result = set_peft_model_state_dict(llm, tensors, adapter_name=NAME)
     lost = [name for name in result.missing_keys if _ADAPTER.search(name)] + list(result.unexpected_keys)
     if lost:

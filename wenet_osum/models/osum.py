@@ -9,6 +9,7 @@ whose positions restart; decoding runs them padded on the left. Both give the sa
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,9 @@ from transformers import (
 )
 
 from wenet_osum import lookup
-from wenet_osum.models import lora, parts, tones
+from wenet_osum.models import dtypes, lora, parts, tones
 from wenet_osum.models.lengths import spans, valid_mask
-from wenet_osum.models.llm import causal
+from wenet_osum.models.llm import causal, proof
 from wenet_osum.models.loss import LossOutput, any_weight, ctc_losses, token_losses, weighted, with_ctc
 from wenet_osum.models.processor import HUB, OsumFeatureExtractor, OsumProcessor
 
@@ -49,11 +50,13 @@ class OsumConfig(PreTrainedConfig):
     llm: Any = None  # config of the LLM
     adapter: str = "conv_transformer"  # file name in models/adapter
     adapter_conf: Any = None  # arguments of the adapter
+    part_dtypes: Any = None  # part → dtype its weights were saved in; used by loading with dtype "auto"
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder = _config(self.encoder, "whisper")
         self.llm = _config(self.llm, "qwen2")
         self.adapter_conf = dict(self.adapter_conf or {})
+        self.part_dtypes = dict(self.part_dtypes or {})
         self.tie_word_embeddings = self.llm.tie_word_embeddings
         super().__post_init__(**kwargs)
 
@@ -97,7 +100,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         self.ctc_weight = 0.0  # share of the CTC loss on the adapter's output, 0 to 1; a setting of the run, not saved
         self.tone_weight, self.label_words = 0.0, []  # weight of models/tones.py, likewise; token ids by field and label (Template.label_words)
         self.post_init()
-
+        dtypes.apply(self, config.part_dtypes)
     @classmethod
     def from_parts(
         cls,
@@ -111,10 +114,12 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         """Assemble from a speech encoder and a causal LM, folders or hub names, in eval mode.
 
         ``encoder`` is the file in models/encoder that reads ``encoder_source``. Adapter and speech
-        boundary get new weights.
+        boundary get new weights. Raises ValueError for an LLM that does not give the same packed as
+        alone (``llm/supported.py``, ``llm/proof.py``).
         """
         encoder = lookup.load(ENCODERS, encoder).read(str(encoder_source), dtype)
         language = causal.read(str(llm), dtype)
+        proof.check_packed(language)
         config = OsumConfig(encoder=encoder.config.to_dict(), llm=language.config.to_dict(), adapter=adapter, adapter_conf=adapter_conf, dtype=dtype)
         with torch.device("meta"):  # the parts are at hand: do not draw their weights first
             model = cls(config)
@@ -133,17 +138,32 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Load a complete folder or hub name, with the LoRA adapters in its ``lora`` subfolder if there are any."""
-        loaded = super().from_pretrained(name, *args, **kwargs)
+        """Load a complete folder or hub name, with the LoRA adapters in its ``lora`` subfolder if there are any.
+
+        ``dtype`` "auto", also when none is given: each part in the dtype it was saved in; another: all parts in that one.
+        """
+        where = {key: kwargs[key] for key in HUB if key in kwargs}
+        config = kwargs.pop("config", None)
+        if not isinstance(config, OsumConfig):
+            config = OsumConfig.from_pretrained(config or name, **where)
+        as_saved = kwargs.get("dtype", kwargs.get("torch_dtype")) in (None, "auto")
+        if not as_saved:
+            config = copy.deepcopy(config)
+            config.part_dtypes = {}
+        loaded = super().from_pretrained(name, *args, config=config, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.llm.generation_config = model.generation_config
-        model.lora = lora.load(model.llm, str(name), **{key: kwargs[key] for key in HUB if key in kwargs})
+        model.lora = lora.load(model.llm, str(name), as_saved, **where)
         return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike, state_dict: dict[str, Tensor] | None = None, **kwargs: Any) -> None:
         """Write a complete folder: the base weights under their plain names, LoRA adapters in ``lora`` as peft writes them."""
         state = self.state_dict() if state_dict is None else state_dict
-        super().save_pretrained(save_directory, state_dict=lora.base_state(state), **kwargs)
+        base = lora.base_state(state)
+        self.config.part_dtypes = dtypes.of_parts(base)
+        for part in ("encoder", "llm"):
+            getattr(self.config, part).dtype = getattr(torch, self.config.part_dtypes[part])
+        super().save_pretrained(save_directory, state_dict=base, **kwargs)
         if self.lora is not None and kwargs.get("is_main_process", True):
             language = {name.removeprefix("llm."): tensor for name, tensor in state.items() if name.startswith("llm.")}
             lora.save(self.llm, self.lora, language, Path(save_directory))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from wenet_osum.models import parts
+from wenet_osum.models import dtypes, parts
 from wenet_osum.models.encoder.whisper import Encoder
 from wenet_osum.models.lengths import spans, valid_mask
 from wenet_osum.models.loss import LossOutput, any_weight, ctc_losses, token_losses, weighted, with_ctc
@@ -63,8 +63,12 @@ class WhisperPhase(nn.Module):
         return self.encoder.conv1.weight.device
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike, ctc_weight: float | None = None, dtype: torch.dtype = torch.float32) -> WhisperPhase:
-        """Load a Whisper folder or hub name, with its CTC head when the folder has one. ``ctc_weight`` None: as saved."""
+    def from_pretrained(cls, name: str | os.PathLike, ctc_weight: float | None = None, dtype: torch.dtype | str = torch.float32) -> WhisperPhase:
+        """Load a Whisper folder or hub name, with its CTC head when the folder has one. ``ctc_weight`` None: as saved.
+
+        ``dtype`` "auto": each part in the dtype it was saved in.
+        """
+        as_saved = dtype == "auto"
         try:
             whisper = WhisperForConditionalGeneration.from_pretrained(str(name), dtype=dtype)
         except (OSError, ValueError) as error:
@@ -74,6 +78,8 @@ class WhisperPhase(nn.Module):
         head = Path(name) / CTC_FILE
         if model.ctc_head is not None and head.exists():
             model.ctc_head.load_state_dict(load_file(head))
+        if as_saved:
+            dtypes.apply(model, getattr(whisper.config, "part_dtypes", {}))
         return model.eval()
 
     def save_pretrained(
@@ -83,7 +89,12 @@ class WhisperPhase(nn.Module):
         state = self.state_dict() if state_dict is None else state_dict
         plain = {_whisper_name(name): tensor for name, tensor in state.items() if not name.startswith("ctc_head.")}
         self.config.ctc_weight = self.ctc_weight
+        self.config.part_dtypes = dtypes.of_parts(state)
         self._whisper[0].save_pretrained(save_directory, state_dict=plain, is_main_process=is_main_process, **kwargs)
+        # transformers writes the dtype of its first parameter, to which readers without parts would round the others
+        self.config.dtype = dtypes.widest(self.config.part_dtypes)
+        if is_main_process:
+            self.config.save_pretrained(save_directory)
         if self.ctc_head is not None and is_main_process:
             head = {n.removeprefix("ctc_head."): t.detach().cpu().contiguous() for n, t in state.items() if n.startswith("ctc_head.")}
             save_file(head, Path(save_directory) / CTC_FILE, metadata={"format": "pt"})
@@ -200,6 +211,8 @@ def run_decoder(decoder: nn.Module, ids: Tensor, states: Tensor, cross: Tensor |
     """The decoder's own modules, for transformers' forward has no way in for a cross-attention mask. Layer drop is not applied."""
     hidden = decoder.embed_tokens(ids) + decoder.embed_positions.weight[: ids.shape[1]]
     hidden = functional.dropout(hidden, p=decoder.dropout, training=decoder.training)
+    # a frozen encoder may be in half precision beside a decoder in float32
+    states = states.to(decoder.embed_positions.weight.dtype)
     for layer in decoder.layers:
         hidden = layer(hidden, None, states, encoder_attention_mask=cross, use_cache=False)
     return decoder.layer_norm(hidden)

@@ -6,6 +6,7 @@ Small figures travel over CPU tensors (gloo beside the accelerator's own backend
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -45,14 +46,23 @@ def start(threads: int) -> World:
     """Join the process group that torchrun describes in the environment, or make one of this process alone."""
     torch.set_num_threads(threads)
     rank, size, local = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-    device, backend = torch.device("cpu"), "gloo"
-    if torch.accelerator.is_available():
-        device = torch.device(torch.accelerator.current_accelerator().type, local)
-        torch.accelerator.set_device_index(local)
+    device, backend = _device(local), "gloo"
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(device.index)
         backend = f"cpu:gloo,{device.type}:{torch_dist.get_default_backend_for_device(device.type)}"
     alone = {} if "MASTER_ADDR" in os.environ else {"store": torch_dist.HashStore()}
     torch_dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT, **alone)
     return World(rank, size, device)
+
+
+def _device(local: int) -> torch.device:
+    """The device of the ``local``-th process of this machine.
+
+    Where SLURM shows each task one device only, that one is number 0 for all of them.
+    """
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    return torch.device(torch.accelerator.current_accelerator().type, local % torch.accelerator.device_count())
 
 
 def stop() -> None:
@@ -184,4 +194,5 @@ def _shard(model: nn.Module, half: bool) -> nn.Module:
         for layer in stack:
             if sum(p.numel() for p in layer.parameters()) > 0 and not isinstance(layer, nn.ModuleList):
                 fully_shard(layer, mp_policy=policy)
-    return fully_shard(model, mp_policy=policy)
+    # what comes from outside stays as it is: weights and times of targets need float32, the encoder casts features itself
+    return fully_shard(model, mp_policy=dataclasses.replace(policy, cast_forward_inputs=False))

@@ -87,7 +87,8 @@ class Adapter(nn.Module):
 
         The convolutions look back only, so what lies after an utterance's end cannot reach it; attention masks it as keys.
         """
-        hidden = states.transpose(1, 2)
+        # a frozen encoder may be in half precision beside an adapter in float32
+        hidden = states.transpose(1, 2).to(self.convolutions[0].weight.dtype)
         for convolution in self.convolutions:
             hidden = functional.gelu(convolution(functional.pad(hidden, (KERNEL - 1, 0))))
         hidden = self.dropout(self.input_norm(self.input(hidden.transpose(1, 2))))

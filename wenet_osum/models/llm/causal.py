@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from wenet_osum.models.llm import supported
+
 NAME = "packed"
-LOGIT_CHANGES = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}  # config keys, with the value that changes nothing
 
 
 class Packing:
@@ -44,6 +45,7 @@ def packed_attention(
     """
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    supported.check_arguments(kwargs)
     scale, rate, window = kwargs.get("scaling"), kwargs.get("dropout", 0.0), kwargs.get("sliding_window")
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not rate:
         return _varlen(query, key, value, packing, scale, window), None
@@ -102,26 +104,40 @@ def packed_forward(llm: PreTrainedModel, embeddings: Tensor, packing: Packing) -
 
 
 def create(config: PreTrainedConfig) -> PreTrainedModel:
-    """A causal LM with the initial weights of ``config``, with packed attention."""
-    check(config)
-    return AutoModelForCausalLM.from_config(config, attn_implementation=NAME)
+    """A causal LM with the initial weights of ``config``, with packed attention. Raises ValueError when it cannot run packed.
+
+    Its dtype is torch's default, which is what a model that is being loaded is asked for; that of ``config`` is of another time.
+    """
+    supported.check(config)
+    llm = AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype(), attn_implementation=NAME)
+    supported.check_modules(llm)
+    return llm
 
 
 def read(source: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The causal LM of a folder or hub name, with packed attention. Raises ValueError when there is none or it cannot run packed."""
+    config = _config(source)
+    try:
+        supported.check_folder(config)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
     try:
         llm = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=NAME)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no causal language model in {source!r}: {error}; give a folder of transformers (e.g. Qwen2), or a hub name") from None
-    check(llm.config)
+    except (OSError, ValueError, KeyError) as error:  # KeyError: a class with a list of attentions of its own
+        raise _none_in(source, error) from None
+    supported.check_modules(llm)
     return llm.eval()
 
 
-def check(config: PreTrainedConfig) -> None:
-    """Raise ValueError for a model whose logits are changed after its head: the loss here takes the head's own."""
-    for name, neutral in LOGIT_CHANGES.items():
-        if getattr(config, name, neutral) not in (neutral, None):
-            raise ValueError(f"{config.model_type} has {name} {getattr(config, name)}, which the packed loss does not apply; choose another LLM")
+def _config(source: str) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise _none_in(source, error) from None
+
+
+def _none_in(source: str, error: Exception) -> ValueError:
+    return ValueError(f"no causal language model in {source!r}: {error}; give a folder of transformers (e.g. Qwen2), or a hub name")
 
 
 def keep_checkpointing(llm: PreTrainedModel, training: bool) -> None:

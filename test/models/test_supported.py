@@ -1,0 +1,144 @@
+"""Which LLMs are taken and which are refused, by tiny random models of transformers' own classes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from wenet_osum.models.llm import causal, proof, supported
+from wenet_osum.models.osum import OsumModel
+
+SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES |= {"num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+LATENT = {"num_key_value_heads": 4, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+DEEPSEEK = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+
+TAKEN = {
+    "qwen2": {},
+    "qwen3": {},
+    "llama": {},
+    "mistral": {"sliding_window": 4},
+    "gemma": {},
+    "gemma3_text": {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]},
+    "olmo2": {},
+    "phi3": {},
+    "glm4": {},
+    "qwen3_moe": EXPERTS,
+    "deepseek_v3": LATENT | DEEPSEEK,
+}
+
+MIXED = {"layer_types": ["linear_attention", "full_attention"]}
+STATES = {"linear_num_value_heads": 2, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+REFUSED = {
+    "qwen3_next": (MIXED | STATES | EXPERTS, "linear attention or a state space"),
+    "qwen3_5_text": (MIXED | STATES, "linear attention or a state space"),
+    "falcon_h1": ({}, "state space"),
+    "lfm2": ({"layer_types": ["conv", "full_attention"]}, "a convolution over the text"),
+    "jamba": ({}, "state space"),
+    "mamba": ({"state_size": 4}, "state space"),
+    "gpt_oss": ({"num_local_experts": 4, "num_experts_per_tok": 2}, "attention sinks"),
+    "gemma2": ({}, "final_logit_softcapping"),
+}
+
+
+def tiny(kind, **changes):
+    return AutoConfig.for_model(kind, **(SIZES | changes))
+
+
+@pytest.fixture
+def save(tmp_path):
+    """save(kind, **changes): a folder with a random model of that kind."""
+
+    def saved(kind, **changes):
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(tiny(kind, **changes)).save_pretrained(tmp_path / kind)
+        return str(tmp_path / kind)
+
+    return saved
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+def test_softmax_attention_is_taken_and_proven(save, kind):
+    proof.check_packed(causal.read(save(kind, initializer_range=0.2, **TAKEN[kind])))
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_other_models_are_refused_by_name_with_the_reason(tmp_path, kind):
+    changes, reason = REFUSED[kind]
+    config = tiny(kind, **changes)
+    with pytest.raises(ValueError, match=f"{kind} has .*{reason}"):
+        causal.create(config)
+    config.save_pretrained(tmp_path)
+    if kind != "gpt_oss":  # that one is known by its weights
+        with pytest.raises(ValueError, match=f"{kind} has .*{reason}"):
+            causal.read(str(tmp_path))
+
+
+def test_a_position_bias_is_refused_by_its_key():
+    with pytest.raises(ValueError, match=r"falcon has a position bias in attention \(alibi\)"):
+        causal.create(AutoConfig.for_model("falcon", alibi=True))
+
+
+@pytest.fixture
+def llm(folders):
+    return causal.read(str(folders / "untied"))
+
+
+def test_a_layer_that_looks_across_the_border_is_found(llm):
+    proof.check_packed(llm)
+    shift = llm.base_model.layers[0].mlp.register_forward_hook(lambda _, __, hidden: hidden + hidden.roll(1, dims=1))
+    with pytest.raises(ValueError, match=r"qwen2: packed, the \w+ of two utterances differs .* choose an LLM"):
+        proof.check_packed(llm)
+    shift.remove()
+    proof.check_packed(llm.to(torch.bfloat16))
+
+
+def test_an_argument_of_attention_that_is_left_out_is_found(monkeypatch):
+    """Sinks: packed equals alone, and both differ from transformers."""
+    monkeypatch.setattr(supported, "check_modules", lambda llm: None)
+    torch.manual_seed(0)
+    llm = causal.create(tiny("gpt_oss", initializer_range=0.2, **REFUSED["gpt_oss"][0])).eval()
+    with pytest.raises(ValueError, match=r"attention sinks \(s_aux\)"):
+        proof.check_packed(llm)
+    monkeypatch.setattr(supported, "check_arguments", lambda arguments: None)
+    with pytest.raises(ValueError, match="gpt_oss: packed, the first of two utterances differs"):
+        proof.check_packed(llm)
+
+
+def test_states_that_are_no_numbers_prove_nothing(llm):
+    llm.base_model.norm.weight.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="differs from transformers' own forward by nan"):
+        proof.check_packed(llm)
+
+
+def test_a_model_that_does_not_hand_the_packing_on_is_refused():
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="nemotron: packed"):
+        proof.check_packed(causal.create(tiny("nemotron", initializer_range=0.2)).eval())
+
+
+def test_weights_without_numbers_are_only_looked_at():
+    with torch.device("meta"):
+        proof.check_packed(causal.create(tiny("qwen2")))
+        with pytest.raises(ValueError, match="attention sinks"):
+            causal.create(tiny("gpt_oss", **REFUSED["gpt_oss"][0]))
+
+
+def test_models_are_built_of_proven_llms_only(folders, tmp_path):
+    """A folder of a class that is taken by its name, but fails the proof."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(tiny("nemotron", initializer_range=0.2)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="nemotron: packed"):
+        OsumModel.from_parts(folders / "whisper", tmp_path)
+
+
+def test_a_multimodal_folder_is_refused_with_a_sentence(tmp_path):
+    text, vision = SIZES | {"head_dim": 8}, {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    AutoConfig.for_model("gemma3", text_config=text, vision_config=vision).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"gemma3 is more than an LLM, it comes with vision_config; .* alone \(gemma3_text\)"):
+        causal.read(str(tmp_path))
+    AutoConfig.for_model("qwen3_5").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="qwen3_5_text has layers of type 'linear_attention'"):
+        causal.read(str(tmp_path))
