@@ -14,6 +14,8 @@ nor that of ranks changes what is trained on, and resuming is a seek.
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -85,9 +87,18 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         self.failed.clear()
-        for batch in self._loader:
-            self.failed.update(batch.dropped)
-            yield batch
+        others = set(multiprocessing.active_children())
+        batches = iter(self._loader)
+        workers = set(multiprocessing.active_children()) - others
+        try:
+            for batch in batches:
+                self.failed.update(batch.dropped)
+                yield batch
+        finally:
+            # torch asks its workers to end and waits; one that hangs in a read would hold up the exit of this process
+            del batches
+            for worker in workers:
+                worker.kill()
 
 
 class EpochLoader(Loader):
@@ -214,5 +225,16 @@ def _loader(dataset: Dataset, workers: int, prefetch: int) -> DataLoader:
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         multiprocessing_context="fork" if workers else None,  # templates hold caches, which do not pickle
+        worker_init_fn=_ignore_signals,
         pin_memory=torch.accelerator.is_available()  # transfers then overlap with work,
     )
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave SIGTERM and SIGUSR1 to the main process, which saves and then ends its workers.
+
+    torchrun and SLURM send them to whole process groups; a worker that died of one would take the main process along before it
+    has saved. Programs that a worker runs inherit this. A worker whose main process is gone notices within seconds and ends.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
