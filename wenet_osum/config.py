@@ -95,7 +95,8 @@ class BatchConfig:
     max_frames: int = 12000  # utterances × longest, in 10 ms frames: what the encoder computes
     max_tokens: int = 8000  # prompt + speech + answer tokens of all utterances: what the LLM computes
     max_utterances: int = 512  # utterances
-    window: int = 8  # shards shuffled together; lists count as shards of 1,000 utterances
+    # shards of a source shuffled together, fewer where many sources share 32 open files; lists count as shards of 1,000 utterances
+    window: int = 8
 
 
 @dataclass

@@ -28,7 +28,7 @@ from wenet_osum.config import BatchConfig, DataConfig, FilterConfig, SourceConfi
 from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
-from wenet_osum.dataset.plan import Plan, cut
+from wenet_osum.dataset.plan import OPEN_FILES, Plan, cut, files_needed
 from wenet_osum.dataset.pool import Pool, TokenEstimate, build_pool
 from wenet_osum.dataset.sample import SampleConfig, make_sample, silent_sample
 from wenet_osum.dataset.shard import Handles, load_list, read
@@ -45,10 +45,21 @@ PROMPTS_DRAWN = 64  # prompts of a task drawn to learn the longest
 class SpeechDataset(Dataset):
     """Item i is the i-th micro-batch of this rank, a Batch. Any process may ask for any item: the answer is the same."""
 
-    def __init__(self, pools: list[Pool], draws: np.ndarray, items: np.ndarray, template: Template, conf: SampleConfig) -> None:
-        """``draws`` (D, 5): source, shard, row, task, repeat. ``items`` (micro-batches, 2): first draw and end; an empty range is a filler."""
+    def __init__(
+        self,
+        pools: list[Pool],
+        draws: np.ndarray,
+        items: np.ndarray,
+        template: Template,
+        conf: SampleConfig,
+        files: int = OPEN_FILES,
+    ) -> None:
+        """``draws`` (D, 5): source, shard, row, task, repeat. ``items`` (micro-batches, 2): first draw and end; an empty range is a filler.
+
+        ``files`` are kept open at most.
+        """
         self.pools, self.draws, self.items, self.template, self.conf = pools, draws, items, template, conf
-        self.handles = Handles()
+        self.handles = Handles(files)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -94,11 +105,12 @@ class Loader:
             for batch in batches:
                 self.failed.update(batch.dropped)
                 yield batch
-        finally:
-            # torch asks its workers to end and waits; one that hangs in a read would hold up the exit of this process
+        except GeneratorExit:
+            # stopped early: torch asks its workers to end and waits, then one that hangs in a read must not hold up the exit
             del batches
             for worker in workers:
                 worker.kill()
+            raise
 
 
 class EpochLoader(Loader):
@@ -140,7 +152,8 @@ class Mixture:
         plan.dropped.update(self.dropped)
         draws = np.stack([plan.source, plan.shard, plan.row, plan.task, plan.repeat], axis=1)
         sampling = SampleConfig(self.mels, conf.filter, conf.augment, conf.seed, epoch, on_device=conf.features == "device")
-        dataset = SpeechDataset(self.pools, draws, plan.items(rank, start), self.template, sampling)
+        files = files_needed(conf.batch.window, len(self.pools))
+        dataset = SpeechDataset(self.pools, draws, plan.items(rank, start), self.template, sampling, files)
         return EpochLoader(dataset, plan, conf.workers, conf.prefetch)
 
 
