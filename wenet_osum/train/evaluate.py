@@ -11,10 +11,13 @@ from wenet_osum.train import dist
 from wenet_osum.train.progress import Tally, merge
 
 
-def dev_loaders(data: DataConfig, conf: TrainConfig, template: Template, mels: int, world: dist.World) -> dict[str, EvalLoader]:
+def dev_loaders(
+    data: DataConfig, conf: TrainConfig, template: Template, mels: int, world: dist.World, reach: int | None = None
+) -> dict[str, EvalLoader]:
     """Task → its dev list, opened once before training so that a fault shows now. Every process gets equally many batches."""
+    options = {"limits": conf.filter, "workers": min(conf.workers, 2), "reach": reach}
     return {
-        task: eval_loader(path, task, template, conf.batch, mels, world.rank, world.size, limits=conf.filter, workers=min(conf.workers, 2))
+        task: eval_loader(path, task, template, conf.batch, mels, world.rank, world.size, **options)
         for task, path in data.dev.items()
     }
 
