@@ -34,6 +34,15 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+ALL_PAGES = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "examples").glob("*/*.md"))]
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=[str(page.relative_to(ROOT)) for page in ALL_PAGES])
+def test_every_fence_is_closed(page):
+    fences = re.findall(r"^\s*```(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(fences) % 2 == 0 and not any(fences[1::2]), fences
+
+
 def lost_links(page: Path) -> list[str]:
     """Links of a page that lead nowhere; those to other machines are not followed."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)

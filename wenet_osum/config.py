@@ -93,13 +93,30 @@ class AugmentConfig:
     spec_augment: SpecAugmentConfig | None = None  # None: no masks
 
 
+DEFAULT_TARGET_TOKENS = 400  # longest target of a task, where a table says nothing about it
+
+
+def _plain_name(task: str) -> str:
+    """A task's name or tags without spaces, in lower case."""
+    return task.replace(" ", "").lower()
+
+
 @dataclass
 class FilterConfig:
     """What is left out, and counted by reason."""
 
     min_s: float = 0.1  # shortest audio, s
     max_s: float = 30.0  # longest audio, s
-    max_target_tokens: int = 400  # longest target, tokens
+    # longest target, tokens: a number for all tasks, or a table {task: number} whose ``default`` is for those it does not name
+    max_target_tokens: int | dict[str, int] = field(default_factory=lambda: {"default": 400, "srwt": 2400})
+
+    def target_limit(self, name: str, tags: str) -> int:
+        """The longest target of a task, tokens; the table may call it by its name or by its tags, in either case."""
+        if isinstance(self.max_target_tokens, int):
+            return self.max_target_tokens
+        table = {_plain_name(key): limit for key, limit in self.max_target_tokens.items()}
+        own = table.get(_plain_name(name), table.get(_plain_name(tags)))
+        return table.get("default", DEFAULT_TARGET_TOKENS) if own is None else own
 
 
 @dataclass
@@ -109,7 +126,8 @@ class BatchConfig:
     max_frames: int = 12000  # utterances × longest, in 10 ms frames: what the encoder computes
     max_tokens: int = 8000  # prompt + speech + answer tokens of all utterances: what the LLM computes
     max_utterances: int = 512  # utterances
-    window: int = 8  # shards shuffled together; lists count as shards of 1,000 utterances
+    # shards of a source shuffled together, fewer where many sources share 32 open files; lists count as shards of 1,000 utterances
+    window: int = 8
 
 
 @dataclass
@@ -247,6 +265,11 @@ def check(conf: Any) -> list[str]:
         for name in ("noise", "reverb"):
             if getattr(conf.augment, f"{name}_prob") > 0 and not getattr(conf.augment, name):
                 faults.append(f"augment.{name}_prob {getattr(conf.augment, f'{name}_prob')}: needs augment.{name}, a list of recordings")
+        limits = conf.filter.max_target_tokens
+        for task, limit in limits.items() if isinstance(limits, dict) else [("", limits)]:
+            if limit < 1:
+                name = _join("filter.max_target_tokens", task) if task else "filter.max_target_tokens"
+                faults.append(f"{name} {limit}: must be 1 or more; a task is left out by the mixture's tasks")
         if any(speed <= 0 for speed in conf.augment.speeds) or not conf.augment.speeds:
             faults.append(f"augment.speeds {conf.augment.speeds}: needs at least one factor, all above 0")
     if isinstance(conf, DataConfig):
@@ -310,7 +333,15 @@ def _build(kind: Any, value: Any, name: str, faults: list[str]) -> Any:
 
 def _build_union(kind: Any, value: Any, name: str, faults: list[str]) -> Any:
     options = [k for k in typing.get_args(kind) if k is not type(None)]
-    return None if value is None else _build(options[0], value, name, faults)
+    if value is None and type(None) in typing.get_args(kind):
+        return None
+    # a table of yaml is meant for the kind that is one
+    fitting = [k for k in options if _is_table(k) == isinstance(value, dict)]
+    return _build([*fitting, *options][0], value, name, faults)
+
+
+def _is_table(kind: Any) -> bool:
+    return typing.get_origin(kind) is dict or dataclasses.is_dataclass(kind)
 
 
 def _build_dataclass(kind: type, value: Any, name: str, faults: list[str]) -> Any:

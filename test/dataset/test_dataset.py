@@ -1,5 +1,9 @@
 """The data path from lists to batches: workers, ranks and seeks do not change what is read; broken audio is counted and never ends an epoch."""
 
+import multiprocessing
+import subprocess
+import time
+
 import numpy as np
 import pytest
 import soundfile
@@ -72,6 +76,34 @@ def test_going_on_from_any_position(corpus, template, workers):
         rest = list(train_loader(data(corpus), conf(workers=workers), template, 80, epoch=0, start=start))
         assert len(rest) == len(whole) - start and all(same(a, b) for a, b in zip(rest, whole[start:], strict=True))
     assert len(train_loader(data(corpus), conf(), template, 80, epoch=0, start=len(whole))) == 0
+
+
+@pytest.mark.parametrize("name", ["TERM", "USR1"])
+def test_signals_to_the_process_group_do_not_end_workers(corpus, template, name):
+    loader = train_loader(data(corpus), conf(workers=2), template, 80, epoch=0)
+    batches = iter(loader)
+    next(batches)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    # sent by another process than the workers' parent, as a launcher does
+    subprocess.run(["kill", f"-{name}", *(str(worker.pid) for worker in workers)], check=True)
+    assert len(list(batches)) == len(loader) - 1
+    assert not any(worker.is_alive() for worker in workers)
+
+
+def test_a_worker_that_hangs_is_ended_with_its_loader(corpus, template, monkeypatch):
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
+    loader = train_loader(data(corpus), conf(workers=1), template, 80, epoch=0)
+    read = loader.dataset.batch
+    last = int(loader.dataset.items[-1][0])
+    monkeypatch.setattr(loader.dataset, "batch", lambda first, end: time.sleep(600) if first == last else read(first, end))
+    batches = iter(loader)
+    for _ in range(len(loader) - 1):
+        next(batches)
+    (worker,) = multiprocessing.active_children()
+    batches.close()
+    worker.join(timeout=60)
+    assert not worker.is_alive()
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])

@@ -1,14 +1,14 @@
 """Plans: the same epoch for any number of ranks, weights and shares met, budgets kept, steps filled."""
 
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
 
 from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
 from wenet_osum.dataset.index import Index, column_names
-from wenet_osum.dataset.plan import Plan
+from wenet_osum.dataset.plan import OPEN_FILES, Plan, files_needed
 from wenet_osum.dataset.pool import TokenEstimate, build_pool
 
 BUDGET = BatchConfig(max_frames=2000, max_tokens=1500, max_utterances=16, window=3)
@@ -102,10 +102,59 @@ def test_sources_are_mixed_all_through_the_epoch():
     assert all(abs(s - 1 / 3) < 0.12 for s in share), share
 
 
-def test_windows_read_near_sequentially():
-    plan = Plan([pool([shard(40, f"n{i}") for i in range(30)])], BatchConfig(window=3), 0, 0)
-    spans = [np.flatnonzero(plan.shard == s) for s in range(30)]
-    assert max(s.max() - s.min() for s in spans) < 3 * 40
+def files_opened(plan, limit):
+    """How often a file is opened by one process that keeps ``limit`` open, the least recently used closed first."""
+    still_open, opened = OrderedDict(), 0
+    for place in zip(plan.source.tolist(), plan.shard.tolist(), strict=True):
+        opened += place not in still_open
+        still_open[place] = True
+        still_open.move_to_end(place)
+        if len(still_open) > limit:
+            still_open.popitem(last=False)
+    return opened
+
+
+@pytest.mark.parametrize("window", [3, 8, 1000])
+@pytest.mark.parametrize("sources", [1, 2, 4, 8, 12])
+def test_every_shard_is_opened_once(sources, window):
+    count = 100 // sources
+    pools = [pool([shard(60, f"n{s}.{i}") for i in range(count)], name=f"n{s}") for s in range(sources)]
+    plan = Plan(pools, BatchConfig(window=window), 0, 0)
+    assert files_needed(window, sources) == OPEN_FILES, "many sources share the files"
+    assert files_opened(plan, OPEN_FILES) == count * sources
+    spans = [np.ptp(np.flatnonzero((plan.source == 0) & (plan.shard == s))) for s in range(count)]
+    if window == 3 or sources > 4:
+        assert np.median(spans) < 8 * 60 * sources, "a shard is read in a short part of the epoch"
+
+
+def shares_of_steps(plan, scarce, size):
+    """Utterances of a source, and all utterances, in each step of ``size`` micro-batches."""
+    whole = len(plan) // size * size
+    found = np.add.reduceat((plan.source == scarce).astype(int), plan.bounds[:-1])[:whole]
+    return found.reshape(-1, size).sum(axis=1), np.diff(plan.bounds)[:whole].reshape(-1, size).sum(axis=1)
+
+
+@pytest.mark.parametrize("size", [32, 128])
+def test_a_scarce_task_is_in_as_many_steps_as_if_drawn_at_random(size):
+    common = pool([shard(1000, f"c{i}") for i in range(100)], BatchConfig(), name="common")
+    scarce = pool([shard(1000, "s0")], BatchConfig(), name="scarce")
+    plan = Plan([common, scarce], BatchConfig(), 0, 0)
+    found, utterances = shares_of_steps(plan, 1, size)
+    share = (plan.source == 1).mean()
+    absent_at_random = ((1 - share) ** utterances).mean()
+    spread_at_random = np.sqrt((1 - share) / share / utterances.mean())
+    absent = found == 0
+    assert absent.mean() <= 1.5 * absent_at_random + 1 / len(found)
+    assert found.std() / found.mean() <= 1.5 * spread_at_random
+    assert not (absent[1:] & absent[:-1]).any(), "two steps in a row without it"
+    assert plan.padding_share() < 0.01
+
+
+def test_a_scarce_task_of_short_utterances_is_not_gathered_in_few_steps():
+    common = pool([shard(1000, f"c{i}", seconds=np.linspace(2, 15, 1000)) for i in range(100)], BatchConfig(), name="common")
+    scarce = pool([shard(1000, "s0", seconds=np.linspace(1, 3, 1000))], BatchConfig(), name="scarce")
+    found, utterances = shares_of_steps(Plan([common, scarce], BatchConfig(), 0, 0), 1, 32)
+    assert (found == 0).mean() < 0.25 and (found / utterances).max() < 0.08
 
 
 def test_task_shares():

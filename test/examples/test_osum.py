@@ -6,11 +6,20 @@ import importlib.util
 import json
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wenet_osum import config, tasks
+from wenet_osum.dataset import index
+from wenet_osum.dataset.dataset import measure_tokens
+from wenet_osum.dataset.pool import build_pool
+from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
+from wenet_osum.records import Utterance, Word
+from wenet_osum.text.template import Template
+from wenet_osum.text.train_tokenizer import train_tokenizer
 
 RECIPE = Path(__file__).resolve().parents[2] / "examples/osum"
 spec = importlib.util.spec_from_file_location("osum_prepare", RECIPE / "local/prepare.py")
@@ -33,6 +42,35 @@ def test_the_mixture_has_eight_tasks_and_the_recipe_the_same():
     assert len(names) == 8 and list(data.dev) == names == [next(iter(row.tasks)) for row in data.train]
     assert all(tasks.parse(name).name == name for name in names)
     assert f'tasks="{" ".join(names)}"' in (RECIPE / "run.sh").read_text(encoding="utf-8")
+
+
+CONFS = sorted(path for size in ("7b", "0.5b") for path in (RECIPE / "conf" / size).glob("*.yaml"))
+
+
+def timed_pool(conf: config.TrainConfig, template):
+    """One row of 29 s with word times, Chinese at 4.5 characters a second, judged by a configuration."""
+    words = [Word("你好世界"[i % 4], i / 4.5, (i + 1) / 4.5) for i in range(int(29 * 4.5))]
+    row = Utterance("k", "k.wav", txt="".join(word.text for word in words), words=words)
+    indices = [index.build("a.tar", "tar", [(row, 0, 1, 29.0)])]
+    source = config.SourceConfig("srwt", "a.list", tasks={"srwt": 1.0})
+    estimate = partial(measure_tokens, indices, template)  # a.tar is not there: nothing can be measured
+    pool = build_pool(source, indices, conf.batch, conf.filter, estimate, parse=template.task)
+    sample_from_audio(row, np.zeros(29 * 16000, np.float32), pool.tasks[0], template, SampleConfig(filter=conf.filter))
+    return pool
+
+
+@pytest.mark.parametrize("path", [p for p in CONFS if "1_whisper" not in p.name], ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_word_times_of_29_seconds_are_trained_on(path):
+    template = Template(train_tokenizer(["你好世界"] * 9, vocab_size=500))
+    # Qwen2 takes 12 tokens for a timed character, 14 after the tenth second; this tokenizer more
+    assert len(template.encode("<12.34>你<12.56>")) > 14
+    assert len(timed_pool(config.load(path), template)) == 1
+
+
+@pytest.mark.parametrize("path", [p for p in CONFS if "1_whisper" in p.name], ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_limits_of_phase_one_lie_within_the_decoder_of_whisper(path):
+    limits = config.load(path).filter.max_target_tokens
+    assert max(limits.values()) < 448
 
 
 def test_phases_follow_each_other():

@@ -99,3 +99,39 @@ def test_sigterm_exits_85(tiny, tmp_path, launch):
     output = process.communicate(timeout=280)[0]
     assert process.returncode == 85, output[-2000:]
     assert (tmp_path / "REQUEUE").exists() and "interrupted at step" in output and "Traceback" not in output
+
+
+@needs_proc
+def test_sigterm_to_the_process_group_saves_with_data_workers(tiny, tmp_path, launch):
+    conf = tiny.write("group.yaml", tiny.tree(max_steps=5000, eval_every=5, keep=2, workers=2))
+    process = launch(conf, tmp_path, 1)
+    wait_for(process, (tmp_path / "step_00000005" / "DONE").exists)
+    os.killpg(process.pid, signal.SIGTERM)
+    output = process.communicate(timeout=280)[0]
+    assert process.returncode == 85, output[-2000:]
+    assert (tmp_path / "REQUEUE").exists() and "interrupted at step" in output and "Traceback" not in output
+
+
+@needs_proc
+def test_sigterm_to_torchrun_saves_with_data_workers(tiny, tmp_path, launch):
+    conf = tiny.write("torchrun.yaml", tiny.tree(max_steps=5000, eval_every=5, keep=2, workers=1))
+    process = launch(conf, tmp_path, 2)
+    wait_for(process, (tmp_path / "step_00000005" / "DONE").exists)
+    process.terminate()
+    output = process.communicate(timeout=280)[0]
+    assert (tmp_path / "REQUEUE").exists(), output[-2000:]
+    assert "interrupted at step" in output and "killed by signal" not in output
+
+
+@needs_proc
+def test_data_workers_end_when_their_process_is_killed(tiny, tmp_path, launch):
+    conf = tiny.write("orphans.yaml", tiny.tree(max_steps=5000, eval_every=5, keep=2, workers=2))
+    process = launch(conf, tmp_path, 1)
+    wait_for(process, (tmp_path / "step_00000005" / "DONE").exists)
+    assert len(workers_of(tmp_path)) >= 3
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    end = time.monotonic() + 60
+    while workers_of(tmp_path):
+        assert time.monotonic() < end, "orphaned data processes"
+        time.sleep(0.1)

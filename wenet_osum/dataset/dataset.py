@@ -14,6 +14,8 @@ nor that of ranks changes what is trained on, and resuming is a seek.
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -26,27 +28,39 @@ from wenet_osum.config import BatchConfig, DataConfig, FilterConfig, SourceConfi
 from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
-from wenet_osum.dataset.plan import Plan, cut
+from wenet_osum.dataset.plan import OPEN_FILES, Plan, cut, files_needed
 from wenet_osum.dataset.pool import Pool, TokenCounter, TokenEstimate, build_pool, published_rate
-from wenet_osum.dataset.sample import SampleConfig, make_sample, silent_sample
+from wenet_osum.dataset.sample import SampleConfig, make_sample, read_tags, silent_sample
 from wenet_osum.dataset.shard import Handles, load_list, read
-from wenet_osum.records import Batch, Sample
+from wenet_osum.records import Batch, Sample, Utterance
 from wenet_osum.tasks.base import Task
 from wenet_osum.tasks.fields import REPLY_MARK
 from wenet_osum.text.template import Template
 
 __all__ = ["EpochLoader", "EvalLoader", "Mixture", "SpeechDataset", "eval_loader", "measure_tokens", "train_loader"]  # fmt: skip
 MEASURED = 64  # utterances of a source whose texts are tokenised to learn tokens per byte
+SURE = 0.9  # of the least share that a measured target takes of its estimate: what is longer even so is not read at all
 PROMPTS_DRAWN = 64  # prompts of a task drawn to learn the longest
 
 
 class SpeechDataset(Dataset):
     """Item i is the i-th micro-batch of this rank, a Batch. Any process may ask for any item: the answer is the same."""
 
-    def __init__(self, pools: list[Pool], draws: np.ndarray, items: np.ndarray, template: Template, conf: SampleConfig) -> None:
-        """``draws`` (D, 5): source, shard, row, task, repeat. ``items`` (micro-batches, 2): first draw and end; an empty range is a filler."""
+    def __init__(
+        self,
+        pools: list[Pool],
+        draws: np.ndarray,
+        items: np.ndarray,
+        template: Template,
+        conf: SampleConfig,
+        files: int = OPEN_FILES,
+    ) -> None:
+        """``draws`` (D, 5): source, shard, row, task, repeat. ``items`` (micro-batches, 2): first draw and end; an empty range is a filler.
+
+        ``files`` are kept open at most.
+        """
         self.pools, self.draws, self.items, self.template, self.conf = pools, draws, items, template, conf
-        self.handles = Handles()
+        self.handles = Handles(files)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -85,9 +99,19 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         self.failed.clear()
-        for batch in self._loader:
-            self.failed.update(batch.dropped)
-            yield batch
+        others = set(multiprocessing.active_children())
+        batches = iter(self._loader)
+        workers = set(multiprocessing.active_children()) - others
+        try:
+            for batch in batches:
+                self.failed.update(batch.dropped)
+                yield batch
+        except GeneratorExit:
+            # stopped early: torch asks its workers to end and waits, then one that hangs in a read must not hold up the exit
+            del batches
+            for worker in workers:
+                worker.kill()
+            raise
 
 
 class EpochLoader(Loader):
@@ -117,11 +141,14 @@ class Mixture:
         template: Template,
         mels: int,
         speech_tokens: TokenCounter = published_rate,
+        reach: int | None = None,
     ) -> None:
+        """``speech_tokens`` and ``reach`` are facts of the model, as in ``build_pool``."""
         if not data.train:
             raise ValueError("data.train has no sources; give it rows {name, list, weight, tasks}")
         self.conf, self.template, self.mels = conf, template, mels
-        self.speech_tokens = speech_tokens
+        self.speech_tokens, self.reach = speech_tokens, reach
+        _check_tasks(conf.filter, template)
         self.dropped: Counter = Counter()  # what the readers left out, by reason
         listed = [load_list(source.list, self.dropped) for source in data.train]
         self.pools = [self._pool(source, indices) for source, indices in zip(data.train, listed, strict=True)]
@@ -129,9 +156,8 @@ class Mixture:
     def _pool(self, source: SourceConfig, indices: list[Index]) -> Pool:
         conf, estimate = self.conf, partial(measure_tokens, indices, self.template)
         slowest, parse = min(conf.augment.speeds), self.template.task
-        return build_pool(
-            source, indices, conf.batch, conf.filter, estimate, slowest, parse, self.speech_tokens
-        )
+        rules = (conf.batch, conf.filter, estimate, slowest, parse)
+        return build_pool(source, indices, *rules, self.speech_tokens, self.reach)
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, start: int = 0) -> EpochLoader:
         """This rank's loader after ``start`` micro-batches of the whole plan are done (over all ranks)."""
@@ -139,8 +165,10 @@ class Mixture:
         plan = Plan(self.pools, conf.batch, conf.seed, epoch, world_size, conf.optim.accumulation)
         plan.dropped.update(self.dropped)
         draws = np.stack([plan.source, plan.shard, plan.row, plan.task, plan.repeat], axis=1)
-        sampling = SampleConfig(self.mels, conf.filter, conf.augment, conf.seed, epoch, on_device=conf.features == "device")
-        dataset = SpeechDataset(self.pools, draws, plan.items(rank, start), self.template, sampling)
+        on_device = conf.features == "device"
+        sampling = SampleConfig(self.mels, conf.filter, conf.augment, conf.seed, epoch, self.reach, on_device=on_device)
+        files = files_needed(conf.batch.window, len(self.pools))
+        dataset = SpeechDataset(self.pools, draws, plan.items(rank, start), self.template, sampling, files)
         return EpochLoader(dataset, plan, conf.workers, conf.prefetch)
 
 
@@ -172,6 +200,7 @@ def eval_loader(
     limits: FilterConfig | None = None,
     workers: int = 0,
     speech_tokens: TokenCounter = published_rate,
+    reach: int | None = None,
 ) -> EvalLoader:
     """Batches with answers for a dev list, asked ``task`` (None: each utterance's own). ``limit`` keeps that many, evenly spread.
 
@@ -181,9 +210,8 @@ def eval_loader(
     source = SourceConfig(name=f"dev {task or 'list'}", list=str(list_path), tasks={task: 1.0} if task else {})
     indices = load_list(source.list, dropped)
     measure = partial(measure_tokens, indices, template)
-    pool = build_pool(
-        source, indices, conf_batch, limits, measure, parse=template.task, speech_tokens=speech_tokens
-    )
+    facts = {"parse": template.task, "speech_tokens": speech_tokens, "reach": reach}
+    pool = build_pool(source, indices, conf_batch, limits, measure, **facts)
     dropped.update(pool.dropped)
     chosen = np.arange(len(pool)) if not limit or limit >= len(pool) else np.linspace(0, len(pool) - 1, limit).round().astype(int)
     order = chosen[np.argsort(-pool.frames[chosen], kind="stable")]
@@ -193,27 +221,65 @@ def eval_loader(
     items = np.array([*zip(starts, [*starts[1:], len(order)], strict=True), *[(len(order),) * 2] * fillers], dtype=np.int64)
     zero = np.zeros(len(order), dtype=np.int64)
     draws = np.stack([zero, pool.shard[order], pool.row[order], asked, zero], axis=1)
-    sampling = SampleConfig(mels, limits, prompt_lang=prompt_lang)
+    sampling = SampleConfig(mels, limits, reach=reach, prompt_lang=prompt_lang)
     return EvalLoader(SpeechDataset([pool], draws, items[rank::world_size], template, sampling), dropped, workers)
 
 
 def measure_tokens(indices: list[Index], template: Template, tasks: list[Task]) -> TokenEstimate:
     """Learn from a few evenly spread utterances how many tokens a byte of text takes at most; prompts, times and labels are encoded."""
-    ends, handles, rate = np.cumsum([len(index) for index in indices]), Handles(), 0.0
-    for i in np.unique(np.linspace(0, ends[-1] - 1, MEASURED).astype(int)).tolist():
-        shard = int(np.searchsorted(ends, i, side="right"))
-        try:
-            utterance, _ = read(indices[shard], i - int(ends[shard]) + len(indices[shard]), handles)
-        except Drop:  # counted when it is drawn
-            continue
-        rate = max([rate, *(len(template.encode(text)) / len(text.encode()) for text in (utterance.txt, utterance.reply) if text)])
+    measured = list(_some_utterances(indices))
+    texts = [text for utterance, _ in measured for text in (utterance.txt, utterance.reply) if text]
     prompts = [template.draw_prompt_ids(task, 0, 0, str(n)) for task in tasks for n in range(PROMPTS_DRAWN)]
-    return TokenEstimate(
+    estimate = TokenEstimate(
         prompt=max(map(len, prompts), default=0),
-        per_byte=rate or 1.0,
+        per_byte=max((len(template.encode(text)) / len(text.encode()) for text in texts), default=0.0) or 1.0,
         per_word=2 * len(template.encode("<12.34>")),
         label=max([len(template.encode(REPLY_MARK)), *(_label_tokens(task, template) for task in tasks)]),
     )
+    shares = {task.tags: _target_shares(measured, estimate, template, task) for task in tasks}
+    return dataclasses.replace(estimate, measured={tags: share for tags, share in shares.items() if share})
+
+
+def _some_utterances(indices: list[Index]) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """``MEASURED`` utterances, evenly spread, with their (3,) lengths of the index."""
+    ends, handles = np.cumsum([len(index) for index in indices]), Handles()
+    for i in np.unique(np.linspace(0, ends[-1] - 1, MEASURED).astype(int)).tolist():
+        shard = int(np.searchsorted(ends, i, side="right"))
+        row = i - int(ends[shard]) + len(indices[shard])
+        try:
+            yield read(indices[shard], row, handles)[0], indices[shard].lengths[row]
+        except Drop:  # counted when it is drawn
+            continue
+
+
+def _target_shares(
+    measured: list[tuple[Utterance, np.ndarray]],
+    estimate: TokenEstimate,
+    template: Template,
+    task: Task,
+) -> tuple[float, float] | None:
+    """What the targets of a task take of the estimate: the least share of one, and that of all together; None: none can be asked it."""
+    rows = []
+    for utterance, lengths in measured:
+        utterance = read_tags(utterance, task, template)
+        if task.present(utterance):
+            rows.append((len(template.target(task, utterance).ids), int(estimate.answer(task, lengths[None])[0])))
+    if not rows:
+        return None
+    # short texts, of which ends and labels are a large part, tell little about those near a limit
+    longer = sorted(rows, key=lambda row: row[1])[len(rows) // 2 :]
+    least = SURE * min(true / bound for true, bound in longer)
+    return least, sum(true for true, _ in longer) / sum(bound for _, bound in longer)
+
+
+def _check_tasks(limits: FilterConfig, template: Template) -> None:
+    """Raises ValueError for a task in the table of limits that is not known."""
+    for name in limits.max_target_tokens if isinstance(limits.max_target_tokens, dict) else ():
+        if name != "default":
+            try:
+                template.task(name)
+            except ValueError as error:
+                raise ValueError(f"filter.max_target_tokens: {error}") from None
 
 
 def _label_tokens(task: Task, template: Template) -> int:
@@ -229,5 +295,16 @@ def _loader(dataset: Dataset, workers: int, prefetch: int) -> DataLoader:
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         multiprocessing_context="fork" if workers else None,  # templates hold caches, which do not pickle
+        worker_init_fn=_ignore_signals,
         pin_memory=torch.accelerator.is_available()  # transfers then overlap with work,
     )
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave SIGTERM and SIGUSR1 to the main process, which saves and then ends its workers.
+
+    torchrun and SLURM send them to whole process groups; a worker that died of one would take the main process along before it
+    has saved. Programs that a worker runs inherit this. A worker whose main process is gone notices within seconds and ends.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -7,12 +7,16 @@ the seed. So an epoch holds n·w draws (± 1), and over any number of epochs no 
 
 Tasks. Each draw goes to one of the tasks that the utterance can be asked, with probability share ÷ (sum of the shares of those tasks); the
 numbers are exact (± 1) for each set of such tasks. ``{ser: 1.0, asr: 0.5}`` with weight 1 asks two thirds ser and one third asr.
+
+Mixing. Each source is shuffled in a window of its own that slides over its shards, and goes on at an even pace through the epoch. So a step holds
+all sources in their shares, as if it were drawn at random, while each source is read near-sequentially.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from math import ceil
 
 import numpy as np
 
@@ -21,32 +25,61 @@ from wenet_osum.dataset.augment import rng
 from wenet_osum.dataset.pool import Pool
 
 
+GROUP = 150  # micro-batches cut from utterances sorted by length together: fewer pad more, more gather a task of short utterances in few steps
+GROUP_SHARDS = 4  # shards whose draws make a group at most, where shards are small
+OPEN_FILES = 32  # files that a data process keeps open
+
+Draws = dict[str, np.ndarray]  # draws of one source in any order: source, shard, row, task, repeat, frames, tokens, seconds, visit
+
+
 class Plan:
     """One epoch. Draws lie in reading order; micro-batch g is the draws ``bounds[g]`` to ``bounds[g + 1]``."""
 
-    def __init__(self, pools: list[Pool], batch: BatchConfig, seed: int, epoch: int, world_size: int = 1, accumulation: int = 1) -> None:
-        """Raises ValueError when the epoch would be empty."""
+    def __init__(
+        self,
+        pools: list[Pool],
+        batch: BatchConfig,
+        seed: int,
+        epoch: int,
+        world_size: int = 1,
+        accumulation: int = 1,
+        draws: list[Draws] | None = None,
+    ) -> None:
+        """Plan a whole epoch, or ``draws``: what is left of one that was begun under another plan.
+
+        Raises ValueError when there is nothing to draw.
+        """
         self.pools, self.world_size, self.accumulation = pools, world_size, accumulation
         self.dropped = sum((p.dropped for p in pools), Counter())  # utterances left out, by reason
         self.narrowed = sum((p.narrowed for p in pools), Counter())  # utterances not asked one of their source's tasks, by reason
-        parts = [_draw(number, pool, seed, epoch) for number, pool in enumerate(pools)]
-        draws = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
-        if not draws or not len(draws["row"]):
+        if draws is None:
+            draws = [_draw(number, pool, seed, epoch) for number, pool in enumerate(pools)]
+        if not count(draws):
             raise ValueError(f"epoch {epoch} draws no utterance from {len(pools)} sources; raise their weights, or add data")
         self._arrange(draws, batch, rng(seed, epoch, "order"))
 
-    def _arrange(self, draws: dict[str, np.ndarray], batch: BatchConfig, draw: np.random.Generator) -> None:
-        """Windows of shards; in each, sorted by length, cut into micro-batches, and these shuffled."""
-        visits, place = np.unique(draws.pop("visit"), return_inverse=True)  # a visit is one pass over one shard; its value orders the epoch
-        window = place // batch.window
-        shuffled = draw.permutation(len(place))  # decides among equal lengths
-        order = shuffled[np.argsort((window * (1 << 32) - draws["frames"])[shuffled], kind="stable")]
-        frames, tokens, window = draws["frames"][order], draws["tokens"][order], window[order]
-        ends = [*(np.flatnonzero(np.diff(window)) + 1).tolist(), len(window)]
-        starts = np.array(cut(frames, tokens, ends, batch) or [0], dtype=np.int64)
-        sizes = np.diff([*starts.tolist(), len(window)])
-        turn = np.lexsort((draw.random(len(starts)), window[starts]))
+    def _arrange(self, parts: list[Draws], batch: BatchConfig, draw: np.random.Generator) -> None:
+        """Give every draw its place in the epoch and cut the epoch into micro-batches."""
+        # every source is spread over the whole epoch, so that any stretch of it holds all of them in their shares
+        window = shards_side_by_side(batch.window, len(parts))
+        moment = np.concatenate([_moments(part["visit"], window, draw) for part in parts])
+        stream = np.argsort(moment, kind="stable")
+        draws = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+        # stretches of the epoch, long enough that their utterances can be sorted by length with little padding
+        visits = sum(len(np.unique(part["visit"])) for part in parts)
+        groups = ceil(max(_micro_batches(draws, batch) / GROUP, visits / min(batch.window, GROUP_SHARDS)))
+        group = np.arange(len(stream)) * groups // len(stream)
+        order = stream[np.argsort(group * (1 << 32) - draws["frames"][stream], kind="stable")]
+
+        # a micro-batch is a run of neighbours in length; any few of them in a row hold all lengths of their group evenly, and so all
+        # sources, though one may have short utterances alone
+        ends = [*(np.flatnonzero(np.diff(group)) + 1).tolist(), len(group)]
+        starts = np.array(cut(draws["frames"][order], draws["tokens"][order], ends, batch), dtype=np.int64)
+        sizes = np.diff([*starts.tolist(), len(group)])
+        turn = np.lexsort((_even_keys(group[starts], draw), group[starts]))
         order = order[_ranges(starts[turn], sizes[turn])]
+
         self.bounds = np.concatenate([[0], np.cumsum(sizes[turn])])  # (G + 1,) int64
         self.source, self.shard, self.row = (draws[n][order] for n in ("source", "shard", "row"))  # (D,) where the utterance lies
         self.task, self.repeat = draws["task"][order], draws["repeat"][order]  # (D,) number in the pool's tasks; earlier draws in this epoch
@@ -105,6 +138,25 @@ class Plan:
         costs = self._costs() | {"longest": np.maximum.reduceat(self.frames, self.bounds[:-1])}
         chosen = [g for cost in costs.values() for g in np.argsort(-cost, kind="stable")[:n].tolist()]
         return [*dict.fromkeys(chosen)]
+
+
+def count(parts: list[Draws]) -> int:
+    """How many draws the parts hold."""
+    return sum(len(part["row"]) for part in parts)
+
+
+def shards_side_by_side(window: int, sources: int) -> int:
+    """How many shards of each source are read side by side: ``window``, or fewer where the open files would not do for all sources.
+
+    Two neighbouring groups of the epoch meet those, the shards that come up meanwhile, and one more of each source at the border.
+    """
+    fitting = (OPEN_FILES - 2 * min(window, GROUP_SHARDS)) // sources - 1
+    return max(1, min(window, fitting))
+
+
+def files_needed(window: int, sources: int) -> int:
+    """How many files a data process must keep open, so that none is opened twice in a group."""
+    return max(OPEN_FILES, 2 * min(window, GROUP_SHARDS) + 2 * sources)
 
 
 def cut(frames: np.ndarray, tokens: np.ndarray, ends: list[int], batch: BatchConfig) -> list[int]:
@@ -167,6 +219,38 @@ def _visits(shard: np.ndarray, repeat: np.ndarray, shards: int, weight: float, d
         length = min(1.0, max(weight - p, 0.0)) or 1.0  # the last pass is short when the weight has a fraction
         moments[p] = (p + (draw.permutation(shards) + draw.random(shards)) / shards * length) / max(weight, p + length)
     return moments[repeat, shard]
+
+
+def _moments(visit: np.ndarray, window: int, draw: np.random.Generator) -> np.ndarray:
+    """(n,) the moment in [0, 1) of each draw of a source: ``visit`` orders its shards, of which ``window`` are mixed at any time.
+
+    A shard is read during as much of the epoch as ``window`` shards take, each draw at a random moment of it, so that one shard comes up
+    where another ends. Ranks then make the moments even: the source goes on at the same pace from the beginning of the epoch to its end.
+    """
+    shards, place = np.unique(visit, return_inverse=True)
+    if len(shards) <= window:
+        place = np.zeros_like(place)
+    order = np.argsort(place + window * draw.random(len(place)), kind="stable")
+    moment = np.empty(len(order))
+    moment[order] = (np.arange(len(order)) + draw.random()) / max(1, len(order))
+    return moment
+
+
+def _even_keys(group: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """(G,) keys that sort the micro-batches of each group so that every run of them is spread evenly over the group.
+
+    Multiples of the golden ratio, taken modulo 1 from a random offset on: those that fall into a stretch of [0, 1) belong to numbers
+    at only three different distances (the three-gap theorem).
+    """
+    golden = (np.sqrt(5) - 1) / 2
+    offsets = draw.random(int(group[-1]) + 1)
+    return (np.arange(len(group)) * golden + offsets[group]) % 1.0
+
+
+def _micro_batches(draws: Draws, batch: BatchConfig) -> float:
+    """How many micro-batches the draws would fill without padding."""
+    frames, tokens = draws["frames"].sum(dtype=np.int64), draws["tokens"].sum(dtype=np.int64)
+    return max(frames / batch.max_frames, tokens / batch.max_tokens, len(draws["frames"]) / batch.max_utterances)
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:

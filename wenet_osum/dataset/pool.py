@@ -19,6 +19,7 @@ from wenet_osum.tasks.base import Field, Task
 
 FRAMES_A_SECOND = 100
 BOUNDARIES = 2  # speech start and speech end
+MANY = 0.05  # share of a task's targets beyond their limit that is worth a warning
 LENGTHS = {"txt": 0, "words": 1, "reply": 2}  # Utterance attribute → column of Index.lengths
 TokenCounter = Callable[[np.ndarray], np.ndarray]  # frames (n,) → speech tokens (n,), at most
 
@@ -36,9 +37,19 @@ class TokenEstimate:
     per_byte: float = 1.0  # tokens a byte of free text, UTF-8
     per_word: int = 16  # tokens of both times of a word
     label: int = 16  # tokens of the longest label, or of the mark before a reply
+    # task tags → what a target really takes of ``answer``: the least share that was met, and the mean one; not measured: unknown, all
+    measured: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def surely_longer(self, task: Task, answer: np.ndarray, limit: int) -> np.ndarray:
+        """(n,) bool: targets of ``answer`` tokens that are longer than ``limit`` however well their text merges."""
+        return answer * self.measured.get(task.tags, (0.0, 1.0))[0] > limit
+
+    def likely_longer(self, task: Task, answer: np.ndarray, limit: int) -> np.ndarray:
+        """(n,) bool: targets of ``answer`` tokens that are longer than ``limit`` if their text merges as most does."""
+        return answer * self.measured.get(task.tags, (0.0, 1.0))[1] > limit
 
     def answer(self, task: Task, lengths: np.ndarray) -> np.ndarray:
-        """Tokens of the target, end of text included: (n, 3) lengths of an Index → (n,) int64."""
+        """Tokens of the target at most, end of text included: (n, 3) lengths of an Index → (n,) int64."""
         txt, words, reply = lengths.astype(np.int64).T
         total = np.ones(len(lengths))
         for part in task.fields:
@@ -49,6 +60,20 @@ class TokenEstimate:
             else:
                 total += self.label + (np.ceil(reply * self.per_byte) if part.kind == "reply" else 0)
         return total.astype(np.int64)
+
+
+@dataclass
+class TooLong:
+    """Targets of one task of a source against their limit, as estimated before anything is read."""
+
+    limit: int  # tokens
+    asked: int = 0  # utterances that could be asked the task
+    over: int = 0  # those whose target is likely longer than the limit
+
+    @property
+    def share(self) -> float:
+        """0 to 1"""
+        return self.over / max(1, self.asked)
 
 
 @dataclass
@@ -67,6 +92,7 @@ class Pool:
     tokens: np.ndarray  # (n, T) int32, prompt + speech + answer
     dropped: Counter = field(default_factory=Counter)  # utterances left out, by reason
     narrowed: Counter = field(default_factory=Counter)  # utterances that stay, but not for this task, by reason
+    too_long: dict[str, TooLong] = field(default_factory=dict)  # task name → its targets against their limit
 
     def __len__(self) -> int:
         return len(self.row)
@@ -81,11 +107,13 @@ def build_pool(
     slowest: float = 1.0,
     parse: Callable[[str], Task] = tasks.parse,
     speech_tokens: TokenCounter = published_rate,
+    reach: int | None = None,
 ) -> Pool:
     """Judge every utterance of a source from its index.
 
     ``estimate`` gives token counts for the source's tasks, ``slowest`` is the smallest speed factor of training (frames are counted for it),
-    ``parse`` reads a task's name, ``speech_tokens`` says how many tokens so many frames become at most. An utterance stays when its
+    ``parse`` reads a task's name, ``speech_tokens`` says how many tokens so many frames become at most, ``reach`` is how many tokens of
+    prompt and answer a decoder can take. An utterance stays when its
     columns meet ``source.where``, its duration lies within the limits, and it can be asked at least one task: those of ``source.tasks``, else its
     own. Raises ValueError for an unknown task or column, and when nothing is left, with the reasons.
     """
@@ -93,7 +121,7 @@ def build_pool(
     for name in source.where:
         if name not in columns:
             raise ValueError(f"source {source.name!r}: where: {lookup.unknown('column', name, columns)}")
-    judge = _Judge(source, batch, limits, slowest, parse)
+    judge = _Judge(source, batch, limits, slowest, parse, reach)
     judge.speech_tokens = speech_tokens
     judge.collect_tasks(indices)
     judge.estimate = estimate(judge.tasks) if estimate else judge.estimate
@@ -104,14 +132,39 @@ def build_pool(
         reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.most_common()) or "the list holds no utterance"
         raise ValueError(f"source {source.name!r}: nothing left of {source.list} ({reasons}); correct the list, tasks, where or filter")
     narrowed = Counter({f"{source.name}: {reason}": count for reason, count in judge.narrowed.items() if count})
-    return Pool(source, indices, judge.tasks, judge.shares, *arrays, dropped=dropped, narrowed=narrowed)
+    counts = {"dropped": dropped, "narrowed": narrowed, "too_long": judge.too_long}
+    return Pool(source, indices, judge.tasks, judge.shares, *arrays, **counts)
+
+
+def tell_long_targets(pools: list[Pool]) -> list[str]:
+    """Lines for the log: the share of targets beyond their limit by list and task, and a warning for each above ``MANY``."""
+    found = {f"{pool.source.name}/{name}": (name, row) for pool in pools for name, row in pool.too_long.items() if row.asked}
+    shares = [f"{place} {100 * row.share:.1f} % of {row.asked} over {row.limit} tokens" for place, (_, row) in found.items()]
+    lines = [f"targets too long, as estimated by list/task: {', '.join(shares)}"] if shares else []
+    for place, (name, row) in found.items():
+        if row.share > MANY:
+            lines.append(
+                f"warning: {place} loses {100 * row.share:.1f} % of its utterances, whose targets have over {row.limit} tokens; "
+                f"raise filter.max_target_tokens for {name} as far as batch.max_tokens and the decoder allow, or cut the audio"
+            )
+    return lines
 
 
 class _Judge:
     """The rules of one source, applied shard by shard."""
 
-    def __init__(self, source: SourceConfig, batch: BatchConfig, limits: FilterConfig, slowest: float, parse: Callable[[str], Task]) -> None:
+    def __init__(
+        self,
+        source: SourceConfig,
+        batch: BatchConfig,
+        limits: FilterConfig,
+        slowest: float,
+        parse: Callable[[str], Task],
+        reach: int | None,
+    ) -> None:
         self.source, self.batch, self.limits, self.slowest, self.parse = source, batch, limits, slowest, parse
+        self.reach = reach
+        self.too_long: dict[str, TooLong] = {}
         self.estimate = TokenEstimate()
         self.own: dict[str, Task] = {}  # an utterance's own task as written → Task
         self.tasks: list[Task] = []
@@ -146,14 +199,47 @@ class _Judge:
             dropped[reason] += int((keep & bad).sum())
             keep &= ~bad
         able = self._able(index, keep, dropped)
+        limits = [self._target_limit(task) for task in self.tasks]
+        bounds = [self.estimate.answer(task, index.lengths) for task in self.tasks]
+        self._leave_out_long_targets(able, keep, bounds, limits, dropped)
         speech = self.speech_tokens(frames) + BOUNDARIES + self.estimate.prompt
-        answers = [np.minimum(self.estimate.answer(t, index.lengths), self.limits.max_target_tokens) for t in self.tasks]
+        answers = [np.minimum(bound, limit) for bound, limit in zip(bounds, limits, strict=True)]
         tokens = np.stack([speech + a for a in answers], axis=1) if answers else np.zeros((len(index), 0), np.int64)
         able &= tokens <= self.batch.max_tokens
         dropped[f"more tokens than batch.max_tokens {self.batch.max_tokens}"] += int((keep & ~able.any(axis=1)).sum())
         rows = np.flatnonzero(keep & able.any(axis=1))
         shards = np.full(len(rows), number, dtype=np.int32)
         return shards, rows.astype(np.int32), index.durations[rows], frames[rows].astype(np.int32), able[rows], tokens[rows].astype(np.int32)
+
+    def _target_limit(self, task: Task) -> int:
+        """The longest target that is read: what the filter allows and the decoder reaches."""
+        limit = self.limits.target_limit(task.name, task.tags)
+        return limit if self.reach is None else max(1, min(limit, self.reach - self.estimate.prompt))
+
+    def _leave_out_long_targets(
+        self,
+        able: np.ndarray,
+        keep: np.ndarray,
+        bounds: list[np.ndarray],
+        limits: list[int],
+        dropped: Counter,
+    ) -> None:
+        """Clear ``able`` (rows, T) where a target is surely too long, and ``keep`` where no other task is left; count the likely ones."""
+        surely = np.zeros_like(able)
+        for column, (task, bound, limit) in enumerate(zip(self.tasks, bounds, limits, strict=True)):
+            asked = able[:, column]
+            surely[:, column] = asked & self.estimate.surely_longer(task, bound, limit)
+            counts = self.too_long.setdefault(task.name, TooLong(limit))
+            counts.asked += int(asked.sum())
+            counts.over += int((asked & self.estimate.likely_longer(task, bound, limit)).sum())
+        able &= ~surely
+        none = keep & ~able.any(axis=1)
+        for column, (task, limit) in enumerate(zip(self.tasks, limits, strict=True)):
+            reason = f"target for {task.name} longer than {limit} tokens, as estimated"
+            first = surely[:, column] & ~surely[:, :column].any(axis=1)
+            dropped[reason] += int((none & first).sum())
+            self.narrowed[reason] += int((surely[:, column] & ~none).sum())
+        keep &= ~none
 
     def _where(self, index: Index, dropped: Counter) -> np.ndarray:
         keep = np.ones(len(index), dtype=bool)

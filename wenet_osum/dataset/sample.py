@@ -28,6 +28,7 @@ class SampleConfig:
     augment: AugmentConfig | None = None
     seed: int = 0
     epoch: int = 0
+    reach: int | None = None  # tokens of prompt and answer that a decoder can take; None: any number
     answers: bool = True  # False: decoding; no target is needed and the filter does not apply
     on_device: bool = False  # samples carry audio and masks; the device makes the features of them (device_features.py)
     prompt_lang: str = "zh"  # language of the one prompt that dev and decoding use, whatever the utterance's: it must not tell the model
@@ -54,11 +55,13 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
             utterance = dataclasses.replace(utterance, words=augment.scale_words(utterance.words, speed))  # before the target is written
     sound = _sound(audio, conf, draw)
     target = _target(utterance, task, template, conf) if conf.answers else Target([], [], [], [], [])
+    prompt_ids = _prompt(utterance, task, template, conf, draw_key)
+    _check_reach(len(prompt_ids) + len(target.ids), conf.reach)
     return Sample(
         key=utterance.key,
         task=task.tags,
         **sound,
-        prompt_ids=_prompt(utterance, task, template, conf, draw_key),
+        prompt_ids=prompt_ids,
         answer_ids=target.ids,
         answer_weights=target.weights,
         answer_labels=target.labels,
@@ -141,6 +144,12 @@ def _target(utterance: Utterance, task: Task, template: Template, conf: SampleCo
     if missing := task.missing(utterance):
         raise Drop(f"target: lacks {missing[0]}", f"task {task.tags} needs {', '.join(missing)}")
     target = template.target(task, utterance)
-    if len(target.ids) > conf.filter.max_target_tokens:
-        raise Drop(f"target: longer than {conf.filter.max_target_tokens} tokens", f"{len(target.ids)} tokens; filter.max_target_tokens")
+    limit = conf.filter.target_limit(task.name, task.tags)
+    if len(target.ids) > limit:
+        raise Drop(f"target: longer than {limit} tokens", f"{len(target.ids)} tokens; filter.max_target_tokens for {task.name}")
     return target
+
+
+def _check_reach(tokens: int, reach: int | None) -> None:
+    if reach is not None and tokens > reach:
+        raise Drop(f"target: with its prompt beyond the decoder's {reach} positions", f"{tokens} tokens")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EvalLoader, eval_loader
-from wenet_osum.dataset.pool import TokenCounter
 from wenet_osum.text.template import Template
 from wenet_osum.train import dist
 from wenet_osum.train.progress import Tally, merge
@@ -18,13 +19,13 @@ def dev_loaders(
     template: Template,
     mels: int,
     world: dist.World,
-    count_tokens: TokenCounter,
+    **facts: Any,
 ) -> dict[str, EvalLoader]:
     """Open the dev list of each task once before training, so that a fault shows now.
 
-    Every process gets equally many batches.
+    Every process gets equally many batches. ``facts`` are those of the model, as in ``build_pool``.
     """
-    how = {"limits": conf.filter, "workers": min(conf.workers, 2), "speech_tokens": count_tokens}
+    how = {"limits": conf.filter, "workers": min(conf.workers, 2), **facts}
     ranks = (world.rank, world.size)
     return {
         task: eval_loader(path, task, template, conf.batch, mels, *ranks, **how)

@@ -23,6 +23,7 @@ from wenet_osum import config
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EpochLoader, Mixture
 from wenet_osum.dataset.drop import table
+from wenet_osum.dataset.pool import tell_long_targets
 from wenet_osum.models import build, parts
 from wenet_osum.records import Batch
 from wenet_osum.train import checkpoint, dist, progress
@@ -79,9 +80,12 @@ class Run:
         self.groups = self.optimizer.param_groups
         if self.source:
             checkpoint.load_trainer(self.source, self.engine, self.optimizer)
-        mels, count_tokens = self.model.encoder.mels, token_counter(self.model)
-        self.mixture = Mixture(data, conf, self.template, mels, count_tokens)
-        self.dev = dev_loaders(data, conf, self.template, mels, world, count_tokens)
+        mels = self.model.encoder.mels
+        # Phase 1's decoder ends at its last position; an LLM is not asked.
+        reach = getattr(self.model.config, "max_target_positions", None)
+        facts = {"speech_tokens": token_counter(self.model), "reach": reach}
+        self.mixture = Mixture(data, conf, self.template, mels, **facts)
+        self.dev = dev_loaders(data, conf, self.template, mels, world, **facts)
         self.meter = self._new_meter()
         self.keys = progress.KeyLog(exp_dir, world.rank, self.state.step) if conf.log_keys else None
         self.saved = self.source is not None  # the state of this moment lies in a checkpoint
@@ -244,6 +248,8 @@ class Run:
         rows = ", ".join(f"{name} {h:.3g}" for name, h in sorted(hours.items()))
         padding = 100 * loader.plan.padding_share()
         say(f"epoch {state.epoch}, hours as planned by list/task: {rows}; total {sum(hours.values()):.3g}; padding {padding:.1f}%")
+        for line in tell_long_targets(loader.plan.pools):
+            say(line)
         for title, counts in (("utterances left out", loader.plan.dropped), ("utterances not asked a task", loader.plan.narrowed)):
             if counts:
                 say(f"{title}:\n{table(counts)}")
