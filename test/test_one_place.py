@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,8 @@ def test_what_was_loaded_or_packed_before_the_task_is_told_or_kept(corpus, reque
 
 
 def test_a_file_put_into_a_known_folder_later_is_seen(corpus, accent):
+    os.utime(corpus / "my_tasks", (1, 1))  # the file comes some time later
+    assert "mood" not in tasks.label_names()
     text = ACCENT.replace("accent", "mood").replace("ACCENT", "MOOD")
     (corpus / "my_tasks/mood.py").write_text(text, encoding="utf-8")
     assert "mood" in tasks.label_names()
