@@ -54,8 +54,9 @@ def _rows(path: str, dropped: Dropped) -> Iterator[Utterance]:
     if list_paths(path) is not None:
         for index in load_list(path, dropped):
             for i, key in enumerate(index.keys):
-                known = {name: str(column[i]) for name, column in index.columns.items() if column[i]}
-                yield Utterance(str(key), f"{index.path}#{key}", duration=float(index.durations[i])).with_values(known)
+                known = {name: str(cells[i]) for name, cells in index.columns.items() if cells[i]}
+                bare = Utterance(str(key), f"{index.path}#{key}", duration=float(index.durations[i]))
+                yield bare.with_values(known)
         return
     for utterance in read_manifest(path, dropped):
         try:

@@ -54,12 +54,13 @@ class Utterance:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Leave out labels that are None. Raises ValueError for one that bears the name of a field of the record."""
+        """Leave out labels that are None. Raises ValueError for one named like a field."""
         if None in self.labels.values():
             self.labels = {name: label for name, label in self.labels.items() if label is not None}
         if not OWN_FIELDS.isdisjoint(self.labels):
             wrong = ", ".join(sorted(OWN_FIELDS.intersection(self.labels)))
-            raise ValueError(f"labels of {self.key!r}: {wrong} is a field of its own; set that instead")
+            what = f"{wrong} is a field of its own; set that instead"
+            raise ValueError(f"labels of {self.key!r}: {what}")
 
     @classmethod
     def from_dict(cls, row: dict[str, Any], labels: Collection[str] = ()) -> Utterance:
@@ -88,7 +89,7 @@ class Utterance:
         return getattr(self, name) if name in OWN_FIELDS else self.labels.get(name)
 
     def with_values(self, values: dict[str, Any]) -> Utterance:
-        """A copy with other values of fields and labels by name; a label that is None is taken out."""
+        """Copy it with other values of fields and labels by name; None takes a label out."""
         own = {name: value for name, value in values.items() if name in OWN_FIELDS}
         labels = self.labels | {name: value for name, value in values.items() if name not in own}
         return dataclasses.replace(self, **own, labels=labels)

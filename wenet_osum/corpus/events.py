@@ -130,5 +130,8 @@ def draw_event(rows: dict[str, list[Utterance]], draw: np.random.Generator) -> U
 
 def named(labels: Sequence[str], times: int = 20) -> list[Utterance]:
     """Utterances without a recording that say an event's name: what a small LLM learns labels from, for events alone have no words."""
-    order = [(i, label) for i in range(times) for label in labels]
-    return [Utterance(f"{label} {i}", "none", label, labels={EVENT.attribute: label}) for i, label in order]
+    rows = []
+    for i in range(times):
+        for label in labels:
+            rows.append(Utterance(f"{label} {i}", "none", label, labels={EVENT.attribute: label}))
+    return rows

@@ -32,7 +32,7 @@ KINDS = {"speaker": _speaker, "sentence": _sentence, "recording": _recording}
 
 
 def counted_columns() -> tuple[str, ...]:
-    """What splits are compared and described by: the language, and every label of the known tasks."""
+    """Name what splits are described by: the language, and every label of the known tasks."""
     return ("lang", *tasks.label_names())
 
 
@@ -119,7 +119,8 @@ def _groups(utterances: Sequence[Utterance], by: str) -> list[tuple[list[int], C
 
 
 def _amount(utterance: Utterance) -> Counter:
-    labels = {f"{name}={label}": 1 for name in counted_columns() if (label := label_of(utterance, name))}
+    found = {name: label_of(utterance, name) for name in counted_columns()}
+    labels = {f"{name}={label}": 1 for name, label in found.items() if label}
     return Counter({"seconds": max(utterance.duration or 1.0, 1e-3)} | labels)
 
 

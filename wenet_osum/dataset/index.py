@@ -21,7 +21,7 @@ _VERSION = 2  # raise it when what the file holds changes: older files are rebui
 
 
 def column_names() -> tuple[str, ...]:
-    """What an index says of each utterance: its task, language, speaker, and the labels of the known tasks."""
+    """Name what an index says of each utterance: task, language, speaker, labels of known tasks."""
     return ("task", "lang", "speaker", *tasks.label_names())
 
 
@@ -42,10 +42,13 @@ class Index:
         return len(self.keys)
 
     def column(self, name: str) -> np.ndarray:
-        """A column, (n,) str. Raises ValueError when a task that needs it came after the index was loaded."""
+        """Give a column, (n,) str.
+
+        Raises ValueError when a task that needs it came after the index was loaded.
+        """
         if name not in self.columns:
-            why = "it was loaded before a task with this label was known"
-            raise ValueError(f"the index of {self.path} has no column {name!r}: {why}; load the list again")
+            why = "it was loaded before a task with this label was known; load the list again"
+            raise ValueError(f"the index of {self.path} has no column {name!r}: {why}")
         return self.columns[name]
 
     def select(self, rows: np.ndarray | slice) -> Index:
@@ -58,7 +61,9 @@ def build(path: str, kind: str, rows: Iterable[tuple[Utterance, int, int, float]
     """Rows (utterance, offset, size, duration in s) → Index."""
     rows = list(rows)
     utterances = [r[0] for r in rows]
-    columns = {name: np.array([_cell(u.get(name)) for u in utterances], dtype=np.str_) for name in column_names()}
+    columns = {}
+    for name in column_names():
+        columns[name] = np.array([_cell(u.get(name)) for u in utterances], dtype=np.str_)
     lengths = [(len((u.txt or "").encode()), len(u.words or ()), len((u.reply or "").encode())) for u in utterances]
     return Index(
         path=path,
@@ -83,9 +88,10 @@ def save(index: Index, faults: list[tuple[str, str]], stamp: list[int], source: 
     """
     target = Path(to or index.path + SUFFIX)
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    names = [*index.columns]
-    meta = json.dumps({"version": _VERSION, "kind": index.kind, "stamp": stamp, "source": source, "faults": faults, "columns": names})
-    table = np.stack([*index.columns.values()]) if len(index) else np.zeros((len(names), 0), np.str_)
+    names, known = [*index.columns], [*index.columns.values()]
+    made = {"stamp": stamp, "source": source, "faults": faults}
+    meta = json.dumps({"version": _VERSION, "kind": index.kind, "columns": names} | made)
+    table = np.stack(known) if len(index) else np.zeros((len(names), 0), np.str_)
     try:
         with open(temporary, "wb") as out:  # few arrays: each costs when a list of 50,000 shards is loaded
             places = np.stack([index.offsets, index.sizes])
@@ -110,7 +116,9 @@ def restore(
     try:
         with np.load(file or path + SUFFIX, allow_pickle=False) as stored:
             meta = json.loads(str(stored["meta"]))
-            if meta["version"] != _VERSION or (stamp is not None and meta["stamp"] != stamp):
+            if meta["version"] != _VERSION:
+                return None
+            if stamp is not None and meta["stamp"] != stamp:
                 return None
             names = meta["columns"]
             if not set(needed) <= set(names):

@@ -52,7 +52,8 @@ def _osum_parts(utterance: Utterance) -> dict[str, str]:
     task, target = _compose(utterance)
     row = utterance.to_dict()
     rest = utterance.extra | {k: v for k, v in row.items() if k not in _ELSEWHERE and k not in OSUM}
-    parts = {"txt": target} | {name: str(row[name]) for name in OSUM if name in row and name != "extra"}
+    own = {name: str(row[name]) for name in OSUM if name in row and name != "extra"}
+    parts = {"txt": target} | own
     parts["task"] = task.tags
     return parts | {"extra": json.dumps(rest, ensure_ascii=False)}
 

@@ -73,10 +73,10 @@ def parse_line(line: bytes, labels: Collection[str] | None = None) -> Utterance:
 
 
 def from_row(row: dict[str, Any], labels: Collection[str] | None = None) -> Utterance:
-    """Check and tidy a row: types, finite times, ``<CN>`` → zh, ``<NEUTRAL>`` → NEUTRAL, ``none`` → absent. Raises ValueError.
+    """Check and tidy a row: types, finite times, ``<CN>`` → zh, ``<SAD>`` → SAD, ``none`` → absent.
 
     ``labels`` are the names of label fields; default: those of the known tasks. One that stands in
-    ``extra``, as in a shard packed before its task was there, is taken out of it.
+    ``extra``, as in a shard packed before its task was there, is taken out of it. Raises ValueError.
     """
     labels = tasks.label_names() if labels is None else labels
     row = {k: v for k, v in row.items() if v is not None}
@@ -120,7 +120,8 @@ def tidy_label(name: str, value: Any) -> str | float | None:
     A number, such as an age in years, stays one. Raises ValueError for anything else.
     """
     if not _can_be_label(value):
-        raise ValueError(f"{name!r} must be a label (a text or a finite number), got {str(value)[:80]!r}")
+        rule = f"{name!r} must be a label (a text or a finite number)"
+        raise ValueError(f"{rule}, got {str(value)[:80]!r}")
     if not isinstance(value, str):
         return value
     text = value.strip()

@@ -133,7 +133,7 @@ def _pack_shard(job: _Job) -> tuple[str, int, list[tuple[str, str]], bool]:
     lines = [utterance.to_dict() for utterance in job.utterances]
     source = _fingerprint(job, lines)
     if os.path.isfile(job.path):
-        # a label added since does not make the shard another one: its index is built anew when it is read
+        # a task added since does not make the shard another one: reading builds its index anew
         done = indices.restore(job.path, indices.stamp_of(job.path), needed=())
         if done and done[2] == source:
             return job.path, len(done[0]), [], True

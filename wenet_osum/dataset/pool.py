@@ -306,5 +306,6 @@ class _Judge:
     def _writable(self, part: Field, value: str) -> bool:
         name = (part.tag, part.attribute, value)
         if name not in self.known:
-            self.known[name] = bool(value) and part.present(Utterance("-", "-").with_values({part.attribute: value}))
+            holder = Utterance("-", "-").with_values({part.attribute: value})
+            self.known[name] = bool(value) and part.present(holder)
         return self.known[name]

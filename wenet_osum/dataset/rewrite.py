@@ -58,7 +58,8 @@ class AddEvent:
             raise Drop(f"event {drop.reason}", f"{source.key!r}: {drop.detail}") from None
         except ValueError as error:
             raise Drop(str(error).split(":")[0], str(error)) from None
-        return mixed, dataclasses.replace(changed, key=f"{utterance.key}+{str(changed.get(EVENT.attribute)).replace(' ', '_')}")
+        event = str(changed.get(EVENT.attribute)).replace(" ", "_")
+        return mixed, dataclasses.replace(changed, key=f"{utterance.key}+{event}")
 
 
 @dataclass(frozen=True)

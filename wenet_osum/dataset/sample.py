@@ -116,7 +116,8 @@ def read_tags(utterance: Utterance, task: Task, template: Template) -> Utterance
         return utterance
     found = {"txt": reading.transcript, "words": reading.words, "reply": reading.reply}
     found |= {f.attribute: reading.labels[f.name] for f in reader.label_fields}
-    new = {name: value for name, value in found.items() if name == "txt" or utterance.get(name) is None}
+    known = {name for name in found if name != "txt" and utterance.get(name) is not None}
+    new = {name: value for name, value in found.items() if name not in known}
     return utterance.with_values(new)
 
 

@@ -20,8 +20,8 @@ from wenet_osum import tasks
 
 BLOCK = 512  # bytes
 AUDIO = frozenset("wav flac mp3 m4a mp4 aac ogg opus oga wma aif aiff aifc au snd sph nist amr w64 caf".split())
-# Members of the published OSUM layout beside audio and text. Labels that it has no member for lie in
-# ``extra``; its kin give them members of their own, so the names of all labels are extensions, too.
+# Members of the published OSUM layout beside audio and text. Labels that it has no member for lie
+# in ``extra``; its kin give them members of their own, so the names of all labels are extensions.
 OSUM = ("task", "lang", "speaker", "emotion", "gender", "duration", "extra")
 
 
@@ -115,7 +115,10 @@ END = bytes(2 * BLOCK)
 
 
 def split_name(name: str, known: Collection[str] | None = None) -> tuple[str, str]:
-    """Member name → (key, extension in lower case, "" when it is not one of ``known``); default: ``known_extensions()``."""
+    """Split a member's name into key and extension, "" when it is not one of ``known``.
+
+    The extension is in lower case; ``known`` is ``known_extensions()`` by default.
+    """
     known = known_extensions() if known is None else known
     name = name.removeprefix("./")
     stem, dot, ext = name.rpartition(".")

@@ -1,7 +1,8 @@
 """Kaldi's data folder: wav.scp, text, utt2spk, segments, spk2gender, utt2lang, utt2dur.
 
-Labels Kaldi has no file for go by its custom into ``utt2<label>`` (utt2emotion, utt2age, …), which its tools pass over; ``spk2<label>``, which tells
-one of every utterance of a speaker (spk2gender, spk2age), is read, too.
+Labels Kaldi has no file for go by its custom into ``utt2<label>`` (utt2emotion, utt2age, …), which
+its tools pass over. ``spk2<label>`` (spk2gender, spk2age), which holds for all utterances of a
+speaker, is read, too.
 Paths in wav.scp that are relative count from where the run was started, or else from the folder.
 """
 
@@ -20,11 +21,14 @@ from wenet_osum.dataset.formats._fields import count_lost
 from wenet_osum.dataset.manifest import from_row, read_kaldi, reason_of
 from wenet_osum.records import Utterance
 
-OWN = {"speaker": "utt2spk", "lang": "utt2lang", "duration": "utt2dur", "task": "utt2task"}  # field → file
+# field → file
+OWN = {"speaker": "utt2spk", "lang": "utt2lang", "duration": "utt2dur", "task": "utt2task"}
+NUMBER = re.compile(r"\d+(\.\d+)?")
+CODE = re.compile(r"0\d")  # such as 05: a number that means no amount
 
 
 def by_utterance() -> dict[str, str]:
-    """Field or label → the file that tells it per utterance."""
+    """Give the file of each field and label that is told per utterance."""
     return OWN | {name: f"utt2{name}" for name in tasks.label_names()}
 
 
@@ -48,10 +52,12 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
 
 
 def _typed(row: dict) -> dict:
-    """Numbers as such: the duration, and labels such as an age in years; a code such as ``05`` stays a text."""
+    """Turn numbers from text into such: the duration, and labels such as an age in years."""
     for name in ("duration", *tasks.label_names()):
         text = row.get(name)
-        if text is not None and re.fullmatch(r"\d+(\.\d+)?", text) and (name == "duration" or not re.match(r"0\d", text)):
+        if text is None or not NUMBER.fullmatch(text):
+            continue
+        if name == "duration" or not CODE.match(text):
             row[name] = float(text)
     return row
 

@@ -21,7 +21,7 @@ from wenet_osum.records import Utterance
 
 # our field or label → its place in a supervision
 NAMED = {"txt": "text", "lang": "language", "speaker": "speaker", "gender": "gender"}
-CUSTOM = ("task", "reply")  # in its ``custom`` table, as are all labels without a place
+CUSTOM = ("task", "reply")  # fields without a place
 
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
@@ -126,9 +126,12 @@ def _supervision(utterance: Utterance, recording: dict[str, Any]) -> dict[str, A
     start = utterance.start or 0.0
     end = utterance.end if utterance.end is not None else recording["duration"]
     row: dict[str, Any] = {"id": utterance.key, "recording_id": recording["id"], "start": start, "duration": round(end - start, 8), "channel": 0}
-    row |= {place: value for name, place in NAMED.items() if (value := utterance.get(name)) is not None}
-    custom = utterance.extra | {name: value for name, value in utterance.labels.items() if name not in NAMED}
-    custom |= {name: value for name in CUSTOM if (value := utterance.get(name)) is not None}
+    named = {place: utterance.get(name) for name, place in NAMED.items()}
+    row |= {place: value for place, value in named.items() if value is not None}
+    # what has no place in a supervision lies in its table ``custom``
+    own = {name: utterance.get(name) for name in CUSTOM} | utterance.labels
+    own = {name: value for name, value in own.items() if value is not None and name not in NAMED}
+    custom = utterance.extra | own
     if utterance.words:
         row["alignment"] = {"word": [[w.text, round(w.start + start, 6), round(w.end - w.start, 6), None] for w in utterance.words]}
     return row | ({"custom": custom} if custom else {})
