@@ -126,7 +126,7 @@ def test_a_format_that_is_not_known_comes_with_the_way_out(data, tmp_path):
 
 
 def mp3(counted: bool, tag: int = 0) -> bytes:
-    """4 s, of which the first half is silent, at a rate of bits that varies, behind an ID3 tag of ``tag`` bytes."""
+    """Return 4 s, half of them silent, with a varying bit rate, behind an ID3 tag of ``tag`` bytes."""
     samples = np.concatenate([np.zeros(32000), np.random.default_rng(0).normal(0, 0.3, 32000)])
     out = io.BytesIO()
     soundfile.write(out, samples, 16000, format="MP3", bitrate_mode="VARIABLE", compression_level=0)

@@ -1,4 +1,4 @@
-"""Odd recordings have a line that says why, and the others are answered; what strikes all alike ends the run."""
+"""Odd recordings have a line that says why; what strikes all alike ends the run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def brittle(monkeypatch):
-    """A model whose library raises for utterances chosen by key; ``brittle(test, error)`` switches it on."""
+    """Return a switch that lets the model raise ``error`` for the keys that ``fails`` accepts."""
 
     def switch(fails, error):
         decode = pipeline.Recogniser.decode
@@ -90,7 +90,8 @@ def test_recognize_has_a_line_for_every_input(model_dir, folder, capsys):
 def test_transcribe_answers_what_stands_beside_an_odd_file(model_dir, folder, brittle, capsys):
     brittle(lambda key: "fine" in key, ZeroDivisionError("a library's"))
     files = [str(folder / f"{name}.wav") for name in ("good", "slow", "fine", "good")]
-    status = transcribe.main([*files, "--model", str(model_dir), "--format", "json", "--max_tokens", "5"])
+    arguments = [*files, "--model", str(model_dir), "--format", "json"]
+    status = transcribe.main([*arguments, "--max_tokens", "5"])
     told = capsys.readouterr()
     answers = [Hypothesis.from_dict(json.loads(line)) for line in told.out.splitlines()]
     assert status == 1 and answered(answers) == [True, False, False, True]

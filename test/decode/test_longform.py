@@ -10,7 +10,15 @@ import pytest
 import soundfile
 
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.decode.longform import Piece, find_shared, join, join_overlapping, join_times, read_pieces, split
+from wenet_osum.decode.longform import (
+    Piece,
+    find_shared,
+    join,
+    join_overlapping,
+    join_times,
+    read_pieces,
+    split,
+)
 from wenet_osum.records import Hypothesis, Word
 from wenet_osum.tasks import parse
 from wenet_osum.tasks.base import join_words
@@ -142,7 +150,8 @@ def test_what_two_strangers_have_in_common_is_kept():
     left = "we met near the old station on a cold wet windy night"
     right = "and then a friend of mine bought the house next door"
     assert join_overlapping(left, right) == f"{left} {right}"
-    assert join_overlapping("I saw a cat", "a dog and then a cat") == "I saw a cat a dog and then a cat"
+    left, right = "I saw a cat", "a dog and then a cat"
+    assert join_overlapping(left, right) == f"{left} {right}"
 
 
 def test_a_word_the_border_cut_is_taken_from_the_side_that_has_it_whole():
@@ -213,7 +222,8 @@ def test_a_border_without_a_pause_is_flagged():
 
 def test_replies_to_the_pieces_are_flagged():
     task = parse("sttc")
-    answers = [Hypothesis("a", task.tags, "", transcript=text, reply="Yes.") for text in ("is it", "late")]
+    said = {"transcript": "is it late", "reply": "Yes."}
+    answers = [Hypothesis("a", task.tags, "", **said) for _ in range(2)]
     whole = join([piece(0, 28), piece(28, 35)], answers, task, "a")
     assert whole.reply == "Yes. Yes." and whole.flags == ["reply_in_pieces"]
 

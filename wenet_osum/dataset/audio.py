@@ -29,8 +29,8 @@ MIN_PADDED = N_FFT // 2 + 1  # log_mel pads shorter audio with zeros up to this,
 BAND = 16  # mel bins computed together: fewer make products of zeros rarer, and matrix products slower
 HEAD = 4096  # bytes that nearly always hold all header chunks
 RATES = (1000, 768_000)  # Hz; anything else is a rate in kHz or no rate at all
-EXACT = ("FLAC", "WAV", "WAVEX")  # formats of soundfile that are refused when cut short; of others what is left is decoded
-FFMPEG_HINT = "ffmpeg -i yours out.wav makes one"  # ends a sentence that says which recordings can be read
+EXACT = ("FLAC", "WAV", "WAVEX")  # refused when cut short; of other formats what is left is decoded
+FFMPEG_HINT = "ffmpeg -i yours out.wav makes one"  # after what says which recordings can be read
 UNRECOGNISED = 1  # libsndfile's code for a format it does not know
 COUNTS = (b"Xing", b"Info", b"VBRI")  # marks of an MP3 whose first frame counts the others
 COUNTED_SAMPLES = 1 << 16  # read at once to count those of an MP3 that does not
@@ -53,7 +53,8 @@ def decode(data: bytes | memoryview, start: float | None = None, end: float | No
     """Decode an audio file to mono float32 at 16 kHz, (samples,); channels are averaged.
 
     ``start`` and ``end`` (s) take a segment. Full scale is 1.0; louder float audio stays as it is. Raises Drop for audio that cannot be read,
-    is empty or cut short, is shorter than 10 ms, holds NaN or infinity, or has a rate outside 1 to 768 kHz. A cut MP3 or Ogg is as long as what is left.
+    is empty or cut short, is shorter than 10 ms, holds NaN or infinity, or has a rate outside 1 to
+    768 kHz. A cut MP3 or Ogg is as long as what is left.
     """
     audio, rate = _samples(data)
     check_file_rate(rate)
@@ -92,7 +93,7 @@ def _samples(data: bytes | memoryview) -> tuple[np.ndarray, int]:
 
 
 def unreadable(what: str, error: Exception) -> Drop:
-    """Return the Drop for audio that soundfile cannot open; for a format it does not know, with the way out."""
+    """Return the Drop for audio that soundfile cannot open, with a hint for unknown formats."""
     told = f"{what}: {getattr(error, 'error_string', error)}"
     if getattr(error, "code", None) == UNRECOGNISED:
         told += f" It must be a recording such as WAV, FLAC, MP3 or Ogg ({FFMPEG_HINT})"
@@ -196,7 +197,8 @@ def read_duration(source: bytes | memoryview | str | Path) -> float:
         import soundfile
 
         try:
-            with soundfile.SoundFile(str(source) if isinstance(source, (str, Path)) else io.BytesIO(source)) as file:
+            opened = str(source) if isinstance(source, (str, Path)) else io.BytesIO(source)
+            with soundfile.SoundFile(opened) as file:
                 seconds = _count_samples(file, source) / file.samplerate
         except (soundfile.SoundFileError, RuntimeError, TypeError, ZeroDivisionError) as error:
             raise unreadable(f"starting {bytes(data[:8])!r}", error) from None
@@ -206,9 +208,9 @@ def read_duration(source: bytes | memoryview | str | Path) -> float:
 
 
 def _count_samples(file: soundfile.SoundFile, source: bytes | memoryview | str | Path) -> int:
-    """Return the samples of a recording; those of an MP3 that does not count its frames are counted by decoding it.
+    """Return the number of samples; an MP3 without a count of its frames is decoded for it.
 
-    libsndfile guesses their number by the bits of the first frame, which is several times too many
+    libsndfile guesses by the bits of the first frame, which is several times too many
     where silence comes first and the rate of bits varies.
     """
     if file.format != "MP3" or _counts_frames(source):

@@ -14,9 +14,10 @@ from wenet_osum.dataset.audio import RATES, write_wav
 from wenet_osum.records import SAMPLE_RATE
 
 Array = np.ndarray | torch.Tensor  # (samples,), or with channels on the shorter axis; int16, or float with full scale 1.0
-# A tuple is an array with its own rate in Hz; so is a dict with the keys below, as `datasets` gives it.
-Sound = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Array | tuple[Array, int] | dict
-ARRAY, OWN_RATE = "array", "sampling_rate"  # keys of that dict; others, such as "path", are passed over
+Data = bytes | bytearray | memoryview | BinaryIO
+# A tuple, or a dict with the keys below, is an array with its own rate in Hz.
+Sound = str | os.PathLike | Data | Array | tuple[Array, int] | dict
+ARRAY, OWN_RATE = "array", "sampling_rate"  # as `datasets` writes them; other keys are passed over
 MOST_CHANNELS = 8  # more is a batch mistaken for one recording
 LOUDEST = 100.0  # float samples beyond this are integers that were cast, not loud audio
 

@@ -168,7 +168,7 @@ def _row(template: Template, key: str, task: Task, audio_s: float, options: Deco
 
 
 def check_joint(template: Template) -> None:
-    """Raise ValueError for a model that cannot decode jointly: its answers were encoded as whole strings."""
+    """Raise ValueError for a model whose answers were encoded as whole strings."""
     if template.join == "string":
         raise ValueError("ctc_weight and tone_weight need answers that are encoded field by field; this model's were whole strings, and a transcript may end inside a token")
 

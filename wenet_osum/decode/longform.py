@@ -1,7 +1,7 @@
 """Audio over 30 s: cut at pauses into pieces of at most 28 s, and the pieces' answers joined to one.
 
-A piece ends in the middle of the longest pause of its second half. Without a pause it ends at 28 s, the next one begins 1 s
-earlier, and what both heard of that second stands once. A model that was trained on shorter
+A piece ends in the middle of the longest pause of its second half. Without a pause it ends at 28 s,
+the next one begins 1 s earlier, and what both heard of that second stands once. A model that was trained on shorter
 utterances hears shorter pieces (``longest_s``). Recordings are read in blocks, so hours of audio
 take no more memory than a minute.
 """
@@ -34,11 +34,11 @@ PAUSE_RATIO = 0.01  # … by 20 dB against the loud parts (95th percentile) arou
 NOISE_STEPS = 5  # … or as quiet as the noise floor: the 2nd percentile of 0.05 s stretches …
 NOISE_PERCENTILE = 2.0
 NOISE_RATIO = 1.6  # … with a margin of 2 dB, for noise is not even, …
-CONTRAST = 0.25  # … where that is 6 dB below the loud parts: else nobody speaks, or noise covers all
+CONTRAST = 0.25  # … where that is 6 dB below the loud parts: else nobody speaks or noise covers all
 SILENCE = 1e-8  # mean square below which everything is a pause (−80 dB of full scale)
 ALIGNED_WORDS = 8  # words (characters) at either side of a border that may have been said twice: about 1 s
 SAME_TIME_S = 0.25  # a word heard twice starts at the same time; one said twice does not
-NO_PAUSE = "joined_without_pause"  # flag: some border has no pause, and the words around it were aligned
+NO_PAUSE = "joined_without_pause"  # flag: some border has no pause; words around it were aligned
 REPLIES = "reply_in_pieces"  # flag: each piece has a reply of its own
 FLAGS = (NO_PAUSE, REPLIES)  # those of joined answers alone
 TOKEN = re.compile(rf"{CJK.pattern}|(?:(?!{CJK.pattern})\S)+")
@@ -147,7 +147,7 @@ def find_cut(
 
 
 def pause_level(power: np.ndarray) -> float:
-    """Return the mean square at or below which 0.2 s are a pause; ``power`` (steps,) is of 10 ms each.
+    """Return the mean square at or below which 0.2 s are a pause; ``power`` (steps,) is per 10 ms.
 
     The loud parts alone do not tell: with steady noise no pause is 20 dB below them. A gap between
     two syllables is not taken for one, as it lasts less than 0.2 s and the floor is measured in
@@ -165,7 +165,7 @@ def moving_mean(values: np.ndarray, size: int) -> np.ndarray:
 
 
 def longest_run(true: np.ndarray) -> tuple[int, int]:
-    """Return (begin, end) of the longest run of True in (n,), the first of equals; (0, 0) without one."""
+    """Return (begin, end) of the longest run of True in (n,), or (0, 0) without one."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], true.astype(np.int8), [0]])))
     if not len(edges):
         return 0, 0
@@ -275,7 +275,7 @@ def find_shared(left: list[str], right: list[str]) -> Shared | None:
 
 
 def _bare(words: list[str]) -> list[str]:
-    """Return the words without case and punctuation, which depend on what the piece goes on with."""
+    """Return the words without case and punctuation, which depend on what follows them."""
     return [re.sub(r"\W", "", word).lower() or word for word in words]
 
 

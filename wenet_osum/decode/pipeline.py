@@ -1,7 +1,7 @@
 """A list in, answers out: utterances sorted by length, batched, read ahead, decoded; long audio in pieces.
 
-What cannot be read or decoded becomes a Hypothesis with its ``error``: every input has an answer. Only what strikes
-every utterance alike ends a run (faults.py).
+What cannot be read or decoded becomes a Hypothesis with its ``error``: every input has an answer.
+Only what strikes every utterance alike ends a run (faults.py).
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class Recogniser:
         return joined
 
     def _decode_pieces(self, items: list[Sample]) -> list[Hypothesis]:
-        """Decode pieces of a recording. Raises Drop for one that fails: a text with a hole is no answer."""
+        """Decode pieces of a recording. Raises Drop where one fails: a text with a hole is none."""
         found = self._decode_halving(items)
         for item, one in zip(items, found, strict=True):
             if isinstance(one, Exception):

@@ -39,8 +39,8 @@ class Transcriber:
     ) -> Hypothesis | list[Hypothesis]:
         """Answer a sound, or a list of sounds with a list in the same order.
 
-        A sound is the path of an audio file, its bytes, an open file, an array or tensor of samples at ``rate`` Hz, a tuple (samples, rate),
-        or a dict ``{"array": samples, "sampling_rate": Hz}`` as `datasets` gives it.
+        A sound is the path of an audio file, its bytes, an open file, an array or tensor of
+        samples at ``rate`` Hz, a tuple (samples, rate), or a dict ``{"array": samples, "sampling_rate": Hz}`` as `datasets` gives it.
         ``task`` is a name or tags, ``prompt`` the wording to ask with, ``lang`` the language of the task's own prompt (zh or en); without
         them those given to ``load`` hold.
 
