@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ def build(
             raise ValueError(f"model.ctc_weight {conf.ctc_weight}: {conf.llm} names no eos_token_id, which is the blank; set it in its config.json")
     for part, folder in conf.init.items():
         take_over(model, part, folder)
+    set_encoder_conf(model, conf.encoder_conf)
     if conf.lora:
         _lora(model, conf.lora)
     tokenizer = load_tokenizer(conf.init_from or (conf.whisper if conf.kind == "whisper" else conf.llm))
@@ -100,6 +101,23 @@ def take_over(model: nn.Module, part: str, folder: str | Path) -> None:
         some = "; ".join(faults[:4])
         raise ValueError(f"model.init {part}: {folder} does not fit, {len(faults)} differences: {some}; give a folder of the same sizes")
     target.load_state_dict(source.state_dict())
+    if part == "encoder" and hasattr(source.config, "pad_s"):
+        # As it was trained, unless encoder_conf of the new model says otherwise.
+        target.config.pad_s = getattr(source.config, "pad_s", 0.0)
+
+
+def set_encoder_conf(model: OsumModel | WhisperPhase, conf: dict[str, Any]) -> None:
+    """Put ``encoder_conf`` into the model's encoder; what it does not name stays. Raises ValueError for what the encoder does not know."""
+    if not conf:
+        return
+    config = model.encoder.config
+    plug_in = lookup.load("wenet_osum.models.encoder", config.model_type)
+    if not hasattr(plug_in, "set_conf"):
+        raise ValueError(f"model.encoder_conf {conf}: encoder {config.model_type!r} has no settings")
+    try:
+        plug_in.set_conf(config, **conf)
+    except TypeError as error:
+        raise ValueError(f"model.encoder_conf {conf} does not fit encoder {config.model_type!r}: {error}") from None
 
 
 def _differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:

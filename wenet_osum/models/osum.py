@@ -120,7 +120,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         encoder = lookup.load(ENCODERS, encoder).read(str(encoder_source), dtype)
         language = causal.read(str(llm), dtype)
         proof.check_packed(language)
-        config = OsumConfig(encoder=encoder.config.to_dict(), llm=language.config.to_dict(), adapter=adapter, adapter_conf=adapter_conf, dtype=dtype)
+        config = OsumConfig(encoder=encoder.config, llm=language.config.to_dict(), adapter=adapter, adapter_conf=adapter_conf, dtype=dtype)
         with torch.device("meta"):  # the parts are at hand: do not draw their weights first
             model = cls(config)
         model.encoder, model.llm = encoder, language

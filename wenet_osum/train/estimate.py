@@ -29,6 +29,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from wenet_osum.config import ModelConfig, TrainConfig
 from wenet_osum.models import parts
+from wenet_osum.models.build import set_encoder_conf
 from wenet_osum.models.loss import CHUNK
 from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.models.whisper import WhisperPhase
@@ -95,9 +96,12 @@ def meta_model(conf: ModelConfig, whisper: PreTrainedConfig, llm: PreTrainedConf
     with torch.device("meta"):
         if conf.kind == "whisper":
             whole = WhisperForConditionalGeneration(whisper)
-            return WhisperPhase(whole, conf.ctc_weight)
+            model = WhisperPhase(whole, conf.ctc_weight)
+            set_encoder_conf(model, conf.encoder_conf)
+            return model
         assert llm is not None, "the command asks for the sizes of an LLM"
         model = OsumModel(OsumConfig(encoder=whisper.to_dict(), llm=llm.to_dict(), adapter=conf.adapter, adapter_conf=conf.adapter_conf))
+        set_encoder_conf(model, conf.encoder_conf)
         if conf.lora:
             model.add_lora(conf.lora)
     return model
@@ -111,7 +115,7 @@ def estimate(conf: TrainConfig, whisper: PreTrainedConfig, llm: PreTrainedConfig
     groups = parts.apply_train_parts(model, conf.train_parts, conf.optim)
     table = parts.table(model, groups)
     positions = mean.positions(model)
-    count = _utterances(conf, mean, positions)
+    count = _utterances(conf, mean, positions, getattr(model.encoder, "min_frames", 0))
     sizes = [p.numel() for p in model.parameters()], [p.numel() for p in model.parameters() if p.requires_grad]
     weights = _weights(model, conf, devices)
     model.to(torch.bfloat16 if conf.dtype == "bfloat16" else torch.float32)
@@ -121,12 +125,12 @@ def estimate(conf: TrainConfig, whisper: PreTrainedConfig, llm: PreTrainedConfig
     return Estimate(table, count, mean, positions, sum(sizes[0]), sum(sizes[1]), flops, recomputed, memory)
 
 
-def _utterances(conf: TrainConfig, mean: Mean, positions: int) -> int:
-    budget = conf.batch
-    count = min(budget.max_frames // mean.frames, budget.max_tokens // positions, budget.max_utterances)
+def _utterances(conf: TrainConfig, mean: Mean, positions: int, min_frames: int) -> int:
+    budget, frames = conf.batch, max(mean.frames, min_frames)
+    count = min(budget.max_frames // frames, budget.max_tokens // positions, budget.max_utterances)
     if count < 1:
         raise ValueError(
-            f"an utterance of {mean.frames} frames and {positions} tokens does not fit batch.max_frames {budget.max_frames} "
+            f"an utterance of {frames} frames and {positions} tokens does not fit batch.max_frames {budget.max_frames} "
             f"and batch.max_tokens {budget.max_tokens}; raise them, or lower --seconds"
         )
     return count

@@ -38,8 +38,15 @@ class Interrupt:
 def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
     """The model and its template: from a checkpoint of this run, or as the configuration describes it.
 
-    With ``init_from`` labels, prompts and writing come from that model unless the configuration gives its own.
+    With ``init_from`` labels, prompts and writing come from that model unless the configuration gives its own. ``conf`` learns how many
+    frames the model's encoder computes of an utterance at least.
     """
+    model, template = _open(conf, source)
+    conf.batch.min_frames = max(conf.batch.min_frames, getattr(model.encoder, "min_frames", 0))
+    return model, template
+
+
+def _open(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
     if source is not None:
         model = build.load(source)
         model.ctc_weight = conf.model.ctc_weight

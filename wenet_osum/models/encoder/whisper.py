@@ -5,6 +5,9 @@ Letters: B utterances, T frames (10 ms) of the longest, M mel bins, N = ceil(T /
 The modules and their names are those of transformers' WhisperEncoder, so every Whisper checkpoint fits. Its own forward insists on
 30 s and ignores its mask; this one runs on any length. A padded utterance gives the numbers it gives alone: padded frames are zero
 before each convolution (as its own zero padding would be), and padded states are no keys in attention.
+
+Published Whisper was trained on 30 s always, speech and then silence. With ``pad_s`` in its config, utterances that are shorter are made
+so long with silence first, and the states of that silence are cut off again.
 """
 
 from __future__ import annotations
@@ -19,6 +22,24 @@ from wenet_osum.models.lengths import valid_mask
 from wenet_osum.records import FRAME_S
 
 SUBSAMPLING = 2  # frames a state
+FRAMES_A_SECOND = 100
+
+# what Whisper's extractor makes of silence: (log10(energy) + 4) / 4 of an energy of 1e-10, but never more than 8 below the
+# utterance's peak in log10, which is 2 after the division
+SILENCE, RANGE = -1.5, 2.0
+
+
+def set_conf(config: WhisperConfig, pad_s: float | None = None) -> None:
+    """Put ``encoder_conf`` into the encoder's config. ``pad_s``: seconds up to which silence follows an utterance; None: as it is.
+
+    Raises ValueError when the encoder's positions do not reach so far.
+    """
+    if pad_s is None:
+        return
+    longest = config.max_source_positions * SUBSAMPLING / FRAMES_A_SECOND
+    if not 0 <= pad_s <= longest:
+        raise ValueError(f"encoder_conf: pad_s {pad_s} must lie between 0 and {longest:g} s, as far as the encoder's positions reach")
+    config.pad_s = float(pad_s)
 
 
 class Encoder(WhisperEncoder):
@@ -37,6 +58,11 @@ class Encoder(WhisperEncoder):
         """Mel bins of the features it takes."""
         return self.config.num_mel_bins
 
+    @property
+    def min_frames(self) -> int:
+        """Frames the encoder computes of an utterance at least."""
+        return round(getattr(self.config, "pad_s", 0.0) * FRAMES_A_SECOND)
+
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """States of utterances of ``lengths`` frames: the half, rounded up."""
         return (lengths + 1) // SUBSAMPLING
@@ -48,18 +74,32 @@ class Encoder(WhisperEncoder):
         """
         lengths = lengths.cpu()
         self._check(features, lengths)
-        features = features[:, : int(lengths.max())].to(self.conv1.weight.dtype)
-        hidden = self._convolve(features.transpose(1, 2), lengths)
+        features, heard = self._with_silence(features[:, : int(lengths.max())], lengths)
+        hidden = self._convolve(features.to(self.conv1.weight.dtype).transpose(1, 2), heard)
         places = torch.arange(hidden.shape[1], device=hidden.device)  # the embedding is called, so that a device_map can bring its weight
         hidden = hidden + self.embed_positions(places).to(hidden.dtype)
         hidden = functional.dropout(hidden, p=self.dropout, training=self.training)
-        lengths = self.output_lengths(lengths)
-        mask = valid_mask(lengths, hidden.shape[1], hidden.device)
+        mask = valid_mask(self.output_lengths(heard), hidden.shape[1], hidden.device)
         mask = mask if mask is None else mask[:, None, None, :]
         for layer in self.layers:
             hidden = layer(hidden, mask)
-        return self.layer_norm(hidden), lengths
+        lengths = self.output_lengths(lengths)
+        return self.layer_norm(hidden[:, : int(lengths.max())]), lengths
 
+    def _with_silence(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, T, M) with silence up to ``pad_s`` behind each utterance, and the lengths (B,) with it.
+
+        The values are those of zeros behind the samples: silence, or where the speech is so loud that Whisper's extractor lifts it,
+        the utterance's peak less its range. Only the two frames at the border, whose windows hold samples of both, differ.
+        """
+        heard = lengths.clamp(min=self.min_frames)
+        if torch.equal(heard, lengths):
+            return features, lengths
+        longest = int(heard.max())
+        features = functional.pad(features, (0, 0, 0, longest - features.shape[1]))
+        beyond = (torch.arange(longest) >= lengths[:, None]).to(features.device, non_blocking=True)[..., None]
+        peak = features.masked_fill(beyond, -torch.inf).amax((1, 2), keepdim=True)
+        return torch.where(beyond, (peak - RANGE).clamp(min=SILENCE), features), heard
     def _convolve(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """(B, M, T) to (B, N, D); what lies after an utterance's end is zeroed before each convolution."""
         mask = valid_mask(lengths, hidden.shape[2], hidden.device)
@@ -88,7 +128,7 @@ def read(source: str, dtype: torch.dtype = torch.float32) -> Encoder:
     except (OSError, ValueError) as error:
         raise ValueError(f"no Whisper model in {source!r}: {error}; give a folder of transformers' Whisper, or a hub name") from None
     with torch.device("meta"):
-        encoder = Encoder(WhisperConfig.from_dict(whisper.config.to_dict()))
+        encoder = Encoder(WhisperConfig.from_dict(whisper.config.to_dict() | {"_name_or_path": ""}))
     encoder.load_state_dict(whisper.encoder.state_dict(), assign=True)
     encoder.embed_positions.requires_grad_(False)
     return encoder.eval()
