@@ -286,8 +286,13 @@ def check(conf: Any) -> list[str]:
 
 def save(conf: Any, path: str | Path) -> None:
     """Write the final form of a configuration, defaults included."""
-    tree = _plain(dataclasses.asdict(conf))
+    tree = plain(conf)
     Path(path).write_text(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+def plain(conf: Any) -> dict[str, Any]:
+    """A configuration as tables, lists and values, as yaml holds them."""
+    return _plain(dataclasses.asdict(conf))
 
 
 def _plain(value: Any) -> Any:

@@ -17,18 +17,20 @@ import dataclasses
 import multiprocessing
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from wenet_osum.config import BatchConfig, DataConfig, FilterConfig, SourceConfig, TrainConfig
+from wenet_osum.dataset import fingerprint
 from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
-from wenet_osum.dataset.plan import OPEN_FILES, Plan, cut, files_needed
+from wenet_osum.dataset.plan import OPEN_FILES, Draws, Plan, count_draws, cut, files_needed
 from wenet_osum.dataset.pool import Pool, TokenCounter, TokenEstimate, build_pool, published_rate
 from wenet_osum.dataset.sample import SampleConfig, make_sample, read_tags, silent_sample
 from wenet_osum.dataset.shard import Handles, load_list, read
@@ -150,26 +152,57 @@ class Mixture:
         self.speech_tokens, self.reach = speech_tokens, reach
         _check_tasks(conf.filter, template)
         self.dropped: Counter = Counter()  # what the readers left out, by reason
-        listed = [load_list(source.list, self.dropped) for source in data.train]
-        self.pools = [self._pool(source, indices) for source, indices in zip(data.train, listed, strict=True)]
+        self.sources = data.train
+        self.listed = [load_list(source.list, self.dropped) for source in data.train]
+        self.pools = self._judge(conf)
+        self.plan = fingerprint.fingerprint(conf, self.pools, reach)  # what the order of its epochs depends on
 
-    def _pool(self, source: SourceConfig, indices: list[Index]) -> Pool:
-        conf, estimate = self.conf, partial(measure_tokens, indices, self.template)
+    def _judge(self, conf: TrainConfig) -> list[Pool]:
+        """The sources by the filter and the budgets of ``conf``."""
+        return [self._pool(source, indices, conf) for source, indices in zip(self.sources, self.listed, strict=True)]
+
+    def _pool(self, source: SourceConfig, indices: list[Index], conf: TrainConfig) -> Pool:
+        estimate = partial(measure_tokens, indices, self.template)
         slowest, parse = min(conf.augment.speeds), self.template.task
         rules = (conf.batch, conf.filter, estimate, slowest, parse)
         return build_pool(source, indices, *rules, self.speech_tokens, self.reach)
 
-    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, start: int = 0) -> EpochLoader:
-        """This rank's loader after ``start`` micro-batches of the whole plan are done (over all ranks)."""
-        conf = self.conf
-        plan = Plan(self.pools, conf.batch, conf.seed, epoch, world_size, conf.optim.accumulation)
-        plan.dropped.update(self.dropped)
+    def epoch(
+        self, epoch: int, rank: int = 0, world_size: int = 1, start: int = 0, earlier: Sequence[dict[str, Any]] = ()
+    ) -> EpochLoader | None:
+        """This rank's loader after ``start`` micro-batches of the whole plan are done (over all ranks).
+
+        ``earlier`` are parts of the epoch that were read under other plans, each with its ``plan`` (a fingerprint) and the micro-batches
+        ``consumed`` of it; the plan is then that of the rest, None when nothing is left. Raises ValueError when lists have changed meanwhile.
+        """
+        conf, dropped = self.conf, Counter(self.dropped)
+        left = self._left_over(epoch, earlier, dropped) if earlier else None
+        if left is not None and not count_draws(left):
+            return None
+        plan = Plan(self.pools, conf.batch, conf.seed, epoch, world_size, conf.optim.accumulation, left)
+        plan.dropped.update(dropped)
         draws = np.stack([plan.source, plan.shard, plan.row, plan.task, plan.repeat], axis=1)
         on_device = conf.features == "device"
         sampling = SampleConfig(self.mels, conf.filter, conf.augment, conf.seed, epoch, self.reach, on_device=on_device)
         files = files_needed(conf.batch.window, len(self.pools))
         dataset = SpeechDataset(self.pools, draws, plan.items(rank, start), self.template, sampling, files)
         return EpochLoader(dataset, plan, conf.workers, conf.prefetch)
+
+    def _left_over(self, epoch: int, earlier: Sequence[dict[str, Any]], dropped: Counter) -> list[Draws]:
+        """The draws of an epoch that the parts before have not read, found by planning those parts once more."""
+        draws = None
+        confs = [fingerprint.settings(part["plan"], self.conf) for part in earlier]
+        judged = [*map(self._judge, confs), self.pools]
+        for number, (part, conf) in enumerate(zip(earlier, confs, strict=True)):
+            pools = judged[number]
+            if changed := fingerprint.changed_lists(part["plan"], pools):
+                raise ValueError(
+                    f"train: the lists of {', '.join(changed)} hold other utterances, lengths or labels than when epoch {epoch} began, "
+                    "so what it has read cannot be told; bring back the old lists, or go on in a new --exp_dir with model.init_from"
+                )
+            plan = Plan(pools, conf.batch, conf.seed, epoch, draws=draws)
+            draws = fingerprint.rest(plan, part["consumed"], judged[number + 1], dropped)
+        return draws
 
 
 def train_loader(

@@ -54,7 +54,7 @@ class Plan:
         self.narrowed = sum((p.narrowed for p in pools), Counter())  # utterances not asked one of their source's tasks, by reason
         if draws is None:
             draws = [_draw(number, pool, seed, epoch) for number, pool in enumerate(pools)]
-        if not count(draws):
+        if not count_draws(draws):
             raise ValueError(f"epoch {epoch} draws no utterance from {len(pools)} sources; raise their weights, or add data")
         self._arrange(draws, batch, rng(seed, epoch, "order"))
 
@@ -140,7 +140,7 @@ class Plan:
         return [*dict.fromkeys(chosen)]
 
 
-def count(parts: list[Draws]) -> int:
+def count_draws(parts: list[Draws]) -> int:
     """How many draws the parts hold."""
     return sum(len(part["row"]) for part in parts)
 

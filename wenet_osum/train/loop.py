@@ -26,7 +26,7 @@ from wenet_osum.dataset.drop import table
 from wenet_osum.dataset.pool import tell_long_targets
 from wenet_osum.models import build, parts
 from wenet_osum.records import Batch
-from wenet_osum.train import checkpoint, dist, progress
+from wenet_osum.train import checkpoint, dist, progress, resume
 from wenet_osum.train.checkpoint import State
 from wenet_osum.train.evaluate import dev_loaders, evaluate
 from wenet_osum.train.gates import Gate, Gates
@@ -85,6 +85,7 @@ class Run:
         reach = getattr(self.model.config, "max_target_positions", None)
         facts = {"speech_tokens": token_counter(self.model), "reach": reach}
         self.mixture = Mixture(data, conf, self.template, mels, **facts)
+        self.changes = resume.changed_keys(self.source, conf, data) if self.source else []
         self.dev = dev_loaders(data, conf, self.template, mels, world, **facts)
         self.meter = self._new_meter()
         self.keys = progress.KeyLog(exp_dir, world.rank, self.state.step) if conf.log_keys else None
@@ -110,6 +111,7 @@ class Run:
         if (reason := self.ended()) and (self.exp_dir / checkpoint.FINAL / checkpoint.DONE).exists():
             self.progress.say(f"nothing to do: {self.exp_dir} has reached {reason}; raise it to go on")
             return 0
+        self.changes += resume.follow(self.state, self.mixture.plan)
         loader = self._loader()
         self._set_length(loader)
         self.progress.open(self.state.step, self.state.total_steps)
@@ -140,7 +142,10 @@ class Run:
                 self._evaluate_and_save()
                 if self.ended():
                     return
-        self.state.epoch, self.state.consumed = self.state.epoch + 1, 0
+        self._next_epoch()
+
+    def _next_epoch(self) -> None:
+        self.state.epoch, self.state.consumed, self.state.earlier = self.state.epoch + 1, 0, []
 
     def _steps(self, loader: EpochLoader) -> Iterator[list[Batch]]:
         """The micro-batches of each optimizer step; time spent here is time waited for data."""
@@ -218,21 +223,34 @@ class Run:
 
     def _loader(self) -> EpochLoader:
         """What remains of the current epoch for this process."""
-        return self.mixture.epoch(self.state.epoch, self.world.rank, self.world.size, start=self.state.consumed)
+        state, world = self.state, self.world
+        loader = self.mixture.epoch(state.epoch, world.rank, world.size, state.consumed, state.earlier)
+        if loader is None:  # nothing is left of an epoch that was begun under another plan
+            self._next_epoch()
+            return self._loader()
+        return loader
 
     def _set_length(self, loader: EpochLoader) -> None:
-        """Where the schedule ends. It is fixed when a run begins and stays, unless limits or the number of processes change."""
+        """Where the schedule ends. It is fixed when a run begins and stays, unless limits, the plan or the number of processes change."""
         conf, state = self.conf, self.state
         per_step = self.world.size * conf.optim.accumulation
         key = f"{conf.max_steps} steps, {conf.max_epochs} epochs, {per_step} micro-batches a step"
         if state.length_key == key:
             return
-        state.epoch_batches = state.epoch_batches or len(loader) * self.world.size
+        batches_left = len(loader) * self.world.size
+        before = state.total_steps
+        if state.epoch_batches is None:
+            # what is left of an epoch stands for all of it
+            draws = sum(len(pool) * pool.source.weight for pool in self.mixture.pools)
+            whole = not state.consumed and not state.earlier
+            state.epoch_batches = batches_left if whole else round(len(loader.plan) * draws / len(loader.plan.row))
         ends = [] if conf.max_steps is None else [conf.max_steps]
         if conf.max_epochs is not None:
-            left = (conf.max_epochs - state.epoch) * state.epoch_batches - state.consumed
-            ends.append(state.step + -(-max(0, left) // per_step))
+            later = max(0, conf.max_epochs - state.epoch - 1) * state.epoch_batches
+            ends.append(state.step + -(-(batches_left + later) // per_step))
         state.total_steps, state.length_key = min(ends, default=None), key
+        if self.source and state.total_steps != before:
+            self.changes.append(f"the schedule of the learning rate ends at step {state.total_steps}, no longer at {before}")
 
     def _introduce(self, loader: EpochLoader) -> None:
         """The first lines of the log: what trains, on what, from where."""
@@ -241,6 +259,8 @@ class Run:
         say(f"{world.size} × {world.device.type}, engine {self.conf.engine}, {self.conf.dtype}, {accumulation} micro-batches a step and process")
         if self.source:
             say(f"resumed from {self.source.name}: epoch {state.epoch}, micro-batch {state.consumed}")
+            for line in self.changes:
+                say(f"changed: {line}")
             if state.world_size != world.size:
                 say(f"it was written by {state.world_size} processes: no sample is lost or repeated, sums differ in their last bits")
         say(parts.table(self.model, self.groups))

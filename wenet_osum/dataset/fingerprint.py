@@ -1,0 +1,142 @@
+"""What a plan depends on, in a form that fits into state.json, and what is left of an epoch that was begun under another plan.
+
+The number of ranks and workers is no part of it: the sequence of micro-batches does not depend on them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from wenet_osum import config
+from wenet_osum.config import BatchConfig, FilterConfig, TrainConfig
+from wenet_osum.dataset.plan import Draws, Plan
+from wenet_osum.dataset.pool import Pool
+
+ORDER = 2  # number of the way in which plan.py orders an epoch; raise it with every change that gives another order
+MIXTURE = ("name", "weight", "tasks", "where")  # of a source: what it is asked, without the place where its list lies
+
+
+def fingerprint(conf: TrainConfig, pools: list[Pool], reach: int | None = None) -> dict[str, Any]:
+    """All that decides which utterances make which micro-batch, as plain tables."""
+    plain = {
+        "order": ORDER,
+        "seed": conf.seed,
+        "batch": dataclasses.asdict(conf.batch),
+        "filter": dataclasses.asdict(conf.filter),
+        "slowest": min(conf.augment.speeds),
+        "reach": reach,
+    }
+    return plain | {"train": [_source(pool) for pool in pools]}
+
+
+def _source(pool: Pool) -> dict[str, Any]:
+    row = {name: getattr(pool.source, name) for name in MIXTURE}
+    return row | {"utterances": len(pool), "digest": digest(pool)}
+
+
+def digest(pool: Pool) -> str:
+    """A number of 16 hexadecimal digits that changes with the utterances of a source, their lengths, their order and what they can be asked."""
+    hashed = hashlib.blake2b(digest_size=8)
+    for column in (pool.shard, pool.row, pool.seconds, pool.frames, pool.able, pool.tokens):
+        hashed.update(np.ascontiguousarray(column).data)
+    hashed.update(" ".join(task.tags for task in pool.tasks).encode())
+    return hashed.hexdigest()
+
+
+def obstacles(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What keeps an epoch begun under one fingerprint from being ended under another, a phrase each; digests are not looked at."""
+    if before.get("order") != now["order"]:
+        return ["the epoch was ordered by another version of this toolkit"]
+    rows = [{row["name"]: {k: row[k] for k in MIXTURE} for row in plan["train"]} for plan in (before, now)]
+    found = differences({"train": rows[0]}, {"train": rows[1]})
+    if not found and [*rows[0]] != [*rows[1]]:
+        found = [f"train: sources in the order {', '.join(rows[0])} → {', '.join(rows[1])}"]
+    return found
+
+
+def settings(before: dict[str, Any], conf: TrainConfig) -> TrainConfig:
+    """``conf`` with everything that a fingerprint fixes as it was then. Raises ConfigError when the fingerprint is of another version."""
+    return dataclasses.replace(
+        conf,
+        seed=before["seed"],
+        batch=config.from_dict(before["batch"], BatchConfig, "state.json: plan.batch"),
+        filter=config.from_dict(before["filter"], FilterConfig, "state.json: plan.filter"),
+        augment=dataclasses.replace(conf.augment, speeds=[before["slowest"]]),
+    )
+
+
+def changed_lists(before: dict[str, Any], pools: list[Pool]) -> list[str]:
+    """Names of the sources whose utterances are others than when the fingerprint was taken; ``pools`` are judged by its settings."""
+    return [row["name"] for row, pool in zip(before["train"], pools, strict=True) if row["digest"] != digest(pool)]
+
+
+def rest(plan: Plan, consumed: int, pools: list[Pool], dropped: Counter) -> list[Draws]:
+    """The draws of a plan after ``consumed`` micro-batches, by source, with their costs in other pools of the same lists.
+
+    What those pools do not hold, or not for its task, is left out and counted in ``dropped``.
+    """
+    start = int(plan.bounds[min(consumed, len(plan))])
+    return [_rest_of(plan, start, number, pool, dropped) for number, pool in enumerate(pools)]
+
+
+def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) -> Draws:
+    """The same for one source."""
+    mine = start + np.flatnonzero(plan.source[start:] == number)
+    shard, row, task, repeat = (getattr(plan, name)[mine] for name in ("shard", "row", "task", "repeat"))
+
+    # where the utterance stands in the other pool, which is sorted by shard and row
+    there, wanted = (_place(s, r) for s, r in ((pool.shard, pool.row), (shard, row)))
+    place = np.minimum(np.searchsorted(there, wanted), len(there) - 1)
+    fits = (there[place] == wanted) & pool.able[place, task]
+    if not fits.all():
+        reason = f"{pool.source.name}: drawn for this epoch, left out by the new filter or budgets"
+        dropped[reason] += int((~fits).sum())
+    place, shard, row, task, repeat = (values[fits] for values in (place, shard, row, task, repeat))
+
+    # a pass over a shard comes when its first draw would have come
+    _, first, visit = np.unique(_place(shard, repeat), return_index=True, return_inverse=True)
+    return {
+        "source": np.full(len(row), number, dtype=np.int32),
+        "shard": shard,
+        "row": row,
+        "task": task,
+        "repeat": repeat,
+        "frames": pool.frames[place].astype(np.int64),
+        "tokens": pool.tokens[place, task].astype(np.int64),
+        "seconds": pool.seconds[place],
+        "visit": first[visit].astype(np.float64),
+    }
+
+
+def _place(shard: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """One sortable number for two."""
+    return (shard.astype(np.int64) << 32) + row
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """The keys that differ between two trees of tables, lists and values, as ``a.b: old → new``; rows of a list are told by their names."""
+    before, now = _by_name(before), _by_name(now)
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [f"{name}: {_short(before)} → {_short(now)}"]
+    found = []
+    for key in dict.fromkeys([*before, *now]):
+        found += differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+    return found
+
+
+def _by_name(value: Any) -> Any:
+    """A list of rows with names as a table, any other tuple as a list (as JSON and yaml return it), all else as it is."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    named = value and all(isinstance(row, dict) and "name" in row for row in value)
+    return {row["name"]: row for row in value} if named else list(value)
+
+
+def _short(value: Any) -> str:
+    """A value for a line of the log."""
+    return "nothing" if value is None else str(value)
