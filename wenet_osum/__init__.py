@@ -34,27 +34,42 @@ def load(model: str | os.PathLike, task: str = "asr", device: str | None = None,
 
 
 class _Registration:
-    """Registers our classes with transformers as soon as that is imported; at once would load torch with the package, for seconds."""
+    """Registers our classes with transformers once that is imported; at once would load torch with the package, for seconds.
+
+    A module of ours may be what imports transformers, and our classes may need that very module: so it waits until no import of
+    ours is under way.
+    """
 
     classes = "wenet_osum.models.osum"  # registers at its end
+    under_way = 0  # imports of transformers and of our modules that have begun and not ended
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Python's own finding of transformers, with a last step after its loading; nothing else is found here."""
-        spec = PathFinder.find_spec(name, path) if name == "transformers" else None
+        """Python's own finding of transformers and of our modules, with a last step after their loading; nothing else is found here."""
+        ours = name == "transformers" or name.startswith(f"{__name__}.")
+        spec = PathFinder.find_spec(name, path) if ours else None
         if spec is None or spec.loader is None:
             return None
         load_module = spec.loader.exec_module
 
         def load_and_register(module: Any) -> None:
-            load_module(module)
-            importlib.import_module(cls.classes)
+            cls.under_way += 1
+            try:
+                load_module(module)
+            finally:
+                cls.under_way -= 1
+            cls.register_when_due()
 
         spec.loader.exec_module = load_and_register
         return spec
 
+    @classmethod
+    def register_when_due(cls) -> None:
+        """Import our classes, after which nothing is left to do here."""
+        if cls in sys.meta_path and not cls.under_way and "transformers" in sys.modules:
+            sys.meta_path.remove(cls)
+            importlib.import_module(cls.classes)
 
-if sys.modules.get("transformers") is None:
-    sys.meta_path.insert(0, _Registration)
-else:
-    importlib.import_module(_Registration.classes)
+
+sys.meta_path.insert(0, _Registration)
+_Registration.register_when_due()
