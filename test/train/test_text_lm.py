@@ -69,9 +69,7 @@ def test_two_processes_train_the_same_model(tmp_path: Path):
         told[processes] = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
     assert told[2][1].startswith("text LLM  step 10/10 ") and len(told[2]) == len(told[1]) == 3, "the first process speaks, the others keep silent"
     one, two = (load_file(tmp_path / str(n) / "llm" / "model.safetensors") for n in (1, 2))
-    plain = [name for name in one if one[name].ndim == 1 or "embed" in name]  # the rest is Muon's, which rounds to bfloat16
-    assert max((one[name] - two[name]).abs().max() for name in plain) < 5e-5
-    assert max((one[name] - two[name]).abs().max() for name in one) < 2e-3
+    assert max((one[name] - two[name]).abs().max() for name in one) < 5e-5
     assert (tmp_path / "1/llm/tokenizer.json").read_bytes() == (tmp_path / "2/llm/tokenizer.json").read_bytes()
 
 
