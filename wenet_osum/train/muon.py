@@ -18,8 +18,9 @@ import torch.distributed as torch_dist
 from torch import Tensor
 
 MOMENTUM = 0.95
-STEPS = 5  # of the Newton-Schulz iteration
-# Five times x → ax + bx³ + cx⁵ brings every singular value from a hundredth to 1 near 1.
+# Four times x → ax + bx³ + cx⁵ bring every singular value from 0.006 to 1 to between 0.65 and 1.2.
+# A fifth time, which is usual, would do so from 0.002 on, and costs a quarter more.
+STEPS = 4
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 RMS = 0.2  # of an update's entries, before the learning rate: about AdamW's
 

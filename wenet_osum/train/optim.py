@@ -52,7 +52,7 @@ def make_optimizer(groups: list[dict[str, Any]], conf: OptimConfig, device: torc
             adam.append(rest)
     members = []
     if adam:
-        members.append(torch.optim.AdamW(adam, lr=conf.lr, betas=conf.betas, eps=conf.eps, weight_decay=conf.weight_decay, fused=device.type != "cpu"))
+        members.append(torch.optim.AdamW(adam, lr=conf.lr, betas=conf.betas, eps=conf.eps, weight_decay=conf.weight_decay, fused=True))
     if muon:
         members.append(Muon(muon, lr=conf.muon_lr, weight_decay=conf.weight_decay))
     optimizer = Optimizer(members)
