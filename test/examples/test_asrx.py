@@ -293,14 +293,15 @@ def write_kaldi(folder: Path, split: str, speakers: range) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_recipe_from_corpora_to_page(corpora, tmp_path):
+def test_recipe_from_corpora_to_page(corpora, tmp_path, smoke):
     """Every stage at two steps; one cell of 90, which a second call does not run again."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "VIRTUAL_ENV": sys.prefix}
-    command = ["bash", str(ROOT / "examples/asrx/run.sh"), "--data_dir", str(corpora), "--work", str(tmp_path / "work"), "--page", str(tmp_path / "page")]
-    command += ["--toy_scale", "0.001", "--cells", "1", "--override", "max_steps=2 eval_every=1 log_every=1 optim.warmup_steps=1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert "1 of 90 cells" in (tmp_path / "page/asrx.md").read_text() and (tmp_path / "page/asrx.svg").exists()
-    assert [path.parent.name for path in (tmp_path / "work/exp/cells").glob("*/result.json")] == ["ved-alone-1"]
-    done = subprocess.run([*command, "--stage", "5"], capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0 and "ved-asr_x-1 is finished, 1 now, 2 of 90" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
+    options = ["--data_dir", str(corpora), "--page", str(tmp_path / "page"), "--toy_scale", "0.001"]
+    options += ["--cells", "1"]
+    override = "max_steps=2 eval_every=1 log_every=1 optim.warmup_steps=1"
+    smoke("asrx", tmp_path / "work", *options, override=override)
+    assert "1 of 90 cells" in (tmp_path / "page/asrx.md").read_text()
+    assert (tmp_path / "page/asrx.svg").exists()
+    results = (tmp_path / "work/exp/cells").glob("*/result.json")
+    assert [path.parent.name for path in results] == ["ved-alone-1"]
+    said = smoke("asrx", tmp_path / "work", *options, "--stage", "5", override=override)
+    assert "ved-asr_x-1 is finished, 1 now, 2 of 90" in said

@@ -70,11 +70,10 @@ def test_two_processes_train_the_same_model(tmp_path: Path):
         told[processes] = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
     assert told[2][1].startswith("text LLM  step 10/10 ") and len(told[2]) == len(told[1]) == 3, "the first process speaks, the others keep silent"
     one, two = (load_file(tmp_path / str(n) / "llm" / "model.safetensors") for n in (1, 2))
-    # A step moves an element by about its learning rate, whatever the size of its gradient (AdamW),
-    # and Muon's bfloat16 gives every gradient a relative error of 2^-8: on average an element parts
-    # by at most steps · rate · 2^-8. The mean is compared, for single elements whose gradients cancel
-    # out may part by whole steps. One process that keeps to itself parts by 9e-4 on average, shares
-    # that are weighted wrongly by 3e-4.
+    # Sums in another order change a gradient by about 2^-24 of its terms. An optimizer that divides
+    # by the gradient's size (AdamW, Muon) makes of that up to a whole step where the terms cancel
+    # out, so the mean is compared: as if one element in 256 parted by all ten steps. One process
+    # that keeps to itself parts by 9e-4 on average, shares that are weighted wrongly by 3e-4.
     for name in one:
         rate = OptimConfig().muon_lr if one[name].ndim == 2 and "embed" not in name else sizes["lr"]
         assert (one[name] - two[name]).abs().mean() <= 10 * rate * 2**-8, name

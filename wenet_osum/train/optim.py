@@ -1,8 +1,7 @@
 """AdamW or Muon, and the learning-rate schedule. The rate is a function of the step alone, so there is no scheduler state to lose.
 
-Muon (Jordan et al., 2024; torch.optim.Muon) makes the update of a matrix orthogonal. It is meant for the matrices inside layer
-stacks; embeddings, heads, convolutions, norms and biases stay with AdamW. Small models trained from scratch learn several times
-faster with it (examples/toy/RESULTS.md).
+Muon (``train/muon.py``) makes the update of a matrix orthogonal. It is meant for the matrices inside layer stacks; embeddings,
+heads, convolutions, norms and biases stay with AdamW. Small models trained from scratch learn several times faster with it (examples/toy/RESULTS.md).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from wenet_osum.config import OptimConfig
+from wenet_osum.train.muon import Muon
 
 STACKED = re.compile(r"\.\d+\.(?!.*\blora_)")  # a parameter inside a numbered layer, LoRA's thin matrices apart
 
@@ -52,9 +52,9 @@ def make_optimizer(groups: list[dict[str, Any]], conf: OptimConfig, device: torc
             adam.append(rest)
     members = []
     if adam:
-        members.append(torch.optim.AdamW(adam, lr=conf.lr, betas=conf.betas, eps=conf.eps, weight_decay=conf.weight_decay, fused=device.type != "cpu"))
+        members.append(torch.optim.AdamW(adam, lr=conf.lr, betas=conf.betas, eps=conf.eps, weight_decay=conf.weight_decay, fused=True))
     if muon:
-        members.append(torch.optim.Muon(muon, lr=conf.muon_lr, weight_decay=conf.weight_decay, adjust_lr_fn="match_rms_adamw"))
+        members.append(Muon(muon, lr=conf.muon_lr, weight_decay=conf.weight_decay))
     optimizer = Optimizer(members)
     for group in optimizer.param_groups:
         group["peak"] = group["lr"]
@@ -111,7 +111,7 @@ def fill_state(optimizer: Optimizer) -> dict[torch.Tensor, dict[str, torch.Tenso
 
 
 def _fresh(member: torch.optim.Optimizer, p: torch.Tensor, group: dict[str, Any]) -> dict[str, torch.Tensor]:
-    if isinstance(member, torch.optim.Muon):
-        return {"momentum_buffer": torch.zeros_like(p)}
+    if isinstance(member, Muon):
+        return member.fresh_state(p)
     step = torch.zeros((), dtype=torch.float32, device=p.device if group.get("fused") else "cpu")
     return {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
