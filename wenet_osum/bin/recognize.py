@@ -31,7 +31,7 @@ from wenet_osum.decode import load, longform, pipeline, prompts, write
 from wenet_osum.decode.progress import Progress
 from wenet_osum.records import Hypothesis
 
-MEANT = ("task", "num_beams", "temperature", "seed", "repetition_penalty", "ctc_weight", "tone_weight", "max_tokens", "free", "prompt", "lang", "longest_s", "dtype")  # what decides answers
+MEANT = ("task", "num_beams", "temperature", "seed", "repetition_penalty", "rescore", "max_tokens", "free", "prompt", "lang", "longest_s", "dtype")  # what decides answers
 Maker = Callable[[argparse.Namespace], pipeline.Recogniser]
 PATIENCE = timedelta(days=7)  # processes may finish far apart
 

@@ -28,7 +28,7 @@ from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.plan import Plan, cut
 from wenet_osum.dataset.pool import Pool, TokenEstimate, build_pool
-from wenet_osum.dataset.sample import SampleConfig, make_sample, silent_sample
+from wenet_osum.dataset.sample import SampleConfig, Targets, make_sample, silent_sample
 from wenet_osum.dataset.shard import Handles, load_list, read
 from wenet_osum.records import Batch, Sample
 from wenet_osum.tasks.base import Task
@@ -110,10 +110,10 @@ class EpochLoader(Loader):
 class Mixture:
     """The training data, loaded and judged once; ``epoch`` makes the loader of any epoch. Raises ValueError for data that cannot be used."""
 
-    def __init__(self, data: DataConfig, conf: TrainConfig, template: Template, mels: int) -> None:
+    def __init__(self, data: DataConfig, conf: TrainConfig, template: Template, mels: int, targets: Targets | None = None) -> None:
         if not data.train:
             raise ValueError("data.train has no sources; give it rows {name, list, weight, tasks}")
-        self.conf, self.template, self.mels = conf, template, mels
+        self.conf, self.template, self.mels, self.targets = conf, template, mels, targets
         self.dropped: Counter = Counter()  # what the readers left out, by reason
         listed = [load_list(source.list, self.dropped) for source in data.train]
         self.pools = [self._pool(source, indices) for source, indices in zip(data.train, listed, strict=True)]
@@ -128,7 +128,7 @@ class Mixture:
         plan = Plan(self.pools, conf.batch, conf.seed, epoch, world_size, conf.optim.accumulation)
         plan.dropped.update(self.dropped)
         draws = np.stack([plan.source, plan.shard, plan.row, plan.task, plan.repeat], axis=1)
-        sampling = SampleConfig(self.mels, conf.filter, conf.augment, conf.seed, epoch, on_device=conf.features == "device")
+        sampling = SampleConfig(self.mels, conf.filter, conf.augment, conf.seed, epoch, on_device=conf.features == "device", targets=self.targets)
         dataset = SpeechDataset(self.pools, draws, plan.items(rank, start), self.template, sampling)
         return EpochLoader(dataset, plan, conf.workers, conf.prefetch)
 
@@ -160,6 +160,7 @@ def eval_loader(
     limit: int | None = None,
     limits: FilterConfig | None = None,
     workers: int = 0,
+    targets: Targets | None = None,
 ) -> EvalLoader:
     """Batches with answers for a dev list, asked ``task`` (None: each utterance's own). ``limit`` keeps that many, evenly spread.
 
@@ -178,7 +179,7 @@ def eval_loader(
     items = np.array([*zip(starts, [*starts[1:], len(order)], strict=True), *[(len(order),) * 2] * fillers], dtype=np.int64)
     zero = np.zeros(len(order), dtype=np.int64)
     draws = np.stack([zero, pool.shard[order], pool.row[order], asked, zero], axis=1)
-    sampling = SampleConfig(mels, limits, prompt_lang=prompt_lang)
+    sampling = SampleConfig(mels, limits, targets=targets, prompt_lang=prompt_lang)
     return EvalLoader(SpeechDataset([pool], draws, items[rank::world_size], template, sampling), dropped, workers)
 
 

@@ -6,15 +6,16 @@ import torch
 
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EvalLoader, eval_loader
+from wenet_osum.dataset.sample import Targets
 from wenet_osum.text.template import Template
 from wenet_osum.train import dist
 from wenet_osum.train.progress import Tally, merge
 
 
-def dev_loaders(data: DataConfig, conf: TrainConfig, template: Template, mels: int, world: dist.World) -> dict[str, EvalLoader]:
+def dev_loaders(data: DataConfig, conf: TrainConfig, template: Template, mels: int, world: dist.World, targets: Targets | None = None) -> dict[str, EvalLoader]:
     """Task → its dev list, opened once before training so that a fault shows now. Every process gets equally many batches."""
     return {
-        task: eval_loader(path, task, template, conf.batch, mels, world.rank, world.size, limits=conf.filter, workers=min(conf.workers, 2))
+        task: eval_loader(path, task, template, conf.batch, mels, world.rank, world.size, limits=conf.filter, workers=min(conf.workers, 2), targets=targets)
         for task, path in data.dev.items()
     }
 

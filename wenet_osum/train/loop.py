@@ -80,8 +80,9 @@ class Run:
         if self.source:
             checkpoint.load_trainer(self.source, self.engine, self.optimizer)
         mels = self.model.encoder.config.num_mel_bins
-        self.mixture = Mixture(data, conf, self.template, mels)
-        self.dev = dev_loaders(data, conf, self.template, mels, world)
+        targets = self.model.objective.targets
+        self.mixture = Mixture(data, conf, self.template, mels, targets)
+        self.dev = dev_loaders(data, conf, self.template, mels, world, targets)
         self.meter = self._new_meter()
         self.keys = progress.KeyLog(exp_dir, world.rank, self.state.step) if conf.log_keys else None
         self.saved = self.source is not None  # the state of this moment lies in a checkpoint
@@ -162,8 +163,8 @@ class Run:
                 output = self.engine.loss(batch)
                 (output.loss * (self.world.size / max(weight, 1e-8))).backward()
             self.meter.tally.add(batch, output)
-            if output.impossible is not None and int(output.impossible):
-                self.meter.dropped["ctc: transcript longer than its frames"] += int(output.impossible)
+            for reason, count in (output.left_out or {}).items():
+                self.meter.dropped += Counter({reason: int(count)})
         self.rate = set_rates(self.optimizer, factor(step, self.conf.optim, state.total_steps))
         self.norm = self.engine.clip(self.conf.optim.clip)
         if self._usable(weight):

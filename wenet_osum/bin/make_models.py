@@ -1,0 +1,48 @@
+"""Stage 2 of recipes that train from scratch: a tokenizer, a Whisper-shaped model, and an LLM trained on the recipe's text.
+
+Under torchrun all its processes train the LLM; the result is the same but for rounding.
+
+examples:
+  wenet_osum make_models --text data/train.txt --manifest data/train/manifest.jsonl --conf conf/models.yaml --out exp/init
+  torchrun --standalone --nproc_per_node 2 -m wenet_osum.bin.make_models --text data/train.txt --manifest data/train/manifest.jsonl \
+    --conf conf/models.yaml --out exp/init
+
+exit status:
+  0 done, 1 a fault of the files, 2 a fault of the arguments
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from transformers.utils import logging
+
+from wenet_osum import config
+from wenet_osum.bin._leave import fault, leave
+from wenet_osum.small.make_models import make_models
+from wenet_osum.small.models import SmallModels
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write ``OUT/whisper`` and ``OUT/llm``, ordinary transformers folders. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="wenet_osum make_models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", required=True, help="training text, a line each; test sentences must not be in it")
+    parser.add_argument("--manifest", required=True, help="training manifest; from it the LLM learns its tasks as pseudo-speech (small/pseudo_speech.py)")
+    parser.add_argument("--conf", required=True, help="yaml with the sizes (small/models.py)")
+    parser.add_argument("--out", required=True, help="folder to write whisper/ and llm/ into")
+    parser.add_argument("--override", action="append", default=[], metavar="NAME=VALUE", help="e.g. llm.epochs=2")
+    args = parser.parse_args(argv)
+    try:
+        conf = config.load(args.conf, SmallModels, args.override)
+        logging.disable_progress_bar()
+        make_models(args.text, args.manifest, conf, Path(args.out))
+    except config.ConfigError as error:
+        return fault("make_models", error, 2)
+    except (ValueError, OSError) as error:
+        return fault("make_models", error, 1)
+    return 0
+
+
+if __name__ == "__main__":
+    leave(main())
