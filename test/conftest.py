@@ -19,7 +19,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from wenet_osum.models.osum import OsumConfig, OsumModel
     from wenet_osum.text.template import Template
-    from wenet_osum.text.train_tokenizer import train_tokenizer
+    from wenet_osum.small.train_tokenizer import train_tokenizer
 
     torch.manual_seed(7)
     template = Template(train_tokenizer(["the cat sat on the mat", "今天天气很好。"], vocab_size=400))

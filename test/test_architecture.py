@@ -14,7 +14,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wenet_osum"
-ROOMS = ["records", "config", "lookup", "tasks", "score", "metrics", "text", "corpus", "dataset", "models", "decode", "train", "serve", "bin"]
+ROOMS = [
+    "records", "config", "lookup", "tasks", "score", "metrics", "text", "corpus", "dataset", "models", "decode", "train", "small",
+    "serve", "bin",
+]  # fmt: skip
+CORE = ROOMS[: ROOMS.index("small")]  # what published models need
 FREE_EDGES = {("config", "lookup")}  # the three pages at the start are on one level
 FOLDERS = ["wenet_osum", "tools", "examples", "test", "docs"]
 MADE_BY_RUNS = {"data", "exp", "downloads", "leave_out", "__pycache__", ".venv"}
@@ -72,6 +76,24 @@ def test_imports_follow_the_arrow():
             there = room(name)
             if there and ROOMS.index(there) > ROOMS.index(here) and (here, there) not in FREE_EDGES:
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}: {there} comes after {here}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_core_knows_nothing_of_small_models():
+    """It imports none of them, and names none of their plug-ins: a yaml or a command line does."""
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        if room(module_of(path)) in CORE:
+            wrong += [f"{path.relative_to(ROOT)}:{line} imports {name}" for name, line in imported(path) if room(name) == "small"]
+    assert not wrong, "\n".join(wrong)
+    done = run_blocked(["wenet_osum.small"], "\n".join(f"import {name}" for name in modules(*CORE)))
+    assert done.returncode == 0, done.stderr
+
+
+def test_labels_and_times_of_small_models_are_no_matter_of_the_core():
+    rooms = ["records", "config", "dataset", "text", "decode", "bin"]
+    files_of = [p for p in PACKAGE.rglob("*.py") if room(module_of(p)) in rooms]
+    wrong = [f"{p.relative_to(ROOT)}: {m[0]}" for p in files_of if (m := re.search(r"\w*(?<![a-z])tones?(?![a-z])\w*", p.read_text(encoding="utf-8")))]
     assert not wrong, "\n".join(wrong)
 
 

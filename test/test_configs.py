@@ -17,7 +17,7 @@ WHISPER = {"model": {"kind": "whisper", "whisper": "exp/init/whisper"}, "train_p
 def kind_of(path: Path) -> type:
     """data*.yaml are mixtures, models*.yaml sizes of models made from nothing, all others training phases."""
     if path.name.startswith("models"):
-        return pytest.importorskip("wenet_osum.models.small").SmallModels
+        return pytest.importorskip("wenet_osum.small.models").SmallModels
     return DataConfig if path.name.startswith("data") else TrainConfig
 
 
@@ -88,7 +88,11 @@ def test_all_faults_at_once_with_suggestions(tmp_path):
         ({"model": {"whisper": "w"}}, "model.llm: a folder or hub name is needed"),
         ({"model": {"kind": "whisper", "whisper": "w", "llm": "l"}}, "kind whisper has no LLM"),
         ({"model": {"kind": "whisper", "whisper": "w", "init_from": "x"}}, "give one of them"),
-        ({"model": {"kind": "whisper", "whisper": "w", "ctc_weight": 2}}, "between 0 and 1"),
+        ({"model": {"kind": "whisper", "whisper": "w", "ce_weight": -1}}, "model.ce_weight -1.0: must be 0 or more"),
+        ({"model": {"kind": "whisper", "whisper": "w", "ce_weight": 0}}, "nothing is left to train on"),
+        ({"model": {"kind": "whisper", "whisper": "w", "losses": [{"name": "ctc"}]}}, "model.losses[0].weight None: must be a number above 0"),
+        ({"model": {"kind": "whisper", "whisper": "w", "losses": [{"weight": 1}]}}, "model.losses[0]: needs a name"),
+        ({"model": {"kind": "whisper", "whisper": "w", "losses": [{"name": "ctc", "weight": 1}] * 2}}, "model.losses[1]: 'ctc' stands twice"),
         ({"train_parts": {}}, "name what trains"),
         ({"max_steps": None}, "one is needed to end the run"),
         ({"augment": {"noise_prob": 0.5}}, "needs augment.noise"),
@@ -99,6 +103,13 @@ def test_bad_pairs_are_told(change, message):
     with pytest.raises(ConfigError) as told:
         config.from_dict(WHISPER | change)
     assert message in str(told.value)
+
+
+@pytest.mark.parametrize("key", ["ctc_weight", "tone_weight"])
+def test_a_key_that_is_gone_is_answered_with_the_new_form(tmp_path, key):
+    """Every name in the table of names that are gone is unknown now, and says what to write."""
+    with pytest.raises(ConfigError, match=rf"model\.{key}: this key is gone; write .*losses: \[\{{name"):
+        config.load(write(tmp_path, BASE), TrainConfig, [f"model.{key}=0.3"])
 
 
 def test_mixture_faults_are_told():

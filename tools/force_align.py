@@ -72,7 +72,7 @@ def _load(folder: str, device: str) -> tuple[Callable[[np.ndarray], torch.Tensor
     """What makes emissions of audio, what makes (token, first, end) of text, and the blank."""
     model, template = WhisperPhase.from_pretrained(folder).to(device), Template.load(folder)
     if model.ctc_head is None:
-        raise ValueError(f"{folder} has no CTC head; train phase 1 with model.ctc_weight above 0")
+        raise ValueError(f"{folder} has no CTC head; train phase 1 with ctc in model.losses")
 
     @torch.no_grad()
     def emit(audio: np.ndarray) -> torch.Tensor:

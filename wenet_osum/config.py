@@ -49,8 +49,9 @@ class ModelConfig:
     init: dict[str, str] = field(default_factory=dict)  # part → checkpoint folder whose weights it takes over, e.g. encoder: exp/phase1/final
     init_from: str | None = None  # a finished model's folder, weights only; replaces whisper, llm and adapter
     lora: LoraConfig | None = None  # adds adapters to the LLM
-    ctc_weight: float = 0.0  # share of a CTC loss, 0 to 1: kind whisper, on the encoder; kind osum, on the adapter, the LLM's embeddings as classes
-    tone_weight: float = 0.0  # kind osum: weight of a loss that asks the adapter's output for labels and places (models/tones.py)
+    adapter_init: str | None = None  # file name in models/adapter_init; None: the adapter's own initial weights
+    ce_weight: float = 1.0  # weight of the answers' cross-entropy; at 0 the LLM (kind whisper: the decoder) does not run
+    losses: list[dict[str, Any]] = field(default_factory=list)  # further losses: {name: file in models/losses, weight: above 0, …its own}
     join: Literal["fields", "string"] = "fields"  # targets encoded field by field, or as one string (converted checkpoints)
 
     @property
@@ -173,6 +174,7 @@ class TrainConfig:
     """One phase of training."""
 
     seed: int = 777
+    plugins: list[str] = field(default_factory=list)  # packages that bring plug-ins of their own, e.g. wenet_osum.small
     data: str | None = None  # yaml with the data tables (DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train_parts: dict[str, PartConfig] = field(default_factory=dict)  # name pattern (glob) → how it trains; what no pattern names is frozen
@@ -254,10 +256,7 @@ def check(conf: Any) -> list[str]:
             faults.append("model.llm: a folder or hub name is needed for kind osum (or model.init_from)")
         if model.kind == "whisper" and (model.llm or model.lora):
             faults.append("model.llm and model.lora: kind whisper has no LLM")
-        if not 0 <= model.ctc_weight <= 1:
-            faults.append(f"model.ctc_weight {model.ctc_weight}: must lie between 0 and 1")
-        if model.tone_weight < 0 or (model.tone_weight and model.kind == "whisper"):
-            faults.append(f"model.tone_weight {model.tone_weight}: must be 0 or more, and 0 with kind whisper, which has no adapter")
+        faults += _check_losses(model)
         if not conf.train_parts:
             faults.append('train_parts: name what trains, e.g. {"adapter.*": {}}')
         if conf.max_steps is None and conf.max_epochs is None and conf.max_hours is None:
@@ -281,6 +280,25 @@ def check(conf: Any) -> list[str]:
             faults += [f"train source {source.name!r}: share {s} of task {t!r} must be above 0" for t, s in source.tasks.items() if s <= 0]
         double = {s.name for s in conf.train if [x.name for x in conf.train].count(s.name) > 1}
         faults += [f"train source {name!r}: the name stands twice" for name in sorted(double)]
+    return faults
+
+
+def _check_losses(model: ModelConfig) -> list[str]:
+    """Return what is wrong with the losses; their own keys are checked where they are made (models/objective.py)."""
+    faults = []
+    if model.ce_weight < 0:
+        faults.append(f"model.ce_weight {model.ce_weight}: must be 0 or more")
+    if model.ce_weight == 0 and not model.losses:
+        faults.append("model.ce_weight 0: nothing is left to train on; name a loss in model.losses")
+    names = [loss.get("name") for loss in model.losses]
+    for number, loss in enumerate(model.losses):
+        weight = loss.get("weight")
+        if not isinstance(loss.get("name"), str):
+            faults.append(f"model.losses[{number}]: needs a name, a file in models/losses")
+        if not isinstance(weight, (int, float)) or isinstance(weight, bool) or weight <= 0:
+            faults.append(f"model.losses[{number}].weight {weight!r}: must be a number above 0; drop the entry to leave it out")
+        if names.index(loss.get("name")) < number:
+            faults.append(f"model.losses[{number}]: {loss.get('name')!r} stands twice")
     return faults
 
 
@@ -358,12 +376,18 @@ def _build_dataclass(kind: type, value: Any, name: str, faults: list[str]) -> An
         return kind.__new__(kind)
     hints = typing.get_type_hints(kind)
     known = [f.name for f in dataclasses.fields(kind)]
-    faults += [f"{_join(name, key)}: {lookup.unknown('key', key, known)}" for key in value if key not in known]
+    faults += [f"{_join(name, key)}: {_unknown_key(_join(name, key), known)}" for key in value if key not in known]
     built = {key: _build(hints[key], v, _join(name, key), faults) for key, v in value.items() if key in known}
     needed = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
     missing = [n for n in needed if n not in built]
     faults += [f"{_join(name, n)}: is needed and missing" for n in missing]
     return kind(**built, **dict.fromkeys(missing))
+
+
+def _unknown_key(dotted: str, known: list[str]) -> str:
+    if now := lookup.renamed("keys").get(dotted):
+        return f"this key is gone; {now}"
+    return lookup.unknown("key", dotted.rpartition(".")[2], known)
 
 
 def _build_scalar(kind: Any, value: Any, name: str, faults: list[str]) -> Any:

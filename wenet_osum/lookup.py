@@ -5,7 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 from types import ModuleType
+
+import yaml
+
+RENAMED = Path(__file__).parent / "renamed.yaml"
 
 
 def names(package: str) -> list[str]:
@@ -35,3 +42,22 @@ def add_folder(package: str, folder: str) -> None:
     if folder not in path:
         path.append(folder)
         importlib.invalidate_caches()
+
+
+def add_plugins(packages: Iterable[str]) -> None:
+    """Import ``packages``, which make their plug-ins known by ``add_folder`` when they are imported.
+
+    Raises ValueError for a package that is not there.
+    """
+    for name in packages:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            advice = "name a package that can be imported, e.g. one in a folder of PYTHONPATH"
+            raise ValueError(f"plugins {name!r}: {error}; {advice}") from None
+
+
+@cache
+def renamed(kind: str) -> dict[str, str]:
+    """Read the names that are gone, with what to write now. ``kind`` is ``keys`` (of yaml files) or ``options``."""
+    return yaml.safe_load(RENAMED.read_text(encoding="utf-8"))[kind]

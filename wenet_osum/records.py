@@ -133,9 +133,7 @@ class Sample:
     answer_ids: list[int]  # target tokens, the end of text included; empty when decoding
     answer_weights: list[float]  # loss weight of each answer token
     answer_labels: list[bool]  # whether each answer token belongs to a label
-    transcript_ids: list[int] = field(default_factory=list)  # targets of the CTC head
-    transcript_times: list[tuple[float, float]] = field(default_factory=list)  # when each of them is spoken, s; infinite where it is not known
-    labels: list[int] = field(default_factory=list)  # place of its label in the set of each of the template's label fields, -1 where it is not known
+    targets: dict[str, Tensor] = field(default_factory=dict)  # what further losses ask for (models/losses), each (anything, …)
     utterance: Utterance | None = None
     audio_s: float = 0.0  # duration after augmentation, s
     audio: Tensor | None = None  # (samples + 400,) float32 with reflected ends, where the device makes the features: they are (frames, 0) until then
@@ -159,10 +157,7 @@ class Batch:
     answer_lengths: Tensor  # (B,) int64
     answer_weights: Tensor  # (A,) float32
     answer_labels: Tensor | None = None  # (A,) bool, the token belongs to a label
-    transcript_ids: Tensor | None = None  # (C,) int64, CTC targets
-    transcript_lengths: Tensor | None = None  # (B,) int64
-    transcript_times: Tensor | None = None  # (C, 2) float32, when each of them is spoken, s; -inf and inf where it is not known
-    labels: Tensor | None = None  # (B, F) int64, place of each label in the set of each of F label fields, -1 where it is not known
+    targets: dict[str, Tensor] = field(default_factory=dict)  # of further losses: name → tensors end to end, name_lengths → (B,) int64
     utterances: list[Utterance] = field(default_factory=list)
     audio_s: list[float] = field(default_factory=list)
     audio: Tensor | None = None  # (B, samples of the longest + 400) float32, where the device makes the features: they are (B, T, 0) until then
@@ -174,7 +169,8 @@ class Batch:
         changes = {
             f.name: function(value) for f in dataclasses.fields(self) if hasattr(value := getattr(self, f.name), "pin_memory") and f.name != "utterances"
         }
-        return dataclasses.replace(self, **changes)
+        targets = {name: function(tensor) for name, tensor in self.targets.items()}
+        return dataclasses.replace(self, **changes, targets=targets)
 
     def to(self, device: torch.device | str) -> Batch:
         """A copy whose tensors lie on ``device``."""

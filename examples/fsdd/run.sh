@@ -15,13 +15,12 @@ train_strings=8000
 dev_strings=100
 test_strings=300
 strict_counts=false  # true: stop unless the corpus is complete
-ctc_weight=0.5       # of decoding: share of the adapter's CTC in transcripts, chosen on dev; 0: the LLM alone
-tone_weight=0.5      # of decoding: share of what the adapter's frames tell in word times, chosen on dev likewise
+rescore=ctc_prefix=0.5,word_times=0.5  # of decoding: weights of the adapter's CTC in transcripts and of its frames in word times, chosen on dev
 override=            # settings for every training phase, e.g. "max_steps=2 eval_every=2"
 # shellcheck disable=SC2034  # parse_options.sh prints it
 help_message="Usage: run.sh [--stage N] [--stop_stage M] [--data_dir DIR] [--leave_out SPEAKER] [--work DIR] [--nproc N]
   [--phases \"1 2 3 4\"] [--average_num N] [--train_strings N] [--dev_strings N] [--test_strings N]
-  [--strict_counts true] [--ctc_weight W] [--tone_weight W] [--override \"a.b=c d=e\"]
+  [--strict_counts true] [--rescore NAME=WEIGHT,…] [--override \"a.b=c d=e\"]
 Stages: -1 download, 0 prepare, 1 check and pack, 2 initial models, 3 train, 4 average, 5 decode, 6 score and report"
 
 # shellcheck source=path.sh
@@ -86,20 +85,20 @@ fi
 
 model=$(experiment "${phases##* }")/final
 if in_stages 5; then
-  ask=(python -m wenet_osum.bin.recognize --model "$model" --list data/test/data.list)
+  ask=(python -m wenet_osum.bin.recognize --model "$model" --list data/test/data.list --plugins wenet_osum.small)
   for task in asr srwt; do
     echo "stage 5: decoding $task"
-    "${ask[@]}" --task "$task" --ctc_weight "$ctc_weight" --tone_weight "$tone_weight" --out "exp/decode/$task"
+    "${ask[@]}" --task "$task" --rescore "$rescore" --out "exp/decode/$task"
     "${ask[@]}" --task "$task" --out "exp/decode_llm/$task"  # the LLM alone, to compare
   done
-  "${ask[@]}" --task asr --ctc_weight "$ctc_weight" --prompts all --out exp/prompts/asr
+  "${ask[@]}" --task asr --rescore "$rescore" --prompts all --out exp/prompts/asr
 fi
 
 if in_stages 6; then
   echo "stage 6: scoring"
   for task in asr srwt; do
     python -m wenet_osum.bin.score --set "$task=data/test/manifest.jsonl,exp/decode/$task" --compare "exp/decode_llm/$task" --out "exp/score/$task" \
-      --report --title "FSDD, $task: joint decoding (ctc_weight $ctc_weight, tone_weight $tone_weight) against the LLM alone"
+      --report --title "FSDD, $task: joint decoding ($rescore) against the LLM alone"
   done
   python -m wenet_osum.bin.score --set "asr=data/test/manifest.jsonl,exp/prompts/asr" --out exp/score/prompts --report --title "FSDD, every wording"
   echo "scores and reports: $work/exp/score; training curves: tensorboard --logdir $work/exp"

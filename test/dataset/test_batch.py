@@ -9,7 +9,8 @@ from wenet_osum.records import Sample
 
 def sample(key, frames, prompt, answer, transcript=()):
     features = torch.full((frames, 4), float(frames))
-    return Sample(key, "<TRANSCRIBE>", features, prompt, answer, [0.5] * len(answer), [len(answer) > 1] * len(answer), list(transcript), audio_s=frames / 100)
+    targets = {"transcript_ids": torch.tensor(transcript, dtype=torch.int64), "labels": torch.tensor([[1.0, 2.0]])}
+    return Sample(key, "<TRANSCRIBE>", features, prompt, answer, [0.5] * len(answer), [len(answer) > 1] * len(answer), targets, audio_s=frames / 100)
 
 
 def test_texts_lie_end_to_end_and_features_are_padded():
@@ -19,7 +20,8 @@ def test_texts_lie_end_to_end_and_features_are_padded():
     assert batch.prompt_ids.tolist() == [1, 2, 3] and batch.prompt_lengths.tolist() == [2, 1]
     assert batch.answer_ids.tolist() == [0, 7, 0, 0] and batch.answer_lengths.tolist() == [3, 1]
     assert batch.answer_weights.tolist() == [0.5] * 4 and batch.answer_labels.tolist() == [True, True, True, False]
-    assert batch.transcript_ids.tolist() == [9] and batch.transcript_lengths.tolist() == [1, 0]
+    assert batch.targets["transcript_ids"].tolist() == [9] and batch.targets["transcript_ids_lengths"].tolist() == [1, 0]
+    assert batch.targets["labels"].tolist() == [[1.0, 2.0]] * 2 and batch.targets["labels_lengths"].tolist() == [1, 1]
     assert batch.keys == ["a", "b"] and batch.audio_s == [0.03, 0.05] and batch.dropped == {"broken": 2} and not batch.filler
     assert batch.features.dtype == batch.answer_weights.dtype == torch.float32
     assert {t.dtype for t in (batch.prompt_ids, batch.prompt_lengths, batch.answer_ids, batch.answer_lengths, batch.feature_lengths)} == {torch.int64}
@@ -33,7 +35,12 @@ def test_no_answers_when_decoding():
 def test_a_broken_batch_becomes_a_filler_without_weight():
     batch = collate([], {"audio: unreadable": 3}, filler=sample("f", 4, [1], [5, 6], [5]))
     assert batch.filler and batch.answer_weights.tolist() == [0.0, 0.0] and batch.answer_ids.tolist() == [5, 6]
-    assert batch.transcript_lengths.tolist() == [0] and batch.dropped == {"audio: unreadable": 3}
+    assert batch.targets["transcript_ids_lengths"].tolist() == [1] and batch.dropped == {"audio: unreadable": 3}
     assert not collate([sample("a", 3, [1], [2])], filler=sample("f", 4, [1], [5])).filler
     with pytest.raises(AssertionError, match="needs a filler"):
         collate([])
+
+
+def test_targets_move_with_the_batch():
+    batch = collate([sample("a", 3, [1], [0], [9])]).to("meta")
+    assert batch.targets["transcript_ids"].is_meta and batch.features.is_meta

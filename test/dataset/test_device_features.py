@@ -11,7 +11,7 @@ from wenet_osum.dataset.device_features import log_mels, for_device, with_featur
 from wenet_osum.dataset.sample import SampleConfig, make_sample, silent_sample
 from wenet_osum.records import Utterance
 from wenet_osum.text.template import Template
-from wenet_osum.text.train_tokenizer import train_tokenizer
+from wenet_osum.small.train_tokenizer import train_tokenizer
 
 LENGTHS = [16000, 170, 12345, 31999, 201]  # samples
 

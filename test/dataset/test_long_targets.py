@@ -16,7 +16,7 @@ from wenet_osum.dataset.pool import TokenEstimate, build_pool, tell_long_targets
 from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
 from wenet_osum.records import Utterance, Word
 from wenet_osum.text.template import Template
-from wenet_osum.text.train_tokenizer import train_tokenizer
+from wenet_osum.small.train_tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")

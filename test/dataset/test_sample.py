@@ -11,10 +11,11 @@ import torch
 from wenet_osum.config import AugmentConfig, FilterConfig, SpecAugmentConfig
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import SampleConfig, make_sample, read_tags, sample_from_audio, silent_sample
+from wenet_osum.models.losses import ctc
 from wenet_osum.records import Utterance, Word
 from wenet_osum.text.template import Template
 from wenet_osum.text.timing import ANY_TIME
-from wenet_osum.text.train_tokenizer import train_tokenizer
+from wenet_osum.small.train_tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_features_prompt_and_target(template):
     assert sample.features.shape == (120, 80) and sample.audio_s == pytest.approx(1.2)
     assert template.decode(sample.prompt_ids) == task.prompts("zh")[0]
     assert template.decode(sample.answer_ids) == "red cat<happy>" and sample.answer_ids[-1] == template.end_id
-    assert template.decode(sample.transcript_ids) == "red cat"
+    assert sample.targets == {}, "nobody asked for any"
     assert sample.task == "<TRANSCRIBE> <EMOTION>"
 
 
@@ -53,14 +54,17 @@ def test_word_times_scale_with_the_speed(template, speed):
 
 @pytest.mark.parametrize("speed", [0.8, 1.0])
 def test_times_of_transcript_tokens_follow_the_words(template, speed):
-    conf = SampleConfig(augment=AugmentConfig(speeds=[speed]))
-    sample = make_sample(TIMED, wav(1.2), template.task("asr"), template, conf)
-    found = {"".join(template.decode([i])): span for i, span in zip(sample.transcript_ids, sample.transcript_times, strict=True)}
+    conf = SampleConfig(augment=AugmentConfig(speeds=[speed]), targets=ctc.Loss(template, word_times=True).targets)
+    targets = make_sample(TIMED, wav(1.2), template.task("asr"), template, conf).targets
+    ids, times = targets["transcript_ids"].tolist(), targets["transcript_times"].tolist()
+    assert template.decode(ids) == "red cat"
+    found = {"".join(template.decode([i])): span for i, span in zip(ids, times, strict=True)}
     for letter, span in (("r", (0.2, 0.5)), ("t", (0.5, 1.0))):
         (held,) = [s for text, s in found.items() if letter in text]
         assert held == pytest.approx([t / speed for t in span])
     unknown = dataclasses.replace(TIMED, words=None)
-    assert set(make_sample(unknown, wav(1.2), template.task("asr"), template, conf).transcript_times) == {ANY_TIME}
+    times = make_sample(unknown, wav(1.2), template.task("asr"), template, conf).targets["transcript_times"].tolist()
+    assert {tuple(span) for span in times} == {ANY_TIME}
 
 
 def test_a_speed_never_makes_audio_too_long(template):

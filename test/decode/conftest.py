@@ -12,11 +12,11 @@ from wenet_osum.text.template import Template
 MELS = 8
 
 
-def make_model(seed: int = 3):
+def make_model(seed: int = 6):
     from transformers import Qwen2Config, WhisperConfig
 
     from wenet_osum.models.osum import OsumConfig, OsumModel
-    from wenet_osum.text.train_tokenizer import train_tokenizer
+    from wenet_osum.small.train_tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(["the cat sat on the mat", "今天天气很好。"], vocab_size=420)
     whisper = WhisperConfig(
@@ -27,8 +27,8 @@ def make_model(seed: int = 3):
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         tie_word_embeddings=False, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    torch.manual_seed(seed)
     model = OsumModel(OsumConfig(encoder=whisper.to_dict(), llm=llm.to_dict(), adapter_conf={"layers": 1, "heads": 2, "ffn": 32})).float()
+    torch.manual_seed(seed)  # here: the weights are not to depend on how parts are initialised
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim > 1 and "embed_positions" not in name:

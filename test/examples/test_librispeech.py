@@ -92,8 +92,8 @@ def test_a_speaker_on_both_sides_stops(prepare, corpus, tmp_path):
 @pytest.mark.timeout(300)
 def test_recipe_with_the_configurations_of_published_models_at_two_steps(corpus, tmp_path, smoke):
     """The 0.5b configurations, LoRA and all, on folders of tiny models in the place of the published ones; two test sets."""
-    from wenet_osum.models.small import SmallLlm, SmallWhisper, save_whisper, small_llm
-    from wenet_osum.text.train_tokenizer import train_tokenizer
+    from wenet_osum.small.models import SmallLlm, SmallWhisper, save_whisper, small_llm
+    from wenet_osum.small.train_tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(["she read line a b c <0123456789.>"], vocab_size=300)
     save_whisper(SmallWhisper(width=32, heads=2, ffn=32, encoder_layers=1, decoder_layers=1), tokenizer, tmp_path / "whisper")

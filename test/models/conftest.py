@@ -7,6 +7,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, WhisperConfig, WhisperForConditionalGeneration
 
 from wenet_osum.models.osum import OsumModel
+from wenet_osum.records import Batch
 
 ADAPTER = {"heads": 2, "layers": 2, "ffn": 48, "dropout": 0.1}
 
@@ -42,7 +43,7 @@ def model(folders):
 
 @pytest.fixture
 def batch():
-    """Three utterances of odd and even lengths, the keywords of forward."""
+    """Three utterances of odd and even lengths, as fields of records.Batch."""
     torch.manual_seed(2)
     frames, prompts, answers = torch.tensor([61, 50, 33]), torch.tensor([3, 2, 4]), torch.tensor([5, 3, 4])
     features = torch.randn(3, 61, 8)
@@ -50,6 +51,20 @@ def batch():
         features[row, length:] = 0.0
     tensors = {"features": features, "feature_lengths": frames, "prompt_ids": torch.randint(3, 64, (9,)), "prompt_lengths": prompts}
     return tensors | {"answer_ids": torch.randint(3, 64, (12,)), "answer_lengths": answers, "answer_weights": torch.rand(12) + 0.5}
+
+
+@pytest.fixture
+def as_batch():
+    """as_batch(fields[, targets]) → Batch; ``targets`` are tensors end to end with their lengths, by name."""
+
+    def make(fields, **targets):
+        joined = {}
+        for name, (tensor, lengths) in targets.items():
+            joined |= {name: tensor, f"{name}_lengths": torch.tensor(lengths)}
+        names = [""] * len(fields["feature_lengths"])
+        return Batch(keys=names, tasks=names, targets=joined, **({"answer_weights": None} | fields))
+
+    return make
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from wenet_osum.records import Utterance
 from wenet_osum.text.template import Template
-from wenet_osum.text.train_tokenizer import train_tokenizer
+from wenet_osum.small.train_tokenizer import train_tokenizer
 
 LINES = ["the red cat sees a dog", "小猫喜欢红花", "two plus three"] * 20
 
@@ -30,7 +30,7 @@ def test_a_time_seen_in_training_is_two_tokens():
 
 
 def test_a_tokenizer_in_a_folder_of_qwen2_is_still_the_one_that_was_trained(tmp_path):
-    from wenet_osum.models.small import SmallLlm, small_llm
+    from wenet_osum.small.models import SmallLlm, small_llm
 
     timed = train_tokenizer([*LINES, *["<0.51>the<0.62> <0.64>cat<1.03>"] * 9], vocab_size=900)
     small_llm(SmallLlm(width=8, layers=1, heads=2, kv_heads=1, ffn=8), timed).save_pretrained(tmp_path)
@@ -100,13 +100,3 @@ def test_saved_settings_come_back(tokenizer, tmp_path):
 def test_a_loss_weight_for_no_field_is_refused(tokenizer):
     with pytest.raises(ValueError, match="loss_weight: .*emotoin.*did you mean 'emotion'"):
         Template(tokenizer, loss_weight={"emotoin": 4.0})
-
-
-def test_labels_of_an_utterance_by_their_place_in_each_set(tokenizer):
-    template = Template(tokenizer, labels={"emotion": ["calm", "happy"]})
-    names = [field.name for field in template.label_fields]
-    assert names == sorted(names) and {"emotion", "gender", "age", "style", "event"} <= set(names)
-    places = dict(zip(names, template.label_places(UTTERANCE), strict=True))
-    assert places.pop("emotion") == 1 and set(places.values()) == {-1}
-    words = template.label_words()[names.index("emotion")]
-    assert [tokenizer.decode(ids) for ids in words] == ["calm", "happy"]

@@ -3,8 +3,8 @@
 import pytest
 
 from wenet_osum.records import Word
-from wenet_osum.text.timing import ANY_TIME, time_tokens, timed_tokens
-from wenet_osum.text.train_tokenizer import train_tokenizer
+from wenet_osum.text.timing import ANY_TIME, timed_tokens
+from wenet_osum.small.train_tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +41,3 @@ def test_the_same_word_twice_is_found_in_order(tokenizer):
 
 def test_escaped_letters_belong_to_their_word(tokenizer):
     assert {span for _, span in spans(tokenizer, r"a\<b", [Word("a<b", 0.2, 0.3)])} == {(0.2, 0.3)}
-
-
-class Tokens(list):
-    """A tokenizer whose token i is text i."""
-
-    def decode(self, ids):
-        return "".join(self[i] for i in ids)
-
-
-def test_tokens_that_begin_a_time_have_the_middle_of_those_that_begin_so():
-    found = time_tokens(Tokens(["<0.2", " <11.3", "<1.25", "<12", "<1.", "3>", "a<0.1", "<0.2>", "<0.-1"]))
-    assert found == {0: pytest.approx(0.25), 1: pytest.approx(11.35), 2: pytest.approx(1.255)}

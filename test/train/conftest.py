@@ -45,8 +45,8 @@ def write_models(folder: Path) -> None:
     """whisper/ and llm/ with random weights and one tokenizer."""
     import torch
 
-    from wenet_osum.models import small
-    from wenet_osum.text.train_tokenizer import train_tokenizer
+    from wenet_osum.small import models as small
+    from wenet_osum.small.train_tokenizer import train_tokenizer
 
     torch.manual_seed(0)
     conf = config.from_dict(SMALL, small.SmallModels)
@@ -102,7 +102,7 @@ class Tiny:
     def whisper_tree(self, **changes: object) -> dict:
         """Phase 1 with a CTC head."""
         tree = self.tree(**changes)
-        tree["model"] = {"kind": "whisper", "whisper": str(self.folder / "whisper"), "ctc_weight": 0.3}
+        tree["model"] = {"kind": "whisper", "whisper": str(self.folder / "whisper"), "ce_weight": 0.7, "losses": [{"name": "ctc", "weight": 0.3}]}
         tree["train_parts"] = {"*": {}}
         return tree
 

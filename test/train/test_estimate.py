@@ -119,7 +119,7 @@ def test_what_is_kept_equals_what_real_tensors_keep():
 
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        model(**batch_of(model, mean, counted.utterances, "cpu"))
+        model(batch_of(model, mean, counted.utterances, "cpu"))
     real = sum(size for size, _ in seen.values())
     assert counted.memory["activations kept for the backward pass"] == pytest.approx(real, rel=0.15)
 
@@ -145,7 +145,7 @@ def test_faults_and_limits_have_their_status(folders, tmp_path, capsys):
 def test_a_trial_steps_saves_and_loads(kind):
     changes = {}
     if kind == "whisper":
-        changes = {"model": {"kind": "whisper", "whisper": "w", "ctc_weight": 0.3}, "train_parts": {"*": {}}}
+        changes = {"model": {"kind": "whisper", "whisper": "w", "ce_weight": 0.7, "losses": [{"name": "ctc", "weight": 0.3}]}, "train_parts": {"*": {}}}
     if kind == "lora":
         changes = {"dtype": "bfloat16", "train_parts": {"*lora*": {}, "adapter.*": {}}}
         changes["model"] = {"whisper": "w", "llm": "l", "lora": {"r": 2}, "adapter_conf": {"layers": 1, "heads": 2, "ffn": 64}}

@@ -15,7 +15,7 @@ from wenet_osum import config
 from wenet_osum.models.small import SmallLlm, small_llm
 from wenet_osum.records import Utterance, Word
 from wenet_osum.text.template import Template
-from wenet_osum.text.train_tokenizer import train_tokenizer
+from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.text.written import Writer
 from wenet_osum.train.loop import train
 from wenet_osum.train import muon

@@ -141,7 +141,7 @@ def write_sources(folder: str, sizes: Sizes, dtype: torch.dtype) -> None:
     """``folder/infer.pt`` with zeros for weights, and ``folder/llm``: configuration and a small tokenizer."""
     from transformers import Qwen2Config
 
-    from wenet_osum.text.train_tokenizer import train_tokenizer
+    from wenet_osum.small.train_tokenizer import train_tokenizer
 
     state = {key: torch.zeros(shape, dtype=dtype) for key, shape in published(sizes).items()}
     name = "speech_transformer.embed.pos_enc.pe"

@@ -39,7 +39,7 @@ from wenet_osum.dataset.dataset import Mixture  # noqa: E402
 from wenet_osum.dataset.shard import pack, write_list  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
 from wenet_osum.text.template import Template  # noqa: E402
-from wenet_osum.text.train_tokenizer import train_tokenizer  # noqa: E402
+from wenet_osum.small.train_tokenizer import train_tokenizer  # noqa: E402
 
 MAX_FRAMES = 12000
 RESUMED = 2000  # frames of a micro-batch of utterances of 1 s: 20 of them

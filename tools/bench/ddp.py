@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from side_by_side import row, show  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
-from train_step import _fields, build, utterances  # noqa: E402
+from train_step import _batch, build, utterances  # noqa: E402
 
 from wenet_osum.config import TrainConfig  # noqa: E402
 from wenet_osum.records import Batch  # noqa: E402
@@ -42,8 +42,7 @@ def micro_batches(args: argparse.Namespace, rank: int) -> list[Batch]:
         torch.manual_seed(100 * rank + number)
         rows = utterances(args)
         features = torch.nn.utils.rnn.pad_sequence([r["features"] for r in rows], batch_first=True)
-        weights = torch.ones(sum(len(r["answer"]) for r in rows))
-        found.append(Batch(keys=[""] * len(rows), tasks=[""] * len(rows), answer_weights=weights, **_fields(rows, features, False)))
+        found.append(_batch(rows, features, False))
     return found
 
 
@@ -62,7 +61,7 @@ def make_ways(args: argparse.Namespace, world: dist.World, batches: list[Batch])
 
     def step(model: torch.nn.Module, owner: torch.nn.Module) -> list[torch.Tensor]:
         for batch in batches:
-            model(**{name: getattr(batch, name) for name in engine.fields}).loss.backward()
+            model(batch).loss.backward()
         return gradients(owner)
 
     return {"ours": ours, "plain DDP": lambda: step(runner, plain), "limit: no exchange": lambda: step(alone, alone)}

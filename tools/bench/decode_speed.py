@@ -46,7 +46,7 @@ def make_random_model(folder: str) -> None:
     from transformers import Qwen2Config, WhisperConfig
 
     from wenet_osum.models.osum import OsumConfig, OsumModel
-    from wenet_osum.text.train_tokenizer import train_tokenizer
+    from wenet_osum.small.train_tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(["the cat sat on the mat", "今天天气很好。"], vocab_size=420)
     special = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0}

@@ -62,7 +62,7 @@ class Phase:
     def batch(self, mean: Mean, count: int) -> Batch:
         """``count`` mean utterances."""
         torch.manual_seed(1)
-        return Batch(keys=[""] * count, tasks=[""] * count, **batch_of(self.model, mean, count, "cpu"))
+        return batch_of(self.model, mean, count, "cpu")
 
     def ours(self, batch: Batch) -> torch.Tensor:
         """Mean loss of a token, by the engine."""

@@ -64,9 +64,9 @@ def write_random_model(folder: Path, seed: int = 3) -> None:
     import torch
 
     from wenet_osum.models.osum import OsumModel
-    from wenet_osum.models.small import SmallLlm, SmallWhisper, save_whisper, small_llm
+    from wenet_osum.small.models import SmallLlm, SmallWhisper, save_whisper, small_llm
     from wenet_osum.text.template import Template
-    from wenet_osum.text.train_tokenizer import train_tokenizer
+    from wenet_osum.small.train_tokenizer import train_tokenizer
 
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(["the cat sat on the mat", "今天天气很好。"], vocab_size=420)

@@ -28,6 +28,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa:
 
 from wenet_osum.models.loss import token_losses  # noqa: E402
 from wenet_osum.models.osum import OsumConfig, OsumModel  # noqa: E402
+from wenet_osum.records import Batch  # noqa: E402
 
 PROMPT, WHOLE = 12, 3000  # tokens; frames of 30 s
 
@@ -66,23 +67,25 @@ def utterances(args: argparse.Namespace) -> list[dict[str, Tensor]]:
 def packed(model: OsumModel, rows: list[dict[str, Tensor]], whole: bool = False) -> Tensor:
     """Mean loss of our forward; ``whole`` pads the features to 30 s and takes all of it for speech, as a plain Whisper encoder does."""
     features = torch.nn.utils.rnn.pad_sequence([r["features"] for r in rows], batch_first=True)
-    output = model(**_fields(rows, functional.pad(features, (0, 0, 0, WHOLE - features.shape[1])) if whole else features, whole))
+    output = model(_batch(rows, functional.pad(features, (0, 0, 0, WHOLE - features.shape[1])) if whole else features, whole))
     return output.loss / output.weight
 
 
-def _fields(rows: list[dict[str, Tensor]], features: Tensor, whole: bool) -> dict[str, Tensor]:
+def _batch(rows: list[dict[str, Tensor]], features: Tensor, whole: bool) -> Batch:
     lengths = {f"{name}_lengths": torch.tensor([len(r[name]) for r in rows]) for name in ("prompt", "answer")}
     ids = {f"{name}_ids": torch.cat([r[name] for r in rows]) for name in ("prompt", "answer")}
     frames = torch.tensor([WHOLE if whole else len(r["features"]) for r in rows])
-    return {"features": features, "feature_lengths": frames, **ids, **lengths}
+    weights = torch.ones(len(ids["answer_ids"]))
+    names = [""] * len(rows)
+    return Batch(keys=names, tasks=names, features=features, feature_lengths=frames, answer_weights=weights, **ids, **lengths)
 
 
 def padded(model: OsumModel, rows: list[dict[str, Tensor]], whole: bool = False) -> Tensor:
     """Mean loss with right-padded rows, a mask, logits at every position: what ``labels=`` of transformers does."""
-    fields = _fields(rows, torch.nn.utils.rnn.pad_sequence([r["features"] for r in rows], batch_first=True), whole)
+    batch = _batch(rows, torch.nn.utils.rnn.pad_sequence([r["features"] for r in rows], batch_first=True), whole)
     if whole:
-        fields["features"] = functional.pad(fields["features"], (0, 0, 0, WHOLE - fields["features"].shape[1]))
-    speech, lengths = model.padded_speech(fields["features"], fields["feature_lengths"])
+        batch.features = functional.pad(batch.features, (0, 0, 0, WHOLE - batch.features.shape[1]))
+    speech, lengths = model.padded_speech(batch.features, batch.feature_lengths)
     embed, border, parts, labels = model.get_input_embeddings(), model.speech_boundary.weight, [], []
     for row, heard, n in zip(rows, speech, lengths.tolist(), strict=True):
         parts.append(torch.cat([embed(row["prompt"]), border[:1], heard[:n], border[1:], embed(row["answer"])]))

@@ -34,7 +34,7 @@ from wenet_osum.decode.progress import Progress, counted
 from wenet_osum.records import Hypothesis
 from wenet_osum.text.template import read_settings
 
-MEANT = ("task", "num_beams", "temperature", "seed", "repetition_penalty", "ctc_weight", "tone_weight", "max_tokens", "free", "prompt", "lang", "longest_s", "dtype")  # what decides answers
+MEANT = ("task", "num_beams", "temperature", "seed", "repetition_penalty", "rescore", "max_tokens", "free", "prompt", "lang", "longest_s", "dtype")  # what decides answers
 Maker = Callable[[argparse.Namespace], pipeline.Recogniser]
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # processes may finish far apart

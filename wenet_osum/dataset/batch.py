@@ -19,11 +19,10 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
     is_filler = not samples
     if is_filler:
         assert filler is not None, "a micro-batch without samples needs a filler"
-        samples = [dataclasses.replace(filler, answer_weights=[0.0] * len(filler.answer_ids), transcript_ids=[], transcript_times=[], labels=[-1] * len(filler.labels))]
+        samples = [dataclasses.replace(filler, answer_weights=[0.0] * len(filler.answer_ids))]
     features, feature_lengths = _pad([s.features for s in samples])
     prompt_ids, prompt_lengths = _join([s.prompt_ids for s in samples])
     answer_ids, answer_lengths = _join([s.answer_ids for s in samples])
-    transcript_ids, transcript_lengths = _join([s.transcript_ids for s in samples])
     return Batch(
         keys=[s.key for s in samples],
         tasks=[s.task for s in samples],
@@ -35,10 +34,7 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
         answer_lengths=answer_lengths,
         answer_weights=torch.tensor([w for s in samples for w in s.answer_weights], dtype=torch.float32),
         answer_labels=torch.tensor([label for s in samples for label in s.answer_labels], dtype=torch.bool),
-        transcript_ids=transcript_ids,
-        transcript_lengths=transcript_lengths,
-        transcript_times=torch.tensor([span for s in samples for span in s.transcript_times], dtype=torch.float32).view(-1, 2),
-        labels=torch.tensor([s.labels for s in samples], dtype=torch.int64),
+        targets=join_targets([s.targets for s in samples]),
         utterances=[s.utterance for s in samples if s.utterance is not None],
         audio_s=[s.audio_s for s in samples],
         audio=None if samples[0].audio is None else torch.nn.utils.rnn.pad_sequence([s.audio for s in samples], batch_first=True),
@@ -46,6 +42,15 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
         dropped=dict(dropped or {}),
         filler=is_filler,
     )
+
+
+def join_targets(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Lay the targets of a batch end to end: name → tensor, and name_lengths → (B,) int64, how long each was."""
+    joined = {}
+    for name in rows[0]:
+        joined[name] = torch.cat([row[name] for row in rows])
+        joined[f"{name}_lengths"] = torch.tensor([len(row[name]) for row in rows], dtype=torch.int64)
+    return joined
 
 
 def _pad(features: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,12 @@ nor that of ranks changes what is trained on, and resuming is a seek.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import multiprocessing
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,13 @@ from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.plan import OPEN_FILES, Draws, Plan, count_draws, cut, files_needed
 from wenet_osum.dataset.pool import Pool, TokenCounter, TokenEstimate, build_pool, published_rate
-from wenet_osum.dataset.sample import SampleConfig, make_sample, read_tags, silent_sample
+from wenet_osum.dataset.sample import (
+    SampleConfig,
+    Targets,
+    make_sample,
+    read_tags,
+    silent_sample,
+)
 from wenet_osum.dataset.shard import Handles, load_list, read
 from wenet_osum.records import Batch, Sample, Utterance
 from wenet_osum.tasks.base import Task
@@ -104,6 +111,10 @@ class Loader:
         others = set(multiprocessing.active_children())
         batches = iter(self._loader)
         workers = set(multiprocessing.active_children()) - others
+        # At the end of a process that stops in the middle, Python asks its children to end by SIGTERM,
+        # which these ignore, and would wait for them for ever.
+        end_workers = partial(_kill, workers)
+        atexit.register(end_workers)
         try:
             for batch in batches:
                 self.failed.update(batch.dropped)
@@ -111,9 +122,15 @@ class Loader:
         except GeneratorExit:
             # stopped early: torch asks its workers to end and waits, then one that hangs in a read must not hold up the exit
             del batches
-            for worker in workers:
-                worker.kill()
+            end_workers()
             raise
+        finally:
+            atexit.unregister(end_workers)
+
+
+def _kill(processes: Iterable[multiprocessing.process.BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 class EpochLoader(Loader):
@@ -144,12 +161,17 @@ class Mixture:
         mels: int,
         speech_tokens: TokenCounter = published_rate,
         reach: int | None = None,
+        targets: Targets | None = None,
     ) -> None:
-        """``speech_tokens`` and ``reach`` are facts of the model, as in ``build_pool``."""
+        """Load the lists and judge their utterances.
+
+        ``speech_tokens`` and ``reach`` are facts of the model, as in ``build_pool``; ``targets``
+        makes what further losses need.
+        """
         if not data.train:
             raise ValueError("data.train has no sources; give it rows {name, list, weight, tasks}")
         self.conf, self.template, self.mels = conf, template, mels
-        self.speech_tokens, self.reach = speech_tokens, reach
+        self.speech_tokens, self.reach, self.targets = speech_tokens, reach, targets
         _check_tasks(conf.filter, template)
         self.dropped: Counter = Counter()  # what the readers left out, by reason
         self.sources = data.train
@@ -182,8 +204,9 @@ class Mixture:
         plan = Plan(self.pools, conf.batch, conf.seed, epoch, world_size, conf.optim.accumulation, left)
         plan.dropped.update(dropped)
         draws = np.stack([plan.source, plan.shard, plan.row, plan.task, plan.repeat], axis=1)
-        on_device = conf.features == "device"
-        sampling = SampleConfig(self.mels, conf.filter, conf.augment, conf.seed, epoch, self.reach, on_device=on_device)
+        how = {"on_device": conf.features == "device", "targets": self.targets}
+        rules = (self.mels, conf.filter, conf.augment, conf.seed, epoch, self.reach)
+        sampling = SampleConfig(*rules, **how)
         files = files_needed(conf.batch.window, len(self.pools))
         dataset = SpeechDataset(self.pools, draws, plan.items(rank, start), self.template, sampling, files)
         return EpochLoader(dataset, plan, conf.workers, conf.prefetch)
@@ -234,6 +257,7 @@ def eval_loader(
     workers: int = 0,
     speech_tokens: TokenCounter = published_rate,
     reach: int | None = None,
+    targets: Targets | None = None,
 ) -> EvalLoader:
     """Batches with answers for a dev list, asked ``task`` (None: each utterance's own). ``limit`` keeps that many, evenly spread.
 
@@ -254,7 +278,8 @@ def eval_loader(
     items = np.array([*zip(starts, [*starts[1:], len(order)], strict=True), *[(len(order),) * 2] * fillers], dtype=np.int64)
     zero = np.zeros(len(order), dtype=np.int64)
     draws = np.stack([zero, pool.shard[order], pool.row[order], asked, zero], axis=1)
-    sampling = SampleConfig(mels, limits, reach=reach, prompt_lang=prompt_lang)
+    how = {"reach": reach, "targets": targets, "prompt_lang": prompt_lang}
+    sampling = SampleConfig(mels, limits, **how)
     return EvalLoader(SpeechDataset([pool], draws, items[rank::world_size], template, sampling), dropped, workers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ from wenet_osum.records import SAMPLE_RATE, Sample, Utterance
 from wenet_osum.tasks.base import Task, find_tags
 from wenet_osum.text.template import Target, Template
 
+Targets = Callable[[Utterance], dict[str, torch.Tensor]]  # what further losses have to know of an utterance
+
 
 @dataclass(frozen=True)
 class SampleConfig:
@@ -31,6 +34,7 @@ class SampleConfig:
     reach: int | None = None  # tokens of prompt and answer that a decoder can take; None: any number
     answers: bool = True  # False: decoding; no target is needed and the filter does not apply
     on_device: bool = False  # samples carry audio and masks; the device makes the features of them (device_features.py)
+    targets: Targets | None = None  # of further losses (models/objective.py); None: there are none
     prompt_lang: str = "zh"  # language of the one prompt that dev and decoding use, whatever the utterance's: it must not tell the model
 
 
@@ -54,7 +58,7 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
         if utterance.words and speed != 1.0:
             utterance = dataclasses.replace(utterance, words=augment.scale_words(utterance.words, speed))  # before the target is written
     sound = _sound(audio, conf, draw)
-    target = _target(utterance, task, template, conf) if conf.answers else Target([], [], [], [], [])
+    target = _target(utterance, task, template, conf) if conf.answers else Target([], [], [])
     prompt_ids = _prompt(utterance, task, template, conf, draw_key)
     _check_reach(len(prompt_ids) + len(target.ids), conf.reach)
     return Sample(
@@ -65,9 +69,7 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
         answer_ids=target.ids,
         answer_weights=target.weights,
         answer_labels=target.labels,
-        transcript_ids=target.transcript_ids,
-        transcript_times=target.transcript_times,
-        labels=template.label_places(utterance) if conf.answers else [],
+        targets=conf.targets(utterance) if conf.answers and conf.targets else {},
         utterance=utterance,
         audio_s=len(audio) / SAMPLE_RATE,
     )
@@ -90,7 +92,8 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
     audio = np.zeros(SAMPLE_RATE // 2, dtype=np.float32)
     prompt = template.prompt_ids(task, prompt_language(template, task))
     utterance = Utterance(key="", wav="")
-    answer = {"answer_ids": [template.end_id], "answer_weights": [0.0], "answer_labels": [False], "labels": template.label_places(utterance)}
+    answer = {"answer_ids": [template.end_id], "answer_weights": [0.0], "answer_labels": [False]}
+    answer["targets"] = conf.targets(utterance) if conf.targets else {}
     return Sample(key="", task=task.tags, **_sound(audio, conf), prompt_ids=prompt, **answer, utterance=utterance, audio_s=0.5)
 
 

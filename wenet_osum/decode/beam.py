@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wenet_osum.decode.constrain import Choice, Walk
 from wenet_osum.decode.generate import TIE, DecodeOptions, Row, penalise, token_by_token
-from wenet_osum.decode.heard import Heard, follow, weigh
+from wenet_osum.decode.joint import Joint
 from wenet_osum.decode.prefix import Prefixes
 from wenet_osum.decode.stops import LoopGuard, limit
 
@@ -35,7 +35,7 @@ class Beam:
     score: float
     choice: Choice | None = None
     flag: str | None = None
-    heard: Heard | None = None
+    joint: Joint | None = None
 
     def worth(self, penalty: float) -> float:
         """What finished beams are compared by; the token that ended the text counts as one."""
@@ -121,7 +121,7 @@ def _search(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row],
 
 
 def _begin(row: Row, options: DecodeOptions) -> Search:
-    beams = [Beam(row.walk.clone(), LoopGuard(), 0.0 if i == 0 else DEAD, heard=row.heard) for i in range(options.num_beams)]
+    beams = [Beam(row.walk.clone(), LoopGuard(), 0.0 if i == 0 else DEAD, joint=row.joint) for i in range(options.num_beams)]
     return Search(row, beams, [], options.max_tokens or limit(row.walk.stretch, row.audio_s))
 
 
@@ -132,7 +132,7 @@ def _candidates(logits: Tensor, searches: list[Search], options: DecodeOptions) 
     scores = penalise(logits, said, options.repetition_penalty).log_softmax(-1).double()
     if options.joint:
         beams = [beam for search in searches for beam in search.beams]
-        scores = torch.stack([weigh(beam.walk, beam.heard, row, options.ctc_weight, options.tone_weight) for beam, row in zip(beams, scores, strict=True)])
+        scores = torch.stack([beam.joint.scores(beam.walk, row) for beam, row in zip(beams, scores, strict=True)])
     scores += torch.tensor([[beam.score] for search in searches for beam in search.beams], dtype=torch.float64, device=scores.device)
     vocabulary = scores.shape[1]
     top = scores.view(len(searches), -1).topk(min(2 * width + 1, width * vocabulary), dim=1)
@@ -149,7 +149,7 @@ def _advance(search: Search, candidates: list[tuple[float, int, int]], width: in
     rank = 0
     for rank, (score, source, token) in enumerate(candidates):
         old = search.beams[source]
-        beam = Beam(old.walk.clone(), old.guard.clone(), score, heard=old.heard and follow(old.walk, old.heard, token))
+        beam = Beam(old.walk.clone(), old.guard.clone(), score, joint=old.joint and old.joint.advance(old.walk, token))
         beam.choice = beam.walk.propose(token)
         if beam.choice or beam.walk.done:
             if rank < width:
@@ -178,7 +178,7 @@ def _filled(alive: list[tuple[Beam, int, int]], width: int) -> list[tuple[Beam, 
     if not alive:
         return []
     beam, source, token = alive[0]
-    return [*alive, *((Beam(beam.walk.clone(), beam.guard.clone(), DEAD, heard=beam.heard), source, token) for _ in range(width - len(alive)))]
+    return [*alive, *((Beam(beam.walk.clone(), beam.guard.clone(), DEAD, joint=beam.joint), source, token) for _ in range(width - len(alive)))]
 
 
 def _settled(ended: list[Beam], living: list[Beam], options: DecodeOptions) -> tuple[bool, bool]:
@@ -194,7 +194,7 @@ def _take_best(search: Search, options: DecodeOptions) -> bool:
     """Give the row the best of the ended beams; True when the next best lies within 1e-4."""
     best, *others = sorted(search.ended, key=lambda beam: -beam.worth(options.length_penalty))
     row = search.row
-    row.walk, row.choice, row.heard = best.walk, best.choice, best.heard
+    row.walk, row.choice, row.joint = best.walk, best.choice, best.joint
     if best.flag:
         row.flag(best.flag)
     return bool(others) and best.worth(options.length_penalty) - others[0].worth(options.length_penalty) <= TIE

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from wenet_osum.decode.constrain import Choice, Walk
-from wenet_osum.decode.heard import Heard, follow, listen, weigh
+from wenet_osum.decode.joint import Joint, Rescorers, check_weights
 from wenet_osum.decode.prefix import Prefixes
 from wenet_osum.decode.stops import LoopGuard, limit
-from wenet_osum.models.osum import ctc_states
 from wenet_osum.records import FRAME_S, Batch, Hypothesis
 from wenet_osum.tasks.base import Task
 
@@ -40,8 +39,7 @@ class DecodeOptions:
     temperature: float = 0.0  # from 1e-6 on: sampling, drawn by (seed, key); below: greedy
     seed: int = 777
     repetition_penalty: float = 1.0  # divides (multiplies, where negative) the logits of tokens already said in the free text
-    ctc_weight: float = 0.0  # share of what the adapter's CTC heard in the choice of a transcript's tokens (decode/heard.py)
-    tone_weight: float = 0.0  # share of what its frames tell in the choice of a transcript's times (decode/clock.py)
+    rescore: dict[str, float] = field(default_factory=dict)  # file in decode/rescore → its weight beside the LLM, 0 to below 1
     free: bool = False  # labels are not limited to their sets
     max_tokens: int | None = None  # tokens of free text; None: by the rule in decode/stops.py
 
@@ -55,18 +53,14 @@ class DecodeOptions:
             self.temperature = 0.0
         if self.temperature and self.num_beams > 1:
             raise ValueError(f"num_beams {self.num_beams} with temperature {self.temperature}: beams do not sample; choose one of them")
-        for name, weight in (("ctc_weight", self.ctc_weight), ("tone_weight", self.tone_weight)):
-            if not 0 <= weight < 1:
-                raise ValueError(f"{name} {weight} must be 0 (what the LLM says) or more, and below 1")
-            if self.temperature and weight:
-                raise ValueError(f"{name} {weight} with temperature {self.temperature}: what is decoded jointly is not sampled; choose one of them")
+        check_weights(self.rescore, self.temperature)
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"max_tokens {self.max_tokens} must be 1 or more")
 
     @property
-    def joint(self) -> bool:
-        """Whether what the adapter heard has a say."""
-        return bool(self.ctc_weight or self.tone_weight)
+    def joint(self) -> dict[str, float]:
+        """The rescorers that have a weight; empty: the LLM answers alone."""
+        return {name: weight for name, weight in self.rescore.items() if weight}
 
 
 @dataclass
@@ -83,7 +77,7 @@ class Row:
     probs: dict[str, dict[str, float]] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
     draws: torch.Generator | None = None  # of sampling
-    heard: Heard | None = None  # the transcript as CTC hears it, in joint decoding
+    joint: Joint | None = None  # what rescorers know of the answer, in joint decoding
 
     def flag(self, name: str) -> None:
         """Note a flag once."""
@@ -97,8 +91,8 @@ class Row:
 
     def take(self, token: int) -> None:
         """Take the model's next token; leaves a token in the queue or a label to choose, or ends the row."""
-        if self.heard:
-            self.heard = follow(self.walk, self.heard, token)
+        if self.joint:
+            self.joint = self.joint.advance(self.walk, token)
         self.choice = self.walk.propose(token)
         if self.choice is None and not self.walk.done:
             self.queue.append(token)
@@ -150,7 +144,9 @@ def generate(
             batch = batch.to(next(model.parameters()).device)
             speech, lengths = model.padded_speech(batch.features, batch.feature_lengths)
             if options.joint:
-                _listen(model, template, rows, speech, lengths)
+                rescorers = Rescorers(model, template, options.joint)
+                for row, states, length in zip(rows, speech, lengths.tolist(), strict=True):
+                    row.joint = rescorers.begin(states[:length])
             embeds, mask = model.prompts_with(speech, lengths, batch.prompt_ids, batch.prompt_lengths)
             answer(model.llm, embeds, mask, rows, options, counts)
     finally:
@@ -165,20 +161,6 @@ def _row(template: Template, key: str, task: Task, audio_s: float, options: Deco
         digest = hashlib.sha256(f"{options.seed} {key}".encode()).digest()
         row.draws = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return row
-
-
-def check_joint(template: Template) -> None:
-    """Raise ValueError for a model whose answers were encoded as whole strings."""
-    if template.join == "string":
-        raise ValueError("ctc_weight and tone_weight need answers that are encoded field by field; this model's were whole strings, and a transcript may end inside a token")
-
-
-def _listen(model: OsumModel, template: Template, rows: list[Row], speech: Tensor, lengths: Tensor) -> None:
-    """Let every row know what CTC hears in its part of ``speech`` (B, S, H). Raises ValueError for answers that were encoded as whole strings."""
-    check_joint(template)
-    table = model.get_input_embeddings().weight.float()  # once for all: in bfloat16 it is a copy
-    for row, states, length in zip(rows, ctc_states(speech), lengths.tolist(), strict=True):
-        row.heard = Heard.nothing(listen(states[:length], table, template.end_id))
 
 
 def answer(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
@@ -238,8 +220,7 @@ def pick(logits: Tensor, live: list[Row], waiting: list[int], options: DecodeOpt
     if options.temperature:
         return [draw(row_logits, live[i].draws, options.temperature) for i, row_logits in zip(waiting, logits, strict=True)]
     if options.joint:
-        weights = options.ctc_weight, options.tone_weight
-        logits = torch.stack([weigh(live[i].walk, live[i].heard, row, *weights) for i, row in zip(waiting, logits, strict=True)])
+        logits = torch.stack([live[i].joint.scores(live[i].walk, row) for i, row in zip(waiting, logits, strict=True)])
     (best, second), tokens = logits.topk(2, dim=1).values.unbind(1), logits.argmax(1).tolist()
     for i, tied in zip(waiting, (best - second <= TIE).tolist(), strict=True):
         if not live[i].walk.at_label:

@@ -86,8 +86,8 @@ def load(model: str | os.PathLike, task: str = "asr", device: str | None = None,
     """Load a model folder, or a hub name, for answering.
 
     ``device`` such as "cpu" or "cuda:1" overrides the choice of the accelerator there is. ``settings`` are the options of
-    ``wenet_osum transcribe``: num_beams, temperature, seed, repetition_penalty, ctc_weight, tone_weight, max_tokens, free, prompt, lang, batch_size, max_frames, longest_s,
-    dtype, threads. Raises ValueError for an unknown or bad setting and a folder that holds no fitting model.
+    ``wenet_osum transcribe``: num_beams, temperature, seed, repetition_penalty, rescore (a dict such as {"ctc_prefix": 0.5}), plugins (a list of packages), max_tokens,
+    free, prompt, lang, batch_size, max_frames, longest_s, dtype, threads. Raises ValueError for an unknown or bad setting and a folder that holds no fitting model.
     """
     if task == "auto":
         raise ValueError("task 'auto' needs a list whose utterances name tasks; give a task name or tags")
@@ -112,11 +112,18 @@ def _arguments(settings: dict[str, Any]) -> argparse.Namespace:
         if options[name].nargs == 0:
             words += [f"--{name}"] if value else []
         elif value is not None:
-            words.append(f"--{name}={value}")
+            words.append(f"--{name}={_word(value)}")
     try:
         return parser.parse_args(words)
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
+
+
+def _word(value: Any) -> str:
+    """A setting as it is written on a command line."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={weight}" for name, weight in value.items())
+    return ",".join(value) if isinstance(value, (list, tuple)) else str(value)
 
 
 def make_job(place: int, sound: Sound, rate: int = SAMPLE_RATE, key: str | None = None) -> Job:

@@ -30,21 +30,16 @@ def build(
     ``checkpointing`` recomputes the activations of every layer in the backward pass.
     """
     if conf.init_from:
-        model = load(conf.init_from, dtype, conf.ctc_weight if conf.kind == "whisper" else None)
+        model = load(conf.init_from, dtype)
         if isinstance(model, OsumModel) != (conf.kind == "osum"):
             held = type(model).__name__
             raise ValueError(f"model.init_from {conf.init_from}: it holds a {held}, but model.kind is {conf.kind!r}; change one of them")
     elif conf.kind == "whisper":
-        model = WhisperPhase.from_pretrained(conf.whisper, conf.ctc_weight, dtype)
+        model = WhisperPhase.from_pretrained(conf.whisper, dtype)
     else:
         encoder = conf.encoder.name if conf.encoder else "whisper"
-        model = OsumModel.from_parts(
-            conf.encoder_source, conf.llm, conf.adapter, conf.adapter_conf, dtype, encoder
-        )
-    if isinstance(model, OsumModel):
-        model.ctc_weight = conf.ctc_weight
-        if conf.ctc_weight and model.config.llm.eos_token_id is None:
-            raise ValueError(f"model.ctc_weight {conf.ctc_weight}: {conf.llm} names no eos_token_id, which is the blank; set it in its config.json")
+        parts = (conf.encoder_source, conf.llm, conf.adapter, conf.adapter_conf)
+        model = OsumModel.from_parts(*parts, dtype, encoder, conf.adapter_init)
     for part, folder in conf.init.items():
         take_over(model, part, folder)
     set_encoder_conf(model, conf.encoder_conf)
@@ -57,16 +52,16 @@ def build(
     return model.eval(), tokenizer
 
 
-def load(folder: str | Path, dtype: torch.dtype | str = torch.float32, ctc_weight: float | None = None) -> OsumModel | WhisperPhase:
+def load(folder: str | Path, dtype: torch.dtype | str = torch.float32) -> OsumModel | WhisperPhase:
     """The model in a folder or under a hub name, in eval mode; its config.json says of which kind.
 
-    ``dtype`` "auto" and ``ctc_weight`` None (phase 1): as saved.
+    ``dtype`` "auto": as saved.
     """
     kind = _model_type(folder)
     if kind not in KINDS:
         raise ValueError(f"{folder}: {lookup.unknown('model_type', kind, sorted(KINDS))}; give a folder that training or model.whisper made")
     if kind == "whisper":
-        return WhisperPhase.from_pretrained(folder, ctc_weight, dtype)
+        return WhisperPhase.from_pretrained(folder, dtype)
     return OsumModel.from_pretrained(folder, dtype=dtype).eval()
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import copy
 import os
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +31,18 @@ from transformers import (
 )
 
 from wenet_osum import lookup
-from wenet_osum.models import dtypes, lora, parts, tones
+from wenet_osum.models import dtypes, lora, parts
 from wenet_osum.models.lengths import spans, valid_mask
 from wenet_osum.models.llm import causal, proof
-from wenet_osum.models.loss import LossOutput, any_weight, ctc_losses, token_losses, weighted, with_ctc
+from wenet_osum.models.loss import LossOutput, token_losses
+from wenet_osum.models.objective import Objective, Speech, trained_with
 from wenet_osum.models.processor import HUB, OsumFeatureExtractor, OsumProcessor
+
+if TYPE_CHECKING:
+    from wenet_osum.records import Batch
 
 START, END = 0, 1  # rows of speech_boundary
 ENCODERS = "wenet_osum.models.encoder"
-EMBEDDING_S = 0.08  # of speech in one embedding
 
 
 class OsumConfig(PreTrainedConfig):
@@ -51,6 +55,7 @@ class OsumConfig(PreTrainedConfig):
     adapter: str = "conv_transformer"  # file name in models/adapter
     adapter_conf: Any = None  # arguments of the adapter
     part_dtypes: Any = None  # part → dtype its weights were saved in; used by loading with dtype "auto"
+    losses: Any = None  # what it was trained with beside cross-entropy, entries of model.losses; None: nobody knows
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder = _config(self.encoder, "whisper")
@@ -97,10 +102,10 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         self.adapter = make_adapter(config, self.encoder.width)
         self.speech_boundary = nn.Embedding(2, config.llm.hidden_size)
         self.lora = None  # peft's LoraConfig once adapters are in
-        self.ctc_weight = 0.0  # share of the CTC loss on the adapter's output, 0 to 1; a setting of the run, not saved
-        self.tone_weight, self.label_words = 0.0, []  # weight of models/tones.py, likewise; token ids by field and label (Template.label_words)
+        self.objective = Objective()  # what a training run trains to (set_objective)
         self.post_init()
         dtypes.apply(self, config.part_dtypes)
+
     @classmethod
     def from_parts(
         cls,
@@ -110,24 +115,32 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         adapter_conf: dict[str, Any] | None = None,
         dtype: torch.dtype = torch.float32,
         encoder: str = "whisper",
+        adapter_init: str | None = None,
     ) -> OsumModel:
         """Assemble from a speech encoder and a causal LM, folders or hub names, in eval mode.
 
-        ``encoder`` is the file in models/encoder that reads ``encoder_source``. Adapter and speech
+        ``encoder`` is the file in models/encoder that reads ``encoder_source``, ``adapter_init`` a
+        file in models/adapter_init; None: the adapter's own initial weights. Adapter and speech
         boundary get new weights. Raises ValueError for an LLM that does not give the same packed as
         alone (``llm/supported.py``, ``llm/proof.py``).
         """
         encoder = lookup.load(ENCODERS, encoder).read(str(encoder_source), dtype)
         language = causal.read(str(llm), dtype)
         proof.check_packed(language)
-        config = OsumConfig(encoder=encoder.config, llm=language.config.to_dict(), adapter=adapter, adapter_conf=adapter_conf, dtype=dtype)
+        config = OsumConfig(
+            encoder=encoder.config,
+            llm=language.config.to_dict(),
+            adapter=adapter,
+            adapter_conf=adapter_conf,
+            losses=[],
+            dtype=dtype,
+        )
         with torch.device("meta"):  # the parts are at hand: do not draw their weights first
             model = cls(config)
         model.encoder, model.llm = encoder, language
         model.adapter = make_adapter(config, encoder.width)
         scale = float(language.get_input_embeddings().weight.detach().float().std())
-        if hasattr(model.adapter, "start_at"):
-            model.adapter.start_at(scale)
+        init_adapter(model.adapter, scale, adapter_init)
         model.adapter.to(dtype)
         model.speech_boundary = nn.Embedding(2, config.llm.hidden_size, dtype=dtype)
         nn.init.normal_(model.speech_boundary.weight, std=scale)
@@ -195,61 +208,43 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         """The LLM's head."""
         return self.llm.get_output_embeddings()
 
-    def forward(
-        self,
-        features: Tensor,
-        feature_lengths: Tensor,
-        prompt_ids: Tensor,
-        prompt_lengths: Tensor,
-        answer_ids: Tensor,
-        answer_lengths: Tensor,
-        answer_weights: Tensor | None = None,
-        transcript_ids: Tensor | None = None,
-        transcript_lengths: Tensor | None = None,
-        transcript_times: Tensor | None = None,
-        labels: Tensor | None = None,
-        **unused: Any,
-    ) -> LossOutput:
-        """Loss of the answers of a ``records.Batch``. The logits for an answer token are those of the position before it.
+    def set_objective(self, objective: Objective) -> None:
+        """Train to ``objective`` from now on; its losses are kept in config.json.
 
-        With ``ctc_weight`` w: (1 - w) · that + w · Σ CTC loss of the transcripts on the adapter's output. With ``tone_weight`` v:
-        + v · Σ of what models/tones.py finds wanting in it.
+        Raises ValueError when a loss needs a blank and the LLM names no end of text.
         """
-        speech, speech_lengths = self.padded_speech(features, feature_lengths)
-        lengths = [prompt_lengths.cpu(), speech_lengths, answer_lengths.cpu()]
-        embeddings, totals = self._lay_out(prompt_ids, speech, answer_ids, *lengths)
+        if objective.needs_logits and _end_of_text(self.config.llm) is None:
+            raise ValueError("model.losses: the LLM names no eos_token_id, which is the blank of CTC; set it in its config.json")
+        self.objective = objective
+        self.config.losses = trained_with(self.config.losses, objective.entries)
+
+    def forward(self, batch: Batch) -> LossOutput:
+        """Compute the loss of a batch as the model's objective says.
+
+        The logits for an answer token are those of the position before it.
+        """
+        states, lengths = self.padded_speech(batch.features, batch.feature_lengths)
+        speech = Speech(
+            states,
+            lengths,
+            self.embedding_s if self.adapter.stride else None,
+            partial(self.token_logits, states),
+            _end_of_text(self.config.llm),
+            self.get_input_embeddings().weight,
+        )
+        return self.objective(batch, speech, partial(self._answers, batch, states, lengths), {"llm": self.llm, "speech_boundary": self.speech_boundary})
+
+    def _answers(self, batch: Batch, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the LLM over all utterances as one packed sequence: losses and correctness of the answer tokens (A,)."""
+        lengths = [batch.prompt_lengths.cpu(), speech_lengths, batch.answer_lengths.cpu()]
+        embeddings, totals = self._lay_out(batch.prompt_ids, speech, batch.answer_ids, *lengths)
         hidden = causal.packed_forward(self.llm, embeddings, causal.Packing(totals.tolist(), embeddings.device))
         before = spans(totals.cumsum(0) - lengths[2] - 1, lengths[2])
-        nll, correct = token_losses(self.llm.get_output_embeddings(), hidden[before.to(hidden.device)], answer_ids)
-        output = weighted(nll, correct, answer_weights)
-        heard = any_weight(answer_weights, lengths[2], speech.device)
-        if self.ctc_weight:
-            ctc = self._ctc(speech, speech_lengths, transcript_ids, transcript_lengths, transcript_times)
-            output = with_ctc(output, self.ctc_weight, *ctc, heard)
-        if self.tone_weight:
-            words = tones.stretches(transcript_times, transcript_lengths, *speech.shape[:2], EMBEDDING_S)
-            output.loss = output.loss + self.tone_weight * (self._tones(speech, speech_lengths, labels, words) * heard).sum()
-        return output
+        return token_losses(self.llm.get_output_embeddings(), hidden[before.to(hidden.device)], batch.answer_ids)
 
-    def _ctc(
-        self, speech: Tensor, lengths: Tensor, ids: Tensor | None, id_lengths: Tensor | None, times: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """CTC losses (B,) with the LLM's own token embeddings as the classes and the end of text, which no transcript holds, as the blank.
-
-        It brings speech to where the words lie that it says, which an LLM that is frozen, or small, can then repeat.
-        """
-        with torch.autocast(speech.device.type, enabled=False):
-            logits = ctc_states(speech) @ self.get_input_embeddings().weight.float().T
-            return ctc_losses(logits, lengths, ids, id_lengths, _end_of_text(self.config.llm), times, EMBEDDING_S)
-
-    def _tones(self, speech: Tensor, lengths: Tensor, labels: Tensor | None, words: Tensor) -> Tensor:
-        """Losses (B,) of labels and places on the adapter's output. Raises ValueError when the batch has no labels, or the model no words for them."""
-        if labels is None or labels.shape[1] != len(self.label_words):
-            raise ValueError("model.tone_weight above 0 needs labels in the batch, and label_words (Template) of the same fields in the model")
-        with torch.autocast(speech.device.type, enabled=False):
-            table = self.get_input_embeddings().weight.detach().float()
-            frames = functional.normalize(speech.float(), dim=-1)
-            return tones.label_losses(frames, lengths, labels, self.label_words, table) + tones.place_losses(frames, lengths, words)
+    def token_logits(self, speech: Tensor) -> Tensor:
+        """Compare speech embeddings (…, H) with the LLM's own token embeddings, as CTC does: (…, V) float32."""
+        return ctc_states(speech) @ self.get_input_embeddings().weight.float().T
 
     def padded_speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""
@@ -343,6 +338,17 @@ def make_adapter(config: OsumConfig, width: int) -> nn.Module:
         return adapter(width, config.llm.hidden_size, **config.adapter_conf)
     except TypeError as error:
         raise ValueError(f"adapter_conf {config.adapter_conf} does not fit adapter {config.adapter!r}: {error}") from None
+
+
+def init_adapter(adapter: nn.Module, std: float, name: str | None = None) -> None:
+    """Set the initial weights of an adapter whose embeddings are to have the standard deviation ``std``.
+
+    ``name`` is a file in models/adapter_init; without it the adapter's own method ``initialise`` is called, if it has one.
+    """
+    if name is not None:
+        lookup.load("wenet_osum.models.adapter_init", name).initialise(adapter, std)
+    elif hasattr(adapter, "initialise"):
+        adapter.initialise(std)
 
 
 AutoConfig.register("wenet_osum", OsumConfig)

@@ -1,4 +1,4 @@
-"""Positions and stretches of time as sinusoids."""
+"""Positions as sinusoids."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import math
 
 import torch
 from torch import Tensor
-
-FASTEST, SLOWEST = 2.0, 0.015  # radians a frame of 80 ms, of what tells times
 
 
 def positions(length: int, width: int, device: torch.device) -> Tensor:
@@ -24,21 +22,6 @@ def waves(places: Tensor, width: int, fastest: float = 1.0, slowest: float = 1e-
     powers = torch.arange(0, width, 2, dtype=torch.float32, device=places.device) / width
     angles = places.float()[..., None] * (fastest * torch.exp(powers * math.log(slowest / fastest)))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
-
-
-def moment_waves(moments: Tensor, width: int) -> Tensor:
-    """Sinusoids (…, width) of ``moments`` (…) of an utterance, in frames: a turn takes from a quarter of a second to half a minute."""
-    return waves(moments, width, FASTEST, SLOWEST)
-
-
-def stretch_waves(spans: Tensor, width: int) -> Tensor:
-    """Sinusoids (…, width) of stretches of time ``spans`` (…, 2), in frames: half of the channels tell where each starts, the others where it ends.
-
-    Raises ValueError for a width that is no multiple of 4.
-    """
-    if width % 4:
-        raise ValueError(f"width {width} must be a multiple of 4 to tell start and end by sines and cosines")
-    return moment_waves(spans, width // 2).flatten(-2)
 
 
 @functools.lru_cache(maxsize=8)

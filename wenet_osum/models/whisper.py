@@ -10,8 +10,9 @@ attention cannot look; cross-attention sees an utterance's own states only.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,30 +23,26 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from wenet_osum.models import dtypes, parts
 from wenet_osum.models.encoder.whisper import Encoder
 from wenet_osum.models.lengths import spans, valid_mask
-from wenet_osum.models.loss import LossOutput, any_weight, ctc_losses, token_losses, weighted, with_ctc
+from wenet_osum.models.loss import LossOutput, token_losses
+from wenet_osum.models.objective import Objective, Speech, trained_with
+
+if TYPE_CHECKING:
+    from wenet_osum.records import Batch
 
 CTC_FILE = "ctc_head.safetensors"
-STATE_S = 0.02  # of an encoder state
 
 
 class WhisperPhase(nn.Module):
-    """A Whisper whose parts are named ``encoder``, ``decoder``, ``proj_out`` (tied to the decoder's embeddings) and ``ctc_head``.
+    """A Whisper whose parts are named ``encoder``, ``decoder``, ``proj_out`` (tied to the decoder's embeddings) and ``ctc_head``."""
 
-    ``ctc_weight`` w, 0 to 1: loss = (1 - w) · Σ weight · NLL of the answer tokens + w · Σ CTC loss of the transcripts, a sum over
-    utterances, so that dividing by Σ weight scales both alike. An utterance whose answer weights are all zero has no CTC loss.
-    At w = 1 the decoder does not run: the CTC loss of an utterance is spread over its answer tokens in ``nll``, none is ``correct``.
-    """
-
-    def __init__(self, whisper: WhisperForConditionalGeneration, ctc_weight: float = 0.0) -> None:
+    def __init__(self, whisper: WhisperForConditionalGeneration) -> None:
         super().__init__()
-        if not 0 <= ctc_weight <= 1:
-            raise ValueError(f"ctc_weight {ctc_weight} must lie between 0 and 1")
         if not isinstance(whisper.model.encoder, Encoder):
             whisper.model.encoder = _true_length(whisper.model.encoder)
         self._whisper = (whisper,)  # in a tuple: its modules are registered below, under shorter names
         self.encoder, self.decoder, self.proj_out = whisper.model.encoder, whisper.model.decoder, whisper.proj_out
-        self.ctc_weight = ctc_weight
-        self.ctc_head = nn.Linear(self.config.d_model, self.blank + 1, dtype=whisper.dtype) if ctc_weight else None
+        self.ctc_head: nn.Linear | None = None  # there when the folder has one, or a loss needs it
+        self.objective = Objective()  # what a training run trains to (set_objective)
 
     @property
     def config(self) -> WhisperConfig:
@@ -63,8 +60,8 @@ class WhisperPhase(nn.Module):
         return self.encoder.conv1.weight.device
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike, ctc_weight: float | None = None, dtype: torch.dtype | str = torch.float32) -> WhisperPhase:
-        """Load a Whisper folder or hub name, with its CTC head when the folder has one. ``ctc_weight`` None: as saved.
+    def from_pretrained(cls, name: str | os.PathLike, dtype: torch.dtype | str = torch.float32) -> WhisperPhase:
+        """Load a Whisper folder or hub name, with its CTC head when the folder has one.
 
         ``dtype`` "auto": each part in the dtype it was saved in.
         """
@@ -73,10 +70,9 @@ class WhisperPhase(nn.Module):
             whisper = WhisperForConditionalGeneration.from_pretrained(str(name), dtype=dtype)
         except (OSError, ValueError) as error:
             raise ValueError(f"no Whisper model in {str(name)!r}: {error}; give a folder of transformers' Whisper, or a hub name") from None
-        saved = getattr(whisper.config, "ctc_weight", 0.0)
-        model = cls(whisper, saved if ctc_weight is None else ctc_weight)
-        head = Path(name) / CTC_FILE
-        if model.ctc_head is not None and head.exists():
+        model, head = cls(whisper), Path(name) / CTC_FILE
+        if head.exists():
+            model.add_ctc_head()
             model.ctc_head.load_state_dict(load_file(head))
         if as_saved:
             dtypes.apply(model, getattr(whisper.config, "part_dtypes", {}))
@@ -88,7 +84,6 @@ class WhisperPhase(nn.Module):
         """Write an ordinary Whisper folder of transformers, and the CTC head beside it."""
         state = self.state_dict() if state_dict is None else state_dict
         plain = {_whisper_name(name): tensor for name, tensor in state.items() if not name.startswith("ctc_head.")}
-        self.config.ctc_weight = self.ctc_weight
         self.config.part_dtypes = dtypes.of_parts(state)
         self._whisper[0].save_pretrained(save_directory, state_dict=plain, is_main_process=is_main_process, **kwargs)
         # transformers writes the dtype of its first parameter, to which readers without parts would round the others
@@ -114,32 +109,39 @@ class WhisperPhase(nn.Module):
         enable = getattr(self._whisper[0], "activation_checkpointing_enable", None) or self._whisper[0].gradient_checkpointing_enable
         enable(activation_checkpointing_kwargs)
 
-    def forward(
-        self,
-        features: Tensor,
-        feature_lengths: Tensor,
-        prompt_ids: Tensor,
-        prompt_lengths: Tensor,
-        answer_ids: Tensor,
-        answer_lengths: Tensor,
-        answer_weights: Tensor | None = None,
-        transcript_ids: Tensor | None = None,
-        transcript_lengths: Tensor | None = None,
-        transcript_times: Tensor | None = None,
-        **unused: Any,
-    ) -> LossOutput:
-        """Loss of a ``records.Batch``. Raises ValueError for texts beyond the decoder's positions, or CTC without transcripts."""
-        states, lengths = self.encoder(features, feature_lengths)
-        answers = answer_lengths.cpu()
-        ctc = impossible = None
-        if self.ctc_weight:
-            ctc, impossible = self._ctc(states, lengths, transcript_ids, transcript_lengths, transcript_times)
-            heard = any_weight(answer_weights, answers, ctc.device)
-        if self.ctc_weight == 1:
-            return self._ctc_only(ctc, impossible, heard, answers, answer_weights)
-        nll, correct = self._decode(states, lengths, prompt_ids, prompt_lengths.cpu(), answer_ids, answers)
-        output = weighted(nll, correct, answer_weights)
-        return output if ctc is None else with_ctc(output, self.ctc_weight, ctc, impossible, heard)
+    def set_objective(self, objective: Objective) -> None:
+        """Train to ``objective`` from now on; its losses are kept in config.json.
+
+        The CTC head is there when a loss needs it, with new weights unless the model has one, and only then: a head
+        without a loss would get no gradient.
+        """
+        if not objective.needs_logits:
+            self.ctc_head = None
+        elif self.ctc_head is None:
+            self.add_ctc_head()
+        self.objective = objective
+        self.config.losses = trained_with(getattr(self.config, "losses", None), objective.entries)
+
+    def add_ctc_head(self) -> None:
+        """Put a new CTC head on the encoder."""
+        self.ctc_head = nn.Linear(self.config.d_model, self.blank + 1, dtype=self.encoder.conv1.weight.dtype)
+
+    def token_logits(self, states: Tensor) -> Tensor:
+        """Return the CTC head's scores (…, V + 1) of encoder states (…, D). Raises ValueError without a head."""
+        if self.ctc_head is None:
+            raise ValueError("the model has no CTC head; train phase 1 with ctc in model.losses")
+        return self.ctc_head(states.to(self.ctc_head.weight.dtype))
+
+    def forward(self, batch: Batch) -> LossOutput:
+        """Compute the loss of a batch as the model's objective says. Raises ValueError for texts beyond the decoder's positions."""
+        states, lengths = self.encoder(batch.features, batch.feature_lengths)
+        speech = Speech(states, lengths, self.encoder.state_s, partial(self.token_logits, states), self.blank)
+        return self.objective(batch, speech, partial(self._answers, batch, states, lengths), {"decoder": self.decoder, "proj_out": self.proj_out})
+
+    def _answers(self, batch: Batch, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the decoder: losses and correctness of the answer tokens (A,)."""
+        prompts, answers = batch.prompt_lengths.cpu(), batch.answer_lengths.cpu()
+        return self._decode(states, lengths, batch.prompt_ids, prompts, batch.answer_ids, answers)
 
     def _decode(
         self, states: Tensor, lengths: Tensor, prompt_ids: Tensor, prompts: Tensor, answer_ids: Tensor, answers: Tensor
@@ -167,29 +169,11 @@ class WhisperPhase(nn.Module):
         padded[torch.arange(longest) < rows[:, None]] = index
         return source[padded.to(source.device)], rows
 
-    def _ctc(
-        self, states: Tensor, lengths: Tensor, ids: Tensor | None, id_lengths: Tensor | None, times: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """CTC loss of each utterance (B,) on the encoder's states, and how many are impossible."""
-        with torch.autocast(states.device.type, enabled=False):
-            logits = self.ctc_head(states.to(self.ctc_head.weight.dtype))
-            return ctc_losses(logits, lengths, ids, id_lengths, self.blank, times, STATE_S, held=True)
-
-    def _ctc_only(self, ctc: Tensor, impossible: Tensor, heard: Tensor, answers: Tensor, weights: Tensor | None) -> LossOutput:
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.decoder.parameters()):
-            raise ValueError("ctc_weight 1 does not run the decoder, yet train_parts names it; leave decoder.* and proj_out.* out")
-        nll = torch.repeat_interleave(ctc.detach() / answers.clamp(min=1).to(ctc), answers.to(ctc.device))
-        output = weighted(nll, torch.zeros_like(nll, dtype=torch.bool), weights)
-        output.loss, output.impossible = (ctc * heard).sum(), impossible
-        return output
-
     @torch.no_grad()
     def ctc_greedy(self, features: Tensor, feature_lengths: Tensor) -> list[list[int]]:
         """The CTC head's best path of each utterance, repeats and blanks taken out: token ids. For a quick look at error rates."""
-        if self.ctc_head is None:
-            raise ValueError("the model has no CTC head; set model.ctc_weight above 0")
         states, lengths = self.encoder(features, feature_lengths)
-        best = self.ctc_head(states).argmax(-1).cpu()
+        best = self.token_logits(states).argmax(-1).cpu()
         paths = (row[:length].unique_consecutive().tolist() for row, length in zip(best, lengths.tolist(), strict=True))
         return [[i for i in path if i != self.blank] for path in paths]
 

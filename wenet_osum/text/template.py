@@ -37,8 +37,6 @@ class Target:
     ids: list[int]  # answer tokens, the end of text last
     weights: list[float]  # loss weight of each
     labels: list[bool]  # whether each belongs to a label
-    transcript_ids: list[int]  # the plain transcript, for a CTC head
-    transcript_times: list[Span]  # when each of them is spoken, s; ANY_TIME where it is not known
 
 
 class Template:
@@ -66,8 +64,6 @@ class Template:
                 raise ValueError(f"loss_weight: {lookup.unknown('field', name, known)}")
         self.end_id = end_id(tokenizer)
         self.prompts = _read_prompts(prompts)
-        fields = {f.name: f for name in tasks.names() for f in self._task(name).label_fields}
-        self.label_fields = [fields[name] for name in sorted(fields)]  # all there are, by name
         self.task = lru_cache(maxsize=None)(self._task)
         self._encoded = lru_cache(maxsize=4096)(lambda text: encode(tokenizer, text))
 
@@ -105,7 +101,7 @@ class Template:
         weights = [self.loss_weight.get(name, 1.0) for name in names]
         of_labels = {field.name for field in task.label_fields}
         labels = [name in of_labels for name in names]
-        return Target([*ids, self.end_id], [*weights, 1.0], [*labels, False], *self.transcript(utterance))
+        return Target([*ids, self.end_id], [*weights, 1.0], [*labels, False])
 
     def _encode_whole(self, pieces: list[tuple[str, str]]) -> list[tuple[str, list[int]]]:
         """Ids of the joined string; a token belongs to the field its first character lies in."""
@@ -122,14 +118,6 @@ class Template:
     def label_ids(self, field: Field) -> dict[str, list[int]]:
         """Token ids of each label of a field as it stands in an answer."""
         return {name: list(self._encoded(self._cased(f"<{name}>"))) for name in field.labels.names}
-
-    def label_places(self, utterance: Utterance) -> list[int]:
-        """For each of ``label_fields`` the place of the utterance's label in its set, -1 where it is not known."""
-        return [field.labels.names.index(field.value(utterance)) if field.present(utterance) else -1 for field in self.label_fields]
-
-    def label_words(self) -> list[list[list[int]]]:
-        """For each of ``label_fields`` the token ids of each label, without the brackets it stands in."""
-        return [[self.encode(self._cased(name)) for name in field.labels.names] for field in self.label_fields]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,13 +15,6 @@ if TYPE_CHECKING:
 
 Span = tuple[float, float]  # start and end, s
 ANY_TIME: Span = (-math.inf, math.inf)  # of what belongs to no word with known times
-BEGUN_TIME = re.compile(r"\s?<(\d+\.(\d+))")
-
-
-def time_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, float]:
-    """The tokens that write a time down to one of its decimals, and the middle of the times that begin so, s."""
-    texts = ((i, BEGUN_TIME.fullmatch(tokenizer.decode([i]))) for i in range(len(tokenizer)))
-    return {i: float(text[1]) + 0.5 * 10 ** -len(text[2]) for i, text in texts if text}
 
 
 def timed_tokens(tokenizer: PreTrainedTokenizerBase, text: str, words: Sequence[Word], spread: bool = False) -> tuple[list[int], list[Span]]:

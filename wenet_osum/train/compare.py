@@ -100,14 +100,13 @@ def decoded(
 
 def forced(model: WhisperPhase, template: Template, task: str, listed: str, limit: int, mels: int) -> np.ndarray:
     """(U, 2): weight of the right answer tokens and of all, of up to ``limit`` utterances from long to short."""
-    model.ctc_weight, rows = 0.0, []  # the decoder alone is asked
+    rows = []
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     model.to(device)
     with torch.no_grad():
         for batch in eval_loader(listed, task, template, BatchConfig(), mels, limit=limit):
             batch = batch.to(device)
-            names = ("features", "feature_lengths", "prompt_ids", "prompt_lengths", "answer_ids", "answer_lengths", "answer_weights")
-            right = model(**{name: getattr(batch, name) for name in names}).correct.double() * batch.answer_weights
+            right = model(batch).correct.double() * batch.answer_weights
             sizes = batch.answer_lengths.tolist()
             pieces = zip(right.split(sizes), batch.answer_weights.split(sizes), strict=True)
             rows += [[float(a.sum()), float(b.sum())] for a, b in pieces if not batch.filler]

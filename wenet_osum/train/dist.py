@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -119,14 +118,13 @@ def gather(value: Any) -> list[Any]:
 
 
 class Engine:
-    """The model as it runs on all processes: DDP or FSDP2, with the batch's fields handed to ``forward`` by name.
+    """The model as it runs on all processes: DDP or FSDP2.
 
     ``module`` is the plain model; DDP and FSDP both average gradients over processes.
     """
 
     def __init__(self, model: nn.Module, conf: TrainConfig, world: World) -> None:
         self.module, self.world, self.sharded = model, world, conf.engine == "fsdp"
-        self.fields = [name for name in inspect.signature(type(model).forward).parameters if name in Batch.__dataclass_fields__]
         self.half = conf.dtype == "bfloat16"
         if self.half:
             _halve_frozen(model)
@@ -144,7 +142,7 @@ class Engine:
     def _run(self, model: nn.Module, batch: Batch) -> Any:
         batch = with_features(batch.to(self.world.device), self.module.encoder.mels)
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.half and not self.sharded):
-            return model(**{name: getattr(batch, name) for name in self.fields})
+            return model(batch)
 
     @contextlib.contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:

@@ -7,7 +7,7 @@ FLOPs    of every matrix product and convolution of that pass (torch's FlopCount
          that backward, the causal one half of it. Recomputation is kept apart: it keeps the device busy, but is no work of the model.
 memory   weights, gradients, AdamW's moments, what autograd keeps of the pass, and one chunk of logits. The first three are exact; activations
          are those of a model in bfloat16 (or float32) throughout, without the allocator's losses, the temporaries of single operations, and the
-         float32 copies that autocast and peft make: leave a fifth of the device free. CTC is not counted.
+         float32 copies that autocast and peft make: leave a fifth of the device free. Further losses (model.losses) are not counted.
 
 Letters: B utterances of a micro-batch, A answer tokens of it.
 """
@@ -27,13 +27,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, PreTrainedConfig, WhisperForConditionalGeneration
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from wenet_osum import lookup
 from wenet_osum.config import ModelConfig, TrainConfig
 from wenet_osum.models import parts
 from wenet_osum.models.build import set_encoder_conf
 from wenet_osum.models.loss import CHUNK
+from wenet_osum.models.objective import loss_class
 from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.models.whisper import WhisperPhase
-from wenet_osum.records import FRAME_S
+from wenet_osum.records import FRAME_S, Batch
 
 BOUNDARIES = 2  # speech start and end
 HEAD_BYTES = 16  # a logit and its gradient in half precision, twice in float32, and the log-softmax of cross-entropy
@@ -95,8 +97,9 @@ def meta_model(conf: ModelConfig, whisper: PreTrainedConfig, llm: PreTrainedConf
     """The model of ``conf`` with these sizes, on the meta device. ``llm`` None: kind whisper."""
     with torch.device("meta"):
         if conf.kind == "whisper":
-            whole = WhisperForConditionalGeneration(whisper)
-            model = WhisperPhase(whole, conf.ctc_weight)
+            model = WhisperPhase(WhisperForConditionalGeneration(whisper))
+            if any(loss_class(entry["name"]).needs_logits for entry in conf.losses):
+                model.add_ctc_head()
             set_encoder_conf(model, conf.encoder_conf)
             return model
         assert llm is not None, "the command asks for the sizes of an LLM"
@@ -110,8 +113,8 @@ def meta_model(conf: ModelConfig, whisper: PreTrainedConfig, llm: PreTrainedConf
 def estimate(conf: TrainConfig, whisper: PreTrainedConfig, llm: PreTrainedConfig | None, mean: Mean | None = None, devices: int = 1) -> Estimate:
     """Count one micro-batch of ``conf`` on each of ``devices``. Raises ValueError for train_parts that match nothing and utterances beyond the budgets."""
     mean = mean or Mean()
+    lookup.add_plugins(conf.plugins)
     model = meta_model(conf.model, whisper, llm)
-    model.ctc_weight = 0.0  # data-dependent, and small beside the rest
     groups = parts.apply_train_parts(model, conf.train_parts, conf.optim)
     table = parts.table(model, groups)
     positions = mean.positions(model)
@@ -158,26 +161,28 @@ def _layer_sizes(model: nn.Module) -> list[int]:
     return [sum(p.numel() for p in layer.parameters()) for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
 
 
-def batch_of(model: nn.Module, mean: Mean, count: int, device: str) -> dict[str, Any]:
-    """Arguments of ``forward`` for ``count`` mean utterances: random features, id 0 for every token; lengths lie on the CPU."""
+def batch_of(model: nn.Module, mean: Mean, count: int, device: str) -> Batch:
+    """Make a batch of ``count`` mean utterances: random features, id 0 for every token; lengths lie on the CPU."""
     lengths = {name: torch.full((count,), n) for name, n in (("prompt", mean.prompt_tokens), ("answer", mean.answer_tokens))}
     ids = {f"{name}_ids": torch.zeros(int(n.sum()), dtype=torch.int64, device=device) for name, n in lengths.items()}
-    return {
-        "features": torch.randn(count, mean.frames, model.encoder.mels, device=device),
-        "feature_lengths": torch.full((count,), mean.frames),
-        "answer_weights": torch.ones(count * mean.answer_tokens, device=device),
+    return Batch(
+        keys=[""] * count,
+        tasks=[""] * count,
+        features=torch.randn(count, mean.frames, model.encoder.mels, device=device),
+        feature_lengths=torch.full((count,), mean.frames),
+        answer_weights=torch.ones(count * mean.answer_tokens, device=device),
         **ids,
         **{f"{name}_lengths": n for name, n in lengths.items()},
-    }
+    )
 
 
-def _run(model: nn.Module, batch: dict[str, Any], checkpointing: bool) -> tuple[float, float, float]:
+def _run(model: nn.Module, batch: Batch, checkpointing: bool) -> tuple[float, float, float]:
     """FLOPs of the pass, FLOPs that checkpointing adds, bytes kept for the backward pass."""
     kept, layers = _Kept(model), _Layers()
     counter, attention = FlopCounterMode(display=False), _Attention()
     with counter, attention, _hooked(model, layers, lambda: (counter.get_total_flops() + attention.flops, kept.bytes)):
         with torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
-            loss = model(**batch).loss
+            loss = model(batch).loss
         loss.backward()
     flops = counter.get_total_flops() + attention.flops
     if not checkpointing:

@@ -8,6 +8,7 @@ import torch
 
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EvalLoader, eval_loader
+from wenet_osum.dataset.sample import Targets
 from wenet_osum.text.template import Template
 from wenet_osum.train import dist
 from wenet_osum.train.progress import Tally, merge

@@ -83,7 +83,8 @@ class Run:
         mels = self.model.encoder.mels
         # Phase 1's decoder ends at its last position; an LLM is not asked.
         reach = getattr(self.model.config, "max_target_positions", None)
-        facts = {"speech_tokens": token_counter(self.model), "reach": reach}
+        targets = self.model.objective.targets
+        facts = {"speech_tokens": token_counter(self.model), "reach": reach, "targets": targets}
         self.mixture = Mixture(data, conf, self.template, mels, **facts)
         self.changes = resume.changed_keys(self.source, conf, data) if self.source else []
         self.dev = dev_loaders(data, conf, self.template, mels, world, **facts)
@@ -171,8 +172,8 @@ class Run:
                 output = self.engine.loss(batch)
                 (output.loss * (self.world.size / max(weight, 1e-8))).backward()
             self.meter.tally.add(batch, output)
-            if output.impossible is not None and int(output.impossible):
-                self.meter.dropped["ctc: transcript longer than its frames"] += int(output.impossible)
+            for reason, count in (output.left_out or {}).items():
+                self.meter.dropped += Counter({reason: int(count)})
         self.rate = set_rates(self.optimizer, factor(step, self.conf.optim, state.total_steps))
         self.norm = self.engine.clip(self.conf.optim.clip)
         if self._usable(weight):

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from wenet_osum import lookup
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.pool import TokenCounter
 from wenet_osum.models import build
+from wenet_osum.models.objective import make_objective
 from wenet_osum.text.template import Template
 
 
@@ -41,28 +43,23 @@ def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
     With ``init_from`` labels, prompts and writing come from that model unless the configuration gives its own. ``conf`` learns how many
     frames the model's encoder computes of an utterance at least.
     """
-    model, template = _open(conf, source)
+    lookup.add_plugins(conf.plugins)
+    if source is not None:
+        model, template = build.load(source), Template.load(source, loss_weight=conf.loss_weight)
+    else:
+        model, template = _new_model(conf)
+    model.set_objective(make_objective(conf.model, template))
     conf.batch.min_frames = max(conf.batch.min_frames, getattr(model.encoder, "min_frames", 0))
     return model, template
 
 
-def _open(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
-    if source is not None:
-        model = build.load(source)
-        model.ctc_weight = conf.model.ctc_weight
-        return _with_tones(model, Template.load(source, loss_weight=conf.loss_weight), conf)
+def _new_model(conf: TrainConfig) -> tuple[Any, Template]:
     model, tokenizer = build.build(conf.model)
     template = Template(tokenizer, conf.labels, conf.prompts, conf.model.join, conf.lowercase, conf.loss_weight)
     if conf.model.init_from:
         before = Template.load(conf.model.init_from)
         labels, prompts = before.labels | conf.labels, conf.prompts or before.prompts
         template = Template(tokenizer, labels, prompts, before.join, before.lowercase or conf.lowercase, conf.loss_weight)
-    return _with_tones(model, template, conf)
-
-
-def _with_tones(model: Any, template: Template, conf: TrainConfig) -> tuple[Any, Template]:
-    if conf.model.tone_weight:
-        model.tone_weight, model.label_words = conf.model.tone_weight, template.label_words()
     return model, template
 
 

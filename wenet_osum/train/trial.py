@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
+from wenet_osum import lookup
 from wenet_osum.config import TrainConfig
+from wenet_osum.dataset.batch import join_targets
 from wenet_osum.models import build, parts
-from wenet_osum.records import Batch
+from wenet_osum.models.objective import make_objective
+from wenet_osum.records import Utterance
+from wenet_osum.text.template import Template
+from wenet_osum.text.tokenizer import END_OF_TEXT
 from wenet_osum.train import dist
 from wenet_osum.train.estimate import Mean, batch_of, meta_model
 from wenet_osum.train.gates import fingerprint
@@ -63,9 +71,11 @@ def trial(
 ) -> Trial:
     """One optimizer step on ``count`` mean utterances, a save and a load. ``layers`` a stack; None: all."""
     torch.manual_seed(conf.seed)
+    lookup.add_plugins(conf.plugins)
     world = dist.start(conf.threads)
     try:
         model = materialise(meta_model(conf.model, shallow(whisper, layers), llm and shallow(llm, layers)))
+        model.set_objective(make_objective(conf.model, any_template()))
         groups = parts.apply_train_parts(model, conf.train_parts, conf.optim)
         table = parts.table(model, groups)
         if conf.checkpointing:
@@ -83,6 +93,13 @@ def trial(
         return Trial(table, loss, moved, trained, peak_gib(), seconds, differences)
     finally:
         dist.stop()
+
+
+def any_template() -> Template:
+    """Make a template that fits a vocabulary of any size: its end of text is id 0, every word is id 1."""
+    words = Tokenizer(WordLevel({END_OF_TEXT: 0, "word": 1}, unk_token="word"))
+    words.pre_tokenizer = Whitespace()
+    return Template(PreTrainedTokenizerFast(tokenizer_object=words, eos_token=END_OF_TEXT))
 
 
 @torch.no_grad()
@@ -130,11 +147,8 @@ def _step(engine: dist.Engine, groups: list[dict[str, Any]], conf: TrainConfig, 
     optimizer = make_optimizer(groups, conf.optim, engine.world.device)
     before = {n: fingerprint(p) for n, p in model.named_parameters() if p.requires_grad}
     model.train()
-    fields = batch_of(model, mean, count, "cpu")
-    if conf.model.ctc_weight:
-        fields |= {"transcript_ids": torch.ones(count, dtype=torch.int64), "transcript_lengths": torch.ones(count, dtype=torch.int64)}
-    batch = Batch(keys=[""] * count, tasks=[""] * count, **fields)
-    model.ctc_weight = conf.model.ctc_weight
+    batch = batch_of(model, mean, count, "cpu")
+    batch.targets = join_targets([model.objective.targets(Utterance("", "", "word"))] * count)
     start = time.monotonic()
     with engine.accumulating(last=True):
         output = engine.loss(batch)

@@ -43,31 +43,32 @@ class Adapter(nn.Module):
         self.layers = nn.ModuleList(Layer(width, heads, ffn, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, output_width)
-        self._start_open()
+        self._balance()
 
     @torch.no_grad()
-    def _start_open(self) -> None:
-        """Begin as a map that lets everything through; torch's own start shrinks the signal at each convolution until the biases drown it.
+    def _balance(self) -> None:
+        """Begin without biases before the layers, and with a norm as small as the positions that are added to it.
 
-        With room for it (``width`` at least twice the input's) every channel has a twin of opposite sign. As gelu(x) - gelu(-x) = x, the
-        convolutions begin linear ("looks-linear" start, Balduzzi et al., 2017). Positions are added to √width times the norm's output: its
-        weight begins at 1/√width, or they would be lost in it, and the layers' sums as well.
+        Positions are added to √width times the norm's output: without the factor 1/√width they would be lost in it, and
+        the layers' sums as well.
         """
-        twins = self.convolutions[-1].in_channels >= 2 * self.convolutions[0].in_channels
-        for number, convolution in enumerate(self.convolutions):
-            nn.init.zeros_(convolution.bias)
-            if twins:
-                convolution.weight.copy_(_mirrored(convolution.weight.shape, paired=number > 0))
-            else:
-                nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        nn.init.zeros_(self.input.bias)
-        if twins:
-            width = self.input.in_features
-            self.input.weight.copy_(_mirrored((2 * width, width, 1), paired=True)[:width, :, 0])
+        for module in (*self.convolutions, self.input):
+            nn.init.zeros_(module.bias)
         nn.init.constant_(self.input_norm.weight, self.input_norm.weight.shape[0] ** -0.5)
 
-    def start_at(self, std: float) -> None:
-        """Let the embeddings begin with this standard deviation, that of the LLM's tokens: beside larger ones its layers could add nothing."""
+    @torch.no_grad()
+    def initialise(self, std: float) -> None:
+        """Set the initial weights of a new adapter: torch's own start shrinks the signal at each convolution."""
+        for convolution in self.convolutions:
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        self.initialise_output(std)
+
+    @torch.no_grad()
+    def initialise_output(self, std: float) -> None:
+        """Let the embeddings begin with the standard deviation ``std``, that of the LLM's tokens.
+
+        Beside larger ones the LLM's layers could add nothing.
+        """
         nn.init.normal_(self.output.weight, std=std / math.sqrt(self.output.in_features))
         nn.init.zeros_(self.output.bias)
 
@@ -100,21 +101,6 @@ class Adapter(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, mask)
         return self.output(self.norm(hidden)), lengths
-
-
-def _mirrored(shape: tuple[int, ...], paired: bool) -> Tensor:
-    """A convolution's weight (outputs, inputs, taps): orthogonal in its first half of outputs, the same with the other sign in the second.
-
-    ``paired`` inputs come as such twins themselves, and their difference is taken. Others are looked at through the last tap alone.
-    """
-    outputs, inputs, taps = shape
-    if paired:
-        half = nn.init.orthogonal_(torch.empty(outputs // 2, inputs // 2 * taps)).view(outputs // 2, inputs // 2, taps)
-        half = torch.cat([half, -half], dim=1)
-    else:
-        half = torch.zeros(outputs // 2, inputs, taps)
-        nn.init.orthogonal_(half[:, :, -1])
-    return torch.cat([half, -half])
 
 
 class Layer(GradientCheckpointingLayer):

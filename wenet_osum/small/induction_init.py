@@ -1,15 +1,15 @@
-"""A small LLM begins able to copy.
+"""Initial weights with which a small LLM can copy before any training.
 
 Repeating what stands in the prompt takes two attention layers that work together, an induction circuit (Olsson et al., 2022, "In-context learning and
 induction heads"); neither is of use before the other is there, and a small LLM spends most of a short training finding them. Here they are built into
-the weights it starts from; training is free to change all of it. Speech has blanks between its tokens (text/written.py), so it is
+the weights it starts from; training is free to change all of it. Speech has blanks between its tokens (pseudo_speech.py), so it is
 
 - layer 0: each position attends to the last one before it that is not blank, and notes its token;
 - layer 1: the token said last attends to the position, not blank, that has noted it, and copies the token that stands there.
 
 A second head of layer 1 attends to where the token said last stands itself: what it reads there is left to training.
 
-Times are copied too: the tokens that write one begin as the sinusoids that tell a frame's place in written speech. So the token of a word's start is
+Times are copied too: the tokens that write one begin as the sinusoids that tell a frame's span in pseudo-speech. So the token of a word's start is
 what a frame of that word is already most like, and it leads back to that frame when the word itself is to be said, also when the same word stands twice.
 
 Letters: H width, E channels of a head.
@@ -18,17 +18,18 @@ Letters: H width, E channels of a head.
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wenet_osum.models.sinusoids import stretch_waves
-from wenet_osum.text.written import FRAME_S
+from wenet_osum.small.pseudo_speech import FRAME_S
+from wenet_osum.small.sinusoids import span_waves
 
 if TYPE_CHECKING:
-    from transformers import Qwen2ForCausalLM
+    from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 FARTHEST = 100  # tokens: how far back the fit of the first head reaches
 PRESENT, BEFORE, FADING, FADED = -6.0, 6.0, 0.8, 12  # its logits: at the token itself, one before, less for each one more, up to so many
@@ -36,17 +37,18 @@ CLOSE = 4.0  # weight in the fit of the nearest ten tokens
 SUPPRESSED = 10.0  # logits taken from blanks
 MATCHED = 12.0  # logits of the right token, about
 SLOW = 0.03  # rad a token: pairs of channels that turn slower can compare tokens far apart
+BEGUN_TIME = re.compile(r"\s?<(\d+\.(\d+))")
 WRITTEN, COPIED = 2.0, 6.0  # size of what the heads add, in lengths of an embedding, about
 
 
 @torch.no_grad()
-def start_copying(llm: Qwen2ForCausalLM, blank: int) -> None:
+def init_induction_heads(llm: Qwen2ForCausalLM, blank: int) -> None:
     """Write the circuit into the first two layers of a fresh ``llm``. All layers begin by adding nothing but what these heads copy.
 
     Raises ValueError for an LLM of one layer or one key head.
     """
     if llm.config.num_hidden_layers < 2 or llm.config.num_key_value_heads < 2:
-        raise ValueError("copying takes an LLM of at least 2 layers and 2 key heads; raise llm.layers or llm.kv_heads")
+        raise ValueError("llm.induction_init takes an LLM of at least 2 layers and 2 key heads; raise llm.layers or llm.kv_heads")
     for layer in llm.model.layers:
         layer.self_attn.o_proj.weight.zero_()
         layer.mlp.down_proj.weight.zero_()
@@ -66,13 +68,25 @@ def start_copying(llm: Qwen2ForCausalLM, blank: int) -> None:
 
 
 @torch.no_grad()
-def start_telling_times(llm: Qwen2ForCausalLM, times: dict[int, float]) -> None:
-    """Let the embeddings of tokens that write ``times`` (s) be the sinusoids of a stretch that starts and ends then, as long as embeddings are."""
+def init_time_embeddings(llm: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set the embeddings of tokens that write times to the sinusoids of a span that starts and ends then.
+
+    They are as long as the embeddings are on average.
+    """
     table = llm.get_input_embeddings().weight
     length = table.norm(dim=1).mean()
-    for token, time in times.items():
+    for token, time in time_tokens(tokenizer).items():
         moment = torch.full((2,), time / FRAME_S)
-        table[token] = length * functional.normalize(stretch_waves(moment, table.shape[1]), dim=-1)
+        table[token] = length * functional.normalize(span_waves(moment, table.shape[1]), dim=-1)
+
+
+def time_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, float]:
+    """Find the tokens that write a time down to one of its decimals: id → middle of the times that begin so, s."""
+    found = {}
+    for i in range(len(tokenizer)):
+        if text := BEGUN_TIME.fullmatch(tokenizer.decode([i])):
+            found[i] = float(text[1]) + 0.5 * 10 ** -len(text[2])
+    return found
 
 
 def _orthogonal(rows: int, columns: int) -> Tensor:

@@ -1,10 +1,10 @@
-"""Written speech: what an adapter will one day say about an utterance, spelt with tokens, so that a small LLM can be taught its tasks from text.
+"""Pseudo-speech: text laid out as the adapter will lay out speech, so that a small LLM can learn its tasks from text alone.
 
 A pretrained LLM can repeat and sort what stands before it. A small one has to learn it, or no adapter can make it transcribe; text costs a
 hundredth of speech. An utterance becomes frames of 80 ms, as the adapter makes them: the tokens of its words about where they are spoken, and
-between them the end of text, as the blank stands between the tokens of CTC. What a voice tells besides words is there all the time and faint: the
-embeddings of the labels are added to all frames, with a weight drawn for each, and so is, as sinusoids, from when to when a frame's word is spoken,
-or in silence the frame's own place. The answer is that of the task with real speech.
+between them the end of text, as the blank stands between the tokens of CTC. Labels and times are added to every frame with small random weights: the
+mean embedding of each label's tokens, and the span of the word that is spoken, or in silence the frame's own span, as sinusoids. The answer is that of
+the task with real speech.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ HELD = 0.15  # share of tokens that are held for a second frame
 
 @dataclass
 class Line:
-    """A line of written speech."""
+    """One training example of the small LLM."""
 
     ids: list[int]  # prompt, border, frames, border, answer
     answer: int  # how many of the last are the answer
     speech: slice  # where the frames are
     spans: list[Span]  # from when to when what each frame says is spoken, in frames
-    place: float  # weight of the sinusoids that tell it, in standard deviations of the embeddings
-    tones: list[tuple[list[int], float]]  # the tokens of each label and the weight with which their mean embedding is added to the frames
+    span_weight: float  # weight of the sinusoids of ``spans``, in standard deviations of the embeddings
+    labels: list[tuple[list[int], float]]  # tokens of each label, and the weight of their mean embedding in every frame
 
 
-class Writer:
-    """Draws lines of written speech, each with a task and random labels, from utterances; the same for the same seed."""
+class PseudoSpeech:
+    """Draws lines of pseudo-speech from utterances, each with a task and random labels; the same for the same seed."""
 
     def __init__(self, utterances: list[Utterance], template: Template, seed: int, shares: dict[str, float] | None = None, late: float = 0.0) -> None:
         """``shares`` says how often a task is asked, 1 for those with a file that it does not name; it may name combinations (``<GENDER><AGE>``).
@@ -79,9 +79,9 @@ class Writer:
         answer = self.template.target(task, utterance).ids
         end, (frames, spans) = self.template.end_id, self.frames(utterance)
         labels = _labels(utterance, self.tasks).values()
-        tones = [(self.template.encode(label), self._faint()) for label in labels]
+        weighted = [(self.template.encode(label), self._faint()) for label in labels]
         speech = slice(len(prompt) + 1, len(prompt) + 1 + len(frames))
-        return Line([*prompt, end, *frames, end, *answer], len(answer), speech, spans, self._faint(), tones)
+        return Line([*prompt, end, *frames, end, *answer], len(answer), speech, spans, self._faint(), weighted)
 
     def _faint(self) -> float:
         return math.exp(self.draw.uniform(*map(math.log, FAINT)))

@@ -5,12 +5,11 @@ import random
 import pytest
 import torch
 
-from wenet_osum.models.copying import start_copying
-from wenet_osum.models.sinusoids import stretch_waves
-from wenet_osum.models.small import SmallLlm, small_llm
-from wenet_osum.text.timing import time_tokens
-from wenet_osum.text.train_tokenizer import train_tokenizer
-from wenet_osum.text.written import FRAME_S
+from wenet_osum.small.induction_init import init_induction_heads, time_tokens
+from wenet_osum.small.models import SmallLlm, small_llm
+from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.small.pseudo_speech import FRAME_S
+from wenet_osum.small.sinusoids import span_waves
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "stpr"]
 MOMENTS = [i / 20 for i in range(100)]  # s
@@ -23,7 +22,7 @@ def tokenizer():
 
 def fresh(tokenizer, **changes):
     torch.manual_seed(3)
-    sizes = {"width": 192, "layers": 3, "heads": 4, "kv_heads": 4, "ffn": 64, "copying": True} | changes
+    sizes = {"width": 192, "layers": 3, "heads": 4, "kv_heads": 4, "ffn": 64, "induction_init": True} | changes
     return small_llm(SmallLlm(**sizes), tokenizer).eval()
 
 
@@ -49,7 +48,7 @@ def copied(llm, tokenizer):
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_it_copies_untrained(tokenizer, kv_heads):
-    assert copied(fresh(tokenizer, kv_heads=kv_heads), tokenizer) > 0.1 > 0.02 > copied(fresh(tokenizer, copying=False), tokenizer)
+    assert copied(fresh(tokenizer, kv_heads=kv_heads), tokenizer) > 0.1 > 0.02 > copied(fresh(tokenizer, induction_init=False), tokenizer)
 
 
 def test_the_first_head_notes_the_last_token_that_is_no_blank(tokenizer):
@@ -72,7 +71,7 @@ def test_the_last_layer_adds_nothing_yet(tokenizer):
 @pytest.mark.parametrize("changes", [{"layers": 1}, {"kv_heads": 1}])
 def test_too_small_for_it(tokenizer, changes):
     with pytest.raises(ValueError, match="at least 2 layers and 2 key heads"):
-        start_copying(fresh(tokenizer, copying=False, **changes), tokenizer.eos_token_id)
+        init_induction_heads(fresh(tokenizer, induction_init=False, **changes), tokenizer.eos_token_id)
 
 
 def test_a_time_begins_like_the_frames_of_a_word_that_starts_or_ends_then(tokenizer):
@@ -82,9 +81,21 @@ def test_a_time_begins_like_the_frames_of_a_word_that_starts_or_ends_then(tokeni
     table = fresh(timed).get_input_embeddings().weight.detach()
     torch.testing.assert_close(table[[*times]].norm(dim=1), torch.ones(len(times)), rtol=0.1, atol=0.0)
     for token, time in times.items():
-        starts, ends = (stretch_waves(torch.tensor(spans) / FRAME_S, 192) for spans in ([[t, t + 9] for t in MOMENTS], [[t + 9, t] for t in MOMENTS]))
+        starts, ends = (span_waves(torch.tensor(spans) / FRAME_S, 192) for spans in ([[t, t + 9] for t in MOMENTS], [[t + 9, t] for t in MOMENTS]))
         assert all(abs(MOMENTS[int((waves @ table[token]).argmax())] - time) < 0.06 for waves in (starts, ends))
 
 
 def test_other_tokens_begin_as_they_would_without_times(tokenizer):
     assert time_tokens(tokenizer) == {}
+
+
+class Tokens(list):
+    """A tokenizer whose token i is text i."""
+
+    def decode(self, ids):
+        return "".join(self[i] for i in ids)
+
+
+def test_tokens_that_begin_a_time_have_the_middle_of_those_that_begin_so():
+    found = time_tokens(Tokens(["<0.2", " <11.3", "<1.25", "<12", "<1.", "3>", "a<0.1", "<0.2>", "<0.-1"]))
+    assert found == {0: pytest.approx(0.25), 1: pytest.approx(11.35), 2: pytest.approx(1.255)}

@@ -1,4 +1,4 @@
-"""Train a small LLM on lines of text whose end it has to answer (text/written.py), in one process or several."""
+"""Train a small LLM on pseudo-speech (pseudo_speech.py), in one process or several."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional
 
 from wenet_osum.config import OptimConfig
-from wenet_osum.models.sinusoids import stretch_waves
-from wenet_osum.models.small import SmallLlm
-from wenet_osum.text.written import Line
+from wenet_osum.small.models import SmallLlm
+from wenet_osum.small.pseudo_speech import Line
+from wenet_osum.small.sinusoids import span_waves
 from wenet_osum.train import dist
 from wenet_osum.train.optim import factor, make_optimizer, set_rates
 
@@ -70,13 +70,15 @@ def _loss(model: torch.nn.Module, lines: list[Line]) -> torch.Tensor:
     asked = torch.stack([(after >= len(line.ids) - line.answer) & (after < len(line.ids)) for line in lines])
     speech = torch.stack([(after > line.speech.start) & (after <= line.speech.stop) for line in lines])
     table = model.get_input_embeddings()
-    tones = torch.zeros(len(lines), table.num_embeddings)
+    # Each label's mean embedding is added to every frame of its line.
+    labels = torch.zeros(len(lines), table.num_embeddings)
     for row, line in enumerate(lines):
-        for tokens, weight in line.tones:
-            tones[row, tokens] += weight / len(tokens)
-    places = torch.zeros(len(lines), longest - 1, table.embedding_dim)
+        for tokens, weight in line.labels:
+            labels[row, tokens] += weight / len(tokens)
+    # The span of each frame's word is added as sinusoids, in units of the embeddings' spread.
+    spans = torch.zeros(len(lines), longest - 1, table.embedding_dim)
     for row, line in enumerate(lines):
-        places[row, line.speech] = line.place * stretch_waves(torch.tensor(line.spans), table.embedding_dim)
-    embeddings = table(ids[:, :-1]) + speech[:, :, None] * (tones @ table.weight)[:, None] + places * table.weight.detach().std()
+        spans[row, line.speech] = line.span_weight * span_waves(torch.tensor(line.spans), table.embedding_dim)
+    embeddings = table(ids[:, :-1]) + speech[:, :, None] * (labels @ table.weight)[:, None] + spans * table.weight.detach().std()
     hidden = model.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     return functional.cross_entropy(model.get_output_embeddings()(hidden[asked]), ids[:, 1:][asked])

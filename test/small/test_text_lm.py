@@ -1,4 +1,4 @@
-"""The text LLM learns to answer written speech, and hears tones and places."""
+"""The text LLM learns to answer pseudo-speech, labels and times of its frames included."""
 
 import dataclasses
 import json
@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from wenet_osum.bin import make_models
 from wenet_osum.config import OptimConfig
 from wenet_osum.dataset.manifest import write_manifest
-from wenet_osum.models.small import SmallLlm, small_llm
+from wenet_osum.small.models import SmallLlm, small_llm
 from wenet_osum.records import Utterance, Word
 from wenet_osum.text.template import Template
-from wenet_osum.text.train_tokenizer import train_tokenizer
-from wenet_osum.text.written import Line, Writer
-from wenet_osum.train.text_lm import _loss, train_text_lm
+from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.small.pseudo_speech import Line, PseudoSpeech
+from wenet_osum.small.text_lm import _loss, train_text_lm
 
 WORDS = ["red", "cat", "dog"]
 SIZES = SmallLlm(width=32, layers=1, heads=2, kv_heads=1, ffn=32, batch=8)
@@ -26,7 +26,7 @@ SIZES = SmallLlm(width=32, layers=1, heads=2, kv_heads=1, ffn=32, batch=8)
 def lines(count: int) -> tuple[list[Line], Template]:
     template = Template(train_tokenizer([" ".join(WORDS), "<female> <male>"] * 4, 600))
     utterances = [Utterance(w, w, w, labels={"gender": "male"}, words=[Word(w, 0.1, 0.4)]) for w in WORDS]
-    return [*Writer(utterances, template, 1).lines(count)], template
+    return [*PseudoSpeech(utterances, template, 1).lines(count)], template
 
 
 def test_training_lowers_the_loss():
@@ -37,7 +37,7 @@ def test_training_lowers_the_loss():
     assert train_text_lm(model, written, SIZES, seed=1) < first - 1.0
 
 
-def test_the_loss_hears_tones_and_counts_answers_alone():
+def test_labels_and_spans_reach_the_loss_which_counts_answers_alone():
     written, template = lines(4)
     torch.manual_seed(0)
     model = small_llm(SIZES, template.tokenizer).eval()
@@ -50,8 +50,8 @@ def test_the_loss_hears_tones_and_counts_answers_alone():
     apart = [value([line]) for line in written[:2]]
     assert abs(both - sum(n * loss for n, loss in zip(counts, apart, strict=True)) / sum(counts)) < 1e-5, "padding and prompts carry no loss"
     line = written[0]
-    louder = dataclasses.replace(line, tones=[(tokens, 3.0) for tokens, _ in line.tones])
-    farther = dataclasses.replace(line, place=3.0)
+    louder = dataclasses.replace(line, labels=[(tokens, 3.0) for tokens, _ in line.labels])
+    farther = dataclasses.replace(line, span_weight=3.0)
     assert all(abs(value([changed]) - apart[0]) > 1e-4 for changed in (louder, farther))
 
 

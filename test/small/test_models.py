@@ -4,9 +4,9 @@ import torch
 from transformers import AutoTokenizer, WhisperConfig, WhisperModel
 
 from wenet_osum.models import build
-from wenet_osum.models.small import SmallLlm, SmallWhisper, save_whisper, small_llm, start_local
+from wenet_osum.small.models import SmallLlm, SmallWhisper, save_whisper, small_llm, init_local_attention
 from wenet_osum.models.osum import OsumModel
-from wenet_osum.text.train_tokenizer import train_tokenizer
+from wenet_osum.small.train_tokenizer import train_tokenizer
 
 WHISPER = SmallWhisper(width=32, heads=2, ffn=64, encoder_layers=1, decoder_layers=1)
 
@@ -17,7 +17,7 @@ def test_heads_begin_at_their_offsets():
         d_model=144, encoder_layers=2, encoder_attention_heads=4, decoder_layers=1, vocab_size=8, pad_token_id=0, bos_token_id=0, eos_token_id=0
     )
     encoder = WhisperModel(config).encoder
-    start_local(encoder, offsets=(-9, -3, 3, 9))
+    init_local_attention(encoder, offsets=(-9, -3, 3, 9))
     places = encoder.embed_positions.weight[:100].detach()
     for layer in encoder.layers:
         query, key = (p(places).detach() for p in (layer.self_attn.q_proj, layer.self_attn.k_proj))

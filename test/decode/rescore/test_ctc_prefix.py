@@ -1,4 +1,4 @@
-"""Joint decoding: prefix probabilities against a sum over all paths, and answers that follow what CTC hears."""
+"""CTC prefix scores: probabilities against a sum over all paths, and answers that follow the CTC."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections import Counter
 
 import pytest
 import torch
-from torch.nn import functional
 
+from wenet_osum import lookup
 from wenet_osum.decode.constrain import Walk
 from wenet_osum.decode.generate import DecodeOptions, generate
-from wenet_osum.decode.heard import Heard, follow, listen, weigh
-from wenet_osum.models.sinusoids import stretch_waves
+from wenet_osum.decode.joint import Joint
+from wenet_osum.decode.rescore.ctc_prefix import CTCPrefix, Emissions, State
 from wenet_osum.tasks import parse
 from wenet_osum.text.template import Template
-from wenet_osum.text.train_tokenizer import train_tokenizer
+from wenet_osum.small.train_tokenizer import train_tokenizer
 
 BLANK = 0
 
@@ -30,7 +30,7 @@ def sounds():
     """Five states of random sounds over four tokens, and what every text and every beginning has in all paths together."""
     torch.manual_seed(0)
     table = torch.randn(4, 3)
-    found = listen(torch.randn(5, 3) * 1.5, table, BLANK)
+    found = Emissions.of(torch.randn(5, 3) * 1.5, table, BLANK)
     probs = (found.states @ table.T).softmax(-1).tolist()
     whole, beginnings = Counter(), Counter()
     for path in itertools.product(range(4), repeat=5):
@@ -47,13 +47,13 @@ TEXTS = [(), (1,), (1, 1), (2, 1, 2), (3, 3), (1, 2, 3, 1)]
 @pytest.mark.parametrize("text", TEXTS)
 def test_gains_are_those_of_all_paths(sounds, text):
     found, whole, beginnings = sounds
-    heard = Heard.nothing(found)
+    prefix = CTCPrefix.empty(found)
     for token in text:
-        heard = heard.after(token)
-    assert heard.total == pytest.approx(math.log(beginnings[text]), abs=1e-5)
-    assert heard.ending() == pytest.approx(math.log(whole[text] / beginnings[text]), abs=1e-5)
-    assert heard.more() == pytest.approx(math.log(1 - whole[text] / beginnings[text]), abs=1e-5)
-    for token, gain in zip((1, 2, 3), heard.gains(torch.tensor([1, 2, 3])).tolist(), strict=True):
+        prefix = prefix.extended(token)
+    assert prefix.log_p_prefix == pytest.approx(math.log(beginnings[text]), abs=1e-5)
+    assert prefix.end_gain() == pytest.approx(math.log(whole[text] / beginnings[text]), abs=1e-5)
+    assert prefix.more_gain() == pytest.approx(math.log(1 - whole[text] / beginnings[text]), abs=1e-5)
+    for token, gain in zip((1, 2, 3), prefix.token_gains(torch.tensor([1, 2, 3])).tolist(), strict=True):
         there = beginnings[(*text, token)]
         assert gain == pytest.approx(math.log(there / beginnings[text]), abs=1e-5) if there else gain == -math.inf
 
@@ -63,12 +63,16 @@ def spelt(template, ids, blank, repeat=2, scale=12.0):
     size = len(template.tokenizer)
     table = torch.eye(size)
     path = [token for i in ids for token in [i] * repeat + [blank]]
-    return listen(scale * table[torch.tensor(path)], table, blank)
+    return Emissions.of(scale * table[torch.tensor(path)], table, blank)
 
 
-def said(template, task, sounds, weight=0.5, wanted=None, unwanted=(), label=None, tone_weight=0.0):
+def joint(emissions, weight=0.5):
+    return Joint({"ctc_prefix": State(CTCPrefix.empty(emissions), weight)})
+
+
+def said(template, task, emissions, weight=0.5, wanted=None, unwanted=(), label=None):
     """The answer when the LLM has no opinion, or wants ``wanted`` at each step and never ``unwanted``."""
-    walk, heard, ids = Walk(template, task), Heard.nothing(sounds), []
+    walk, states, ids = Walk(template, task), joint(emissions, weight), []
     if label:
         walk.accept(walk.propose(template.encode("<")[0]), label)
     for step in range(40):
@@ -76,8 +80,8 @@ def said(template, task, sounds, weight=0.5, wanted=None, unwanted=(), label=Non
         logits[list(unwanted)] = -9.0
         if wanted and step < len(wanted):
             logits[wanted[step]] = 3.0
-        token = int(weigh(walk, heard, logits, weight, tone_weight).argmax())
-        heard = follow(walk, heard, token)
+        token = int(states.scores(walk, logits).argmax())
+        states = states.advance(walk, token)
         if token == template.end_id or walk.propose(token):
             return ids
         ids.append(token)
@@ -87,7 +91,7 @@ def said(template, task, sounds, weight=0.5, wanted=None, unwanted=(), label=Non
 @pytest.fixture
 def few(parts, monkeypatch):
     """All tokens are candidates: an LLM without an opinion has no likeliest 64."""
-    monkeypatch.setattr("wenet_osum.decode.heard.CANDIDATES", 10_000)
+    monkeypatch.setattr("wenet_osum.decode.joint.CANDIDATES", 10_000)
     return parts[1]
 
 
@@ -107,7 +111,7 @@ def timed():
 
 def test_words_with_times_are_the_words_that_are_heard(timed, monkeypatch):
     """The LLM opens and closes times; the words come from what is heard, the space before them left out, and it ends when all has been said."""
-    monkeypatch.setattr("wenet_osum.decode.heard.CANDIDATES", 10_000)
+    monkeypatch.setattr("wenet_osum.decode.joint.CANDIDATES", 10_000)
     heard = timed.encode("the cat")
     assert len(heard) == 2 and len(timed.encode("cat")) == 1 and timed.encode("cat") != heard[1:]
     sounds = spelt(timed, heard, timed.end_id)
@@ -117,55 +121,32 @@ def test_words_with_times_are_the_words_that_are_heard(timed, monkeypatch):
 
 
 def test_a_label_before_them_is_no_time(timed, monkeypatch):
-    monkeypatch.setattr("wenet_osum.decode.heard.CANDIDATES", 10_000)
+    monkeypatch.setattr("wenet_osum.decode.joint.CANDIDATES", 10_000)
     heard = timed.encode("the cat")
     wanted = timed.encode("<1.11>mat<2.22> <3.33>on<4.44>")
     ids = said(timed, parse("<GENDER><TRANSCRIBE><ALIGN>"), spelt(timed, heard, timed.end_id), 0.6, wanted, heard[1:], label="male")
     assert timed.decode(ids) == "<1.11>the<2.22> <3.33>cat<4.44>"
 
 
-def test_times_are_those_that_the_frames_tell(timed, monkeypatch):
-    """The LLM writes other times; both words are told by four frames, so that one of them stands where CTC hears the token."""
-    monkeypatch.setattr("wenet_osum.decode.heard.CANDIDATES", 10_000)
-    heard, size, blank = timed.encode("the cat"), len(timed.tokenizer), timed.end_id
-    torch.manual_seed(0)
-    table = functional.normalize(torch.randn(size, 192), dim=-1)
-    path = [blank, blank, heard[0], blank, blank, blank, blank, heard[1], heard[1], blank, blank]
-    own = torch.arange(11.0)
-    spans = torch.stack([own, own + 1], dim=-1)
-    spans[1:5], spans[6:10] = torch.tensor([1.0, 4.4]), torch.tensor([5.5, 10.0])
-    states = table[path] + 0.8 * functional.normalize(stretch_waves(spans, 192), dim=-1)
-    sounds = listen(12 * states, table, blank)
-    wanted = timed.encode("<1.11>mat<2.22> <3.33>on<4.44>")
-
-    def words(tone_weight):
-        return parse("srwt").read(timed.decode(said(timed, parse("srwt"), sounds, 0.6, wanted, tone_weight=tone_weight))).words
-
-    assert [w.text for w in words(0.0)] == ["the", "cat"] and words(0.0)[0].start == 1.11
-    (first, second), frame = words(0.9), 0.08
-    for told, true in ((first.start, 1.0), (first.end, 4.4), (second.start, 5.5), (second.end, 10.0)):
-        assert told == pytest.approx(true * frame, abs=0.05)
-
-
 def test_the_next_token_starts_where_the_blanks_end(few):
     ids = few.encode("cat sat")
     sounds = spelt(few, [ids[0], ids[0], ids[1]], few.end_id, repeat=2)  # states 0–2, 3–5, 6–8; each token for two of them
-    heard, found = Heard.nothing(sounds), []
+    prefix, found = CTCPrefix.empty(sounds), []
     for token in (ids[0], ids[0], ids[1]):
-        found.append((heard.starting(), int((heard := heard.after(token)).said.argmax())))
+        found.append((prefix.next_start(), int((prefix := prefix.extended(token)).log_p_nonblank.argmax())))
     assert found[0][0] == 0 and found[1][0] == 3 and found[2][0] == 6, "a token that is held does not start again"
     assert [last in range(3 * i, 3 * i + 2) for i, (_, last) in enumerate(found)] == [True] * 3
 
 
 def test_what_was_not_heard_leaves_the_rest_to_the_llm(few):
     task, sounds = parse("asr"), spelt(few, few.encode("cat"), few.end_id, repeat=1)
-    walk, heard = Walk(few, task), Heard.nothing(sounds)
+    walk, states = Walk(few, task), joint(sounds, 0.9)
     for token in few.encode("the cat sat on the mat"):  # longer than there are states
-        heard = follow(walk, heard, token)
+        states = states.advance(walk, token)
         walk.propose(token)
-    assert heard.ended
+    assert states.states["ctc_prefix"].ended
     logits = torch.randn(len(few.tokenizer))
-    assert torch.equal(weigh(walk, heard, logits, 0.9).argmax(), logits.argmax())
+    assert torch.equal(states.scores(walk, logits).argmax(), logits.argmax())
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -173,7 +154,8 @@ def test_batch_does_not_matter(parts, clips, batch_of, beams):
     model, template = parts
     names = ["asr", "srwt", "ser", "sttc", "<EMOTION><TRANSCRIBE>", "<AGE><GENDER>", "<TRANSCRIBE><ALIGN><AGE>"]
     tasks, features = [parse(name) for name in names], clips([37, 160, 61, 300, 10, 123, 88])
-    options = DecodeOptions(num_beams=beams, ctc_weight=0.4, tone_weight=0.3, max_tokens=16)
+    lookup.add_plugins(["wenet_osum.small"])
+    options = DecodeOptions(num_beams=beams, rescore={"ctc_prefix": 0.4, "word_times": 0.3}, max_tokens=16)
     together = generate(model, template, batch_of(template, features, tasks), tasks, options)
     plain = generate(model, template, batch_of(template, features, tasks), tasks, DecodeOptions(num_beams=beams, max_tokens=16))
     assert [a.text for a in together] != [a.text for a in plain], "the weight does something"
@@ -183,13 +165,34 @@ def test_batch_does_not_matter(parts, clips, batch_of, beams):
 
 
 def test_bad_weights_are_told(parts, clips, batch_of):
-    for options in ({"ctc_weight": 1.0}, {"ctc_weight": -0.1}, {"ctc_weight": 0.5, "temperature": 1.0}, {"tone_weight": 1.5}):
-        with pytest.raises(ValueError, match="|".join(options)):
-            DecodeOptions(**options)
+    for rescore, more in (({"ctc_prefix": 1.0}, {}), ({"ctc_prefix": -0.1}, {}), ({"ctc_prefix": 0.5}, {"temperature": 1.0})):
+        with pytest.raises(ValueError, match="rescore ctc_prefix="):
+            DecodeOptions(rescore=rescore, **more)
     model, template = parts
+    batch, tasks = batch_of(template, clips([40]), [parse("asr")]), [parse("asr")]
     template.join = "string"
     try:
         with pytest.raises(ValueError, match="field by field"):
-            generate(model, template, batch_of(template, clips([40]), [parse("asr")]), [parse("asr")], DecodeOptions(ctc_weight=0.3))
+            generate(model, template, batch, tasks, DecodeOptions(rescore={"ctc_prefix": 0.3}))
     finally:
         template.join = "fields"
+
+
+def test_a_model_that_was_never_trained_for_it_is_refused(parts, clips, batch_of, monkeypatch):
+    """A folder of before there was a record of losses is believed."""
+    model, template = parts
+    batch, tasks, options = batch_of(template, clips([40]), [parse("asr")]), [parse("asr")], DecodeOptions(rescore={"ctc_prefix": 0.3}, max_tokens=4)
+    monkeypatch.setattr(model.config, "losses", None)
+    assert len(generate(model, template, batch, tasks, options)) == 1
+    monkeypatch.setattr(model.config, "losses", [{"name": "ctc", "weight": 0.1}])
+    assert len(generate(model, template, batch, tasks, options)) == 1
+    monkeypatch.setattr(model.config, "losses", [])
+    with pytest.raises(ValueError, match="rescore ctc_prefix: needs a model that was trained with ctc in model.losses, and this one had none"):
+        generate(model, template, batch, tasks, options)
+
+
+def test_an_unknown_rescorer_is_told_with_the_known_ones(parts, clips, batch_of):
+    model, template = parts
+    batch, tasks = batch_of(template, clips([40]), [parse("asr")]), [parse("asr")]
+    with pytest.raises(ValueError, match="did you mean 'ctc_prefix'.*--plugins"):
+        generate(model, template, batch, tasks, DecodeOptions(rescore={"ctc_prefx": 0.3}))

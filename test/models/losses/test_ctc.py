@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wenet_osum.models.loss import MARGIN_S, UNTIMELY, ctc_losses
+from wenet_osum.models.losses.ctc import EXCLUDED, MARGIN_S, Loss, ctc_losses
 
 BLANK, STATE_S = 0, 0.25
 WHENEVER = (-torch.inf, torch.inf)
 
 
 def by_paths(logits, ids, times):
-    """-ln of the sum over all paths that read ``ids``; each state in which a token is said outside of its time costs ``UNTIMELY``."""
+    """-ln of the sum over all paths that read ``ids``; each state in which a token is said outside of its time costs ``EXCLUDED``."""
     states, classes = logits.shape
     logs, paths = logits.log_softmax(-1), []
     for path in itertools.product(range(classes), repeat=states):
@@ -23,7 +23,7 @@ def by_paths(logits, ids, times):
         for n, token in enumerate(path):
             spans = [span for i, span in zip(ids, times, strict=True) if i == token]
             timely = any((n + 1) * STATE_S > start - MARGIN_S and n * STATE_S < end + MARGIN_S for start, end in spans)
-            total = total + (UNTIMELY if token != BLANK and not timely else 0.0)
+            total = total + (EXCLUDED if token != BLANK and not timely else 0.0)
         paths.append(total)
     return -torch.stack(paths).logsumexp(0)
 
@@ -32,7 +32,7 @@ def losses(logits, ids, times, lengths=None):
     lengths = torch.tensor([logits.shape[1]] * len(logits)) if lengths is None else torch.tensor(lengths)
     flat = torch.tensor([i for row in ids for i in row])
     spans = None if times is None else torch.tensor([span for row in times for span in row])
-    return ctc_losses(logits, lengths, flat, torch.tensor([len(row) for row in ids]), BLANK, spans, STATE_S)
+    return ctc_losses(logits.float().log_softmax(-1), lengths, flat, torch.tensor([len(row) for row in ids]), BLANK, spans, STATE_S)
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,26 @@ def test_a_word_before_its_time_costs_and_in_time_does_not():
     in_time, early = (float(losses(logits, [[1]], [[span]])[0]) for span in ((1.3, 1.5), (0.2, 0.4)))
     assert in_time < 0.1 < 10 < early
     assert float(functional.ctc_loss(logits[0].log_softmax(-1), torch.tensor([1]), (8,), (1,), blank=BLANK)) == pytest.approx(in_time, abs=0.05)
+
+
+def test_a_blank_inside_a_word_can_be_excluded():
+    """The word is spoken from 0 to 1.5 s; CTC spikes in its first state and is blank in the rest."""
+    logits = torch.full((1, 8, 3), -4.0)
+    logits[0, :, BLANK] = 4.0
+    logits[0, 0, 1], logits[0, 0, BLANK] = 8.0, 0.0
+    ids, times = torch.tensor([1]), torch.tensor([[0.0, 1.5]])
+    logs, lengths = logits.log_softmax(-1), torch.tensor([8])
+    spike, held = (float(ctc_losses(logs, lengths, ids, torch.tensor([1]), BLANK, times, STATE_S, blanks)[0]) for blanks in (True, False))
+    assert spike < 0.1 < 5 < held
+
+
+def test_word_times_are_asked_for_only_where_they_are_used():
+    class Template:
+        def transcript(self, utterance):
+            return [1, 2], [(0.0, 0.5), WHENEVER]
+
+    assert [*Loss(Template()).targets(None)] == ["transcript_ids"]
+    targets = Loss(Template(), word_times=True).targets(None)
+    assert targets["transcript_times"].tolist() == [[0.0, 0.5], [*WHENEVER]]
+    with pytest.raises(ValueError, match="needs word_times: true"):
+        Loss(Template(), blanks_in_words=False)

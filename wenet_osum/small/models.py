@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from wenet_osum.models.copying import start_copying, start_telling_times
-from wenet_osum.text.timing import time_tokens
+from wenet_osum.small.induction_init import init_induction_heads, init_time_embeddings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
@@ -47,8 +46,8 @@ class SmallLlm:
     epochs: float = 4.0  # passes over the text
     lr: float = 3e-3  # peak learning rate
     batch: int = 16  # lines a step
-    copying: bool = False  # begins able to copy (models/copying.py); needs 2 layers and 2 key heads
-    late: float = 0.0  # share of lines that begin with silence (text/written.py): for long utterances, whose late times are rare
+    induction_init: bool = False  # starts with heads that copy (small/induction_init.py); needs 2 layers and 2 key heads
+    late: float = 0.0  # share of lines that begin with silence (small/pseudo_speech.py): for long utterances, whose late times are rare
     shares: dict[str, float] = field(default_factory=dict)  # task → how often it is asked; 1 for the eight where it is not named
 
 
@@ -86,14 +85,14 @@ def save_whisper(sizes: SmallWhisper, tokenizer: PreTrainedTokenizerFast, folder
         begin_suppress_tokens=None,
     )
     model = WhisperForConditionalGeneration(config)
-    start_local(model.model.encoder)
+    init_local_attention(model.model.encoder)
     model.save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=sizes.mels).save_pretrained(folder)
     tokenizer.save_pretrained(str(folder))
 
 
 @torch.no_grad()
-def start_local(encoder: torch.nn.Module, offsets: tuple[int, ...] = (-9, -3, 3, 9), gain: float = 1.3) -> None:
+def init_local_attention(encoder: torch.nn.Module, offsets: tuple[int, ...] = (-9, -3, 3, 9), gain: float = 1.3) -> None:
     """Let each head of a Whisper encoder begin by looking near its own place: head h at ``offsets[h]`` frames (20 ms) from it.
 
     Whisper knows places by sinusoids alone; that neighbours matter is the first thing it would have to learn. Keys begin as some
@@ -141,8 +140,8 @@ def small_llm(sizes: SmallLlm, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCa
         eos_token_id=tokenizer.eos_token_id,
     )
     llm = Qwen2ForCausalLM(config).to(torch.float32)
-    if sizes.copying:
-        start_copying(llm, tokenizer.eos_token_id)
-        start_telling_times(llm, time_tokens(tokenizer))
+    if sizes.induction_init:
+        init_induction_heads(llm, tokenizer.eos_token_id)
+        init_time_embeddings(llm, tokenizer)
     llm.generation_config.pad_token_id = tokenizer.pad_token_id
     return llm

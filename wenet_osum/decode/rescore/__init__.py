@@ -1,0 +1,18 @@
+"""Second opinions on the next token, beside the LLM's; a file here is a name for ``--rescore NAME=WEIGHT``.
+
+A file holds ``class Rescorer`` with
+
+    losses      names of the losses (models/losses) a model must have been trained with
+    needs       names of other rescorers whose state it reads; they are there also with weight 0
+    __init__(model, template, weights)  made once for a batch; ``weights`` are all that were asked for, by name
+    begin(states)  a State for the speech embeddings (S, H) of one utterance
+
+and a State, which never changes, has
+
+    applies(walk, states)  whether it has a say where the answer of ``walk`` stands (decode/constrain.py)
+    advance(walk, token)  the State after ``token`` has been proposed to ``walk``, which still stands before it
+    change(walk, logs, tokens, states)  (K,) float64: what to add to the LLM's log-probabilities ``logs`` (K,) of the
+                                        candidates ``tokens`` (K,)
+
+``states`` are those of all rescorers by name. So the search knows no rescorer by name (decode/joint.py).
+"""

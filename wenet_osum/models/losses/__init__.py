@@ -1,0 +1,13 @@
+"""Losses beside the cross-entropy of the answers; a file here is a name for ``model.losses`` of a training yaml.
+
+A file holds ``class Loss`` with
+
+    kinds       model kinds it is for, e.g. ("osum", "whisper")
+    needs_logits  whether it calls ``speech.logits``; a model without such a head then makes one
+    __init__(template, **keys)  ``keys`` are those of the yaml's entry, without name and weight
+    targets(utterance)  {name: tensor}: what the loss has to know of an utterance, its first dimension counting
+                        anything. The dataset joins the tensors of a batch end to end, with their lengths
+    __call__(speech, targets)  UtteranceLosses of a batch
+
+so that the model, the dataset and the loop know no loss by name (models/objective.py).
+"""

@@ -1,0 +1,1 @@
+"""Losses of small models, plug-ins of models/losses."""

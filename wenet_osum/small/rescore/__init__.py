@@ -1,0 +1,1 @@
+"""Rescorers of small models, plug-ins of decode/rescore."""

@@ -1,0 +1,29 @@
+"""Moments and spans of time as sinusoids, by which frames and tokens tell times in small models."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from wenet_osum.models.sinusoids import waves
+
+FASTEST, SLOWEST = 2.0, 0.015  # radians per frame of 80 ms
+
+
+def time_waves(times: Tensor, width: int) -> Tensor:
+    """Encode ``times`` (…) of an utterance, in frames, as sinusoids (…, width).
+
+    One turn takes from a quarter of a second to half a minute.
+    """
+    return waves(times, width, FASTEST, SLOWEST)
+
+
+def span_waves(spans: Tensor, width: int) -> Tensor:
+    """Encode ``spans`` (…, 2), start and end in frames, as sinusoids (…, width).
+
+    Half of the channels tell the start, the other half the end.
+    Raises ValueError for a width that is no multiple of 4.
+    """
+    if width % 4:
+        rule = "must be a multiple of 4 to tell start and end by sines and cosines"
+        raise ValueError(f"width {width} {rule}; change llm.width")
+    return time_waves(spans, width // 2).flatten(-2)
