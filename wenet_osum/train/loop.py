@@ -81,7 +81,8 @@ class Run:
         if self.source:
             checkpoint.load_trainer(self.source, self.engine, self.optimizer)
         mels = self.model.encoder.config.num_mel_bins
-        reach = getattr(self.model.config, "max_target_positions", None)  # kind whisper: its decoder ends there
+        # kind whisper: its decoder ends there
+        reach = getattr(self.model.config, "max_target_positions", None)
         self.mixture = Mixture(data, conf, self.template, mels, reach)
         self.changes = resume.changed_keys(self.source, conf, data) if self.source else []
         self.dev = dev_loaders(data, conf, self.template, mels, world, reach)
@@ -229,7 +230,7 @@ class Run:
         return loader
 
     def _set_length(self, loader: EpochLoader) -> None:
-        """Where the schedule ends. It is fixed when a run begins and stays, unless limits, the plan or the number of processes change."""
+        """Fix where the schedule ends: once a run, unless limits, plan or number of processes change."""
         conf, state = self.conf, self.state
         per_step = self.world.size * conf.optim.accumulation
         key = f"{conf.max_steps} steps, {conf.max_epochs} epochs, {per_step} micro-batches a step"
