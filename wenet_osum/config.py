@@ -109,11 +109,12 @@ class FilterConfig:
 
     min_s: float = 0.1  # shortest audio, s
     max_s: float = 30.0  # longest audio, s
-    # longest target, tokens: a number for all tasks, or a table {task: number} whose ``default`` is for those it does not name
+    # longest target, tokens: a number for all tasks, or a table {task: number} whose ``default`` is
+    # for those it does not name
     max_target_tokens: int | dict[str, int] = field(default_factory=lambda: {"default": 400, "srwt": 2400})
 
     def target_limit(self, name: str, tags: str) -> int:
-        """The longest target of a task, tokens; the table may call it by its name or by its tags, in either case."""
+        """Look up the longest target of a task, tokens, by its name or its tags, in either case."""
         if isinstance(self.max_target_tokens, int):
             return self.max_target_tokens
         table = {_plain_name(key): limit for key, limit in self.max_target_tokens.items()}
@@ -129,7 +130,8 @@ class BatchConfig:
     max_tokens: int = 8000  # prompt + speech + answer tokens of all utterances: what the LLM computes
     max_utterances: int = 512  # utterances
     min_frames: int = 0  # frames an utterance counts at least; at least those of model.encoder_conf.pad_s, which training puts here
-    # shards of a source shuffled together, fewer where many sources share 32 open files; lists count as shards of 1,000 utterances
+    # shards of a source shuffled together, fewer where many sources share 32 open files; lists
+    # count as shards of 1,000 utterances
     window: int = 8
 
 

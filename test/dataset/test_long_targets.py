@@ -1,4 +1,6 @@
-"""Limits of targets, per task: what is surely too long is never read, the share is told beforehand, decoders are not overrun."""
+"""Limits of targets, per task: what is surely too long is never read, the share is told beforehand,
+decoders are not overrun.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def index(counts):
     columns = {c: np.full(n, "") for c in column_names()}
     seconds = np.array([c / 4.5 + 0.2 for c in counts], dtype=np.float32)
     keys = np.array([f"u{i}" for i in range(n)])
-    return Index("a.tar", keys, np.arange(n), np.ones(n, np.int64), seconds, columns, lengths, "tar")
+    return Index(
+        "a.tar", keys, np.arange(n), np.ones(n, np.int64), seconds, columns, lengths, "tar"
+    )
 
 
 @pytest.fixture
@@ -49,14 +53,18 @@ def measured(template, monkeypatch):
         monkeypatch.setattr("wenet_osum.dataset.dataset._some_utterances", lambda indices: told)
         source = SourceConfig("a", "a.list", tasks=share or {"srwt": 1.0})
         estimate = lambda tasks: measure_tokens([one], template, tasks)  # noqa: E731
-        return build_pool(source, [one], BatchConfig(), limits, estimate, parse=template.task, reach=reach)
+        return build_pool(
+            source, [one], BatchConfig(), limits, estimate, parse=template.task, reach=reach
+        )
 
     return pool
 
 
 def test_a_limit_is_a_number_or_a_table_by_task():
     assert FilterConfig(max_target_tokens=200).target_limit("srwt", "<TRANSCRIBE> <ALIGN>") == 200
-    table = FilterConfig(max_target_tokens={"default": 100, "srwt": 900, "<TRANSCRIBE><gender>": 50})
+    table = FilterConfig(
+        max_target_tokens={"default": 100, "srwt": 900, "<TRANSCRIBE><gender>": 50}
+    )
     assert table.target_limit("srwt", "<TRANSCRIBE> <ALIGN>") == 900
     assert table.target_limit("sgc", "<TRANSCRIBE> <GENDER>") == 50
     assert table.target_limit("asr", "<TRANSCRIBE>") == 100
@@ -72,7 +80,9 @@ def test_both_forms_load_and_are_checked(tmp_path):
         assert config.load(tmp_path / "train.yaml") == conf
     with pytest.raises(ConfigError, match=r"filter\.max_target_tokens: expected int, got 'many'"):
         config.from_dict(base | {"filter": {"max_target_tokens": "many"}})
-    with pytest.raises(ConfigError, match=r"filter\.max_target_tokens\.srwt: expected int, got 'many'"):
+    with pytest.raises(
+        ConfigError, match=r"filter\.max_target_tokens\.srwt: expected int, got 'many'"
+    ):
         config.from_dict(base | {"filter": {"max_target_tokens": {"srwt": "many"}}})
     with pytest.raises(ConfigError, match=r"filter\.max_target_tokens\.asr 0: must be 1 or more"):
         config.from_dict(base | {"filter": {"max_target_tokens": {"asr": 0}}})
@@ -91,26 +101,44 @@ def test_only_what_is_surely_too_long_is_left_out_and_without_reading(template, 
     kept = {counts[row] for row in pool.row}
     assert set(range(1, 61)) <= kept, "a target that fits was left out"
     assert max(kept) <= 70, "targets far beyond the limit would be read in every epoch"
-    assert pool.dropped == Counter({f"a: target for srwt longer than {limit} tokens, as estimated": 260 - len(pool)})
+    assert pool.dropped == Counter(
+        {f"a: target for srwt longer than {limit} tokens, as estimated": 260 - len(pool)}
+    )
 
 
 def test_another_task_of_the_utterance_stays(measured):
-    pool = measured([10, 100], FilterConfig(max_target_tokens={"default": 400, "srwt": 300}), {"srwt": 1.0, "asr": 1.0})
+    pool = measured(
+        [10, 100],
+        FilterConfig(max_target_tokens={"default": 400, "srwt": 300}),
+        {"srwt": 1.0, "asr": 1.0},
+    )
     assert pool.able.tolist() == [[True, True], [False, True]]
-    assert pool.narrowed == {"a: target for srwt longer than 300 tokens, as estimated": 1} and not pool.dropped
+    assert (
+        pool.narrowed == {"a: target for srwt longer than 300 tokens, as estimated": 1}
+        and not pool.dropped
+    )
 
 
 def test_the_share_is_told_and_a_large_one_warned_of(measured):
     (line,) = tell_long_targets([measured([10] * 99 + [120], FilterConfig(max_target_tokens=400))])
-    assert line == "targets too long, as estimated by list/task: a/srwt 1.0 % of 100 over 400 tokens"
-    first, warning = tell_long_targets([measured([10] * 80 + [120] * 20, FilterConfig(max_target_tokens=400))])
+    assert (
+        line == "targets too long, as estimated by list/task: a/srwt 1.0 % of 100 over 400 tokens"
+    )
+    first, warning = tell_long_targets(
+        [measured([10] * 80 + [120] * 20, FilterConfig(max_target_tokens=400))]
+    )
     assert "a/srwt 20.0 % of 100" in first
-    assert warning.startswith("warning: a/srwt loses 20.0 %") and "filter.max_target_tokens for srwt" in warning
+    assert (
+        warning.startswith("warning: a/srwt loses 20.0 %")
+        and "filter.max_target_tokens for srwt" in warning
+    )
 
 
 def test_without_measured_texts_nothing_is_taken_for_sure(template):
     source = SourceConfig("a", "a.list", tasks={"srwt": 1.0})
-    pool = build_pool(source, [index([10, 120])], BatchConfig(), FilterConfig(max_target_tokens=300))
+    pool = build_pool(
+        source, [index([10, 120])], BatchConfig(), FilterConfig(max_target_tokens=300)
+    )
     assert len(pool) == 2 and pool.too_long["srwt"].over == 1
 
 
@@ -120,4 +148,6 @@ def test_a_decoder_is_not_overrun(template, measured):
     assert 20 <= longest <= 34
     with pytest.raises(Drop, match="beyond the decoder's 448 positions"):
         audio = np.zeros(16000, np.float32)
-        sample_from_audio(timed(60), audio, template.task("srwt"), template, SampleConfig(reach=448))
+        sample_from_audio(
+            timed(60), audio, template.task("srwt"), template, SampleConfig(reach=448)
+        )

@@ -103,7 +103,9 @@ def test_sources_are_mixed_all_through_the_epoch():
 
 
 def files_opened(plan, limit):
-    """How often a file is opened by one process that keeps ``limit`` open, the least recently used closed first."""
+    """How often a file is opened by one process that keeps ``limit`` open, the least recently used
+    closed first.
+    """
     still_open, opened = OrderedDict(), 0
     for place in zip(plan.source.tolist(), plan.shard.tolist(), strict=True):
         opened += place not in still_open

@@ -48,12 +48,15 @@ CONFS = sorted(path for size in ("7b", "0.5b") for path in (RECIPE / "conf" / si
 
 
 def timed_pool(conf: config.TrainConfig, template):
-    """One row of 29 s with word times, Chinese at 4.5 characters a second, judged by a configuration."""
+    """One row of 29 s with word times, Chinese at 4.5 characters a second, judged by a
+    configuration.
+    """
     words = [Word("你好世界"[i % 4], i / 4.5, (i + 1) / 4.5) for i in range(int(29 * 4.5))]
     row = Utterance("k", "k.wav", txt="".join(word.text for word in words), words=words)
     indices = [index.build("a.tar", "tar", [(row, 0, 1, 29.0)])]
     source = config.SourceConfig("srwt", "a.list", tasks={"srwt": 1.0})
-    estimate = partial(measure_tokens, indices, template)  # a.tar is not there: nothing can be measured
+    # a.tar is not there: nothing can be measured
+    estimate = partial(measure_tokens, indices, template)
     pool = build_pool(source, indices, conf.batch, conf.filter, estimate, parse=template.task)
     sample_from_audio(row, np.zeros(29 * 16000, np.float32), pool.tasks[0], template, SampleConfig(filter=conf.filter))
     return pool

@@ -1,4 +1,6 @@
-"""Going on with another configuration: no utterance of the epoch is lost or read twice, or the run stops and says why."""
+"""Going on with another configuration: no utterance of the epoch is lost or read twice, or the run
+stops and says why.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,13 @@ BATCH = {"max_frames": 500, "max_tokens": 1500, "window": 2}
 
 def conf_of(tiny, batch=None, **changes):
     """One micro-batch a step, one epoch."""
-    wanted = {"max_steps": None, "max_epochs": 1, "eval_every": 100, "log_keys": True, "optim": {"lr": 1e-3, "warmup_steps": 2}}
+    wanted = {
+        "max_steps": None,
+        "max_epochs": 1,
+        "eval_every": 100,
+        "log_keys": True,
+        "optim": {"lr": 1e-3, "warmup_steps": 2},
+    }
     return tiny.conf(**(wanted | {"batch": BATCH | (batch or {}), "rehearsal": False} | changes))
 
 
@@ -113,11 +121,27 @@ def test_another_mixture_inside_an_epoch_stops(tiny, exp_dir, changes, told):
 def test_other_utterances_inside_an_epoch_stop_and_moved_lists_do_not(tiny, exp_dir):
     moved = tiny.train.with_name("moved.list")
     shutil.copy(tiny.train, moved)
-    assert train(conf_of(tiny, data=new_data(tiny, "moved.yaml", list=str(moved)), max_steps=4, max_epochs=None), exp_dir) == 0
+    assert (
+        train(
+            conf_of(
+                tiny,
+                data=new_data(tiny, "moved.yaml", list=str(moved)),
+                max_steps=4,
+                max_epochs=None,
+            ),
+            exp_dir,
+        )
+        == 0
+    )
     assert not state_of(exp_dir).earlier and "data.yaml: train.bursts.list" in log(exp_dir)
     fewer = tiny.train.with_name("fewer.list")
-    fewer.write_text("".join(tiny.train.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"lists of bursts hold other utterances.*model\.init_from"):
+    fewer.write_text(
+        "".join(tiny.train.read_text(encoding="utf-8").splitlines(keepends=True)[1:]),
+        encoding="utf-8",
+    )
+    with pytest.raises(
+        ValueError, match=r"lists of bursts hold other utterances.*model\.init_from"
+    ):
         train(conf_of(tiny, data=new_data(tiny, "fewer.yaml", list=str(fewer))), exp_dir)
 
 

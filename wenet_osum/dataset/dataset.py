@@ -48,7 +48,9 @@ from wenet_osum.text.template import Template
 
 __all__ = ["EpochLoader", "EvalLoader", "Mixture", "SpeechDataset", "eval_loader", "measure_tokens", "train_loader"]  # fmt: skip
 MEASURED = 64  # utterances of a source whose texts are tokenised to learn tokens per byte
-SURE = 0.9  # of the least share that a measured target takes of its estimate: what is longer even so is not read at all
+# of the least share that a measured target takes of its estimate: what is longer even so is not
+# read at all
+SURE = 0.9
 PROMPTS_DRAWN = 64  # prompts of a task drawn to learn the longest
 
 
@@ -64,7 +66,8 @@ class SpeechDataset(Dataset):
         conf: SampleConfig,
         files: int = OPEN_FILES,
     ) -> None:
-        """``draws`` (D, 5): source, shard, row, task, repeat. ``items`` (micro-batches, 2): first draw and end; an empty range is a filler.
+        """``draws`` (D, 5): source, shard, row, task, repeat. ``items`` (micro-batches, 2): first
+        draw and end; an empty range is a filler.
 
         ``files`` are kept open at most.
         """
@@ -120,7 +123,8 @@ class Loader:
                 self.failed.update(batch.dropped)
                 yield batch
         except GeneratorExit:
-            # stopped early: torch asks its workers to end and waits, then one that hangs in a read must not hold up the exit
+            # stopped early: torch asks its workers to end and waits, then one that hangs in a read
+            # must not hold up the exit
             del batches
             end_workers()
             raise
@@ -177,7 +181,8 @@ class Mixture:
         self.sources = data.train
         self.listed = [load_list(source.list, self.dropped) for source in data.train]
         self.pools = self._judge(conf)
-        self.plan = fingerprint.fingerprint(conf, self.pools, reach)  # what the order of its epochs depends on
+        # what the order of its epochs depends on
+        self.plan = fingerprint.fingerprint(conf, self.pools, reach)
 
     def _judge(self, conf: TrainConfig) -> list[Pool]:
         """The sources by the filter and the budgets of ``conf``."""
@@ -192,10 +197,11 @@ class Mixture:
     def epoch(
         self, epoch: int, rank: int = 0, world_size: int = 1, start: int = 0, earlier: Sequence[dict[str, Any]] = ()
     ) -> EpochLoader | None:
-        """This rank's loader after ``start`` micro-batches of the whole plan are done (over all ranks).
+        """Open this rank's part of an epoch after ``start`` micro-batches over all ranks are done.
 
-        ``earlier`` are parts of the epoch that were read under other plans, each with its ``plan`` (a fingerprint) and the micro-batches
-        ``consumed`` of it; the plan is then that of the rest, None when nothing is left. Raises ValueError when lists have changed meanwhile.
+        ``earlier`` are parts of the epoch that were read under other plans, each with its ``plan``
+        (a fingerprint) and the micro-batches ``consumed`` of it; the plan is then that of the rest,
+        None when nothing is left. Raises ValueError when lists have changed meanwhile.
         """
         conf, dropped = self.conf, Counter(self.dropped)
         left = self._left_over(epoch, earlier, dropped) if earlier else None
@@ -212,7 +218,7 @@ class Mixture:
         return EpochLoader(dataset, plan, conf.workers, conf.prefetch)
 
     def _left_over(self, epoch: int, earlier: Sequence[dict[str, Any]], dropped: Counter) -> list[Draws]:
-        """The draws of an epoch that the parts before have not read, found by planning those parts once more."""
+        """Find the draws of an epoch that the parts before have not read, by planning those again."""
         draws = None
         confs = [fingerprint.settings(part["plan"], self.conf) for part in earlier]
         judged = [*map(self._judge, confs), self.pools]
@@ -316,7 +322,10 @@ def _target_shares(
     template: Template,
     task: Task,
 ) -> tuple[float, float] | None:
-    """What the targets of a task take of the estimate: the least share of one, and that of all together; None: none can be asked it."""
+    """Measure the share of the estimate that targets of a task take: the least one, and all together.
+
+    None where none of the utterances can be asked the task.
+    """
     rows = []
     for utterance, lengths in measured:
         utterance = read_tags(utterance, task, template)
@@ -361,8 +370,9 @@ def _loader(dataset: Dataset, workers: int, prefetch: int) -> DataLoader:
 def _ignore_signals(worker: int) -> None:
     """Leave SIGTERM and SIGUSR1 to the main process, which saves and then ends its workers.
 
-    torchrun and SLURM send them to whole process groups; a worker that died of one would take the main process along before it
-    has saved. Programs that a worker runs inherit this. A worker whose main process is gone notices within seconds and ends.
+    torchrun and SLURM send them to whole process groups; a worker that died of one would take the
+    main process along before it has saved. Programs that a worker runs inherit this. A worker whose
+    main process is gone notices within seconds and ends.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -1,6 +1,7 @@
-"""What a plan depends on, in a form that fits into state.json, and what is left of an epoch that was begun under another plan.
+"""What a plan depends on, in a form that fits into state.json, and what another plan has left over.
 
-The number of ranks and workers is no part of it: the sequence of micro-batches does not depend on them.
+The numbers of ranks and workers are no part of it: the sequence of micro-batches does not depend
+on them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from wenet_osum.config import BatchConfig, FilterConfig, TrainConfig
 from wenet_osum.dataset.plan import Draws, Plan
 from wenet_osum.dataset.pool import Pool
 
-ORDER = 2  # number of the way in which plan.py orders an epoch; raise it with every change that gives another order
-MIXTURE = ("name", "weight", "tasks", "where")  # of a source: what it is asked, without the place where its list lies
+# the way in which plan.py orders an epoch; raise it with every change that gives another order
+ORDER = 2
+# of a source: what it is asked, without the place where its list lies
+MIXTURE = ("name", "weight", "tasks", "where")
 
 
 def fingerprint(conf: TrainConfig, pools: list[Pool], reach: int | None = None) -> dict[str, Any]:
@@ -31,7 +34,8 @@ def fingerprint(conf: TrainConfig, pools: list[Pool], reach: int | None = None) 
         "slowest": min(conf.augment.speeds),
         "reach": reach,
     }
-    return plain | {"train": [_source(pool) for pool in pools]}
+    order = [pool.source.name for pool in pools]
+    return plain | {"sources": order, "train": [_source(pool) for pool in pools]}
 
 
 def _source(pool: Pool) -> dict[str, Any]:
@@ -40,7 +44,7 @@ def _source(pool: Pool) -> dict[str, Any]:
 
 
 def digest(pool: Pool) -> str:
-    """A number of 16 hexadecimal digits that changes with the utterances of a source, their lengths, their order and what they can be asked."""
+    """Hash a source's utterances, their lengths, order and tasks to 16 hexadecimal digits."""
     hashed = hashlib.blake2b(digest_size=8)
     for column in (pool.shard, pool.row, pool.seconds, pool.frames, pool.able, pool.tokens):
         hashed.update(np.ascontiguousarray(column).data)
@@ -49,18 +53,22 @@ def digest(pool: Pool) -> str:
 
 
 def obstacles(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What keeps an epoch begun under one fingerprint from being ended under another, a phrase each; digests are not looked at."""
+    """Name what keeps an epoch begun under one fingerprint from being ended under another.
+
+    Digests are not looked at: they change with filters, too.
+    """
     if before.get("order") != now["order"]:
         return ["the epoch was ordered by another version of this toolkit"]
-    rows = [{row["name"]: {k: row[k] for k in MIXTURE} for row in plan["train"]} for plan in (before, now)]
-    found = differences({"train": rows[0]}, {"train": rows[1]})
-    if not found and [*rows[0]] != [*rows[1]]:
-        found = [f"train: sources in the order {', '.join(rows[0])} → {', '.join(rows[1])}"]
-    return found
+    rows = [
+        {row["name"]: {k: row[k] for k in MIXTURE} for row in plan["train"]}
+        for plan in (before, now)
+    ]
+    orders = [{"train": table, "order of sources": [*table]} for table in rows]
+    return differences(*orders)
 
 
 def settings(before: dict[str, Any], conf: TrainConfig) -> TrainConfig:
-    """``conf`` with everything that a fingerprint fixes as it was then. Raises ConfigError when the fingerprint is of another version."""
+    """Put into ``conf`` what a fingerprint fixes. Raises ConfigError for one of another version."""
     return dataclasses.replace(
         conf,
         seed=before["seed"],
@@ -71,12 +79,16 @@ def settings(before: dict[str, Any], conf: TrainConfig) -> TrainConfig:
 
 
 def changed_lists(before: dict[str, Any], pools: list[Pool]) -> list[str]:
-    """Names of the sources whose utterances are others than when the fingerprint was taken; ``pools`` are judged by its settings."""
-    return [row["name"] for row, pool in zip(before["train"], pools, strict=True) if row["digest"] != digest(pool)]
+    """Name the sources that hold other utterances now; ``pools`` are judged by its settings."""
+    return [
+        row["name"]
+        for row, pool in zip(before["train"], pools, strict=True)
+        if row["digest"] != digest(pool)
+    ]
 
 
 def rest(plan: Plan, consumed: int, pools: list[Pool], dropped: Counter) -> list[Draws]:
-    """The draws of a plan after ``consumed`` micro-batches, by source, with their costs in other pools of the same lists.
+    """Take the draws of a plan after ``consumed`` micro-batches, with their costs in other pools.
 
     What those pools do not hold, or not for its task, is left out and counted in ``dropped``.
     """
@@ -87,7 +99,9 @@ def rest(plan: Plan, consumed: int, pools: list[Pool], dropped: Counter) -> list
 def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) -> Draws:
     """The same for one source."""
     mine = start + np.flatnonzero(plan.source[start:] == number)
-    shard, row, task, repeat = (getattr(plan, name)[mine] for name in ("shard", "row", "task", "repeat"))
+    shard, row, task, repeat = (
+        getattr(plan, name)[mine] for name in ("shard", "row", "task", "repeat")
+    )
 
     # where the utterance stands in the other pool, which is sorted by shard and row
     there, wanted = (_place(s, r) for s, r in ((pool.shard, pool.row), (shard, row)))
@@ -119,7 +133,9 @@ def _place(shard: np.ndarray, row: np.ndarray) -> np.ndarray:
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """The keys that differ between two trees of tables, lists and values, as ``a.b: old → new``; rows of a list are told by their names."""
+    """The keys that differ between two trees of tables, lists and values, as ``a.b: old → new``;
+    rows of a list are told by their names.
+    """
     before, now = _by_name(before), _by_name(now)
     if not isinstance(before, dict) or not isinstance(now, dict):
         return [] if before == now else [f"{name}: {_short(before)} → {_short(now)}"]
@@ -130,7 +146,9 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
 
 
 def _by_name(value: Any) -> Any:
-    """A list of rows with names as a table, any other tuple as a list (as JSON and yaml return it), all else as it is."""
+    """A list of rows with names as a table, any other tuple as a list (as JSON and yaml return it),
+    all else as it is.
+    """
     if not isinstance(value, (list, tuple)):
         return value
     named = value and all(isinstance(row, dict) and "name" in row for row in value)

@@ -8,8 +8,9 @@ the seed. So an epoch holds n·w draws (± 1), and over any number of epochs no 
 Tasks. Each draw goes to one of the tasks that the utterance can be asked, with probability share ÷ (sum of the shares of those tasks); the
 numbers are exact (± 1) for each set of such tasks. ``{ser: 1.0, asr: 0.5}`` with weight 1 asks two thirds ser and one third asr.
 
-Mixing. Each source is shuffled in a window of its own that slides over its shards, and goes on at an even pace through the epoch. So a step holds
-all sources in their shares, as if it were drawn at random, while each source is read near-sequentially.
+Mixing. Each source is shuffled in a window of its own that slides over its shards, and goes on at
+an even pace through the epoch. So a step holds all sources in their shares, as if it were drawn at
+random, while each source is read near-sequentially.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from wenet_osum.config import BatchConfig
 from wenet_osum.dataset.augment import rng
 from wenet_osum.dataset.pool import Pool
 
-
-GROUP = 150  # micro-batches cut from utterances sorted by length together: fewer pad more, more gather a task of short utterances in few steps
+# micro-batches cut from utterances sorted by length together: fewer pad more, more gather a task of
+# short utterances in few steps
+GROUP = 150
 GROUP_SHARDS = 4  # shards whose draws make a group at most, where shards are small
 OPEN_FILES = 32  # files that a data process keeps open
 
-Draws = dict[str, np.ndarray]  # draws of one source in any order: source, shard, row, task, repeat, frames, tokens, seconds, visit
+# draws of one source in any order: source, shard, row, task, repeat, frames, tokens, seconds, visit
+Draws = dict[str, np.ndarray]
 
 
 class Plan:
@@ -60,20 +63,23 @@ class Plan:
 
     def _arrange(self, parts: list[Draws], batch: BatchConfig, draw: np.random.Generator) -> None:
         """Give every draw its place in the epoch and cut the epoch into micro-batches."""
-        # every source is spread over the whole epoch, so that any stretch of it holds all of them in their shares
+        # every source is spread over the whole epoch, so that any stretch of it holds all of them
+        # in their shares
         window = shards_side_by_side(batch.window, len(parts))
         moment = np.concatenate([_moments(part["visit"], window, draw) for part in parts])
         stream = np.argsort(moment, kind="stable")
         draws = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-        # stretches of the epoch, long enough that their utterances can be sorted by length with little padding
+        # stretches of the epoch, long enough that their utterances can be sorted by length with
+        # little padding
         visits = sum(len(np.unique(part["visit"])) for part in parts)
-        groups = ceil(max(_micro_batches(draws, batch) / GROUP, visits / min(batch.window, GROUP_SHARDS)))
+        shards = min(batch.window, GROUP_SHARDS)
+        groups = ceil(max(_micro_batches(draws, batch) / GROUP, visits / shards))
         group = np.arange(len(stream)) * groups // len(stream)
         order = stream[np.argsort(group * (1 << 32) - draws["frames"][stream], kind="stable")]
 
-        # a micro-batch is a run of neighbours in length; any few of them in a row hold all lengths of their group evenly, and so all
-        # sources, though one may have short utterances alone
+        # a micro-batch is a run of neighbours in length; any few of them in a row hold all lengths
+        # of their group evenly, and so all sources, though one may have short utterances alone
         ends = [*(np.flatnonzero(np.diff(group)) + 1).tolist(), len(group)]
         starts = np.array(cut(draws["frames"][order], draws["tokens"][order], ends, batch), dtype=np.int64)
         sizes = np.diff([*starts.tolist(), len(group)])
@@ -146,9 +152,10 @@ def count_draws(parts: list[Draws]) -> int:
 
 
 def shards_side_by_side(window: int, sources: int) -> int:
-    """How many shards of each source are read side by side: ``window``, or fewer where the open files would not do for all sources.
+    """Share the open files among the sources: at most ``window`` shards of each side by side.
 
-    Two neighbouring groups of the epoch meet those, the shards that come up meanwhile, and one more of each source at the border.
+    Two neighbouring groups of the epoch meet those, the shards that come up meanwhile, and one more
+    of each source at the border.
     """
     fitting = (OPEN_FILES - 2 * min(window, GROUP_SHARDS)) // sources - 1
     return max(1, min(window, fitting))
@@ -222,10 +229,11 @@ def _visits(shard: np.ndarray, repeat: np.ndarray, shards: int, weight: float, d
 
 
 def _moments(visit: np.ndarray, window: int, draw: np.random.Generator) -> np.ndarray:
-    """(n,) the moment in [0, 1) of each draw of a source: ``visit`` orders its shards, of which ``window`` are mixed at any time.
+    """Give each draw of a source its moment in [0, 1), (n,); ``window`` shards are mixed at any time.
 
-    A shard is read during as much of the epoch as ``window`` shards take, each draw at a random moment of it, so that one shard comes up
-    where another ends. Ranks then make the moments even: the source goes on at the same pace from the beginning of the epoch to its end.
+    A shard is read during as much of the epoch as ``window`` shards take, each draw at a random
+    moment of it, so that one shard comes up where another ends. Ranks then make the moments even:
+    the source goes on at the same pace from the beginning of the epoch to its end.
     """
     shards, place = np.unique(visit, return_inverse=True)
     if len(shards) <= window:
@@ -237,10 +245,10 @@ def _moments(visit: np.ndarray, window: int, draw: np.random.Generator) -> np.nd
 
 
 def _even_keys(group: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """(G,) keys that sort the micro-batches of each group so that every run of them is spread evenly over the group.
+    """Sort keys, (G,), by which any run of a group's micro-batches is spread evenly over the group.
 
-    Multiples of the golden ratio, taken modulo 1 from a random offset on: those that fall into a stretch of [0, 1) belong to numbers
-    at only three different distances (the three-gap theorem).
+    Multiples of the golden ratio, taken modulo 1 from a random offset on: those that fall into a
+    stretch of [0, 1) belong to numbers at only three different distances (the three-gap theorem).
     """
     golden = (np.sqrt(5) - 1) / 2
     offsets = draw.random(int(group[-1]) + 1)

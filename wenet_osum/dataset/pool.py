@@ -37,19 +37,20 @@ class TokenEstimate:
     per_byte: float = 1.0  # tokens a byte of free text, UTF-8
     per_word: int = 16  # tokens of both times of a word
     label: int = 16  # tokens of the longest label, or of the mark before a reply
-    # task tags → what a target really takes of ``answer``: the least share that was met, and the mean one; not measured: unknown, all
+    # task tags → what a target really takes of ``answer``: the least share that was met, and the
+    # mean one; not measured: unknown, all
     measured: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def surely_longer(self, task: Task, answer: np.ndarray, limit: int) -> np.ndarray:
-        """(n,) bool: targets of ``answer`` tokens that are longer than ``limit`` however well their text merges."""
+        """(n,) bool: targets of ``answer`` tokens over ``limit`` however well their text merges."""
         return answer * self.measured.get(task.tags, (0.0, 1.0))[0] > limit
 
     def likely_longer(self, task: Task, answer: np.ndarray, limit: int) -> np.ndarray:
-        """(n,) bool: targets of ``answer`` tokens that are longer than ``limit`` if their text merges as most does."""
+        """(n,) bool: targets of ``answer`` tokens over ``limit`` if their text merges as most does."""
         return answer * self.measured.get(task.tags, (0.0, 1.0))[1] > limit
 
     def answer(self, task: Task, lengths: np.ndarray) -> np.ndarray:
-        """Tokens of the target at most, end of text included: (n, 3) lengths of an Index → (n,) int64."""
+        """Most tokens of the target with its end: (n, 3) lengths of an Index → (n,) int64."""
         txt, words, reply = lengths.astype(np.int64).T
         total = np.ones(len(lengths))
         for part in task.fields:
@@ -92,7 +93,8 @@ class Pool:
     tokens: np.ndarray  # (n, T) int32, prompt + speech + answer
     dropped: Counter = field(default_factory=Counter)  # utterances left out, by reason
     narrowed: Counter = field(default_factory=Counter)  # utterances that stay, but not for this task, by reason
-    too_long: dict[str, TooLong] = field(default_factory=dict)  # task name → its targets against their limit
+    # task name → its targets against their limit
+    too_long: dict[str, TooLong] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -137,7 +139,7 @@ def build_pool(
 
 
 def tell_long_targets(pools: list[Pool]) -> list[str]:
-    """Lines for the log: the share of targets beyond their limit by list and task, and a warning for each above ``MANY``."""
+    """Tell the share of targets beyond their limit by list and task, and warn of those above ``MANY``."""
     found = {f"{pool.source.name}/{name}": (name, row) for pool in pools for name, row in pool.too_long.items() if row.asked}
     shares = [f"{place} {100 * row.share:.1f} % of {row.asked} over {row.limit} tokens" for place, (_, row) in found.items()]
     lines = [f"targets too long, as estimated by list/task: {', '.join(shares)}"] if shares else []
@@ -226,7 +228,10 @@ class _Judge:
         limits: list[int],
         dropped: Counter,
     ) -> None:
-        """Clear ``able`` (rows, T) where a target is surely too long, and ``keep`` where no other task is left; count the likely ones."""
+        """Clear ``able`` (rows, T) of targets surely too long, ``keep`` where no other task is left.
+
+        Those likely too long are counted for the log.
+        """
         surely = np.zeros_like(able)
         for column, (task, bound, limit) in enumerate(zip(self.tasks, bounds, limits, strict=True)):
             asked = able[:, column]

@@ -31,7 +31,8 @@ class SampleConfig:
     augment: AugmentConfig | None = None
     seed: int = 0
     epoch: int = 0
-    reach: int | None = None  # tokens of prompt and answer that a decoder can take; None: any number
+    # tokens of prompt and answer that a decoder can take; None: any number
+    reach: int | None = None
     answers: bool = True  # False: decoding; no target is needed and the filter does not apply
     on_device: bool = False  # samples carry audio and masks; the device makes the features of them (device_features.py)
     targets: Targets | None = None  # of further losses (models/objective.py); None: there are none

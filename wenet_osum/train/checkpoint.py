@@ -49,8 +49,10 @@ class State:
     best_step: int | None = None
     stale: int = 0  # evaluations since the best one
     dropped: dict[str, int] = field(default_factory=dict)  # samples left out so far, by reason
-    plan: dict[str, Any] = field(default_factory=dict)  # fingerprint of the plan that ``consumed`` counts in
-    # parts of this epoch that were read under other plans: {plan: fingerprint, consumed: micro-batches}
+    # fingerprint of the plan that ``consumed`` counts in
+    plan: dict[str, Any] = field(default_factory=dict)
+    # parts of this epoch that were read under other plans: {plan: fingerprint, consumed:
+    # micro-batches}
     earlier: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -232,7 +232,7 @@ class Run:
         return loader
 
     def _set_length(self, loader: EpochLoader) -> None:
-        """Where the schedule ends. It is fixed when a run begins and stays, unless limits, the plan or the number of processes change."""
+        """Fix where the schedule ends: once a run, unless limits, plan or number of processes change."""
         conf, state = self.conf, self.state
         per_step = self.world.size * conf.optim.accumulation
         key = f"{conf.max_steps} steps, {conf.max_epochs} epochs, {per_step} micro-batches a step"

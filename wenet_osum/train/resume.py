@@ -1,8 +1,10 @@
-"""Going on with a configuration that has changed: what differs is printed, and no utterance of the epoch is lost or read twice.
+"""Going on with a configuration that has changed: what differs is printed, and no utterance of the
+epoch is lost or read twice.
 
-The place of a run in its epoch is a number of micro-batches of a plan. With other budgets, filters or another seed that plan no longer
-comes out, so the old one is made once more from its fingerprint, and what it had not read yet is planned anew. Where the data or the
-mixture have changed the epoch cannot be ended, and the run stops; between two epochs everything may change.
+The place of a run in its epoch is a number of micro-batches of a plan. With other budgets, filters
+or another seed that plan no longer comes out, so the old one is made once more from its
+fingerprint, and what it had not read yet is planned anew. Where the data or the mixture have
+changed the epoch cannot be ended, and the run stops; between two epochs everything may change.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from wenet_osum.train.checkpoint import State
 
 
 def changed_keys(folder: Path, conf: TrainConfig, data: DataConfig) -> list[str]:
-    """Every key of the stored train.yaml and data.yaml that is another now, as ``file: key: old → new``."""
+    """Tell every key of train.yaml and data.yaml that has changed, as ``file: key: old → new``."""
     found = []
     for name, now in (("train.yaml", conf), ("data.yaml", data)):
         # plain tables: a file of another version may hold keys that this one does not know
@@ -31,7 +33,8 @@ def changed_keys(folder: Path, conf: TrainConfig, data: DataConfig) -> list[str]
 def follow(state: State, plan: dict[str, Any]) -> list[str]:
     """Bring the state of a checkpoint to the plan of this start; returns lines for the log.
 
-    Raises ValueError, which names the keys and what to do, when an epoch is under way that the new plan cannot end.
+    Raises ValueError, which names the keys and what to do, when an epoch is under way that the new
+    plan cannot end.
     """
     before, state.plan = state.plan, plan
     if before == {} and not state.consumed:
@@ -45,8 +48,13 @@ def follow(state: State, plan: dict[str, Any]) -> list[str]:
         return [f"epoch {state.epoch} begins under another plan"]
     if found := fingerprint.obstacles(before, plan):
         raise ValueError(
-            f"epoch {state.epoch} is under way (micro-batch {state.consumed}) and cannot be ended: {'; '.join(found)}. "
-            "Bring back the old values until the epoch is over, or go on in a new --exp_dir with model.init_from"
+            f"epoch {state.epoch} is under way (micro-batch {state.consumed}) and cannot be ended: "
+            f"{'; '.join(found)}. Bring back the old values until the epoch is over, or go on in "
+            "a new --exp_dir with model.init_from"
         )
-    state.earlier, state.consumed = [*state.earlier, {"plan": before, "consumed": state.consumed}], 0
-    return [f"epoch {state.epoch} goes on under another plan: what it has not drawn yet is planned anew, no utterance is lost or repeated"]
+    state.earlier = [*state.earlier, {"plan": before, "consumed": state.consumed}]
+    state.consumed = 0
+    return [
+        f"epoch {state.epoch} goes on under another plan: what it has not drawn yet is planned "
+        "anew, no utterance is lost or repeated"
+    ]
