@@ -22,6 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from wenet_osum.models.llm import supported
 
 NAME = "packed"
+AMPERE = (8, 0)  # CUDA compute capability
 
 
 class Packing:
@@ -47,9 +48,15 @@ def packed_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     supported.check_arguments(kwargs)
     scale, rate, window = kwargs.get("scaling"), kwargs.get("dropout", 0.0), kwargs.get("sliding_window")
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not rate:
+    if _has_varlen(query) and not rate:
         return _varlen(query, key, value, packing, scale, window), None
     return _per_segment(query, key, value, packing, scale, rate, window), None
+
+
+def _has_varlen(query: Tensor) -> bool:
+    """True where the kernel for packed sequences runs: half precision on NVIDIA GPUs from Ampere on, not on V100 and T4."""
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    return half and query.is_cuda and torch.cuda.get_device_capability(query.device) >= AMPERE
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float | None, window: int | None) -> Tensor:
