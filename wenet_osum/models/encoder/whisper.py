@@ -100,8 +100,7 @@ class Encoder(WhisperEncoder):
             if padding is not None:
                 hidden = hidden.masked_fill(padding, 0.0)
             hidden = functional.gelu(convolution(hidden))
-        return hidden.transpose(1, 2)
-
+        return hidden.transpose(1, 2).contiguous()  # the residual stream of all layers keeps this layout
     def _check(self, features: Tensor, lengths: Tensor) -> None:
         limit = self.config.max_source_positions * SUBSAMPLING
         if features.shape[2] != self.config.num_mel_bins:
