@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from wenet_osum.config import TrainConfig
-from wenet_osum.models import build
+from wenet_osum.models import build, parts
 from wenet_osum.text.template import Template
 
 
@@ -41,6 +41,8 @@ def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
     frames the model's encoder computes of an utterance at least.
     """
     model, template = _open(conf, source)
+    if conf.model.lora:
+        parts.check_lora_trains(model, conf.train_parts)
     conf.batch.min_frames = max(conf.batch.min_frames, model.encoder.min_frames)
     return model, template
 
