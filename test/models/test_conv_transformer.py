@@ -73,3 +73,15 @@ def test_with_room_it_begins_as_a_linear_map_that_hides_no_channel():
             adapter(constant, torch.tensor([16]))
         responses = torch.stack([s[0, -1] for s in seen[3:]])
     assert torch.linalg.matrix_rank(responses) == 16
+
+
+@pytest.mark.parametrize(("width", "conf", "heads"), [(768, {}, 4), (1024, {}, 4), (1280, {}, 5), (1280, {"width": 2560}, 10), (1280, {"heads": 2}, 2)])
+def test_heads_of_a_new_adapter_fit_the_kernel(width, conf, heads):
+    chosen = Adapter.complete_conf(width, conf)
+    assert chosen == conf | {"heads": heads}
+
+
+def test_an_encoder_in_half_precision_may_stand_before_it(adapter):
+    states, lengths = torch.randn(1, 9, 24), torch.tensor([9])
+    whole, half = (adapter(s, lengths)[0] for s in (states.bfloat16().float(), states.bfloat16()))
+    assert torch.equal(whole, half)

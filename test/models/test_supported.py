@@ -142,3 +142,13 @@ def test_a_multimodal_folder_is_refused_with_a_sentence(tmp_path):
     AutoConfig.for_model("qwen3_5").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="qwen3_5_text has layers of type 'linear_attention'"):
         causal.read(str(tmp_path))
+
+
+def test_speech_begins_as_large_as_the_embeddings_that_the_llm_takes(folders, save):
+    """Gemma multiplies those of its table by the root of its width."""
+    model = OsumModel.from_parts(folders / "whisper", save("gemma"), adapter_conf={"layers": 1, "heads": 2, "ffn": 16})
+    tokens = model.get_input_embeddings()(torch.arange(64)).detach()
+    assert tokens.std() > 5 * model.get_input_embeddings().weight.std()
+    torch.testing.assert_close(model.speech_boundary.weight.detach(), tokens[1].expand(2, -1))
+    states = torch.nn.functional.layer_norm(torch.randn(200, 32), (32,))
+    assert 0.8 < float(model.adapter.output(states).detach().std() / tokens.std()) < 1.2

@@ -37,6 +37,7 @@ from wenet_osum.models.processor import HUB, OsumFeatureExtractor, OsumProcessor
 
 START, END = 0, 1  # rows of speech_boundary
 EMBEDDING_S = 0.08  # of speech in one embedding
+SCALE_ROWS = 20_000  # token embeddings that tell how large those of the LLM are
 
 
 class OsumConfig(PreTrainedConfig):
@@ -112,19 +113,24 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         encoder = lookup.load("wenet_osum.models.encoder", "whisper").read(str(whisper), dtype)
         language = causal.read(str(llm), dtype)
         proof.check_packed(language)
+        made = lookup.load("wenet_osum.models.adapter", adapter).Adapter
+        if hasattr(made, "complete_conf"):
+            adapter_conf = made.complete_conf(encoder.width, adapter_conf or {})
         config = OsumConfig(encoder=encoder.config, llm=language.config.to_dict(), adapter=adapter, adapter_conf=adapter_conf, dtype=dtype)
         with torch.device("meta"):  # the parts are at hand: do not draw their weights first
             model = cls(config)
         model.encoder, model.llm = encoder, language
         model.adapter = make_adapter(config, encoder.width)
-        scale = float(language.get_input_embeddings().weight.detach().float().std())
+        # the embeddings are called: those of Gemma are larger than the numbers of their table
+        rows = torch.arange(config.llm.vocab_size)[:SCALE_ROWS]
+        scale = float(language.get_input_embeddings()(rows).detach().float().std())
         if hasattr(model.adapter, "start_at"):
             model.adapter.start_at(scale)
         model.adapter.to(dtype)
         model.speech_boundary = nn.Embedding(2, config.llm.hidden_size, dtype=dtype)
         nn.init.normal_(model.speech_boundary.weight, std=scale)
         if (end := _end_of_text(config.llm)) is not None:  # a border the LLM knows
-            model.speech_boundary.weight.data[:] = language.get_input_embeddings().weight.data[end]
+            model.speech_boundary.weight.data[:] = language.get_input_embeddings()(torch.tensor(end)).detach()
         model.generation_config = language.generation_config
         return model.eval()
 
