@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import WhisperForConditionalGeneration
+from transformers import AutoFeatureExtractor, WhisperForConditionalGeneration
 
 from wenet_osum.config import OptimConfig, PartConfig
 from wenet_osum.models import parts
@@ -82,3 +82,8 @@ def test_texts_beyond_the_positions_are_refused(folders, batch):
 def test_ctc_without_transcripts_is_refused(folders, batch):
     with pytest.raises(ValueError, match="transcript_ids"):
         phase(folders, 0.3)(**batch | {"transcript_ids": None})
+
+
+def test_a_folder_says_how_features_are_made(folders, tmp_path):
+    WhisperPhase.from_pretrained(folders / "whisper").save_pretrained(tmp_path)
+    assert AutoFeatureExtractor.from_pretrained(tmp_path).feature_size == 8
