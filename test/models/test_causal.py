@@ -58,7 +58,12 @@ def test_losses_in_chunks_equal_losses_at_once(monkeypatch):
 
 @pytest.mark.parametrize(
     ("capability", "dtype", "runs"),
-    [((7, 0), torch.float16, False), ((7, 5), torch.bfloat16, False), ((8, 0), torch.bfloat16, True), ((9, 0), torch.float32, False)],
+    [
+        ((7, 0), torch.float16, False),
+        ((7, 5), torch.bfloat16, False),
+        ((8, 0), torch.bfloat16, True),
+        ((9, 0), torch.float32, False),
+    ],
 )
 def test_varlen_is_chosen_where_it_runs(monkeypatch, capability, dtype, runs):
     """V100 is 7.0, T4 7.5, A100 8.0, H100 9.0."""

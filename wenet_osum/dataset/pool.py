@@ -141,7 +141,8 @@ class _Judge:
         speech = -(-frames // FRAMES_A_TOKEN) + BOUNDARIES + self.estimate.prompt
         answers = [np.minimum(self.estimate.answer(t, index.lengths), self.limits.max_target_tokens) for t in self.tasks]
         tokens = np.stack([speech + a for a in answers], axis=1) if answers else np.zeros((len(index), 0), np.int64)
-        # from here on a frame is what the encoder computes, silence behind a short utterance included
+        # from here on a frame is what the encoder computes, silence behind a short utterance
+        # included
         frames = np.maximum(frames, self.batch.min_frames)
         able &= tokens <= self.batch.max_tokens
         dropped[f"more tokens than batch.max_tokens {self.batch.max_tokens}"] += int((keep & ~able.any(axis=1)).sum())

@@ -104,12 +104,16 @@ def take_over(model: nn.Module, part: str, folder: str | Path) -> None:
 
 
 def set_encoder_conf(model: OsumModel | WhisperPhase, conf: dict[str, Any]) -> None:
-    """Put ``encoder_conf`` into the model's encoder; what it does not name stays. Raises ValueError for what the encoder does not know."""
+    """Put ``encoder_conf`` into the model's encoder; what it does not name stays. Raises ValueError
+    for what the encoder does not know.
+    """
     config = model.encoder.config
     try:
         lookup.load("wenet_osum.models.encoder", config.model_type).set_conf(config, **conf)
     except TypeError as error:
-        raise ValueError(f"model.encoder_conf {conf} does not fit encoder {config.model_type!r}: {error}") from None
+        raise ValueError(
+            f"model.encoder_conf {conf} does not fit encoder {config.model_type!r}: {error}"
+        ) from None
 def _differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
     faults = [f"{name} is missing there" for name in ours if name not in theirs]
     faults += [f"{name} is unknown here" for name in theirs if name not in ours]

@@ -49,7 +49,7 @@ class OsumConfig(PreTrainedConfig):
     llm: Any = None  # config of the LLM
     adapter: str = "conv_transformer"  # file name in models/adapter
     adapter_conf: Any = None  # arguments of the adapter
-    part_dtypes: Any = None  # part → dtype its weights were saved in; used by loading with dtype "auto"
+    part_dtypes: Any = None  # part → dtype it was saved in, that of loading with dtype "auto"
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder = _config(self.encoder, "whisper")
@@ -106,9 +106,11 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         adapter_conf: dict[str, Any] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> OsumModel:
-        """Assemble from a Whisper and a causal LM, folders or hub names, in eval mode; adapter and speech boundary get new weights.
+        """Assemble from a Whisper and a causal LM, folders or hub names, in eval mode; adapter and
+        speech boundary get new weights.
 
-        Raises ValueError for an LLM that does not give the same packed as alone (``llm/supported.py``, ``llm/proof.py``).
+        Raises ValueError for an LLM that does not give the same packed as alone
+        (``llm/supported.py``, ``llm/proof.py``).
         """
         encoder = lookup.load("wenet_osum.models.encoder", "whisper").read(str(whisper), dtype)
         language = causal.read(str(llm), dtype)
@@ -116,7 +118,13 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         made = lookup.load("wenet_osum.models.adapter", adapter).Adapter
         if hasattr(made, "complete_conf"):
             adapter_conf = made.complete_conf(encoder.width, adapter_conf or {})
-        config = OsumConfig(encoder=encoder.config, llm=language.config.to_dict(), adapter=adapter, adapter_conf=adapter_conf, dtype=dtype)
+        config = OsumConfig(
+            encoder=encoder.config,
+            llm=language.config.to_dict(),
+            adapter=adapter,
+            adapter_conf=adapter_conf,
+            dtype=dtype,
+        )
         with torch.device("meta"):  # the parts are at hand: do not draw their weights first
             model = cls(config)
         model.encoder, model.llm = encoder, language
@@ -130,15 +138,18 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         model.speech_boundary = nn.Embedding(2, config.llm.hidden_size, dtype=dtype)
         nn.init.normal_(model.speech_boundary.weight, std=scale)
         if (end := _end_of_text(config.llm)) is not None:  # a border the LLM knows
-            model.speech_boundary.weight.data[:] = language.get_input_embeddings()(torch.tensor(end)).detach()
+            border = language.get_input_embeddings()(torch.tensor(end))
+            model.speech_boundary.weight.data[:] = border.detach()
         model.generation_config = language.generation_config
         return model.eval()
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Load a complete folder or hub name, with the LoRA adapters in its ``lora`` subfolder if there are any.
+        """Load a complete folder or hub name, with the LoRA adapters in its ``lora`` subfolder if
+        there are any.
 
-        ``dtype`` "auto", also when none is given: each part in the dtype it was saved in; another: all parts in that one.
+        ``dtype`` "auto", also when none is given: each part in the dtype it was saved in; another:
+        all parts in that one.
         """
         where = {key: kwargs[key] for key in HUB if key in kwargs}
         config = kwargs.pop("config", None)

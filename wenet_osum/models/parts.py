@@ -36,11 +36,16 @@ def apply_train_parts(model: nn.Module, train_parts: dict[str, PartConfig], opti
 
 
 def check_lora_trains(model: nn.Module, train_parts: dict[str, PartConfig]) -> None:
-    """Raise ValueError when no pattern names a LoRA adapter: adapters begin as no change, and would stay it."""
+    """Raise ValueError when no pattern names a LoRA adapter: adapters begin as no change, and would
+    stay it.
+    """
     adapters = [name for name, _ in model.named_parameters() if ".lora_" in name]
     if not any(fnmatch.filter(adapters, pattern) for pattern in train_parts):
         patterns = ", ".join(train_parts)
-        raise ValueError(f"model.lora adds adapters that train_parts ({patterns}) does not train; add '*lora*: {{}}', or drop model.lora")
+        raise ValueError(
+            f"model.lora adds adapters that train_parts ({patterns}) does not train; "
+            "add '*lora*: {}', or drop model.lora"
+        )
 
 
 def _names(model: nn.Module) -> Alias:

@@ -1,7 +1,8 @@
-"""The mean of checkpoints' weights, in float32. Averaging over the end of a run is worth a few steps of lower rate.
+"""The mean of checkpoints' weights, in float32. Averaging over the end of a run is worth a few
+steps of lower rate.
 
-Of LoRA the means of A and of B are taken, each for itself. Their product is not the mean of the products B · A, but near it where the
-checkpoints are of one run, and it keeps the rank.
+Of LoRA the means of A and of B are taken, each for itself. Their product is not the mean of the
+products B · A, but near it where the checkpoints are of one run, and it keeps the rank.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from wenet_osum.models import lora
 from wenet_osum.train import checkpoint
 
 NOTE = "average.json"
-LORA_NOTE = "LoRA: A and B are averaged each for itself, which is near the mean of their products, not equal to it"
+LORA_NOTE = "LoRA: A and B are averaged each for itself, which is near the mean of their products"
 
 
 def choose(exp_dir: Path, mode: str, num: int) -> list[Path]:

@@ -37,8 +37,9 @@ class Interrupt:
 def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
     """The model and its template: from a checkpoint of this run, or as the configuration describes it.
 
-    With ``init_from`` labels, prompts and writing come from that model unless the configuration gives its own. ``conf`` learns how many
-    frames the model's encoder computes of an utterance at least.
+    With ``init_from`` labels, prompts and writing come from that model unless the configuration
+    gives its own. ``conf`` learns how many frames the model's encoder computes of an utterance at
+    least.
     """
     model, template = _open(conf, source)
     if conf.model.lora:

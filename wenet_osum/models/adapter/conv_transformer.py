@@ -49,12 +49,14 @@ class Adapter(nn.Module):
 
     @staticmethod
     def complete_conf(input_width: int, conf: dict[str, Any]) -> dict[str, Any]:
-        """``adapter_conf`` of a new model with its ``heads``: 4, or where those were above ``LARGEST_HEAD`` channels the next number that fits.
+        """``adapter_conf`` of a new model with its ``heads``: 4, or where those were above
+        ``LARGEST_HEAD`` channels the next number that fits.
 
         The number is saved with the model; a model that was saved without one has 4.
         """
         width = conf.get("width") or input_width
-        fitting = (heads for heads in range(4, width + 1) if width % heads == 0 and width // heads <= LARGEST_HEAD)
+        dividing = (heads for heads in range(4, width + 1) if width % heads == 0)
+        fitting = (heads for heads in dividing if width // heads <= LARGEST_HEAD)
         return {"heads": next(fitting, 4)} | conf
 
     @torch.no_grad()
