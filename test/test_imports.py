@@ -1,4 +1,6 @@
-"""Every module can be the first one imported, whatever registers itself with transformers meanwhile."""
+"""Every module can be the first one imported, whatever registers itself with transformers
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wenet_osum"
 
-# loads what is not ours once, then imports each module in a process of its own, to which transformers is new
+# loads what is not ours once, then imports each module in a process of its own, to which
+# transformers is new
 FORKS = """
 import importlib, os, sys, traceback
 import torch, numpy, torch.distributed.checkpoint, torch.distributed.fsdp
-import transformers.models.whisper.modeling_whisper, transformers.models.auto.modeling_auto, transformers.generation.utils
-import transformers.integrations.sdpa_attention, transformers.models.auto.processing_auto, transformers.processing_utils
+import transformers.models.whisper.modeling_whisper, transformers.models.auto.modeling_auto
+import transformers.models.auto.processing_auto, transformers.processing_utils
+import transformers.generation.utils, transformers.integrations.sdpa_attention
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, WhisperFeatureExtractor
 del sys.modules["transformers"]
 for name in sys.stdin.read().split():
@@ -34,15 +38,20 @@ for name in sys.stdin.read().split():
 
 
 def modules() -> list[str]:
-    """Dotted names of the front door, and of all files that our classes may need: nothing after the room of models."""
+    """Dotted names of the front door, and of all files that our classes may need: nothing after the
+    room of models.
+    """
     rooms = [PACKAGE / room for room in ("text", "dataset", "models")]
     files = [path for room in rooms for path in room.rglob("*.py")]
-    return sorted({"wenet_osum"} | {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in files})
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
+    return sorted({"wenet_osum", *(name.removesuffix(".__init__") for name in names)})
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="imports each module in a fork")
 def test_every_module_can_be_imported_first_and_registers_our_classes():
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", FORKS]
-    done = subprocess.run(command, input="\n".join(modules()), env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, input="\n".join(modules()), env=env, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr

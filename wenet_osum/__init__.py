@@ -34,10 +34,11 @@ def load(model: str | os.PathLike, task: str = "asr", device: str | None = None,
 
 
 class _Registration:
-    """Registers our classes with transformers once that is imported; at once would load torch with the package, for seconds.
+    """Registers our classes with transformers once that is imported; at once would load torch with
+    the package, for seconds.
 
-    A module of ours may be what imports transformers, and our classes may need that very module: so it waits until no import of
-    ours is under way.
+    A module of ours may be what imports transformers, and our classes may need that very module: so
+    it waits until no import of ours is under way.
     """
 
     classes = "wenet_osum.models.osum"  # registers at its end
@@ -45,7 +46,9 @@ class _Registration:
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Python's own finding of transformers and of our modules, with a last step after their loading; nothing else is found here."""
+        """Python's own finding of transformers and of our modules, with a last step after their
+        loading; nothing else is found here.
+        """
         ours = name == "transformers" or name.startswith(f"{__name__}.")
         spec = PathFinder.find_spec(name, path) if ours else None
         if spec is None or spec.loader is None:
@@ -66,7 +69,7 @@ class _Registration:
     @classmethod
     def register_when_due(cls) -> None:
         """Import our classes, after which nothing is left to do here."""
-        if cls in sys.meta_path and not cls.under_way and "transformers" in sys.modules:
+        if cls in sys.meta_path and not cls.under_way and sys.modules.get("transformers"):
             sys.meta_path.remove(cls)
             importlib.import_module(cls.classes)
 

@@ -43,7 +43,8 @@ class ModelConfig:
     whisper: str | None = None  # folder or hub name of a Whisper model; its encoder is used (kind whisper: all of it)
     encoder: EncoderConfig | None = None  # another encoder, in the place of whisper
     llm: str | None = None  # folder or hub name of a causal LLM with its tokenizer
-    encoder_conf: dict[str, Any] = field(default_factory=dict)  # settings of the encoder: pad_s, silence up to so many seconds (default 0)
+    # settings of the encoder: pad_s, silence up to so many seconds (default 0)
+    encoder_conf: dict[str, Any] = field(default_factory=dict)
     adapter: str = "conv_transformer"  # file name in models/adapter
     adapter_conf: dict[str, Any] = field(default_factory=dict)  # arguments of the adapter
     init: dict[str, str] = field(default_factory=dict)  # part → checkpoint folder whose weights it takes over, e.g. encoder: exp/phase1/final
@@ -129,7 +130,9 @@ class BatchConfig:
     max_frames: int = 12000  # utterances × longest, in 10 ms frames: what the encoder computes
     max_tokens: int = 8000  # prompt + speech + answer tokens of all utterances: what the LLM computes
     max_utterances: int = 512  # utterances
-    min_frames: int = 0  # frames an utterance counts at least; at least those of model.encoder_conf.pad_s, which training puts here
+    # frames an utterance counts at least; at least those of model.encoder_conf.pad_s, which
+    # training puts here
+    min_frames: int = 0
     # shards of a source shuffled together, fewer where many sources share 32 open files; lists
     # count as shards of 1,000 utterances
     window: int = 8

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import Qwen2ForCausalLM
@@ -52,3 +54,21 @@ def test_losses_in_chunks_equal_losses_at_once(monkeypatch):
     torch.testing.assert_close(pieces, whole)
     assert torch.equal(correct, correct_pieces)
     torch.testing.assert_close(torch.autograd.grad(pieces.sum(), hidden)[0], gradient)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "runs"),
+    [
+        ((7, 0), torch.float16, False),
+        ((7, 5), torch.bfloat16, False),
+        ((8, 0), torch.bfloat16, True),
+        ((9, 0), torch.float32, False),
+    ],
+)
+def test_varlen_is_chosen_where_it_runs(monkeypatch, capability, dtype, runs):
+    """V100 is 7.0, T4 7.5, A100 8.0, H100 9.0."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    query = SimpleNamespace(dtype=dtype, is_cuda=True, device="cuda")
+    assert causal._has_varlen(query) is runs
+    query.is_cuda = False
+    assert not causal._has_varlen(query)

@@ -55,3 +55,18 @@ def test_embeddings_begin_at_the_scale_of_text_and_differ_along_the_speech():
     assert 0.04 < float(embeddings.std()) < 0.06
     varying = embeddings - embeddings.mean(1, keepdim=True)
     assert float(varying.std() / embeddings.std()) > 0.6, "a constant offset drowns what was said"
+
+
+@pytest.mark.parametrize(
+    ("width", "conf", "heads"),
+    [(768, {}, 4), (1024, {}, 4), (1280, {}, 5), (1280, {"heads": 2}, 2)],
+)
+def test_heads_of_a_new_adapter_fit_the_kernel(width, conf, heads):
+    chosen = Adapter.complete_conf(width, conf)
+    assert chosen == conf | {"heads": heads}
+
+
+def test_an_encoder_in_half_precision_may_stand_before_it(adapter):
+    states, lengths = torch.randn(1, 9, 24), torch.tensor([9])
+    whole, half = (adapter(s, lengths)[0] for s in (states.bfloat16().float(), states.bfloat16()))
+    assert torch.equal(whole, half)

@@ -1,4 +1,6 @@
-"""Folders of every phase trained in bfloat16: loaded as saved, each part has the dtype it was saved in."""
+"""Folders of every phase trained in bfloat16: loaded as saved, each part has the dtype it was saved
+in.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,33 @@ from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.train.dist import _halve_frozen
 
 PHASES = {
-    2: (["adapter.*", "speech_boundary.*"], {"encoder": "bfloat16", "llm": "bfloat16", "adapter": "float32", "speech_boundary": "float32"}),
-    3: (["adapter.*", "encoder.*"], {"encoder": "float32", "llm": "bfloat16", "adapter": "float32", "speech_boundary": "bfloat16"}),
-    4: (["*lora*", "adapter.*"], {"encoder": "bfloat16", "llm": "bfloat16", "adapter": "float32", "speech_boundary": "bfloat16"}),
+    2: (
+        ["adapter.*", "speech_boundary.*"],
+        {
+            "encoder": "bfloat16",
+            "llm": "bfloat16",
+            "adapter": "float32",
+            "speech_boundary": "float32",
+        },
+    ),
+    3: (
+        ["adapter.*", "encoder.*"],
+        {
+            "encoder": "float32",
+            "llm": "bfloat16",
+            "adapter": "float32",
+            "speech_boundary": "bfloat16",
+        },
+    ),
+    4: (
+        ["*lora*", "adapter.*"],
+        {
+            "encoder": "bfloat16",
+            "llm": "bfloat16",
+            "adapter": "float32",
+            "speech_boundary": "bfloat16",
+        },
+    ),
 }
 
 
@@ -46,9 +72,16 @@ def test_each_part_is_loaded_as_it_was_saved(model, batch, tmp_path, phase):
     said = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert said["part_dtypes"] == {part: dtype for part, dtype in wanted.items() if part != "lora"}
     assert (said["encoder"]["dtype"], said["llm"]["dtype"]) == (wanted["encoder"], wanted["llm"])
-    for again in (build.load(tmp_path, "auto"), AutoModel.from_pretrained(tmp_path), OsumModel.from_pretrained(tmp_path, dtype="auto")):
+    for again in (
+        build.load(tmp_path, "auto"),
+        AutoModel.from_pretrained(tmp_path),
+        OsumModel.from_pretrained(tmp_path, dtype="auto"),
+    ):
         assert dtypes_of(again) == wanted
-        assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+        assert all(
+            torch.equal(value, model.state_dict()[name])
+            for name, value in again.state_dict().items()
+        )
         assert again.eval()(**batch).loss.isfinite()
     assert again.llm.base_model.rotary_emb.inv_freq.dtype == torch.float32
 
@@ -58,7 +91,10 @@ def test_a_dtype_that_is_asked_for_is_that_of_all_parts(model, tmp_path, dtype):
     freeze(model, ["adapter.*"])
     model.save_pretrained(tmp_path)
     whole = OsumConfig.from_pretrained(tmp_path)
-    for again in (build.load(tmp_path, dtype), OsumModel.from_pretrained(tmp_path, config=whole, dtype=dtype)):
+    for again in (
+        build.load(tmp_path, dtype),
+        OsumModel.from_pretrained(tmp_path, config=whole, dtype=dtype),
+    ):
         assert {p.dtype for p in again.parameters()} == {dtype}
     assert whole.part_dtypes["adapter"] == "float32", "the caller's configuration is left alone"
 
@@ -76,12 +112,18 @@ def test_phase_1_too(folders, batch, tmp_path, patterns):
     model = WhisperPhase.from_pretrained(folders / "whisper", ctc_weight=0.3)
     freeze(model, patterns)
     wanted = dtypes_of(model)
-    wanted = {part: "float32" if isinstance(dtype, set) else dtype for part, dtype in wanted.items()}
+    wanted = {
+        part: "float32" if isinstance(dtype, set) else dtype for part, dtype in wanted.items()
+    }
     model.save_pretrained(tmp_path)
     again = build.load(tmp_path, "auto")
     assert dtypes_of(again) == wanted
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+    assert all(
+        torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items()
+    )
     again.ctc_weight = 0.0
     assert again(**batch).loss.isfinite()
     plain = WhisperForConditionalGeneration.from_pretrained(tmp_path)
-    assert plain.dtype == torch.float32, "readers that know one dtype only must not round what was trained"
+    assert plain.dtype == torch.float32, (
+        "readers that know one dtype only must not round what was trained"
+    )

@@ -39,3 +39,17 @@ def test_faults_are_named(encoder):
         encoder(torch.zeros(1, 5, 9), torch.tensor([5]))
     with pytest.raises(ValueError, match="no Whisper model"):
         whisper.read("/nowhere/at/all")
+
+
+def test_the_residual_stream_lies_in_rows(encoder):
+    """A transposed one would be copied before every norm."""
+    layouts = []
+
+
+    def note(layer, arguments):
+        layouts.append(arguments[0].is_contiguous())
+
+    for layer in encoder.layers:
+        layer.register_forward_pre_hook(note)
+    encoder(torch.randn(2, 30, 8), torch.tensor([30, 21]))
+    assert layouts == [True, True]

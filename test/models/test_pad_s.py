@@ -1,4 +1,6 @@
-"""Silence behind short utterances: what transformers' Whisper sees of them, in a batch and alone, saved and taken over."""
+"""Silence behind short utterances: what transformers' Whisper sees of them, in a batch and alone,
+saved and taken over.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ RATE = 16000
 
 
 def sounds(peaks=(0.5, 0.003, 1e-4)):
-    """Noise of 0.3 to 0.5 s at several levels that ends in a window of silence, on a whole frame."""
+    """Noise of 0.3 to 0.5 s at each level that ends in a window of silence, on a whole frame."""
     draw = np.random.default_rng(0)
     waves = [peak * draw.uniform(-1, 1, 4800 + 1600 * n) for n, peak in enumerate(peaks)]
     return [np.concatenate([wave, np.zeros(480)]).astype(np.float32) for wave in waves]
@@ -53,7 +55,7 @@ def test_silence_behind_the_features_is_silence_behind_the_samples(encoder):
     assert heard.tolist() == [90, 90, 90]
     for row, wave in zip(longer, padded(waves, 0.9), strict=True):
         torch.testing.assert_close(row, log_mel(wave, 80), atol=1e-5, rtol=0)
-    assert longer[0, -1, 0] > longer[2, -1, 0] == -1.5, "beside loud speech silence is lifted, beside soft speech it is what it is"
+    assert longer[0, -1, 0] > longer[2, -1, 0] == -1.5, "beside loud speech silence is lifted"
 
 
 @torch.no_grad()
@@ -66,9 +68,13 @@ def test_30_s_give_the_states_of_transformers_whisper():
     ours.load_state_dict(plain.state_dict())
     waves = sounds()
     states, lengths = ours(*stacked([log_mel(wave, 80) for wave in waves]))
-    inputs = WhisperFeatureExtractor(feature_size=80)(waves, sampling_rate=RATE, return_tensors="pt").input_features
+    inputs = WhisperFeatureExtractor(feature_size=80)(
+        waves, sampling_rate=RATE, return_tensors="pt"
+    ).input_features
     theirs = plain(inputs).last_hidden_state
-    assert lengths.tolist() == [(len(wave) // 160 + 1) // 2 for wave in waves] and states.shape[1] == max(lengths)
+    assert lengths.tolist() == [(len(wave) // 160 + 1) // 2 for wave in waves] and states.shape[
+        1
+    ] == max(lengths)
     for row, length in enumerate(lengths.tolist()):
         torch.testing.assert_close(states[row, :length], theirs[row, :length], atol=1e-4, rtol=0)
 
@@ -83,7 +89,10 @@ def test_batch_and_alone_and_longer_than_the_silence_reaches(encoder):
         torch.testing.assert_close(states[row, : lengths[row]], alone[0], atol=1e-5, rtol=0)
     set_conf(encoder.config, pad_s=0)
     without, _ = encoder(*stacked(features))
-    changed = [float((states[row, :length] - without[row, :length]).abs().max()) for row, length in enumerate(lengths)]
+    changed = [
+        float((states[row, :length] - without[row, :length]).abs().max())
+        for row, length in enumerate(lengths)
+    ]
     assert max(changed[:2]) < 1e-5 < 1e-2 < min(changed[2:])
 
 
@@ -108,11 +117,15 @@ def tokenizers(folders, monkeypatch):
 def test_both_kinds_keep_it_and_pass_it_on(tokenizers, batch, take, tmp_path):
     """Phase 1 saves it, phase 2 takes it over with the encoder, fine-tuning changes it."""
     whisper, llm = str(tokenizers / "whisper"), str(tokenizers / "tied")
-    first, _ = build.build(ModelConfig(kind="whisper", whisper=whisper, encoder_conf={"pad_s": 0.9}))
+    first, _ = build.build(
+        ModelConfig(kind="whisper", whisper=whisper, encoder_conf={"pad_s": 0.9})
+    )
     first.save_pretrained(tmp_path / "1")
     first = build.load(tmp_path / "1")
     assert isinstance(first, WhisperPhase) and first.encoder.min_frames == 90
-    parts = ModelConfig(whisper=whisper, llm=llm, adapter_conf=ADAPTER, init={"encoder": str(tmp_path / "1")})
+    parts = ModelConfig(
+        whisper=whisper, llm=llm, adapter_conf=ADAPTER, init={"encoder": str(tmp_path / "1")}
+    )
     second, _ = build.build(parts)
     second.save_pretrained(tmp_path / "2")
     second = build.load(tmp_path / "2")

@@ -57,3 +57,17 @@ def test_table_counts(model):
     row = next(line.split() for line in lines if line.startswith("speech_boundary"))
     assert row == ["speech_boundary", "1", "64", "64", "0.0002"]
     assert lines[-1].split()[3] == "64" and [line.split()[0] for line in lines[1:]] == ["encoder", "llm", "adapter", "speech_boundary", "total"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "trains"),
+    [("*lora*", True), ("llm.*", True), ("adapter.*", False), ("llm.model.norm.*", False)],
+)
+def test_lora_that_nothing_trains_is_a_fault(model, pattern, trains):
+    model.add_lora(LoraConfig(r=2, targets=["q_proj"]))
+    if trains:
+        parts.check_lora_trains(model, {pattern: PartConfig()})
+    else:
+        said = r"adapters that train_parts \(.*\) does not train; add '\*lora\*: {}'"
+        with pytest.raises(ValueError, match=said):
+            parts.check_lora_trains(model, {pattern: PartConfig()})

@@ -1,4 +1,4 @@
-"""Which LLMs are taken and which are refused, by tiny random models of transformers' own classes."""
+"""Which LLMs are taken and which are refused, by tiny random models of transformers' classes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,36 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from wenet_osum.models.llm import causal, proof, supported
 from wenet_osum.models.osum import OsumModel
 
-SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-SIZES |= {"num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+SIZES |= {
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-LATENT = {"num_key_value_heads": 4, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
-DEEPSEEK = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+LATENT = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 8,
+    "q_lora_rank": 8,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+}
+DEEPSEEK = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
 
 TAKEN = {
     "qwen2": {},
@@ -30,7 +55,12 @@ TAKEN = {
 }
 
 MIXED = {"layer_types": ["linear_attention", "full_attention"]}
-STATES = {"linear_num_value_heads": 2, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+STATES = {
+    "linear_num_value_heads": 2,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
 REFUSED = {
     "qwen3_next": (MIXED | STATES | EXPERTS, "linear attention or a state space"),
     "qwen3_5_text": (MIXED | STATES, "linear attention or a state space"),
@@ -88,8 +118,14 @@ def llm(folders):
 
 def test_a_layer_that_looks_across_the_border_is_found(llm):
     proof.check_packed(llm)
-    shift = llm.base_model.layers[0].mlp.register_forward_hook(lambda _, __, hidden: hidden + hidden.roll(1, dims=1))
-    with pytest.raises(ValueError, match=r"qwen2: packed, the \w+ of two utterances differs .* choose an LLM"):
+
+    def looking_back(module, arguments, hidden):
+        return hidden + hidden.roll(1, dims=1)
+
+    shift = llm.base_model.layers[0].mlp.register_forward_hook(looking_back)
+    with pytest.raises(
+        ValueError, match=r"qwen2: packed, the \w+ of two utterances differs .* choose"
+    ):
         proof.check_packed(llm)
     shift.remove()
     proof.check_packed(llm.to(torch.bfloat16))
@@ -129,16 +165,30 @@ def test_weights_without_numbers_are_only_looked_at():
 def test_models_are_built_of_proven_llms_only(folders, tmp_path):
     """A folder of a class that is taken by its name, but fails the proof."""
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(tiny("nemotron", initializer_range=0.2)).save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_config(tiny("nemotron", initializer_range=0.2)).save_pretrained(
+        tmp_path
+    )
     with pytest.raises(ValueError, match="nemotron: packed"):
         OsumModel.from_parts(folders / "whisper", tmp_path)
 
 
 def test_a_multimodal_folder_is_refused_with_a_sentence(tmp_path):
-    text, vision = SIZES | {"head_dim": 8}, {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    AutoConfig.for_model("gemma3", text_config=text, vision_config=vision).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"gemma3 is more than an LLM, it comes with vision_config; .* alone \(gemma3_text\)"):
+    parts = {"text_config": SIZES, "vision_config": {"hidden_size": 16, "num_hidden_layers": 1}}
+    AutoConfig.for_model("gemma3", **parts).save_pretrained(tmp_path)
+    said = r"gemma3 is more than an LLM, it comes with vision_config; .* alone \(gemma3_text\)"
+    with pytest.raises(ValueError, match=said):
         causal.read(str(tmp_path))
     AutoConfig.for_model("qwen3_5").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="qwen3_5_text has layers of type 'linear_attention'"):
         causal.read(str(tmp_path))
+
+
+def test_speech_begins_as_large_as_the_embeddings_that_the_llm_takes(folders, save):
+    """Gemma multiplies those of its table by the root of its width."""
+    adapter = {"layers": 1, "heads": 2, "ffn": 16}
+    model = OsumModel.from_parts(folders / "whisper", save("gemma"), adapter_conf=adapter)
+    tokens = model.get_input_embeddings()(torch.arange(64)).detach()
+    assert tokens.std() > 5 * model.get_input_embeddings().weight.std()
+    torch.testing.assert_close(model.speech_boundary.weight.detach(), tokens[1].expand(2, -1))
+    states = torch.nn.functional.layer_norm(torch.randn(200, 32), (32,))
+    assert 0.8 < float(model.adapter.output(states).detach().std() / tokens.std()) < 1.2

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import WhisperForConditionalGeneration
+from transformers import AutoFeatureExtractor, WhisperForConditionalGeneration
 
 from wenet_osum import lookup
 from wenet_osum.config import ModelConfig, OptimConfig, PartConfig
@@ -123,3 +123,8 @@ def test_a_loss_of_the_other_kind_is_refused():
     conf = ModelConfig(kind="whisper", losses=[{"name": "word_time", "weight": 1.0}])
     with pytest.raises(ValueError, match="word_time: is for kind osum, and model.kind is whisper"):
         make_objective(conf, None)
+
+
+def test_a_folder_says_how_features_are_made(folders, tmp_path):
+    WhisperPhase.from_pretrained(folders / "whisper").save_pretrained(tmp_path)
+    assert AutoFeatureExtractor.from_pretrained(tmp_path).feature_size == 8

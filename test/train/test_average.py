@@ -36,7 +36,8 @@ def test_modes_choose_and_average(tmp_path, weights_of, capsys):
     assert not (tmp_path / "final" / "trainer").exists() and (tmp_path / "final" / "DONE").exists()
     note = json.loads((tmp_path / "final" / "average.json").read_text())
     assert [row["step"] for row in note["averaged"]] == [1, 3]
-    assert "step_00000001, step_00000003" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "step_00000001, step_00000003" in said and "A and B are averaged each for itself" in said
 
 
 def test_faults_are_sentences(tmp_path, capsys):

@@ -26,12 +26,31 @@ def some_batch() -> Batch:
     """Three utterances whose weights and times bfloat16 does not hold."""
     draw = torch.Generator().manual_seed(0)
     frames, count = torch.tensor([61, 50, 33]), int(ANSWERS.sum())
-    features = torch.randn(3, 61, 80, generator=draw) * (torch.arange(61) < frames[:, None])[..., None]
+    features = (
+        torch.randn(3, 61, 80, generator=draw) * (torch.arange(61) < frames[:, None])[..., None]
+    )
     ids = torch.randint(3, 200, (count,), generator=draw)
     times = 16.0 + 0.01 * torch.arange(2 * count).view(count, 2)
-    texts = {"prompt_ids": ids[:9], "prompt_lengths": torch.tensor([3, 2, 4]), "answer_ids": ids, "answer_lengths": ANSWERS}
-    targets = {"answer_weights": torch.full((count,), 0.3), "transcript_ids": ids, "transcript_lengths": ANSWERS, "transcript_times": times}
-    return Batch(keys=["a", "b", "c"], tasks=["asr"] * 3, features=features, feature_lengths=frames, **texts, **targets)
+    texts = {
+        "prompt_ids": ids[:9],
+        "prompt_lengths": torch.tensor([3, 2, 4]),
+        "answer_ids": ids,
+        "answer_lengths": ANSWERS,
+    }
+    targets = {
+        "answer_weights": torch.full((count,), 0.3),
+        "transcript_ids": ids,
+        "transcript_lengths": ANSWERS,
+        "transcript_times": times,
+    }
+    return Batch(
+        keys=["a", "b", "c"],
+        tasks=["asr"] * 3,
+        features=features,
+        feature_lengths=frames,
+        **texts,
+        **targets,
+    )
 
 
 def run(tiny, world, engine: str):
@@ -55,10 +74,15 @@ def test_weights_and_times_of_targets_reach_every_engine_whole(tiny, alone):
     batch, results = some_batch(), {}
     for engine in ("ddp", "fsdp"):
         results[engine], seen = run(tiny, alone, engine)
-        assert torch.equal(seen["answer_weights"], batch.answer_weights) and seen["answer_weights"].dtype == torch.float32, engine
+        assert (
+            torch.equal(seen["answer_weights"], batch.answer_weights)
+            and seen["answer_weights"].dtype == torch.float32
+        ), engine
         assert torch.equal(seen["transcript_times"], batch.transcript_times), engine
         assert torch.equal(seen["features"], batch.features), engine
-        torch.testing.assert_close(results[engine].loss, (results[engine].nll * batch.answer_weights).sum())
+        torch.testing.assert_close(
+            results[engine].loss, (results[engine].nll * batch.answer_weights).sum()
+        )
     assert torch.equal(results["ddp"].weight, results["fsdp"].weight)
     torch.testing.assert_close(results["ddp"].loss, results["fsdp"].loss, rtol=1e-2, atol=0)
 
@@ -66,6 +90,10 @@ def test_weights_and_times_of_targets_reach_every_engine_whole(tiny, alone):
 @pytest.mark.parametrize(("local", "visible", "index"), [(0, 1, 0), (3, 1, 0), (3, 8, 3)])
 def test_a_process_takes_the_device_it_sees(monkeypatch, local, visible, index):
     """SLURM may show every task one device alone, whatever its number."""
-    shown = SimpleNamespace(is_available=lambda: True, device_count=lambda: visible, current_accelerator=lambda: torch.device("xpu"))
+    shown = SimpleNamespace(
+        is_available=lambda: True,
+        device_count=lambda: visible,
+        current_accelerator=lambda: torch.device("xpu"),
+    )
     monkeypatch.setattr(torch, "accelerator", shown)
     assert dist._device(local) == torch.device("xpu", index)

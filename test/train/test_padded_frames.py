@@ -1,4 +1,6 @@
-"""Budgets count what the encoder computes: with encoder_conf.pad_s also the silence behind short utterances."""
+"""Budgets count what the encoder computes: with encoder_conf.pad_s also the silence behind short
+utterances.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def test_a_micro_batch_holds_as_many_padded_utterances_as_fit(tiny):
     assert conf.batch.min_frames == 200
     plan = Mixture(config.load(conf.data, DataConfig), conf, template, 80).epoch(0).plan
     assert plan.frames.min() == 200
-    assert np.diff(plan.bounds).max() == 2, "500 frames hold two utterances of 200, though most are shorter than 100"
+    assert np.diff(plan.bounds).max() == 2, (
+        "500 frames hold two utterances of 200, though most are shorter than 100"
+    )
 
 
 def test_a_run_with_silence_keeps_it(tiny, tmp_path):

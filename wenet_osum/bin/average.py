@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="model folder to write, e.g. exp/x/final")
     args = parser.parse_args(argv)
     try:
-        from wenet_osum.train.average import average, choose
+        from wenet_osum.train.average import LORA_NOTE, average, choose, has_lora
 
         chosen = choose(Path(args.exp_dir), args.mode, args.num)
         average(chosen, Path(args.out))
@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"average: {error}", file=sys.stderr)
         return 1
     print(f"{args.out}: mean of {len(chosen)} checkpoints ({args.mode}): {', '.join(path.name for path in chosen)}")
+    if has_lora(chosen[-1]):
+        print(LORA_NOTE)
     return 0
 
 

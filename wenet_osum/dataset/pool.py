@@ -207,7 +207,8 @@ class _Judge:
         speech = self.speech_tokens(frames) + BOUNDARIES + self.estimate.prompt
         answers = [np.minimum(bound, limit) for bound, limit in zip(bounds, limits, strict=True)]
         tokens = np.stack([speech + a for a in answers], axis=1) if answers else np.zeros((len(index), 0), np.int64)
-        # from here on a frame is what the encoder computes, silence behind a short utterance included
+        # from here on a frame is what the encoder computes, silence behind a short utterance
+        # included
         frames = np.maximum(frames, self.batch.min_frames)
         able &= tokens <= self.batch.max_tokens
         dropped[f"more tokens than batch.max_tokens {self.batch.max_tokens}"] += int((keep & ~able.any(axis=1)).sum())

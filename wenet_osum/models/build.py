@@ -102,7 +102,10 @@ def take_over(model: nn.Module, part: str, folder: str | Path) -> None:
 
 
 def set_encoder_conf(model: OsumModel | WhisperPhase, conf: dict[str, Any]) -> None:
-    """Put ``encoder_conf`` into the model's encoder; what it does not name stays. Raises ValueError for what the encoder does not know."""
+    """Put ``encoder_conf`` into the model's encoder; what it does not name stays.
+
+    Raises ValueError for what the encoder does not know.
+    """
     if not conf:
         return
     config = model.encoder.config
@@ -112,7 +115,9 @@ def set_encoder_conf(model: OsumModel | WhisperPhase, conf: dict[str, Any]) -> N
     try:
         plug_in.set_conf(config, **conf)
     except TypeError as error:
-        raise ValueError(f"model.encoder_conf {conf} does not fit encoder {config.model_type!r}: {error}") from None
+        raise ValueError(
+            f"model.encoder_conf {conf} does not fit encoder {config.model_type!r}: {error}"
+        ) from None
 
 
 def _differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:

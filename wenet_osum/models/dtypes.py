@@ -1,7 +1,8 @@
-"""In which precision the parts of a model lie in its folder: frozen ones in bfloat16 beside trained ones in float32.
+"""In which precision the parts of a model lie in its folder: frozen ones in bfloat16 beside trained
+ones in float32.
 
-transformers keeps one dtype for a whole model. Ours is kept a part in ``part_dtypes`` of config.json, so that loading "as saved" neither
-doubles a frozen LLM nor rounds a trained adapter.
+transformers keeps one dtype for a whole model. Ours is kept a part in ``part_dtypes`` of
+config.json, so that loading "as saved" neither doubles a frozen LLM nor rounds a trained adapter.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 
 def of_parts(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name of the dtype of each part, the first word of the names in ``state``; of several dtypes the one that holds them all."""
+    """Name of the dtype of each part, the first word of the names in ``state``; of several dtypes
+    the one that holds them all.
+    """
     found: dict[str, torch.dtype] = {}
     for name, tensor in state.items():
         part = name.split(".", 1)[0]
@@ -31,7 +34,9 @@ def widest(dtypes: Mapping[str, str]) -> torch.dtype:
 
 
 def apply(model: nn.Module, dtypes: Mapping[str, str]) -> None:
-    """Bring the parameters of each part to its dtype. Buffers stay: those of rotary positions need float32."""
+    """Bring the parameters of each part to its dtype. Buffers stay: those of rotary positions need
+    float32.
+    """
     for name, parameter in model.named_parameters():
         wanted = dtypes.get(name.split(".", 1)[0])
         if wanted is not None and parameter.is_floating_point():

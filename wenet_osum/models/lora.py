@@ -67,7 +67,8 @@ def save(llm: nn.Module, conf: Any, state: dict[str, Tensor], folder: Path) -> N
 def load(llm: nn.Module, source: str, as_saved: bool = False, **where: Any) -> Any:
     """Put the adapters of a model folder or hub name into ``llm``; returns peft's LoraConfig, None when there are none.
 
-    ``as_saved``: in their own dtype, which may be wider than that of the weights they adapt; else in that one. ``where`` are the hub's keywords, such as ``revision``.
+    ``as_saved``: in their own dtype, which may be wider than that of the weights they adapt; else
+    in that one. ``where`` are the hub's keywords, such as ``revision``.
     """
     found = [cached_file(source, f"{FOLDER}/{name}", _raise_exceptions_for_missing_entries=False, **where) for name in (CONFIG, WEIGHTS)]
     if found == [None, None]:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 START, END = 0, 1  # rows of speech_boundary
 ENCODERS = "wenet_osum.models.encoder"
+SCALE_ROWS = 20_000  # token embeddings that tell how large those of the LLM are
 
 
 class OsumConfig(PreTrainedConfig):
@@ -54,8 +55,9 @@ class OsumConfig(PreTrainedConfig):
     llm: Any = None  # config of the LLM
     adapter: str = "conv_transformer"  # file name in models/adapter
     adapter_conf: Any = None  # arguments of the adapter
-    part_dtypes: Any = None  # part → dtype its weights were saved in; used by loading with dtype "auto"
-    losses: Any = None  # what it was trained with beside cross-entropy, entries of model.losses; None: nobody knows
+    part_dtypes: Any = None  # part → dtype it was saved in, that of loading with dtype "auto"
+    # What it was trained with beside cross-entropy, entries of model.losses; None: nobody knows.
+    losses: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder = _config(self.encoder, "whisper")
@@ -127,6 +129,9 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         encoder = lookup.load(ENCODERS, encoder).read(str(encoder_source), dtype)
         language = causal.read(str(llm), dtype)
         proof.check_packed(language)
+        made = lookup.load("wenet_osum.models.adapter", adapter).Adapter
+        if hasattr(made, "complete_conf"):
+            adapter_conf = made.complete_conf(encoder.width, adapter_conf or {})
         config = OsumConfig(
             encoder=encoder.config,
             llm=language.config.to_dict(),
@@ -139,21 +144,26 @@ class OsumModel(PreTrainedModel, GenerationMixin):
             model = cls(config)
         model.encoder, model.llm = encoder, language
         model.adapter = make_adapter(config, encoder.width)
-        scale = float(language.get_input_embeddings().weight.detach().float().std())
+        # The embeddings are called: those of Gemma are larger than the numbers of their table.
+        rows = torch.arange(config.llm.vocab_size)[:SCALE_ROWS]
+        scale = float(language.get_input_embeddings()(rows).detach().float().std())
         init_adapter(model.adapter, scale, adapter_init)
         model.adapter.to(dtype)
         model.speech_boundary = nn.Embedding(2, config.llm.hidden_size, dtype=dtype)
         nn.init.normal_(model.speech_boundary.weight, std=scale)
         if (end := _end_of_text(config.llm)) is not None:  # a border the LLM knows
-            model.speech_boundary.weight.data[:] = language.get_input_embeddings().weight.data[end]
+            border = language.get_input_embeddings()(torch.tensor(end))
+            model.speech_boundary.weight.data[:] = border.detach()
         model.generation_config = language.generation_config = greedy(language.generation_config)
         return model.eval()
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Load a complete folder or hub name, with the LoRA adapters in its ``lora`` subfolder if there are any.
+        """Load a complete folder or hub name, with the LoRA adapters in its ``lora`` subfolder if
+        there are any.
 
-        ``dtype`` "auto", also when none is given: each part in the dtype it was saved in; another: all parts in that one.
+        ``dtype`` "auto", also when none is given: each part in the dtype it was saved in; another:
+        all parts in that one.
         """
         where = {key: kwargs[key] for key in HUB if key in kwargs}
         config = kwargs.pop("config", None)

@@ -35,6 +35,19 @@ def apply_train_parts(model: nn.Module, train_parts: dict[str, PartConfig], opti
     return [group for pattern, members in owners.items() for group in _groups(pattern, members, train_parts[pattern], optim)]
 
 
+def check_lora_trains(model: nn.Module, train_parts: dict[str, PartConfig]) -> None:
+    """Raise ValueError when no pattern names a LoRA adapter: adapters begin as no change, and would
+    stay it.
+    """
+    adapters = [name for name, _ in model.named_parameters() if ".lora_" in name]
+    if not any(fnmatch.filter(adapters, pattern) for pattern in train_parts):
+        patterns = ", ".join(train_parts)
+        raise ValueError(
+            f"model.lora adds adapters that train_parts ({patterns}) does not train; "
+            "add '*lora*: {}', or drop model.lora"
+        )
+
+
 def _names(model: nn.Module) -> Alias:
     """All names of each parameter, by identity: tied weights have several."""
     names: Alias = {}

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import WhisperConfig, WhisperForConditionalGeneration
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from wenet_osum.models import dtypes, parts
 from wenet_osum.models.encoder.whisper import Encoder
@@ -60,7 +60,9 @@ class WhisperPhase(nn.Module):
         return self.encoder.conv1.weight.device
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike, dtype: torch.dtype | str = torch.float32) -> WhisperPhase:
+    def from_pretrained(
+        cls, name: str | os.PathLike, dtype: torch.dtype | str = torch.float32
+    ) -> WhisperPhase:
         """Load a Whisper folder or hub name, with its CTC head when the folder has one.
 
         ``dtype`` "auto": each part in the dtype it was saved in.
@@ -81,15 +83,20 @@ class WhisperPhase(nn.Module):
     def save_pretrained(
         self, save_directory: str | os.PathLike, state_dict: dict[str, Tensor] | None = None, is_main_process: bool = True, **kwargs: Any
     ) -> None:
-        """Write an ordinary Whisper folder of transformers, and the CTC head beside it."""
+        """Write an ordinary Whisper folder of transformers with its preprocessor_config.json, and
+        the CTC head beside it.
+        """
         state = self.state_dict() if state_dict is None else state_dict
         plain = {_whisper_name(name): tensor for name, tensor in state.items() if not name.startswith("ctc_head.")}
         self.config.part_dtypes = dtypes.of_parts(state)
         self._whisper[0].save_pretrained(save_directory, state_dict=plain, is_main_process=is_main_process, **kwargs)
-        # transformers writes the dtype of its first parameter, to which readers without parts would round the others
+        # transformers writes the dtype of its first parameter, to which readers without parts would
+        # round the others
         self.config.dtype = dtypes.widest(self.config.part_dtypes)
         if is_main_process:
             self.config.save_pretrained(save_directory)
+            extractor = WhisperFeatureExtractor(feature_size=self.config.num_mel_bins)
+            extractor.save_pretrained(save_directory)
         if self.ctc_head is not None and is_main_process:
             head = {n.removeprefix("ctc_head."): t.detach().cpu().contiguous() for n, t in state.items() if n.startswith("ctc_head.")}
             save_file(head, Path(save_directory) / CTC_FILE, metadata={"format": "pt"})

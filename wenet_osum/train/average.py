@@ -1,4 +1,9 @@
-"""The mean of checkpoints' weights, in float32. Averaging over the end of a run is worth a few steps of lower rate."""
+"""The mean of checkpoints' weights, in float32. Averaging over the end of a run is worth a few
+steps of lower rate.
+
+Of LoRA the means of A and of B are taken, each for itself. Their product is not the mean of the
+products B · A, but near it where the checkpoints are of one run, and it keeps the rank.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +16,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from wenet_osum.models import lora
 from wenet_osum.train import checkpoint
 
 NOTE = "average.json"
+LORA_NOTE = "LoRA: A and B are averaged each for itself, which is near the mean of their products"
 
 
 def choose(exp_dir: Path, mode: str, num: int) -> list[Path]:
@@ -50,6 +57,11 @@ def average(sources: list[Path], out: Path) -> None:
     note = {"averaged": [{"checkpoint": source.name, "step": s.step, "dev": s.dev} for source, s in zip(sources, states, strict=True)]}
     (temporary / NOTE).write_text(json.dumps(note, ensure_ascii=False, indent=1), encoding="utf-8")
     checkpoint.publish(temporary, out)
+
+
+def has_lora(folder: Path) -> bool:
+    """True for a checkpoint with LoRA adapters."""
+    return (folder / lora.FOLDER).exists()
 
 
 def _mean(files: list[Path]) -> tuple[dict[str, str] | None, dict[str, torch.Tensor]]:

@@ -3,7 +3,8 @@
 ``exp/<name>/step_00001000/``  a complete model folder, plus
     train.yaml data.yaml   the configuration as run
     state.json             step, epoch, place in the plan, best dev loss, time used
-    trainer/               AdamW's moments by torch.distributed.checkpoint: sharded and whole, for any number of processes
+    trainer/               AdamW's moments by torch.distributed.checkpoint: sharded and whole,
+                           for any number of processes; the newest two checkpoints have it
     DONE                   written last
 Everything is written to ``.step_00001000.tmp`` and renamed. Random states need no file: the loop seeds them anew at each step
 from (seed, step, rank), so they are the same after a resume, a rehearsal or an evaluation.
@@ -29,6 +30,8 @@ from wenet_osum.train import dist
 from wenet_osum.train.optim import Optimizer, fill_state
 
 STATE, DONE, TRAINER, FINAL = "state.json", "DONE", "trainer", "final"
+# newest checkpoints that keep trainer/: the last, and one more should that be damaged
+RESUMABLE = 2
 
 
 @dataclass
@@ -137,7 +140,14 @@ def _named_state(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def load_trainer(folder: Path, engine: dist.Engine, optimizer: Optimizer) -> None:
-    """Put the moments of a checkpoint into the optimizer. Raises ValueError when other parts were trained then."""
+    """Put the moments of a checkpoint into the optimizer. Raises ValueError when it holds none, or
+    other parts were trained then.
+    """
+    if not (folder / TRAINER).exists():
+        raise ValueError(
+            f"{folder} has no {TRAINER}/ to go on from: the newest {RESUMABLE} checkpoints "
+            f"of a run keep it; bring those back, or start a new --exp_dir with model.init_from {folder}"
+        )
     wanted = _named_state(engine.module, optimizer)
     reader = dcp.FileSystemReader(str(folder / TRAINER))
     stored = set(reader.read_metadata().state_dict_metadata)
@@ -151,11 +161,22 @@ def load_trainer(folder: Path, engine: dist.Engine, optimizer: Optimizer) -> Non
 
 
 def rotate(exp_dir: Path, keep: int, best_step: int | None) -> list[Path]:
-    """Remove all but the newest ``keep`` checkpoints and the best one; returns what was removed."""
+    """Remove all but the newest ``keep`` checkpoints and the best one; returns what was removed.
+
+    Of those that stay the newest ``RESUMABLE`` keep their trainer state: it is most of a
+    checkpoint, and runs go on from the newest.
+    """
     old = [p for p in complete(exp_dir)[: -max(1, keep)] if p.name != folder_name(-1 if best_step is None else best_step)]
     for path in old:
         (path / DONE).unlink()  # from here on nobody takes it for complete
         shutil.rmtree(path)
+    for path in complete(exp_dir)[:-RESUMABLE]:
+        if (path / TRAINER).exists():
+            # under a name that ``clean`` removes, should the run be killed meanwhile
+            going = exp_dir / f".{path.name}.{TRAINER}.tmp"
+            shutil.rmtree(going, ignore_errors=True)
+            (path / TRAINER).rename(going)
+            shutil.rmtree(going)
     return old
 
 

@@ -61,7 +61,8 @@ def _device(local: int) -> torch.device:
     """
     if not torch.accelerator.is_available():
         return torch.device("cpu")
-    return torch.device(torch.accelerator.current_accelerator().type, local % torch.accelerator.device_count())
+    kind = torch.accelerator.current_accelerator().type
+    return torch.device(kind, local % torch.accelerator.device_count())
 
 
 def stop() -> None:
@@ -192,5 +193,6 @@ def _shard(model: nn.Module, half: bool) -> nn.Module:
         for layer in stack:
             if sum(p.numel() for p in layer.parameters()) > 0 and not isinstance(layer, nn.ModuleList):
                 fully_shard(layer, mp_policy=policy)
-    # what comes from outside stays as it is: weights and times of targets need float32, the encoder casts features itself
+    # what comes from outside stays as it is: weights and times of targets need float32, the encoder
+    # casts features itself
     return fully_shard(model, mp_policy=dataclasses.replace(policy, cast_forward_inputs=False))

@@ -130,10 +130,12 @@ def estimate(conf: TrainConfig, whisper: PreTrainedConfig, llm: PreTrainedConfig
 
 def _utterances(conf: TrainConfig, mean: Mean, positions: int, min_frames: int) -> int:
     budget, frames = conf.batch, max(mean.frames, min_frames)
-    count = min(budget.max_frames // frames, budget.max_tokens // positions, budget.max_utterances)
+    fitting = budget.max_frames // frames, budget.max_tokens // positions
+    count = min(*fitting, budget.max_utterances)
     if count < 1:
         raise ValueError(
-            f"an utterance of {frames} frames and {positions} tokens does not fit batch.max_frames {budget.max_frames} "
+            f"an utterance of {frames} frames and {positions} tokens does not fit "
+            f"batch.max_frames {budget.max_frames} "
             f"and batch.max_tokens {budget.max_tokens}; raise them, or lower --seconds"
         )
     return count

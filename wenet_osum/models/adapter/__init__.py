@@ -3,6 +3,9 @@
     Adapter(input_width, output_width, **conf)(states, lengths) -> (embeddings, lengths)
     adapter.output_lengths(lengths)  embeddings that so many states become, or at most become
     adapter.stride                   states per embedding; None where it depends on what is said
+    Adapter.complete_conf(input_width, conf)
+                                     chooses for a new model what its ``adapter_conf`` leaves open;
+                                     the choice is saved. A static method that may be left out.
 
 The plan of an epoch, the cost estimate and CTC ask the adapter: nobody else knows a rate.
 """

@@ -9,6 +9,7 @@ output on the last input or one before, so an odd length keeps its last state (W
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from wenet_osum.models.sinusoids import positions
 
 KERNEL = 3
 STRIDES = (1, 2, 2)
+LARGEST_HEAD = 256  # channels: flash attention's limit
 
 
 class Adapter(nn.Module):
@@ -44,6 +46,18 @@ class Adapter(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, output_width)
         self._balance()
+
+    @staticmethod
+    def complete_conf(input_width: int, conf: dict[str, Any]) -> dict[str, Any]:
+        """``adapter_conf`` of a new model with its ``heads``: 4, or where those were above
+        ``LARGEST_HEAD`` channels the next number that fits.
+
+        The number is saved with the model; a model that was saved without one has 4.
+        """
+        width = conf.get("width") or input_width
+        dividing = (heads for heads in range(4, width + 1) if width % heads == 0)
+        fitting = (heads for heads in dividing if width // heads <= LARGEST_HEAD)
+        return {"heads": next(fitting, 4)} | conf
 
     @torch.no_grad()
     def _balance(self) -> None:

@@ -6,8 +6,9 @@ The modules and their names are those of transformers' WhisperEncoder, so every 
 30 s and ignores its mask; this one runs on any length. A padded utterance gives the numbers it gives alone: padded frames are zero
 before each convolution (as its own zero padding would be), and padded states are no keys in attention.
 
-Published Whisper was trained on 30 s always, speech and then silence. With ``pad_s`` in its config, utterances that are shorter are made
-so long with silence first, and the states of that silence are cut off again.
+Published Whisper was trained on 30 s always, speech and then silence. With ``pad_s`` in its config,
+utterances that are shorter are made so long with silence first, and the states of that silence are
+cut off again.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from wenet_osum.records import FRAME_S
 SUBSAMPLING = 2  # frames a state
 FRAMES_A_SECOND = 100
 
-# what Whisper's extractor makes of silence: (log10(energy) + 4) / 4 of an energy of 1e-10, but never more than 8 below the
-# utterance's peak in log10, which is 2 after the division
+# what Whisper's extractor makes of silence: (log10(energy) + 4) / 4 of an energy of 1e-10, but
+# never more than 8 below the utterance's peak in log10, which is 2 after the division
 SILENCE, RANGE = -1.5, 2.0
 
 
 def set_conf(config: WhisperConfig, pad_s: float | None = None) -> None:
-    """Put ``encoder_conf`` into the encoder's config. ``pad_s``: seconds up to which silence follows an utterance; None: as it is.
+    """Put ``encoder_conf`` into the encoder's config. ``pad_s``: seconds up to which silence
+    follows an utterance; None: as it is.
 
     Raises ValueError when the encoder's positions do not reach so far.
     """
@@ -38,7 +40,10 @@ def set_conf(config: WhisperConfig, pad_s: float | None = None) -> None:
         return
     longest = config.max_source_positions * SUBSAMPLING / FRAMES_A_SECOND
     if not 0 <= pad_s <= longest:
-        raise ValueError(f"encoder_conf: pad_s {pad_s} must lie between 0 and {longest:g} s, as far as the encoder's positions reach")
+        raise ValueError(
+            f"encoder_conf: pad_s {pad_s} must lie between 0 and {longest:g} s, "
+            "as far as the encoder's positions reach"
+        )
     config.pad_s = float(pad_s)
 
 
@@ -87,17 +92,20 @@ class Encoder(WhisperEncoder):
         return self.layer_norm(hidden[:, : int(lengths.max())]), lengths
 
     def _with_silence(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, T, M) with silence up to ``pad_s`` behind each utterance, and the lengths (B,) with it.
+        """Features (B, T, M) with silence up to ``pad_s`` behind each utterance, and the lengths
+        (B,) with it.
 
-        The values are those of zeros behind the samples: silence, or where the speech is so loud that Whisper's extractor lifts it,
-        the utterance's peak less its range. Only the two frames at the border, whose windows hold samples of both, differ.
+        The values are those of zeros behind the samples: silence, or where the speech is so loud
+        that Whisper's extractor lifts it, the utterance's peak less its range. Only the two frames
+        at the border, whose windows hold samples of both, differ.
         """
         heard = lengths.clamp(min=self.min_frames)
         if torch.equal(heard, lengths):
             return features, lengths
         longest = int(heard.max())
         features = functional.pad(features, (0, 0, 0, longest - features.shape[1]))
-        beyond = (torch.arange(longest) >= lengths[:, None]).to(features.device, non_blocking=True)[..., None]
+        beyond = torch.arange(longest) >= lengths[:, None]
+        beyond = beyond.to(features.device, non_blocking=True)[..., None]
         peak = features.masked_fill(beyond, -torch.inf).amax((1, 2), keepdim=True)
         return torch.where(beyond, (peak - RANGE).clamp(min=SILENCE), features), heard
     def _convolve(self, hidden: Tensor, lengths: Tensor) -> Tensor:
@@ -108,8 +116,8 @@ class Encoder(WhisperEncoder):
             if padding is not None:
                 hidden = hidden.masked_fill(padding, 0.0)
             hidden = functional.gelu(convolution(hidden))
-        return hidden.transpose(1, 2)
-
+        # the residual stream of all layers keeps this layout
+        return hidden.transpose(1, 2).contiguous()
     def _check(self, features: Tensor, lengths: Tensor) -> None:
         limit = self.config.max_source_positions * SUBSAMPLING
         if features.shape[2] != self.mels:

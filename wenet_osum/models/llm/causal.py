@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -22,6 +29,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from wenet_osum.models.llm import supported
 
 NAME = "packed"
+AMPERE = (8, 0)  # CUDA compute capability
 
 
 class Packing:
@@ -47,9 +55,17 @@ def packed_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     supported.check_arguments(kwargs)
     scale, rate, window = kwargs.get("scaling"), kwargs.get("dropout", 0.0), kwargs.get("sliding_window")
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not rate:
+    if _has_varlen(query) and not rate:
         return _varlen(query, key, value, packing, scale, window), None
     return _per_segment(query, key, value, packing, scale, rate, window), None
+
+
+def _has_varlen(query: Tensor) -> bool:
+    """True where the kernel for packed sequences runs: half precision on NVIDIA GPUs from Ampere
+    on, not on V100 and T4.
+    """
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    return half and query.is_cuda and torch.cuda.get_device_capability(query.device) >= AMPERE
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float | None, window: int | None) -> Tensor:
@@ -104,12 +120,15 @@ def packed_forward(llm: PreTrainedModel, embeddings: Tensor, packing: Packing) -
 
 
 def create(config: PreTrainedConfig) -> PreTrainedModel:
-    """A causal LM with the initial weights of ``config``, with packed attention. Raises ValueError when it cannot run packed.
+    """A causal LM with the initial weights of ``config``, with packed attention. Raises ValueError
+    when it cannot run packed.
 
-    Its dtype is torch's default, which is what a model that is being loaded is asked for; that of ``config`` is of another time.
+    Its dtype is torch's default, which is what a model that is being loaded is asked for; that of
+    ``config`` is of another time.
     """
     supported.check(config)
-    llm = AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype(), attn_implementation=NAME)
+    dtype = torch.get_default_dtype()
+    llm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=NAME)
     supported.check_modules(llm)
     return llm
 
@@ -123,7 +142,8 @@ def read(source: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         raise ValueError(f"{source}: {error}") from None
     try:
         llm = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=NAME)
-    except (OSError, ValueError, KeyError) as error:  # KeyError: a class with a list of attentions of its own
+    # KeyError: a class with a list of attentions of its own
+    except (OSError, ValueError, KeyError) as error:
         raise _none_in(source, error) from None
     supported.check_modules(llm)
     return llm.eval()
@@ -137,7 +157,10 @@ def _config(source: str) -> PreTrainedConfig:
 
 
 def _none_in(source: str, error: Exception) -> ValueError:
-    return ValueError(f"no causal language model in {source!r}: {error}; give a folder of transformers (e.g. Qwen2), or a hub name")
+    return ValueError(
+        f"no causal language model in {source!r}: {error}; "
+        "give a folder of transformers (e.g. Qwen2), or a hub name"
+    )
 
 
 def keep_checkpointing(llm: PreTrainedModel, training: bool) -> None:

@@ -1,7 +1,9 @@
-"""Which causal language models can be trained packed: those whose layers are softmax attention and nothing that runs along the text.
+"""Which causal language models can be trained packed: those whose layers are softmax attention and
+nothing that runs along the text.
 
-A convolution, a recurrence or linear attention carries what it has read into the next utterance of a packed sequence, and takes no
-``packing`` that would keep them apart. Sinks, biases and caps inside the softmax would be left out by our attention function.
+A convolution, a recurrence or linear attention carries what it has read into the next utterance of
+a packed sequence, and takes no ``packing`` that would keep them apart. Sinks, biases and caps
+inside the softmax would be left out by our attention function.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ TELLING_PARAMETERS = {
     "relative_attention_bias.weight": "a position bias in attention",
 }
 
-# arguments of an attention function that change its result, and that packed attention does not compute
+# arguments of an attention function that change its result, and that packed attention does not
+# compute
 ATTENTION_CHANGES = {
     "s_aux": "attention sinks",
     "sinks": "attention sinks",
@@ -48,25 +51,31 @@ ADVICE = "choose an LLM of softmax attention alone, such as Qwen2, Qwen3, Llama,
 
 
 def check_folder(config: PreTrainedConfig) -> None:
-    """Raise ValueError when the causal LM of ``config``, a folder's whole config.json, cannot run packed or is no LLM alone."""
+    """Raise ValueError when the causal LM of ``config``, a folder's whole config.json, cannot run
+    packed or is no LLM alone.
+    """
     check(config.get_text_config())
     whole = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if hasattr(config, "hidden_size") or whole is None or whole.config_class is not type(config):
         return
     others = [key for key in config.sub_configs if key != "text_config"]
     raise ValueError(
-        f"{config.model_type} is more than an LLM, it comes with {', '.join(others) or 'other parts'}; give the folder of its "
-        f"text model alone ({config.get_text_config().model_type})"
+        f"{config.model_type} is more than an LLM, it comes with "
+        f"{', '.join(others) or 'other parts'}; give the folder of its text model alone "
+        f"({config.get_text_config().model_type})"
     )
 
 
 def check(config: PreTrainedConfig) -> None:
-    """Raise ValueError for an LLM that packed training would compute otherwise than transformers does, by its ``config``."""
+    """Raise ValueError for an LLM that packed training would compute otherwise than transformers
+    does, by its ``config``.
+    """
     for name, neutral in LOGIT_CHANGES.items():
         if getattr(config, name, neutral) not in (neutral, None):
             value = getattr(config, name)
             raise ValueError(
-                f"{config.model_type} has {name} {value}, which the packed loss does not apply; choose another LLM"
+                f"{config.model_type} has {name} {value}, which the packed loss does not apply; "
+                "choose another LLM"
             )
     odd = sorted(set(getattr(config, "layer_types", None) or ()) - set(SOFTMAX_LAYERS))
     if odd:
@@ -78,10 +87,13 @@ def check(config: PreTrainedConfig) -> None:
 
 
 def check_modules(llm: nn.Module) -> None:
-    """Raise ValueError for modules that packed attention cannot keep apart or leaves out; needs no numbers (meta device)."""
+    """Raise ValueError for modules that packed attention cannot keep apart or leaves out; needs no
+    numbers (meta device).
+    """
     for name, module in llm.named_modules():
         if isinstance(module, (nn.Conv1d, nn.RNNBase)):
-            raise ValueError(_refusal(llm.config, f"a {type(module).__name__} over the text ({name})"))
+            what = f"a {type(module).__name__} over the text"
+            raise ValueError(_refusal(llm.config, f"{what} ({name})"))
     for name, _ in llm.named_parameters():
         for ending, what in TELLING_PARAMETERS.items():
             if name.endswith(f".{ending}"):
@@ -89,11 +101,14 @@ def check_modules(llm: nn.Module) -> None:
 
 
 def check_arguments(arguments: dict[str, Any]) -> None:
-    """Raise ValueError when a layer hands packed attention an argument that it would not compute."""
+    """Raise ValueError when a layer hands packed attention an argument that it leaves out."""
     for name, what in ATTENTION_CHANGES.items():
         if arguments.get(name) is not None:
-            raise ValueError(f"the LLM's attention has {what} ({name}), which packed training leaves out; {ADVICE}")
+            raise ValueError(
+                f"the LLM has {what} ({name}), which packed training leaves out; {ADVICE}"
+            )
 
 
 def _refusal(config: PreTrainedConfig, reason: str) -> str:
-    return f"{config.model_type} has {reason}: packed training would mix utterances or leave it out; {ADVICE}"
+    outcome = "packed training would mix utterances or leave it out"
+    return f"{config.model_type} has {reason}: {outcome}; {ADVICE}"
