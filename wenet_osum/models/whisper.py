@@ -80,6 +80,9 @@ class WhisperPhase(nn.Module):
         state = self.state_dict() if state_dict is None else state_dict
         plain = {_whisper_name(name): tensor for name, tensor in state.items() if not name.startswith("ctc_head.")}
         self._whisper[0].save_pretrained(save_directory, state_dict=plain, is_main_process=is_main_process, **kwargs)
+        if self.ctc_head is None and is_main_process:
+            # A head that another model left there would be taken for this one's.
+            (Path(save_directory) / CTC_FILE).unlink(missing_ok=True)
         if self.ctc_head is not None and is_main_process:
             head = {n.removeprefix("ctc_head."): t.detach().cpu().contiguous() for n, t in state.items() if n.startswith("ctc_head.")}
             save_file(head, Path(save_directory) / CTC_FILE, metadata={"format": "pt"})
