@@ -54,3 +54,34 @@ def test_a_users_folder_adds_plug_ins(package, tmp_path):
     lookup.add_folder(package, str(mine))
     assert lookup.names(package) == ["attention", "conv", "linear"]
     assert lookup.load(package, "attention").NAME == "mine"
+
+
+def test_plugins_are_packages_that_add_their_folders(package, tmp_path, monkeypatch):
+    mine = tmp_path / "mine_of_test"
+    (mine / "more").mkdir(parents=True)
+    (mine / "more" / "wide.py").write_text("NAME = 'wide'\n", encoding="utf-8")
+    (mine / "__init__.py").write_text(f"from wenet_osum import lookup\nlookup.add_folder({package!r}, {str(mine / 'more')!r})\n", encoding="utf-8")
+    importlib.invalidate_caches()
+    lookup.add_plugins(["mine_of_test"])
+    assert lookup.names(package) == ["conv", "linear", "wide"] and lookup.load(package, "wide").NAME == "wide"
+    del sys.modules["mine_of_test"]
+    with pytest.raises(ValueError, match="plugins 'mine_of_tset': No module named .*PYTHONPATH"):
+        lookup.add_plugins(["mine_of_tset"])
+
+
+def test_names_that_are_gone_are_gone_and_say_what_to_write():
+    """Keys by their dotted names in the tables of a run or of small models, options without their dashes."""
+    from wenet_osum import config
+    from wenet_osum.decode.generate import DecodeOptions
+    from wenet_osum.small.models import SmallModels
+
+    for dotted, now in lookup.renamed("keys").items():
+        assert now.startswith("write "), dotted
+        for table in (config.TrainConfig, config.DataConfig, SmallModels):
+            faults: list[str] = []
+            for name in reversed(dotted.split(".")):
+                tree = {name: tree} if name != dotted.rpartition(".")[2] else {name: None}
+            config._build(table, tree, "", faults)
+            assert any("key" in fault for fault in faults), f"{dotted} is a key of {table.__name__}"
+    for option, now in lookup.renamed("options").items():
+        assert now.startswith("write ") and option not in DecodeOptions.__dataclass_fields__

@@ -1,4 +1,7 @@
-"""Adding a task or a recipe touches one place. For adapters and encoders see test/train/test_new_parts.py, for a metric test/score/test_scorer.py."""
+"""Adding a task, a loss, a rescorer or a recipe touches one place.
+
+For adapters and encoders see test/train/test_new_parts.py, for a metric test/score/test_scorer.py.
+"""
 
 import ast
 import json
@@ -8,24 +11,84 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from wenet_osum import lookup, tasks
 from wenet_osum.bin import recognize, score
-from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
+from wenet_osum.config import BatchConfig, FilterConfig, ModelConfig, SourceConfig
 from wenet_osum.corpus.data_report import report as data_report
 from wenet_osum.corpus.split import split_by
+from wenet_osum.dataset.batch import join_targets
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool, build_pool
 from wenet_osum.dataset.sample import SampleConfig, make_sample
 from wenet_osum.dataset.shard import Handles, load_list, pack, read, write_list
+from wenet_osum.decode import joint
+from wenet_osum.models import objective
+from wenet_osum.records import Batch, Utterance
 from wenet_osum.text.template import Template
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+ENERGY = """
+import torch
+from wenet_osum.models.objective import UtteranceLosses
+class Loss:
+    kinds, needs_logits = ("osum",), False
+    def __init__(self, template, power=2): self.power = power
+    def targets(self, utterance): return {"wanted": torch.tensor([float(len(utterance.txt or ""))])}
+    def __call__(self, speech, targets):
+        return UtteranceLosses((speech.states.mean((1, 2)) - targets["wanted"]).abs() ** self.power)
+"""
+
+
+def test_a_loss_is_one_file(tmp_path):
+    (tmp_path / "energy.py").write_text(ENERGY)
+    package = __import__(objective.PACKAGE, fromlist=["losses"])
+    before = list(package.__path__)
+    try:
+        lookup.add_folder(objective.PACKAGE, str(tmp_path))
+        made = objective.make_objective(ModelConfig(losses=[{"name": "energy", "weight": 0.5, "power": 1}]), None)
+    finally:
+        package.__path__[:] = before
+    targets = join_targets([made.targets(Utterance("", "", txt)) for txt in ("ab", "abc")])
+    batch = Batch(["", ""], ["", ""], None, None, None, None, None, torch.tensor([1, 2]), torch.ones(3), targets=targets)
+    speech = objective.Speech(torch.zeros(2, 4, 8), torch.tensor([4, 4]), 0.08, lambda: None, None)
+    output = made(batch, speech, lambda: (torch.ones(3), torch.ones(3, dtype=torch.bool)), {})
+    assert output.loss == 3.0 + 0.5 * (2 + 3)
+
+
+NEVER_FIRST = """
+import torch
+class State:
+    def applies(self, walk, states): return True
+    def advance(self, walk, token): return self
+    def change(self, walk, logs, tokens, states): return torch.where(tokens == 1, -100.0, 0.0).double()
+class Rescorer:
+    losses, needs = (), ()
+    def __init__(self, model, template, weights): pass
+    def begin(self, states): return State()
+"""
+
+
+def test_a_rescorer_is_one_file(tmp_path):
+    (tmp_path / "never_first.py").write_text(NEVER_FIRST)
+    package = __import__(joint.PACKAGE, fromlist=["rescore"])
+    before = list(package.__path__)
+    model, template = SimpleNamespace(config=SimpleNamespace(losses=[])), SimpleNamespace(join="fields")
+    try:
+        lookup.add_folder(joint.PACKAGE, str(tmp_path))
+        begun = joint.Rescorers(model, template, {"never_first": 0.5}).begin(torch.zeros(3, 8))
+    finally:
+        package.__path__[:] = before
+    assert int(begun.scores(None, torch.tensor([0.0, 9.0, 1.0])).argmax()) == 2
 
 
 def test_a_recipe_is_one_folder(tmp_path):

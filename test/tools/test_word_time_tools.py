@@ -64,7 +64,9 @@ def model(tmp_path):
     tokenizer = train_tokenizer(["hello world 你好 four other words here"] * 3, vocab_size=300)
     folder = tmp_path / "whisper"
     save_whisper(SmallWhisper(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=1), tokenizer, folder)
-    WhisperPhase(WhisperForConditionalGeneration.from_pretrained(folder), 0.5).save_pretrained(folder)
+    phase = WhisperPhase(WhisperForConditionalGeneration.from_pretrained(folder))
+    phase.add_ctc_head()
+    phase.save_pretrained(folder)
     Template(tokenizer).save(folder)
     return folder
 
@@ -90,6 +92,6 @@ def test_what_cannot_be_aligned_is_counted(corpus, model, capsys):
 
 
 def test_a_model_without_ctc_head_is_refused(corpus, model, capsys):
-    WhisperPhase(WhisperForConditionalGeneration.from_pretrained(model), 0.0).save_pretrained(model)
+    WhisperPhase(WhisperForConditionalGeneration.from_pretrained(model)).save_pretrained(model)
     assert run("force_align", "--model", model, corpus / "m.jsonl", corpus / "out.jsonl") == 1
     assert "has no CTC head; train phase 1 with" in capsys.readouterr().err

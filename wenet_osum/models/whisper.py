@@ -97,6 +97,9 @@ class WhisperPhase(nn.Module):
             self.config.save_pretrained(save_directory)
             extractor = WhisperFeatureExtractor(feature_size=self.config.num_mel_bins)
             extractor.save_pretrained(save_directory)
+        if self.ctc_head is None and is_main_process:
+            # A head that another model left there would be taken for this one's.
+            (Path(save_directory) / CTC_FILE).unlink(missing_ok=True)
         if self.ctc_head is not None and is_main_process:
             head = {n.removeprefix("ctc_head."): t.detach().cpu().contiguous() for n, t in state.items() if n.startswith("ctc_head.")}
             save_file(head, Path(save_directory) / CTC_FILE, metadata={"format": "pt"})

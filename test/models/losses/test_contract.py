@@ -1,0 +1,53 @@
+"""Every file of models/losses, and of small/losses, keeps to what the package asks of a loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wenet_osum import lookup
+from wenet_osum.config import ModelConfig
+from wenet_osum.dataset.batch import join_targets
+from wenet_osum.models.objective import PACKAGE, Speech, UtteranceLosses, make_objective
+from wenet_osum.records import Utterance, Word
+from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.text.template import Template
+
+lookup.add_plugins(["wenet_osum.small"])
+KNOWN = Utterance("a", "a", "red cat", gender="male", words=[Word("red", 0.1, 0.3), Word("cat", 0.3, 0.7)])
+SILENT = Utterance("", "")  # a filler's
+
+
+@pytest.fixture(scope="module")
+def template():
+    return Template(train_tokenizer(["red cat", "male female"] * 9, 400))
+
+
+@pytest.mark.parametrize("name", lookup.names(PACKAGE))
+def test_targets_and_values(template, name):
+    entry = {"name": name, "weight": 1.0}
+    kind = lookup.load(PACKAGE, name).Loss.kinds[0]
+    objective = make_objective(ModelConfig(kind=kind, losses=[entry]), template)
+    rows = [objective.targets(utterance) for utterance in (KNOWN, SILENT)]
+    assert rows[0].keys() == rows[1].keys(), "a filler must have the same targets"
+    torch.manual_seed(0)
+    table = torch.randn(len(template.tokenizer), 32)
+    states = torch.randn(2, 20, 32, requires_grad=True)
+    speech = Speech(states, torch.tensor([20, 9]), 0.08, lambda: states @ table.T, template.end_id, table)
+    found = objective.losses[0][1](speech, join_targets(rows))
+    assert isinstance(found, UtteranceLosses) and found.values.shape == (2,) and found.values.isfinite().all()
+    assert all(int(count) == 0 for count in found.left_out.values())
+    found.values.sum().backward()
+    assert states.grad[0].abs().sum() > 0 and not states.grad[1, 9:].any(), "padding has no gradient"
+
+
+@pytest.mark.parametrize("name", lookup.names(PACKAGE))
+def test_an_unknown_key_is_refused_by_name(template, name):
+    kind = lookup.load(PACKAGE, name).Loss.kinds[0]
+    with pytest.raises(ValueError, match=f"model.losses {name}: .*no_such_key"):
+        make_objective(ModelConfig(kind=kind, losses=[{"name": name, "weight": 1.0, "no_such_key": 1}]), template)
+
+
+def test_an_unknown_loss_is_told_with_the_known_ones(template):
+    with pytest.raises(ValueError, match="did you mean 'ctc'.*plugins"):
+        make_objective(ModelConfig(losses=[{"name": "ctcc", "weight": 1.0}]), template)
