@@ -64,7 +64,7 @@ def test_a_worse_model_fails(finished, dev, tmp_path, monkeypatch, capsys):
         found = original(recogniser, task, jobs, out)
         if out.parent.name == "before":
             for job in jobs:
-                found[job.key].labels = {"gender": job.read()[0].gender}
+                found[job.key].labels = {"gender": job.read()[0].labels["gender"]}
         return found
 
     monkeypatch.setattr(compare, "answers", answers)

@@ -326,6 +326,7 @@ def _add_label(joined: Hypothesis, name: str, pairs: list[tuple[Piece, Hypothesi
 
 def _written(joined: Hypothesis, task: Task) -> str | None:
     """The whole answer in its written form, where every field is known; the pieces keep their raw texts."""
-    attributes = {f.attribute: joined.labels.get(f.name) for f in task.label_fields}
-    whole = Utterance(joined.key, "joined", txt=joined.transcript, words=joined.words, reply=joined.reply, **attributes)
+    known = {"txt": joined.transcript, "words": joined.words, "reply": joined.reply}
+    known |= {f.attribute: joined.labels.get(f.name) for f in task.label_fields}
+    whole = Utterance(joined.key, "joined").with_values(known)
     return task.write(whole) if task.present(whole) else None
