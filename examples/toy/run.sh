@@ -11,11 +11,13 @@ last=4_llm       # the model that is decoded and scored; 4_lora: phase 4 with Lo
 average_num=1    # checkpoints averaged
 work=            # where data/ and exp/ go; empty: this folder
 seed=1           # of the corpus
+ctc_weight=0.3   # of decoding asr and srwt: share of the adapter's CTC in transcripts; 0: the LLM alone
+tone_weight=0.5  # of decoding srwt: share of what the adapter's frames tell in word times; both chosen on dev
 closer=true      # also look closer: every wording, labels not limited, beams, long recordings, worse sound
 mini=false       # true: a tenth of the corpus and ten steps a phase, to see that everything runs
 # shellcheck disable=SC2034  # parse_options.sh prints it
 help_message="Usage: run.sh [--stage N] [--stop_stage M] [--phases \"1 2 3 4\"] [--last 4_llm|4_lora] [--work DIR] [--nproc N]
-  [--average_num N] [--seed N] [--closer false] [--mini true]
+  [--average_num N] [--seed N] [--ctc_weight W] [--tone_weight W] [--closer false] [--mini true]
 Stages: 0 prepare, 1 check and pack, 2 initial models, 3 train, 4 average, 5 decode, 6 score and report; there is nothing to download (-1)"
 
 # shellcheck source=path.sh
@@ -94,17 +96,20 @@ if in_stages 4; then
   python -m wenet_osum.bin.average --exp_dir "exp/$last" --mode last --num "$average_num" --out "exp/$last/average"
 fi
 
-# What is decoded, a command each; the longest first, so that no process waits for another in the end.
+# What is decoded, a command each; the longest first, so that no process waits for another in the end. Transcripts alone and times are decoded
+# jointly: what the adapter's CTC and frames tell weighs in beside the LLM.
 decodings() {
-  local task condition decode="recognize --model exp/$last/average"
+  local task condition decode="recognize --model exp/$last/average" joint="--ctc_weight $ctc_weight --tone_weight $tone_weight"
   if [ "$closer" = true ]; then
     echo "$decode --list data/test/ser.list --task ser --prompts all --out exp/$last/closer/prompts"
-    echo "$decode --list data/long/manifest.jsonl --task srwt --longest_s 3 --out exp/$last/closer/long"
-    echo "$decode --list data/test/asr.list --task asr --num_beams 4 --out exp/$last/closer/beams"
-    for condition in $conditions; do echo "$decode --list data/robust/$condition.jsonl --task asr --out exp/$last/closer/robust/$condition"; done
+    echo "$decode --list data/long/manifest.jsonl --task srwt $joint --longest_s 3 --out exp/$last/closer/long"
+    echo "$decode --list data/test/asr.list --task asr $joint --num_beams 4 --out exp/$last/closer/beams"
+    for condition in $conditions; do echo "$decode --list data/robust/$condition.jsonl --task asr $joint --out exp/$last/closer/robust/$condition"; done
     echo "$decode --list data/test/ser.list --task ser --free --out exp/$last/closer/free"
+    echo "$decode --list data/test/srwt.list --task srwt --out exp/$last/closer/llm"
   fi
-  for task in $tasks; do echo "$decode --list data/test/$task.list --task $task --out exp/$last/decode/$task"; done
+  for task in asr srwt; do echo "$decode --list data/test/$task.list --task $task $joint --out exp/$last/decode/$task"; done
+  for task in ${tasks#asr srwt }; do echo "$decode --list data/test/$task.list --task $task --out exp/$last/decode/$task"; done
 }
 
 # How what the closer look decoded is scored, a page each.
@@ -114,6 +119,8 @@ closer_scores() {
     --title 'Toy recipe: every wording, and labels limited to their set against free ones'"
   echo "score --report --set asr=data/test/asr.list,exp/$last/decode/asr --compare $out/beams --out $out/score/beams \
     --title 'Toy recipe: greedy against 4 beams'"
+  echo "score --report --set srwt=data/test/srwt.list,exp/$last/decode/srwt --compare $out/llm --out $out/score/joint \
+    --title 'Toy recipe: CTC and frames beside the LLM against the LLM alone'"
   echo "score --report --set srwt=data/long/manifest.jsonl,$out/long --out $out/score/long --title 'Toy recipe: long recordings'"
   for condition in $conditions; do
     echo "score --report --set asr=data/robust/$condition.jsonl,$out/robust/$condition --out $out/score/robust/$condition \
