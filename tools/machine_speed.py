@@ -49,7 +49,7 @@ def cores() -> int:
 
 
 def run_time_s(work: float, fixed_s: float, speed: float, processes: int, cores: int) -> float:
-    """Foresee the seconds of a run of ``work`` TFLOP and ``fixed_s`` at ``speed`` GFLOP/s a core."""
+    """Foresee the seconds of ``work`` TFLOP at ``speed`` GFLOP/s a core and ``fixed_s`` more."""
     return (1000 * work / speed + fixed_s) / min(processes, cores)
 
 
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{count} cores of {speed:.0f} GFLOP/s")
     for name, work, fixed_s in args.run:
         seconds = run_time_s(float(work), float(fixed_s), speed, args.processes, count)
-        print(f"{name} will take about {in_words(seconds)}")
+        print(f"{name} will take about {in_words(seconds)} on the CPU")
     return 0
 
 

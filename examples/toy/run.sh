@@ -11,11 +11,12 @@ last=4_llm       # the model that is decoded and scored; 4_lora: phase 4 with Lo
 average_num=1    # checkpoints averaged
 work=            # where data/ and exp/ go; empty: this folder
 seed=1           # of the corpus
+rescore=ctc_prefix=0.3,word_times=0.5  # of decoding asr and srwt: weights of the adapter's CTC in transcripts and of its frames in word times, chosen on dev
 closer=true      # also look closer: every wording, labels not limited, beams, long recordings, worse sound
 mini=false       # true: a tenth of the corpus and ten steps a phase, to see that everything runs
 # shellcheck disable=SC2034  # parse_options.sh prints it
 help_message="Usage: run.sh [--stage N] [--stop_stage M] [--phases \"1 2 3 4\"] [--last 4_llm|4_lora] [--work DIR] [--nproc N]
-  [--average_num N] [--seed N] [--closer false] [--mini true]
+  [--average_num N] [--seed N] [--rescore NAME=WEIGHT,…] [--closer false] [--mini true]
 Stages: 0 prepare, 1 check and pack, 2 initial models, 3 train, 4 average, 5 decode, 6 score and report; there is nothing to download (-1)"
 
 # shellcheck source=path.sh
@@ -39,6 +40,15 @@ fi
 
 # shellcheck source=../../tools/recipe.sh
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
+
+# A whole run says at the start how long it will take here, the default one and a mini one: work in TFLOP, and seconds of one core besides
+# (RESULTS.md has what they were measured on).
+machine=
+if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 6 ]; then
+  foreseen=$(python "$tools/machine_speed.py" --processes "$nproc" --run "the default run" 136 250 --run "a run with --mini true" 5 150)
+  machine=${foreseen%%$'\n'*}
+  echo "$foreseen"
+fi
 
 # Trains exp/$1 as conf/train_$1.yaml says.
 train() {
@@ -85,42 +95,49 @@ if in_stages 4; then
   python -m wenet_osum.bin.average --exp_dir "exp/$last" --mode last --num "$average_num" --out "exp/$last/average"
 fi
 
-# What is decoded, a line each: the options of recognize.
+# What is decoded, a command each; the longest first, so that no process waits for another in the end. Transcripts alone and times are decoded
+# jointly: what the adapter's CTC and frames tell weighs in beside the LLM.
 decodings() {
-  local task condition
-  for task in $tasks; do echo "--list data/test/$task.list --task $task --out exp/$last/decode/$task"; done
+  local task condition decode="recognize --model exp/$last/average" joint="--plugins wenet_osum.small --rescore $rescore"
   if [ "$closer" = true ]; then
-    echo "--list data/test/ser.list --task ser --prompts all --out exp/$last/closer/prompts"
-    echo "--list data/test/ser.list --task ser --free --out exp/$last/closer/free"
-    echo "--list data/test/asr.list --task asr --num_beams 4 --out exp/$last/closer/beams"
-    echo "--list data/long/manifest.jsonl --task srwt --longest_s 3 --out exp/$last/closer/long"
-    for condition in $conditions; do echo "--list data/robust/$condition.jsonl --task asr --out exp/$last/closer/robust/$condition"; done
+    echo "$decode --list data/test/ser.list --task ser --prompts all --out exp/$last/closer/prompts"
+    echo "$decode --list data/long/manifest.jsonl --task srwt $joint --longest_s 3 --out exp/$last/closer/long"
+    echo "$decode --list data/test/asr.list --task asr $joint --num_beams 4 --out exp/$last/closer/beams"
+    for condition in $conditions; do echo "$decode --list data/robust/$condition.jsonl --task asr $joint --out exp/$last/closer/robust/$condition"; done
+    echo "$decode --list data/test/ser.list --task ser --free --out exp/$last/closer/free"
+    echo "$decode --list data/test/srwt.list --task srwt --out exp/$last/closer/llm"
   fi
+  for task in asr srwt; do echo "$decode --list data/test/$task.list --task $task $joint --out exp/$last/decode/$task"; done
+  for task in ${tasks#asr srwt }; do echo "$decode --list data/test/$task.list --task $task --out exp/$last/decode/$task"; done
 }
 
-# Scores what the closer look decoded, a page each.
-score_closer() {
-  local condition score=(python -m wenet_osum.bin.score --report)
-  "${score[@]}" --set "ser=data/test/ser.list,exp/$last/closer/prompts" --compare "exp/$last/closer/free" --out "exp/$last/closer/score/prompts" \
-    --title "Toy recipe: every wording, and labels limited to their set against free ones"
-  "${score[@]}" --set "asr=data/test/asr.list,exp/$last/decode/asr" --compare "exp/$last/closer/beams" --out "exp/$last/closer/score/beams" \
-    --title "Toy recipe: greedy against 4 beams"
-  "${score[@]}" --set "srwt=data/long/manifest.jsonl,exp/$last/closer/long" --out "exp/$last/closer/score/long" --title "Toy recipe: long recordings"
+# How what the closer look decoded is scored, a page each.
+closer_scores() {
+  local condition out=exp/$last/closer
+  echo "score --report --set ser=data/test/ser.list,$out/prompts --compare $out/free --out $out/score/prompts \
+    --title 'Toy recipe: every wording, and labels limited to their set against free ones'"
+  echo "score --report --set asr=data/test/asr.list,exp/$last/decode/asr --compare $out/beams --out $out/score/beams \
+    --title 'Toy recipe: greedy against 4 beams'"
+  echo "score --report --set srwt=data/test/srwt.list,exp/$last/decode/srwt --compare $out/llm --out $out/score/joint \
+    --title 'Toy recipe: CTC and frames beside the LLM against the LLM alone'"
+  echo "score --report --set srwt=data/long/manifest.jsonl,$out/long --out $out/score/long --title 'Toy recipe: long recordings'"
   for condition in $conditions; do
-    "${score[@]}" --set "asr=data/robust/$condition.jsonl,exp/$last/closer/robust/$condition" --out "exp/$last/closer/score/robust/$condition" \
-      --title "Toy recipe: $condition"
+    echo "score --report --set asr=data/robust/$condition.jsonl,$out/robust/$condition --out $out/score/robust/$condition \
+      --title 'Toy recipe: $condition'"
   done
-  python "$tools/robust_table.py" --conditions data/robust/conditions --out "exp/$last/closer/score/robust.md" "exp/$last/closer/score/robust"
 }
 
 if in_stages 5; then
   echo "stage 5: decoding"
-  decodings | xargs -P "$nproc" -L 1 python -m wenet_osum.bin.recognize --model "exp/$last/average"
+  decodings | python "$tools/run_commands.py" --jobs "$nproc"
 fi
 
 if in_stages 6; then
   echo "stage 6: scoring"
-  if [ "$closer" = true ]; then score_closer; fi
+  if [ "$closer" = true ]; then
+    closer_scores | python "$tools/run_commands.py" --jobs "$nproc"
+    python "$tools/robust_table.py" --conditions data/robust/conditions --out "exp/$last/closer/score/robust.md" "exp/$last/closer/score/robust"
+  fi
   sets=()
   for task in $tasks; do sets+=(--set "$task=data/test/$task.list,exp/$last/decode/$task"); done
   python -m wenet_osum.bin.score "${sets[@]}" --train_list data/train/manifest.jsonl --out "exp/$last/score" --report \
@@ -130,4 +147,5 @@ if in_stages 6; then
   echo "report: $work/exp/$last/score/report.html"
   if [ "$closer" = true ]; then echo "a closer look at wordings, labels, beams, long recordings and worse sound: $work/exp/$last/closer/score"; fi
   echo "training curves: tensorboard --logdir $work/exp"
+  if [ -n "$machine" ]; then echo "it took $((SECONDS / 60)) min $((SECONDS % 60)) s on $machine"; fi
 fi

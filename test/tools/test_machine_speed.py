@@ -36,7 +36,8 @@ def test_it_tells_the_machine_first_and_then_every_run(capsys, monkeypatch):
     assert machine_speed.main(["--processes", "2", *runs]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "2 cores of 103 GFLOP/s"
-    assert told[1:] == ["all will take about 13 minutes", "mini will take about 60 s"]
+    assert told[1] == "all will take about 13 minutes on the CPU"
+    assert told[2] == "mini will take about 60 s on the CPU"
 
 
 def test_the_speed_of_this_machine_is_measured(monkeypatch):
