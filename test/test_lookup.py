@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from wenet_osum import lookup
+from wenet_osum import lookup, typed
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_names_that_are_gone_are_gone_and_say_what_to_write():
             faults: list[str] = []
             for name in reversed(dotted.split(".")):
                 tree = {name: tree} if name != dotted.rpartition(".")[2] else {name: None}
-            config._build(table, tree, "", faults)
+            typed.build(table, tree, "", faults)
             assert any("key" in fault for fault in faults), f"{dotted} is a key of {table.__name__}"
     for option, now in lookup.renamed("options").items():
         assert now.startswith("write ") and option not in DecodeOptions.__dataclass_fields__

@@ -205,7 +205,7 @@ def test_a_setting_that_fits_no_utterance_is_refused_before_the_run(model_dir, p
     folder = shutil.copytree(model_dir, tmp_path / "model")
     Template(parts[1].tokenizer, join="string").save(folder)
     with pytest.raises(ValueError, match="encoded field by field"):
-        wenet_osum.load(folder, ctc_weight=0.5)
+        wenet_osum.load(folder, rescore={"ctc_prefix": 0.5})
 
 
 # what ends before it should

@@ -183,9 +183,14 @@ def prefixed(state):
     return {f"module.{key}": tensor for key, tensor in state.items()}
 
 
+FIELDS = [
+    "features", "feature_lengths", "prompt_ids", "prompt_lengths", "answer_ids", "answer_lengths",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("rank, form", [(3, dict), (0, dict), (3, nested), (0, prefixed)], ids=["lora", "plain", "deepspeed", "ddp"])
 @torch.no_grad()
-def test_logits_are_those_of_the_published_forward(rank, form, llm, tmp_path):
+def test_logits_are_those_of_the_published_forward(rank, form, llm, tmp_path, as_batch):
     state, sizes = random_state(rank)
     torch.save(form(state), tmp_path / "infer.pt")
     assert command(tmp_path / "infer.pt", llm, tmp_path / "out") == 0
@@ -199,13 +204,13 @@ def test_logits_are_those_of_the_published_forward(rank, form, llm, tmp_path):
         embeddings, lengths = model.speech_embeddings(*speech[:2])
         torch.testing.assert_close(embeddings, torch.cat([speech_of(state, sizes, rows[i][0]) for i in group]), rtol=0, atol=1e-4)
         nll = cross_entropy(torch.cat([wanted[i] for i in group]), answers[0], reduction="none")
-        torch.testing.assert_close(model(*speech, *answers).nll, nll, rtol=0, atol=1e-4)
+        torch.testing.assert_close(model(as_batch(dict(zip(FIELDS, [*speech, *answers], strict=True)))).nll, nll, rtol=0, atol=1e-4)
         before, mask = model.prompt_embeddings(*speech)
         first = model.llm(inputs_embeds=before, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits[:, -1]
         torch.testing.assert_close(first, torch.stack([wanted[i][0] for i in group]), rtol=0, atol=1e-4)
     if rank:
         model.merge_lora()
-        torch.testing.assert_close(model(*speech, *answers).nll, nll, rtol=0, atol=1e-4)
+        torch.testing.assert_close(model(as_batch(dict(zip(FIELDS, [*speech, *answers], strict=True)))).nll, nll, rtol=0, atol=1e-4)
 
 
 def test_it_decodes_through_the_ordinary_path_with_the_users_prompts(llm, tmp_path, capsys):

@@ -118,7 +118,7 @@ def convert(pt, out, tokenizer, *more):
 
 @pytest.mark.parametrize("layout", ["wenet", "openai"])
 @torch.no_grad()
-def test_the_folder_computes_what_the_file_did(layout, tokenizer, tmp_path):
+def test_the_folder_computes_what_the_file_did(layout, tokenizer, tmp_path, as_batch):
     state = saved(layout, tmp_path / "in.pt")
     more = ["--heads", str(HEADS)] if layout == "wenet" else []
     assert convert(tmp_path / "in.pt", tmp_path / "out", tokenizer, *more) == 0
@@ -129,7 +129,8 @@ def test_the_folder_computes_what_the_file_did(layout, tokenizer, tmp_path):
     torch.testing.assert_close(whisper(input_features=features.T[None], decoder_input_ids=ids[None]).logits[0], wanted, rtol=0, atol=1e-4)
     phase = build.load(tmp_path / "out")
     answer = {"answer_ids": ids[1:], "answer_lengths": torch.tensor([6]), "prompt_ids": ids[:1], "prompt_lengths": torch.tensor([1])}
-    nll = phase(features[None], torch.tensor([2 * PLACES]), **answer).nll
+    heard = {"features": features[None], "feature_lengths": torch.tensor([2 * PLACES])}
+    nll = phase(as_batch(heard | answer)).nll
     start = phase.config.decoder_start_token_id
     wanted = reference(state, WORDS[layout], features, torch.tensor([start, *ids[:-1]]))[1:].log_softmax(-1)
     torch.testing.assert_close(nll, -wanted[torch.arange(6), ids[1:]], rtol=0, atol=1e-4)

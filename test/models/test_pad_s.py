@@ -114,7 +114,7 @@ def tokenizers(folders, monkeypatch):
     return folders
 
 
-def test_both_kinds_keep_it_and_pass_it_on(tokenizers, batch, take, tmp_path):
+def test_both_kinds_keep_it_and_pass_it_on(tokenizers, batch, take, tmp_path, as_batch):
     """Phase 1 saves it, phase 2 takes it over with the encoder, fine-tuning changes it."""
     whisper, llm = str(tokenizers / "whisper"), str(tokenizers / "tied")
     first, _ = build.build(
@@ -131,11 +131,11 @@ def test_both_kinds_keep_it_and_pass_it_on(tokenizers, batch, take, tmp_path):
     second = build.load(tmp_path / "2")
     assert second.encoder.min_frames == 90
     for model in (first, second):
-        together = model(**batch).nll
-        alone = torch.cat([model(**take(batch, row)).nll for row in range(3)])
+        together = model(as_batch(batch)).nll
+        alone = torch.cat([model(as_batch(take(batch, row))).nll for row in range(3)])
         torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)
         model.encoder.config.pad_s = 0.0
-        assert float((model(**batch).nll - together).abs().max()) > 1e-3
+        assert float((model(as_batch(batch)).nll - together).abs().max()) > 1e-3
     assert build.build(ModelConfig(init_from=str(tmp_path / "2")))[0].encoder.min_frames == 90
     tuned, _ = build.build(ModelConfig(init_from=str(tmp_path / "2"), encoder_conf={"pad_s": 0}))
     assert tuned.encoder.min_frames == 0 and tuned.config.encoder.pad_s == 0

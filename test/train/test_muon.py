@@ -12,15 +12,15 @@ import torch.distributed as torch_dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wenet_osum import config
-from wenet_osum.models.small import SmallLlm, small_llm
 from wenet_osum.records import Utterance, Word
-from wenet_osum.text.template import Template
+from wenet_osum.small.models import SmallLlm, small_llm
+from wenet_osum.small.pseudo_speech import PseudoSpeech
+from wenet_osum.small.text_lm import train_text_lm
 from wenet_osum.small.train_tokenizer import train_tokenizer
-from wenet_osum.text.written import Writer
-from wenet_osum.train.loop import train
+from wenet_osum.text.template import Template
 from wenet_osum.train import muon
+from wenet_osum.train.loop import train
 from wenet_osum.train.muon import Muon, orthogonalize, share_out
-from wenet_osum.train.text_lm import train_text_lm
 
 SHAPES = [(12, 30), (30, 12), (16, 16), (12, 30), (5, 7)]
 HALF = (torch.bfloat16, torch.float16)
@@ -140,11 +140,11 @@ class Watch(TorchDispatchMode):
 def test_a_training_of_the_text_llm_computes_nothing_in_half_precision():
     template = Template(train_tokenizer(["red cat"] * 4, 600))
     words = [Word("red", 0.1, 0.4), Word("cat", 0.4, 0.6)]
-    utterance = Utterance("a", "a", "red cat", gender="male", words=words)
+    utterance = Utterance("a", "a", "red cat", labels={"gender": "male"}, words=words)
     sizes = SmallLlm(width=32, layers=2, heads=2, kv_heads=2, ffn=32, batch=4)
     model = small_llm(sizes, template.tokenizer)
     with Watch() as watch:
-        lines = [*Writer([utterance], template, 1).lines(8)]
+        lines = [*PseudoSpeech([utterance], template, 1).lines(8)]
         train_text_lm(model, lines, sizes, seed=1)
     assert watch.products > 100 and not watch.half
 
