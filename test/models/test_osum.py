@@ -221,11 +221,13 @@ def test_ctc_in_the_loss(model, batch, as_batch):
     assert [int(n) for n in mixed.left_out.values()] == [0]
     silent = {"answer_weights": torch.zeros_like(batch["answer_weights"])}
     assert float(model(as_batch(batch | silent, **transcripts)).loss) == 0.0
+    first = torch.tensor([[0.0, 0.08]] + [[-torch.inf, torch.inf]] * 5)
+    timed = model(as_batch(batch, **transcripts, transcript_times=(first, [3, 2, 1])))
+    assert torch.equal(timed.loss, mixed.loss), "another loss may have asked for the times"
     model.set_objective(objective(0.75, {"name": "ctc", "weight": 0.25, "word_times": True}))
     whenever = torch.tensor([[-torch.inf, torch.inf]] * 6)
     again = model(as_batch(batch, **transcripts, transcript_times=(whenever, [3, 2, 1])))
     torch.testing.assert_close(again.loss, mixed.loss)
-    first = torch.tensor([[0.0, 0.08]] + [[-torch.inf, torch.inf]] * 5)
     assert model(as_batch(batch, **transcripts, transcript_times=(first, [3, 2, 1]))).loss > mixed.loss + 0.1
 
 

@@ -21,6 +21,7 @@ HEADS = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ff
 IDS = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0}
 WHISPER = WhisperConfig(vocab_size=20, num_mel_bins=8, d_model=16, encoder_layers=1, decoder_layers=1, **HEADS, **IDS)
 SIZES = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+CLOSE = 1e-4  # a change of the weights by their rounding, 1e-7, moves these numbers by 3e-5
 LABEL_WORDS = [[[1], [2, 3]], [[4], [5], [6]]]  # token ids of the labels of two fields
 
 
@@ -84,7 +85,7 @@ def test_the_adapter_s_losses(batch, ctc, further, loss, norm):
     losses = [{"name": "ctc", "weight": ctc, "word_times": True}]
     losses += [{"name": name, "weight": further} for name in ("label_probe", "word_time") if further]
     model = with_losses(waves(OsumModel(config).float()), "osum", 1 - ctc, *losses)
-    assert measured(model, batch) == (pytest.approx(loss, rel=1e-5), pytest.approx(norm, rel=1e-5))
+    assert measured(model, batch) == (pytest.approx(loss, rel=CLOSE), pytest.approx(norm, rel=CLOSE))
 
 
 @pytest.mark.parametrize(("ctc", "loss", "norm"), [(0.7, 100.193054, 54.9483287), (1.0, 135.106720, 78.4399038)])
@@ -96,4 +97,4 @@ def test_the_encoder_s_losses(batch, ctc, loss, norm):
     if ctc == 1:
         model.decoder.requires_grad_(False)
         model.proj_out.requires_grad_(False)
-    assert measured(model, batch) == (pytest.approx(loss, rel=1e-5), pytest.approx(norm, rel=1e-5))
+    assert measured(model, batch) == (pytest.approx(loss, rel=CLOSE), pytest.approx(norm, rel=CLOSE))

@@ -1,7 +1,9 @@
-"""Joint decoding: the LLM's scores of the next token, changed by what rescorers find (decode/rescore).
+"""Joint decoding: the LLM's scores of the next token, changed by what rescorers find
+(decode/rescore).
 
-As in one-pass decoding (Watanabe et al., 2017, "Hybrid CTC/attention architecture for end-to-end speech recognition"),
-only the LLM's likeliest candidates are rescored; where rescorers have a say, others cannot be chosen.
+As in one-pass decoding (Watanabe et al., 2017, "Hybrid CTC/attention architecture for end-to-end
+speech recognition"), only the LLM's likeliest candidates are rescored; where rescorers have a say,
+others cannot be chosen.
 
 Letters: S speech embeddings, H width of the LLM, V vocabulary, K candidates.
 """
@@ -58,11 +60,13 @@ class Joint:
     states: dict[str, Any]
 
     def advance(self, walk: Walk, token: int) -> Joint:
-        """Return the states after ``token`` has been proposed to ``walk``, which still stands before it."""
+        """Return the states after ``token`` has been proposed to ``walk``, which still stands
+        before it."""
         return Joint({name: state.advance(walk, token) for name, state in self.states.items()})
 
     def scores(self, walk: Walk, logits: Tensor) -> Tensor:
-        """Return joint scores (V,) float64 of the LLM's ``logits`` (V,), -inf for what is no candidate."""
+        """Return joint scores (V,) float64 of the LLM's ``logits`` (V,), -inf for what is no
+        candidate."""
         logs = logits.double().log_softmax(-1)
         active = [state for state in self.states.values() if state.applies(walk, self.states)]
         if not active:
@@ -82,7 +86,8 @@ class Rescorers:
     def __init__(self, model: OsumModel, template: Template, weights: Mapping[str, float]) -> None:
         """Make them. Raises ValueError for an unknown name, and a model that does not fit."""
         check_model(model, template, weights)
-        self.rescorers = {name: made(model, template, dict(weights)) for name, made in rescorer_classes(weights).items()}
+        classes = rescorer_classes(weights)
+        self.rescorers = {name: made(model, template, dict(weights)) for name, made in classes.items()}
 
     def begin(self, states: Tensor) -> Joint:
         """Start an answer to the speech embeddings (S, H) of one utterance."""
@@ -90,7 +95,8 @@ class Rescorers:
 
 
 def check_model(model: OsumModel, template: Template, weights: Mapping[str, float]) -> None:
-    """Raise ValueError for a model that was not trained for a rescorer, or whose answers were encoded as whole strings."""
+    """Raise ValueError for a model that was not trained for a rescorer, or whose answers were
+    encoded as whole strings."""
     for name, made in rescorer_classes(weights).items():
         _check_training(name, made.losses, model.config.losses)
     if weights and template.join == "string":
@@ -99,7 +105,8 @@ def check_model(model: OsumModel, template: Template, weights: Mapping[str, floa
 
 
 def rescorer_classes(weights: Mapping[str, float]) -> dict[str, Any]:
-    """Return the classes of all names in ``weights`` and of what they need, those first. Raises ValueError for an unknown name."""
+    """Return the classes of all names in ``weights`` and of what they need, those first. Raises
+    ValueError for an unknown name."""
     found: dict[str, Any] = {}
     for name in weights:
         made = _rescorer_class(name)
@@ -113,14 +120,17 @@ def _rescorer_class(name: str) -> Any:
     try:
         return lookup.load(PACKAGE, name).Rescorer
     except ValueError as error:
-        raise ValueError(f"{error}; those of other packages are known by --plugins, e.g. wenet_osum.small") from None
+        advice = "those of other packages are known by --plugins, e.g. wenet_osum.small"
+        raise ValueError(f"{error}; {advice}") from None
 
 
 def _check_training(name: str, needed: tuple[str, ...], trained: list[dict[str, Any]] | None) -> None:
-    """Raise ValueError for a model without the losses that a rescorer needs. ``trained`` None: an older folder does not say."""
+    """Raise ValueError for a model without the losses that a rescorer needs. ``trained`` None: an
+    older folder does not say."""
     if trained is None:
         return
     have = [entry["name"] for entry in trained]
     if missing := [loss for loss in needed if loss not in have]:
-        said = ", ".join(have) or "none"
-        raise ValueError(f"rescore {name}: needs a model that was trained with {', '.join(missing)} in model.losses, and this one had {said}; leave it out")
+        had = ", ".join(have) or "none"
+        rule = f"needs a model that was trained with {', '.join(missing)} in model.losses"
+        raise ValueError(f"rescore {name}: {rule}, and this one had {had}; leave it out")

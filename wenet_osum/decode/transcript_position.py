@@ -1,4 +1,5 @@
-"""Where in a transcript, with or without times, the next token stands, and what kind of token it would be."""
+"""Where in a transcript, with or without times, the next token stands, and what kind of token it
+would be."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def in_transcript(walk: Walk) -> bool:
 
 
 class TranscriptPosition:
-    """The position after what ``walk`` holds. In transcripts without times all but ``escaped`` stays False or empty."""
+    """The position after what ``walk`` holds. In transcripts without times all but ``escaped``
+    stays False or empty."""
 
     def __init__(self, walk: Walk) -> None:
         self.template, self.end_id = walk.template, walk.template.end_id
@@ -52,7 +54,8 @@ class TranscriptPosition:
         self.before = TAG.sub("", text).rstrip()[-1:]
 
     def kind(self, token: int) -> str:
-        """Return ``word`` for a piece of the transcript, ``time`` for one of a time, ``end`` for what ends the transcript."""
+        """Return ``word`` for a piece of the transcript, ``time`` for one of a time, ``end`` for
+        what ends the transcript."""
         if token == self.end_id:
             return "end"
         text = token_text(self.template, token)
@@ -67,7 +70,8 @@ class TranscriptPosition:
         return "word"
 
     def plain(self, token: int) -> int:
-        """Return the token as the plain transcript has it: there, a word that follows another begins with its space."""
+        """Return the token as the plain transcript has it: there, a word that follows another
+        begins with its space."""
         if not self.begins_word or not self.before:
             return token
         text = token_text(self.template, token)

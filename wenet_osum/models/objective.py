@@ -1,9 +1,12 @@
-"""What a model is trained to: ce_weight · Σ weighted cross-entropy of the answers + Σ weight · further losses.
+"""What a model is trained to: ce_weight · Σ weighted cross-entropy of the answers + Σ weight ·
+further losses.
 
-Further losses are plug-ins (models/losses), sums over utterances, so that dividing by Σ answer weights scales all alike.
-An utterance whose answer weights are all zero, such as a filler, has none of them.
+Further losses are plug-ins (models/losses), sums over utterances, so that dividing by Σ answer
+weights scales all alike. An utterance whose answer weights are all zero, such as a filler, has none
+of them.
 
-Letters: B utterances, N speech states of the longest, D width, V classes, A answer tokens of all utterances.
+Letters: B utterances, N speech states of the longest, D width, V classes, A answer tokens of all
+utterances.
 """
 
 from __future__ import annotations
@@ -24,12 +27,15 @@ if TYPE_CHECKING:
     from wenet_osum.text.template import Template
 
 PACKAGE = "wenet_osum.models.losses"
-Answers = Callable[[], tuple[Tensor, Tensor]]  # gives losses (A,) and correctness (A,) of the answer tokens
+
+# Gives losses (A,) and correctness (A,) of the answer tokens.
+Answers = Callable[[], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Speech:
-    """What a model made of the speech of a batch: the adapter's output, or in phase 1 the encoder's."""
+    """What a model made of the speech of a batch: the adapter's output, or in phase 1 the
+    encoder's."""
 
     states: Tensor  # (B, N, D)
     lengths: Tensor  # (B,) int64, on the CPU
@@ -53,7 +59,8 @@ class UtteranceLosses:
     """What a loss found in a batch."""
 
     values: Tensor  # (B,) float32
-    left_out: dict[str, Tensor] = field(default_factory=dict)  # reason → utterances that could not count, int64
+    # Reason → how many utterances could not count, int64.
+    left_out: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Loss(Protocol):
@@ -69,11 +76,13 @@ class Loss(Protocol):
 
 @dataclass
 class Objective:
-    """The weights of a run, which a model holds while it is trained. Without arguments: cross-entropy alone."""
+    """The weights of a run, which a model holds while it is trained. Without arguments:
+    cross-entropy alone."""
 
     ce_weight: float = 1.0
     losses: list[tuple[float, Loss]] = field(default_factory=list)  # with their weights
-    entries: list[dict[str, Any]] = field(default_factory=list)  # of the yaml, kept in the model's config.json
+    # The entries of the yaml, which the model's config.json keeps.
+    entries: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def needs_logits(self) -> bool:
@@ -81,18 +90,22 @@ class Objective:
         return any(loss.needs_logits for _, loss in self.losses)
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
-        """Return what the losses have to know of an utterance; what several ask for is there once."""
+        """Return what the losses have to know of an utterance; what several ask for is there
+        once."""
         found: dict[str, Tensor] = {}
         for _, loss in self.losses:
             found |= loss.targets(utterance)
         return found
 
-    def __call__(self, batch: Batch, speech: Speech, answers: Answers, answering: dict[str, torch.nn.Module]) -> LossOutput:
+    def __call__(
+        self, batch: Batch, speech: Speech, answers: Answers, answering: dict[str, torch.nn.Module]
+    ) -> LossOutput:
         """Compute the loss of a batch.
 
-        ``answers`` runs the modules ``answering``, by name, but not at ``ce_weight`` 0. Then the other losses of an utterance are
-        spread over its answer tokens in ``nll``, and none is ``correct``.
-        Raises ValueError when the batch lacks targets, and at ``ce_weight`` 0 when ``answering`` is to be trained.
+        ``answers`` runs the modules ``answering``, by name, but not at ``ce_weight`` 0. Then the
+        other losses of an utterance are spread over its answer tokens in ``nll``, and none is
+        ``correct``. Raises ValueError when the batch lacks targets, and at ``ce_weight`` 0 when
+        ``answering`` is to be trained.
         """
         if self.ce_weight == 0:
             _refuse_training(answering)
@@ -101,7 +114,10 @@ class Objective:
             output.loss = self.ce_weight * output.loss
             return output
         extra, left_out = self._extra(batch, speech)
-        output = weighted(*answers(), batch.answer_weights) if self.ce_weight else _spread(batch, extra)
+        if self.ce_weight:
+            output = weighted(*answers(), batch.answer_weights)
+        else:
+            output = _spread(batch, extra)
         # Fillers have no weighted answer token; their other losses must not count either.
         has_answer = any_weight(batch.answer_weights, batch.answer_lengths.cpu(), extra.device)
         further = (extra * has_answer).sum()
@@ -110,7 +126,8 @@ class Objective:
         return output
 
     def _extra(self, batch: Batch, speech: Speech) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return Σ weight · loss of each utterance (B,), and utterances that could not count, by reason."""
+        """Return Σ weight · loss of each utterance (B,), and utterances that could not count, by
+        reason."""
         total = torch.zeros(len(speech.lengths), device=speech.states.device)
         left_out: dict[str, Tensor] = {}
         for weight, loss in self.losses:
@@ -128,16 +145,20 @@ class Objective:
 def make_objective(conf: ModelConfig, template: Template) -> Objective:
     """Make the losses that ``conf`` names.
 
-    Raises ValueError for a name without a file, for keys that a loss does not take, and for a loss of the other kind.
+    Raises ValueError for a name without a file, for keys that a loss does not take, and for a loss
+    of the other kind.
     """
-    return Objective(conf.ce_weight, [(float(entry["weight"]), _make(entry, conf.kind, template)) for entry in conf.losses], conf.losses)
+    losses = [(float(entry["weight"]), _make(entry, conf.kind, template)) for entry in conf.losses]
+    return Objective(conf.ce_weight, losses, conf.losses)
 
 
 def _make(entry: dict[str, Any], kind: str, template: Template) -> Loss:
-    name, keys = entry["name"], {key: value for key, value in entry.items() if key not in ("name", "weight")}
+    name = entry["name"]
+    keys = {key: value for key, value in entry.items() if key not in ("name", "weight")}
     made = loss_class(name)
     if kind not in made.kinds:
-        raise ValueError(f"model.losses {name}: is for kind {' and '.join(made.kinds)}, and model.kind is {kind}; drop it")
+        kinds = " and ".join(made.kinds)
+        raise ValueError(f"model.losses {name}: is for kind {kinds}, and model.kind is {kind}; drop it")
     try:
         return made(template, **keys)
     except (TypeError, ValueError) as error:
@@ -149,11 +170,13 @@ def loss_class(name: str) -> type:
     try:
         return lookup.load(PACKAGE, name).Loss
     except ValueError as error:
-        raise ValueError(f"model.losses: {error}; those of other packages are known by plugins, e.g. [wenet_osum.small]") from None
+        advice = "those of other packages are known by plugins, e.g. [wenet_osum.small]"
+        raise ValueError(f"model.losses: {error}; {advice}") from None
 
 
 def trained_with(before: list[dict[str, Any]] | None, now: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """Return the losses to keep in config.json: those of this run, then those of the runs before it.
+    """Return the losses to keep in config.json: those of this run, then those of the runs before
+    it.
 
     None, as in folders that were written before there was such a record, means that nobody knows.
     """
@@ -168,7 +191,8 @@ def any_weight(weights: Tensor | None, answers: Tensor, device: torch.device) ->
     if weights is None:
         return torch.ones(len(answers), device=device)
     row = torch.repeat_interleave(torch.arange(len(answers)), answers).to(device)
-    return torch.zeros(len(answers), device=device).index_add_(0, row, (weights.to(device) != 0).float()).clamp(max=1)
+    counts = torch.zeros(len(answers), device=device)
+    return counts.index_add_(0, row, (weights.to(device) != 0).float()).clamp(max=1)
 
 
 def _spread(batch: Batch, extra: Tensor) -> LossOutput:
@@ -184,4 +208,5 @@ def _refuse_training(answering: dict[str, torch.nn.Module]) -> None:
     trained = [name for name, module in answering.items() if any(p.requires_grad for p in module.parameters())]
     if trained and torch.is_grad_enabled():
         patterns = ", ".join(f"{name}.*" for name in trained)
-        raise ValueError(f"model.ce_weight 0 runs no {' and '.join(trained)}, yet train_parts names it; leave {patterns} out")
+        names = " and ".join(trained)
+        raise ValueError(f"model.ce_weight 0 runs no {names}, yet train_parts names it; leave {patterns} out")

@@ -1,7 +1,9 @@
-"""What only models made from nothing need: initial weights, a text LLM on pseudo-speech, losses and rescorers.
+"""What only models made from nothing need: initial weights, a text LLM on pseudo-speech, losses and
+rescorers.
 
-A published Whisper and a published LLM need none of it, and nothing of the core imports this room. Its plug-ins are
-known where a yaml says ``plugins: [wenet_osum.small]``, or a command ``--plugins wenet_osum.small``.
+A published Whisper and a published LLM need none of it, and nothing of the core imports this room.
+Its plug-ins are known where a yaml says ``plugins: [wenet_osum.small]``, or a command ``--plugins
+wenet_osum.small``.
 """
 
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Make the models of a recipe that trains from nothing: a tokenizer, a Whisper-shaped model, an LLM taught on text."""
+"""Make the models of a recipe that trains from nothing: a tokenizer, a Whisper-shaped model, an LLM
+taught on text."""
 
 from __future__ import annotations
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 def make_models(text: str, manifest: str, conf: SmallModels, out: Path) -> None:
     """Write ``out/whisper`` and ``out/llm``, ordinary transformers folders.
 
-    ``text`` is a file of training text, a line each; from ``manifest`` the LLM learns its tasks as pseudo-speech. Under
-    torchrun all processes train the LLM. Raises ValueError and OSError for files that cannot be used.
+    ``text`` is a file of training text, a line each; from ``manifest`` the LLM learns its tasks as
+    pseudo-speech. Under torchrun all processes train the LLM. Raises ValueError and OSError for
+    files that cannot be used.
     """
     world = dist.start(threads=1)
     try:

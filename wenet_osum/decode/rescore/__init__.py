@@ -1,4 +1,5 @@
-"""Second opinions on the next token, beside the LLM's; a file here is a name for ``--rescore NAME=WEIGHT``.
+"""Second opinions on the next token, beside the LLM's; a file here is a name for ``--rescore
+NAME=WEIGHT``.
 
 A file holds ``class Rescorer`` with
 
@@ -14,5 +15,6 @@ and a State, which never changes, has
     change(walk, logs, tokens, states)  (K,) float64: what to add to the LLM's log-probabilities ``logs`` (K,) of the
                                         candidates ``tokens`` (K,)
 
-``states`` are those of all rescorers by name. So the search knows no rescorer by name (decode/joint.py).
+``states`` are those of all rescorers by name. So the search knows no rescorer by name
+(decode/joint.py).
 """

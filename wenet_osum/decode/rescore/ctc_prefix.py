@@ -1,9 +1,10 @@
 """CTC prefix scores of the adapter's output in the choice of a transcript's tokens.
 
-Each token of a transcript gets (1 - w) · log P_LLM + w · log of the CTC prefix probability it adds (Watanabe et al.,
-2017, "Hybrid CTC/attention architecture for end-to-end speech recognition"), so that words are neither invented nor left
-out. In a transcript with times, words are scored so, and whether another word begins or the text ends follows from the
-probability that the transcript is complete. Labels and replies are the LLM's alone.
+Each token of a transcript gets (1 - w) · log P_LLM + w · log of the CTC prefix probability it adds
+(Watanabe et al., 2017, "Hybrid CTC/attention architecture for end-to-end speech recognition"), so
+that words are neither invented nor left out. In a transcript with times, words are scored so, and
+whether another word begins or the text ends follows from the probability that the transcript is
+complete. Labels and replies are the LLM's alone.
 
 Letters: S speech embeddings, H width of the LLM, V vocabulary, K candidates.
 """
@@ -52,7 +53,8 @@ class Emissions:
 
 @dataclass(frozen=True)
 class CTCPrefix:
-    """A prefix of the transcript, with the log-probability up to each state of all paths that read just that prefix."""
+    """A prefix of the transcript, with the log-probability up to each state of all paths that read
+    just that prefix."""
 
     emissions: Emissions
     log_p_nonblank: Tensor  # (S,) float64, of paths whose last state is the last token
@@ -68,7 +70,8 @@ class CTCPrefix:
         return cls(emissions, torch.full_like(blanks, NEVER), blanks.cumsum(0))
 
     def _before(self, same: bool) -> Tensor:
-        """Return log P (S,) of paths that have read the prefix before each state and may go on with another token there.
+        """Return log P (S,) of paths that have read the prefix before each state and may go on with
+        another token there.
 
         ``same``: with the last token once more, which takes a blank between the two.
         """
@@ -79,7 +82,8 @@ class CTCPrefix:
         return torch.logaddexp(blank, torch.cat([torch.full_like(start, NEVER), self.log_p_nonblank[:-1]]))
 
     def token_gains(self, tokens: Tensor) -> Tensor:
-        """Return (K,) how much each of ``tokens`` (K,), as the next one, changes the log-probability of the prefix."""
+        """Return (K,) how much each of ``tokens`` (K,), as the next one, changes the
+        log-probability of the prefix."""
         logs = self.emissions.log_probs(tokens)
         gains = (self._before(same=False)[:, None] + logs).logsumexp(0)
         if self.last is not None and bool((same := tokens == self.last).any()):
@@ -116,7 +120,8 @@ class CTCPrefix:
         pauses = blanks.cumsum(0)
         ended = (nonblank - pauses).logcumsumexp(0)[:-1]
         blank = pauses + torch.cat([torch.full_like(pauses[:1], NEVER), ended])
-        return replace(self, log_p_nonblank=nonblank, log_p_blank=blank, log_p_prefix=float(begun.logsumexp(0)), last=token)
+        total = float(begun.logsumexp(0))
+        return replace(self, log_p_nonblank=nonblank, log_p_blank=blank, log_p_prefix=total, last=token)
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,8 @@ class State:
 
     @staticmethod
     def _time_gain(position: TranscriptPosition, more: float) -> float:
-        """Return the gain of a time: between words it says that another follows; between its times a word has to stand."""
+        """Return the gain of a time: between words it says that another follows; between its times
+        a word has to stand."""
         if position.between:
             return more
         return FLOOR if position.begins_word else 0.0

@@ -1,4 +1,5 @@
-"""Losses beside the cross-entropy of the answers; a file here is a name for ``model.losses`` of a training yaml.
+"""Losses beside the cross-entropy of the answers; a file here is a name for ``model.losses`` of a
+training yaml.
 
 A file holds ``class Loss`` with
 

@@ -1,8 +1,8 @@
 """Connectionist temporal classification of the transcript (Graves et al., 2006).
 
-Kind osum: on the adapter's output, with the LLM's own token embeddings as classes and the end of text, which no
-transcript holds, as blank. It brings speech to where the words lie that are spoken, which a frozen or small LLM can then
-repeat. Kind whisper: on the encoder, with a linear head.
+Kind osum: on the adapter's output, with the LLM's own token embeddings as classes and the end of
+text, which no transcript holds, as blank. It brings speech to where the words lie that are spoken,
+which a frozen or small LLM can then repeat. Kind whisper: on the encoder, with a linear head.
 
 Letters: B utterances, N states of the longest, V classes, C tokens of all transcripts.
 """
@@ -30,9 +30,9 @@ IMPOSSIBLE = "ctc: transcript longer than its frames"
 class Loss:
     """CTC on speech states.
 
-    ``word_times``: where the corpus has word times, paths that speak a token outside its word count next to nothing.
-    ``blanks_in_words`` False: and there is no blank inside a word, so that all of its states learn from it and not only
-    the one where CTC puts its spike.
+    ``word_times``: where the corpus has word times, paths that speak a token outside its word count
+    next to nothing. ``blanks_in_words`` False: and there is no blank inside a word, so that all of
+    its states learn from it and not only the one where CTC puts its spike.
     """
 
     kinds = ("osum", "whisper")
@@ -44,7 +44,8 @@ class Loss:
         self.template, self.word_times, self.blanks_in_words = template, word_times, blanks_in_words
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
-        """Return ``transcript_ids`` (C,) and, with ``word_times``, ``transcript_times`` (C, 2), s."""
+        """Return ``transcript_ids`` (C,) and, with ``word_times``, ``transcript_times`` (C, 2),
+        s."""
         ids, times = self.template.transcript(utterance)
         found = {"transcript_ids": torch.tensor(ids, dtype=torch.int64)}
         if self.word_times:
@@ -78,11 +79,13 @@ def ctc_losses(
     state_s: float = 0.0,
     blanks_in_words: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Compute the CTC loss of each utterance (B,), 0 where it is impossible, and count the impossible ones.
+    """Compute the CTC loss of each utterance (B,), 0 where it is impossible, and count the
+    impossible ones.
 
-    ``logs`` (B, N, V) are log-softmax scores of ``lengths`` (B,) states of ``state_s`` seconds, ``ids`` (C,) the tokens of
-    all transcripts end to end, ``times`` (C, 2) when each is spoken, infinite where it is not known (alignment constraint:
-    Senior et al., 2015, "Acoustic modelling with CD-CTC-sMBR LSTM RNNs").
+    ``logs`` (B, N, V) are log-softmax scores of ``lengths`` (B,) states of ``state_s`` seconds,
+    ``ids`` (C,) the tokens of all transcripts end to end, ``times`` (C, 2) when each is spoken,
+    infinite where it is not known (alignment constraint: Senior et al., 2015, "Acoustic modelling
+    with CD-CTC-sMBR LSTM RNNs").
     """
     allowed_share = None
     if times is not None and bool(times.isfinite().any()):
@@ -107,7 +110,8 @@ def ctc_losses(
 def _constraint(
     logs: Tensor, ids: Tensor, id_lengths: Tensor, blank: int, times: Tensor, state_s: float, blanks_in_words: bool
 ) -> Tensor:
-    """Return what to add to ``logs``: 0 for what may be spoken in a state, ``EXCLUDED`` for everything else."""
+    """Return what to add to ``logs``: 0 for what may be spoken in a state, ``EXCLUDED`` for
+    everything else."""
     rows = torch.repeat_interleave(torch.arange(len(id_lengths)), id_lengths.cpu()).to(ids.device)
     starts, ends = times[:, :1], times[:, 1:]
     begins = torch.arange(logs.shape[1], device=times.device) * state_s

@@ -1,7 +1,9 @@
-"""A wide ``conv_transformer`` whose convolutions begin as a linear map (Balduzzi et al., 2017, "The Shattered Gradients Problem").
+"""A wide ``conv_transformer`` whose convolutions begin as a linear map (Balduzzi et al., 2017, "The
+Shattered Gradients Problem").
 
-Every channel has a twin of opposite sign. As gelu(x) - gelu(-x) = x, the difference of twins passes the activation
-unchanged. So speech comes through a new adapter whole, which a short training would otherwise have to arrange first.
+Every channel has a twin of opposite sign. As gelu(x) - gelu(-x) = x, the difference of twins passes
+the activation unchanged. So speech comes through a new adapter whole, which a short training would
+otherwise have to arrange first.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def initialise(adapter: nn.Module, std: float) -> None:
-    """Set the weights of a new ``conv_transformer`` adapter in place; ``std`` is that of its output.
+    """Set the weights of a new ``conv_transformer`` adapter in place; ``std`` is that of its
+    output.
 
     Raises ValueError for an adapter whose width is below twice the encoder's: twins need the room.
     """
@@ -28,10 +31,11 @@ def initialise(adapter: nn.Module, std: float) -> None:
 
 
 def _mirrored(shape: tuple[int, ...], paired: bool) -> Tensor:
-    """Draw a convolution's weight (outputs, inputs, taps) whose second half of outputs is the first with the other sign.
+    """Draw a convolution's weight (outputs, inputs, taps) whose second half of outputs is the first
+    with the other sign.
 
-    The first half is orthogonal. Inputs that are ``paired`` come as twins themselves, and their difference is taken;
-    others are looked at through the last tap alone.
+    The first half is orthogonal. Inputs that are ``paired`` come as twins themselves, and their
+    difference is taken; others are looked at through the last tap alone.
     """
     outputs, inputs, taps = shape
     if paired:

@@ -1,10 +1,11 @@
 """The mean speech embedding of an utterance has to point to the words of its labels.
 
-A small LLM learns labels from pseudo-speech (small/pseudo_speech.py), where every frame carries their embeddings faintly.
-This loss brings them into the adapter's output directly. Through the LLM's answers alone the adapter may not find them in
-a few hundred steps.
+A small LLM learns labels from pseudo-speech (small/pseudo_speech.py), where every frame carries
+their embeddings faintly. This loss brings them into the adapter's output directly. Through the
+LLM's answers alone the adapter may not find them in a few hundred steps.
 
-Letters: B utterances, S embeddings (80 ms) of the longest, H width of the LLM, V vocabulary, F label fields.
+Letters: B utterances, S embeddings (80 ms) of the longest, H width of the LLM, V vocabulary, F
+label fields.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ UNKNOWN = -1  # index of a label that is not known
 
 
 class Loss:
-    """Cross-entropy of every known label of an utterance among the labels of its set, summed over label fields."""
+    """Cross-entropy of every known label of an utterance among the labels of its set, summed over
+    label fields."""
 
     kinds = ("osum",)
     needs_logits = False
@@ -47,7 +49,8 @@ class Loss:
         labels = targets["labels"].view(len(speech.lengths), len(self.fields))
         with torch.autocast(speech.states.device.type, enabled=False):
             frames = functional.normalize(speech.states.float(), dim=-1)
-            return UtteranceLosses(label_losses(frames, speech.lengths, labels, self.words, speech.table.detach().float()))
+            table = speech.table.detach().float()
+            return UtteranceLosses(label_losses(frames, speech.lengths, labels, self.words, table))
 
 
 def label_fields(template: Template) -> list[Field]:
@@ -57,7 +60,8 @@ def label_fields(template: Template) -> list[Field]:
 
 
 def label_indices(utterance: Utterance, fields: list[Field]) -> list[int]:
-    """Return the index of the utterance's label in the set of each field, ``UNKNOWN`` where there is none."""
+    """Return the index of the utterance's label in the set of each field, ``UNKNOWN`` where there
+    is none."""
     return [f.labels.names.index(f.value(utterance)) if f.present(utterance) else UNKNOWN for f in fields]
 
 
@@ -67,12 +71,14 @@ def label_words(template: Template, fields: list[Field]) -> list[list[list[int]]
     return [[template.encode(cased(name)) for name in field.labels.names] for field in fields]
 
 
-def label_losses(frames: Tensor, lengths: Tensor, labels: Tensor, words: list[list[list[int]]], table: Tensor) -> Tensor:
+def label_losses(
+    frames: Tensor, lengths: Tensor, labels: Tensor, words: list[list[list[int]]], table: Tensor
+) -> Tensor:
     """Compute the cross-entropy (B,) of all known labels, summed over fields.
 
-    ``frames`` (B, S, H) have length 1, ``labels`` (B, F) are indices into ``words``, the token ids by field and label;
-    ``table`` (V, H) holds the LLM's embeddings. The logit of a label is the cosine of the mean frame and the mean
-    embedding of the label's tokens, times ``SCALE``.
+    ``frames`` (B, S, H) have length 1, ``labels`` (B, F) are indices into ``words``, the token ids
+    by field and label; ``table`` (V, H) holds the LLM's embeddings. The logit of a label is the
+    cosine of the mean frame and the mean embedding of the label's tokens, times ``SCALE``.
     """
     mask = valid_mask(lengths, frames.shape[1], frames.device)
     existing = frames if mask is None else frames * mask[:, :, None]

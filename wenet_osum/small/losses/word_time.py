@@ -1,10 +1,11 @@
 """Every speech embedding has to tell when the word that is spoken in it starts and ends.
 
-In pseudo-speech (small/pseudo_speech.py) each frame carries, as sinusoids, the span of its word, or in silence its own
-span. This loss brings the same into the adapter's output: half of the channels tell the start, the other half the end.
+In pseudo-speech (small/pseudo_speech.py) each frame carries, as sinusoids, the span of its word, or
+in silence its own span. This loss brings the same into the adapter's output: half of the channels
+tell the start, the other half the end.
 
-Letters: B utterances, S frames (80 ms) of the longest, H width of the LLM, C tokens of all transcripts, P moments.
-``frames`` (B, S, H) have length 1.
+Letters: B utterances, S frames (80 ms) of the longest, H width of the LLM, C tokens of all
+transcripts, P moments. ``frames`` (B, S, H) have length 1.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ SPREAD = 0.7  # frames: standard deviation of the moments that count as right
 
 
 class Loss:
-    """Cross-entropy of the start and the end of each frame's word among all moments of its utterance."""
+    """Cross-entropy of the start and the end of each frame's word among all moments of its
+    utterance."""
 
     kinds = ("osum",)
     needs_logits = False
@@ -37,7 +39,8 @@ class Loss:
         self.template = template
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
-        """Return ``transcript_times`` (C, 2): when each token is spoken, s, infinite where it is not known."""
+        """Return ``transcript_times`` (C, 2): when each token is spoken, s, infinite where it is
+        not known."""
         _, times = self.template.transcript(utterance)
         return {"transcript_times": torch.tensor(times, dtype=torch.float32).view(-1, 2)}
 
@@ -51,10 +54,11 @@ class Loss:
 
 
 def word_spans(times: Tensor, lengths: Tensor, longest: int, frame_s: float) -> Tensor:
-    """Return the span of the word of each frame (B, S, 2), in frames: where none is known, the frame's own.
+    """Return the span of the word of each frame (B, S, 2), in frames: where none is known, the
+    frame's own.
 
-    ``times`` (C, 2), s, and ``lengths`` (B,) are those of the transcripts' tokens. A frame belongs to the token that is
-    spoken in its middle.
+    ``times`` (C, 2), s, and ``lengths`` (B,) are those of the transcripts' tokens. A frame belongs
+    to the token that is spoken in its middle.
     """
     rows, own = len(lengths), torch.arange(longest, dtype=torch.float32)
     spans = torch.stack([own, own + 1], dim=-1).repeat(rows, 1, 1)
@@ -68,17 +72,20 @@ def word_spans(times: Tensor, lengths: Tensor, longest: int, frame_s: float) -> 
 
 
 def moment_codes(moments: Tensor, width: int) -> Tensor:
-    """Encode ``moments`` (P,), in frames, as half of the channels of a frame would: (P, width / 2), of length 1."""
+    """Encode ``moments`` (P,), in frames, as half of the channels of a frame would: (P, width / 2),
+    of length 1."""
     return functional.normalize(time_waves(moments, width // 2), dim=-1)
 
 
 def moment_logits(frames: Tensor, codes: Tensor) -> Tensor:
-    """Return how well each moment of ``codes`` (P, H / 2) fits start and end that ``frames`` (…, H) tell: (2, …, P)."""
+    """Return how well each moment of ``codes`` (P, H / 2) fits start and end that ``frames`` (…, H)
+    tell: (2, …, P)."""
     return SCALE * torch.stack(frames.chunk(2, dim=-1)) @ codes.T
 
 
 def time_losses(frames: Tensor, lengths: Tensor, spans: Tensor) -> Tensor:
-    """Compute the mean cross-entropy (B,) over frames of the starts and ends ``spans`` (B, S, 2)."""
+    """Compute the mean cross-entropy (B,) over frames of the starts and ends ``spans`` (B, S,
+    2)."""
     longest = frames.shape[1]
     moments = torch.arange(longest + 1, device=frames.device)
     # An end may lie behind the last frame: (B, S + 1).
@@ -92,7 +99,8 @@ def time_losses(frames: Tensor, lengths: Tensor, spans: Tensor) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor, moments: Tensor, exists: Tensor) -> Tensor:
-    """Compute the cross-entropy (B, S) of ``wanted`` (B, S) among the moments that exist (B, S + 1).
+    """Compute the cross-entropy (B, S) of ``wanted`` (B, S) among the moments that exist (B, S +
+    1).
 
     Moments nearby are nearly as right.
     """

@@ -1,8 +1,8 @@
 """The times of words as the adapter's output tells them, in the choice of a transcript's times.
 
-Every frame tells when its word starts and ends (small/losses/word_time.py); the frames of one word tell it together
-better than each alone. A time that the LLM is about to write gets the probability of all times that begin with the same
-characters.
+Every frame tells when its word starts and ends (small/losses/word_time.py); the frames of one word
+tell it together better than each alone. A time that the LLM is about to write gets the probability
+of all times that begin with the same characters.
 
 Letters: S frames of 80 ms, H width of the LLM, T times of 10 ms, K candidates.
 """
@@ -44,7 +44,8 @@ class BoundaryPosterior:
         self.codes = moment_codes(self.times / state_s, states.shape[1])
 
     def log_probs(self, frame: int, end: bool) -> Tensor:
-        """Return log P (T,), float64, of when the word starts, or with ``end`` ends, that is spoken in ``frame``."""
+        """Return log P (T,), float64, of when the word starts, or with ``end`` ends, that is spoken
+        in ``frame``."""
         # The frame itself says which frames belong to its word; their mean then says it more exactly.
         starts, ends = moment_logits(self.frames[frame], self.codes)
         start, stop = float(self.times[int(starts.argmax())]), float(self.times[int(ends.argmax())])
@@ -55,7 +56,8 @@ class BoundaryPosterior:
 
 
 def text_gains(logs: Tensor, before: str, texts: list[str]) -> list[float]:
-    """Return how much writing each of ``texts`` after the characters ``before`` of a time changes its log-probability.
+    """Return how much writing each of ``texts`` after the characters ``before`` of a time changes
+    its log-probability.
 
     ``logs`` (T,) are those of all times.
     """
@@ -67,7 +69,8 @@ def text_gains(logs: Tensor, before: str, texts: list[str]) -> list[float]:
 
 
 def _share(text: str, sums: Tensor) -> Tensor:
-    """Return P of all times that begin with the characters ``text``; ``sums`` (T + 1,) are those of all earlier ones."""
+    """Return P of all times that begin with the characters ``text``; ``sums`` (T + 1,) are those of
+    all earlier ones."""
     if not text:
         return sums[-1]
     found, count = BEGINNING.fullmatch(text), len(sums) - 1
@@ -93,7 +96,8 @@ def _ranges(whole: str, part: str | None, closed: str, count: int) -> list[tuple
 
 @dataclass(frozen=True)
 class State:
-    """The posterior of one utterance; where the answer stands is known by the state of ctc_prefix."""
+    """The posterior of one utterance; where the answer stands is known by the state of
+    ctc_prefix."""
 
     posterior: BoundaryPosterior
     weight: float
@@ -108,9 +112,11 @@ class State:
         return self
 
     def change(self, walk: Walk, logs: Tensor, tokens: Tensor, states: dict[str, Any]) -> Tensor:
-        """Return weight · (log P of the frames - log P_LLM) for times, given that a time is written, and 0 for all else.
+        """Return weight · (log P of the frames - log P_LLM) for times, given that a time is
+        written, and 0 for all else.
 
-        CTC takes its share of log P_LLM and knows nothing of which time it is; among times the LLM gets it back.
+        CTC takes its share of log P_LLM and knows nothing of which time it is; among times the LLM
+        gets it back.
         """
         changes = torch.zeros_like(logs)
         position, listed = TranscriptPosition(walk), tokens.tolist()
@@ -123,10 +129,14 @@ class State:
         return changes
 
 
-def time_gains(posterior: BoundaryPosterior, prefix: CTCPrefix, position: TranscriptPosition, tokens: list[int]) -> list[float]:
-    """Return how much each of ``tokens``, all pieces of times, changes the log-probability of the time being written.
+def time_gains(
+    posterior: BoundaryPosterior, prefix: CTCPrefix, position: TranscriptPosition, tokens: list[int]
+) -> list[float]:
+    """Return how much each of ``tokens``, all pieces of times, changes the log-probability of the
+    time being written.
 
-    An end is told by the frame where CTC has the last token, a start by that where the next one most likely begins.
+    An end is told by the frame where CTC has the last token, a start by that where the next one
+    most likely begins.
     """
     frame = int(prefix.log_p_nonblank.argmax()) if position.ends_word else prefix.next_start()
     texts = [token_text(position.template, token) for token in tokens]
