@@ -268,7 +268,7 @@ def check(conf: Any) -> list[str]:
         limits = conf.filter.max_target_tokens
         for task, limit in limits.items() if isinstance(limits, dict) else [("", limits)]:
             if limit < 1:
-                name = _join("filter.max_target_tokens", task) if task else "filter.max_target_tokens"
+                name = f"filter.max_target_tokens.{task}" if task else "filter.max_target_tokens"
                 faults.append(f"{name} {limit}: must be 1 or more; a task is left out by the mixture's tasks")
         if any(speed <= 0 for speed in conf.augment.speeds) or not conf.augment.speeds:
             faults.append(f"augment.speeds {conf.augment.speeds}: needs at least one factor, all above 0")

@@ -38,9 +38,8 @@ def some_batch() -> Batch:
         "answer_lengths": ANSWERS,
     }
     targets = {
-        "answer_weights": torch.full((count,), 0.3),
         "transcript_ids": ids,
-        "transcript_lengths": ANSWERS,
+        "transcript_ids_lengths": ANSWERS,
         "transcript_times": times,
     }
     return Batch(
@@ -49,25 +48,26 @@ def some_batch() -> Batch:
         features=features,
         feature_lengths=frames,
         **texts,
-        **targets,
+        answer_weights=torch.full((count,), 0.3),
+        targets=targets,
     )
 
 
 def run(tiny, world, engine: str):
-    """Loss through that engine in bfloat16, and the arguments that reached the model."""
+    """Loss through that engine in bfloat16, and the batch that reached the model."""
     conf = tiny.conf(engine=engine, dtype="bfloat16")
     torch.manual_seed(3)
     model = build.build(conf.model)[0]
-    runner, seen = dist.Engine(model, conf, world), {}
+    runner, seen = dist.Engine(model, conf, world), []
     forward = type(model).forward
 
-    def noting(self, **arguments):
-        seen.update(arguments)
-        return forward(self, **arguments)
+    def noting(self, batch):
+        seen.append(batch)
+        return forward(self, batch)
 
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(model, "forward", noting.__get__(model))
-        return runner.loss(some_batch()), seen
+        return runner.loss(some_batch()), seen[0]
 
 
 def test_weights_and_times_of_targets_reach_every_engine_whole(tiny, alone):
@@ -75,11 +75,12 @@ def test_weights_and_times_of_targets_reach_every_engine_whole(tiny, alone):
     for engine in ("ddp", "fsdp"):
         results[engine], seen = run(tiny, alone, engine)
         assert (
-            torch.equal(seen["answer_weights"], batch.answer_weights)
-            and seen["answer_weights"].dtype == torch.float32
+            torch.equal(seen.answer_weights, batch.answer_weights)
+            and seen.answer_weights.dtype == torch.float32
         ), engine
-        assert torch.equal(seen["transcript_times"], batch.transcript_times), engine
-        assert torch.equal(seen["features"], batch.features), engine
+        name = "transcript_times"
+        assert torch.equal(seen.targets[name], batch.targets[name]), engine
+        assert torch.equal(seen.features, batch.features), engine
         torch.testing.assert_close(
             results[engine].loss, (results[engine].nll * batch.answer_weights).sum()
         )

@@ -48,7 +48,7 @@ def run(*arguments: object) -> int:
 def test_a_model_is_not_worse_than_itself(finished, dev, capsys):
     assert run("--exp_dir", finished, "--before", finished, "--dev", dev, "--limit", 8, "--max_tokens", 6) == 0
     said = capsys.readouterr().out
-    assert "0 of " in said and "gate sgc    passed: accuracy all +0.00 [+0.00, +0.00] points on 8 utterances" in said
+    assert "0 of " in said and "gate sgc    passed: accuracy all +0.00 [-36.94, +36.94] points on 8 utterances" in said
     rows = json.loads((finished / "gate/gate.json").read_text())
     assert {row["task"] for row in rows} == {"asr", "sgc"} and all(row["outcome"] == "passed" for row in rows)
     assert len((finished / "gate/before/sgc.jsonl").read_text().splitlines()) == 8

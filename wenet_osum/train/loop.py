@@ -80,6 +80,8 @@ class Run:
         self.groups = self.optimizer.param_groups
         if self.source:
             checkpoint.load_trainer(self.source, self.engine, self.optimizer)
+        if conf.model.lora:
+            parts.check_lora_trains(self.model, conf.train_parts)
         mels = self.model.encoder.mels
         # Phase 1's decoder ends at its last position; an LLM is not asked.
         reach = getattr(self.model.config, "max_target_positions", None)

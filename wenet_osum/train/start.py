@@ -13,7 +13,7 @@ import torch
 from wenet_osum import lookup
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.pool import TokenCounter
-from wenet_osum.models import build, parts
+from wenet_osum.models import build
 from wenet_osum.models.objective import make_objective
 from wenet_osum.text.template import Template
 
@@ -49,8 +49,6 @@ def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
         model, template = build.load(source), Template.load(source, loss_weight=conf.loss_weight)
     else:
         model, template = _new_model(conf)
-    if conf.model.lora:
-        parts.check_lora_trains(model, conf.train_parts)
     model.set_objective(make_objective(conf.model, template))
     conf.batch.min_frames = max(conf.batch.min_frames, getattr(model.encoder, "min_frames", 0))
     return model, template
