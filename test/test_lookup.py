@@ -72,7 +72,7 @@ def test_plugins_are_packages_that_add_their_folders(package, tmp_path, monkeypa
 def test_names_that_are_gone_are_gone_and_say_what_to_write():
     """Keys by their dotted names in the tables of a run or of small models, options without their dashes."""
     from wenet_osum import config
-    from wenet_osum.decode.generate import DecodeOptions
+    from wenet_osum.decode.options import DecodeOptions
     from wenet_osum.small.models import SmallModels
 
     for dotted, now in lookup.renamed("keys").items():

@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from wenet_osum.bin import export as command
 from wenet_osum.decode import export, generate, licences
-from wenet_osum.decode.generate import DecodeOptions
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.pipeline import Recogniser
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Utterance

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from wenet_osum.decode import generate as generation
-from wenet_osum.decode.generate import DecodeOptions, generate
+from wenet_osum.decode.generate import generate
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.stops import LoopGuard, limit
 from wenet_osum.tasks import parse
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import wenet_osum
-from wenet_osum.decode import joint, load
+from wenet_osum.decode import joint, options
 from wenet_osum.decode.joint import Joint
 
 TIMES = {"rescore": {"ctc_prefix": 0.5, "word_times": 0.4}, "plugins": ["wenet_osum.small"]}
@@ -26,17 +26,17 @@ def test_weights_are_read_as_commands_take_them():
 
 def parse(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    load.add_arguments(parser)
+    options.add_arguments(parser)
     return parser.parse_args(words)
 
 
 def test_commands_take_rescorers_of_the_core_and_of_plugins():
-    options = load.options_of(parse("--rescore", "ctc_prefix=0.5,word_times=0", "--plugins", "wenet_osum.small"))
-    assert options.rescore == {"ctc_prefix": 0.5, "word_times": 0.0} and options.joint == {"ctc_prefix": 0.5}
+    found = options.search(parse("--rescore", "ctc_prefix=0.5,word_times=0", "--plugins", "wenet_osum.small"))
+    assert found.rescore == {"ctc_prefix": 0.5, "word_times": 0.0} and found.joint == {"ctc_prefix": 0.5}
     with pytest.raises(ValueError, match="unknown rescore 'ctc_prefx', did you mean 'ctc_prefix'"):
-        load.options_of(parse("--rescore", "ctc_prefx=0.5"))
+        options.search(parse("--rescore", "ctc_prefx=0.5"))
     with pytest.raises(ValueError, match="plugins 'no_such_package'"):
-        load.options_of(parse("--plugins", "no_such_package"))
+        options.search(parse("--plugins", "no_such_package"))
 
 
 @pytest.mark.parametrize("name", ["ctc_weight", "tone_weight"])
@@ -48,8 +48,8 @@ def test_options_that_are_gone_are_answered_with_the_new_form(capsys, name, form
 
 
 def test_load_takes_tables_and_lists_and_refuses_what_is_gone(model_dir):
-    options = wenet_osum.load(model_dir, **TIMES).recogniser.options
-    assert options.rescore == TIMES["rescore"]
+    found = wenet_osum.load(model_dir, **TIMES).recogniser.options
+    assert found.rescore == TIMES["rescore"]
     with pytest.raises(ValueError, match="ctc_weight: this option is gone; write --rescore ctc_prefix="):
         wenet_osum.load(model_dir, ctc_weight=0.5)
     with pytest.raises(ValueError, match="must read NAME=WEIGHT"):

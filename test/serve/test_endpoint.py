@@ -12,7 +12,7 @@ import pytest
 
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.decode import formats, pipeline
-from wenet_osum.decode.generate import DecodeOptions
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.records import Hypothesis, Word
 
 SECOND = write_wav(np.random.default_rng(2).normal(0, 0.1, 16000).astype(np.float32))

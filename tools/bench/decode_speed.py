@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from wenet_osum.dataset import audio  # noqa: E402
 from wenet_osum.decode import pipeline  # noqa: E402
-from wenet_osum.decode.generate import DecodeOptions  # noqa: E402
+from wenet_osum.decode.options import DecodeOptions  # noqa: E402
 from wenet_osum.decode.pipeline import Recogniser  # noqa: E402
 from wenet_osum.models import build  # noqa: E402
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance  # noqa: E402

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wenet_osum import config
-from wenet_osum.decode import load
+from wenet_osum.decode import load, options
 
 if TYPE_CHECKING:
     from wenet_osum.train.compare import Verdict
@@ -39,7 +39,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--margin", "--gate_margin", type=float, default=2.0, help="points a figure may be worse")
     parser.add_argument("--limit", type=int, default=500, help="utterances a task at most, evenly spread over the list")
     parser.add_argument("--normalizer", default="none", help="spelling rules of score, e.g. basic")
-    load.add_arguments(parser)
+    options.add_arguments(parser)
     return parser.parse_args(argv)
 
 

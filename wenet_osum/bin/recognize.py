@@ -29,12 +29,11 @@ from typing import TypeVar
 
 from wenet_osum import tasks
 from wenet_osum.bin._leave import leave
-from wenet_osum.decode import load, lock, longform, pipeline, prompts, write
+from wenet_osum.decode import load, lock, longform, options, pipeline, prompts, write
 from wenet_osum.decode.progress import Progress, counted
 from wenet_osum.records import Hypothesis
 from wenet_osum.text.template import read_settings
 
-MEANT = ("task", "num_beams", "temperature", "seed", "repetition_penalty", "rescore", "max_tokens", "free", "prompt", "lang", "longest_s", "dtype")  # what decides answers
 Maker = Callable[[argparse.Namespace], pipeline.Recogniser]
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # processes may finish far apart
@@ -48,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--task", required=True, help="task name or tags, e.g. ser or '<TRANSCRIBE><AGE>'; auto: each utterance's own")
     parser.add_argument("--out", required=True, help="folder to write into")
     parser.add_argument("--prompts", choices=prompts.SETS, help="decode with every wording of the task, or with those in one language")
-    load.add_arguments(parser)
+    options.add_arguments(parser)
     args = parser.parse_args(argv)
     try:
         with _processes() as (rank, size):
@@ -117,7 +116,7 @@ def recognize(args: argparse.Namespace, rank: int, size: int, make: Maker = load
     Returns the exit status. Raises ValueError for bad options, for a folder that another run writes
     into or that holds answers of other settings, and when answers are missing at the end.
     """
-    load.options_of(args)
+    options.search(args)
     jobs, dropped = pipeline.read_list(args.list)
     with _alone(args.out, size):
         return _recognize(args, jobs, dropped, rank, size, make)
@@ -159,7 +158,8 @@ def _begin(args: argparse.Namespace, jobs: list[pipeline.Job], dropped: Counter)
         "weights": write.fingerprint(args.model),
         "list": args.list,
         "keys": hashlib.sha256(listed.encode("utf-8", "surrogatepass")).hexdigest(),
-        **{name: getattr(args, name) for name in MEANT},
+        "task": args.task,
+        **options.deciding(args),
     }
     return write.open_run(args.out, settings, {"labels": label_sets(args.model)})
 

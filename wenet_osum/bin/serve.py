@@ -20,7 +20,7 @@ import argparse
 import os
 import sys
 
-from wenet_osum.decode import load
+from wenet_osum.decode import load, options
 from wenet_osum.decode.speech import Transcriber
 
 KEY = "WENET_OSUM_API_KEY"  # a key among the arguments would stand in the list of processes
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     limits.add_argument("--queue", type=int, default=64, help=full)
     limits.add_argument("--timeout", type=float, default=120.0, help="seconds from a request to its answer (120)")
     limits.add_argument("--wait_ms", type=float, default=20.0, help="how long the first request of a batch waits for others (20)")
-    load.add_arguments(parser)
+    options.add_arguments(parser)
     args = parser.parse_args(argv)
     try:
         return serve(args)

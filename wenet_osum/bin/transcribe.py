@@ -35,7 +35,7 @@ from collections import Counter
 from pathlib import Path
 
 from wenet_osum import tasks
-from wenet_osum.decode import load
+from wenet_osum.decode import load, options
 from wenet_osum.decode.formats import FORMATS
 from wenet_osum.decode.progress import Progress, counted
 from wenet_osum.decode.speech import Transcriber, make_job
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--task", help="task name or tags, e.g. ser or '<TRANSCRIBE><AGE>'; default: asr, or srwt where the format needs word times")
     parser.add_argument("--format", choices=FORMATS, default="txt", type=lambda name: OLD_NAMES.get(name, name), help="default: txt")
     parser.add_argument("--out_dir", help="write a file for each input here, called like it, instead of to stdout")
-    load.add_arguments(parser)
+    options.add_arguments(parser)
     args = parser.parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # file names may hold any bytes

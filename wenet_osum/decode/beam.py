@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from wenet_osum.decode.constrain import Choice, Walk
-from wenet_osum.decode.generate import TIE, DecodeOptions, Row, penalise, token_by_token
+from wenet_osum.decode.generate import TIE, Row, penalise, token_by_token
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.joint import Joint
 from wenet_osum.decode.prefix import Prefixes
 from wenet_osum.decode.stops import LoopGuard, limit

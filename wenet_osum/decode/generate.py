@@ -7,7 +7,6 @@ finished rows leave the batch. Letters: B rows, V vocabulary.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor
 
 from wenet_osum.decode.constrain import Choice, Walk
-from wenet_osum.decode.joint import Joint, Rescorers, check_weights
+from wenet_osum.decode.joint import Joint, Rescorers
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import Prefixes
 from wenet_osum.decode.stops import LoopGuard, limit
 from wenet_osum.records import FRAME_S, Batch, Hypothesis
@@ -26,41 +26,7 @@ if TYPE_CHECKING:
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.text.template import Template
 
-LEAST_TEMPERATURE = 1e-6  # below, draws are greedy but for overflows: logits / 1e-310 are infinite
 TIE = 1e-4  # logits closer than this may swap between batch sizes: such steps are counted
-
-
-@dataclass
-class DecodeOptions:
-    """How answers are searched for. The default is greedy with labels limited to their sets."""
-
-    num_beams: int = 1  # beams of free text; 1 is greedy
-    length_penalty: float = 1.0  # beams compare log-probability / length ** length_penalty
-    temperature: float = 0.0  # from 1e-6 on: sampling, drawn by (seed, key); below: greedy
-    seed: int = 777
-    repetition_penalty: float = 1.0  # divides (multiplies, where negative) the logits of tokens already said in the free text
-    rescore: dict[str, float] = field(default_factory=dict)  # file in decode/rescore → its weight beside the LLM, 0 to below 1
-    free: bool = False  # labels are not limited to their sets
-    max_tokens: int | None = None  # tokens of free text; None: by the rule in decode/stops.py
-
-    def __post_init__(self) -> None:
-        if self.num_beams < 1:
-            raise ValueError(f"num_beams {self.num_beams} must be 1 (greedy) or more")
-        if not 0 <= self.temperature < math.inf or self.repetition_penalty <= 0:
-            wrong = f"temperature {self.temperature} must be a finite number of 0 or more"
-            raise ValueError(f"{wrong} and repetition_penalty {self.repetition_penalty} above 0")
-        if self.temperature < LEAST_TEMPERATURE:
-            self.temperature = 0.0
-        if self.temperature and self.num_beams > 1:
-            raise ValueError(f"num_beams {self.num_beams} with temperature {self.temperature}: beams do not sample; choose one of them")
-        check_weights(self.rescore, self.temperature)
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError(f"max_tokens {self.max_tokens} must be 1 or more")
-
-    @property
-    def joint(self) -> dict[str, float]:
-        """The rescorers that have a weight; empty: the LLM answers alone."""
-        return {name: weight for name, weight in self.rescore.items() if weight}
 
 
 @dataclass

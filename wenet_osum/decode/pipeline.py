@@ -26,7 +26,8 @@ from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
 from wenet_osum.dataset.scan import find, line_key
 from wenet_osum.decode import longform
 from wenet_osum.decode.faults import Faults, ProgrammeFault
-from wenet_osum.decode.generate import DecodeOptions, generate
+from wenet_osum.decode.generate import generate
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.records import FRAME_S, SAMPLE_RATE, Hypothesis, Sample, Utterance
 from wenet_osum.tasks.base import Task
 

@@ -9,7 +9,6 @@ Recordings of any length are taken; over 30 s they are split at pauses and joine
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
@@ -19,10 +18,10 @@ from typing import Any
 
 import torch
 
-from wenet_osum import lookup
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.sound import Sound, check_rate, source_of
 from wenet_osum.decode import load as loading
+from wenet_osum.decode import options
 from wenet_osum.decode.pipeline import Job, Recogniser
 from wenet_osum.decode.progress import Progress
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance
@@ -85,45 +84,20 @@ class Transcriber:
 def load(model: str | os.PathLike, task: str = "asr", device: str | None = None, **settings: Any) -> Transcriber:
     """Load a model folder, or a hub name, for answering.
 
-    ``device`` such as "cpu" or "cuda:1" overrides the choice of the accelerator there is. ``settings`` are the options of
-    ``wenet_osum transcribe``: num_beams, temperature, seed, repetition_penalty, rescore (a dict such as {"ctc_prefix": 0.5}), plugins (a list of packages), max_tokens,
-    free, prompt, lang, batch_size, max_frames, longest_s, dtype, threads. Raises ValueError for an unknown or bad setting and a folder that holds no fitting model.
+    ``device`` such as "cpu" or "cuda:1" overrides the choice of the accelerator there is.
+    ``settings`` are the options of decoding (options.py), such as ``num_beams=4`` or
+    ``rescore={"ctc_prefix": 0.5}``. Raises ValueError for an unknown or bad setting and a folder
+    that holds no fitting model.
     """
     if task == "auto":
         raise ValueError("task 'auto' needs a list whose utterances name tasks; give a task name or tags")
-    args = _arguments({"threads": torch.get_num_threads()} | settings)
+    args = options.from_settings({"threads": torch.get_num_threads()} | settings)
     args.model, args.task = os.fspath(model), task
     transcriber = Transcriber(loading.recogniser(args))
     if device:
         transcriber.recogniser.model.to(torch.device(device))
     transcriber.asked()
     return transcriber
-
-
-def _arguments(settings: dict[str, Any]) -> argparse.Namespace:
-    """The settings as the commands' own parser reads them: types, choices and defaults are written there alone."""
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    loading.add_arguments(parser)
-    options = {action.dest: action for action in parser._actions}
-    words = []
-    for name, value in settings.items():
-        if name not in options:
-            raise ValueError(lookup.unknown("setting", name, [*options]))
-        if options[name].nargs == 0:
-            words += [f"--{name}"] if value else []
-        elif value is not None:
-            words.append(f"--{name}={_word(value)}")
-    try:
-        return parser.parse_args(words)
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
-
-
-def _word(value: Any) -> str:
-    """A setting as it is written on a command line."""
-    if isinstance(value, dict):
-        return ",".join(f"{name}={weight}" for name, weight in value.items())
-    return ",".join(value) if isinstance(value, (list, tuple)) else str(value)
 
 
 def make_job(place: int, sound: Sound, rate: int = SAMPLE_RATE, key: str | None = None) -> Job:

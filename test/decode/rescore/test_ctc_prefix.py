@@ -11,7 +11,8 @@ import torch
 
 from wenet_osum import lookup
 from wenet_osum.decode.constrain import Walk
-from wenet_osum.decode.generate import DecodeOptions, generate
+from wenet_osum.decode.generate import generate
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.joint import Joint
 from wenet_osum.decode.rescore.ctc_prefix import CTCPrefix, Emissions, State
 from wenet_osum.tasks import parse

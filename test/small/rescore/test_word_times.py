@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from wenet_osum.decode.constrain import Walk
-from wenet_osum.decode.generate import DecodeOptions
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.joint import Joint, Rescorers, check_model
 from wenet_osum.decode.rescore import ctc_prefix
 from wenet_osum.decode.rescore.ctc_prefix import CTCPrefix, Emissions

@@ -1,0 +1,268 @@
+"""The options of decoding: one table, from which everything that takes or keeps options is made.
+
+Commands (``add_arguments``), ``wenet_osum.load(**settings)`` (``from_settings``), the settings beside answers
+(``deciding``) and the table in docs/decoding.md (``markdown``) follow from the fields below; a new option is one field.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wenet_osum import lookup
+from wenet_osum.decode import joint, longform
+from wenet_osum.text.template import LANGUAGES
+
+LEAST_TEMPERATURE = 1e-6  # below it decoding is greedy: logits / 1e-310 would be infinite
+
+
+def option(
+    default: Any,
+    help: str,
+    kind: Callable[[str], Any] = str,
+    choices: Sequence[str] | None = None,
+    metavar: str | None = None,
+    decides: bool = True,
+) -> Any:
+    """Describe a field as an option.
+
+    ``kind`` reads its text on a command line (bool: a flag without a value). ``decides`` says that
+    answers depend on it: a run does not go on in a folder whose answers were made with another value.
+    """
+    about = {"help": help, "kind": kind, "choices": choices, "metavar": metavar, "decides": decides}
+    if isinstance(default, (dict, list)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=about)
+    return dataclasses.field(default=default, metadata=about)
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+@dataclass
+class DecodeOptions:
+    """How answers are searched for. The default is greedy with labels limited to their sets."""
+
+    num_beams: int = option(1, "beams of free text; 1 is greedy", int)
+    length_penalty: float = option(
+        1.0, "beams compare log-probability / length to the power of this", float
+    )
+    temperature: float = option(
+        0.0, "above 0: sampling, drawn by seed and key; below 1e-6 greedy", float
+    )
+    seed: int = option(777, "of sampling", int)
+    repetition_penalty: float = option(
+        1.0, "above 1: tokens already said in free text are less likely", float
+    )
+    max_tokens: int | None = option(
+        None, "most tokens of free text; default: by the length of the audio", int
+    )
+    rescore: dict[str, float] = option(
+        {},
+        "weights, 0 to below 1, of second opinions beside the LLM (files in decode/rescore), "
+        "e.g. ctc_prefix=0.5 for a model trained with loss ctc",
+        joint.parse,
+        metavar="NAME=WEIGHT,…",
+    )
+    free: bool = option(False, "do not limit labels to their label set", bool)
+
+    def __post_init__(self) -> None:
+        if self.num_beams < 1:
+            raise ValueError(f"num_beams {self.num_beams} must be 1 (greedy) or more")
+        if not 0 <= self.temperature < math.inf or self.repetition_penalty <= 0:
+            wrong = f"temperature {self.temperature} must be a finite number of 0 or more"
+            raise ValueError(f"{wrong} and repetition_penalty {self.repetition_penalty} above 0")
+        if not math.isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty {self.length_penalty} must be a finite number")
+        if self.temperature < LEAST_TEMPERATURE:
+            self.temperature = 0.0
+        if self.temperature and self.num_beams > 1:
+            raise ValueError(
+                f"num_beams {self.num_beams} with temperature {self.temperature}: "
+                "beams do not sample; choose one of them"
+            )
+        joint.check_weights(self.rescore, self.temperature)
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens {self.max_tokens} must be 1 or more")
+
+    @property
+    def joint(self) -> dict[str, float]:
+        """The rescorers that have a weight; empty: the LLM answers alone."""
+        return {name: weight for name, weight in self.rescore.items() if weight}
+
+
+@dataclass
+class PromptOptions:
+    """How the model is asked."""
+
+    prompt: str | None = option(None, "wording to ask with; default: the task's first prompt")
+    lang: str = option(
+        "zh", "language of the prompt, whatever the utterance's", choices=LANGUAGES
+    )
+
+
+@dataclass
+class RunOptions:
+    """How decoding runs."""
+
+    plugins: list[str] = option(
+        [],
+        "packages that bring plug-ins of their own, e.g. wenet_osum.small",
+        _names,
+        metavar="PACKAGE,…",
+        decides=False,
+    )
+    batch_size: int = option(16, "most utterances in a batch", int, decides=False)
+    max_frames: int = option(
+        24000, "most frames (10 ms) in a batch, padding included", int, decides=False
+    )
+    longest_s: float = option(
+        longform.LONGEST_S,
+        "seconds of a piece of long audio; fewer for a model trained on short utterances",
+        float,
+    )
+    dtype: str = option(
+        "float32",
+        "float32 answers do not depend on the batch; bfloat16 is faster on GPUs",
+        choices=("float32", "bfloat16"),
+    )
+    threads: int = option(1, "torch threads of a process", int, decides=False)
+
+
+TABLES: tuple[type, ...] = (DecodeOptions, PromptOptions, RunOptions)
+
+
+def fields() -> Iterator[tuple[type, dataclasses.Field]]:
+    """Yield every option with the table it stands in."""
+    for table in TABLES:
+        for field in dataclasses.fields(table):
+            yield table, field
+
+
+def default(field: dataclasses.Field) -> Any:
+    """Return the default value of an option."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a command all options, and answer those of former versions with what to write now."""
+    groups = {table: parser.add_argument_group(_title(table)) for table in TABLES}
+    for table, field in fields():
+        groups[table].add_argument(f"--{field.name}", **_argument(field))
+    for name, now in lookup.renamed("options").items():
+        parser.add_argument(f"--{name}", action=_Gone, const=now, help=argparse.SUPPRESS)
+
+
+def _title(table: type) -> str:
+    return table.__name__.removesuffix("Options").lower()
+
+
+def _argument(field: dataclasses.Field) -> dict[str, Any]:
+    about, usual = field.metadata, default(field)
+    if about["kind"] is bool:
+        return {"action": "store_true", "help": about["help"]}
+    shown = f" ({usual:g})" if isinstance(usual, float) else f" ({usual})"
+    text = about["help"] + (shown if usual not in (None, {}, []) else "")
+    return {
+        "type": _argparse_kind(about["kind"]),
+        "default": usual,
+        "choices": about["choices"],
+        "metavar": about["metavar"],
+        "help": text,
+    }
+
+
+def _argparse_kind(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Let a reader's own sentence reach the user: argparse says nothing of a ValueError."""
+    if kind in (int, float, str):
+        return kind
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+class _Gone(argparse.Action):
+    """An option of former versions, which is answered with what to write now."""
+
+    def __init__(self, option_strings: list[str], dest: str, const: str, **kwargs: Any) -> None:
+        more = {"nargs": "?", "const": const, "default": argparse.SUPPRESS}
+        super().__init__(option_strings, dest, **(kwargs | more))
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        raise argparse.ArgumentError(self, f"this option is gone; {self.const}")
+
+
+def from_settings(settings: dict[str, Any]) -> argparse.Namespace:
+    """Read options given by name in Python; texts are read as on a command line.
+
+    Raises ValueError for an unknown name, a value of another type, and one that is no choice.
+    """
+    known = {field.name: field for _, field in fields()}
+    gone = lookup.renamed("options")
+    for name in settings:
+        if name in gone:
+            raise ValueError(f"{name}: this option is gone; {gone[name]}")
+        if name not in known:
+            raise ValueError(lookup.unknown("setting", name, [*known]))
+    values = {}
+    for name, field in known.items():
+        given = settings.get(name)
+        values[name] = default(field) if given is None else _value(field, given)
+    return argparse.Namespace(**values)
+
+
+def _value(field: dataclasses.Field, given: Any) -> Any:
+    kind, choices = field.metadata["kind"], field.metadata["choices"]
+    if kind is bool:
+        return bool(given)
+    if isinstance(given, (dict, list, tuple)):
+        usual = default(field)
+        if not isinstance(usual, (dict, list)):
+            raise ValueError(f"{field.name} {given!r}: expected one value")
+        return type(usual)(given)
+    try:
+        value = kind(str(given))
+    except ValueError as error:
+        raise ValueError(f"{field.name} {given!r}: {error}") from None
+    if choices and value not in choices:
+        raise ValueError(f"{field.name}: {lookup.unknown('value', value, list(choices))}")
+    return value
+
+
+def search(args: argparse.Namespace) -> DecodeOptions:
+    """Take the search out of the options. Raises ValueError for bad values of any option."""
+    for name in ("batch_size", "max_frames", "threads"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)} must be 1 or more")
+    lookup.add_plugins(args.plugins)
+    joint.rescorer_classes(args.rescore)  # refuses unknown names before the model is loaded
+    longform.whole_s(args.longest_s)  # refuses what is too short or too long
+    table = TABLES[0]
+    return table(**{field.name: getattr(args, field.name) for field in dataclasses.fields(table)})
+
+
+def deciding(args: argparse.Namespace) -> dict[str, Any]:
+    """Take the options that answers depend on, to be kept beside them."""
+    names = (field.name for _, field in fields() if field.metadata["decides"])
+    return {name: getattr(args, name) for name in names}
+
+
+def markdown() -> str:
+    """Write the table of docs/decoding.md."""
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    for _, field in fields():
+        usual = default(field)
+        shown = "" if usual in (None, False, {}, []) else f"`{usual}`"
+        lines.append(f"| `--{field.name}` | {shown} | {field.metadata['help']} |")
+    return "\n".join(lines) + "\n"
