@@ -5,10 +5,11 @@
     python tools/machine_speed.py --processes 2 --run "the default run" 130 300
 
 Prints the cores and the speed of one, then a line for each run. A run has WORK, in TFLOP of float32
-matrix products, and takes FIXED seconds of one core besides: start-ups, files, Python. Both are
-shared out over the processes, as far as there are cores for them:
+matrix products, and takes FIXED seconds of one core besides, for start-ups, files, Python and small
+operations, on the machine it was measured on. Both are shared out over the processes, as far as
+there are cores for them, and a machine that is slower in small operations takes longer over FIXED:
 
-    time = (WORK ÷ speed of a core + FIXED) ÷ min(processes, cores)
+    time = (WORK ÷ speed of a core + FIXED · slowness) ÷ min(processes, cores)
 
 Other work on the machine at the same time makes runs longer, and is not foreseen.
 """
@@ -19,9 +20,11 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 
 SIZE = 512  # of the square matrices
-LEAST_S = 0.2  # of a measurement; the best of several counts, for others may use the machine
+REFERENCE = 400  # rounds a second of small operations on the machine of FIXED
+LEAST_S = 0.15  # of a measurement; the best of several counts, for others may use the machine
 MEASUREMENTS = 4
 
 
@@ -31,16 +34,35 @@ def core_speed() -> float:
 
     torch.set_num_threads(1)
     a, b = torch.rand(2, SIZE, SIZE)
-    a @ b  # the first one also looks for the kernel
-    return max(_products_a_second(lambda: a @ b) for _ in range(MEASUREMENTS)) * 2 * SIZE**3 / 1e9
+    return rounds_a_second(lambda: a @ b) * 2 * SIZE**3 / 1e9
 
 
-def _products_a_second(product) -> float:
-    begin, count = time.perf_counter(), 0
-    while time.perf_counter() - begin < LEAST_S:
-        product()
-        count += 1
-    return count / (time.perf_counter() - begin)
+def slowness() -> float:
+    """Measure how long small operations take here, in units of what they took where FIXED was."""
+    from torch import rand
+    from torch.nn import functional
+
+    rows, word = rand(750, 576), rand(144)
+
+    def work() -> None:
+        functional.gelu(rows).softmax(-1) + rows
+        for _ in range(300):
+            word.add_(1)
+
+    return REFERENCE / rounds_a_second(work)
+
+
+def rounds_a_second(work: Callable[[], object]) -> float:
+    """Measure the best rate of ``work``. The first round, which looks for kernels, is no part."""
+    work()
+    best = 0.0
+    for _ in range(MEASUREMENTS):
+        begin, count = time.perf_counter(), 0
+        while time.perf_counter() - begin < LEAST_S:
+            work()
+            count += 1
+        best = max(best, count / (time.perf_counter() - begin))
+    return best
 
 
 def cores() -> int:
@@ -66,10 +88,10 @@ def main(argv: list[str] | None = None) -> int:
     names = ("NAME", "WORK", "FIXED")
     parser.add_argument("--run", nargs=3, action="append", default=[], metavar=names, help="a run")
     args = parser.parse_args(argv)
-    speed, count = core_speed(), cores()
+    speed, slow, count = core_speed(), slowness(), cores()
     print(f"{count} cores of {speed:.0f} GFLOP/s")
     for name, work, fixed_s in args.run:
-        seconds = run_time_s(float(work), float(fixed_s), speed, args.processes, count)
+        seconds = run_time_s(float(work), float(fixed_s) * slow, speed, args.processes, count)
         print(f"{name} will take about {in_words(seconds)} on the CPU")
     return 0
 

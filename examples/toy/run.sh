@@ -45,7 +45,7 @@ fi
 # (RESULTS.md has what they were measured on).
 machine=
 if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 6 ]; then
-  foreseen=$(python "$tools/machine_speed.py" --processes "$nproc" --run "the default run" 136 250 --run "a run with --mini true" 5 150)
+  foreseen=$(python "$tools/machine_speed.py" --processes "$nproc" --run "the default run" 41 1000 --run "a run with --mini true" 2 200)
   machine=${foreseen%%$'\n'*}
   echo "$foreseen"
 fi

@@ -31,8 +31,9 @@ def test_times_are_told_as_exactly_as_they_are_foreseen(seconds, words):
 
 def test_it_tells_the_machine_first_and_then_every_run(capsys, monkeypatch):
     monkeypatch.setattr(machine_speed, "core_speed", lambda: 103.4)
+    monkeypatch.setattr(machine_speed, "slowness", lambda: 1.5)
     monkeypatch.setattr(machine_speed, "cores", lambda: 2)
-    runs = ["--run", "all", "130", "300", "--run", "mini", "6.2", "60"]
+    runs = ["--run", "all", "130", "200", "--run", "mini", "6.2", "40"]
     assert machine_speed.main(["--processes", "2", *runs]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "2 cores of 103 GFLOP/s"
@@ -43,3 +44,4 @@ def test_it_tells_the_machine_first_and_then_every_run(capsys, monkeypatch):
 def test_the_speed_of_this_machine_is_measured(monkeypatch):
     monkeypatch.setattr(machine_speed, "LEAST_S", 0.01)
     assert 0.1 < machine_speed.core_speed() < 10000 and machine_speed.cores() >= 1
+    assert 0.01 < machine_speed.slowness() < 100
