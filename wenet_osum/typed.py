@@ -17,6 +17,7 @@ class ConfigError(ValueError):
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set ``a.b=value`` in a table, the value in yaml notation. Raises ConfigError for another form."""
     name, sign, value = override.partition("=")
     if not sign:
         raise ConfigError(f"override {override!r} must read name=value, e.g. optim.lr=1e-4")

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -104,6 +105,32 @@ def test_a_worker_that_hangs_is_ended_with_its_loader(corpus, template, monkeypa
     batches.close()
     worker.join(timeout=60)
     assert not worker.is_alive()
+
+
+LEAVES_IN_THE_MIDDLE = """
+import sys
+from types import SimpleNamespace
+
+from wenet_osum.dataset.dataset import Loader
+
+class Items:
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        return SimpleNamespace(dropped={})
+
+batches = iter(Loader(Items(), workers=1, prefetch=2))
+next(batches)
+sys.exit(7)
+"""
+
+
+def test_a_process_that_ends_inside_an_epoch_does_not_wait_for_its_workers():
+    """They ignore the SIGTERM by which Python ends the children of a process."""
+    command = [sys.executable, "-c", LEAVES_IN_THE_MIDDLE]
+    done = subprocess.run(command, timeout=120, capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])

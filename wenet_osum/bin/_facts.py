@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wenet_osum.bin._references import Reference, contents
+from wenet_osum.decode.write import SETTINGS
 from wenet_osum.score import report
 
 OWN = ("task", "list", "keys")  # settings that every task has its own of
@@ -44,7 +45,7 @@ def decoding(files: Iterable[Path]) -> str:
     found = []
     for path in files:
         try:
-            found.append(json.loads((path.parent / "settings.json").read_text(encoding="utf-8")))
+            found.append(json.loads((path.parent / SETTINGS).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             continue
     found = [{k: v for k, v in f.items() if isinstance(v, (str, int, float)) and k not in OWN} for f in found if isinstance(f, dict)]

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from wenet_osum.decode.write import SETTINGS
 from wenet_osum.score.hypotheses import find_file
 from wenet_osum.tasks import Task
 
-SETTINGS = "settings.json"
 RULE = "each task is scored with the set of its (first) answers, --labels gives one for all"
 
 

@@ -124,13 +124,15 @@ def _decoded(args: argparse.Namespace, folders: list[str], lists: dict[str, str]
 
 def _forced(args: argparse.Namespace, folders: list[str], lists: dict[str, str]) -> Iterator[Verdict]:
     """Phase 1: both Whispers with the texts of the trained one."""
+    import torch
+
     from wenet_osum.models import build
     from wenet_osum.text.template import Template
     from wenet_osum.train.compare import forced, tokens_compared
 
     template, sides = Template.load(folders[0]), []
     for folder in folders:
-        model = build.load(folder, load.DTYPES[args.dtype])
+        model = build.load(folder, getattr(torch, args.dtype))
         mels = model.encoder.mels
         sides.append({task: forced(model, template, task, path, args.limit, mels) for task, path in lists.items()})
     for task in lists:

@@ -123,8 +123,7 @@ def build_pool(
     for name in source.where:
         if name not in columns:
             raise ValueError(f"source {source.name!r}: where: {lookup.unknown('column', name, columns)}")
-    judge = _Judge(source, batch, limits, slowest, parse, reach)
-    judge.speech_tokens = speech_tokens
+    judge = _Judge(source, batch, limits, slowest, parse, speech_tokens, reach)
     judge.collect_tasks(indices)
     judge.estimate = estimate(judge.tasks) if estimate else judge.estimate
     parts = [judge.shard(number, index, dropped) for number, index in enumerate(indices)]
@@ -162,10 +161,11 @@ class _Judge:
         limits: FilterConfig,
         slowest: float,
         parse: Callable[[str], Task],
+        speech_tokens: TokenCounter,
         reach: int | None,
     ) -> None:
         self.source, self.batch, self.limits, self.slowest, self.parse = source, batch, limits, slowest, parse
-        self.reach = reach
+        self.speech_tokens, self.reach = speech_tokens, reach
         self.too_long: dict[str, TooLong] = {}
         self.estimate = TokenEstimate()
         self.own: dict[str, Task] = {}  # an utterance's own task as written → Task
@@ -173,7 +173,6 @@ class _Judge:
         self.shares = np.zeros(0)
         self.known: dict[tuple[str, str, str], bool] = {}  # (tag, attribute, value) → the field can be written
         self.narrowed: Counter = Counter()
-        self.speech_tokens = published_rate
 
     def collect_tasks(self, indices: list[Index]) -> None:
         """The tasks of the source, and those its utterances bring along."""

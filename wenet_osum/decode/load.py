@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 KERNELS = 64  # that oneDNN keeps on a CPU. Its own 1024, one a shape, take half a GiB when hours of audio bring a new length with every batch
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def recogniser(args: argparse.Namespace) -> Recogniser:
@@ -29,7 +28,7 @@ def recogniser(args: argparse.Namespace) -> Recogniser:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))  # read at the first kernel
     template = Template.load(args.model)
     task = None if args.task == "auto" else template.task(args.task)
-    model = build.load(args.model, DTYPES[args.dtype])
+    model = build.load(args.model, getattr(torch, args.dtype))
     if not isinstance(model, OsumModel):
         raise ValueError(f"{args.model} holds a {type(model).__name__} of phase 1, which has no LLM; give a folder of phase 2 or later")
     joint.check_model(model, template, options.joint)

@@ -17,6 +17,7 @@ from wenet_osum import lookup
 from wenet_osum.decode import joint, longform
 from wenet_osum.text.template import LANGUAGES
 
+DTYPES = ("float32", "bfloat16")  # names of torch's
 LEAST_TEMPERATURE = 1e-6  # below it decoding is greedy: logits / 1e-310 would be infinite
 
 
@@ -128,7 +129,7 @@ class RunOptions:
     dtype: str = option(
         "float32",
         "float32 answers do not depend on the batch; bfloat16 is faster on GPUs",
-        choices=("float32", "bfloat16"),
+        choices=DTYPES,
     )
     threads: int = option(1, "torch threads of a process", int, decides=False)
 
