@@ -176,7 +176,7 @@ def test_commands_exist_and_take_their_arguments(page, dry):
 
 
 def test_bad_commands_are_noticed(dry):
-    for line in ("wenet_osum recognise", "wenet_osum transcribe --models x a.wav", "python tools/make_shard_list.py --fast a b", "bash run.sh --quick 1"):
+    for line in ("wenet_osum recognize", "wenet_osum transcribe --models x a.wav", "python tools/make_shard_list.py --fast a b", "bash run.sh --quick 1"):
         with pytest.raises((AssertionError, SystemExit)):
             check(shlex.split(line), dry)
     with pytest.raises(AssertionError, match="neither ours"):
@@ -219,9 +219,38 @@ def test_python_runs_on_a_tiny_model(page, tiny_folder, tmp_path, monkeypatch):
         assert made.keys() - {"__name__", "__builtins__"}, f"this block of {page.name} leaves nothing behind:\n{block}"
 
 
-def test_page_of_licences_shows_the_whole_table():
-    from wenet_osum.decode.licences import table
+def test_page_of_licenses_shows_the_whole_table():
+    from wenet_osum.decode.licenses import table
 
-    text = (ROOT / "docs/licences.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/licenses.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (?!name|-)(.*) \|$", text, re.MULTILINE)
-    assert rows == [f"{row.name} | {row.kind} | {row.licence} | <{row.source}>" for row in table()]
+    assert rows == [f"{row.name} | {row.kind} | {row.license} | <{row.source}>" for row in table()]
+
+
+BRITISH = re.compile(
+    r"recognis|normalis|tokenis|initialis|synthesise|penalis|licence|colour|neighbour|favour\b|behaviour"
+    r"|\bcentre|labelled|modelling|programme\b|\bspelt|learnt|catalogue",
+    re.IGNORECASE,
+)
+# What others named, and what tells of names of before.
+KEPT = {"CHANGELOG.md": "licence", "test/test_docs.py": "", "wenet_osum/bin/export.py": "--licence"}
+
+
+def test_spelling_is_american_everywhere():
+    found = []
+    for path in text_files():
+        name = str(path.relative_to(ROOT))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if BRITISH.search(line) and KEPT.get(name, "\n") not in line and "LICENCE.txt" not in line:
+                found.append(f"{name}:{number}: {line.strip()[:80]}")
+    assert not found, "\n".join(found)
+
+
+def text_files() -> list[Path]:
+    """Return our own texts: code, pages, confs and scripts."""
+    folders = [ROOT / name for name in ("wenet_osum", "tools", "docs", "test", "examples")]
+    inside = (path for folder in folders for path in folder.rglob("*"))
+    made = {"data", "exp", "downloads", "__pycache__", "saved_by_5478401"}
+    wanted = {".py", ".md", ".sh", ".yaml", ".html"}
+    files = [p for p in inside if p.suffix in wanted and not made & set(p.relative_to(ROOT).parts)]
+    return [*files, *ROOT.glob("*.md"), *ROOT.glob("*.sh")]

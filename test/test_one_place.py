@@ -82,7 +82,7 @@ def test_a_rescorer_is_one_file(tmp_path):
     (tmp_path / "never_first.py").write_text(NEVER_FIRST)
     package = __import__(joint.PACKAGE, fromlist=["rescore"])
     before = list(package.__path__)
-    model, template = SimpleNamespace(config=SimpleNamespace(losses=[])), SimpleNamespace(join="fields")
+    model, template = SimpleNamespace(config=SimpleNamespace(losses=[])), SimpleNamespace(target_tokenization="by_field")
     try:
         lookup.add_folder(joint.PACKAGE, str(tmp_path))
         begun = joint.Rescorers(model, template, {"never_first": 0.5}).begin(torch.zeros(3, 8))
@@ -230,7 +230,7 @@ def test_a_label_field_may_read_a_field_of_the_record(corpus, accent):
     (corpus / "my_tasks/language.py").write_text(text, encoding="utf-8")
     task = tasks.parse("language")
     assert "lang" not in tasks.label_names()
-    assert pool(corpus / "manifest.jsonl", tasks={"language": 1.0}).able.all()
+    assert pool(corpus / "manifest.jsonl", tasks={"language": 1.0}).eligible.all()
     assert task.write(next(read_manifest(corpus / "manifest.jsonl"))) == "the cat<English>"
 
 

@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     names = ("NAME", "WORK", "FIXED")
     parser.add_argument("--run", nargs=3, action="append", default=[], metavar=names, help="a run")
     args = parser.parse_args(argv)
-    speed, slow, count = core_speed(), slowness(), cores()
+    speed, slow, count = core_speed(), max(1.0, slowness()), cores()
     print(f"{count} cores of {speed:.0f} GFLOP/s")
     for name, work, fixed_s in args.run:
         seconds = run_time_s(float(work), float(fixed_s) * slow, speed, args.processes, count)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wenet_osum.dataset import parts  # noqa: E402
+from wenet_osum.dataset import pack_jobs  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_kaldi, read_manifest, without_white_keys  # noqa: E402
 from wenet_osum.dataset.shard import pack  # noqa: E402
@@ -53,15 +53,15 @@ def main(argv: list[str] | None = None) -> int:
     *inputs, shards_dir, shards_list = args.paths
     dropped, job = Dropped(), (args.job, args.num_jobs)
     try:
-        parts.clear(shards_list, *job)
+        pack_jobs.clear(shards_list, *job)
         utterances = _utterances(args, inputs, dropped)
         report = pack(utterances, shards_dir, args.num_utts_per_shard, args.prefix, args.layout, args.num_threads, args.resample, part=job, checked=True)
         faults = report.dropped if args.job > 1 else _joined(dropped, report.dropped)  # every job reads the whole input; the first counts its faults
-        there = parts.finish(shards_list, *job, report.paths, faults) if report.paths or args.num_jobs > 1 else 0
+        there = pack_jobs.finish(shards_list, *job, report.paths, faults) if report.paths or args.num_jobs > 1 else 0
     except (ValueError, OSError) as error:
         print(f"make_shard_list.py: {error}", file=sys.stderr)
         return 1
-    name = parts.part_of(shards_list, *job)
+    name = pack_jobs.part_of(shards_list, *job)
     print(f"{name}: {sum(report.counts)} utterances in {len(report.paths)} shards, {faults.total()} left out")
     if args.num_jobs > 1:
         print(f"{there} of {args.num_jobs} parts are there{f': {shards_list} is whole' if there == args.num_jobs else ''}")
@@ -75,7 +75,7 @@ def _utterances(args: argparse.Namespace, inputs: list[str], dropped: Dropped) -
     """Read as they are packed; only Kaldi files are held to be shuffled."""
     if args.manifest:
         if args.shuffle:
-            return without_white_keys(parts.read_shuffled(args.manifest, args.seed, dropped), dropped)
+            return without_white_keys(pack_jobs.read_shuffled(args.manifest, args.seed, dropped), dropped)
         return without_white_keys(read_manifest(args.manifest, dropped), dropped)
     utterances = list(read_kaldi(*inputs, args.segments, dropped))
     if args.shuffle:

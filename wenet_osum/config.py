@@ -45,13 +45,13 @@ class ModelConfig:
     encoder_conf: dict[str, Any] = field(default_factory=dict)
     adapter: str = "conv_transformer"  # file name in models/adapter
     adapter_conf: dict[str, Any] = field(default_factory=dict)  # arguments of the adapter
-    init: dict[str, str] = field(default_factory=dict)  # part → checkpoint folder whose weights it takes over, e.g. encoder: exp/phase1/final
+    init_parts: dict[str, str] = field(default_factory=dict)  # part → checkpoint folder whose weights it takes over, e.g. encoder: exp/phase1/final
     init_from: str | None = None  # a finished model's folder, weights only; replaces whisper, llm and adapter
     lora: LoraConfig | None = None  # adds adapters to the LLM
     adapter_init: str | None = None  # file name in models/adapter_init; None: the adapter's own initial weights
     ce_weight: float = 1.0  # weight of the answers' cross-entropy; at 0 the LLM (kind whisper: the decoder) does not run
     losses: list[dict[str, Any]] = field(default_factory=list)  # further losses: {name: file in models/losses, weight: above 0, …its own}
-    join: Literal["fields", "string"] = "fields"  # targets encoded field by field, or as one string (converted checkpoints)
+    target_tokenization: Literal["by_field", "whole"] = "by_field"  # targets encoded field by field, or as one string (converted checkpoints)
 
     @property
     def encoder_source(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import importlib
 import pkgutil
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import yaml
 
@@ -25,7 +27,10 @@ def load(package: str, name: str) -> ModuleType:
     """Import plug-in ``name`` of ``package``. Raises ValueError with the known names and a suggestion when there is none."""
     known = names(package)
     if name not in known:
-        raise ValueError(unknown(package.rsplit(".", 1)[-1], name, known))
+        kind = package.rsplit(".", 1)[-1]
+        if now := renamed("plugins").get(f"{kind} {name}"):
+            raise ValueError(f"{kind} {name!r} has another name now: {now}")
+        raise ValueError(unknown(kind, name, known))
     return importlib.import_module(f"{package}.{name}")
 
 
@@ -59,5 +64,17 @@ def add_plugins(packages: Iterable[str]) -> None:
 
 @cache
 def renamed(kind: str) -> dict[str, str]:
-    """Read the names that are gone, with what to write now. ``kind`` is ``keys`` (of yaml files) or ``options``."""
+    """Read the names that are gone, with what to write now. ``kind`` is ``keys`` (of yaml
+    files), ``options`` or ``plugins``."""
     return yaml.safe_load(RENAMED.read_text(encoding="utf-8"))[kind]
+
+
+class RenamedOption(argparse.Action):
+    """An option of former versions, which is answered with what to write now."""
+
+    def __init__(self, option_strings: list[str], dest: str, const: str, **kwargs: Any) -> None:
+        more = {"nargs": "?", "const": const, "default": argparse.SUPPRESS}
+        super().__init__(option_strings, dest, **(kwargs | more))
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        raise argparse.ArgumentError(self, f"this option is gone; {self.const}")

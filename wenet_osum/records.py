@@ -124,7 +124,7 @@ def _read_words(key: str, rows: Any) -> list[Word]:
 
 @dataclass
 class Sample:
-    """One utterance, decoded, augmented and tokenised for one task."""
+    """One utterance, decoded, augmented and tokenized for one task."""
 
     key: str
     task: str  # canonical tags, e.g. "<TRANSCRIBE> <EMOTION>"
@@ -142,7 +142,7 @@ class Sample:
 
 @dataclass
 class Batch:
-    """A micro-batch. Features are padded, texts lie end to end with their lengths: padding is never recognised by value.
+    """A micro-batch. Features are padded, texts lie end to end with their lengths: padding is never recognized by value.
 
     Letters: B utterances, T frames of the longest, M mel bins, P prompt tokens and A answer tokens of all utterances.
     """

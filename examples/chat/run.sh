@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# STTC (spoken questions, text replies): text questions and answers, the questions spoken by a synthesiser. README.md explains the recipe.
+# STTC (spoken questions, text replies): text questions and answers, the questions spoken by a synthesizer. README.md explains the recipe.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -68,7 +68,7 @@ gate() {
     2_*) return 0 ;;
     *) before=$(sed -n 's/.*init_from: \([^,} ]*\).*/\1/p' "$here/conf/$size/train_$1.yaml") ;;
   esac
-  python -m wenet_osum.bin.gate --exp_dir "exp/$1" --before "$before" --dev data/dev --margin "$margin" --batch_size 64
+  python -m wenet_osum.bin.compare --exp_dir "exp/$1" --before "$before" --dev data/dev --margin "$margin" --batch_size 64
 }
 
 if in_stages 0; then

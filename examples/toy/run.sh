@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The toy recipe: a synthesised corpus in two languages, eight tasks, four phases, one report, on two CPU cores. README.md explains it.
+# The toy recipe: a synthesized corpus in two languages, eight tasks, four phases, one report, on two CPU cores. README.md explains it.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -59,7 +59,7 @@ train() {
 }
 
 if in_stages 0; then
-  echo "stage 0: synthesising the corpus"
+  echo "stage 0: synthesizing the corpus"
   python "$here/local/prepare.py" --out data --seed "$seed" --jobs "$nproc" "${prepare_options[@]}"
 fi
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wenet_osum.corpus import mix
-from wenet_osum.corpus.events import EventConfig, add_event, by_label, draw_event, excerpt, places
+from wenet_osum.corpus.events import EventConfig, add_event, by_label, draw_event, excerpt, positions
 from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.records import SAMPLE_RATE, Utterance, Word
 
@@ -81,10 +81,10 @@ def test_the_seed_draws_place_level_and_gap():
 
 
 def test_pauses_come_from_words_or_from_the_sound():
-    found = places(speech(), WORDS, 0.12)
+    found = positions(speech(), WORDS, 0.12)
     assert found == {"begin": [0.0], "pause": [pytest.approx(1.25)], "end": [2.0]}
-    assert places(speech(), WORDS, 0.6)["pause"] == []
-    assert places(speech(), None, 0.12)["pause"] == [pytest.approx(1.25, abs=0.02)]
+    assert positions(speech(), WORDS, 0.6)["pause"] == []
+    assert positions(speech(), None, 0.12)["pause"] == [pytest.approx(1.25, abs=0.02)]
 
 
 def test_what_cannot_be_done_is_told():

@@ -77,7 +77,7 @@ def test_a_word_written_in_two_shares_its_time_by_letters():
 
 
 def test_few_words_may_differ_many_may_not():
-    said = timed("the colour of the sea is blue")
+    said = timed("the color of the sea is blue")
     assert result("the color of the sea is blue", said)[1] == ("color", 0.5, 0.9)
     with pytest.raises(Unmatched, match="different things") as told:
         match("one two three four five six seven", said)

@@ -54,7 +54,7 @@ def test_resample_keeps_pitch_and_length(from_hz, to_hz):
 @pytest.mark.parametrize("snr_db", [0.0, 10.0, 25.0])
 def test_add_noise_has_the_ratio(snr_db):
     speech = _tone(1.0)
-    noisy = mix.add_noise(speech, mix.coloured_noise(4000, 1.0, np.random.default_rng(0)), snr_db)
+    noisy = mix.add_noise(speech, mix.colored_noise(4000, 1.0, np.random.default_rng(0)), snr_db)
     ratio = 10 * np.log10((speech**2).mean() / ((noisy - speech) ** 2).mean())
     assert ratio == pytest.approx(snr_db, abs=0.2)
 
@@ -70,8 +70,8 @@ def test_empty_noise_is_refused():
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
-def test_colour_of_noise(exponent):
-    noise = mix.coloured_noise(4 * SAMPLE_RATE, exponent, np.random.default_rng(0))
+def test_color_of_noise(exponent):
+    noise = mix.colored_noise(4 * SAMPLE_RATE, exponent, np.random.default_rng(0))
     assert mix.rms(noise) == pytest.approx(1, rel=0.1)
     fall_db = 10 * np.log10(_power(noise, 500, 600) / _power(noise, 2000, 2100))
     assert fall_db == pytest.approx(exponent * 10 * np.log10(2050 / 550), abs=1.0)
@@ -137,4 +137,4 @@ def test_set_level_never_clips():
 def test_tiny_audio_passes(count):
     audio = np.ones(count, np.float32)
     assert len(mix.band_pass(audio, 100, 1000)) == len(mix.set_level(audio, -20)) == count
-    assert len(mix.coloured_noise(count, 1.0, np.random.default_rng(0))) == count
+    assert len(mix.colored_noise(count, 1.0, np.random.default_rng(0))) == count

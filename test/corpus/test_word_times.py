@@ -11,7 +11,7 @@ from wenet_osum import lookup
 from wenet_osum.corpus.alignments import FORMATS, read_alignments
 from wenet_osum.corpus.match_words import match, units
 from wenet_osum.corpus.word_times import ctm, mfa, textgrid, whisper
-from wenet_osum.decode import formats
+from wenet_osum.decode import text_formats
 from wenet_osum.records import Hypothesis, Word
 
 SHORT = '''File type = "ooTextFile"
@@ -177,8 +177,8 @@ def test_what_decoding_writes_comes_back(text):
     """TextGrid to the millisecond, CTM in its three decimals, with the transcript's own punctuation."""
     words = [Word(unit, 0.3 * i + 0.1, 0.3 * i + 0.35) for i, unit in enumerate(units(text))]
     answer = Hypothesis("dir/a.wav", "<TRANSCRIBE> <ALIGN>", "", words=words, duration=9.0, labels={"emotion": "sad"})
-    grid = textgrid.read(formats.textgrid(answer).encode())[None]
-    lines = ctm.read(formats.ctm(answer).encode())
+    grid = textgrid.read(text_formats.textgrid(answer).encode())[None]
+    lines = ctm.read(text_formats.ctm(answer).encode())
     assert list(lines) == ["a"]
     for found in (grid, lines["a"]):
         back, extra = match(text, found)

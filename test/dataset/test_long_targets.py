@@ -112,9 +112,9 @@ def test_another_task_of_the_utterance_stays(measured):
         FilterConfig(max_target_tokens={"default": 400, "srwt": 300}),
         {"srwt": 1.0, "asr": 1.0},
     )
-    assert pool.able.tolist() == [[True, True], [False, True]]
+    assert pool.eligible.tolist() == [[True, True], [False, True]]
     assert (
-        pool.narrowed == {"a: target for srwt longer than 300 tokens, as estimated": 1}
+        pool.restricted == {"a: target for srwt longer than 300 tokens, as estimated": 1}
         and not pool.dropped
     )
 

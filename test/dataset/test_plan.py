@@ -165,7 +165,7 @@ def test_task_shares():
     plan = Plan([one], BUDGET, 0, 0)
     asked = Counter(zip(plan.task.tolist(), (plan.row % 3 == 2).tolist(), strict=True))
     assert abs(asked[(0, False)] - 2000 * 2 / 3) <= 1 and asked[(0, True)] == 0 and asked[(1, True)] == 1000
-    assert one.narrowed == {"a: lacks emotion for ser": 1000} and not one.dropped
+    assert one.restricted == {"a: lacks emotion for ser": 1000} and not one.dropped
     hours = plan.expected_hours()
     assert set(hours) == {"a/ser", "a/asr"}
     assert sum(hours.values()) == pytest.approx(shards[0].durations.sum() / 3600, rel=1e-4)
@@ -175,7 +175,7 @@ def test_own_task_when_the_source_names_none():
     own = ["ser", "", "<transcribe><gender>", "nonsense", "asr", "asr"]
     one = pool([shard(6, "o", task=own, emotion=["sad"] + [""] * 5, gender=["", "", "F", "", "", ""])], tasks={})
     assert {t.name for t in one.tasks} == {"ser", "sgc", "asr"}
-    assert one.row.tolist() == [0, 2, 4, 5] and one.able.sum() == 4
+    assert one.row.tolist() == [0, 2, 4, 5] and one.eligible.sum() == 4
     assert one.dropped == {"a: unknown task 'nonsense'": 1, "a: no task of its own; give the source tasks, e.g. tasks: {asr: 1.0}": 1}
 
 

@@ -30,7 +30,7 @@ def make_model(seed: int = 7):
     adapter = {"layers": 1, "heads": 2, "ffn": 32}
     config = OsumConfig(encoder=whisper.to_dict(), llm=llm.to_dict(), adapter_conf=adapter)
     model = OsumModel(config).float()
-    # All numbers are drawn here: they depend neither on how parts are initialised nor on what has
+    # All numbers are drawn here: they depend neither on how parts are initialized nor on what has
     # drawn before. Norms keep their ones.
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -4,96 +4,96 @@ from __future__ import annotations
 
 import pytest
 
-from wenet_osum.decode.constrain import Walk
+from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.tasks import parse
 from wenet_osum.text.template import Template
 
 
 @pytest.fixture()
-def walk(parts):
+def answer_state(parts):
     _, template = parts
 
-    def say(task, text, join="fields", free=False):
+    def say(task, text, target_tokenization="by_field", free=False):
         """Feed a text token by token; returns the walk and the choice it ended with."""
-        template.join = join
-        walk = Walk(template, parse(task), free)
+        template.target_tokenization = target_tokenization
+        answer_state = AnswerState(template, parse(task), free)
         for token in template.encode(text):
-            choice = walk.propose(token)
+            choice = answer_state.step(token)
             if choice:
-                return walk, choice
-        return walk, None
+                return answer_state, choice
+        return answer_state, None
 
     yield say
-    template.join = "fields"
+    template.target_tokenization = "by_field"
 
 
-def test_an_opened_tag_asks_for_the_label(parts, walk):
+def test_an_opened_tag_asks_for_the_label(parts, answer_state):
     _, template = parts
-    said, choice = walk("ser", "the cat<hap")
+    said, choice = answer_state("ser", "the cat<hap")
     assert template.decode(said.ids) == "the cat" and not choice.forced and choice.field.name == "emotion"
     assert choice.continuations == template.label_ids(choice.field)
-    said.accept(choice, "happy")
+    said.take_label(choice, "happy")
     assert said.done and template.decode(said.ids) == "the cat<happy>"
 
 
-def test_the_end_of_text_forces_the_label(parts, walk):
+def test_the_end_of_text_forces_the_label(parts, answer_state):
     _, template = parts
-    said, _ = walk("ser", "the cat")
-    choice = said.propose(template.end_id)
+    said, _ = answer_state("ser", "the cat")
+    choice = said.step(template.end_id)
     assert choice.forced and not said.done
 
 
-def test_an_escaped_bracket_is_text(walk):
-    said, choice = walk("ser", r"a \< b \\")
+def test_an_escaped_bracket_is_text(answer_state):
+    said, choice = answer_state("ser", r"a \< b \\")
     assert choice is None
-    said, choice = walk("ser", r"a \\<")
+    said, choice = answer_state("ser", r"a \\<")
     assert choice is not None
 
 
-def test_times_are_not_labels(parts, walk):
+def test_times_are_not_labels(parts, answer_state):
     _, template = parts
-    said, choice = walk("<TRANSCRIBE><ALIGN><GENDER>", "<0.00>the<0.42><0.50>cat<0.94>")
+    said, choice = answer_state("<TRANSCRIBE><ALIGN><GENDER>", "<0.00>the<0.42><0.50>cat<0.94>")
     assert choice is None and template.decode(said.ids).endswith("<0.94>")
-    said, choice = walk("<TRANSCRIBE><ALIGN><GENDER>", "<0.00>the<0.42><male>")
+    said, choice = answer_state("<TRANSCRIBE><ALIGN><GENDER>", "<0.00>the<0.42><male>")
     assert not choice.forced and template.decode(said.ids) == "<0.00>the<0.42><"
-    said.accept(choice, "male")
+    said.take_label(choice, "male")
     assert template.decode(said.ids) == "<0.00>the<0.42><male>"
 
 
-def test_a_timed_transcript_that_ends_is_given_a_forced_label(parts, walk):
+def test_a_timed_transcript_that_ends_is_given_a_forced_label(parts, answer_state):
     _, template = parts
-    said, _ = walk("<TRANSCRIBE><ALIGN><GENDER>", "<0.00>the<0.42>")
-    choice = said.propose(template.end_id)
+    said, _ = answer_state("<TRANSCRIBE><ALIGN><GENDER>", "<0.00>the<0.42>")
+    choice = said.step(template.end_id)
     assert choice.forced
-    said.accept(choice, "female")
+    said.take_label(choice, "female")
     assert template.decode(said.ids) == "<0.00>the<0.42><female>"
 
 
-def test_label_first_is_asked_at_once(parts, walk):
+def test_label_first_is_asked_at_once(parts, answer_state):
     _, template = parts
-    said, choice = walk("<EMOTION><TRANSCRIBE>", "<sad>")
+    said, choice = answer_state("<EMOTION><TRANSCRIBE>", "<sad>")
     assert not choice.forced and not said.ids
-    said.accept(choice, "sad")
+    said.take_label(choice, "sad")
     assert not said.done and not said.at_label
-    said, choice = walk("<EMOTION><TRANSCRIBE>", "the")
+    said, choice = answer_state("<EMOTION><TRANSCRIBE>", "the")
     assert choice.forced
 
 
-def test_labels_follow_each_other_and_a_reply_is_free(parts, walk):
+def test_labels_follow_each_other_and_a_reply_is_free(parts, answer_state):
     _, template = parts
-    said, choice = walk("<TRANSCRIBE><EMOTION><S2TCHAT>", "the cat<")
-    said.accept(choice, "sad")
+    said, choice = answer_state("<TRANSCRIBE><EMOTION><S2TCHAT>", "the cat<")
+    said.take_label(choice, "sad")
     assert not said.at_label and not said.done
     for token in template.encode("<开始回答>a <b>"):
-        assert said.propose(token) is None
-    assert said.propose(template.end_id) is None and said.done
+        assert said.step(token) is None
+    assert said.step(template.end_id) is None and said.done
     assert template.decode(said.ids) == "the cat<sad><开始回答>a <b>"
 
 
-def test_free_asks_for_nothing(parts, walk):
+def test_free_asks_for_nothing(parts, answer_state):
     _, template = parts
-    said, choice = walk("ser", "the cat<happy>", free=True)
-    assert choice is None and said.propose(template.end_id) is None and said.done
+    said, choice = answer_state("ser", "the cat<happy>", free=True)
+    assert choice is None and said.step(template.end_id) is None and said.done
 
 
 class Merging:
@@ -102,7 +102,7 @@ class Merging:
     PIECES = ["。<", "><", "<", ">", "。", "happy", "sad", "male", "female", "你", "好"]
 
     def __init__(self):
-        self.join, self.end_id = "string", 999
+        self.target_tokenization, self.end_id = "whole", 999
 
     def encode(self, text):
         ids = []
@@ -121,24 +121,24 @@ class Merging:
 
 def test_tokens_may_cross_tag_borders_in_string_joined_answers():
     template = Merging()
-    said = Walk(template, parse("<TRANSCRIBE><EMOTION><GENDER>"))
+    said = AnswerState(template, parse("<TRANSCRIBE><EMOTION><GENDER>"))
     for token in template.encode("你好"):
-        said.propose(token)
-    choice = said.propose(template.PIECES.index("。<"))
+        said.step(token)
+    choice = said.step(template.PIECES.index("。<"))
     assert [template.PIECES[i] for i in choice.continuations["happy"]] == ["。<", "happy", "><"]
-    assert said.accept(choice, "happy") and said.at_label
-    choice = said.propose(template.PIECES.index("male"))
+    assert said.take_label(choice, "happy") and said.at_label
+    choice = said.step(template.PIECES.index("male"))
     assert not choice.forced and [template.PIECES[i] for i in choice.continuations["male"]] == ["male", ">"]
-    said.accept(choice, "male")
+    said.take_label(choice, "male")
     assert said.done and template.decode(said.ids) == "你好。<happy><male>"
 
 
 def test_a_spelling_of_its_own_is_continued_as_it_is():
     template = Merging()
-    said = Walk(template, parse("ser"))
+    said = AnswerState(template, parse("ser"))
     for piece in ("你", "。"):
-        said.propose(template.PIECES.index(piece))
-    choice = said.propose(template.PIECES.index("<"))
+        said.step(template.PIECES.index(piece))
+    choice = said.step(template.PIECES.index("<"))
     assert [template.PIECES[i] for i in choice.continuations["sad"]] == ["<", "sad", ">"]
 
 
@@ -153,7 +153,7 @@ def whole_strings():
     lines = ["你好。<happy><male>", "the cat sat.<sad><female>", "<0.00>新<0.20><0.20>年。<0.41><male>", "<happy><child>好！<"]
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<|endoftext|>"], show_progress=False)
     core.train_from_iterator(lines * 20, trainer)
-    return Template(PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|endoftext|>", pad_token="<|endoftext|>"), join="string", lowercase=True)
+    return Template(PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|endoftext|>", pad_token="<|endoftext|>"), target_tokenization="whole", lowercase=True)
 
 
 @pytest.mark.parametrize(
@@ -171,22 +171,22 @@ def whole_strings():
 )
 def test_a_whole_string_is_followed_token_for_token(whole_strings, task, text, labels):
     """What a model says that was trained on whole strings is left as it is, wherever its tokens cross the borders of tags."""
-    ids, walk, chosen = whole_strings.encode(text), Walk(whole_strings, parse(task)), iter(labels)
-    while len(walk.ids) < len(ids):
-        choice = walk.propose(ids[len(walk.ids)])
+    ids, answer_state, chosen = whole_strings.encode(text), AnswerState(whole_strings, parse(task)), iter(labels)
+    while len(answer_state.ids) < len(ids):
+        choice = answer_state.step(ids[len(answer_state.ids)])
         if choice:
             assert not choice.forced
-            walk.accept(choice, next(chosen))
-    assert walk.ids == ids and next(chosen, None) is None
+            answer_state.take_label(choice, next(chosen))
+    assert answer_state.ids == ids and next(chosen, None) is None
     crossing = {whole_strings.decode([token]) for token in whole_strings.encode("。<") + whole_strings.encode("><")}
     assert crossing == {"。<", "><"}
 
 
 def test_other_labels_of_the_set_are_reached_behind_a_crossing_token(whole_strings):
-    walk = Walk(whole_strings, parse("<TRANSCRIBE><EMOTION><GENDER>"))
+    answer_state = AnswerState(whole_strings, parse("<TRANSCRIBE><EMOTION><GENDER>"))
     for token in whole_strings.encode("你好。<happy><male>"):
-        choice = walk.propose(token)
+        choice = answer_state.step(token)
         if choice:
             break
     for label, ids in choice.continuations.items():
-        assert whole_strings.decode(walk.ids + ids) == f"你好。<{label}><"
+        assert whole_strings.decode(answer_state.ids + ids) == f"你好。<{label}><"

@@ -15,9 +15,9 @@ from peft import LoraConfig
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from wenet_osum.bin import export as command
-from wenet_osum.decode import export, generate, licences
+from wenet_osum.decode import export, generate, licenses
 from wenet_osum.decode.options import DecodeOptions
-from wenet_osum.decode.pipeline import Recogniser
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Utterance
 
@@ -46,15 +46,15 @@ def lora_dir(parts, model_dir, tmp_path_factory):
 def hub(lora_dir, tmp_path_factory):
     """The same, exported with LoRA apart and with the LLM alone."""
     out = tmp_path_factory.mktemp("hub") / "out"
-    export.export(lora_dir, out, llm=True, uses=["whisper"], licence="apache-2.0")
+    export.export(lora_dir, out, llm=True, uses=["whisper"], license="apache-2.0")
     return out
 
 
 def decoded(model, template, task, monkeypatch):
     """Token ids that decode says freely, and whether a loop stopped it."""
-    monkeypatch.setattr(generate, "hypothesis", lambda row, _: (list(row.walk.ids), "loop" in row.flags))
-    recogniser = Recogniser(model, template, DecodeOptions(free=True, max_tokens=TOKENS), template.task(task))
-    return recogniser.decode([recogniser.load(Utterance(str(i), "x"), sound) for i, sound in enumerate(SOUNDS)])
+    monkeypatch.setattr(generate, "hypothesis", lambda row, _: (list(row.answer_state.ids), "loop" in row.flags))
+    recognizer = Recognizer(model, template, DecodeOptions(free=True, max_tokens=TOKENS), template.task(task))
+    return recognizer.decode([recognizer.load(Utterance(str(i), "x"), sound) for i, sound in enumerate(SOUNDS)])
 
 
 def until_end(row, end):
@@ -159,10 +159,10 @@ def test_llm_that_answers_otherwise_is_not_published(lora_dir, tmp_path, monkeyp
     assert not (tmp_path / "out").exists() and not [*tmp_path.iterdir()]
 
 
-def test_card_has_scores_tasks_and_licences(lora_dir, tmp_path, capsys):
+def test_card_has_scores_tasks_and_licenses(lora_dir, tmp_path, capsys):
     row = {"task": "ser", "metric": "accuracy", "value": 76.85, "low": 71.3, "high": 82.4, "count": 216, "utterances": 216}
     (tmp_path / "score.json").write_text(json.dumps({"scores": [row, row | {"metric": "uar", "value": None}], "command": "wenet_osum score …"}))
-    arguments = ["--model", str(lora_dir), "--score", str(tmp_path / "score.json"), "--uses", "Qwen2", "--licence", "mit", "--out", str(tmp_path / "o")]
+    arguments = ["--model", str(lora_dir), "--score", str(tmp_path / "score.json"), "--uses", "Qwen2", "--license", "mit", "--out", str(tmp_path / "o")]
     assert command.main(arguments) == 0
     text = (tmp_path / "o/README.md").read_text(encoding="utf-8")
     front = yaml.safe_load(text.split("---")[1])
@@ -180,10 +180,10 @@ def test_origins_are_followed_through_the_runs_a_model_came_from(tmp_path):
         folder.mkdir(parents=True)
         (folder / "train.yaml").write_text(yaml.safe_dump({"model": model | {"init": {}}}))
         (folder / "data.yaml").write_text(yaml.safe_dump({"train": [{"name": data, "list": "x"}]}))
-    names = licences.origins(tmp_path / "exp/4/final")
+    names = licenses.origins(tmp_path / "exp/4/final")
     assert names == ["Qwen/Qwen2-7B", "mine", "openai/whisper-medium", "toy"]
-    assert [row and row.name for row in map(licences.find, names)] == ["Qwen2", None, "Whisper", "toy"]
-    assert licences.find("Qwen/Qwen2-72B-Instruct").licence != licences.find("Qwen/Qwen2-7B").licence and licences.find("exp/init/whisper") is None
+    assert [row and row.name for row in map(licenses.find, names)] == ["Qwen2", None, "Whisper", "toy"]
+    assert licenses.find("Qwen/Qwen2-72B-Instruct").license != licenses.find("Qwen/Qwen2-7B").license and licenses.find("exp/init/whisper") is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 import wenet_osum
 from wenet_osum.bin import recognize, transcribe
 from wenet_osum.decode import pipeline
-from wenet_osum.decode.faults import MOST, Faults, ProgrammeFault
+from wenet_osum.decode.faults import MOST, Faults, ProgramFault
 from wenet_osum.records import Hypothesis
 from wenet_osum.text.template import Template
 
@@ -56,14 +56,14 @@ def brittle(monkeypatch):
     """Return a switch that lets the model raise ``error`` for the keys that ``fails`` accepts."""
 
     def switch(fails, error):
-        decode = pipeline.Recogniser.decode
+        decode = pipeline.Recognizer.decode
 
         def decoded(self, samples):
             if any(fails(sample.key) for sample in samples):
                 raise error
             return decode(self, samples)
 
-        monkeypatch.setattr(pipeline.Recogniser, "decode", decoded)
+        monkeypatch.setattr(pipeline.Recognizer, "decode", decoded)
 
     return switch
 
@@ -117,7 +117,7 @@ def test_a_sound_that_cannot_be_asked_is_its_own_fault(m):
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), RuntimeError("odd")])
 def test_long_audio_is_tried_in_smaller_batches(m, monkeypatch, error):
-    decode, sizes = pipeline.Recogniser.decode, []
+    decode, sizes = pipeline.Recognizer.decode, []
 
     def small(self, samples):
         sizes.append(len(samples))
@@ -125,7 +125,7 @@ def test_long_audio_is_tried_in_smaller_batches(m, monkeypatch, error):
             raise error
         return decode(self, samples)
 
-    monkeypatch.setattr(pipeline.Recogniser, "decode", small)
+    monkeypatch.setattr(pipeline.Recognizer, "decode", small)
     answer = m(LONG)
     assert len(answer.pieces) == 3 and answer.duration == 58.0 and sizes == [3, 1, 2, 1, 1]
     assert [piece["start"] for piece in answer.pieces] == [0.0, 27.0, 54.0]
@@ -140,56 +140,56 @@ def test_a_piece_that_fails_fails_its_recording_alone(m, brittle):
 
 def test_a_long_recording_is_one_fault_however_many_its_pieces(m, brittle):
     brittle(lambda key: "@" in key, RuntimeError("odd"))
-    m.recogniser.decoding = Faults()
+    m.recognizer.decoding = Faults()
     longest = np.tile(LONG, 5)
     answers = m([longest, LONG, SHORT])
     assert answered(answers) == [False, False, True]
-    m.recogniser.decoding = Faults()
-    with pytest.raises(ProgrammeFault):
+    m.recognizer.decoding = Faults()
+    with pytest.raises(ProgramFault):
         m([LONG] * MOST)
-    m.recogniser.decoding = Faults()
+    m.recognizer.decoding = Faults()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the GPU has gone"), ValueError("of the settings")])
 def test_what_strikes_every_utterance_ends_the_run(m, brittle, error):
     brittle(lambda key: True, error)
-    m.recogniser.decoding = Faults()
-    with pytest.raises(ProgrammeFault, match=f"{MOST} utterances in a row") as told:
+    m.recognizer.decoding = Faults()
+    with pytest.raises(ProgramFault, match=f"{MOST} utterances in a row") as told:
         m([SHORT] * 20)
     assert told.value.__cause__ is error
-    m.recogniser.decoding = Faults()
+    m.recognizer.decoding = Faults()
 
 
 def test_a_model_that_breaks_on_the_way_ends_the_run(m, brittle):
     """Long ones come first: these are answered."""
     brittle(lambda key: int(key.split()[1]) >= 16, RuntimeError("the GPU has gone"))
-    m.recogniser.decoding = Faults()
-    with pytest.raises(ProgrammeFault):
+    m.recognizer.decoding = Faults()
+    with pytest.raises(ProgramFault):
         m([SHORT[: 8000 - 100 * i] for i in range(32)])
-    m.recogniser.decoding = Faults()
+    m.recognizer.decoding = Faults()
 
 
 def test_a_programme_that_can_read_nothing_ends_the_run(m, monkeypatch):
     def broken(*_):
         raise TypeError("a new library")
 
-    monkeypatch.setattr(pipeline.Recogniser, "load", broken)
-    m.recogniser.reading = pipeline.Recogniser(None, None).reading
-    with pytest.raises(ProgrammeFault, match="TypeError"):
+    monkeypatch.setattr(pipeline.Recognizer, "load", broken)
+    m.recognizer.reading = pipeline.Recognizer(None, None).reading
+    with pytest.raises(ProgramFault, match="TypeError"):
         m([SHORT] * 20)
     monkeypatch.undo()
     assert answered(m([SHORT])) == [True]
 
 
 def test_odd_files_may_come_in_hundreds(m, monkeypatch):
-    load = pipeline.Recogniser.load
+    load = pipeline.Recognizer.load
 
     def odd(self, utterance, samples):
         if len(samples) == 8000:
             return load(self, utterance, samples)
         raise TypeError("an odd file")
 
-    monkeypatch.setattr(pipeline.Recogniser, "load", odd)
+    monkeypatch.setattr(pipeline.Recognizer, "load", odd)
     answers = m([SHORT, *[SHORT[:7000]] * 40])
     assert answered(answers) == [True] + [False] * 40
 
@@ -203,7 +203,7 @@ def test_who_stops_the_run_stops_it(m, brittle, stop):
 
 def test_a_setting_that_fits_no_utterance_is_refused_before_the_run(model_dir, parts, tmp_path):
     folder = shutil.copytree(model_dir, tmp_path / "model")
-    Template(parts[1].tokenizer, join="string").save(folder)
+    Template(parts[1].tokenizer, target_tokenization="whole").save(folder)
     with pytest.raises(ValueError, match="encoded field by field"):
         wenet_osum.load(folder, rescore={"ctc_prefix": 0.5})
 

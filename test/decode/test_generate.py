@@ -42,14 +42,14 @@ def test_batch_does_not_matter(parts, clips, batch_of, options):
 
 
 @pytest.mark.parametrize("task", ["ser", "<AGE><GENDER>", "<EMOTION><TRANSCRIBE>", "<TRANSCRIBE><EMOTION><GENDER>", "<TRANSCRIBE><ALIGN><GENDER>"])
-@pytest.mark.parametrize("join", ["fields", "string"])
+@pytest.mark.parametrize("target_tokenization", ["by_field", "whole"])
 @pytest.mark.parametrize("beams", [1, 2])
-def test_labels_come_from_their_sets(parts, clips, batch_of, task, join, beams):
+def test_labels_come_from_their_sets(parts, clips, batch_of, task, target_tokenization, beams):
     model, template = parts
-    template.join = join
+    template.target_tokenization = target_tokenization
     task = parse(task)
     answers = generate(model, template, batch_of(template, clips([40, 90]), [task] * 2), [task] * 2, DecodeOptions(max_tokens=12, num_beams=beams))
-    template.join = "fields"
+    template.target_tokenization = "by_field"
     for answer in answers:
         assert list(answer.probs) == [f.name for f in task.label_fields] and not set(answer.unread) & set(answer.probs)
         for field in task.label_fields:
@@ -68,8 +68,8 @@ def test_label_probabilities_match_a_plain_forward(parts, clips, batch_of, monke
     labels = template.label_ids(task.fields[1])
     embeds, mask = model.prompt_embeddings(batch.features, batch.feature_lengths, batch.prompt_ids, batch.prompt_lengths)
     for row, answer, prompt, real in zip(rows, answers, embeds, mask.bool(), strict=True):
-        prefix = row.walk.ids[:7]
-        assert row.walk.ids[7:] == labels[answer.labels["emotion"]] and answer.flags == ["length_limit", "label_forced"]
+        prefix = row.answer_state.ids[:7]
+        assert row.answer_state.ids[7:] == labels[answer.labels["emotion"]] and answer.flags == ["length_limit", "label_forced"]
         scores = []
         for ids in labels.values():
             full = torch.cat([prompt[real], model.get_input_embeddings()(torch.tensor(prefix + ids))])[None]

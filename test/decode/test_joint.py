@@ -48,7 +48,7 @@ def test_options_that_are_gone_are_answered_with_the_new_form(capsys, name, form
 
 
 def test_load_takes_tables_and_lists_and_refuses_what_is_gone(model_dir):
-    found = wenet_osum.load(model_dir, **TIMES).recogniser.options
+    found = wenet_osum.load(model_dir, **TIMES).recognizer.options
     assert found.rescore == TIMES["rescore"]
     with pytest.raises(ValueError, match="ctc_weight: this option is gone; write --rescore ctc_prefix="):
         wenet_osum.load(model_dir, ctc_weight=0.5)
@@ -73,13 +73,13 @@ class Doubling:
     def __init__(self, count: int = 0) -> None:
         self.count = count
 
-    def applies(self, walk, states):
-        return walk is not None
+    def applies(self, answer_state, states):
+        return answer_state is not None
 
-    def advance(self, walk, token):
+    def advance(self, answer_state, token):
         return Doubling(self.count + 1)
 
-    def change(self, walk, logs, tokens, states):
+    def change(self, answer_state, logs, tokens, states):
         return logs.clone()
 
 

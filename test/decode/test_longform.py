@@ -199,7 +199,7 @@ def test_no_border_takes_more_than_one_word_from_either_side(bench):
 @pytest.mark.parametrize("longest_s", [28.0, 5.0])
 @pytest.mark.parametrize("snr_db", [30, 20, 15, 10])
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_a_perfect_recogniser_stays_perfect_in_noise(bench, lang, snr_db, longest_s):
+def test_a_perfect_recognizer_stays_perfect_in_noise(bench, lang, snr_db, longest_s):
     recording = bench.record(lang, 300.0, snr_db, np.random.default_rng(4), lectures=0.05)
     for timed in (False, True):
         outcome = bench.check(recording, timed, longest_s)

@@ -95,8 +95,8 @@ def test_a_killed_run_goes_on_and_gives_the_same(model_dir, raw_list, tmp_path, 
             run(model_dir, raw_list, tmp_path / "killed", "--task", "ser", "--batch_size", "2")
     assert not (tmp_path / "killed" / "hyp.jsonl").exists()
     decoded = []
-    decode = pipeline.Recogniser.decode
-    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, samples: decoded.extend(samples) or decode(self, samples))
+    decode = pipeline.Recognizer.decode
+    monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, samples: decoded.extend(samples) or decode(self, samples))
     assert run(model_dir, raw_list, tmp_path / "killed", "--task", "ser", "--batch_size", "4") == 0
     assert 0 < len(decoded) < 7 and not any(sample.key.startswith("long") for sample in decoded)
     for one, other in zip(read(tmp_path / "whole"), read(tmp_path / "killed"), strict=True):
@@ -130,9 +130,9 @@ def test_hours_of_audio_are_let_go_piece_by_piece(parts, monkeypatch):
             yield longform.Piece(i, i + 1, audio)
 
     monkeypatch.setattr(pipeline.longform, "read_pieces", pieces)
-    recogniser = pipeline.Recogniser(model, template, task=parse("ser"), batch_size=2)
-    monkeypatch.setattr(recogniser, "decode", lambda items: [Hypothesis(item.key, "", "", transcript="a") for item in items])
-    answer = recogniser.answer_long(Utterance("k", "k.wav"), b"")
+    recognizer = pipeline.Recognizer(model, template, task=parse("ser"), batch_size=2)
+    monkeypatch.setattr(recognizer, "decode", lambda items: [Hypothesis(item.key, "", "", transcript="a") for item in items])
+    answer = recognizer.answer_long(Utterance("k", "k.wav"), b"")
     assert len(answer.pieces) == 12 and most <= 4
 
 

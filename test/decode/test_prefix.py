@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wenet_osum.decode.beam import Beam, Search, _advance, _tied
-from wenet_osum.decode.constrain import Walk
+from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.decode.prefix import Prefixes
 from wenet_osum.decode.stops import LoopGuard
 from wenet_osum.tasks import parse
@@ -63,7 +63,7 @@ def test_a_tie_counts_where_it_decides():
 
 def test_the_last_candidate_taken_is_told(parts):
     _, template = parts
-    beams = [Beam(Walk(template, parse("asr")), LoopGuard(), score) for score in (-0.1, -0.2)]
+    beams = [Beam(AnswerState(template, parse("asr")), LoopGuard(), score) for score in (-0.1, -0.2)]
     search = Search(None, beams, [], 9)
     going, last = _advance(search, [(-1.0, 0, template.end_id), (-2.0, 0, 5), (-3.0, 1, 6), (-4.0, 1, 7)], 2)
     assert [token for _, _, token in going] == [5, 6] and last == 2 and len(search.ended) == 1

@@ -86,8 +86,8 @@ def test_the_rate_counts(m):
 
 
 def test_a_list_is_answered_in_batches_and_in_order(m, wav, monkeypatch):
-    sizes, decode = [], pipeline.Recogniser.decode
-    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, samples: sizes.append(len(samples)) or decode(self, samples))
+    sizes, decode = [], pipeline.Recognizer.decode
+    monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, samples: sizes.append(len(samples)) or decode(self, samples))
     sounds = [SHORT[:9000], wav, b"no audio", SHORT[:12000], "gone.wav", {}, np.zeros(0), LONG]
     answers = m(sounds, task="ser")
     assert sizes == [2, 3]  # the pieces of the long one, then the short ones together
@@ -142,17 +142,17 @@ def test_faults_of_the_call_are_raised_for_lists_too(m, wav):
 
 
 def test_prompt_and_language_are_those_asked_for(m, wav, monkeypatch):
-    asked, decode = [], pipeline.Recogniser.decode
-    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, samples: asked.extend(s.prompt_ids for s in samples) or decode(self, samples))
-    template = m.recogniser.template
+    asked, decode = [], pipeline.Recognizer.decode
+    monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, samples: asked.extend(s.prompt_ids for s in samples) or decode(self, samples))
+    template = m.recognizer.template
     m(wav), m(wav, lang="en"), m(wav, prompt="the cat")
     assert asked == [template.prompt_ids(template.task("asr"), "zh"), template.prompt_ids(template.task("asr"), "en"), template.encode("the cat")]
 
 
 def test_load_takes_the_options_of_the_command_and_no_others(model_dir, tmp_path):
     m = wenet_osum.load(str(model_dir), task="ser", device="cpu", num_beams=2, free=True, max_tokens=None, prompt="a=b")
-    assert (m.recogniser.options.num_beams, m.recogniser.options.free, m.recogniser.options.max_tokens, m.recogniser.prompt) == (2, True, None, "a=b")
-    assert m.recogniser.task.name == "ser"
+    assert (m.recognizer.options.num_beams, m.recognizer.options.free, m.recognizer.options.max_tokens, m.recognizer.prompt) == (2, True, None, "a=b")
+    assert m.recognizer.task.name == "ser"
     faults = {"beams": (2, "unknown setting 'beams', did you mean 'num_beams'"), "dtype": ("float8", "float8"), "num_beams": (0, "num_beams 0")}
     for name, (value, why) in faults.items():
         with pytest.raises(ValueError, match=why):
@@ -189,7 +189,7 @@ def timed(monkeypatch):
     def decode(self, samples):
         return [Hypothesis(s.key, s.task, "<0.10>hi<0.50>", "hi", [Word("hi", 0.1, 0.5)], duration=s.audio_s) for s in samples]
 
-    monkeypatch.setattr(pipeline.Recogniser, "decode", decode)
+    monkeypatch.setattr(pipeline.Recognizer, "decode", decode)
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_a_task_without_times_is_refused_before_the_model_is_loaded(wav, name, c
 
 def test_an_answer_without_times_is_a_failure(run, wav, monkeypatch):
     monkeypatch.setattr(
-        pipeline.Recogniser, "decode", lambda self, samples: [Hypothesis(s.key, s.task, "oh", "oh", [], unread={"words": "oh"}) for s in samples]
+        pipeline.Recognizer, "decode", lambda self, samples: [Hypothesis(s.key, s.task, "oh", "oh", [], unread={"words": "oh"}) for s in samples]
     )
     status, out, err = run(wav, "--format", "vtt")
     assert (status, out) == (1, "") and "failed: no word times in 'oh'" in err
@@ -229,7 +229,7 @@ def test_an_answer_without_times_is_a_failure(run, wav, monkeypatch):
 def test_words_without_times_are_told(run, wav, monkeypatch):
     word = [Word("hi", 0.1, 0.5)]
     monkeypatch.setattr(
-        pipeline.Recogniser, "decode", lambda self, samples: [Hypothesis(s.key, s.task, "", "hi", word, unread={"words": "oh"}) for s in samples]
+        pipeline.Recognizer, "decode", lambda self, samples: [Hypothesis(s.key, s.task, "", "hi", word, unread={"words": "oh"}) for s in samples]
     )
     status, out, err = run(wav, "--format", "ctm")
     assert status == 0 and "hi" in out and "left out, for it has no times: oh" in err

@@ -11,24 +11,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# A recogniser without a model: it answers one utterance, tells that it is at work, and waits for leave to go on.
+# A recognizer without a model: it answers one utterance, tells that it is at work, and waits for leave to go on.
 RUN = """
 import sys
 from collections import Counter
 from wenet_osum.decode import load
 from wenet_osum.records import Hypothesis
 
-class Recogniser:
+class Recognizer:
     counts = Counter()
 
     def run(self, groups):
         for number, group in enumerate(groups):
-            yield group, [(job.place, Hypothesis(job.key, "<TRANSCRIBE>", "said")) for job in group]
+            yield group, [(job.index, Hypothesis(job.key, "<TRANSCRIBE>", "said")) for job in group]
             if number == 0:
                 print("at work", flush=True)
                 sys.stdin.readline()
 
-load.recogniser = lambda args: Recogniser()
+load.recognizer = lambda args: Recognizer()
 from wenet_osum.bin import recognize
 sys.exit(recognize.main(sys.argv[1:]))
 """

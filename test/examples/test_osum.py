@@ -79,7 +79,7 @@ def test_limits_of_phase_one_lie_within_the_decoder_of_whisper(path):
 def test_phases_follow_each_other():
     for size in ("7b", "0.5b"):
         confs = {p.stem: config.load(p) for p in (RECIPE / "conf" / size).glob("*.yaml")}
-        assert confs["train_2_adapter"].model.init == {"encoder": "exp/1_whisper/final"}
+        assert confs["train_2_adapter"].model.init_parts == {"encoder": "exp/1_whisper/final"}
         begun = {name: c.model.init_from for name, c in confs.items() if c.model.init_from}
         assert begun == {
             "train_3_encoder": "exp/2_adapter/final",

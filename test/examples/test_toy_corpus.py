@@ -124,7 +124,7 @@ def test_rare_word_is_refused(toy):
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-@pytest.mark.parametrize("kind", ["opposite", "after", "colour"])
+@pytest.mark.parametrize("kind", ["opposite", "after", "color"])
 def test_test_questions_are_new_combinations_of_known_words(toy, lang, kind):
     train, test = (toy.questions.questions(lang, kind, split) for split in ("train", "test"))
     assert {tuple(w) for w, _ in train}.isdisjoint({tuple(w) for w, _ in test})

@@ -35,12 +35,12 @@ def test_parts_are_taken_over(sources, batch, as_batch):
     with torch.no_grad():
         phase.encoder.conv1.weight.add_(1.0)
     phase.save_pretrained(sources / "phase1")
-    first, _ = build(osum(sources, init={"encoder": str(sources / "phase1")}))
+    first, _ = build(osum(sources, init_parts={"encoder": str(sources / "phase1")}))
     assert torch.equal(first.encoder.conv1.weight, phase.encoder.conv1.weight)
     first.add_lora(LoraConfig(r=2, targets=["q_proj"]))
     first.save_pretrained(sources / "phase2")
     parts = {part: str(sources / "phase2") for part in ("encoder", "adapter", "speech_boundary", "llm")}
-    second, _ = build(osum(sources, init=parts, lora=LoraConfig(r=4)))
+    second, _ = build(osum(sources, init_parts=parts, lora=LoraConfig(r=4)))
     assert second.lora.r == 4
     torch.testing.assert_close(second(as_batch(batch)).nll, first.eval()(as_batch(batch)).nll)
     take_over(build(osum(sources))[0], "llm", str(sources / "tied"))

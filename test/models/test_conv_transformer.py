@@ -49,7 +49,7 @@ def test_a_width_that_heads_do_not_divide_is_refused():
 def test_embeddings_begin_at_the_scale_of_text_and_differ_along_the_speech():
     torch.manual_seed(0)
     adapter = Adapter(24, 40, width=32, layers=2, heads=4, ffn=48).eval()
-    adapter.initialise(0.05)
+    adapter.initialize(0.05)
     with torch.no_grad():
         embeddings, _ = adapter(torch.randn(8, 64, 24), torch.full((8,), 64))
     assert 0.04 < float(embeddings.std()) < 0.06

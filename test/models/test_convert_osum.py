@@ -223,7 +223,7 @@ def test_it_decodes_through_the_ordinary_path_with_the_users_prompts(llm, tmp_pa
     assert command(tmp_path / "infer.pt", llm, tmp_path / "out", "--prompts", str(tmp_path / "prompts.yaml")) == 0
     assert "left out, no such task here: <TEXT_CHAT>" in capsys.readouterr().out
     template = Template.load(tmp_path / "out")
-    assert (template.join, template.lowercase) == ("string", True)
+    assert (template.target_tokenization, template.lowercase) == ("whole", True)
     task = template.task("ser")
     assert template.prompt_text(task) == "转写，再说情绪。" and template.prompt_text(template.task("asr"), pick=1) == "写下来。"
     soundfile.write(tmp_path / "a.wav", torch.randn(9600).numpy() * 0.1, 16000)

@@ -12,7 +12,7 @@ from transformers import AutoModel, WhisperForConditionalGeneration
 
 from wenet_osum import config
 from wenet_osum.config import OptimConfig, PartConfig
-from wenet_osum.models import build, parts
+from wenet_osum.models import build, trainable
 from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.train.dist import _halve_frozen
@@ -49,7 +49,7 @@ PHASES = {
 
 
 def freeze(model, patterns):
-    parts.apply_train_parts(model, {pattern: PartConfig() for pattern in patterns}, OptimConfig())
+    trainable.apply_train_parts(model, {pattern: PartConfig() for pattern in patterns}, OptimConfig())
     _halve_frozen(model)
 
 

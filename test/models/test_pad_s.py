@@ -124,7 +124,7 @@ def test_both_kinds_keep_it_and_pass_it_on(tokenizers, batch, take, tmp_path, as
     first = build.load(tmp_path / "1")
     assert isinstance(first, WhisperPhase) and first.encoder.min_frames == 90
     parts = ModelConfig(
-        whisper=whisper, llm=llm, adapter_conf=ADAPTER, init={"encoder": str(tmp_path / "1")}
+        whisper=whisper, llm=llm, adapter_conf=ADAPTER, init_parts={"encoder": str(tmp_path / "1")}
     )
     second, _ = build.build(parts)
     second.save_pretrained(tmp_path / "2")

@@ -6,7 +6,7 @@ from transformers import AutoFeatureExtractor, WhisperForConditionalGeneration
 
 from wenet_osum import lookup
 from wenet_osum.config import ModelConfig, OptimConfig, PartConfig
-from wenet_osum.models import parts
+from wenet_osum.models import trainable
 from wenet_osum.models.objective import make_objective
 from wenet_osum.models.whisper import WhisperPhase
 
@@ -69,7 +69,7 @@ def test_ctc_alone_runs_without_the_decoder(folders, spoken):
     model = phase(folders, 1.0)
     with pytest.raises(ValueError, match="leave decoder"):
         model(spoken())
-    parts.apply_train_parts(model, {"encoder.*": PartConfig(), "ctc_head.*": PartConfig()}, OptimConfig())
+    trainable.apply_train_parts(model, {"encoder.*": PartConfig(), "ctc_head.*": PartConfig()}, OptimConfig())
     output = model.train()(spoken(answer_weights=None))
     torch.testing.assert_close(output.nll.sum(), output.loss.detach())
     output.loss.backward()

@@ -1,4 +1,4 @@
-"""Alignment against the textbook dynamic programme."""
+"""Alignment against the textbook dynamic program."""
 
 from __future__ import annotations
 

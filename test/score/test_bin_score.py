@@ -29,7 +29,8 @@ def folder(tmp_path) -> Path:
     (tmp_path / "hyp").mkdir()
     rows = [Hypothesis(u.key, SGC.tags, "", transcript=u.txt, labels={"gender": "female"}) for u in refs[:3]]
     (tmp_path / "hyp" / "hyp.jsonl").write_text("".join(h.to_json() + "\n" for h in rows), encoding="utf-8")
-    (tmp_path / "hyp" / "settings.json").write_text('{"beams": 1}')
+    settings = {"beams": 1, "rescore": {"ctc_prefix": 0.3}, "labels": {"gender": ["female", "male"]}}
+    (tmp_path / "hyp" / "settings.json").write_text(json.dumps(settings))
     return tmp_path
 
 
@@ -43,7 +44,7 @@ def test_table_json_markdown_and_page(folder, capsys):
     assert "| sgc  | accuracy" in out.out and "50.00 %" in out.out and ">= 40 reached" in out.out
     assert "1 references have no answer" in out.err
     tree = json.loads((folder / "out" / "score.json").read_text(encoding="utf-8"))
-    assert tree["title"] == "My test" and tree["data hash"].startswith("sha256:") and tree["decoding"] == "beams 1"
+    assert tree["title"] == "My test" and tree["data hash"].startswith("sha256:") and tree["decoding"] == "beams 1, rescore ctc_prefix=0.3"
     assert {s["metric"]: s["value"] for s in tree["scores"]}["accuracy"] == 50.0
     page = (folder / "out" / "report.html").read_text(encoding="utf-8")
     assert "My test" in page and "data:audio/wav;base64," in page and "键3" in page

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wenet_osum.score.bootstrap import estimate, left_open, paired, resampled_sums
-from wenet_osum.score.figure import divide, share
+from wenet_osum.score.metric_sums import divide, share
 
 
 def coin(count: int, right: int) -> np.ndarray:

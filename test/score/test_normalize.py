@@ -1,4 +1,4 @@
-"""Normalisers and the cutting of text."""
+"""Normalizers and the cutting of text."""
 
 from __future__ import annotations
 

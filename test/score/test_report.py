@@ -12,7 +12,7 @@ from wenet_osum.metrics.accuracy import ACCURACY, ECE
 from wenet_osum.metrics.error_rate import WER
 from wenet_osum.metrics.timestamps import AAS
 from wenet_osum.records import Score
-from wenet_osum.score import bars, curves, page, pictures, report
+from wenet_osum.score import curves, page, plots, report, targets
 
 EVIL = '<script>alert("x")</script> & "quotes"'
 
@@ -91,7 +91,7 @@ def test_scores_of_a_task_stand_together():
 
 
 def test_markdown_table_keeps_what_has_entries():
-    table = report.markdown_table(scores(), bars.parse_bars(["asr/wer/en<=8", "ser/accuracy>=80"]))
+    table = report.markdown_table(scores(), targets.parse_targets(["asr/wer/en<=8", "ser/accuracy>=80"]))
     lines = table.splitlines()
     assert len(lines) == 5 and "text only" not in lines[0] and "majority" in lines[0]
     assert ">= 80 MISSED" in lines[2] and "<= 8 reached" in lines[3] and "–" in lines[4]
@@ -99,13 +99,13 @@ def test_markdown_table_keeps_what_has_entries():
 
 
 def test_a_bar_makes_a_minor_figure_visible():
-    assert "calibration" in report.markdown_table(scores(), bars.parse_bars(["ser/ece<=20"]))
+    assert "calibration" in report.markdown_table(scores(), targets.parse_targets(["ser/ece<=20"]))
 
 
 @pytest.mark.parametrize("text", ["asr<=8", "asr/wer=8", "asr/wer<=low", ""])
 def test_bad_bars(text):
     with pytest.raises(ValueError, match="must read task/metric<=number"):
-        bars.parse_bars([text])
+        targets.parse_targets([text])
 
 
 def test_json_is_strict(tmp_path):
@@ -143,20 +143,20 @@ def test_log_of_training_with_bad_lines(tmp_path):
 
 
 def test_pictures_of_odd_numbers():
-    assert pictures.curves({"a": [(1, float("nan"))]}, "t", {"a": 0}) == ""
-    assert "polyline" in pictures.curves({"a": [(5, 0.0)]}, "t", {"a": 0})  # one point, no range
-    assert "polyline" in pictures.curves({"a": [(1, -2.0), (2, -2.0)]}, "t", {"a": 9})
-    assert pictures.interval(float("nan"), 0, 1, "up") == ""
+    assert plots.curves({"a": [(1, float("nan"))]}, "t", {"a": 0}) == ""
+    assert "polyline" in plots.curves({"a": [(5, 0.0)]}, "t", {"a": 0})  # one point, no range
+    assert "polyline" in plots.curves({"a": [(1, -2.0), (2, -2.0)]}, "t", {"a": 9})
+    assert plots.interval(float("nan"), 0, 1, "up") == ""
 
 
 def test_ticks_enclose_the_range():
     for low, high in ((0, 1), (0.3, 0.31), (7, 4200), (-3, 5), (2, 2), (0, 0)):
-        ticks = pictures._ticks(low, high)
+        ticks = plots._ticks(low, high)
         assert ticks[0] <= low and ticks[-1] >= high and 2 <= len(ticks) <= 8
 
 
-def test_a_misspelt_bar_is_told():
+def test_a_misspelled_bar_is_told():
     scores = [Score("sttc", "exact_match", 50.0, 40.0, 60.0, 10, 10)]
-    assert bars.unmatched(scores, bars.parse_bars(["sttc/exact_match>=90", "sttc/exact_match/all>=90"])) == []
-    [told] = bars.unmatched(scores, bars.parse_bars(["sttc/exact>=90"]))
+    assert targets.unmatched(scores, targets.parse_targets(["sttc/exact_match>=90", "sttc/exact_match/all>=90"])) == []
+    [told] = targets.unmatched(scores, targets.parse_targets(["sttc/exact>=90"]))
     assert told == "bar sttc/exact: no such figure; sttc has exact_match"

@@ -14,7 +14,7 @@ import pytest
 
 from wenet_osum import lookup, tasks
 from wenet_osum.records import Hypothesis, Score, Utterance
-from wenet_osum.score import compare_task, comparison, counted, report, score_task
+from wenet_osum.score import compare_task, comparison, count_table, report, score_task
 from wenet_osum.score.bootstrap import left_open
 
 SER = tasks.parse("ser")
@@ -22,16 +22,16 @@ METRIC = """
 import numpy as np
 
 from wenet_osum.records import Metric
-from wenet_osum.score.figure import Figure, share
+from wenet_osum.score.metric_sums import MetricSums, share
 
 PAUSE = Metric(
     "pause_ms", "mean pause", unit="ms", lower_is_better=True, decimals=0, scale=None,
     counts=("silences",), faults=("silences",),
 )
 
-def figures(field, pairs, options):
+def compute(field, pairs, options):
     columns = np.array([(1, 250.4 if pair.answered else 500.4) for pair in pairs], dtype=float)
-    return [Figure(PAUSE, columns, share(1, 0, scale=1.0), len(pairs), detail={"silences": 7})]
+    return [MetricSums(PAUSE, columns, share(1, 0, scale=1.0), len(pairs), detail={"silences": 7})]
 """
 
 
@@ -141,7 +141,7 @@ def test_a_metric_is_one_file_that_says_how_it_is_shown(pause_task, tmp_path):
     scores = score_task(pause_task, [reference("a"), reference("b")], {"a": answer("a", "<sad>")})
     assert [(s.metric, s.value) for s in scores] == [("pause_ms", 375.4)]
     assert "| mean pause | all    | 375 ms |" in report.markdown_table(scores)
-    assert "| silences |" in counted.markdown(scores) and "| 7 |" in counted.markdown(scores)
+    assert "| silences |" in count_table.markdown(scores) and "| 7 |" in count_table.markdown(scores)
     report.write_report(scores, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "mean pause" in page and "375 ms" in page
@@ -178,7 +178,7 @@ def test_a_metric_that_is_none(monkeypatch):
     task = dataclasses.replace(SER, fields=(dataclasses.replace(SER.fields[1], metric="silence"),))
     monkeypatch.setitem(sys.modules, "wenet_osum.metrics.silence", types.ModuleType("silence"))
     monkeypatch.setattr(lookup, "names", lambda package: ["silence"])
-    with pytest.raises(ValueError, match="no function figures"):
+    with pytest.raises(ValueError, match="no function compute"):
         score_task(task, [reference("a")], {"a": answer("a")})
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from wenet_osum.dataset.audio import write_wav
-from wenet_osum.decode.pipeline import Recogniser
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.serve import connections
 from wenet_osum.serve.connections import NO_END, NO_HEAD, NO_ROOM, RareLog
 
@@ -79,13 +79,13 @@ def test_more_bytes_of_a_head_and_an_earlier_request_buy_no_time(serving):
 
 
 def test_a_request_longer_than_a_head_may_take_is_answered(serving, post, monkeypatch):
-    decode = Recogniser.decode
+    decode = Recognizer.decode
 
     def slowly(self, samples):
         time.sleep(0.4)
         return decode(self, samples)
 
-    monkeypatch.setattr(Recogniser, "decode", slowly)
+    monkeypatch.setattr(Recognizer, "decode", slowly)
     with serving(head_s=0.1) as (url, service):
         assert post(url, write_wav(np.zeros(16000, np.float32))).status_code == 200
         assert NO_END not in service.connections.closed

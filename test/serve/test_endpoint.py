@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from wenet_osum.dataset.audio import write_wav
-from wenet_osum.decode import formats, pipeline
+from wenet_osum.decode import pipeline, text_formats
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.records import Hypothesis, Word
 
@@ -51,7 +51,7 @@ def timed(monkeypatch):
         asked.extend(sample.task for sample in samples)
         return [Hypothesis(s.key, s.task, "<0.10>hi<0.50> …", "hi you", words, duration=1.0) for s in samples]
 
-    monkeypatch.setattr(pipeline.Recogniser, "decode", decode)
+    monkeypatch.setattr(pipeline.Recognizer, "decode", decode)
     return asked
 
 
@@ -64,7 +64,7 @@ def test_timed_formats_ask_for_times_by_themselves(server, post, timed):
     answer = Hypothesis("", "", "", "hi you", [Word("hi", 0.1, 0.5), Word("you", 0.5, 0.9)], duration=1.0)
     for name in ("srt", "vtt"):
         response = post(server[0], SECOND, response_format=name)
-        assert response.text == getattr(formats, name)(answer) and "hi you" in response.text
+        assert response.text == getattr(text_formats, name)(answer) and "hi you" in response.text
     assert set(timed) == {"<TRANSCRIBE> <ALIGN>"}
     post(server[0], SECOND, response_format="srt", task="<TRANSCRIBE><ALIGN><AGE>")
     assert timed[-1] == "<TRANSCRIBE> <ALIGN> <AGE>"
@@ -96,7 +96,7 @@ def test_the_format_alone_does_not_change_what_is_asked(server, post, timed, for
 def test_segments_have_every_field_of_openai_s(server, post, monkeypatch):
     loop = "so it goes " * 40
     answer = Hypothesis("k", "<TRANSCRIBE>", loop, loop, duration=1.0)
-    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, rows: [answer] * len(rows))
+    monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, rows: [answer] * len(rows))
     response = post(server[0], SECOND, response_format="verbose_json", temperature="0.4")
     [segment] = response.json()["segments"]
     ratio = segment.pop("compression_ratio")
@@ -112,7 +112,7 @@ SPOKEN = ["こんにちは", "안녕하세요", "привет", "bonjour à tous
 @pytest.mark.parametrize("spoken", SPOKEN)
 def test_a_language_is_not_guessed(server, post, monkeypatch, spoken):
     answer = Hypothesis("k", "<TRANSCRIBE>", spoken, spoken, duration=1.0)
-    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, rows: [answer] * len(rows))
+    monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, rows: [answer] * len(rows))
     verbose = {"response_format": "verbose_json"}
     assert post(server[0], SECOND, **verbose).json()["language"] is None
     assert post(server[0], SECOND, **verbose, language="de").json()["language"] == "de"
@@ -120,7 +120,7 @@ def test_a_language_is_not_guessed(server, post, monkeypatch, spoken):
 
 def test_subtitles_without_words_are_a_fault_and_no_empty_file(server, post, monkeypatch):
     answer = Hypothesis("k", "", "oh", "oh", [], unread={"words": "oh"}, duration=1.0)
-    monkeypatch.setattr(pipeline.Recogniser, "decode", lambda self, samples: [answer for _ in samples])
+    monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, samples: [answer for _ in samples])
     response = post(server[0], SECOND, response_format="srt")
     assert response.status_code == 422 and error(response)["code"] == "no_word_times"
 
@@ -157,8 +157,8 @@ def test_a_request_that_cannot_be_answered_says_why(server, post, name):
 
 @pytest.mark.parametrize(("search", "why"), [({"num_beams": 2}, "beams"), ({"rescore": {"ctc_prefix": 0.5}}, "jointly")])
 def test_a_temperature_where_the_search_does_not_sample_is_a_fault(server, post, monkeypatch, search, why):
-    monkeypatch.setattr(server[1].recogniser, "options", DecodeOptions(**search))
-    monkeypatch.setattr(server[1].recogniser.model.config, "losses", [{"name": "ctc", "weight": 0.1}])
+    monkeypatch.setattr(server[1].recognizer, "options", DecodeOptions(**search))
+    monkeypatch.setattr(server[1].recognizer.model.config, "losses", [{"name": "ctc", "weight": 0.1}])
     told = error(response := post(server[0], SECOND, temperature="0.5"))
     assert (response.status_code, told["code"]) == (400, "bad_temperature") and why in told["message"]
     assert post(server[0], SECOND, temperature="0").status_code == 200

@@ -95,7 +95,7 @@ def spoken(monkeypatch):
         probs = {"emotion": {"happy": 0.75, "sad": 0.25}}
         return [Hypothesis(s.key, s.task, "", "你 <b>好</b>", words, {"emotion": "happy"}, probs, "<i>hm</i>", duration=2.0) for s in samples]
 
-    monkeypatch.setattr(pipeline.Recogniser, "decode", decode)
+    monkeypatch.setattr(pipeline.Recognizer, "decode", decode)
 
 
 def test_words_lie_under_their_sound_and_are_played(page, wav, spoken):
@@ -200,7 +200,7 @@ def test_the_page_can_ask_for_every_task_in_both_languages(m):
     from wenet_osum.serve.page import HERE, configuration
     from wenet_osum.serve.settings import Settings
 
-    conf = configuration(m.recogniser.template, Settings())
+    conf = configuration(m.recognizer.template, Settings())
     assert [task["name"] for task in conf["tasks"]] == tasks.names()
     assert {field["tag"] for field in conf["fields"]} == {tag for task in conf["tasks"] for tag in task["tags"]}
     texts = yaml.safe_load((HERE / "page.yaml").read_text(encoding="utf-8"))

@@ -15,11 +15,11 @@ import pytest
 
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.decode import pipeline
-from wenet_osum.decode.pipeline import Recogniser
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.serve.metrics import Histogram
 
 SECOND = write_wav(np.random.default_rng(2).normal(0, 0.1, 16000).astype(np.float32))
-DECODE = Recogniser.decode
+DECODE = Recognizer.decode
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def gate(monkeypatch):
         assert open_.wait(30)
         return DECODE(self, samples)
 
-    monkeypatch.setattr(pipeline.Recogniser, "decode", decode)
+    monkeypatch.setattr(pipeline.Recognizer, "decode", decode)
     yield open_, entered, sizes
     open_.set()
 
@@ -122,7 +122,7 @@ def test_a_failure_hurts_nobody_else_in_the_batch(serving, post, m, monkeypatch,
             raise RuntimeError("secret: /var/model broke")
         return DECODE(self, samples)
 
-    monkeypatch.setattr(pipeline.Recogniser, "decode", decode)
+    monkeypatch.setattr(pipeline.Recognizer, "decode", decode)
     short = write_wav(np.zeros(8000, np.float32))
     with serving(wait_s=0.0) as (url, service), ThreadPoolExecutor(4) as pool:
         first = pool.submit(post, url, SECOND)

@@ -7,7 +7,7 @@ import pytest
 from wenet_osum.records import Utterance, Word
 from wenet_osum.text.template import Template
 from wenet_osum.small.train_tokenizer import train_tokenizer
-from wenet_osum.small.pseudo_speech import FAINT, FRAME_S, PseudoSpeech
+from wenet_osum.small.pseudo_speech import WEIGHT_RANGE, FRAME_S, PseudoSpeech
 
 LINES = ["the red cat runs", "a dog sees nothing", "一二三四", "<female> <male>"] * 4
 
@@ -50,7 +50,7 @@ def test_tokens_stand_where_their_words_are_spoken(template):
 def test_labels_lie_over_the_frames_and_are_no_words(template):
     writer = PseudoSpeech([timed("a", "the red cat runs", labels={"gender": "male", "age": "old"})], template, 1)
     line = next(writer.lines(1))
-    assert len(line.labels) == 2 and all(FAINT[0] <= w <= FAINT[1] for w in (line.span_weight, *(weight for _, weight in line.labels)))
+    assert len(line.labels) == 2 and all(WEIGHT_RANGE[0] <= w <= WEIGHT_RANGE[1] for w in (line.span_weight, *(weight for _, weight in line.labels)))
     assert {template.decode(tokens) for tokens, _ in line.labels} < {"male", "female", "child", "adult", "old"}
     assert line.ids[line.speech.start - 1] == line.ids[line.speech.stop] == template.end_id
     assert len(line.ids) - line.answer == line.speech.stop + 1
@@ -77,7 +77,7 @@ def test_late_times_are_written_as_well_as_early_ones(template):
     short = Utterance("a", "a.wav", "red", words=[Word("red", 0.1, 0.5)], duration=0.5)
     long = Utterance("b", "b.wav", "cat", words=[Word("cat", 0.1, 0.5)], duration=4.0)
     starts = []
-    for line in PseudoSpeech([short, long], template, 1, {"srwt": 20.0}, late=0.5).lines(200):
+    for line in PseudoSpeech([short, long], template, 1, {"srwt": 20.0}, leading_silence=0.5).lines(200):
         answer = template.decode(line.ids[-line.answer :])
         if answer.startswith("<") and "red" in answer:
             starts.append(float(answer[1 : answer.index(">")]))

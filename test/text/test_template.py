@@ -39,9 +39,9 @@ def test_a_tokenizer_in_a_folder_of_qwen2_is_still_the_one_that_was_trained(tmp_
     assert Template.load(tmp_path).encode(text) == Template(timed).encode(text)
 
 
-@pytest.mark.parametrize("join", ["fields", "string"])
-def test_target_reads_back_and_ends_exactly_once(tokenizer, join):
-    template = Template(tokenizer, join=join, loss_weight={"emotion": 2.0})
+@pytest.mark.parametrize("target_tokenization", ["by_field", "whole"])
+def test_target_reads_back_and_ends_exactly_once(tokenizer, target_tokenization):
+    template = Template(tokenizer, target_tokenization=target_tokenization, loss_weight={"emotion": 2.0})
     task = template.task("ser")
     target = template.target(task, UTTERANCE)
     assert target.ids.count(template.end_id) == 1 and target.ids[-1] == template.end_id
@@ -89,11 +89,11 @@ def test_own_prompts_replace_the_built_in_ones(tokenizer, tmp_path):
 
 
 def test_saved_settings_come_back(tokenizer, tmp_path):
-    template = Template(tokenizer, labels={"emotion": ["happy", "bored"]}, join="string", lowercase=True)
+    template = Template(tokenizer, labels={"emotion": ["happy", "bored"]}, target_tokenization="whole", lowercase=True)
     template.save(tmp_path)
     again = Template.load(tmp_path)
     assert again.task("ser").fields[1].labels.names == ("happy", "bored")
-    assert (again.join, again.lowercase, again.end_id) == ("string", True, template.end_id)
+    assert (again.target_tokenization, again.lowercase, again.end_id) == ("whole", True, template.end_id)
     assert again.encode("the red cat") == template.encode("the red cat")
 
 

@@ -9,7 +9,7 @@ from wenet_osum.small.train_tokenizer import train_tokenizer
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(["red cat"] * 50, 1000)  # words are whole, anything else is spelt
+    return train_tokenizer(["red cat"] * 50, 1000)  # words are whole, anything else is spelled
 
 
 def spans(tokenizer, text, words, **options):

@@ -71,13 +71,13 @@ def test_noise_has_the_ratio_and_level_the_gain():
     audio = np.tile(bursts()[8000:11200], 10)
     noise = apply(audio, {"name": "noise", "snr_db": [10, 10]}) - audio
     assert 10 * np.log10((audio**2).mean() / (noise**2).mean()) == pytest.approx(10, abs=0.3)
-    assert np.allclose(apply(audio, {"name": "level", "gain_db": [-6.0206, -6.0206]}), audio / 2, atol=1e-5)
-    assert np.abs(apply(audio, {"name": "level", "gain_db": [40, 40]})).max() == 1.0
+    assert np.allclose(apply(audio, {"name": "gain", "gain_db": [-6.0206, -6.0206]}), audio / 2, atol=1e-5)
+    assert np.abs(apply(audio, {"name": "gain", "gain_db": [40, 40]})).max() == 1.0
 
 
 def test_packets_are_lost_in_the_share_asked_for():
     audio = np.ones(320 * 4000, np.float32)
-    lost = apply(audio, {"name": "loss", "share": [0.1, 0.1], "run": 3}).reshape(-1, 320)
+    lost = apply(audio, {"name": "packet_loss", "share": [0.1, 0.1], "run": 3}).reshape(-1, 320)
     assert set(np.unique(lost)) == {0, 1} and (lost.min(1) == lost.max(1)).all()
     gone = lost[:, 0] == 0
     assert gone.mean() == pytest.approx(0.1, abs=0.02)
@@ -91,7 +91,7 @@ def test_telephone_cuts_the_treble():
 
 
 def test_prob_is_the_share_of_utterances():
-    hits = [not np.array_equal(apply(bursts(), {"name": "level", "prob": 0.3}, key=str(k)), bursts()) for k in range(300)]
+    hits = [not np.array_equal(apply(bursts(), {"name": "gain", "prob": 0.3}, key=str(k)), bursts()) for k in range(300)]
     assert np.mean(hits) == pytest.approx(0.3, abs=0.08)
 
 
@@ -112,10 +112,10 @@ def test_wrong_rows_are_told(row, message):
 
 def test_training_uses_them_and_without_them_nothing_changes():
     tree = {"model": {"kind": "whisper", "whisper": "w"}, "train_parts": {"*": {}}, "max_steps": 1}
-    conf = config.from_dict(tree | {"augment": {"effects": [{"name": "clip", "share": [0.5, 0.5]}]}}, TrainConfig).augment
+    conf = config.from_dict(tree | {"augment": {"effects": [{"name": "clipping", "share": [0.5, 0.5]}]}}, TrainConfig).augment
     audio, _ = augment.augment(bursts(), conf, augment.rng(0, 0, "a"))
     assert np.abs(audio).max() == pytest.approx(np.abs(bursts()).max() / 2)
-    plain = [augment.augment(bursts(), AugmentConfig(speeds=[0.9, 1.1], gain_db=(-3, 3), effects=e), augment.rng(0, 0, "a"))[0] for e in ([], [{"name": "level", "prob": 0}])]
+    plain = [augment.augment(bursts(), AugmentConfig(speeds=[0.9, 1.1], gain_db=(-3, 3), effects=e), augment.rng(0, 0, "a"))[0] for e in ([], [{"name": "gain", "prob": 0}])]
     assert np.array_equal(plain[0].shape, plain[1].shape)
 
 
@@ -129,7 +129,7 @@ def corpus(tmp_path):
 
 
 def test_offline_copies(corpus, capsys):
-    flags = ["--effects", "[{name: noise, snr_db: [0, 5]}, {name: level}]", "--copies", 2, "--wav_dir", corpus / "wav"]
+    flags = ["--effects", "[{name: noise, snr_db: [0, 5]}, {name: gain}]", "--copies", 2, "--wav_dir", corpus / "wav"]
     assert run("augment", *flags, corpus / "m.jsonl", corpus / "out.jsonl") == 0
     found = list(read_manifest(corpus / "out.jsonl"))
     assert [u.key for u in found] == ["a-aug1", "b-aug1", "a-aug2", "b-aug2"] and "2  audio: file not found" in capsys.readouterr().out
@@ -195,8 +195,8 @@ def test_robustness_table(corpus, capsys):
 
 
 def test_conditions_of_ones_own(corpus, capsys):
-    (corpus / "c.yaml").write_text("soft: [{name: level, gain_db: [-20, -20]}]\n")
-    (corpus / "bad.yaml").write_text("soft: [{name: level, gain: 1}]\n")
+    (corpus / "c.yaml").write_text("soft: [{name: gain, gain_db: [-20, -20]}]\n")
+    (corpus / "bad.yaml").write_text("soft: [{name: gain, gain: 1}]\n")
     run("make_robust_lists", "--conditions", corpus / "c.yaml", corpus / "m.jsonl", corpus / "r")
     assert np.abs(decode((corpus / "r/wav/soft/a.wav").read_bytes())).max() == pytest.approx(np.abs(bursts()).max() / 10, abs=1e-3)
     assert run("make_robust_lists", "--conditions", corpus / "bad.yaml", corpus / "m.jsonl", corpus / "r") == 1

@@ -14,7 +14,7 @@ import pytest
 from wenet_osum.dataset import index as indices
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.drop import Dropped
-from wenet_osum.dataset.parts import read_shuffled
+from wenet_osum.dataset.pack_jobs import read_shuffled
 from wenet_osum.dataset.scan import scan_file
 from wenet_osum.dataset.shard import load_list, pack
 from wenet_osum.dataset.tar import header

@@ -62,7 +62,7 @@ def test_bfloat16_learns_and_leaves_frozen_parts_alone(tiny, tmp_path):
 
     assert train(config.from_dict(tree), tmp_path) == 0
     text = (tmp_path / "train.log").read_text(encoding="utf-8")
-    assert "engine ddp, bfloat16" in text and "gate frozen   passed" in text and "gate trained  passed" in text
+    assert "engine ddp, bfloat16" in text and "sanity frozen   passed" in text and "sanity trained  passed" in text
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert all(row["loss"] == row["loss"] and row["loss"] < 20 for row in rows if row["task"])
 

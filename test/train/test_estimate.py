@@ -11,7 +11,7 @@ from transformers import Qwen2Config, WhisperConfig
 from wenet_osum import config
 from wenet_osum.bin import estimate as command
 from wenet_osum.train.estimate import Mean, batch_of, estimate, meta_model
-from wenet_osum.train.trial import materialise, shallow, trial
+from wenet_osum.train.dry_run import dry_run, materialize, shallow
 
 CONFS = Path(__file__).resolve().parents[2] / "examples/osum/conf"
 
@@ -105,10 +105,10 @@ def test_what_is_kept_equals_what_real_tensors_keep():
     """The same pass on the CPU with the real attention: bytes autograd holds, within the difference of the attention kernels."""
     conf, sizes, mean = small(), small_sizes(), Mean(2.0, 5, 7)
     counted = estimate(conf, *sizes, mean)
-    from wenet_osum.models import parts
+    from wenet_osum.models import trainable
 
-    model = materialise(meta_model(conf.model, *sizes))
-    parts.apply_train_parts(model, conf.train_parts, conf.optim)
+    model = materialize(meta_model(conf.model, *sizes))
+    trainable.apply_train_parts(model, conf.train_parts, conf.optim)
     seen, own = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def note(tensor):
@@ -150,13 +150,13 @@ def test_a_trial_steps_saves_and_loads(kind):
         changes = {"dtype": "bfloat16", "train_parts": {"*lora*": {}, "adapter.*": {}}}
         changes["model"] = {"whisper": "w", "llm": "l", "lora": {"r": 2}, "adapter_conf": {"layers": 1, "heads": 2, "ffn": 64}}
     speech, llm = small_sizes()
-    found = trial(small(**changes), speech, None if kind == "whisper" else llm, Mean(1.0, 3, 4), layers=2)
+    found = dry_run(small(**changes), speech, None if kind == "whisper" else llm, Mean(1.0, 3, 4), layers=2)
     assert found.passed, found
     assert found.moved == found.trained or kind == "lora"
 
 
 def test_a_trial_that_loses_a_tensor_fails(monkeypatch):
-    from wenet_osum.train import trial as module
+    from wenet_osum.train import dry_run as module
 
     original = module.build.load
 
@@ -167,7 +167,7 @@ def test_a_trial_that_loses_a_tensor_fails(monkeypatch):
         return model
 
     monkeypatch.setattr(module.build, "load", load)
-    found = trial(small(), *small_sizes(), Mean(1.0, 3, 4))
+    found = dry_run(small(), *small_sizes(), Mean(1.0, 3, 4))
     assert not found.passed and len(found.differences) == 1
 
 
@@ -179,9 +179,9 @@ def test_few_layers_keep_their_widths():
 
 @pytest.mark.slow
 def test_true_widths_and_vocabulary_of_the_small_sibling():
-    """2 + 2 layers of Whisper-small and Qwen2-0.5B: one step, save, load. The 7B's widths take 11.2 GiB and a minute: `estimate --trial`."""
+    """2 + 2 layers of Whisper-small and Qwen2-0.5B: one step, save, load. The 7B's widths take 11.2 GiB and a minute: `estimate --dry_run`."""
     conf = config.load(CONFS / "0.5b/train_4_lora.yaml")
-    found = trial(conf, whisper("small"), qwen("0.5b"), Mean(2.0, 10, 20), layers=2)
+    found = dry_run(conf, whisper("small"), qwen("0.5b"), Mean(2.0, 10, 20), layers=2)
     assert found.passed, found
     assert found.peak_gib < 12
 
@@ -192,5 +192,5 @@ def test_full_depth_on_an_accelerator(size):
     speech, llm, memory, _ = MODELS[size]
     if torch.accelerator.get_memory_info()[1] / 2**30 < 0.75 * memory:
         pytest.skip(f"needs {memory} GiB")
-    found = trial(config.load(CONFS / size / "train_4_lora.yaml"), whisper(speech), qwen(llm), Mean(8.0), count=4, layers=None)
+    found = dry_run(config.load(CONFS / size / "train_4_lora.yaml"), whisper(speech), qwen(llm), Mean(8.0), count=4, layers=None)
     assert found.passed, found

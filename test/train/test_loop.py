@@ -10,7 +10,7 @@ import torch
 
 from wenet_osum.models import build
 from wenet_osum.train import checkpoint, loop
-from wenet_osum.train.loop import GATE_FAILED, INTERRUPTED, REQUEUE, Run, train
+from wenet_osum.train.loop import SANITY_FAILED, INTERRUPTED, REQUEUE, Run, train
 
 
 class Killed(BaseException):
@@ -58,7 +58,7 @@ def test_a_run_leaves_complete_folders_and_curves(tiny, unbroken, weights_of):
     rows = losses(unbroken)
     assert {row[:3] for row in rows} >= {(1, "train", "asr"), (1, "train", "sgc"), (2, "dev", "asr"), (6, "dev", "sgc")}
     text = (unbroken / "train.log").read_text(encoding="utf-8")
-    for part in ("rehearsal: ", "hours as planned", *(f"gate {name:8s} passed" for name in ("frozen", "trained", "tasks", "end"))):
+    for part in ("rehearsal: ", "hours as planned", *(f"sanity {name:8s} passed" for name in ("frozen", "trained", "tasks", "end"))):
         assert part in text
 
 
@@ -168,7 +168,7 @@ def test_epochs_and_patience_end_a_run(tiny, tmp_path, monkeypatch):
     assert state["step"] == 2, "final is the best one when patience ended the run"
 
 
-def test_a_failed_gate_leaves_no_final(tiny, tmp_path, monkeypatch):
+def test_a_failed_sanity_check_leaves_no_final(tiny, tmp_path, monkeypatch):
     original = Run._step
 
     def _step(self, batches):
@@ -177,8 +177,8 @@ def test_a_failed_gate_leaves_no_final(tiny, tmp_path, monkeypatch):
             next(p for p in self.model.parameters() if not p.requires_grad).add_(1e-3)
 
     monkeypatch.setattr(Run, "_step", _step)
-    assert train(tiny.conf(max_steps=2), tmp_path) == GATE_FAILED
-    assert "gate frozen   FAILED" in (tmp_path / "train.log").read_text(encoding="utf-8")
+    assert train(tiny.conf(max_steps=2), tmp_path) == SANITY_FAILED
+    assert "sanity frozen   FAILED" in (tmp_path / "train.log").read_text(encoding="utf-8")
     assert not (tmp_path / "final").exists()
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wenet_osum.config import OptimConfig
-from wenet_osum.train.optim import check_schedule, factor, fill_state, make_optimizer, set_rates
+from wenet_osum.train.optim import check_schedule, fill_state, lr_scale, make_optimizer, set_learning_rates
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ from wenet_osum.train.optim import check_schedule, factor, fill_state, make_opti
 )
 def test_schedule_values(schedule, step, share):
     conf = OptimConfig(warmup_steps=10, schedule=schedule, min_lr_ratio=0.1)
-    assert factor(step, conf, 110) == pytest.approx(share)
+    assert lr_scale(step, conf, 110) == pytest.approx(share)
 
 
 def test_no_warmup_starts_at_the_peak():
-    assert all(factor(1, OptimConfig(warmup_steps=0, schedule=s), 1000) > 0.99 for s in ("inverse_sqrt", "cosine", "linear", "constant"))
+    assert all(lr_scale(1, OptimConfig(warmup_steps=0, schedule=s), 1000) > 0.99 for s in ("inverse_sqrt", "cosine", "linear", "constant"))
 
 
 def test_falling_schedule_needs_an_end():
@@ -46,7 +46,7 @@ def test_falling_schedule_needs_an_end():
 def test_groups_keep_their_own_peak():
     a, b = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
     optimizer = make_optimizer([{"params": [a], "lr": 1e-2}, {"params": [b], "lr": 1e-3}], OptimConfig(), torch.device("cpu"))
-    assert set_rates(optimizer, 0.5) == pytest.approx(5e-3)
+    assert set_learning_rates(optimizer, 0.5) == pytest.approx(5e-3)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5e-3, 5e-4])
 
 

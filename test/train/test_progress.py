@@ -44,10 +44,10 @@ def test_tally_weights_tokens_and_splits_tasks():
 def test_labels_are_right_when_all_their_tokens_are():
     """Two utterances a task; the label of the first is right, the second has one token wrong, words do not matter."""
     tally = Tally()
-    labelled = batch()
-    labelled.tasks = ["<AGE>", "<AGE>"]
-    labelled.answer_labels = torch.tensor([False, False, True, True, True])
-    tally.add(labelled, output())
+    labeled = batch()
+    labeled.tasks = ["<AGE>", "<AGE>"]
+    labeled.answer_labels = torch.tensor([False, False, True, True, True])
+    tally.add(labeled, output())
     rows = merge([tally.rows()])
     assert rows["<AGE>"]["labels"] == 0.5
     assert scores(rows) == "<AGE> 2.600/60.0%/50.0%" and scores({"asr": {"loss": 1.0, "acc": 0.5}}) == "asr 1.000/50.0%"
@@ -57,14 +57,14 @@ def test_fillers_count_nothing_but_their_drops():
     meter = Meter()
     meter.tally.add(batch(filler=True), output())
     meter.add(batch(filler=True))
-    figures = meter.figures()
+    figures = meter.stats()
     assert figures["tasks"] == {} and figures["audio_s"] == 0 and figures["dropped"] == {"audio: unreadable": 1}
 
 
 def test_summary_over_two_processes():
     meter = Meter()
     meter.add(batch())
-    row = meter.figures() | {"elapsed": 2.0, "wait_s": 0.5}
+    row = meter.stats() | {"elapsed": 2.0, "wait_s": 0.5}
     both = summary([row, row])
     assert both["padding"] == pytest.approx(0.25)
     assert both["data_wait"] == pytest.approx(0.25)
@@ -90,7 +90,7 @@ def test_log_is_cut_at_the_resumed_step(tmp_path):
 def test_other_processes_write_nothing(tmp_path, capsys):
     progress = Progress(tmp_path, active=False)
     progress.open(0, 1)
-    progress.say("hello")
+    progress.log("hello")
     progress.record(1, "train", {"asr": {"loss": 1.0}})
     progress.close()
     assert capsys.readouterr().out == "" and not list(tmp_path.iterdir())

@@ -51,7 +51,7 @@ def test_uneven_shards_do_not_hang(tiny, tmp_path, processes):
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert f"{processes} × cpu" in done.stdout and "audio: cut short" in done.stdout, "the broken one must be counted"
-    assert "gate end      passed" in done.stdout and "max_epochs 3 reached" in done.stdout
+    assert "sanity end      passed" in done.stdout and "max_epochs 3 reached" in done.stdout
 
 
 def test_two_nodes_of_torchrun(tiny, tmp_path):

@@ -16,7 +16,7 @@ import sys
 import torch
 from decode_speed import Clips, batched, load, parser, read_clips, single
 
-from wenet_osum.decode.pipeline import Recogniser
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.records import Hypothesis
 from wenet_osum.score.align import count
 
@@ -31,18 +31,18 @@ def changed(alone: list[Hypothesis], together: list[Hypothesis]) -> tuple[int, i
     return sum(texts), sum(labels), untied, 100 * edits / max(1, sum(len(a.text) for a, _ in pairs))
 
 
-def measure(recogniser: Recogniser, clips: Clips, name: str) -> int:
+def measure(recognizer: Recognizer, clips: Clips, name: str) -> int:
     """Print the rows of one number format; returns the answers that changed without a tie."""
-    alone = single(recogniser, clips)
+    alone = single(recognizer, clips)
     worst = 0
     for size in (16, 5):
-        recogniser.batch_size = size
-        texts, labels, untied, characters = changed(alone, batched(recogniser, clips))
+        recognizer.batch_size = size
+        texts, labels, untied, characters = changed(alone, batched(recognizer, clips))
         share = 100 * texts / len(clips)
         print(f"| {name} | {size} | {texts} ({share:.2f} %) | {labels} | {untied} | {characters:.3f} % |")
         worst = max(worst, untied)
-    steps = recogniser.counts["steps"]
-    print(f"| {name} | | ties: {recogniser.counts['ties']} of {steps} steps ({100 * recogniser.counts['ties'] / max(1, steps):.3f} %) | | | |")
+    steps = recognizer.counts["steps"]
+    print(f"| {name} | | ties: {recognizer.counts['ties']} of {steps} steps ({100 * recognizer.counts['ties'] / max(1, steps):.3f} %) | | | |")
     return worst
 
 

@@ -99,7 +99,7 @@ def work(rank: int, port: int, args: argparse.Namespace) -> None:
             dist.barrier()
             before = time.process_time()
             way()
-            seconds[name] += dist.add_up([time.process_time() - before])
+            seconds[name] += dist.sum_over_ranks([time.process_time() - before])
     if world.first:
         show([row(f"step of {PROCESSES} processes × {args.accumulation} micro-batches", name, seconds, "ours") for name in ways])
     dist.stop()

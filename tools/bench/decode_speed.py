@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from wenet_osum.dataset import audio  # noqa: E402
 from wenet_osum.decode import pipeline  # noqa: E402
 from wenet_osum.decode.options import DecodeOptions  # noqa: E402
-from wenet_osum.decode.pipeline import Recogniser  # noqa: E402
+from wenet_osum.decode.pipeline import Recognizer  # noqa: E402
 from wenet_osum.models import build  # noqa: E402
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance  # noqa: E402
 from wenet_osum.text.template import Template  # noqa: E402
@@ -67,8 +67,8 @@ def make_random_model(folder: str) -> None:
     Template(tokenizer).save(folder)
 
 
-def load(args: argparse.Namespace, dtype: torch.dtype = torch.float32) -> Recogniser:
-    """The model of --model, or a random one, as a greedy recogniser of --task."""
+def load(args: argparse.Namespace, dtype: torch.dtype = torch.float32) -> Recognizer:
+    """The model of --model, or a random one, as a greedy recognizer of --task."""
     with tempfile.TemporaryDirectory() as folder:
         if not args.model:
             make_random_model(folder)
@@ -78,7 +78,7 @@ def load(args: argparse.Namespace, dtype: torch.dtype = torch.float32) -> Recogn
     if model.lora is not None:
         model.merge_lora()
     options = DecodeOptions(max_tokens=None if args.model else args.tokens)
-    return Recogniser(model, template, options, template.task(args.task), batch_size=args.batch_size)
+    return Recognizer(model, template, options, template.task(args.task), batch_size=args.batch_size)
 
 
 def read_clips(args: argparse.Namespace) -> Clips:
@@ -92,33 +92,33 @@ def read_clips(args: argparse.Namespace) -> Clips:
     return [(Utterance(f"u{i}", f"u{i}"), draws.normal(0, 0.1, n).astype(np.float32)) for i, n in enumerate(lengths)]
 
 
-def batched(recogniser: Recogniser, clips: Clips) -> list[Hypothesis]:
+def batched(recognizer: Recognizer, clips: Clips) -> list[Hypothesis]:
     """Answers in batches of similar length, as recognize makes them."""
     jobs = [pipeline.Job(i, u.key, len(samples) / SAMPLE_RATE, lambda: None) for i, (u, samples) in enumerate(clips)]
     answers: dict[int, Hypothesis] = {}
-    for group in recogniser.groups(jobs):
-        items = [recogniser.load(*clips[job.place]) for job in group]
-        answers |= zip([job.place for job in group], recogniser.decode(items), strict=True)
+    for group in recognizer.groups(jobs):
+        items = [recognizer.load(*clips[job.index]) for job in group]
+        answers |= zip([job.index for job in group], recognizer.decode(items), strict=True)
     return [answers[i] for i in range(len(clips))]
 
 
-def single(recogniser: Recogniser, clips: Clips) -> list[Hypothesis]:
+def single(recognizer: Recognizer, clips: Clips) -> list[Hypothesis]:
     """Answers one after the other."""
-    return [recogniser.decode([recogniser.load(*clip)])[0] for clip in clips]
+    return [recognizer.decode([recognizer.load(*clip)])[0] for clip in clips]
 
 
-def published(recogniser: Recogniser, clips: Clips, most: int) -> list[Hypothesis]:
+def published(recognizer: Recognizer, clips: Clips, most: int) -> list[Hypothesis]:
     """Answers one after the other by transformers' generate, with the settings the published model is decoded with."""
     from wenet_osum.dataset.batch import collate
 
-    model, template, found = recogniser.model, recogniser.template, []
+    model, template, found = recognizer.model, recognizer.template, []
     search = {"num_beams": 4, "do_sample": True, "repetition_penalty": PENALTY, "max_new_tokens": most}
     ends = {"eos_token_id": template.end_id, "pad_token_id": template.end_id}
     for clip in clips:
-        batch = collate([recogniser.load(*clip)])
+        batch = collate([recognizer.load(*clip)])
         with torch.inference_mode():
             ids = model.generate(batch.features, batch.feature_lengths, batch.prompt_ids, batch.prompt_lengths, **search, **ends)
-        found.append(Hypothesis(clip[0].key, recogniser.task.tags, template.decode(ids[0].tolist())))
+        found.append(Hypothesis(clip[0].key, recognizer.task.tags, template.decode(ids[0].tolist())))
     return found
 
 
@@ -148,11 +148,11 @@ def main(argv: list[str] | None = None) -> int:
     """Time the three ways, print the table; 1 when batched and single answers differ."""
     args = parser().parse_args(argv)
     torch.set_num_threads(args.threads)
-    recogniser, clips = load(args), read_clips(args)
+    recognizer, clips = load(args), read_clips(args)
     ways = {
-        BATCHED: lambda: batched(recogniser, clips),
-        PUBLISHED: lambda: published(recogniser, clips, 400 if args.model else args.tokens),
-        SINGLE: lambda: single(recogniser, clips),
+        BATCHED: lambda: batched(recognizer, clips),
+        PUBLISHED: lambda: published(recognizer, clips, 400 if args.model else args.tokens),
+        SINGLE: lambda: single(recognizer, clips),
     }
     seconds, answers = timed(ways, args.rounds)
     heard = sum(len(samples) for _, samples in clips) / SAMPLE_RATE
@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         said = sum(len(answer.text) for answer in answers[name]) / len(clips)
         figures = [spread([len(clips) / s for s, _ in spent]), spread([s / heard for s, _ in spent], "{:.4f}"), f"{said:.0f}", *ratios]
         print(f"| {name} | {' | '.join(figures)} |")
-    return agree(answers[BATCHED], answers[SINGLE], recogniser.counts)
+    return agree(answers[BATCHED], answers[SINGLE], recognizer.counts)
 
 
 def agree(together: list[Hypothesis], alone: list[Hypothesis], counts: Counter) -> int:

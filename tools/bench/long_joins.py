@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What joining the pieces of long audio costs a recogniser that never errs, in steady noise.
+"""What joining the pieces of long audio costs a recognizer that never errs, in steady noise.
 
     python tools/bench/long_joins.py
     python tools/bench/long_joins.py --borders 200 --snr 15
 
 Recordings are words as bursts of noise, in sentences with pauses between them and lectures that go
-on for minutes without one; white noise lies over all. The recogniser writes the words that lie
+on for minutes without one; white noise lies over all. The recognizer writes the words that lie
 wholly inside a piece. Words are drawn by Zipf's law, and none follows itself: one said twice right
 at a border without a pause cannot be told from one that is heard twice. Fails when a word is
 lost or doubled.
@@ -118,7 +118,7 @@ def blocks(audio: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def heard(recording: Recording, piece: longform.Piece, timed: bool) -> Hypothesis:
-    """Return the answer of a recogniser that hears the words wholly inside the piece."""
+    """Return the answer of a recognizer that hears the words wholly inside the piece."""
     inside = [w for w in recording.words if piece.start <= w.start and w.end <= piece.end]
     words = [Word(w.text, w.start - piece.start, w.end - piece.start) for w in inside]
     return Hypothesis("k", "", "", join_words([w.text for w in words]), words if timed else None)

@@ -7,7 +7,7 @@
 Only the config.json of both models is read. A step is forward, backward, clipping and the optimizer. The baselines run the same modules by
 transformers' own forwards: WhisperEncoder on 30 s, rows padded to the longest with a mask, ``labels=``, peft's adapters; one keeps the speech there is,
 one takes 30 s of it into the LLM. That all compute the same is checked on inputs of 30 s before anything is timed. Ways take turns; times are wall
-clock around a synchronised device, on a CPU (--tiny) CPU seconds. The limit is the time of the FLOPs of our step (counted, train/estimate.py) as
+clock around a synchronized device, on a CPU (--tiny) CPU seconds. The limit is the time of the FLOPs of our step (counted, train/estimate.py) as
 matrix products of 4096, measured along.
 """
 
@@ -33,13 +33,13 @@ from transformers import PreTrainedConfig, Qwen2Config, WhisperConfig  # noqa: E
 from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
 
 from wenet_osum import config  # noqa: E402
-from wenet_osum.models import build, parts  # noqa: E402
+from wenet_osum.models import build, trainable  # noqa: E402
 from wenet_osum.records import Batch  # noqa: E402
 from wenet_osum.train import dist  # noqa: E402
 from wenet_osum.train.estimate import Mean, batch_of, estimate, meta_model, sizes_of  # noqa: E402
 from wenet_osum.train.optim import make_optimizer  # noqa: E402
 from wenet_osum.train.rehearse import peak_gib, reset_peak  # noqa: E402
-from wenet_osum.train.trial import materialise  # noqa: E402
+from wenet_osum.train.dry_run import materialize  # noqa: E402
 
 PHASES = {"2": "train_2_adapter", "3": "train_3_encoder", "4": "train_4_lora"}
 WHOLE_S = 30.0
@@ -50,12 +50,12 @@ class Phase:
 
     def __init__(self, conf: config.TrainConfig, sizes: tuple[PreTrainedConfig, PreTrainedConfig], world: dist.World) -> None:
         torch.manual_seed(0)
-        self.model = materialise(meta_model(conf.model, *sizes))
-        parts.apply_train_parts(self.model, conf.train_parts, conf.optim)
+        self.model = materialize(meta_model(conf.model, *sizes))
+        trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)
         if conf.checkpointing:
             build.set_checkpointing(self.model)
         self.engine = dist.Engine(self.model, conf, world)
-        self.optimizer = make_optimizer(parts.apply_train_parts(self.model, conf.train_parts, conf.optim), conf.optim, world.device)
+        self.optimizer = make_optimizer(trainable.apply_train_parts(self.model, conf.train_parts, conf.optim), conf.optim, world.device)
         self.conf, self.world = conf, world
         self.model.train()
 

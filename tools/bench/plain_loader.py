@@ -57,7 +57,7 @@ def mel(wave: torch.Tensor, mels: int = 80) -> torch.Tensor:
     return ((torch.maximum(logs, logs.max() - 8.0) + 4.0) / 4.0).T
 
 
-def tokenised(examples: Iterator[dict], encode: Any) -> Iterator[dict]:
+def tokenized(examples: Iterator[dict], encode: Any) -> Iterator[dict]:
     """Ids of the text."""
     for example in examples:
         text = example.get("txt")
@@ -112,4 +112,4 @@ def padded(group: list[dict]) -> dict[str, Any]:
 def load(paths: list[str], encode: Any, max_frames: int, mels: int = 80) -> Iterator[dict[str, Any]]:
     """The whole chain over shuffled shards."""
     order = list(np.random.default_rng(0).permutation(paths))
-    return batches(sorted_by_length(shuffled(tokenised(with_mel(decoded(members(order)), mels), encode))), max_frames)
+    return batches(sorted_by_length(shuffled(tokenized(with_mel(decoded(members(order)), mels), encode))), max_frames)

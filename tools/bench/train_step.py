@@ -50,7 +50,7 @@ def build(args: argparse.Namespace) -> OsumModel:
 
 
 def utterances(args: argparse.Namespace) -> list[dict[str, Tensor]]:
-    """Features, prompt and answer of each, lengths as in a window sorted by length: a stretch of neighbours."""
+    """Features, prompt and answer of each, lengths as in a window sorted by length: a stretch of neighbors."""
     draw = np.random.default_rng(0)
     frames = np.sort(np.clip(draw.lognormal(np.log(500), 0.6, 40 * args.utterances), 100, 2900).astype(int))
     first = int(draw.integers(10, 30)) * args.utterances

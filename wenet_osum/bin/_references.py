@@ -22,7 +22,7 @@ class Reference:
 
     utterance: Utterance
     list: str  # the list it stands in
-    place: tuple | None = None  # (Index, row) inside a shard
+    index_row: tuple | None = None  # (Index, row) inside a shard
 
 
 def read_references(path: str) -> list[Reference]:
@@ -64,8 +64,8 @@ def sound(reference: Reference, room: int) -> tuple[bytes, str] | None:
     from wenet_osum.dataset.shard import Handles, find, read, recording
 
     try:
-        if reference.place:
-            audio = read(*reference.place, Handles())[1] if LOCAL not in reference.place[0].path else b""
+        if reference.index_row:
+            audio = read(*reference.index_row, Handles())[1] if LOCAL not in reference.index_row[0].path else b""
         else:
             audio = recording(reference.utterance, find(reference.utterance.wav, reference.list)) if LOCAL not in reference.utterance.wav else b""
     except (ValueError, OSError):

@@ -1,7 +1,7 @@
 """Turn published checkpoints (OSUM, WeNet, openai-whisper) into model folders, and Whisper folders into .pt files.
 
 --osum: a published OSUM, to decode with or to go on training from (model.init_from)
---whisper_pt: a Whisper of WeNet or openai-whisper (either is recognised), to start from (model.whisper)
+--whisper_pt: a Whisper of WeNet or openai-whisper (either is recognized), to start from (model.whisper)
 --to_wenet_pt, --to_whisper_pt: a Whisper folder, such as phase 1 leaves, for those two toolkits
 
 examples:

@@ -1,16 +1,16 @@
 """Say what phases will cost before they run: what trains, FLOPs, memory a device, audio hours an hour.
 
 All of it is counted on the meta device from the configurations and the sizes in config.json of the models they name; no weights are read. A
-phase that begins from another's folder (init_from), not there yet, takes the sizes of the --config before it. --trial also takes a true step
+phase that begins from another's folder (init_from), not there yet, takes the sizes of the --config before it. --dry_run also takes a true step
 with made-up weights.
 
 examples:
   wenet_osum estimate --config conf/train_1_whisper.yaml conf/train_2_adapter.yaml conf/train_3_encoder.yaml conf/train_4_lora.yaml
   wenet_osum estimate --config conf/train_4_lora.yaml --whisper models/whisper --llm models/llm --devices 8 --memory_gib 80 --hours 50000
-  wenet_osum estimate --config conf/train_4_lora.yaml --whisper models/whisper --llm models/llm --trial --layers 2
+  wenet_osum estimate --config conf/train_4_lora.yaml --whisper models/whisper --llm models/llm --dry_run --layers 2
 
 exit status:
-  0 done; 1 a model or a trial is faulty; 2 a fault of the configuration; 3 a phase does not fit into --memory_gib
+  0 done; 1 a model or a dry run is faulty; 2 a fault of the configuration; 3 a phase does not fit into --memory_gib
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wenet_osum import config
+from wenet_osum import config, lookup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -45,8 +45,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peak_tflops", type=float, default=989.0, help="of one, in bfloat16; 989 is the datasheet's of an H100 or H200")
     parser.add_argument("--utilization", type=float, default=0.4, help="share of the peak that is reached")
     parser.add_argument("--hours", type=float, help="audio to train on, h; says how long that takes")
-    parser.add_argument("--trial", action="store_true", help="also one true step on this machine with made-up weights, a save and a load")
-    parser.add_argument("--layers", type=int, default=2, help="layers a stack in the trial; 0: all")
+    parser.add_argument("--dry_run", action="store_true", help="also one true step on this machine with made-up weights, a save and a load")
+    parser.add_argument("--layers", type=int, default=2, help="layers a stack in the dry run; 0: all")
+    parser.add_argument("--trial", action=lookup.RenamedOption, const="write --dry_run", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace, confs: list[config.TrainConfig]) -> int:
             print(f"estimate: {path} takes more than {ROOM:.0%} of {args.memory_gib:g} GiB; lower batch.max_frames and batch.max_tokens, or set "
                   "checkpointing: true, or engine: fsdp", file=sys.stderr)  # fmt: skip
             status = 3
-        if args.trial and not _try(path, conf, sizes, mean, args.layers or None):
+        if args.dry_run and not _try(path, conf, sizes, mean, args.layers or None):
             return 1
     return status
 
@@ -119,18 +120,18 @@ def describe(found: Estimate, args: argparse.Namespace) -> str:
 def _try(path: str, conf: config.TrainConfig, sizes: tuple, mean: Mean, layers: int | None) -> bool:
     from transformers.utils import logging
 
-    from wenet_osum.train.trial import trial
+    from wenet_osum.train.dry_run import dry_run
 
     logging.disable_progress_bar()
-    found = trial(conf, *sizes, mean, layers=layers)
+    found = dry_run(conf, *sizes, mean, layers=layers)
     back = f"{len(found.differences)} tensors differ, e.g. {found.differences[0]}" if found.differences else "every tensor came back the same"
     print(
-        f"trial, {layers or 'all'} layers a stack: loss {found.loss:.2f}, {found.moved} of {found.trained} trained tensors changed, saved and loaded: "
+        f"dry run, {layers or 'all'} layers a stack: loss {found.loss:.2f}, {found.moved} of {found.trained} trained tensors changed, saved and loaded: "
         f"{back}; step {found.seconds:.1f} s, peak {found.peak_gib:.2f} GiB\n",
         flush=True,
     )
     if not found.passed:
-        print(f"estimate: the trial of {path} failed", file=sys.stderr)
+        print(f"estimate: the dry run of {path} failed", file=sys.stderr)
     return found.passed
 
 

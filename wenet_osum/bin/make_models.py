@@ -19,7 +19,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from wenet_osum import config
-from wenet_osum.bin._leave import fault, leave
+from wenet_osum.bin._exit import fault, leave
 from wenet_osum.small.make_models import make_models
 from wenet_osum.small.models import SmallModels
 

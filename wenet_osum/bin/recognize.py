@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from wenet_osum import tasks
-from wenet_osum.bin._leave import leave
-from wenet_osum.decode import load, lock, longform, options, pipeline, prompts, write
+from wenet_osum.bin._exit import leave
+from wenet_osum.decode import all_prompts, load, lock, longform, options, pipeline, write
 from wenet_osum.decode.progress import Progress, counted
 from wenet_osum.records import Hypothesis
 from wenet_osum.text.template import read_settings
 
-Maker = Callable[[argparse.Namespace], pipeline.Recogniser]
+Maker = Callable[[argparse.Namespace], pipeline.Recognizer]
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # processes may finish far apart
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--list", required=True, help="data.list of shards, or a raw list (JSON lines)")
     parser.add_argument("--task", required=True, help="task name or tags, e.g. ser or '<TRANSCRIBE><AGE>'; auto: each utterance's own")
     parser.add_argument("--out", required=True, help="folder to write into")
-    parser.add_argument("--prompts", choices=prompts.SETS, help="decode with every wording of the task, or with those in one language")
+    parser.add_argument("--prompts", choices=all_prompts.SETS, help="decode with every wording of the task, or with those in one language")
     options.add_arguments(parser)
     args = parser.parse_args(argv)
     try:
@@ -85,9 +85,9 @@ def _by_first(size: int, work: Callable[[], T]) -> T:
     """Do ``work`` in rank 0 alone. All processes get its value, or raise its ValueError or OSError."""
     if size == 1:
         return work()
-    from wenet_osum.train.dist import from_first
+    from wenet_osum.train.dist import from_rank_zero
 
-    return from_first(work)
+    return from_rank_zero(work)
 
 
 @contextmanager
@@ -100,17 +100,17 @@ def _alone(folder: str, size: int) -> Iterator[None]:
 
 def sweep(args: argparse.Namespace, rank: int, size: int) -> int:
     """Decode with every wording, one after the other. Returns the worst exit status."""
-    runs, make, status = prompts.planned(args), prompts.loaded_once(), 0
+    runs, make, status = all_prompts.planned(args), all_prompts.loaded_once(), 0
     with _alone(args.out, size):
         for wording, one in runs:
             _say(rank, f"prompt {wording.folder}: {wording.text}")
             status = max(status, recognize(one, rank, size, make))
         if rank == 0:
-            prompts.write(args.out, args.task, [wording for wording, _ in runs])
+            all_prompts.write(args.out, args.task, [wording for wording, _ in runs])
     return status
 
 
-def recognize(args: argparse.Namespace, rank: int, size: int, make: Maker = load.recogniser) -> int:
+def recognize(args: argparse.Namespace, rank: int, size: int, make: Maker = load.recognizer) -> int:
     """Decode this process's share of the list with the model ``make`` loads; rank 0 merges.
 
     Returns the exit status. Raises ValueError for bad options, for a folder that another run writes
@@ -135,7 +135,7 @@ def _recognize(
         return 0
     done = write.finished(args.out)
     _barrier(size)  # nobody may append before all have seen what is finished
-    groups = pipeline.group_jobs([job for job in jobs if job.place not in done], args.batch_size, args.max_frames, longform.whole_s(args.longest_s))
+    groups = pipeline.group_jobs([job for job in jobs if job.index not in done], args.batch_size, args.max_frames, longform.whole_s(args.longest_s))
     counts = Counter()
     if groups:
         counts = _decode(args, groups[rank::size], rank, make)
@@ -172,16 +172,16 @@ def label_sets(model: str) -> dict[str, list[str]]:
 
 
 def _decode(args: argparse.Namespace, groups: list[list[pipeline.Job]], rank: int, make: Maker) -> Counter:
-    recogniser = make(args)
+    recognizer = make(args)
     jobs = [job for group in groups for job in group]
     progress = Progress(len(jobs), sum(job.seconds for job in jobs), quiet=rank != 0)
     with write.Writer(args.out, rank) as writer:
-        for group, answers in recogniser.run(groups):
+        for group, answers in recognizer.run(groups):
             writer.add(answers)
-            _show_faults([answer for _, answer in answers], recogniser.counts)
+            _show_faults([answer for _, answer in answers], recognizer.counts)
             progress.add(len(group), sum(job.seconds for job in group))
     progress.close()
-    return recogniser.counts
+    return recognizer.counts
 
 
 def _show_faults(answers: list[Hypothesis], counts: Counter) -> None:

@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from wenet_osum import tasks
-from wenet_osum.bin._facts import decoding, facts
+from wenet_osum.bin._metadata import decoding, facts
 from wenet_osum.bin._labels import disagreements, label_sets
 from wenet_osum.bin._references import Reference, read_references, sound
 from wenet_osum.records import Score, Utterance
-from wenet_osum.score import bars, compare_task, comparison, counted, prompts, report, score_task
+from wenet_osum.score import compare_task, comparison, count_table, prompt_sensitivity, report, score_task, targets
 from wenet_osum.score.hypotheses import find_file, read_hypotheses
 from wenet_osum.score.judge import RUBRIC, Judge
 from wenet_osum.tasks import Task, label_map
@@ -38,14 +38,14 @@ from wenet_osum.tasks import Task, label_map
 PAGE_BYTES = 8_000_000  # audio in the page, all players together
 
 
-class Trial(NamedTuple):
+class TestSet(NamedTuple):
     """One task on one list."""
 
     task: Task
     ref: str
     hyp: str  # answers; with --prompts those of the scoring prompt
     labels: label_map.LabelMap | None = None
-    asked: list[prompts.Wording] = []  # noqa: RUF012  # every prompt that was decoded
+    asked: list[prompt_sensitivity.Wording] = []  # noqa: RUF012  # every prompt that was decoded
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -85,29 +85,29 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace, command: str) -> int:
-    """Score every trial and write the files. Raises ValueError for whatever the user has to mend."""
-    trials, goals, judge = plan(args), bars.parse_bars(args.bar), _judge(args)
+    """Score every test set and write the files. Raises ValueError for whatever the user has to mend."""
+    test_sets, goals, judge = plan(args), targets.parse_targets(args.bar), _judge(args)
     train = [r.utterance for r in read_references(args.train_list)] if args.train_list else []
-    _say_label_sets(args, trials)
-    lists = {ref: read_references(ref) for ref in dict.fromkeys(t.ref for t in trials)}
+    _say_label_sets(args, test_sets)
+    lists = {ref: read_references(ref) for ref in dict.fromkeys(t.ref for t in test_sets)}
     scores, compared, asked, data = [], [], [], []
-    for i, trial in enumerate(trials):
-        references, left_out = _references(trial, lists[trial.ref])
-        own = _score(trial, references, args, train, judge)
+    for i, test_set in enumerate(test_sets):
+        references, left_out = _references(test_set, lists[test_set.ref])
+        own = _score(test_set, references, args, train, judge)
         scores += own
-        row = {"task": trial.task.name, "ref": trial.ref, "hyp": trial.hyp, "utterances": len(references)}
-        data.append(row | {"left_out_by_map": left_out, "left_out": counted.left_out(own)})
+        row = {"task": test_set.task.name, "ref": test_set.ref, "hyp": test_set.hyp, "utterances": len(references)}
+        data.append(row | {"left_out_by_map": left_out, "left_out": count_table.left_out(own)})
         if args.compare:
-            compared += _compare(trial, args.compare[i], references, args, own, judge)
-        if trial.asked:
-            asked += prompts.sensitivity(trial.task, references, trial.asked, args.normalizer)
-    for sentence in bars.unmatched(scores, goals):
+            compared += _compare(test_set, args.compare[i], references, args, own, judge)
+        if test_set.asked:
+            asked += prompt_sensitivity.sensitivity(test_set.task, references, test_set.asked, args.normalizer)
+    for sentence in targets.unmatched(scores, goals):
         print(f"score: {sentence}", file=sys.stderr)
-    meta = _meta(args, command, lists, trials, judge, scores)
+    meta = _meta(args, command, lists, test_sets, judge, scores)
     tree = {"data": data, "comparison": compared, "prompts": asked}
-    files = _write(args, scores, meta, goals, tree, trials, lists)
+    files = _write(args, scores, meta, goals, tree, test_sets, lists)
     print(report.markdown_table(scores, goals), end="")
-    print("".join(f"{line}\n" for line in comparison.lines(compared)) + prompts.markdown(asked), end="")
+    print("".join(f"{line}\n" for line in comparison.lines(compared)) + prompt_sensitivity.markdown(asked), end="")
     print(f"written: {', '.join(map(str, files))}")
     return 0
 
@@ -118,32 +118,32 @@ def _write(
     meta: dict[str, str],
     goals: dict,
     tree: dict,
-    trials: list[Trial],
+    test_sets: list[TestSet],
     lists: dict[str, list[Reference]],
 ) -> list[Path]:
     """score.json, score.md and the page; returns their paths."""
     out = Path(args.out)
     files = [out / "score.json", out / "score.md"]
     report.write_json(scores, files[0], {**meta, **tree})
-    beside = [counted.markdown(scores), comparison.markdown(tree["comparison"]), prompts.markdown(tree["prompts"])]
+    beside = [count_table.markdown(scores), comparison.markdown(tree["comparison"]), prompt_sensitivity.markdown(tree["prompts"])]
     report.write_markdown(scores, files[1], meta, goals, beside)
     if args.report:
         files.append(out / "report.html")
-        audio = {} if args.no_audio else sounds(scores, trials, lists)
-        wordings = {t.task.name: t.asked for t in trials if t.asked}
-        sections = {comparison.TITLE: comparison.section(tree["comparison"]), prompts.TITLE: prompts.section(tree["prompts"], wordings)}
-        report.write_report(scores, files[2], meta=meta, bars=goals, exp=args.exp, audio=audio, sections=sections)
+        audio = {} if args.no_audio else sounds(scores, test_sets, lists)
+        wordings = {t.task.name: t.asked for t in test_sets if t.asked}
+        sections = {comparison.TITLE: comparison.section(tree["comparison"]), prompt_sensitivity.TITLE: prompt_sensitivity.section(tree["prompts"], wordings)}
+        report.write_report(scores, files[2], meta=meta, targets=goals, exp=args.exp, audio=audio, sections=sections)
     return files
 
 
 def _meta(
-    args: argparse.Namespace, command: str, lists: dict[str, list[Reference]], trials: list[Trial], judge: Judge | None, scores: list[Score]
+    args: argparse.Namespace, command: str, lists: dict[str, list[Reference]], test_sets: list[TestSet], judge: Judge | None, scores: list[Score]
 ) -> dict[str, str]:
     """The head of the report."""
-    maps = {t.labels.name: t.labels.source for t in trials if t.labels}
+    maps = {t.labels.name: t.labels.source for t in test_sets if t.labels}
     meta = {"title": args.title, **facts(command, lists.values()), "normalizer": args.normalizer}
     meta |= {"label map": "; ".join(f"{name} ({source})" for name, source in maps.items())}
-    meta |= {"decoding": decoding(find_file(t.hyp, t.task) for t in trials)}
+    meta |= {"decoding": decoding(find_file(t.hyp, t.task) for t in test_sets)}
     said = [s.detail["judge"] for s in scores if "judge" in s.detail]
     if judge and said:
         answered = ", ".join(dict.fromkeys(name for one in said for name in one["answered_by"]))
@@ -159,20 +159,20 @@ def _judge(args: argparse.Namespace) -> Judge | None:
     return Judge(*args.judge, cache=args.judge_cache or Path(args.out) / "judge.jsonl", rubric=rubric, seed=args.seed)
 
 
-def _references(trial: Trial, found: list[Reference]) -> tuple[list[Utterance], dict[str, int]]:
+def _references(test_set: TestSet, found: list[Reference]) -> tuple[list[Utterance], dict[str, int]]:
     """The references with our labels, and how many have a label the map leaves out."""
-    if not trial.labels:
+    if not test_set.labels:
         return [r.utterance for r in found], {}
     left_out: Counter = Counter()
-    mapped = [trial.labels.mapped(r.utterance, left_out) for r in found]
+    mapped = [test_set.labels.mapped(r.utterance, left_out) for r in found]
     dropped = {name: times for name, times in sorted(left_out.items()) if times}
     if dropped:
         said = ", ".join(f"{name} {times}" for name, times in dropped.items())
-        print(f"score: {trial.task.name}: left out by label map {trial.labels.name}: {said}", file=sys.stderr)
+        print(f"score: {test_set.task.name}: left out by label map {test_set.labels.name}: {said}", file=sys.stderr)
     return mapped, dropped
 
 
-def plan(args: argparse.Namespace) -> list[Trial]:
+def plan(args: argparse.Namespace) -> list[TestSet]:
     """The trials the flags name. Raises ValueError when their numbers do not fit."""
     labels = yaml.safe_load(Path(args.labels).read_text(encoding="utf-8")) if args.labels else None
     rows = []
@@ -200,32 +200,32 @@ def plan(args: argparse.Namespace) -> list[Trial]:
 
 def _trial(
     name: str, ref: str, hyp: str, map_name: str | None, labels: dict[str, list[str]] | None
-) -> Trial:
-    """Make a trial; unless label sets are given, those beside its answers hold."""
-    asked = prompts.wordings(hyp)
+) -> TestSet:
+    """Make a test set; unless label sets are given, those beside its answers hold."""
+    asked = prompt_sensitivity.wordings(hyp)
     found = str(asked[0].hyp) if asked else hyp
     labels = labels or label_sets(found, tasks.parse(name))
     mapped = label_map.load(map_name, labels) if map_name else None
-    return Trial(tasks.parse(name, labels), ref, found, mapped, asked)
+    return TestSet(tasks.parse(name, labels), ref, found, mapped, asked)
 
 
-def _score(trial: Trial, references: list[Utterance], args: argparse.Namespace, train: list[Utterance], judge: Judge | None) -> list[Score]:
-    hypotheses, odd = read_hypotheses(trial.hyp, trial.task)
+def _score(test_set: TestSet, references: list[Utterance], args: argparse.Namespace, train: list[Utterance], judge: Judge | None) -> list[Score]:
+    hypotheses, odd = read_hypotheses(test_set.hyp, test_set.task)
     for sentence in odd:
         print(f"score: {sentence}", file=sys.stderr)
-    scores = score_task(trial.task, references, hypotheses, args.normalizer, resamples=args.resamples, seed=args.seed, train=train, judge=judge)
+    scores = score_task(test_set.task, references, hypotheses, args.normalizer, resamples=args.resamples, seed=args.seed, train=train, judge=judge)
     detail = scores[0].detail
     for name, what in (("missing", "references have no answer, counted as wrong"), ("extra", "answers have no reference, left out")):
         if detail.get(name):
-            print(f"score: {trial.task.name}: {detail[name]} {what}", file=sys.stderr)
-    _say_left_out(trial.task, scores, len(references))
+            print(f"score: {test_set.task.name}: {detail[name]} {what}", file=sys.stderr)
+    _say_left_out(test_set.task, scores, len(references))
     return scores
 
 
 def _say_left_out(task: Task, scores: list[Score], whole: int) -> None:
     """Say which fields rest on a part of the references only, or on none."""
     attributes = {field.name: field.attribute for field in task.fields}
-    for name, times in counted.left_out(scores).items():
+    for name, times in count_table.left_out(scores).items():
         said = f"{times} of {whole} references have no {attributes[name]}, left out of its figures"
         print(f"score: {task.name}: {said}", file=sys.stderr)
     for name in scores[0].detail.get("not_in_references", []):
@@ -233,42 +233,42 @@ def _say_left_out(task: Task, scores: list[Score], whole: int) -> None:
         print(f"score: {task.name}: {said}", file=sys.stderr)
 
 
-def _say_label_sets(args: argparse.Namespace, trials: list[Trial]) -> None:
+def _say_label_sets(args: argparse.Namespace, test_sets: list[TestSet]) -> None:
     """Say where answers were chosen from different label sets, unless --labels decides."""
-    answers = [(trial.hyp, label_sets(trial.hyp, trial.task)) for trial in trials]
-    beside = zip(args.compare, trials, strict=False)
-    answers += [(path, label_sets(path, trial.task)) for path, trial in beside]
+    answers = [(test_set.hyp, label_sets(test_set.hyp, test_set.task)) for test_set in test_sets]
+    beside = zip(args.compare, test_sets, strict=False)
+    answers += [(path, label_sets(path, test_set.task)) for path, test_set in beside]
     for sentence in [] if args.labels else disagreements(answers):
         print(f"score: {sentence}", file=sys.stderr)
 
 
 def _compare(
-    trial: Trial, second: str, references: list[Utterance], args: argparse.Namespace, own: list[Score], judge: Judge | None
+    test_set: TestSet, second: str, references: list[Utterance], args: argparse.Namespace, own: list[Score], judge: Judge | None
 ) -> list[dict[str, Any]]:
-    answers, odd = read_hypotheses(second, trial.task)
+    answers, odd = read_hypotheses(second, test_set.task)
     for sentence in odd:
         print(f"score: {sentence}", file=sys.stderr)
-    first = read_hypotheses(trial.hyp, trial.task)[0]
+    first = read_hypotheses(test_set.hyp, test_set.task)[0]
     how = {"resamples": args.resamples, "seed": args.seed, "judge": judge}
-    found = compare_task(trial.task, references, first, answers, args.normalizer, **how)
+    found = compare_task(test_set.task, references, first, answers, args.normalizer, **how)
     scored = {(s.detail["field"], s.metric, s.subset): s for s in own}
-    rows, paths = [], (trial.hyp, second)
+    rows, paths = [], (test_set.hyp, second)
     for name, d in found.items():
         value, about = scored[name].value, scored[name].about
         both = (value, value - d.difference)
-        rows.append(comparison.row(trial.task.name, name, both, d, paths, about.lower_is_better))
+        rows.append(comparison.row(test_set.task.name, name, both, d, paths, about.lower_is_better))
     return rows
 
 
-def sounds(scores: list[Score], trials: list[Trial], lists: dict[str, list[Reference]]) -> dict[tuple[str, str], tuple[bytes, str]]:
+def sounds(scores: list[Score], test_sets: list[TestSet], lists: dict[str, list[Reference]]) -> dict[tuple[str, str], tuple[bytes, str]]:
     """Audio of the first worst utterances, as far as it is at hand and small."""
-    places = {t.task.name: {r.utterance.key: r for r in lists[t.ref]} for t in trials}
+    references_of = {t.task.name: {r.utterance.key: r for r in lists[t.ref]} for t in test_sets}
     found: dict[tuple[str, str], tuple[bytes, str]] = {}
     room = PAGE_BYTES
     for score in scores:
         for row in score.detail.get("worst", [])[: report.PLAYERS]:
             name = (score.task, row["key"])
-            audio = sound(places[score.task][row["key"]], room) if name not in found else None
+            audio = sound(references_of[score.task][row["key"]], room) if name not in found else None
             if audio:
                 found[name] = audio
                 room -= len(audio[0])

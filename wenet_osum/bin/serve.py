@@ -79,7 +79,7 @@ def serve(args: argparse.Namespace) -> int:
     args.task = "asr"
     raise_descriptor_limit()
     with server.bind(args.host, args.port) as listening:
-        transcriber = Transcriber(load.recogniser(args))
+        transcriber = Transcriber(load.recognizer(args))
         transcriber.asked()
         app = make_app(transcriber, settings, page=not args.no_page)
         if args.host not in server.LOCAL and not settings.api_key:

@@ -9,7 +9,7 @@ examples:
   torchrun --standalone --nproc_per_node 8 -m wenet_osum.bin.train --config conf/train_4_lora.yaml --data conf/data.yaml --exp_dir exp/4
 
 exit status:
-  0 done, 1 a fault of data or model, 2 a fault of the configuration, 3 a gate failed, 85 interrupted by SIGTERM or SIGUSR1 and saved
+  0 done, 1 a fault of data or model, 2 a fault of the configuration, 3 a sanity check failed, 85 interrupted by SIGTERM or SIGUSR1 and saved
   (torchrun turns 85 into 1; the file REQUEUE in exp_dir tells the same)
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 
 from wenet_osum import config
-from wenet_osum.bin._leave import fault, leave
+from wenet_osum.bin._exit import fault, leave
 
 
 def main(argv: list[str] | None = None) -> int:

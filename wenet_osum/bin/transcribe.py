@@ -36,7 +36,7 @@ from pathlib import Path
 
 from wenet_osum import tasks
 from wenet_osum.decode import load, options
-from wenet_osum.decode.formats import FORMATS
+from wenet_osum.decode.text_formats import FORMATS
 from wenet_osum.decode.progress import Progress, counted
 from wenet_osum.decode.speech import Transcriber, make_job
 from wenet_osum.records import Hypothesis
@@ -68,15 +68,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def transcribe(args: argparse.Namespace) -> int:
     """Answer the files; each is written as soon as those before it are."""
-    places = check(args)
-    transcriber = Transcriber(load.recogniser(args))
+    paths = check(args)
+    transcriber = Transcriber(load.recognizer(args))
     jobs = [make_job(i, sys.stdin.buffer if name == "-" else name, key="stdin" if name == "-" else name) for i, name in enumerate(args.files)]
     progress = Progress(len(jobs), sum(job.seconds for job in jobs))
     failed = 0
-    for place, answer in zip(places, transcriber.answers(jobs, progress=progress), strict=True):
-        failed += not show(answer, args.format, place)
+    for path, answer in zip(paths, transcriber.answers(jobs, progress=progress), strict=True):
+        failed += not show(answer, args.format, path)
     progress.close()
-    if notes := counted(transcriber.recogniser.counts):
+    if notes := counted(transcriber.recognizer.counts):
         print(f"counted: {notes}", file=sys.stderr, flush=True)
     return 1 if failed else 0
 
@@ -103,23 +103,23 @@ def check(args: argparse.Namespace) -> list[Path | None]:
     return [Path(args.out_dir) / (name + form.suffix) for name in names]
 
 
-def show(answer: Hypothesis, format: str, place: Path | None) -> bool:
+def show(answer: Hypothesis, format: str, path: Path | None) -> bool:
     """Write one answer; False when there is none to write, which txt and json say on stdout, the others on stderr."""
     form = FORMATS[format]
     lost = answer.unread.get("words") if form.timed else None
     reason = answer.error or (f"no word times in {answer.text[:80]!r}" if lost and not answer.words else None)
-    if reason and (form.timed or place):
+    if reason and (form.timed or path):
         print(f"{answer.key}: failed: {reason}", file=sys.stderr, flush=True)
         return False
     if lost:
         print(f"{answer.key}: left out, for it has no times: {lost}", file=sys.stderr, flush=True)
-    if place is None:
+    if path is None:
         sys.stdout.write(form.write(answer))
         sys.stdout.flush()
     else:
-        temporary = place.with_name(place.name + ".tmp")
+        temporary = path.with_name(path.name + ".tmp")
         temporary.write_text(form.write(answer), encoding="utf-8", errors="backslashreplace", newline="\n")
-        os.replace(temporary, place)
+        os.replace(temporary, path)
     return not reason
 
 

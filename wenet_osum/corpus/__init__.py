@@ -1,1 +1,1 @@
-"""Corpora in and out: synthesised speech and sounds, word times, mixing of events and noise."""
+"""Corpora in and out: synthesized speech and sounds, word times, mixing of events and noise."""

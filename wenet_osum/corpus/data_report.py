@@ -10,7 +10,7 @@ import numpy as np
 
 from wenet_osum.corpus.split import KINDS, check_disjoint, counted_columns, label_of, values
 from wenet_osum.records import Utterance
-from wenet_osum.score import page, pictures
+from wenet_osum.score import page, plots
 
 BINS = 24  # of a duration histogram
 MOST_ROWS = 24  # labels of a field that are shown
@@ -89,24 +89,24 @@ def histogram(seconds: list[float], title: str, width: int = 430, height: int = 
     top = max(float(np.quantile(seconds, 0.995)), 1e-3)
     counts, edges = np.histogram(np.minimum(seconds, top), BINS, (0.0, top))
     left, base, step = 10, height - 30, (width - 20) / BINS
-    parts = [pictures.label(left, 17, title, "start", "strong")]
+    parts = [plots.label(left, 17, title, "start", "strong")]
     for i, count in enumerate(counts):
         tall = (base - 30) * count / counts.max()
         what = f"{edges[i]:.2f} s {'and more' if i == BINS - 1 else f'to {edges[i + 1]:.2f} s'}: {count}"
         parts.append(_bar(left + step * i + 0.5, base - tall, step - 1, tall, what))
-    parts += [pictures.label(left + step * i, height - 12, f"{edges[i]:.3g}", "middle", "dim small") for i in range(0, BINS + 1, BINS // 6)]
+    parts += [plots.label(left + step * i, height - 12, f"{edges[i]:.3g}", "middle", "dim small") for i in range(0, BINS + 1, BINS // 6)]
     return _svg(width, height, parts, title)
 
 
 def bars(counts: dict[str, int], title: str, width: int = 430) -> str:
     """A bar a label with its count, as an SVG."""
-    left = 16 + max(pictures.text_width(label) for label in counts)
+    left = 16 + max(plots.text_width(label) for label in counts)
     height, most = 30 + 22 * len(counts), max(counts.values())
-    parts = [pictures.label(10, 17, title, "start", "strong")]
+    parts = [plots.label(10, 17, title, "start", "strong")]
     for i, (label, count) in enumerate(counts.items()):
         y, long = 30 + 22 * i, (width - left - 70) * count / most
-        parts += [pictures.label(left - 6, y + 13, label, "end"), _bar(left, y + 2, long, 15, f"{label}: {count}")]
-        parts.append(pictures.label(left + long + 6, y + 13, str(count), "start", "dim small"))
+        parts += [plots.label(left - 6, y + 13, label, "end"), _bar(left, y + 2, long, 15, f"{label}: {count}")]
+        parts.append(plots.label(left + long + 6, y + 13, str(count), "start", "dim small"))
     return _svg(width, height, parts, title)
 
 

@@ -20,7 +20,7 @@ from wenet_osum.records import SAMPLE_RATE, Word
 from wenet_osum.corpus.mix import resample
 
 _SYNCHRONOUS, _PHONEME_EVENTS_AND_DONT_EXIT, _UTF8, _POS_CHARACTER = 2, 0x8001, 1, 1
-_NO_BREAK_SPACE = "\u00a0"  # over a plain space espeak-ng joins some neighbours into one entry of its dictionary (这 个, 不 怕)
+_NO_BREAK_SPACE = "\u00a0"  # over a plain space espeak-ng joins some neighbors into one entry of its dictionary (这 个, 不 怕)
 _EVENT_END, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
 _PARAMETER_RATE, _PARAMETER_VOLUME, _PARAMETER_RANGE = 1, 2, 4
 
@@ -117,7 +117,7 @@ class Espeak:
 
         Raises ValueError for an unknown language, and when espeak-ng reads two words as one or one as several.
         """
-        self._synthesise(_NO_BREAK_SPACE.join(words), voice)
+        self._synthesize(_NO_BREAK_SPACE.join(words), voice)
         times = self._word_times(words)
         samples = np.concatenate(self._chunks)[: times[-1][1] + self._rate_hz // 100]
         audio = resample(samples.astype(np.float32) / 32768, self._rate_hz * voice.shift, SAMPLE_RATE)
@@ -129,7 +129,7 @@ class Espeak:
 
         Raises ValueError for an unknown language, and for text without a sound.
         """
-        self._synthesise(text, voice)
+        self._synthesize(text, voice)
         samples = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.int16)
         if not samples.any():
             raise ValueError(f"espeak-ng has no sound for {text[:40]!r} in {voice.language}")
@@ -140,7 +140,7 @@ class Espeak:
         self.speak([word], EspeakVoice(language=language))
         return " ".join(mark.phoneme for mark in self._marks if mark.kind == _EVENT_PHONEME and not mark.phoneme.startswith("_"))
 
-    def _synthesise(self, text: str, voice: EspeakVoice) -> None:
+    def _synthesize(self, text: str, voice: EspeakVoice) -> None:
         """Fill ``_chunks`` and ``_marks``."""
         self._set_voice(voice)
         self._chunks.clear()

@@ -49,21 +49,21 @@ def add_event(
     """
     if (event := utterance.get(EVENT.attribute)) is not None:
         raise ValueError(f"has an event already: {event}")
-    found = places(audio, utterance.words, conf.shortest_pause_s)
+    found = positions(audio, utterance.words, conf.shortest_pause_s)
     kinds = [kind for kind in conf.positions if found[kind]]
     if not kinds:
         raise ValueError(f"no place for an event: neither {' nor '.join(conf.positions)}")
     kind = kinds[draw.integers(len(kinds))]
     at_s = found[kind][draw.integers(len(found[kind]))]
-    sound = _levelled(excerpt(sound, conf.longest_s), mix.rms(audio), draw.uniform(*conf.level_db))
+    sound = _leveled(excerpt(sound, conf.longest_s), mix.rms(audio), draw.uniform(*conf.level_db))
     gap_s = float(draw.uniform(*conf.gap_s))
     mixed, words = mix.insert(audio, utterance.words or [], sound, at_s, gap_s)
     begin = min(round(at_s * SAMPLE_RATE), len(audio)) / SAMPLE_RATE + len(mix.silence(gap_s)) / SAMPLE_RATE
     mixed /= max(1.0, float(np.abs(mixed).max()) / 0.99)  # a loud event must not clip
-    return mixed, _labelled(utterance, source, words, [begin, begin + len(sound) / SAMPLE_RATE], len(mixed) / SAMPLE_RATE)
+    return mixed, _labeled(utterance, source, words, [begin, begin + len(sound) / SAMPLE_RATE], len(mixed) / SAMPLE_RATE)
 
 
-def _labelled(utterance: Utterance, source: Utterance, words: list[Word], span: list[float], seconds: float) -> Utterance:
+def _labeled(utterance: Utterance, source: Utterance, words: list[Word], span: list[float], seconds: float) -> Utterance:
     recordings = [*(utterance.extra.get("recordings") or [utterance.wav]), source.wav]
     extra = utterance.extra | {"event_s": [round(t, 4) for t in span], "recordings": recordings}
     words = words if utterance.words is not None else None
@@ -72,7 +72,7 @@ def _labelled(utterance: Utterance, source: Utterance, words: list[Word], span: 
     return dataclasses.replace(utterance, labels=labels, extra=extra, **changes)
 
 
-def places(audio: np.ndarray, words: list[Word] | None, shortest_pause_s: float) -> dict[str, list[float]]:
+def positions(audio: np.ndarray, words: list[Word] | None, shortest_pause_s: float) -> dict[str, list[float]]:
     """Where an event may go, s, by kind. Pauses are gaps between words; without word times, stretches 35 dB below the speech."""
     seconds = len(audio) / SAMPLE_RATE
     if words:
@@ -108,7 +108,7 @@ def excerpt(sound: np.ndarray, longest_s: float) -> np.ndarray:
     return sound[first : first + size] * fade
 
 
-def _levelled(sound: np.ndarray, speech_rms: float, level_db: float) -> np.ndarray:
+def _leveled(sound: np.ndarray, speech_rms: float, level_db: float) -> np.ndarray:
     own = mix.rms(sound)
     return (sound * (max(speech_rms, 1e-4) / own * 10 ** (level_db / 20))).astype(np.float32)
 

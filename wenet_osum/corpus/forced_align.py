@@ -24,8 +24,8 @@ def force_align(log_probs: Tensor, text: str, encode: Encode, blank: int, frame_
 
     A token belongs to the unit its last character lies in. Raises Unmatched when there is nothing to align, or more than the frames can hold.
     """
-    places, tokens = spans(text), encode(text)
-    if not places or not tokens:
+    offsets, tokens = spans(text), encode(text)
+    if not offsets or not tokens:
         raise Unmatched("no words in the transcript", repr(text[:40]))
     ids = [token for token, _, _ in tokens]
     needed = len(ids) + sum(a == b for a, b in zip(ids, ids[1:], strict=False))
@@ -35,12 +35,12 @@ def force_align(log_probs: Tensor, text: str, encode: Encode, blank: int, frame_
     for (_, start, end), (first, last) in zip(tokens, _frames(log_probs, ids, blank), strict=True):
         if not text[start:end].strip():  # a token that is nothing but a space belongs to no word
             continue
-        owner = _owner(places, start, end)
+        owner = _owner(offsets, start, end)
         times[owner] = (times.get(owner, (first, last))[0], last)
-    if len(times) < len(places):
-        lacking = next(i for i in range(len(places)) if i not in times)
-        raise Unmatched("a word has no token of its own", text[slice(*places[lacking])])
-    words = [Word(" ".join(text[a:b].split()), times[i][0] * frame_s, times[i][1] * frame_s) for i, (a, b) in enumerate(places)]
+    if len(times) < len(offsets):
+        lacking = next(i for i in range(len(offsets)) if i not in times)
+        raise Unmatched("a word has no token of its own", text[slice(*offsets[lacking])])
+    words = [Word(" ".join(text[a:b].split()), times[i][0] * frame_s, times[i][1] * frame_s) for i, (a, b) in enumerate(offsets)]
     return _without_small_gaps(words, gap_s)
 
 
@@ -54,10 +54,10 @@ def _frames(log_probs: Tensor, ids: list[int], blank: int) -> list[tuple[int, in
     return [(span.start, span.end) for span in merge_tokens(path[0], scores[0].exp(), blank=blank)]
 
 
-def _owner(places: list[tuple[int, int]], start: int, end: int) -> int:
+def _owner(offsets: list[tuple[int, int]], start: int, end: int) -> int:
     """The unit a token's last character lies in; what lies between units belongs to the one before."""
     last = max(end - 1, start)
-    return max((i for i, (begin, _) in enumerate(places) if begin <= last), default=0)
+    return max((i for i, (begin, _) in enumerate(offsets) if begin <= last), default=0)
 
 
 def _without_small_gaps(words: list[Word], gap_s: float) -> list[Word]:

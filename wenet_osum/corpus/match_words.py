@@ -1,4 +1,4 @@
-"""Words with times, from an aligner or a recogniser, brought together with the transcript they belong to.
+"""Words with times, from an aligner or a recognizer, brought together with the transcript they belong to.
 
 The transcript stays as it is written. It is cut into units, a word (English) or a character (Chinese) with the punctuation after it, and each unit
 gets the time of the timed words that say it: the same word, several that are written as one (well-known), a part of one (characters of a Chinese
@@ -19,7 +19,7 @@ SILENCE = frozenset("sil sp <eps> eps <sil> !sil [sil] <p:> silence <silence> [s
 UNKNOWN = frozenset("<unk> [unk] unk spn <spn> [spn]".split())  # sounds like a word the aligner had no entry for
 SHORTEST_S = 0.01  # a word is at least this long; aligners and Whisper give some no length at all
 SLACK_S = 0.05  # so far a word may reach beyond the recording; it is cut off there
-MOST_DIFFERENT = 0.2  # share of units that may be another word in the alignment: spelling, a slip of the recogniser
+MOST_DIFFERENT = 0.2  # share of units that may be another word in the alignment: spelling, a slip of the recognizer
 
 
 class Unmatched(ValueError):
@@ -89,8 +89,8 @@ def match(text: str, timed: list[Word]) -> tuple[list[Word], int]:
         if same:
             times |= {i: (heard[j].start, heard[j].end) for i, j in pairs}
             continue
-        placed, changed, unused = _block(pairs, left, [heard[j] for _, j in pairs if j is not None], heard)
-        times |= placed
+        paired, changed, unused = _block(pairs, left, [heard[j] for _, j in pairs if j is not None], heard)
+        times |= paired
         different, extra = different + changed, extra + unused
     if missing := [wanted[i] for i in range(len(wanted)) if i not in times]:
         raise Unmatched("words of the transcript are not in the alignment", ", ".join(missing[:5]))

@@ -67,7 +67,7 @@ def set_level(audio: np.ndarray, level_db: float, peak: float = 0.98) -> np.ndar
     return (audio * min(gain, peak / max(float(np.abs(audio).max(initial=0)), 1e-8))).astype(np.float32)
 
 
-def coloured_noise(count: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
+def colored_noise(count: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
     """Noise whose power falls with frequency to the ``exponent``: 0 white, 1 pink, 2 brown; RMS 1."""
     frequencies = np.fft.rfftfreq(_even_length(count + 1), 1 / SAMPLE_RATE)
     shape = np.maximum(frequencies, 20.0) ** (-exponent / 2)

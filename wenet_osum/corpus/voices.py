@@ -1,4 +1,4 @@
-"""Text spoken by a synthesiser in one of many voices: espeak-ng, or any program that a command line names.
+"""Text spoken by a synthesizer in one of many voices: espeak-ng, or any program that a command line names.
 
 A voice belongs to one split, so that no test voice was trained on.
 """
@@ -24,7 +24,7 @@ LEVEL_DB = -23.0  # RMS of a recording, below full scale
 
 
 def espeak_voices(lang: str) -> dict[str, EspeakVoice]:
-    """Every voice of a language by its name. Neighbours in the order differ in pitch, formants and rate at once."""
+    """Every voice of a language by its name. Neighbors in the order differ in pitch, formants and rate at once."""
     found = {}
     for i in range(24):  # then the row begins again
         pitch, formants, rate = PITCHES_HZ[i % len(PITCHES_HZ)], FORMANTS[(i // 2) % len(FORMANTS)], RATES[i % len(RATES)]
@@ -44,8 +44,8 @@ def deal_voices(names: Sequence[str], splits: Sequence[str] = ("train", "dev", "
         raise ValueError(f"{len(names)} voices ({', '.join(names[:5])}): {len(splits)} different ones are needed at least, one a split")
     if len(names) < 5:
         return {splits[0]: names[: -len(splits) + 1]} | dict(zip(splits[1:], ([n] for n in names[-len(splits) + 1 :]), strict=True))
-    places = {3: splits[1], 4: splits[2]}
-    return {split: [n for i, n in enumerate(names) if places.get(i % 5, splits[0]) == split] for split in splits}
+    positions = {3: splits[1], 4: splits[2]}
+    return {split: [n for i, n in enumerate(names) if positions.get(i % 5, splits[0]) == split] for split in splits}
 
 
 class EspeakSpeaker:

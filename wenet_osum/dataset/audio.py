@@ -31,7 +31,7 @@ HEAD = 4096  # bytes that nearly always hold all header chunks
 RATES = (1000, 768_000)  # Hz; anything else is a rate in kHz or no rate at all
 EXACT = ("FLAC", "WAV", "WAVEX")  # refused when cut short; of other formats what is left is decoded
 FFMPEG_HINT = "ffmpeg -i yours out.wav makes one"  # after what says which recordings can be read
-UNRECOGNISED = 1  # libsndfile's code for a format it does not know
+UNRECOGNIZED = 1  # libsndfile's code for a format it does not know
 COUNTS = (b"Xing", b"Info", b"VBRI")  # marks of an MP3 whose first frame counts the others
 COUNTED_SAMPLES = 1 << 16  # read at once to count those of an MP3 that does not
 _STREAMED = 0x7FFFF000  # declared sizes from here on mean "unknown": the writer could not seek back
@@ -95,7 +95,7 @@ def _samples(data: bytes | memoryview) -> tuple[np.ndarray, int]:
 def unreadable(what: str, error: Exception) -> Drop:
     """Return the Drop for audio that soundfile cannot open, with a hint for unknown formats."""
     told = f"{what}: {getattr(error, 'error_string', error)}"
-    if getattr(error, "code", None) == UNRECOGNISED:
+    if getattr(error, "code", None) == UNRECOGNIZED:
         told += f" It must be a recording such as WAV, FLAC, MP3 or Ogg ({FFMPEG_HINT})"
     return Drop("audio: unreadable", told)
 
@@ -306,7 +306,7 @@ def log_mel(audio: np.ndarray, mels: int = 80) -> Tensor:
 
 
 def reflected(audio: np.ndarray) -> np.ndarray:
-    """(samples,) → (samples + 400,) float32: both ends continued by reflection, so that frames are centred. Short audio is first padded to 201 samples."""
+    """(samples,) → (samples + 400,) float32: both ends continued by reflection, so that frames are centered. Short audio is first padded to 201 samples."""
     edge, size = N_FFT // 2, max(len(audio), MIN_PADDED)
     wave = np.zeros(size + N_FFT, dtype=np.float32)
     wave[edge : edge + len(audio)] = audio
@@ -335,7 +335,7 @@ def doubled_filters(mels: int, device: torch.device | str = "cpu") -> Tensor:
 
 @lru_cache(maxsize=4)
 def _filter_bands(mels: int) -> list[tuple[slice, slice, Tensor]]:
-    """The doubled filters in bands of neighbours: mel bins, the columns where they are not zero, and those weights. A quarter of the products."""
+    """The doubled filters in bands of neighbors: mel bins, the columns where they are not zero, and those weights. A quarter of the products."""
     whole, bands = doubled_filters(mels), []
     for first in range(0, mels, BAND):
         rows = slice(first, first + BAND)

@@ -47,7 +47,7 @@ from wenet_osum.tasks.fields import REPLY_MARK
 from wenet_osum.text.template import Template
 
 __all__ = ["EpochLoader", "EvalLoader", "Mixture", "SpeechDataset", "eval_loader", "measure_tokens", "train_loader"]  # fmt: skip
-MEASURED = 64  # utterances of a source whose texts are tokenised to learn tokens per byte
+MEASURED = 64  # utterances of a source whose texts are tokenized to learn tokens per byte
 # of the least share that a measured target takes of its estimate: what is longer even so is not
 # read at all
 SURE = 0.9
@@ -278,7 +278,7 @@ def eval_loader(
     dropped.update(pool.dropped)
     chosen = np.arange(len(pool)) if not limit or limit >= len(pool) else np.linspace(0, len(pool) - 1, limit).round().astype(int)
     order = chosen[np.argsort(-pool.frames[chosen], kind="stable")]
-    asked = pool.able[order].argmax(axis=1)
+    asked = pool.eligible[order].argmax(axis=1)
     starts = cut(pool.frames[order], pool.tokens[order, asked], [len(order)], conf_batch)
     fillers = -len(starts) % world_size
     items = np.array([*zip(starts, [*starts[1:], len(order)], strict=True), *[(len(order),) * 2] * fillers], dtype=np.int64)

@@ -46,7 +46,7 @@ def _source(pool: Pool) -> dict[str, Any]:
 def digest(pool: Pool) -> str:
     """Hash a source's utterances, their lengths, order and tasks to 16 hexadecimal digits."""
     hashed = hashlib.blake2b(digest_size=8)
-    for column in (pool.shard, pool.row, pool.seconds, pool.frames, pool.able, pool.tokens):
+    for column in (pool.shard, pool.row, pool.seconds, pool.frames, pool.eligible, pool.tokens):
         hashed.update(np.ascontiguousarray(column).data)
     hashed.update(" ".join(task.tags for task in pool.tasks).encode())
     return hashed.hexdigest()
@@ -105,25 +105,25 @@ def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) 
 
     # where the utterance stands in the other pool, which is sorted by shard and row
     there, wanted = (_place(s, r) for s, r in ((pool.shard, pool.row), (shard, row)))
-    place = np.minimum(np.searchsorted(there, wanted), len(there) - 1)
-    fits = (there[place] == wanted) & pool.able[place, task]
+    position = np.minimum(np.searchsorted(there, wanted), len(there) - 1)
+    fits = (there[position] == wanted) & pool.eligible[position, task]
     if not fits.all():
         reason = f"{pool.source.name}: drawn for this epoch, left out by the new filter or budgets"
         dropped[reason] += int((~fits).sum())
-    place, shard, row, task, repeat = (values[fits] for values in (place, shard, row, task, repeat))
+    position, shard, row, task, repeat = (values[fits] for values in (position, shard, row, task, repeat))
 
     # a pass over a shard comes when its first draw would have come
-    _, first, visit = np.unique(_place(shard, repeat), return_index=True, return_inverse=True)
+    _, first, shard_pass = np.unique(_place(shard, repeat), return_index=True, return_inverse=True)
     return {
         "source": np.full(len(row), number, dtype=np.int32),
         "shard": shard,
         "row": row,
         "task": task,
         "repeat": repeat,
-        "frames": pool.frames[place].astype(np.int64),
-        "tokens": pool.tokens[place, task].astype(np.int64),
-        "seconds": pool.seconds[place],
-        "visit": first[visit].astype(np.float64),
+        "frames": pool.frames[position].astype(np.int64),
+        "tokens": pool.tokens[position, task].astype(np.int64),
+        "seconds": pool.seconds[position],
+        "shard_pass": first[shard_pass].astype(np.float64),
     }
 
 

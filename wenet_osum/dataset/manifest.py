@@ -163,26 +163,26 @@ def read_kaldi(wav: str | Path, text: str | Path, segments: str | Path | None = 
     Lines without a partner, keys with white space and pipes are counted in ``dropped``. Raises ValueError for a missing file or a malformed line.
     """
     dropped = Counter() if dropped is None else dropped
-    wavs, places = _table(wav, dropped), _segments(segments, dropped) if segments else {}
+    wavs, spans = _table(wav, dropped), _segments(segments, dropped) if segments else {}
     used = set()
     for key, txt in _table(text, dropped).items():
-        place = places.get(key) if segments else (key, None, None)
-        fault = WHITE_KEY if has_white_space(key) else _fault(place, wavs)
+        span = spans.get(key) if segments else (key, None, None)
+        fault = WHITE_KEY if has_white_space(key) else _fault(span, wavs)
         if fault:
             note(dropped, key, fault)
             continue
         used.add(key)
-        yield Utterance(key=key, wav=wavs[place[0]], txt=txt, start=place[1], end=place[2])
-    for key in (places if segments else wavs).keys() - used - {k for k, _ in getattr(dropped, "pairs", [])}:
+        yield Utterance(key=key, wav=wavs[span[0]], txt=txt, start=span[1], end=span[2])
+    for key in (spans if segments else wavs).keys() - used - {k for k, _ in getattr(dropped, "pairs", [])}:
         note(dropped, key, "recording without a line in text")
 
 
-def _fault(place: tuple | None, wavs: dict[str, str]) -> str | None:
-    if place is None:
+def _fault(span: tuple | None, wavs: dict[str, str]) -> str | None:
+    if span is None:
         return "text without a line in segments"
-    if place[0] not in wavs:
+    if span[0] not in wavs:
         return "text without a recording"
-    if wavs[place[0]].endswith("|"):
+    if wavs[span[0]].endswith("|"):
         return "wav.scp holds a pipe; run it and give the file it makes"
     return None
 

@@ -31,7 +31,7 @@ GROUP = 150
 GROUP_SHARDS = 4  # shards whose draws make a group at most, where shards are small
 OPEN_FILES = 32  # files that a data process keeps open
 
-# draws of one source in any order: source, shard, row, task, repeat, frames, tokens, seconds, visit
+# draws of one source in any order: source, shard, row, task, repeat, frames, tokens, seconds, shard_pass
 Draws = dict[str, np.ndarray]
 
 
@@ -54,7 +54,7 @@ class Plan:
         """
         self.pools, self.world_size, self.accumulation = pools, world_size, accumulation
         self.dropped = sum((p.dropped for p in pools), Counter())  # utterances left out, by reason
-        self.narrowed = sum((p.narrowed for p in pools), Counter())  # utterances not asked one of their source's tasks, by reason
+        self.restricted = sum((p.restricted for p in pools), Counter())  # utterances not asked one of their source's tasks, by reason
         if draws is None:
             draws = [_draw(number, pool, seed, epoch) for number, pool in enumerate(pools)]
         if not count_draws(draws):
@@ -66,19 +66,19 @@ class Plan:
         # every source is spread over the whole epoch, so that any stretch of it holds all of them
         # in their shares
         window = shards_side_by_side(batch.window, len(parts))
-        moment = np.concatenate([_moments(part["visit"], window, draw) for part in parts])
+        moment = np.concatenate([_moments(part["shard_pass"], window, draw) for part in parts])
         stream = np.argsort(moment, kind="stable")
         draws = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
         # stretches of the epoch, long enough that their utterances can be sorted by length with
         # little padding
-        visits = sum(len(np.unique(part["visit"])) for part in parts)
+        passes_read = sum(len(np.unique(part["shard_pass"])) for part in parts)
         shards = min(batch.window, GROUP_SHARDS)
-        groups = ceil(max(_micro_batches(draws, batch) / GROUP, visits / shards))
+        groups = ceil(max(_micro_batches(draws, batch) / GROUP, passes_read / shards))
         group = np.arange(len(stream)) * groups // len(stream)
         order = stream[np.argsort(group * (1 << 32) - draws["frames"][stream], kind="stable")]
 
-        # a micro-batch is a run of neighbours in length; any few of them in a row hold all lengths
+        # a micro-batch is a run of neighbors in length; any few of them in a row hold all lengths
         # of their group evenly, and so all sources, though one may have short utterances alone
         ends = [*(np.flatnonzero(np.diff(group)) + 1).tolist(), len(group)]
         starts = np.array(cut(draws["frames"][order], draws["tokens"][order], ends, batch), dtype=np.int64)
@@ -154,7 +154,7 @@ def count_draws(parts: list[Draws]) -> int:
 def shards_side_by_side(window: int, sources: int) -> int:
     """Share the open files among the sources: at most ``window`` shards of each side by side.
 
-    Two neighbouring groups of the epoch meet those, the shards that come up meanwhile, and one more
+    Two neighboring groups of the epoch meet those, the shards that come up meanwhile, and one more
     of each source at the border.
     """
     fitting = (OPEN_FILES - 2 * min(window, GROUP_SHARDS)) // sources - 1
@@ -182,14 +182,14 @@ def cut(frames: np.ndarray, tokens: np.ndarray, ends: list[int], batch: BatchCon
 
 
 def _draw(number: int, pool: Pool, seed: int, epoch: int) -> dict[str, np.ndarray]:
-    """The draws of one source in one epoch, without order; ``visit`` in [0, 1) places each shard's passes evenly over the epoch."""
+    """The draws of one source in one epoch, without order; ``shard_pass`` in [0, 1) places each shard's passes evenly over the epoch."""
     n, weight, name = len(pool), pool.source.weight, pool.source.name
     phase = (rng(seed, 0, f"phase {name}").permutation(n) + 0.5) / n
     times = (np.floor((epoch + 1) * weight + phase) - np.floor(epoch * weight + phase)).astype(np.int64)
     who = np.repeat(np.arange(n), times)
     repeat = np.arange(len(who)) - np.repeat(np.cumsum(times) - times, times)
     draw = rng(seed, epoch, f"draw {name}")
-    task = _share_out(pool.able[who], pool.shares, draw)
+    task = _share_out(pool.eligible[who], pool.shares, draw)
     shard = pool.shard[who]
     return {
         "source": np.full(len(who), number, dtype=np.int32),
@@ -200,25 +200,25 @@ def _draw(number: int, pool: Pool, seed: int, epoch: int) -> dict[str, np.ndarra
         "frames": pool.frames[who].astype(np.int64),
         "tokens": pool.tokens[who, task].astype(np.int64),
         "seconds": pool.seconds[who],
-        "visit": _visits(shard, repeat, len(pool.indices), weight, draw),
+        "shard_pass": _shard_passes(shard, repeat, len(pool.indices), weight, draw),
     }
 
 
-def _share_out(able: np.ndarray, shares: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+def _share_out(eligible: np.ndarray, shares: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """A task for every draw: (D, T) bool → (D,) int32. Within draws that have the same choice, shares are met exactly (± 1)."""
-    chosen = np.zeros(len(able), dtype=np.int32)
-    sets, member = np.unique(np.packbits(able, axis=1), axis=0, return_inverse=True) if able.shape[1] > 1 else ([0], chosen)
+    chosen = np.zeros(len(eligible), dtype=np.int32)
+    sets, member = np.unique(np.packbits(eligible, axis=1), axis=0, return_inverse=True) if eligible.shape[1] > 1 else ([0], chosen)
     for number in range(len(sets)):
         rows = np.flatnonzero(member.reshape(-1) == number)
         if not len(rows):
             continue
-        borders = np.cumsum(np.where(able[rows[0]], shares, 0.0))
+        borders = np.cumsum(np.where(eligible[rows[0]], shares, 0.0))
         points = (draw.permutation(len(rows)) + draw.random()) / len(rows) * borders[-1]
-        chosen[rows] = np.minimum(np.searchsorted(borders, points, side="right"), np.flatnonzero(able[rows[0]])[-1])
+        chosen[rows] = np.minimum(np.searchsorted(borders, points, side="right"), np.flatnonzero(eligible[rows[0]])[-1])
     return chosen
 
 
-def _visits(shard: np.ndarray, repeat: np.ndarray, shards: int, weight: float, draw: np.random.Generator) -> np.ndarray:
+def _shard_passes(shard: np.ndarray, repeat: np.ndarray, shards: int, weight: float, draw: np.random.Generator) -> np.ndarray:
     """(D,) the moment in [0, 1) at which a draw's shard is read. Passes follow each other; in each the shards come in a new order."""
     passes = int(repeat.max(initial=-1)) + 1
     moments = np.zeros((max(passes, 1), shards))
@@ -228,17 +228,17 @@ def _visits(shard: np.ndarray, repeat: np.ndarray, shards: int, weight: float, d
     return moments[repeat, shard]
 
 
-def _moments(visit: np.ndarray, window: int, draw: np.random.Generator) -> np.ndarray:
+def _moments(shard_pass: np.ndarray, window: int, draw: np.random.Generator) -> np.ndarray:
     """Give each draw of a source its moment in [0, 1), (n,); ``window`` shards are mixed at any time.
 
     A shard is read during as much of the epoch as ``window`` shards take, each draw at a random
     moment of it, so that one shard comes up where another ends. Ranks then make the moments even:
     the source goes on at the same pace from the beginning of the epoch to its end.
     """
-    shards, place = np.unique(visit, return_inverse=True)
+    shards, position = np.unique(shard_pass, return_inverse=True)
     if len(shards) <= window:
-        place = np.zeros_like(place)
-    order = np.argsort(place + window * draw.random(len(place)), kind="stable")
+        position = np.zeros_like(position)
+    order = np.argsort(position + window * draw.random(len(position)), kind="stable")
     moment = np.empty(len(order))
     moment[order] = (np.arange(len(order)) + draw.random()) / max(1, len(order))
     return moment

@@ -89,10 +89,10 @@ class Pool:
     row: np.ndarray  # (n,) int32, position in the shard
     seconds: np.ndarray  # (n,) float32, as recorded
     frames: np.ndarray  # (n,) int32, at the slowest speed
-    able: np.ndarray  # (n, T) bool: the utterance has what the task asks for
+    eligible: np.ndarray  # (n, T) bool: the utterance has what the task asks for
     tokens: np.ndarray  # (n, T) int32, prompt + speech + answer
     dropped: Counter = field(default_factory=Counter)  # utterances left out, by reason
-    narrowed: Counter = field(default_factory=Counter)  # utterances that stay, but not for this task, by reason
+    restricted: Counter = field(default_factory=Counter)  # utterances that stay, but not for this task, by reason
     # task name → its targets against their limit
     too_long: dict[str, TooLong] = field(default_factory=dict)
 
@@ -132,20 +132,20 @@ def build_pool(
     if not arrays or not len(arrays[0]):
         reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.most_common()) or "the list holds no utterance"
         raise ValueError(f"source {source.name!r}: nothing left of {source.list} ({reasons}); correct the list, tasks, where or filter")
-    narrowed = Counter({f"{source.name}: {reason}": count for reason, count in judge.narrowed.items() if count})
-    counts = {"dropped": dropped, "narrowed": narrowed, "too_long": judge.too_long}
+    restricted = Counter({f"{source.name}: {reason}": count for reason, count in judge.restricted.items() if count})
+    counts = {"dropped": dropped, "restricted": restricted, "too_long": judge.too_long}
     return Pool(source, indices, judge.tasks, judge.shares, *arrays, **counts)
 
 
 def tell_long_targets(pools: list[Pool]) -> list[str]:
     """Tell the share of targets beyond their limit by list and task, and warn of those above ``MANY``."""
     found = {f"{pool.source.name}/{name}": (name, row) for pool in pools for name, row in pool.too_long.items() if row.asked}
-    shares = [f"{place} {100 * row.share:.1f} % of {row.asked} over {row.limit} tokens" for place, (_, row) in found.items()]
+    shares = [f"{source_task} {100 * row.share:.1f} % of {row.asked} over {row.limit} tokens" for source_task, (_, row) in found.items()]
     lines = [f"targets too long, as estimated by list/task: {', '.join(shares)}"] if shares else []
-    for place, (name, row) in found.items():
+    for source_task, (name, row) in found.items():
         if row.share > MANY:
             lines.append(
-                f"warning: {place} loses {100 * row.share:.1f} % of its utterances, whose targets have over {row.limit} tokens; "
+                f"warning: {source_task} loses {100 * row.share:.1f} % of its utterances, whose targets have over {row.limit} tokens; "
                 f"raise filter.max_target_tokens for {name} as far as batch.max_tokens and the decoder allow, or cut the audio"
             )
     return lines
@@ -172,7 +172,7 @@ class _Judge:
         self.tasks: list[Task] = []
         self.shares = np.zeros(0)
         self.known: dict[tuple[str, str, str], bool] = {}  # (tag, attribute, value) → the field can be written
-        self.narrowed: Counter = Counter()
+        self.restricted: Counter = Counter()
 
     def collect_tasks(self, indices: list[Index]) -> None:
         """The tasks of the source, and those its utterances bring along."""
@@ -199,21 +199,21 @@ class _Judge:
         for reason, bad in self._too_short_or_long(index, frames).items():
             dropped[reason] += int((keep & bad).sum())
             keep &= ~bad
-        able = self._able(index, keep, dropped)
+        eligible = self._able(index, keep, dropped)
         limits = [self._target_limit(task) for task in self.tasks]
         bounds = [self.estimate.answer(task, index.lengths) for task in self.tasks]
-        self._leave_out_long_targets(able, keep, bounds, limits, dropped)
+        self._leave_out_long_targets(eligible, keep, bounds, limits, dropped)
         speech = self.speech_tokens(frames) + BOUNDARIES + self.estimate.prompt
         answers = [np.minimum(bound, limit) for bound, limit in zip(bounds, limits, strict=True)]
         tokens = np.stack([speech + a for a in answers], axis=1) if answers else np.zeros((len(index), 0), np.int64)
         # from here on a frame is what the encoder computes, silence behind a short utterance
         # included
         frames = np.maximum(frames, self.batch.min_frames)
-        able &= tokens <= self.batch.max_tokens
-        dropped[f"more tokens than batch.max_tokens {self.batch.max_tokens}"] += int((keep & ~able.any(axis=1)).sum())
-        rows = np.flatnonzero(keep & able.any(axis=1))
+        eligible &= tokens <= self.batch.max_tokens
+        dropped[f"more tokens than batch.max_tokens {self.batch.max_tokens}"] += int((keep & ~eligible.any(axis=1)).sum())
+        rows = np.flatnonzero(keep & eligible.any(axis=1))
         shards = np.full(len(rows), number, dtype=np.int32)
-        return shards, rows.astype(np.int32), index.durations[rows], frames[rows].astype(np.int32), able[rows], tokens[rows].astype(np.int32)
+        return shards, rows.astype(np.int32), index.durations[rows], frames[rows].astype(np.int32), eligible[rows], tokens[rows].astype(np.int32)
 
     def _target_limit(self, task: Task) -> int:
         """The longest target that is read: what the filter allows and the decoder reaches."""
@@ -222,30 +222,30 @@ class _Judge:
 
     def _leave_out_long_targets(
         self,
-        able: np.ndarray,
+        eligible: np.ndarray,
         keep: np.ndarray,
         bounds: list[np.ndarray],
         limits: list[int],
         dropped: Counter,
     ) -> None:
-        """Clear ``able`` (rows, T) of targets surely too long, ``keep`` where no other task is left.
+        """Clear ``eligible`` (rows, T) of targets surely too long, ``keep`` where no other task is left.
 
         Those likely too long are counted for the log.
         """
-        surely = np.zeros_like(able)
+        surely = np.zeros_like(eligible)
         for column, (task, bound, limit) in enumerate(zip(self.tasks, bounds, limits, strict=True)):
-            asked = able[:, column]
+            asked = eligible[:, column]
             surely[:, column] = asked & self.estimate.surely_longer(task, bound, limit)
             counts = self.too_long.setdefault(task.name, TooLong(limit))
             counts.asked += int(asked.sum())
             counts.over += int((asked & self.estimate.likely_longer(task, bound, limit)).sum())
-        able &= ~surely
-        none = keep & ~able.any(axis=1)
+        eligible &= ~surely
+        none = keep & ~eligible.any(axis=1)
         for column, (task, limit) in enumerate(zip(self.tasks, limits, strict=True)):
             reason = f"target for {task.name} longer than {limit} tokens, as estimated"
             first = surely[:, column] & ~surely[:, :column].any(axis=1)
             dropped[reason] += int((none & first).sum())
-            self.narrowed[reason] += int((surely[:, column] & ~none).sum())
+            self.restricted[reason] += int((surely[:, column] & ~none).sum())
         keep &= ~none
 
     def _where(self, index: Index, dropped: Counter) -> np.ndarray:
@@ -265,24 +265,24 @@ class _Judge:
 
     def _able(self, index: Index, keep: np.ndarray, dropped: Counter) -> np.ndarray:
         """(rows, T): which tasks an utterance can be asked. Clears ``keep`` for those that can be asked none."""
-        able = np.zeros((len(index), len(self.tasks)), dtype=bool)
+        eligible = np.zeros((len(index), len(self.tasks)), dtype=bool)
         reasons, lacks = np.full(len(index), "", dtype=object), []
         for column, task in enumerate(self.tasks):
             asked = keep.copy() if self.source.tasks else keep & self._owned(index, lambda own, t=task: own.tags == t.tags)
-            able[:, column] = asked
+            eligible[:, column] = asked
             for part in task.fields:
-                lacking = able[:, column] & ~self._has(part, index)
-                able[lacking, column] = False
+                lacking = eligible[:, column] & ~self._has(part, index)
+                eligible[lacking, column] = False
                 reason = f"lacks {part.name} for {task.name}"
                 lacks.append((reason, lacking))
                 reasons[lacking & (reasons == "")] = reason
-        none = keep & ~able.any(axis=1)
-        self.narrowed.update({reason: int((lacking & ~none).sum()) for reason, lacking in lacks})
-        homeless = none & (reasons == "")
-        reasons[homeless] = [self._no_task(str(own)) for own in index.columns["task"][homeless]]
+        none = keep & ~eligible.any(axis=1)
+        self.restricted.update({reason: int((lacking & ~none).sum()) for reason, lacking in lacks})
+        without_task = none & (reasons == "")
+        reasons[without_task] = [self._no_task(str(own)) for own in index.columns["task"][without_task]]
         dropped.update(Counter(reasons[none].tolist()))
         keep &= ~none
-        return able
+        return eligible
 
     def _no_task(self, own: str) -> str:
         return f"unknown task {own!r}" if own else "no task of its own; give the source tasks, e.g. tasks: {asr: 1.0}"

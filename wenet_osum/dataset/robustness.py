@@ -18,13 +18,13 @@ CONDITIONS: Conditions = {
     "noise_0db": [{"name": "noise", "snr_db": [0, 0]}],
     "reverb_0.3s": [{"name": "reverb", "decay_s": [0.3, 0.3], "wet": [0.7, 0.7]}],
     "reverb_0.8s": [{"name": "reverb", "decay_s": [0.8, 0.8], "wet": [0.7, 0.7]}],
-    "telephone": [{"name": "band", "low_hz": [300, 300], "high_hz": [3400, 3400]}, {"name": "codec", "kinds": ["mulaw"]}],
+    "telephone": [{"name": "band_pass", "low_hz": [300, 300], "high_hz": [3400, 3400]}, {"name": "codec", "kinds": ["mulaw"]}],
     "gsm": [{"name": "codec", "kinds": ["gsm"]}],
     "mp3": [{"name": "codec", "kinds": ["mp3"], "compression": [0.95, 0.95]}],
-    "loss_10": [{"name": "loss", "share": [0.1, 0.1]}],
-    "quiet_20db": [{"name": "level", "gain_db": [-20, -20]}],
-    "clipped": [{"name": "clip", "share": [0.3, 0.3]}],
-    "far": [{"name": "reverb", "decay_s": [0.6, 0.6], "wet": [1, 1]}, {"name": "noise", "snr_db": [10, 10]}, {"name": "level", "gain_db": [-12, -12]}],
+    "loss_10": [{"name": "packet_loss", "share": [0.1, 0.1]}],
+    "quiet_20db": [{"name": "gain", "gain_db": [-20, -20]}],
+    "clipped": [{"name": "clipping", "share": [0.3, 0.3]}],
+    "far": [{"name": "reverb", "decay_s": [0.6, 0.6], "wet": [1, 1]}, {"name": "noise", "snr_db": [10, 10]}, {"name": "gain", "gain_db": [-12, -12]}],
 }
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wenet_osum.decode.constrain import Choice, Walk
-from wenet_osum.decode.generate import TIE, Row, penalise, token_by_token
+from wenet_osum.decode.constrain import Choice, AnswerState
+from wenet_osum.decode.generate import TIE, Row, penalize, token_by_token
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.joint import Joint
 from wenet_osum.decode.prefix import Prefixes
@@ -31,7 +31,7 @@ DEAD = float("-inf")
 class Beam:
     """One way to go on, with its log-probability; ``choice`` is the label choice it ended with, if any."""
 
-    walk: Walk
+    answer_state: AnswerState
     guard: LoopGuard
     score: float
     choice: Choice | None = None
@@ -57,16 +57,16 @@ def alternate(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row
     """Complete the rows: labels, free text by beams, labels, … until nothing is left to say."""
     while True:
         for part, step in ((_asking, _settle_labels), (_free, _search)):
-            places = [i for i, row in enumerate(rows) if part(row)]
-            if places:
-                chosen = [rows[i] for i in places]
-                step(llm, *_with_answers(llm, embeds[places], mask[places], chosen), chosen, options, counts)
+            chosen_rows = [i for i, row in enumerate(rows) if part(row)]
+            if chosen_rows:
+                chosen = [rows[i] for i in chosen_rows]
+                step(llm, *_with_answers(llm, embeds[chosen_rows], mask[chosen_rows], chosen), chosen, options, counts)
         if all(row.finished for row in rows):
             return
 
 
 def _asking(row: Row) -> bool:
-    return row.choice is not None or row.walk.at_label
+    return row.choice is not None or row.answer_state.at_label
 
 
 def _free(row: Row) -> bool:
@@ -82,7 +82,7 @@ def _with_answers(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list
     embed = llm.get_input_embeddings()
     parts = []
     for row, prompt, real in zip(rows, embeds, mask.bool(), strict=True):
-        ids = torch.tensor(row.walk.ids, dtype=torch.long, device=embeds.device)
+        ids = torch.tensor(row.answer_state.ids, dtype=torch.long, device=embeds.device)
         parts.append(torch.cat([prompt[real], embed(ids).to(prompt.dtype)]))
     longest = max(len(part) for part in parts)
     padded = torch.stack([torch.nn.functional.pad(part, (0, 0, longest - len(part), 0)) for part in parts])
@@ -97,7 +97,7 @@ def _search(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row],
     prefixes.keep([i for i in range(len(rows)) for _ in range(width)])
     while searches:
         kept, tokens, live = [], [], []
-        for place, search, candidates in _candidates(prefixes.logits, searches, options):
+        for row_index, search, candidates in _candidates(prefixes.logits, searches, options):
             counts["steps"] += 1
             going, last = _advance(search, candidates, width)
             living = [beam for beam, _, _ in going]
@@ -112,7 +112,7 @@ def _search(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row],
             if over:
                 continue
             search.beams = living
-            kept += [place * width + source for _, source, _ in going]
+            kept += [row_index * width + source for _, source, _ in going]
             tokens += [token for _, _, token in going]
             live.append(search)
         searches = live
@@ -122,23 +122,23 @@ def _search(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row],
 
 
 def _begin(row: Row, options: DecodeOptions) -> Search:
-    beams = [Beam(row.walk.clone(), LoopGuard(), 0.0 if i == 0 else DEAD, joint=row.joint) for i in range(options.num_beams)]
-    return Search(row, beams, [], options.max_tokens or limit(row.walk.stretch, row.audio_s))
+    beams = [Beam(row.answer_state.clone(), LoopGuard(), 0.0 if i == 0 else DEAD, joint=row.joint) for i in range(options.num_beams)]
+    return Search(row, beams, [], options.max_tokens or limit(row.answer_state.stretch, row.audio_s))
 
 
 def _candidates(logits: Tensor, searches: list[Search], options: DecodeOptions) -> Iterator[tuple[int, Search, list[tuple[float, int, int]]]]:
     """For each search its best continuations as (score, beam, token), best first; twice as many as beams plus one are enough."""
     width = options.num_beams
     said = [beam.guard.ids for search in searches for beam in search.beams]
-    scores = penalise(logits, said, options.repetition_penalty).log_softmax(-1).double()
+    scores = penalize(logits, said, options.repetition_penalty).log_softmax(-1).double()
     if options.joint:
         beams = [beam for search in searches for beam in search.beams]
-        scores = torch.stack([beam.joint.scores(beam.walk, row) for beam, row in zip(beams, scores, strict=True)])
+        scores = torch.stack([beam.joint.scores(beam.answer_state, row) for beam, row in zip(beams, scores, strict=True)])
     scores += torch.tensor([[beam.score] for search in searches for beam in search.beams], dtype=torch.float64, device=scores.device)
     vocabulary = scores.shape[1]
     top = scores.view(len(searches), -1).topk(min(2 * width + 1, width * vocabulary), dim=1)
-    for place, (search, values, ids) in enumerate(zip(searches, top.values.tolist(), top.indices.tolist(), strict=True)):
-        yield place, search, [(v, i // vocabulary, i % vocabulary) for v, i in zip(values, ids, strict=True) if v > DEAD]
+    for row_index, (search, values, ids) in enumerate(zip(searches, top.values.tolist(), top.indices.tolist(), strict=True)):
+        yield row_index, search, [(v, i // vocabulary, i % vocabulary) for v, i in zip(values, ids, strict=True) if v > DEAD]
 
 
 def _advance(search: Search, candidates: list[tuple[float, int, int]], width: int) -> tuple[list[tuple[Beam, int, int]], int]:
@@ -150,9 +150,9 @@ def _advance(search: Search, candidates: list[tuple[float, int, int]], width: in
     rank = 0
     for rank, (score, source, token) in enumerate(candidates):
         old = search.beams[source]
-        beam = Beam(old.walk.clone(), old.guard.clone(), score, joint=old.joint and old.joint.advance(old.walk, token))
-        beam.choice = beam.walk.propose(token)
-        if beam.choice or beam.walk.done:
+        beam = Beam(old.answer_state.clone(), old.guard.clone(), score, joint=old.joint and old.joint.advance(old.answer_state, token))
+        beam.choice = beam.answer_state.step(token)
+        if beam.choice or beam.answer_state.done:
             if rank < width:
                 search.ended.append(beam)
             continue
@@ -165,7 +165,7 @@ def _advance(search: Search, candidates: list[tuple[float, int, int]], width: in
     alive = []
     for beam, source, token in going:
         if beam.flag:
-            beam.choice = beam.walk.end()
+            beam.choice = beam.answer_state.end()
             if beam.choice:
                 beam.choice.forced = True
             search.ended.append(beam)
@@ -179,7 +179,7 @@ def _filled(alive: list[tuple[Beam, int, int]], width: int) -> list[tuple[Beam, 
     if not alive:
         return []
     beam, source, token = alive[0]
-    return [*alive, *((Beam(beam.walk.clone(), beam.guard.clone(), DEAD, joint=beam.joint), source, token) for _ in range(width - len(alive)))]
+    return [*alive, *((Beam(beam.answer_state.clone(), beam.guard.clone(), DEAD, joint=beam.joint), source, token) for _ in range(width - len(alive)))]
 
 
 def _settled(ended: list[Beam], living: list[Beam], options: DecodeOptions) -> tuple[bool, bool]:
@@ -195,7 +195,7 @@ def _take_best(search: Search, options: DecodeOptions) -> bool:
     """Give the row the best of the ended beams; True when the next best lies within 1e-4."""
     best, *others = sorted(search.ended, key=lambda beam: -beam.worth(options.length_penalty))
     row = search.row
-    row.walk, row.choice, row.joint = best.walk, best.choice, best.joint
+    row.answer_state, row.choice, row.joint = best.answer_state, best.choice, best.joint
     if best.flag:
         row.flag(best.flag)
     return bool(others) and best.worth(options.length_penalty) - others[0].worth(options.length_penalty) <= TIE

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from wenet_osum import tasks
-from wenet_osum.decode.licences import Licence
+from wenet_osum.decode.licenses import License
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Score
 from wenet_osum.score import report
@@ -44,16 +44,16 @@ print(answer.transcript, answer.labels, answer.probs)
 
 
 def write(
-    model: OsumModel, template: Template, rows: list[Licence], unknown: list[str], score: str | Path | None = None, licence: str | None = None
+    model: OsumModel, template: Template, rows: list[License], unknown: list[str], score: str | Path | None = None, license: str | None = None
 ) -> str:
-    """The card's text. ``rows`` are what the model was made from, ``unknown`` names without a known licence, ``score`` a score.json."""
-    parts = [_front(licence), "# Speech understanding model", _made(model), "## Use", USE, "## Tasks", _tasks(template)]
-    parts += ["## Scores", _scores(score), "## Licences", _licences(rows, unknown, licence)]
+    """The card's text. ``rows`` are what the model was made from, ``unknown`` names without a known license, ``score`` a score.json."""
+    parts = [_front(license), "# Speech understanding model", _made(model), "## Use", USE, "## Tasks", _tasks(template)]
+    parts += ["## Scores", _scores(score), "## Licenses", _licenses(rows, unknown, license)]
     return "\n\n".join(parts) + "\n"
 
 
-def _front(licence: str | None) -> str:
-    facts = {"license": licence} if licence else {}
+def _front(license: str | None) -> str:
+    facts = {"license": license} if license else {}
     # No pipeline_tag: with one, hubs print a call of transformers' pipelines, which fails.
     facts |= {"language": ["zh", "en"], "library_name": "wenet_osum"}
     facts |= {"tags": ["wenet_osum", "speech-understanding"]}
@@ -99,9 +99,9 @@ def _scores(path: str | Path | None) -> str:
     return "\n".join(lines) + ("\n\n" + "; ".join(facts) if facts else "")
 
 
-def _licences(rows: list[Licence], unknown: list[str], licence: str | None) -> str:
-    own = f"These weights: {licence}." if licence else "No licence was named for these weights when they were exported."
-    lines = [own, "", "| made from | kind | licence |", "|---|---|---|"]
-    lines += [f"| [{row.name}]({row.source}) | {row.kind} | {row.licence} |" for row in rows]
+def _licenses(rows: list[License], unknown: list[str], license: str | None) -> str:
+    own = f"These weights: {license}." if license else "No license was named for these weights when they were exported."
+    lines = [own, "", "| made from | kind | license |", "|---|---|---|"]
+    lines += [f"| [{row.name}]({row.source}) | {row.kind} | {row.license} |" for row in rows]
     lines += [f"| {name} | | not known to the exporter |" for name in unknown]
     return "\n".join(lines if rows or unknown else [own, "", "What they were made from was not recorded."])

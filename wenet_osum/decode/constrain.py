@@ -38,18 +38,18 @@ class Choice:
     forced: bool  # the model did not open a tag here
 
 
-class Walk:
+class AnswerState:
     """Where one answer stands among the fields of its task. ``free`` turns the limits off."""
 
     def __init__(self, template: Template, task: Task, free: bool = False) -> None:
         self.template, self.task, self.free = template, task, free
         self.ids: list[int] = []  # the answer so far, without the end of text
-        self.place = 0  # the field the answer is in
+        self.field_index = 0  # the field the answer is in
         self.done = False
         self.opened = False  # the last character is an unescaped "<" whose meaning the next one tells
         self.escaped = False  # the last character is a backslash that escapes the next one
 
-    def clone(self) -> Walk:
+    def clone(self) -> AnswerState:
         """An independent copy, for beams."""
         other = copy.copy(self)
         other.ids = list(self.ids)
@@ -58,16 +58,16 @@ class Walk:
     @property
     def at_label(self) -> bool:
         """Whether the next thing to say is a label out of a set."""
-        return not self.free and not self.done and self.task.fields[self.place].kind == "label"
+        return not self.free and not self.done and self.task.fields[self.field_index].kind == "label"
 
     @property
     def stretch(self) -> tuple[Field, ...]:
         """The fields of the present stretch of free text: up to the next label, or all that are left."""
-        fields = self.task.fields[self.place :]
+        fields = self.task.fields[self.field_index :]
         labels = [i for i, f in enumerate(fields) if f.kind == "label"]
         return fields if self.free or not labels else fields[: labels[0]]
 
-    def propose(self, token: int) -> Choice | None:
+    def step(self, token: int) -> Choice | None:
         """Take the token the model wants to say next, or answer with the label choice that takes its place."""
         if self.at_label:
             return self._choice("", forced=not self.opened and not self._text(token).lstrip().startswith("<"))
@@ -75,7 +75,7 @@ class Walk:
             return self.end()
         lead = self._before_tag(self._text(token)) if self._label_follows() else None
         if lead is not None:
-            self.place += len(self.stretch)
+            self.field_index += len(self.stretch)
             return self._choice(lead, forced=False)
         self._append(token)
         return None
@@ -85,20 +85,20 @@ class Walk:
         if not self._label_follows():
             self.done = True
             return None
-        self.place += len(self.stretch)
+        self.field_index += len(self.stretch)
         return self._choice("", forced=not self.opened)
 
-    def accept(self, choice: Choice, label: str) -> list[int]:
+    def take_label(self, choice: Choice, label: str) -> list[int]:
         """Write the chosen label; return its token ids, which the model has yet to be fed."""
         ids = choice.continuations[label]
         self.ids += ids
         self.opened, self.escaped = bool(self._follow(choice.field)), False
-        self.place += 1
-        self.done = self.place == len(self.task.fields)
+        self.field_index += 1
+        self.done = self.field_index == len(self.task.fields)
         return ids
 
     def _label_follows(self) -> bool:
-        end = self.place + len(self.stretch)
+        end = self.field_index + len(self.stretch)
         return not self.free and end < len(self.task.fields)
 
     def _text(self, token: int) -> str:
@@ -125,10 +125,10 @@ class Walk:
             self.escaped = char == "\\" and not self.escaped
 
     def _choice(self, lead: str, forced: bool) -> Choice:
-        field = self.task.fields[self.place]
+        field = self.task.fields[self.field_index]
         lead = lead.replace("\ufffd", "")  # half a character: its other half will not come
         written = self.template.label_ids(field)
-        build = self._joined_ids if self.template.join == "string" else self._bordered_ids
+        build = self._joined_ids if self.template.target_tokenization == "whole" else self._bordered_ids
         return Choice(field, {label: build(lead, ids, field) for label, ids in written.items()}, forced)
 
     def _bordered_ids(self, lead: str, ids: list[int], field: Field) -> list[int]:
@@ -152,4 +152,4 @@ class Walk:
         """The ``<`` of the next field, which may share a token with this label's ``>`` in string-joined answers."""
         rest = self.task.fields[self.task.fields.index(field) + 1 :]
         tagged = rest and (rest[0].kind in ("label", "reply") or rest[0].metric == "timestamps")
-        return "<" if tagged and self.template.join == "string" else ""
+        return "<" if tagged and self.template.target_tokenization == "whole" else ""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from wenet_osum.decode import card, licences, stops
+from wenet_osum.decode import card, licenses, stops
 from wenet_osum.decode.longform import WHOLE_S
 from wenet_osum.models import build
 from wenet_osum.models.convert import new_folder
@@ -34,11 +34,11 @@ def export(
     score: str | Path | None = None,
     llm: bool = False,
     uses: Sequence[str] = (),
-    licence: str | None = None,
+    license: str | None = None,
 ) -> list[str]:
     """Write ``out`` from the model folder or hub name ``source``; returns lines that say what was done.
 
-    ``score`` is a score.json for the card, ``uses`` names more of what the model was made from, ``licence`` is that of these weights.
+    ``score`` is a score.json for the card, ``uses`` names more of what the model was made from, ``license`` is that of these weights.
     Weights keep their type. Raises ValueError for an unfit source, a taken ``out``, and when the LLM alone does not answer as in the model.
     """
     rows, unknown = _made_from(source, uses)
@@ -47,7 +47,7 @@ def export(
         model.merge_lora()
     set_generation(model, processor.template.end_id)
     apart = model.lora is not None
-    text = card.write(model, processor.template, rows, unknown, score, licence)
+    text = card.write(model, processor.template, rows, unknown, score, license)
     with new_folder(Path(out)) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -58,7 +58,7 @@ def export(
     said = [f"{out}: {count:,} parameters, {model.dtype}, LoRA {'in lora/' if apart else 'merged or none'}"]
     if llm:
         said.append(f"{Path(out) / LLM}: the LLM alone; the same {COMPARED} tokens as in the model. {Path(out) / EXAMPLE} feeds it with speech")
-    said += [f"card: no licence is known of {', '.join(unknown)}; name what they are with --uses, or complete README.md"] if unknown else []
+    said += [f"card: no license is known of {', '.join(unknown)}; name what they are with --uses, or complete README.md"] if unknown else []
     return said
 
 
@@ -69,12 +69,12 @@ def _open(source: str | Path) -> tuple[OsumModel, OsumProcessor]:
     return model, OsumProcessor.from_pretrained(source)
 
 
-def _made_from(source: str | Path, uses: Sequence[str]) -> tuple[list[licences.Licence], list[str]]:
-    """Rows of the licence table for all that is known of the model's origin, and the names that it lacks."""
-    rows = {row: None for row in licences.named(uses)}
-    names = licences.origins(Path(source)) if Path(source).is_dir() else []
-    rows |= {row: None for name in names if (row := licences.find(name))}
-    return list(rows), [name for name in names if not licences.find(name)]
+def _made_from(source: str | Path, uses: Sequence[str]) -> tuple[list[licenses.License], list[str]]:
+    """Rows of the license table for all that is known of the model's origin, and the names that it lacks."""
+    rows = {row: None for row in licenses.named(uses)}
+    names = licenses.origins(Path(source)) if Path(source).is_dir() else []
+    rows |= {row: None for name in names if (row := licenses.find(name))}
+    return list(rows), [name for name in names if not licenses.find(name)]
 
 
 def set_generation(model: OsumModel, end: int) -> None:

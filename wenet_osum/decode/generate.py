@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wenet_osum.decode.constrain import Choice, Walk
+from wenet_osum.decode.constrain import Choice, AnswerState
 from wenet_osum.decode.joint import Joint, Rescorers
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import Prefixes
@@ -34,7 +34,7 @@ class Row:
     """One answer in the making."""
 
     key: str
-    walk: Walk
+    answer_state: AnswerState
     audio_s: float
     max_tokens: int | None = None
     guard: LoopGuard = field(default_factory=LoopGuard)
@@ -53,23 +53,23 @@ class Row:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to say or to choose."""
-        return self.walk.done and self.choice is None
+        return self.answer_state.done and self.choice is None
 
     def take(self, token: int) -> None:
         """Take the model's next token; leaves a token in the queue or a label to choose, or ends the row."""
         if self.joint:
-            self.joint = self.joint.advance(self.walk, token)
-        self.choice = self.walk.propose(token)
-        if self.choice is None and not self.walk.done:
+            self.joint = self.joint.advance(self.answer_state, token)
+        self.choice = self.answer_state.step(token)
+        if self.choice is None and not self.answer_state.done:
             self.queue.append(token)
             self._stop_if_needed(token)
 
     def _stop_if_needed(self, token: int) -> None:
         looped = self.guard.add(token)
-        full = len(self.guard.ids) >= (self.max_tokens or limit(self.walk.stretch, self.audio_s))
+        full = len(self.guard.ids) >= (self.max_tokens or limit(self.answer_state.stretch, self.audio_s))
         if looped or full:
             self.flag("loop" if looped else "length_limit")
-            self.choice = self.walk.end()
+            self.choice = self.answer_state.end()
             if self.choice:
                 self.choice.forced = True
         # the token in the queue is fed first; the choice waits for it
@@ -82,7 +82,7 @@ class Row:
         self.probs[self.choice.field.name] = dict(zip(labels, probs, strict=True))
         if self.choice.forced:
             self.flag("label_forced")
-        self.queue += self.walk.accept(self.choice, labels[best])
+        self.queue += self.answer_state.take_label(self.choice, labels[best])
         self.choice, self.guard = None, LoopGuard()
         ranked = sorted(scores)
         return len(ranked) > 1 and ranked[-1] - ranked[-2] <= TIE
@@ -122,7 +122,7 @@ def generate(
 
 
 def _row(template: Template, key: str, task: Task, audio_s: float, options: DecodeOptions) -> Row:
-    row = Row(key, Walk(template, task, options.free), audio_s, options.max_tokens)
+    row = Row(key, AnswerState(template, task, options.free), audio_s, options.max_tokens)
     if options.temperature:
         digest = hashlib.sha256(f"{options.seed} {key}".encode()).digest()
         row.draws = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -150,7 +150,7 @@ def complete(prefixes: Prefixes, rows: list[Row], options: DecodeOptions, counts
     """As ``token_by_token``, from prefixes that are there; anything with the ``logits``, ``feed``, ``keep`` and ``score`` of Prefixes will do."""
     live = rows
     while True:
-        waiting = [i for i, row in enumerate(live) if not row.queue and row.choice is None and (row.walk.at_label or not labels_only)]
+        waiting = [i for i, row in enumerate(live) if not row.queue and row.choice is None and (row.answer_state.at_label or not labels_only)]
         for i, token in zip(waiting, pick(prefixes.logits, live, waiting, options, counts), strict=True):
             live[i].take(token)
         choose(prefixes, live, counts)
@@ -182,14 +182,14 @@ def pick(logits: Tensor, live: list[Row], waiting: list[int], options: DecodeOpt
     """The next token of each waiting row: the likeliest, or drawn. ``logits`` (B, V) are those of all live rows."""
     if not waiting:
         return []
-    logits = penalise(logits[waiting], [live[i].guard.ids for i in waiting], options.repetition_penalty)
+    logits = penalize(logits[waiting], [live[i].guard.ids for i in waiting], options.repetition_penalty)
     if options.temperature:
         return [draw(row_logits, live[i].draws, options.temperature) for i, row_logits in zip(waiting, logits, strict=True)]
     if options.joint:
-        logits = torch.stack([live[i].joint.scores(live[i].walk, row) for i, row in zip(waiting, logits, strict=True)])
+        logits = torch.stack([live[i].joint.scores(live[i].answer_state, row) for i, row in zip(waiting, logits, strict=True)])
     (best, second), tokens = logits.topk(2, dim=1).values.unbind(1), logits.argmax(1).tolist()
     for i, tied in zip(waiting, (best - second <= TIE).tolist(), strict=True):
-        if not live[i].walk.at_label:
+        if not live[i].answer_state.at_label:
             counts["steps"] += 1
             if tied:
                 counts["ties"] += 1
@@ -197,7 +197,7 @@ def pick(logits: Tensor, live: list[Row], waiting: list[int], options: DecodeOpt
     return tokens
 
 
-def penalise(logits: Tensor, said: list[list[int]], penalty: float) -> Tensor:
+def penalize(logits: Tensor, said: list[list[int]], penalty: float) -> Tensor:
     """Make tokens already said less likely (Keskar et al., 2019, arXiv 1909.05858)."""
     if penalty == 1.0:
         return logits
@@ -217,7 +217,7 @@ def draw(logits: Tensor, draws: torch.Generator, temperature: float) -> int:
 
 def hypothesis(row: Row, template: Template) -> Hypothesis:
     """The finished row, its text taken apart by the task."""
-    task, text = row.walk.task, template.decode(row.walk.ids)
+    task, text = row.answer_state.task, template.decode(row.answer_state.ids)
     reading = task.read(text)
     labels = reading.labels | {name: max(p, key=p.get) for name, p in row.probs.items()}
     unread = {name: found for name, found in reading.unread.items() if name not in row.probs}

@@ -20,13 +20,13 @@ from torch import Tensor
 from wenet_osum import lookup
 
 if TYPE_CHECKING:
-    from wenet_osum.decode.constrain import Walk
+    from wenet_osum.decode.constrain import AnswerState
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.text.template import Template
 
 PACKAGE = "wenet_osum.decode.rescore"
 CANDIDATES = 64  # of the LLM that are rescored
-NEVER = float("-inf")
+LOG_ZERO = float("-inf")
 
 
 def parse(text: str) -> dict[str, float]:
@@ -59,23 +59,23 @@ class Joint:
 
     states: dict[str, Any]
 
-    def advance(self, walk: Walk, token: int) -> Joint:
-        """Return the states after ``token`` has been proposed to ``walk``, which still stands
+    def advance(self, answer_state: AnswerState, token: int) -> Joint:
+        """Return the states after ``token`` has been proposed to ``answer_state``, which still stands
         before it."""
-        return Joint({name: state.advance(walk, token) for name, state in self.states.items()})
+        return Joint({name: state.advance(answer_state, token) for name, state in self.states.items()})
 
-    def scores(self, walk: Walk, logits: Tensor) -> Tensor:
+    def scores(self, answer_state: AnswerState, logits: Tensor) -> Tensor:
         """Return joint scores (V,) float64 of the LLM's ``logits`` (V,), -inf for what is no
         candidate."""
         logs = logits.double().log_softmax(-1)
-        active = [state for state in self.states.values() if state.applies(walk, self.states)]
+        active = [state for state in self.states.values() if state.applies(answer_state, self.states)]
         if not active:
             return logs
         best, tokens = logs.topk(min(CANDIDATES, len(logs)))
         total = best
         for state in active:
-            total = total + state.change(walk, best, tokens, self.states)
-        joint = torch.full_like(logs, NEVER)
+            total = total + state.change(answer_state, best, tokens, self.states)
+        joint = torch.full_like(logs, LOG_ZERO)
         joint[tokens] = total
         return joint
 
@@ -99,7 +99,7 @@ def check_model(model: OsumModel, template: Template, weights: Mapping[str, floa
     encoded as whole strings."""
     for name, made in rescorer_classes(weights).items():
         _check_training(name, made.losses, model.config.losses)
-    if weights and template.join == "string":
+    if weights and template.target_tokenization == "whole":
         why = "this model's were whole strings, and a transcript may end inside a token"
         raise ValueError(f"rescore {', '.join(weights)}: needs answers that are encoded field by field; {why}")
 

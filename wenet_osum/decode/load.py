@@ -1,4 +1,4 @@
-"""The Recogniser that options describe (options.py)."""
+"""The Recognizer that options describe (options.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from wenet_osum.decode import joint
 from wenet_osum.decode.options import search
-from wenet_osum.decode.pipeline import Recogniser
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.models import build
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.text.template import Template
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 KERNELS = 64  # that oneDNN keeps on a CPU. Its own 1024, one a shape, take half a GiB when hours of audio bring a new length with every batch
 
 
-def recogniser(args: argparse.Namespace) -> Recogniser:
+def recognizer(args: argparse.Namespace) -> Recognizer:
     """Load the model that ``args.model`` names and make it ready to answer. Raises ValueError for bad options and unsuitable folders."""
     options = search(args)
     torch.set_num_threads(args.threads)
@@ -34,10 +34,10 @@ def recogniser(args: argparse.Namespace) -> Recogniser:
     joint.check_model(model, template, options.joint)
     if model.lora is not None:
         model.merge_lora()
-    return Recogniser(_placed(model), template, options, task, args.prompt, args.lang, args.batch_size, args.max_frames, args.longest_s)
+    return Recognizer(_on_device(model), template, options, task, args.prompt, args.lang, args.batch_size, args.max_frames, args.longest_s)
 
 
-def _placed(model: nn.Module) -> nn.Module:
+def _on_device(model: nn.Module) -> nn.Module:
     """The model on this process's accelerator, if there is one."""
     if not torch.accelerator.is_available():
         return model.eval()

@@ -157,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for table, field in fields():
         groups[table].add_argument(f"--{field.name}", **_argument(field))
     for name, now in lookup.renamed("options").items():
-        parser.add_argument(f"--{name}", action=_Gone, const=now, help=argparse.SUPPRESS)
+        parser.add_argument(f"--{name}", action=lookup.RenamedOption, const=now, help=argparse.SUPPRESS)
 
 
 def _title(table: type) -> str:
@@ -191,17 +191,6 @@ def _argparse_kind(kind: Callable[[str], Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return read
-
-
-class _Gone(argparse.Action):
-    """An option of former versions, which is answered with what to write now."""
-
-    def __init__(self, option_strings: list[str], dest: str, const: str, **kwargs: Any) -> None:
-        more = {"nargs": "?", "const": const, "default": argparse.SUPPRESS}
-        super().__init__(option_strings, dest, **(kwargs | more))
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        raise argparse.ArgumentError(self, f"this option is gone; {self.const}")
 
 
 def from_settings(settings: dict[str, Any]) -> argparse.Namespace:

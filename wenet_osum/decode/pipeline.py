@@ -25,7 +25,7 @@ from wenet_osum.dataset.remote import is_url
 from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
 from wenet_osum.dataset.scan import find, line_key
 from wenet_osum.decode import longform
-from wenet_osum.decode.faults import Faults, ProgrammeFault
+from wenet_osum.decode.faults import Faults, ProgramFault
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.records import FRAME_S, SAMPLE_RATE, Hypothesis, Sample, Utterance
@@ -45,7 +45,7 @@ Answers = list[tuple[int, Hypothesis]]  # with places in the list
 class Job:
     """One utterance of the list. ``read`` raises Drop."""
 
-    place: int  # in the list
+    index: int  # in the list
     key: str
     seconds: float
     read: Callable[[], tuple[Utterance, bytes | Path]]  # and its audio: a whole file's bytes, or a path
@@ -53,7 +53,7 @@ class Job:
 
 
 @dataclass
-class Recogniser:
+class Recognizer:
     """A model with everything that decides how it is asked."""
 
     model: OsumModel
@@ -76,7 +76,7 @@ class Recogniser:
         return longform.whole_s(self.longest_s)
 
     def groups(self, jobs: Iterable[Job]) -> list[list[Job]]:
-        """The jobs in batches as this recogniser decodes them."""
+        """The jobs in batches as this recognizer decodes them."""
         return group_jobs(jobs, self.batch_size, self.max_frames, self.whole_s)
 
     @property
@@ -96,7 +96,7 @@ class Recogniser:
                 answers += self._decode(loaded)
                 for job in group:
                     if job.seconds > self.whole_s and not job.error:
-                        answers.append((job.place, self._answer_long(job)))
+                        answers.append((job.index, self._answer_long(job)))
                 self._flag_shortened(group, answers)
                 self.counts["errors"] += sum(answer.error is not None for _, answer in answers)
                 yield group, answers
@@ -106,9 +106,9 @@ class Recogniser:
 
         A segment may end behind its recording, and an MP3 may be cut: what is there is decoded.
         """
-        promised = {job.place: job.seconds for job in group}
-        for place, answer in answers:
-            if answer.duration is not None and answer.duration < promised[place] - SHORTER_S:
+        promised = {job.index: job.seconds for job in group}
+        for index, answer in answers:
+            if answer.duration is not None and answer.duration < promised[index] - SHORTER_S:
                 answer.flags.append(SHORTENED)
                 self.counts[SHORTENED] += 1
 
@@ -121,10 +121,10 @@ class Recogniser:
                     raise Drop(job.error)
                 if job.seconds <= self.whole_s:
                     utterance, source = job.read()
-                    loaded.append((job.place, self.load(utterance, audio.decode(source if isinstance(source, bytes) else source.read_bytes()))))
+                    loaded.append((job.index, self.load(utterance, audio.decode(source if isinstance(source, bytes) else source.read_bytes()))))
                     self.reading.worked()
             except Exception as error:  # whatever a library raises for an odd file
-                failed.append((job.place, self._failed(job.key, self.reading.failed(error))))
+                failed.append((job.index, self._failed(job.key, self.reading.failed(error))))
         return loaded, failed
 
     def _failed(self, key: str, reason: str) -> Hypothesis:
@@ -150,10 +150,10 @@ class Recogniser:
         """Decode as one batch; what fails has its error in its answer."""
         found = self._decode_halving([item for _, item in loaded])
         answers: Answers = []
-        for (place, item), one in zip(loaded, found, strict=True):
+        for (index, item), one in zip(loaded, found, strict=True):
             if isinstance(one, Exception):
                 one = self._failed(item.key, self.decoding.failed(one))
-            answers.append((place, one))
+            answers.append((index, one))
         return answers
 
     def _decode_halving(self, items: list[Sample]) -> list[Hypothesis | Exception]:
@@ -188,7 +188,7 @@ class Recogniser:
             answer = self.answer_long(utterance, source, *where)
             self.reading.worked()
             return answer
-        except ProgrammeFault:
+        except ProgramFault:
             raise
         except Exception as error:  # whatever a library raises for an odd file
             return self._failed(job.key, self.reading.failed(error))
@@ -244,8 +244,8 @@ def read_list(path: str | Path) -> tuple[list[Job], Dropped]:
     if faults and shard.list_paths(str(path)) is None:
         order = _line_numbers(str(path))
         jobs.sort(key=lambda job: order.get(job.key, len(order)))
-    for place, job in enumerate(jobs):
-        job.place = place
+    for index, job in enumerate(jobs):
+        job.index = index
     return jobs, dropped
 
 
@@ -283,7 +283,7 @@ def group_jobs(jobs: Iterable[Job], batch_size: int, max_frames: int, whole_s: f
     What is longer than ``whole_s`` is a batch alone: of its pieces.
     """
     groups: list[list[Job]] = []
-    for job in sorted(jobs, key=lambda job: (-job.seconds, job.place)):
+    for job in sorted(jobs, key=lambda job: (-job.seconds, job.index)):
         first = groups[-1][0].seconds if groups else 0.0
         alone = max(job.seconds, first) > whole_s
         if not groups or alone or len(groups[-1]) == batch_size or (len(groups[-1]) + 1) * first / FRAME_S > max_frames:

@@ -22,7 +22,7 @@ from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.sound import Sound, check_rate, source_of
 from wenet_osum.decode import load as loading
 from wenet_osum.decode import options
-from wenet_osum.decode.pipeline import Job, Recogniser
+from wenet_osum.decode.pipeline import Job, Recognizer
 from wenet_osum.decode.progress import Progress
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance
 
@@ -30,8 +30,8 @@ from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance
 class Transcriber:
     """A model that is ready to answer. Call it with one sound or a list of them."""
 
-    def __init__(self, recogniser: Recogniser) -> None:
-        self.recogniser = recogniser
+    def __init__(self, recognizer: Recognizer) -> None:
+        self.recognizer = recognizer
 
     def __call__(
         self, audio: Sound | list[Sound], task: str | None = None, *, rate: int = SAMPLE_RATE, prompt: str | None = None, lang: str | None = None
@@ -51,7 +51,7 @@ class Transcriber:
             raise ValueError("a list holds several sounds, and a number is none; give samples as one array, numpy.array(…)")
         check_rate(rate)
         asked = self.asked(task, prompt, lang)
-        jobs = [make_job(place, item, rate) for place, item in enumerate(audio if several else [audio])]
+        jobs = [make_job(index, item, rate) for index, item in enumerate(audio if several else [audio])]
         answers = [*self.answers(jobs, asked)]
         if several:
             return answers
@@ -59,17 +59,17 @@ class Transcriber:
             raise ValueError(f"{answers[0].key}: {answers[0].error}")
         return answers[0]
 
-    def asked(self, task: str | None = None, prompt: str | None = None, lang: str | None = None) -> Recogniser:
-        """The recogniser with another task or prompt. Raises ValueError when there is none of that name."""
-        own = self.recogniser
+    def asked(self, task: str | None = None, prompt: str | None = None, lang: str | None = None) -> Recognizer:
+        """The recognizer with another task or prompt. Raises ValueError when there is none of that name."""
+        own = self.recognizer
         chosen = own.task if task is None else own.template.task(task)
         asked = dataclasses.replace(own, task=chosen, prompt=prompt or own.prompt, lang=lang or own.lang)
         own.template.prompt_text(chosen, asked.lang)
         return asked
 
-    def answers(self, jobs: list[Job], asked: Recogniser | None = None, progress: Progress | None = None) -> Iterator[Hypothesis]:
+    def answers(self, jobs: list[Job], asked: Recognizer | None = None, progress: Progress | None = None) -> Iterator[Hypothesis]:
         """Answers in the order of the jobs, whose places count from 0; each comes as soon as those before it have come."""
-        asked = asked or self.recogniser
+        asked = asked or self.recognizer
         waiting: dict[int, Hypothesis] = {}
         given = 0
         for group, answers in asked.run(asked.groups(jobs)):
@@ -93,17 +93,17 @@ def load(model: str | os.PathLike, task: str = "asr", device: str | None = None,
         raise ValueError("task 'auto' needs a list whose utterances name tasks; give a task name or tags")
     args = options.from_settings({"threads": torch.get_num_threads()} | settings)
     args.model, args.task = os.fspath(model), task
-    transcriber = Transcriber(loading.recogniser(args))
+    transcriber = Transcriber(loading.recognizer(args))
     if device:
-        transcriber.recogniser.model.to(torch.device(device))
+        transcriber.recognizer.model.to(torch.device(device))
     transcriber.asked()
     return transcriber
 
 
-def make_job(place: int, sound: Sound, rate: int = SAMPLE_RATE, key: str | None = None) -> Job:
+def make_job(index: int, sound: Sound, rate: int = SAMPLE_RATE, key: str | None = None) -> Job:
     """One sound as a job; what is wrong with it is kept as the job's error. ``rate`` (Hz) is that of bare samples."""
-    name = key or _name(sound, place)
-    job = Job(place, name, 0.0, lambda: (Utterance(name, name), source))
+    name = key or _name(sound, index)
+    job = Job(index, name, 0.0, lambda: (Utterance(name, name), source))
     try:
         source = source_of(sound, rate)
         job.seconds = read_duration(source)
@@ -121,7 +121,7 @@ def _raising(error: Exception) -> Callable[[], tuple[Utterance, bytes | Path]]:
     return read
 
 
-def _name(sound: Sound, place: int) -> str:
+def _name(sound: Sound, index: int) -> str:
     """What answers call the sound: a path as it was given, else its number."""
     named = sound if isinstance(sound, (str, os.PathLike)) else getattr(sound, "name", None)
-    return os.fspath(named) if isinstance(named, (str, os.PathLike)) and str(named) else f"audio {place}"
+    return os.fspath(named) if isinstance(named, (str, os.PathLike)) and str(named) else f"audio {index}"

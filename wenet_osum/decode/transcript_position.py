@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from wenet_osum.decode.constrain import Walk, token_text
+from wenet_osum.decode.constrain import AnswerState, token_text
 from wenet_osum.tasks.base import join_words
 
 if TYPE_CHECKING:
@@ -19,19 +19,19 @@ OPEN = re.compile(r"<[^<>]*$")
 ESCAPED = re.compile(r"\\.", re.DOTALL)
 
 
-def in_transcript(walk: Walk) -> bool:
+def in_transcript(answer_state: AnswerState) -> bool:
     """Return whether the answer stands in a transcript."""
-    return not walk.done and walk.task.fields[walk.place].kind == "transcript"
+    return not answer_state.done and answer_state.task.fields[answer_state.field_index].kind == "transcript"
 
 
 class TranscriptPosition:
-    """The position after what ``walk`` holds. In transcripts without times all but ``escaped``
+    """The position after what ``answer_state`` holds. In transcripts without times all but ``escaped``
     stays False or empty."""
 
-    def __init__(self, walk: Walk) -> None:
-        self.template, self.end_id = walk.template, walk.template.end_id
-        self.timed = walk.task.fields[walk.place].metric == "timestamps"
-        self.escaped = walk.escaped
+    def __init__(self, answer_state: AnswerState) -> None:
+        self.template, self.end_id = answer_state.template, answer_state.template.end_id
+        self.timed = answer_state.task.fields[answer_state.field_index].metric == "timestamps"
+        self.escaped = answer_state.escaped
         self.between = False  # between two timed words
         self.begins_word = False  # right after the start time of a word
         self.in_time = False  # inside a time that is begun
@@ -39,7 +39,7 @@ class TranscriptPosition:
         self.time = ""  # the begun time as far as it is written
         self.before = ""  # the character the last word ended with
         if self.timed:
-            self._read(ESCAPED.sub("x", self.template.decode(walk.ids)))
+            self._read(ESCAPED.sub("x", self.template.decode(answer_state.ids)))
 
     def _read(self, text: str) -> None:
         # Tags that begin with a digit are times; a label may stand before them.

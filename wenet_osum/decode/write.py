@@ -38,7 +38,7 @@ class Writer:
 
     def add(self, answers: Iterable[tuple[int, Hypothesis]]) -> None:
         """Append answers with their places in the list."""
-        lines = [json.dumps([place, answer.to_dict()], ensure_ascii=False) + "\n" for place, answer in answers]
+        lines = [json.dumps([index, answer.to_dict()], ensure_ascii=False) + "\n" for index, answer in answers]
         self._file.write("".join(lines).encode("utf-8", "backslashreplace"))
         self._file.flush()
 
@@ -111,15 +111,15 @@ def _cut_torn_line(path: Path) -> None:
 
 def _is_row(line: bytes) -> bool:
     try:
-        place, answer = json.loads(line)
-        return isinstance(place, int) and isinstance(answer, dict)
+        index, answer = json.loads(line)
+        return isinstance(index, int) and isinstance(answer, dict)
     except ValueError:
         return False
 
 
 def finished(folder: str | Path) -> set[int]:
     """Places in the list that have an answer already."""
-    return {place for place, _, _ in _rows(folder)}
+    return {index for index, _, _ in _rows(folder)}
 
 
 def _parts(folder: str | Path) -> list[Path]:
@@ -143,19 +143,19 @@ def merge(folder: str | Path, keys: Sequence[str]) -> None:
     files as they are, when a place has no answer, and when there are more answers already.
     """
     folder = Path(folder)
-    where = {place: (part, at) for place, part, at in _rows(folder)}
+    where = {index: (part, at) for index, part, at in _rows(folder)}
     _check_whole(folder, where.keys(), len(keys))
     names = text_names(keys)
     files = {part: open(part, "rb") for part in _parts(folder)}  # noqa: SIM115
     temporary = [folder / f"{name}.tmp" for name in (TEXT, HYPOTHESES)]
     how = {"mode": "w", "encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
     with open(temporary[0], **how) as text, open(temporary[1], **how) as rows:
-        for place in range(len(keys)):
-            part, at = where[place]
+        for index in range(len(keys)):
+            part, at = where[index]
             files[part].seek(at)
             answer = Hypothesis.from_dict(json.loads(files[part].readline())[1])
             rows.write(answer.to_json() + "\n")
-            text.write(f"{names[place]} {' '.join(answer.text.split())}".rstrip() + "\n")
+            text.write(f"{names[index]} {' '.join(answer.text.split())}".rstrip() + "\n")
     for file in files.values():
         file.close()
     for path, name in zip(temporary, (TEXT, HYPOTHESES), strict=True):
@@ -164,9 +164,9 @@ def merge(folder: str | Path, keys: Sequence[str]) -> None:
         part.unlink()
 
 
-def _check_whole(folder: Path, places: Iterable[int], jobs: int) -> None:
+def _check_whole(folder: Path, indices: Iterable[int], jobs: int) -> None:
     """Raise ValueError when answers are missing, or fewer than an earlier run has left."""
-    found = set(places)
+    found = set(indices)
     if found != set(range(jobs)):
         right = len(found & set(range(jobs)))
         other = f" and {len(found) - right} of another list" if len(found) > right else ""

@@ -20,7 +20,7 @@ import numpy as np
 from wenet_osum.records import Metric
 from wenet_osum.score.baseline import majority, text_baseline
 from wenet_osum.metrics.error_rate import describe
-from wenet_osum.score.figure import Figure, Options, Pair, counts, divide
+from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, divide
 from wenet_osum.tasks import Field
 
 NO_ANSWER = "unread/missing"  # the last column of the confusion matrix
@@ -33,7 +33,7 @@ ECE = Metric("ece", "calibration error (ECE)", lower_is_better=True)
 MAIN = (ACCURACY, UAR, MACRO_F1)  # the rest is minor in reports
 
 
-def figures(field: Field, pairs: list[Pair], options: Options) -> list[Figure]:
+def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSums]:
     """Figures of one label field over all utterances."""
     names = list(field.labels.names)
     truth = [field.value(p.reference) for p in pairs]
@@ -44,7 +44,7 @@ def figures(field: Field, pairs: list[Pair], options: Options) -> list[Figure]:
     times = Counter(truth)
     balanced = len(times) * min(times.values())
     found = [
-        Figure(
+        MetricSums(
             metric,
             columns,
             over_matrix(statistic, len(names)),
@@ -74,9 +74,9 @@ def over_matrix(statistic: Callable[[np.ndarray], np.ndarray], classes: int) -> 
 def _cells(names: list[str], truth: list[str], answers: list[str | None]) -> np.ndarray:
     """(U, K·(K + 1)): the confusion-matrix cell of each utterance."""
     width = len(names) + 1
-    place = {name: i for i, name in enumerate(names)} | {None: len(names)}
+    index = {name: i for i, name in enumerate(names)} | {None: len(names)}
     cells = np.zeros((len(truth), len(names) * width))
-    cells[np.arange(len(truth)), [place[t] * width + place[a] for t, a in zip(truth, answers, strict=True)]] = 1
+    cells[np.arange(len(truth)), [index[t] * width + index[a] for t, a in zip(truth, answers, strict=True)]] = 1
     return cells
 
 
@@ -159,7 +159,7 @@ def _worst(pairs: list[Pair], field: Field, truth: list[str], answers: list[str 
     return [row for _, row in rows[:limit]]
 
 
-def _calibration(field: Field, pairs: list[Pair], truth: list[str], answers: list[str | None]) -> list[Figure]:
+def _calibration(field: Field, pairs: list[Pair], truth: list[str], answers: list[str | None]) -> list[MetricSums]:
     """The expected calibration error, when the decoder wrote probabilities."""
     rows = [
         (pair.hypothesis.probs[field.name][answer], answer == right)
@@ -173,7 +173,7 @@ def _calibration(field: Field, pairs: list[Pair], truth: list[str], answers: lis
     columns = np.zeros((len(rows), 3 * BINS))
     for part, values in enumerate((np.ones(len(rows)), probs, right)):
         columns[np.arange(len(rows)), part * BINS + bins] = values
-    return [Figure(ECE, columns, _ece, len(rows), detail={"minor": True, "bins": _bins(columns.sum(axis=0))})]
+    return [MetricSums(ECE, columns, _ece, len(rows), detail={"minor": True, "bins": _bins(columns.sum(axis=0))})]
 
 
 def _ece(sums: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from wenet_osum.records import Metric
 from wenet_osum.score.align import count, loops
-from wenet_osum.score.figure import Figure, Options, Pair, counts, share
+from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, share
 from wenet_osum.score.normalize import CHARACTER_LANGUAGES, MIXED_LANGUAGES, language, prepare
 from wenet_osum.tasks import Field
 from wenet_osum.tasks.base import join_words
@@ -36,7 +36,7 @@ class Line(NamedTuple):
     columns: tuple[int, ...]
 
 
-def figures(field: Field, pairs: list[Pair], options: Options) -> list[Figure]:
+def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSums]:
     """A figure per language of the references, and one over all when there are several."""
     lines = [_line(field, pair, options) for pair in pairs]
     langs = sorted({line.lang for line in lines})
@@ -74,7 +74,7 @@ def _line(field: Field, pair: Pair, options: Options) -> Line:
     return Line(pair, lang, reference, hypothesis, columns)
 
 
-def _figure(field: Field, lines: list[Line], subset: str, metric: Metric, options: Options) -> Figure:
+def _figure(field: Field, lines: list[Line], subset: str, metric: Metric, options: Options) -> MetricSums:
     columns = np.array([line.columns for line in lines], dtype=float).reshape(len(lines), 7)
     sums = columns.sum(axis=0).astype(int)
     detail = {
@@ -92,7 +92,7 @@ def _figure(field: Field, lines: list[Line], subset: str, metric: Metric, option
     rate = share([SUBSTITUTIONS, DELETIONS, INSERTIONS], WORDS)
     # An utterance stands or falls as a whole: its words depend on one another.
     trials = int(np.count_nonzero(columns[:, WORDS]))
-    return Figure(metric, columns, rate, int(sums[WORDS]), subset, trials, detail)
+    return MetricSums(metric, columns, rate, int(sums[WORDS]), subset, trials, detail)
 
 
 def _worst(lines: list[Line], limit: int) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Replies against a reference reply, offline; a judge may be asked besides.
 
-- ``exact_match``: share of replies equal to the reference after the named normaliser and with single spaces.
+- ``exact_match``: share of replies equal to the reference after the named normalizer and with single spaces.
 - ``token_f1``: mean over replies of the F1 of the token bags (SQuAD, arXiv 1606.05250); lower case, no punctuation, Chinese per character.
 - ``rouge_l``: mean F1 of the longest common subsequence of the same tokens (Lin, 2004, W04-1013).
 - ``chrf``: F2 of character 1- to 6-grams over the whole list, spaces apart (Popović, 2015, W15-3049), the definition of sacrebleu's
@@ -20,7 +20,7 @@ from rapidfuzz.distance import LCSseq
 from wenet_osum.records import Metric
 from wenet_osum.score import judge
 from wenet_osum.metrics.error_rate import describe
-from wenet_osum.score.figure import Figure, Options, Pair, counts, divide, share
+from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, divide, share
 from wenet_osum.score.normalize import answer_tokens, get, language
 from wenet_osum.tasks import Field
 
@@ -32,23 +32,23 @@ ORDER = 6  # longest character n-gram
 BETA = 2.0  # recall counts twice as much as precision
 
 
-def figures(field: Field, pairs: list[Pair], options: Options) -> list[Figure]:
+def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSums]:
     """Four figures over all replies, and the mean verdict of a judge where there is one."""
     texts = [(str(field.value(p.reference)), (p.hypothesis.reply or "") if p.answered else "") for p in pairs]
     rows = [(1, exact(r, h, p, options), token_f1(r, h), rouge_l(r, h)) for p, (r, h) in zip(pairs, texts, strict=True)]
     columns = np.array(rows, dtype=float)
     grams = np.array([ngram_counts(r, h) for r, h in texts], dtype=float)
-    found = [Figure(metric, columns, share(i, 0), len(pairs), trials=len(pairs)) for i, metric in enumerate((EXACT_MATCH, TOKEN_F1, ROUGE_L), 1)]
-    found.append(Figure(CHRF, grams, chrf_of_counts, len(pairs), trials=len(pairs)))
+    found = [MetricSums(metric, columns, share(i, 0), len(pairs), trials=len(pairs)) for i, metric in enumerate((EXACT_MATCH, TOKEN_F1, ROUGE_L), 1)]
+    found.append(MetricSums(CHRF, grams, chrf_of_counts, len(pairs), trials=len(pairs)))
     found[0].detail |= {"normalizer": options.normalizer, **counts(field.name, pairs), "worst": _worst(field, pairs, texts, columns, options)}
     found[0].detail["empty"] = sum(p.answered and not h.strip() for p, (_, h) in zip(pairs, texts, strict=True))
     if options.judge:
-        found.append(judge.figure(field, pairs, texts, options.judge, options.worst))
+        found.append(judge.compute(field, pairs, texts, options.judge, options.worst))
     return found
 
 
 def exact(reference: str, hypothesis: str, pair: Pair, options: Options) -> bool:
-    """Equality after normalisation; a reply that is not there equals nothing."""
+    """Equality after normalization; a reply that is not there equals nothing."""
     if not pair.answered or pair.hypothesis.reply is None:
         return False
     spell = get(options.normalizer, language(pair.reference.lang, reference))

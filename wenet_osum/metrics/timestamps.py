@@ -25,7 +25,7 @@ import numpy as np
 from wenet_osum.metrics import error_rate
 from wenet_osum.records import Metric, Utterance, Word
 from wenet_osum.score.align import align
-from wenet_osum.score.figure import Figure, Options, Pair, counts, share
+from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, share
 from wenet_osum.score.normalize import fold, language
 from wenet_osum.tasks import Field
 
@@ -53,11 +53,11 @@ class Line:
     faults: dict[str, int]
 
 
-def figures(field: Field, pairs: list[Pair], options: Options) -> list[Figure]:
+def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSums]:
     """Error rates of the words, then time figures per language and over all languages when there are several."""
     lines = [_line(pair) for pair in pairs]
     langs = sorted({line.lang for line in lines})
-    found = error_rate.figures(field, pairs, options)
+    found = error_rate.compute(field, pairs, options)
     for subset in [*langs, "all"] if len(langs) > 1 else langs:
         whole = subset == "all" or len(langs) == 1
         found += _subset([line for line in lines if subset in (line.lang, "all")], subset, whole, options)
@@ -112,7 +112,7 @@ def _undefined_when_empty(top: int, bottom: int, scale: float) -> Any:
     return lambda sums: np.where(sums[:, bottom] > 0, ratio(sums), np.nan)
 
 
-def _subset(lines: list[Line], subset: str, whole: bool, options: Options) -> list[Figure]:
+def _subset(lines: list[Line], subset: str, whole: bool, options: Options) -> list[MetricSums]:
     deltas = np.concatenate([line.delta_ms.ravel() for line in lines])
     offset = float(np.median(deltas)) if len(deltas) else 0.0
     columns = _columns(lines, offset)
@@ -135,7 +135,7 @@ def _subset(lines: list[Line], subset: str, whole: bool, options: Options) -> li
         told = np.count_nonzero(columns[:, PAIRED if of_paired else REFERENCE])
         trials = 0 if metric.unit == "ms" else int(told)
         minor = not whole or metric.name not in MAIN
-        found.append(Figure(metric, columns, statistic, count, subset, trials, {"minor": minor}))
+        found.append(MetricSums(metric, columns, statistic, count, subset, trials, {"minor": minor}))
     found[0].detail |= _detail(lines, sums, offset, options)
     return found
 

@@ -40,7 +40,7 @@ def build(
         encoder = conf.encoder.name if conf.encoder else "whisper"
         parts = (conf.encoder_source, conf.llm, conf.adapter, conf.adapter_conf)
         model = OsumModel.from_parts(*parts, dtype, encoder, conf.adapter_init)
-    for part, folder in conf.init.items():
+    for part, folder in conf.init_parts.items():
         take_over(model, part, folder)
     set_encoder_conf(model, conf.encoder_conf)
     if conf.lora:
@@ -80,7 +80,7 @@ def take_over(model: nn.Module, part: str, folder: str | Path) -> None:
     """
     known = [name for name, child in model.named_children() if child is not None]
     if part not in known:
-        raise ValueError(f"model.init: {lookup.unknown('part', part, known)}")
+        raise ValueError(f"model.init_parts: {lookup.unknown('part', part, known)}")
     if part == "llm" and _model_type(folder) not in KINDS:
         source: nn.Module = causal.read(str(folder))
     else:
@@ -89,12 +89,12 @@ def take_over(model: nn.Module, part: str, folder: str | Path) -> None:
             whole.merge_lora()
         source = getattr(whole, part, None)
         if source is None:
-            raise ValueError(f"model.init {part}: {folder} holds a {type(whole).__name__} without {part}; give another folder")
+            raise ValueError(f"model.init_parts {part}: {folder} holds a {type(whole).__name__} without {part}; give another folder")
     target = getattr(model, part)
     faults = _differences(target.state_dict(), source.state_dict())
     if faults:
         some = "; ".join(faults[:4])
-        raise ValueError(f"model.init {part}: {folder} does not fit, {len(faults)} differences: {some}; give a folder of the same sizes")
+        raise ValueError(f"model.init_parts {part}: {folder} does not fit, {len(faults)} differences: {some}; give a folder of the same sizes")
     target.load_state_dict(source.state_dict())
     if part == "encoder" and hasattr(source.config, "pad_s"):
         # As it was trained, unless encoder_conf of the new model says otherwise.

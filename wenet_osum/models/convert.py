@@ -140,8 +140,8 @@ def write_model(folder: Path, read: Callable[[], dict[str, Tensor]], pieces: dic
     names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     for file, shard in zip(names, shards, strict=True):
         write_file(folder / file, read, {name: pieces[name] for name in shard})
-    places = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
-    index = {"metadata": {"total_size": total}, "weight_map": places}
+    file_of = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
+    index = {"metadata": {"total_size": total}, "weight_map": file_of}
     (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
     return [folder / file for file in names]
 

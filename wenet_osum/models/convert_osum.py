@@ -70,7 +70,7 @@ def from_osum(
     """
     table, left_out = read_prompts(prompts)
     language = _llm_config(llm)
-    template = Template(load_tokenizer(llm), prompts=table, join="string", lowercase=True)
+    template = Template(load_tokenizer(llm), prompts=table, target_tokenization="whole", lowercase=True)
     config, pieces, adapters = _match(path, llm, language, template, heads, adapter_heads)
     with convert.new_folder(Path(out)) as folder:
 

@@ -146,7 +146,7 @@ def _config(state: dict[str, Tensor], layout: str, dims: dict[str, int] | None, 
 
     width, vocabulary = at("encoder.conv1.weight", 0), at("decoder.embed_tokens.weight", 0)
     heads = dict.fromkeys(PARTS, heads_of(width, heads)) if dims is None else _stated_heads(dims, path)
-    places = {part: at(f"{part}.embed_positions.weight", 1 if layout == "wenet" else 0) for part in PARTS}
+    positions = {part: at(f"{part}.embed_positions.weight", 1 if layout == "wenet" else 0) for part in PARTS}
     layers = {part: convert.count(state, key_of(f"{part}.layers.0.fc1.weight", layout).split("0.")[0]) for part in PARTS}
     return WhisperConfig(
         vocab_size=vocabulary,
@@ -158,8 +158,8 @@ def _config(state: dict[str, Tensor], layout: str, dims: dict[str, int] | None, 
         decoder_attention_heads=heads["decoder"],
         encoder_ffn_dim=at("encoder.layers.0.fc1.weight", 0),
         decoder_ffn_dim=at("decoder.layers.0.fc1.weight", 0),
-        max_source_positions=places["encoder"],
-        max_target_positions=places["decoder"],
+        max_source_positions=positions["encoder"],
+        max_target_positions=positions["decoder"],
         suppress_tokens=None,
         begin_suppress_tokens=None,
         architectures=["WhisperForConditionalGeneration"],

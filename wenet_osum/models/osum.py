@@ -30,8 +30,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from wenet_osum import lookup
-from wenet_osum.models import dtypes, lora, parts
+from wenet_osum import lookup, migrate
+from wenet_osum.models import dtypes, lora, trainable
 from wenet_osum.models.lengths import spans, valid_mask
 from wenet_osum.models.llm import causal, proof
 from wenet_osum.models.loss import LossOutput, token_losses
@@ -58,8 +58,11 @@ class OsumConfig(PreTrainedConfig):
     part_dtypes: Any = None  # part → dtype it was saved in, that of loading with dtype "auto"
     # What it was trained with beside cross-entropy, entries of model.losses; None: nobody knows.
     losses: Any = None
+    format_version: int | None = None  # of the folder (migrate.py); None: it was written before there were numbers
 
     def __post_init__(self, **kwargs: Any) -> None:
+        migrate.check_version(self.format_version, "config.json")
+        self.format_version = migrate.FORMAT_VERSION
         self.encoder = _config(self.encoder, "whisper")
         self.llm = _config(self.llm, "qwen2")
         self.adapter_conf = dict(self.adapter_conf or {})
@@ -205,7 +208,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
     def train(self, mode: bool = True) -> OsumModel:
         """Training mode for what trains; modules without a trainable parameter stay in eval mode."""
         self.training = mode
-        parts.set_mode(self, mode)
+        trainable.set_mode(self, mode)
         if mode:
             causal.keep_checkpointing(self.llm, mode)
         return self
@@ -331,7 +334,7 @@ def ctc_states(speech: Tensor) -> Tensor:
 def greedy(settings: GenerationConfig) -> GenerationConfig:
     """Keep the special tokens of an LLM's settings for ``generate`` and nothing else.
 
-    Those of an Instruct LLM would sample and penalise repetition.
+    Those of an Instruct LLM would sample and penalize repetition.
     """
     return GenerationConfig(
         do_sample=False,
@@ -353,12 +356,12 @@ def make_adapter(config: OsumConfig, width: int) -> nn.Module:
 def init_adapter(adapter: nn.Module, std: float, name: str | None = None) -> None:
     """Set the initial weights of an adapter whose embeddings are to have the standard deviation ``std``.
 
-    ``name`` is a file in models/adapter_init; without it the adapter's own method ``initialise`` is called, if it has one.
+    ``name`` is a file in models/adapter_init; without it the adapter's own method ``initialize`` is called, if it has one.
     """
     if name is not None:
-        lookup.load("wenet_osum.models.adapter_init", name).initialise(adapter, std)
-    elif hasattr(adapter, "initialise"):
-        adapter.initialise(std)
+        lookup.load("wenet_osum.models.adapter_init", name).initialize(adapter, std)
+    elif hasattr(adapter, "initialize"):
+        adapter.initialize(std)
 
 
 AutoConfig.register("wenet_osum", OsumConfig)

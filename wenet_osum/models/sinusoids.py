@@ -17,10 +17,10 @@ def positions(length: int, width: int, device: torch.device) -> Tensor:
     return _table(-(-length // 512) * 512, width, str(device))[:length]
 
 
-def waves(places: Tensor, width: int, fastest: float = 1.0, slowest: float = 1e-4) -> Tensor:
-    """Sinusoids (…, width) of real-valued ``places`` (…), turning by ``fastest`` down to almost ``slowest`` radians a place."""
-    powers = torch.arange(0, width, 2, dtype=torch.float32, device=places.device) / width
-    angles = places.float()[..., None] * (fastest * torch.exp(powers * math.log(slowest / fastest)))
+def waves(positions: Tensor, width: int, fastest: float = 1.0, slowest: float = 1e-4) -> Tensor:
+    """Sinusoids (…, width) of real-valued ``positions`` (…), turning by ``fastest`` down to almost ``slowest`` radians a place."""
+    powers = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
+    angles = positions.float()[..., None] * (fastest * torch.exp(powers * math.log(slowest / fastest)))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from wenet_osum.models import dtypes, parts
+from wenet_osum.models import dtypes, trainable
 from wenet_osum.models.encoder.whisper import Encoder
 from wenet_osum.models.lengths import spans, valid_mask
 from wenet_osum.models.loss import LossOutput, token_losses
@@ -111,7 +111,7 @@ class WhisperPhase(nn.Module):
     def train(self, mode: bool = True) -> WhisperPhase:
         """Training mode for what trains; modules without a trainable parameter stay in eval mode."""
         self.training = mode
-        parts.set_mode(self, mode)
+        trainable.set_mode(self, mode)
         return self
 
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict[str, Any] | None = None) -> None:

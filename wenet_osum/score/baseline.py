@@ -23,7 +23,7 @@ def majority(truth: Sequence[str]) -> dict[str, Any]:
 def text_baseline(train: Sequence[Utterance], test: Sequence[Utterance], field: Field, smoothing: float = 0.5) -> dict[str, Any] | None:
     """Accuracy and unweighted accuracy (%) of naive Bayes on reference transcripts: what the wording alone gives away.
 
-    Features are words (Chinese: characters) and pairs of neighbours. None when no training utterance has both text and label.
+    Features are words (Chinese: characters) and pairs of neighbors. None when no training utterance has both text and label.
     """
     seen = [(field.value(u), _features(u.txt)) for u in train if u.txt and field.present(u)]
     asked = [(field.value(u), _features(u.txt or "")) for u in test if field.present(u)]
@@ -53,10 +53,10 @@ def _fit(seen: list[tuple[str, Counter]], names: list[str], smoothing: float) ->
     times: dict[Any, np.ndarray] = {}
     prior = np.zeros(len(names))
     for label, features in seen:
-        place = names.index(label)
-        prior[place] += 1
+        index = names.index(label)
+        prior[index] += 1
         for feature, number in features.items():
-            times.setdefault(feature, np.zeros(len(names)))[place] += number
+            times.setdefault(feature, np.zeros(len(names)))[index] += number
     total = np.sum(list(times.values()), axis=0) if times else np.zeros(len(names))
     norm = np.log(total + smoothing * max(1, len(times)))
     return np.log(prior / prior.sum()), {f: np.log(n + smoothing) - norm for f, n in times.items()}

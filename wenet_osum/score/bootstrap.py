@@ -48,7 +48,7 @@ def estimate(
 ) -> Estimate:
     """Take the statistic of the sums of ``columns`` (U, C) with its interval; NaN without utterances.
 
-    ``trials``, for shares in %: how many independent trials stand behind them (``Figure.trials``).
+    ``trials``, for shares in %: how many independent trials stand behind them (``MetricSums.trials``).
     """
     columns = np.asarray(columns, dtype=float)
     if not len(columns):

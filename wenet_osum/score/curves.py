@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from wenet_osum import tasks
-from wenet_osum.score import pictures
+from wenet_osum.score import plots
 
 MEASURES = {"loss": "loss", "acc": "token accuracy", "labels": "labels right"}
 POINTS = 400  # most points drawn of a line
@@ -47,16 +47,16 @@ def section(folders: Sequence[str | Path]) -> str:
 def _run(name: str, path: Path) -> str:
     logged, bad = read_log(path)
     there = dict.fromkeys(task for lines in logged.values() for task in lines)
-    order = [*tasks.names(), *there]  # a task keeps its colour from run to run
-    colours = {task: order.index(task) for task in there}
+    order = [*tasks.names(), *there]  # a task keeps its color from run to run
+    colors = {task: order.index(task) for task in there}
     drawn = []
     for measure, title in MEASURES.items():
         for split in ("train", *sorted({s for s, _ in logged} - {"train"})):
             lines = {task: _thin(sorted(points)) for task, points in logged.get((split, measure), {}).items()}
-            drawn.append(pictures.curves(lines, f"{split} {title}", colours) if lines else "")
+            drawn.append(plots.curves(lines, f"{split} {title}", colors) if lines else "")
     if not any(drawn):
         return ""
-    legend = "".join(f'<span><i style="background:var(--s{i % pictures.SERIES})"></i>{escape(task)}</span>' for task, i in colours.items())
+    legend = "".join(f'<span><i style="background:var(--s{i % plots.SERIES})"></i>{escape(task)}</span>' for task, i in colors.items())
     note = f'<span class="dim">{bad} lines of the log could not be read</span>' if bad else ""
     pictured = "".join(f"<div>{picture}</div>" for picture in drawn if picture)
     return f'<h3>{escape(name)}</h3><div class="legend">{legend}{note}</div><div class="side">{pictured}</div>'

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from wenet_osum.records import Metric
-from wenet_osum.score.figure import Figure, Pair, divide
+from wenet_osum.score.metric_sums import MetricSums, Pair, divide
 from wenet_osum.score.normalize import language
 from wenet_osum.tasks import Field
 
@@ -42,10 +42,10 @@ POINTS = Metric("judge", "judge's points", unit="of 10", scale=MOST, counts=ODD,
 TOKENS = 1024  # of an answer, at most
 TIMEOUT_S = 120.0
 WAITS_S = (1.0, 4.0, 15.0)  # before the second, third and fourth try
-AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}  # statuses worth another try
+RETRY_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504}  # statuses worth another try
 SCORE = re.compile(r'"score"\s*:\s*"?(-?\d+(?:\.\d+)?)\b')
 REASON = re.compile(r'"reason"\s*:\s*("(?:[^"\\]|\\.)*")')
-SORRY = re.compile(
+REFUSAL = re.compile(
     r"\W*(?:(?:i['’]?m|i am|we['’]?re) (?:sorry|unable)|sorry|i (?:cannot|can['’]?t|won['’]?t)|抱歉|对不起|很抱歉|我(?:不能|无法))", re.IGNORECASE
 )
 KEY_NAME = "OPENAI_API_KEY"  # environment variable; local servers need none
@@ -134,7 +134,7 @@ class Judge:
                 if error.code == 400 and "content_filter" in text:
                     return {"refusal": "content filter"}
                 fault = f"status {error.code}: {' '.join(text.split())[:200]}"
-                if error.code not in AGAIN:
+                if error.code not in RETRY_STATUSES:
                     break
             except (OSError, ValueError) as error:
                 fault = str(error) or type(error).__name__
@@ -174,7 +174,7 @@ def read_verdict(answer: dict[str, Any]) -> Verdict:
     model = " ".join(str(answer[name]) for name in ("model", "fingerprint") if answer.get(name))
     found = SCORE.findall(content)
     points = float(found[-1]) if found else None
-    if answer.get("refusal") or answer.get("finish") == "content_filter" or points is None and SORRY.match(content):
+    if answer.get("refusal") or answer.get("finish") == "content_filter" or points is None and REFUSAL.match(content):
         return Verdict(None, "refused", str(answer.get("refusal") or content)[:200], model)
     if points is None or not 0 <= points <= MOST:
         return Verdict(None, "unparsable", content[:200], model)
@@ -182,7 +182,7 @@ def read_verdict(answer: dict[str, Any]) -> Verdict:
     return Verdict(points, "", json.loads(reason[-1], strict=False) if reason else "", model)
 
 
-def figure(field: Field, pairs: list[Pair], texts: list[tuple[str, str]], judge: Judge, worst: int) -> Figure:
+def compute(field: Field, pairs: list[Pair], texts: list[tuple[str, str]], judge: Judge, worst: int) -> MetricSums:
     """The mean verdict; ``texts`` are (reference, reply) of the pairs."""
     asked = [i for i, (_, reply) in enumerate(texts) if reply.strip()]
     cases = [{"question": pairs[i].reference.txt or "", "reference": texts[i][0], "reply": texts[i][1]} for i in asked]
@@ -194,7 +194,7 @@ def figure(field: Field, pairs: list[Pair], texts: list[tuple[str, str]], judge:
     facts = judge.facts() | {"answered_by": dict(sorted(models.items())), "not_asked": len(pairs) - len(asked)}
     counted = {name: faults[name] for name in ODD}
     detail = {"judge": facts, **counted, "worst": _worst(pairs, texts, verdicts, worst)}
-    return Figure(POINTS, columns, _mean, int(columns[:, 0].sum()), detail=detail)
+    return MetricSums(POINTS, columns, _mean, int(columns[:, 0].sum()), detail=detail)
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Spelling rules applied to both sides before scoring, by name, and the cutting of text into scored tokens.
 
-A published number names its normaliser. ``none`` changes nothing but Unicode composition and runs of spaces. Different rules
+A published number names its normalizer. ``none`` changes nothing but Unicode composition and runs of spaces. Different rules
 for different languages are written ``en:whisper_en,zh:wenet_zh``.
 """
 
@@ -109,7 +109,7 @@ NORMALIZERS = {f.__name__: f for f in (none, basic, whisper_en, wenet_zh)}
 
 
 def get(names: str, lang: str | None = None) -> Callable[[str], str]:
-    """The normaliser called ``names``, or its part for a language in ``en:whisper_en,zh:wenet_zh`` (``none`` for languages not named).
+    """The normalizer called ``names``, or its part for a language in ``en:whisper_en,zh:wenet_zh`` (``none`` for languages not named).
 
     Raises ValueError for an unknown name.
     """
@@ -148,7 +148,7 @@ def tokens(text: str, lang: str) -> list[str]:
 
 
 def prepare(text: str, lang: str, normalizer: str) -> list[str]:
-    """Normalise and cut."""
+    """Normalize and cut."""
     return tokens(get(normalizer, lang)(text), lang)
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from wenet_osum.records import Score
-from wenet_osum.score import page, pictures
-from wenet_osum.score.bars import bar_of, reached
+from wenet_osum.score import page, plots
+from wenet_osum.score.targets import target_of, reached
 from wenet_osum.score.curves import section as curve_section
-from wenet_osum.score.figure import COUNTS, FAULTS
+from wenet_osum.score.metric_sums import COUNTS, FAULTS
 
 PLAYERS = 3  # utterances of a section that get an audio player
 SHOWN = 4  # worst utterances that are not folded away
@@ -29,22 +29,22 @@ def data_hash(contents: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def figure(score: Score, value: float) -> str:
+def number(score: Score, value: float) -> str:
     """Write a value with the digits of its metric; a dash when it is undefined."""
     return f"{value:.{score.about.decimals}f}" if math.isfinite(value) else "–"
 
 
 def written(score: Score) -> tuple[str, str]:
     """Write the value with its unit, and the interval."""
-    value = figure(score, score.value)
+    value = number(score, score.value)
     if value != "–":
         value = f"{value} {score.about.unit}"
-    return value, f"[{figure(score, score.low)}, {figure(score, score.high)}]"
+    return value, f"[{number(score, score.low)}, {number(score, score.high)}]"
 
 
-def ordered(scores: Sequence[Score], bars: dict | None = None) -> list[Score]:
+def ordered(scores: Sequence[Score], targets: dict | None = None) -> list[Score]:
     """Choose the scores of the table: the major ones and those with a bar to reach, by task."""
-    return [s for s in by_task(scores) if not s.detail.get("minor") or bar_of(s, bars or {})]
+    return [s for s in by_task(scores) if not s.detail.get("minor") or target_of(s, targets or {})]
 
 
 def by_task(scores: Sequence[Score]) -> list[Score]:
@@ -79,13 +79,13 @@ def baselines(score: Score) -> tuple[str, str]:
     return (f"{alone['accuracy']:.2f}" if alone else ""), (f"{words['accuracy']:.2f}" if words else "")
 
 
-def markdown_table(scores: Sequence[Score], bars: dict | None = None) -> str:
+def markdown_table(scores: Sequence[Score], targets: dict | None = None) -> str:
     """The score table. Columns without any entry are left out."""
     head = ["task", "metric", "subset", "value", "95 % interval", "count", "utterances", "majority", "text only", "to reach"]
     rows = []
-    for score in ordered(scores, bars):
-        bar = bar_of(score, bars or {})
-        verdict = f"{bar[0]} {bar[1]:g} {'reached' if reached(score, bar) else 'MISSED'}" if bar else ""
+    for score in ordered(scores, targets):
+        target = target_of(score, targets or {})
+        verdict = f"{target[0]} {target[1]:g} {'reached' if reached(score, target) else 'MISSED'}" if target else ""
         name = score.about.title
         rows.append([score.task, name, score.subset, *written(score), str(score.count), str(score.utterances), *baselines(score), verdict])
     keep = [i for i in range(len(head)) if i < 7 or any(row[i] for row in rows)]
@@ -97,12 +97,12 @@ def markdown_table(scores: Sequence[Score], bars: dict | None = None) -> str:
 
 
 def write_markdown(
-    scores: Sequence[Score], path: str | Path, meta: dict[str, Any] | None = None, bars: dict | None = None, tables: Iterable[str] = ()
+    scores: Sequence[Score], path: str | Path, meta: dict[str, Any] | None = None, targets: dict | None = None, tables: Iterable[str] = ()
 ) -> None:
     """The table with command, commit and data hash above it and further ``tables`` of markdown below."""
     facts = "".join(f"- {name}: `{value}`\n" for name, value in (meta or {}).items() if isinstance(value, str) and name != "title" and value)
     beside = "".join(f"\n{table}" for table in tables if table)
-    _write(path, f"# {(meta or {}).get('title', 'Scores')}\n\n{facts}\n{markdown_table(scores, bars)}{beside}")
+    _write(path, f"# {(meta or {}).get('title', 'Scores')}\n\n{facts}\n{markdown_table(scores, targets)}{beside}")
 
 
 def write_report(
@@ -110,7 +110,7 @@ def write_report(
     path: str | Path,
     *,
     meta: dict[str, Any] | None = None,
-    bars: dict | None = None,
+    targets: dict | None = None,
     exp: Sequence[str | Path] = (),
     audio: dict[tuple[str, str], tuple[bytes, str]] | None = None,
     sections: dict[str, str] | None = None,
@@ -131,7 +131,7 @@ def write_report(
     links += '<a href="#training">training</a>' if curves else ""
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{_fact(k, v)}</dd>" for k, v in facts.items() if isinstance(v, (str, int, float)) and v != "")
     head = f"<h1>{escape(title)}</h1><dl>{rows}</dl><nav>{links}</nav>"
-    summary = f'<section><h2>Scores</h2><p class="dim small">{EXPLAIN}</p>{_summary(shown, bars or {})}</section>'
+    summary = f'<section><h2>Scores</h2><p class="dim small">{EXPLAIN}</p>{_summary(shown, targets or {})}</section>'
     tasks = "\n".join(_task_section(i, name, [s for s in shown if s.task == name], audio or {}) for i, name in enumerate(names))
     others = "\n".join(f'<section id="more-{i}"><h2>{escape(title)}</h2>{html}</section>' for i, (title, html) in enumerate(more.items()))
     _write(path, page.document(title, f"<header>{head}</header>\n{summary}\n{others}\n{tasks}\n{curves}"))
@@ -148,22 +148,22 @@ def _fact(name: str, value: object) -> str:
     return f"<code>{escape(str(value))}</code>" if name in ("command", "commit", "data hash") else escape(str(value))
 
 
-def _summary(scores: list[Score], bars: dict) -> str:
+def _summary(scores: list[Score], targets: dict) -> str:
     rows, first, last = [], set(), None
-    for score in ordered(scores, bars):
+    for score in ordered(scores, targets):
         new = score.task != last
         last = score.task
         first |= {len(rows)} if new and rows else set()
         value, limits = written(score)
-        bar = bar_of(score, bars)
-        verdict = _verdict(score, bar) if bar else ""
+        target = target_of(score, targets)
+        verdict = _verdict(score, target) if target else ""
         scale = ""
         if score.about.scale:
             direction = "down" if score.about.lower_is_better else "up"
             # The drawing goes from 0 to 100, whatever the scale of the metric.
             percent = 100.0 / score.about.scale
             limits_100 = [percent * v for v in (score.value, score.low, score.high)]
-            scale = pictures.interval(*limits_100, direction, percent * bar[1] if bar else None)
+            scale = plots.interval(*limits_100, direction, percent * target[1] if target else None)
         name = escape(score.about.title) + ("" if score.subset == "all" else f' <span class="dim">{escape(score.subset)}</span>')
         task = f'<td class="task">{escape(score.task) if new else ""}</td>'
         cells = [task, name, f'<span class="value">{value}</span>', f'<span class="dim">{limits}</span>', scale]
@@ -173,18 +173,18 @@ def _summary(scores: list[Score], bars: dict) -> str:
     return page.table([head[i] for i in keep], [[row[i] for i in keep] for row in rows], "scores", first)
 
 
-def _verdict(score: Score, bar: tuple[str, float]) -> str:
-    done = reached(score, bar)
-    return f'<span class="{"ok" if done else "no"}">{"≤" if bar[0] == "<=" else "≥"} {bar[1]:g} {"✓" if done else "✗"}</span>'
+def _verdict(score: Score, target: tuple[str, float]) -> str:
+    done = reached(score, target)
+    return f'<span class="{"ok" if done else "no"}">{"≤" if target[0] == "<=" else "≥"} {target[1]:g} {"✓" if done else "✗"}</span>'
 
 
 def _task_section(number: int, task: str, scores: list[Score], audio: dict) -> str:
     parts = [f'<section id="task-{number}"><h2>{escape(task)}</h2>']
     for field in dict.fromkeys(s.detail.get("field", "") for s in scores):
         own = [s for s in scores if s.detail.get("field", "") == field]
-        parts.append(f"<h3>{escape(field)}</h3>" + _counts(own) + _pictures(own))
+        parts.append(f"<h3>{escape(field)}</h3>" + _counts(own) + _plots(own))
         if any(s.detail.get("minor") for s in own):
-            parts.append(f"<details><summary>all {len(own)} figures of {escape(field)}</summary>{_all_figures(own)}</details>")
+            parts.append(f"<details><summary>all {len(own)} figures of {escape(field)}</summary>{_all_scores(own)}</details>")
         parts += [_worst(s, audio) for s in _single(own) if s.detail.get("worst")]
     return "".join(parts) + "</section>"
 
@@ -212,7 +212,7 @@ def _counts(scores: list[Score]) -> str:
     return "".join(found)
 
 
-def _pictures(scores: list[Score]) -> str:
+def _plots(scores: list[Score]) -> str:
     parts = []
     for score in scores:
         detail = score.detail
@@ -221,11 +221,11 @@ def _pictures(scores: list[Score]) -> str:
             columns = [*used, len(detail["labels"])]
             matrix = [[detail["confusion"][i][j] for j in columns] for i in used if sum(detail["confusion"][i])]
             names = [detail["labels"][i] for i in used if sum(detail["confusion"][i])]
-            parts.append(f"<div>{pictures.confusion(names, [detail['columns'][j] for j in columns], matrix)}</div>")
+            parts.append(f"<div>{plots.confusion(names, [detail['columns'][j] for j in columns], matrix)}</div>")
             beside = _classes(detail["classes"])
             for ece in (s for s in scores if "bins" in s.detail):
-                beside += f'<div class="caption">calibration: ECE {figure(ece, ece.value)} % {written(ece)[1]}</div>'
-                beside += pictures.calibration(ece.detail["bins"])
+                beside += f'<div class="caption">calibration: ECE {number(ece, ece.value)} % {written(ece)[1]}</div>'
+                beside += plots.calibration(ece.detail["bins"])
             parts.append(f"<div>{beside}</div>")
     return f'<div class="side">{"".join(parts)}</div>' if parts else ""
 
@@ -238,17 +238,17 @@ def _classes(classes: dict[str, dict[str, Any]]) -> str:
     return page.table(["class", ">count", ">recall", ">precision", ">F1"], rows)
 
 
-def _all_figures(scores: list[Score]) -> str:
+def _all_scores(scores: list[Score]) -> str:
     rows = [[escape(s.about.title), escape(s.subset), *written(s), f"{s.count:,}", str(s.utterances)] for s in scores]
     return page.table(["metric", "subset", ">value", ">95 % interval", ">count", ">utterances"], rows)
 
 
 def _worst(score: Score, audio: dict) -> str:
     rows = []
-    for place, row in enumerate(score.detail["worst"]):
+    for index, row in enumerate(score.detail["worst"]):
         lang = row.get("lang", "whole")
         text = f'<div class="dim small">{escape(row["text"])}</div>' if row.get("text") else ""
-        sound = audio.get((score.task, row["key"])) if place < PLAYERS else None
+        sound = audio.get((score.task, row["key"])) if index < PLAYERS else None
         both = page.side_by_side(row["ref"], row["hyp"], lang)
         rows.append([f'<td class="key">{escape(row["key"])}</td>', both + text + (page.player(sound) if sound else ""), escape(row["note"])])
     name = f"{score.about.title}{'' if score.subset == 'all' else ' ' + score.subset}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wenet_osum import lookup, tasks
 from wenet_osum.records import Hypothesis, Score, Utterance
 from wenet_osum.score.bootstrap import Difference, estimate, paired
-from wenet_osum.score.figure import Figure, Options, Pair
+from wenet_osum.score.metric_sums import MetricSums, Options, Pair
 from wenet_osum.tasks import Field, Task
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ def score_task(
     """
     options = Options(normalizer, resamples, seed, worst, train, judge)
     scores = []
-    for field, figure in _all_figures(task, references, hypotheses, options):
-        found = estimate(figure.columns, figure.statistic, resamples, seed, figure.trials)
-        detail = {"field": field.name, **figure.detail}
-        sizes = (int(figure.count), len(figure.columns))
-        about = figure.metric
-        scores.append(Score(task.name, about.name, *found, *sizes, figure.subset, detail, about))
+    for field, sums in _compute_all(task, references, hypotheses, options):
+        found = estimate(sums.columns, sums.statistic, resamples, seed, sums.trials)
+        detail = {"field": field.name, **sums.detail}
+        sizes = (int(sums.count), len(sums.columns))
+        about = sums.metric
+        scores.append(Score(task.name, about.name, *found, *sizes, sums.subset, detail, about))
     return scores
 
 
@@ -66,7 +66,7 @@ def compare_task(
     Figures that rest on other utterances in one of the systems (calibration without probabilities) are left out.
     """
     options = Options(normalizer, resamples, seed, judge=judge)
-    sides = [{(f.name, x.metric.name, x.subset): x for f, x in _all_figures(task, references, side, options)} for side in (first, second)]
+    sides = [{(f.name, x.metric.name, x.subset): x for f, x in _compute_all(task, references, side, options)} for side in (first, second)]
     found = {}
     for name in sides[0].keys() & sides[1].keys():
         a, b = (side[name] for side in sides)
@@ -76,9 +76,9 @@ def compare_task(
     return {name: found[name] for name in sides[0] if name in found}
 
 
-def _all_figures(
+def _compute_all(
     task: Task, references: Sequence[Utterance], hypotheses: dict[str, Hypothesis], options: Options
-) -> list[tuple[Field, Figure]]:
+) -> list[tuple[Field, MetricSums]]:
     _check_pairs(references, hypotheses)
     _check_labels(task, references)
     fields = [f for f in task.fields if any(f.present(u) for u in references)]
@@ -93,20 +93,20 @@ def _all_figures(
         beside: dict[str, Any] = {"left_out": len(references) - len(pairs), "extra": len(extra)}
         beside |= {"extra_keys": extra[:5]} if extra else {}
         beside |= {"not_in_references": silent} if silent else {}
-        figures = metric_of(field).figures(field, pairs, options)
-        for figure in figures:
-            figure.detail = {**beside, **figure.detail}
+        computed = metric_of(field).compute(field, pairs, options)
+        for sums in computed:
+            sums.detail = {**beside, **sums.detail}
             if len(task.fields) > 1 and field.kind == "transcript":  # beside another answer one line on the transcript is enough
-                figure.detail["minor"] = figure is not figures[-1]
-            found.append((field, figure))
+                sums.detail["minor"] = sums is not computed[-1]
+            found.append((field, sums))
     return found
 
 
 def metric_of(field: Field) -> Any:
-    """The metric file a field names. Raises ValueError when there is none or it has no ``figures``."""
+    """The metric file a field names. Raises ValueError when there is none or it has no ``compute``."""
     module = lookup.load(METRICS, field.metric)
-    if not hasattr(module, "figures"):
-        raise ValueError(f"metrics/{field.metric}.py is no metric: it has no function figures(field, pairs, options)")
+    if not hasattr(module, "compute"):
+        raise ValueError(f"metrics/{field.metric}.py is no metric: it has no function compute(field, pairs, options)")
     return module
 
 

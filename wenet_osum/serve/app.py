@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from wenet_osum import lookup
 from wenet_osum.decode.speech import Transcriber
 from wenet_osum.records import Hypothesis
-from wenet_osum.serve import sound
+from wenet_osum.serve import recording
 from wenet_osum.serve.batcher import Batcher, Call
 from wenet_osum.serve.connections import ANSWER_S, Connections, room
 from wenet_osum.serve.fault import Fault
@@ -24,7 +24,7 @@ from wenet_osum.serve.guard import Guard
 from wenet_osum.serve.metrics import Metrics
 from wenet_osum.serve.question import Question, check_model, read_question
 from wenet_osum.serve.settings import Settings
-from wenet_osum.serve.upload import GONE, Body, read_form
+from wenet_osum.serve.upload import CLIENT_CLOSED_REQUEST, Body, read_form
 from wenet_osum.serve.writing import FORMATS
 
 POLL_INTERVAL_S = 0.25  # between two looks whether the client of a waiting request is still there
@@ -38,8 +38,8 @@ class Service:
     def __init__(self, transcriber: Transcriber, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
         self.connections = Connections(room(), settings.head_s, settings.timeout_s + ANSWER_S)
-        self.recogniser = transcriber.recogniser
-        self.batcher = Batcher(self.recogniser, settings.wait_s, self.metrics)
+        self.recognizer = transcriber.recognizer
+        self.batcher = Batcher(self.recognizer, settings.wait_s, self.metrics)
         self.in_flight, self.closing = 0, False
 
     async def transcribe(self, request: Request) -> Response:
@@ -82,9 +82,9 @@ class Service:
 
     async def _answer(self, request: Request) -> Response:
         form = await read_form(request, self.settings.max_bytes)
-        labels = self.recogniser.template.labels
+        labels = self.recognizer.template.labels
         question = self._decodable(read_question(form.fields, self.settings, labels))
-        seconds = await asyncio.to_thread(sound.duration, form.data, self.settings.max_seconds)
+        seconds = await asyncio.to_thread(recording.duration, form.data, self.settings.max_seconds)
         call = Call(form.data, seconds, question.task.tags, question.temperature)
         return written(await self._wait(request, call), question)
 
@@ -93,7 +93,7 @@ class Service:
 
         Raises Fault where the server's search does not sample.
         """
-        own = self.recogniser.options
+        own = self.recognizer.options
         if question.temperature is None:
             return dataclasses.replace(question, temperature=own.temperature)
         try:
@@ -109,7 +109,7 @@ class Service:
             while not future.done():
                 await asyncio.wait([future], timeout=POLL_INTERVAL_S)
                 if not future.done() and await request.is_disconnected():
-                    raise Fault(GONE, "the client left", code="client_left")
+                    raise Fault(CLIENT_CLOSED_REQUEST, "the client left", code="client_left")
         finally:
             future.cancel()
         if future.exception() is not None:  # its traceback is on the server's stderr
@@ -157,7 +157,7 @@ def make_app(transcriber: Transcriber, settings: Settings, page: bool = True) ->
     if page:
         from wenet_osum.serve.page import mount
 
-        mount(app, service.recogniser.template, settings)
+        mount(app, service.recognizer.template, settings)
     app.add_middleware(Guard, settings=settings)
     return app
 

@@ -14,7 +14,7 @@ import traceback
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from wenet_osum.decode.pipeline import Job, Recogniser
+from wenet_osum.decode.pipeline import Job, Recognizer
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.serve.metrics import Metrics
 
@@ -31,16 +31,16 @@ class Call:
     temperature: float | None = None
     future: Future = field(default_factory=Future)  # of a Hypothesis
 
-    def job(self, place: int) -> Job:
+    def job(self, index: int) -> Job:
         """The recording for the pipeline."""
-        return Job(place, KEY, self.seconds, lambda: (Utterance(KEY, KEY, task=self.tags), self.data))
+        return Job(index, KEY, self.seconds, lambda: (Utterance(KEY, KEY, task=self.tags), self.data))
 
 
 class Batcher:
     """Collects calls for ``wait_s`` from the first on, or until a batch is full, and answers them."""
 
-    def __init__(self, recogniser: Recogniser, wait_s: float, metrics: Metrics) -> None:
-        self.recogniser, self.wait_s, self.metrics = recogniser, wait_s, metrics
+    def __init__(self, recognizer: Recognizer, wait_s: float, metrics: Metrics) -> None:
+        self.recognizer, self.wait_s, self.metrics = recognizer, wait_s, metrics
         self.waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()  # None: the end. Its length is bounded by who admits requests
         self.thread = threading.Thread(target=self._work, name="model", daemon=True)
 
@@ -49,7 +49,7 @@ class Batcher:
         self.thread.start()
 
     def submit(self, call: Call) -> Future:
-        """Put a call into the queue. A future that is cancelled before its turn is passed over."""
+        """Put a call into the queue. A future that is canceled before its turn is passed over."""
         self.waiting.put(call)
         return call.future
 
@@ -67,7 +67,7 @@ class Batcher:
     def _collect(self, first: Call) -> tuple[list[Call], bool]:
         """The calls of one round, and whether more may come."""
         calls, until = [first], time.monotonic() + self.wait_s
-        while len(calls) < self.recogniser.batch_size:
+        while len(calls) < self.recognizer.batch_size:
             try:
                 call = self.waiting.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
@@ -78,15 +78,15 @@ class Batcher:
         return calls, True
 
     def _answer(self, calls: list[Call]) -> None:
-        own = self.recogniser.options
+        own = self.recognizer.options
         for temperature in dict.fromkeys(call.temperature for call in calls):
             options = own if temperature is None else dataclasses.replace(own, temperature=temperature)
-            asked = dataclasses.replace(self.recogniser, task=None, options=options)
-            jobs = [call.job(place) for place, call in enumerate(calls) if call.temperature == temperature]
+            asked = dataclasses.replace(self.recognizer, task=None, options=options)
+            jobs = [call.job(index) for index, call in enumerate(calls) if call.temperature == temperature]
             for batch in reversed(asked.groups(jobs)):  # the short ones need not wait for the long ones
                 self._run(asked, batch, calls)
 
-    def _run(self, asked: Recogniser, batch: list[Job], calls: list[Call]) -> None:
+    def _run(self, asked: Recognizer, batch: list[Job], calls: list[Call]) -> None:
         """Answer a batch. Where that fails, each of it alone, so that only those fail that are at fault."""
         begin = time.monotonic()
         try:
@@ -97,8 +97,8 @@ class Batcher:
                     self._run(asked, [job], calls)
                 return
             traceback.print_exception(error, file=sys.stderr)
-            calls[batch[0].place].future.set_exception(error)
+            calls[batch[0].index].future.set_exception(error)
             return
         self.metrics.batch(len(batch), sum(job.seconds for job in batch), time.monotonic() - begin)
-        for place, answer in answers:
-            calls[place].future.set_result(answer)
+        for index, answer in answers:
+            calls[index].future.set_result(answer)

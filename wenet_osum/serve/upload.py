@@ -17,7 +17,7 @@ from wenet_osum.serve.settings import MB
 FORM_ROOM = 64 * 1024  # bytes a form may have beside its file
 MAX_FIELDS = 32
 DRAINED = 64 * MB  # at most, of a body that is refused
-GONE = 499  # what nginx logs for a client that left; nobody receives it
+CLIENT_CLOSED_REQUEST = 499  # what nginx logs for a client that left; nobody receives it
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Body:
         message = await self.receive()
         self.ended = not message.get("more_body", False)
         if message["type"] == "http.disconnect":
-            raise Fault(GONE, "the client left", code="client_left")
+            raise Fault(CLIENT_CLOSED_REQUEST, "the client left", code="client_left")
         return message.get("body", b"")
 
     async def up_to(self, max_bytes: int) -> AsyncIterator[bytes]:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wenet_osum.decode import formats
+from wenet_osum.decode import text_formats
 from wenet_osum.records import Hypothesis
 from wenet_osum.serve.fault import Fault
 
@@ -42,16 +42,16 @@ def _ours(answer: Hypothesis) -> dict[str, Any]:
 
 def segments(answer: Hypothesis, temperature: float = 0.0) -> list[dict[str, Any]]:
     """Stretches of the recording with their text: the cues of subtitles where there are word times, else the whole."""
-    cues = formats.cues(answer) if answer.words else []
-    rows = [(cue.start / 1000, cue.end / 1000, formats.join_words(cue.lines)) for cue in cues]
+    cues = text_formats.cues(answer) if answer.words else []
+    rows = [(cue.start / 1000, cue.end / 1000, text_formats.join_words(cue.lines)) for cue in cues]
     if not rows and answer.transcript:
         rows = [(0.0, answer.duration, answer.transcript)]
-    return [_segment(place, *row, temperature) for place, row in enumerate(rows)]
+    return [_segment(index, *row, temperature) for index, row in enumerate(rows)]
 
 
-def _segment(place: int, start: float, end: float, text: str, temperature: float) -> dict[str, Any]:
+def _segment(index: int, start: float, end: float, text: str, temperature: float) -> dict[str, Any]:
     """A segment with every field of OpenAI's; those that are not known here are 0 or empty."""
-    known = {"id": place, "start": start, "end": end, "text": text, "temperature": temperature}
+    known = {"id": index, "start": start, "end": end, "text": text, "temperature": temperature}
     known["compression_ratio"] = compression_ratio(text)
     return known | {"seek": 0, "tokens": [], "avg_logprob": 0.0, "no_speech_prob": 0.0}
 
@@ -91,6 +91,6 @@ FORMATS = {
     "json": Format(as_json, "application/json"),
     "verbose_json": Format(as_verbose_json, "application/json"),
     "text": Format(as_text, "text/plain; charset=utf-8"),
-    "srt": Format(_subtitles(formats.srt), "application/x-subrip; charset=utf-8", document=True),
-    "vtt": Format(_subtitles(formats.vtt), "text/vtt; charset=utf-8", document=True),
+    "srt": Format(_subtitles(text_formats.srt), "application/x-subrip; charset=utf-8", document=True),
+    "vtt": Format(_subtitles(text_formats.vtt), "text/vtt; charset=utf-8", document=True),
 }

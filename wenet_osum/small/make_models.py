@@ -32,11 +32,11 @@ def make_models(text: str, manifest: str, conf: SmallModels, out: Path) -> None:
     """
     world = dist.start(threads=1)
     try:
-        tokenizer, llm, lines = dist.from_first(partial(_begin, text, manifest, conf, out))
+        tokenizer, llm, lines = dist.from_rank_zero(partial(_begin, text, manifest, conf, out))
         loss = train_text_lm(llm, lines, conf.llm, conf.seed, world)
     finally:
         dist.stop()
-    if world.first:
+    if world.is_rank_zero:
         llm.save_pretrained(out / "llm")
         tokenizer.save_pretrained(str(out / "llm"))
         print(f"text LLM: {loss:.3f} nats a token; models in {out}", flush=True)
@@ -54,5 +54,5 @@ def _begin(text: str, manifest: str, conf: SmallModels, out: Path) -> tuple[PreT
     save_whisper(conf.whisper, tokenizer, out / "whisper")
     llm = small_llm(conf.llm, tokenizer)
     print(f"{len(texts)} lines, {len(tokenizer)} tokens, LLM of {llm.num_parameters() / 1e6:.2f} M parameters", flush=True)
-    speech = PseudoSpeech(utterances, Template(tokenizer), conf.seed, conf.llm.shares, conf.llm.late)
+    speech = PseudoSpeech(utterances, Template(tokenizer), conf.seed, conf.llm.task_weights, conf.llm.leading_silence)
     return tokenizer, llm, [*speech.lines(math.ceil(conf.llm.epochs * len(speech.utterances)))]

@@ -47,8 +47,8 @@ class SmallLlm:
     lr: float = 3e-3  # peak learning rate
     batch: int = 16  # lines a step
     induction_init: bool = False  # starts with heads that copy (small/induction_init.py); needs 2 layers and 2 key heads
-    late: float = 0.0  # share of lines that begin with silence (small/pseudo_speech.py): for long utterances, whose late times are rare
-    shares: dict[str, float] = field(default_factory=dict)  # task → how often it is asked; 1 for the eight where it is not named
+    leading_silence: float = 0.0  # share of lines that begin with silence (small/pseudo_speech.py): for long utterances, whose late times are rare
+    task_weights: dict[str, float] = field(default_factory=dict)  # task → how often it is asked; 1 for the eight where it is not named
 
 
 @dataclass
@@ -95,7 +95,7 @@ def save_whisper(sizes: SmallWhisper, tokenizer: PreTrainedTokenizerFast, folder
 def init_local_attention(encoder: torch.nn.Module, offsets: tuple[int, ...] = (-9, -3, 3, 9), gain: float = 1.3) -> None:
     """Let each head of a Whisper encoder begin by looking near its own place: head h at ``offsets[h]`` frames (20 ms) from it.
 
-    Whisper knows places by sinusoids alone; that neighbours matter is the first thing it would have to learn. Keys begin as some
+    Whisper knows places by sinusoids alone; that neighbors matter is the first thing it would have to learn. Keys begin as some
     of the sinusoid channels, queries as the same ones turned by the offset, so their product is Σ cos(ω(Δ - offset)), which is
     largest at Δ = offset. Training is free to change all of it.
     """

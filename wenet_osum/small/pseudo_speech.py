@@ -25,8 +25,8 @@ FRAME_S = 0.08  # of one embedding of the adapter
 WORD_S = 0.3  # of a word whose times are not known
 SHUFFLED = 0.5  # share of transcripts whose words are put in a random order: those cannot be guessed and must be heard
 JITTER_S = 0.04  # standard deviation of a token's place
-FAINT = (0.1, 1.0)  # weight of a label, and of a frame's place: least and most, drawn evenly on a logarithmic scale
-HELD = 0.15  # share of tokens that are held for a second frame
+WEIGHT_RANGE = (0.1, 1.0)  # weight of a label, and of a frame's place: least and most, drawn evenly on a logarithmic scale
+HELD_TOKENS = 0.15  # share of tokens that are held for a second frame
 
 
 @dataclass
@@ -44,16 +44,23 @@ class Line:
 class PseudoSpeech:
     """Draws lines of pseudo-speech from utterances, each with a task and random labels; the same for the same seed."""
 
-    def __init__(self, utterances: list[Utterance], template: Template, seed: int, shares: dict[str, float] | None = None, late: float = 0.0) -> None:
-        """``shares`` says how often a task is asked, 1 for those with a file that it does not name; it may name combinations (``<GENDER><AGE>``).
+    def __init__(
+        self,
+        utterances: list[Utterance],
+        template: Template,
+        seed: int,
+        task_weights: dict[str, float] | None = None,
+        leading_silence: float = 0.0,
+    ) -> None:
+        """``task_weights`` says how often a task is asked, 1 for those with a file that it does not name; it may name combinations (``<GENDER><AGE>``).
 
-        ``late`` is the share of lines that begin with silence, up to the longest utterance there is, so that late times are written as often as early ones.
+        ``leading_silence`` is the share of lines that begin with silence, up to the longest utterance there is, so that late times are written as often as early ones.
 
         Raises ValueError for an unknown task, or no usable utterance.
         """
-        self.template, self.draw, self.late = template, random.Random(seed), late
-        self.shares = {template.task(name).name: share for name, share in (shares or {}).items()}
-        self.tasks = [template.task(name) for name in dict.fromkeys([*tasks.names(), *self.shares])]
+        self.template, self.draw, self.leading_silence = template, random.Random(seed), leading_silence
+        self.task_weights = {template.task(name).name: share for name, share in (task_weights or {}).items()}
+        self.tasks = [template.task(name) for name in dict.fromkeys([*tasks.names(), *self.task_weights])]
         self.utterances = [u for u in utterances if u.txt and any(t.present(u) for t in self.tasks)]
         if not self.utterances:
             raise ValueError(f"none of {len(utterances)} utterances has a transcript and a task; look at the manifest")
@@ -69,11 +76,11 @@ class PseudoSpeech:
     def line(self, utterance: Utterance) -> Line:
         """One utterance asked one of its tasks."""
         able = [t for t in self.tasks if t.present(utterance)]
-        (task,) = self.draw.choices(able, [self.shares.get(t.name, 1.0) for t in able])
+        (task,) = self.draw.choices(able, [self.task_weights.get(t.name, 1.0) for t in able])
         utterance = self._with_random_labels(_with_words(utterance))
         if task.fields[-1].kind != "reply" and self.draw.random() < SHUFFLED:
             utterance = self._shuffled(utterance)
-        if self.late and self.draw.random() < self.late:
+        if self.leading_silence and self.draw.random() < self.leading_silence:
             utterance = _later(utterance, self.draw.uniform(0, self.longest_s - _duration(utterance)))
         prompt = self.template.draw_prompt_ids(task, self.draw.getrandbits(32), 0, utterance.key)
         answer = self.template.target(task, utterance).ids
@@ -84,7 +91,7 @@ class PseudoSpeech:
         return Line([*prompt, end, *frames, end, *answer], len(answer), speech, spans, self._faint(), weighted)
 
     def _faint(self) -> float:
-        return math.exp(self.draw.uniform(*map(math.log, FAINT)))
+        return math.exp(self.draw.uniform(*map(math.log, WEIGHT_RANGE)))
 
     def frames(self, utterance: Utterance) -> tuple[list[int], list[Span]]:
         """The tokens of the words in frames of ``FRAME_S``, and from when to when (in frames) the word of each is spoken.
@@ -92,17 +99,17 @@ class PseudoSpeech:
         A frame without a token has the time of the word that is spoken then; in silence it is itself.
         """
         tokens, spans = self._timed_tokens(utterance)
-        places: dict[int, int] = {}  # frame → which token
+        token_at: dict[int, int] = {}  # frame → which token
         last = -1
         for number, (start, end) in enumerate(spans):
             last = max(last + 1, round(((start + end) / 2 + self.draw.gauss(0, JITTER_S)) / FRAME_S))
-            places[last] = number
-            if self.draw.random() < HELD:
+            token_at[last] = number
+            if self.draw.random() < HELD_TOKENS:
                 last += 1
-                places[last] = number
+                token_at[last] = number
         count = max(last + 1, round(_duration(utterance) / FRAME_S))
-        ids = [tokens[places[i]] if i in places else self.template.end_id for i in range(count)]
-        return ids, [_stretch(utterance.words, spans[places[i]] if i in places else None, i) for i in range(count)]
+        ids = [tokens[token_at[i]] if i in token_at else self.template.end_id for i in range(count)]
+        return ids, [_stretch(utterance.words, spans[token_at[i]] if i in token_at else None, i) for i in range(count)]
 
     def _timed_tokens(self, utterance: Utterance) -> tuple[list[int], list[Span]]:
         """The transcript's tokens and when each is spoken (s), each word's characters spread evenly over it."""

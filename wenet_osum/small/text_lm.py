@@ -15,7 +15,7 @@ from wenet_osum.small.models import SmallLlm
 from wenet_osum.small.pseudo_speech import Line
 from wenet_osum.small.sinusoids import span_waves
 from wenet_osum.train import dist
-from wenet_osum.train.optim import factor, make_optimizer, set_rates
+from wenet_osum.train.optim import lr_scale, make_optimizer, set_learning_rates
 
 GROUP = 16  # batches whose lines are sorted together by length, against padding
 
@@ -37,7 +37,7 @@ def train_text_lm(model: torch.nn.Module, lines: list[Line], sizes: SmallLlm, se
         loss = _loss(model, mine or batch) * (_answers(mine) / _answers(batch))  # a batch smaller than the world: some only keep in step
         loss.backward()
         losses.append(loss.item() if size == 1 else dist.sum_gradients(params, loss.item()))
-        set_rates(optimizer, factor(step, conf, steps))
+        set_learning_rates(optimizer, lr_scale(step, conf, steps))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

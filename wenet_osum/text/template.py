@@ -3,7 +3,7 @@
     prompt ids · speech start · speech · speech end · answer ids, the last of them the end of text
 
 Targets are encoded field by field and the ids joined, so that a label starts at a token border (a BPE would merge ``。<``
-and ``><``). Converted checkpoints were trained on whole strings: ``join="string"``.
+and ``><``). Converted checkpoints were trained on whole strings: ``target_tokenization="whole"``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from wenet_osum import lookup, tasks
+from wenet_osum import lookup, migrate, tasks
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task, escape
 from wenet_osum.text.timing import Span, timed_tokens
-from wenet_osum.text.tokenizer import encode, encode_with_places, end_id, load_tokenizer
+from wenet_osum.text.tokenizer import encode, encode_with_offsets, end_id, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,11 +52,11 @@ class Template:
         tokenizer: PreTrainedTokenizerBase,
         labels: dict[str, list[str]] | None = None,
         prompts: dict | str | Path | None = None,
-        join: str = "fields",
+        target_tokenization: str = "by_field",
         lowercase: bool = False,
         loss_weight: dict[str, float] | None = None,
     ) -> None:
-        self.tokenizer, self.labels, self.join, self.lowercase = tokenizer, labels or {}, join, lowercase
+        self.tokenizer, self.labels, self.target_tokenization, self.lowercase = tokenizer, labels or {}, target_tokenization, lowercase
         self.loss_weight = loss_weight or {}
         known = sorted({f.name for name in tasks.names() for f in tasks.parse(name).fields})
         for name in self.loss_weight:
@@ -92,7 +92,7 @@ class Template:
     def target(self, task: Task, utterance: Utterance) -> Target:
         """The answer to learn. Raises ValueError when the utterance lacks a field of the task."""
         pieces = [(field.name, self._cased(text)) for field, text in task.targets(utterance)]
-        if self.join == "fields":
+        if self.target_tokenization == "by_field":
             encoded = [(name, self.encode(text)) for name, text in pieces]
         else:
             encoded = self._encode_whole(pieces)
@@ -105,9 +105,9 @@ class Template:
 
     def _encode_whole(self, pieces: list[tuple[str, str]]) -> list[tuple[str, list[int]]]:
         """Ids of the joined string; a token belongs to the field its first character lies in."""
-        ids, places = encode_with_places(self.tokenizer, "".join(text for _, text in pieces))
+        ids, offsets = encode_with_offsets(self.tokenizer, "".join(text for _, text in pieces))
         owner = [name for name, text in pieces for _ in text]
-        return [(owner[start], [i]) for i, (start, _) in zip(ids, places, strict=True)]
+        return [(owner[start], [i]) for i, (start, _) in zip(ids, offsets, strict=True)]
 
     def transcript(self, utterance: Utterance) -> tuple[list[int], list[Span]]:
         """Token ids of the plain transcript and when each is spoken (text/timing.py), both empty when it is not known."""
@@ -135,7 +135,7 @@ class Template:
     def save(self, folder: str | Path) -> None:
         """Write tokenizer and text settings into a model folder."""
         self.tokenizer.save_pretrained(str(folder))
-        settings = {"labels": self.labels, "prompts": self.prompts, "join": self.join, "lowercase": self.lowercase}
+        settings = {"format_version": migrate.FORMAT_VERSION, "labels": self.labels, "prompts": self.prompts, "target_tokenization": self.target_tokenization, "lowercase": self.lowercase}
         (Path(folder) / FILE).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @classmethod
@@ -149,7 +149,7 @@ def read_settings(source: str | Path, **where: Any) -> dict[str, Any]:
     from transformers.utils import cached_file
 
     path = cached_file(str(source), FILE, _raise_exceptions_for_missing_entries=False, **where)
-    return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+    return migrate.text_settings(json.loads(Path(path).read_text(encoding="utf-8")), path) if path else {}
 
 
 def _read_prompts(source: dict | str | Path | None) -> dict[str, dict[str, list[str]]]:

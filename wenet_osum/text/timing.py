@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from wenet_osum.records import Word
 from wenet_osum.tasks.base import escape
-from wenet_osum.text.tokenizer import encode, encode_with_places
+from wenet_osum.text.tokenizer import encode, encode_with_offsets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,10 +26,10 @@ def timed_tokens(tokenizer: PreTrainedTokenizerBase, text: str, words: Sequence[
     if not words:
         ids = encode(tokenizer, text)
         return ids, [ANY_TIME] * len(ids)
-    ids, places = encode_with_places(tokenizer, text)
+    ids, offsets = encode_with_offsets(tokenizer, text)
     letters = _letter_spans(text, words, spread)
     spans = []
-    for start, end in places:
+    for start, end in offsets:
         known = [span for span in letters[start:end] if span is not None]
         spans.append((min(s for s, _ in known), max(e for _, e in known)) if known else ANY_TIME)
     return ids, spans

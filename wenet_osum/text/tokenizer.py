@@ -31,16 +31,16 @@ def load_tokenizer(source: str | Path, **where: Any) -> PreTrainedTokenizerBase:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of plain text: nothing is added, and ``<|endoftext|>`` in it is spelt out, not the control token."""
+    """Token ids of plain text: nothing is added, and ``<|endoftext|>`` in it is spelled out, not the control token."""
     return list(_encoded(tokenizer, text)[0])
 
 
-def encode_with_places(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def encode_with_offsets(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     """The same, and the characters of ``text`` that each token stands for: first, and the one after the last."""
-    ids, places = _encoded(tokenizer, text)
-    if places is None:
+    ids, offsets = _encoded(tokenizer, text)
+    if offsets is None:
         raise ValueError(f"tokenizer {tokenizer.name_or_path!r} is a slow one, which does not tell where its tokens stand; use a folder with tokenizer.json")
-    return list(ids), list(places)
+    return list(ids), list(offsets)
 
 
 @lru_cache(maxsize=64)

@@ -1,1 +1,1 @@
-"""Training: the loop and what keeps it honest: rehearsal, gates, checkpoints, exact resume."""
+"""Training: the loop and what keeps it honest: rehearsal, sanity checks, checkpoints, exact resume."""

@@ -95,13 +95,13 @@ def save(
     temporary = exp_dir / f".{target.name}.tmp"
     if all(dist.gather((target / DONE).exists())):
         return target
-    if engine.world.first:
+    if engine.world.is_rank_zero:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     weights = engine.weights()
     dist.barrier()
     dcp.save(_named_state(engine.module, optimizer), checkpoint_id=str(temporary / TRAINER))
-    if engine.world.first:
+    if engine.world.is_rank_zero:
         _write_model(temporary, engine.module, weights, template)
         config.save(confs[0], temporary / "train.yaml")
         config.save(confs[1], temporary / "data.yaml")

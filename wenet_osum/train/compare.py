@@ -27,7 +27,7 @@ from wenet_osum.tasks import Task
 from wenet_osum.text.template import Template
 
 if TYPE_CHECKING:
-    from wenet_osum.decode.pipeline import Recogniser
+    from wenet_osum.decode.pipeline import Recognizer
 
 TOKENS = Metric("token_accuracy", "token accuracy")  # of phase 1
 
@@ -63,7 +63,7 @@ class Verdict:
     def __str__(self) -> str:
         d = self.difference
         change = f"{d.difference:+.2f} [{d.low:+.2f}, {d.high:+.2f}] points on {d.utterances} utterances"
-        return f"gate {self.task:6s} {self.outcome}: {self.metric.name} {self.subset} {change}, margin {self.margin:g}"
+        return f"compare {self.task:6s} {self.outcome}: {self.metric.name} {self.subset} {change}, margin {self.margin:g}"
 
 
 def spread(items: Sequence, limit: int) -> list:
@@ -73,10 +73,10 @@ def spread(items: Sequence, limit: int) -> list:
     return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
-def answers(recogniser: Recogniser, task: str, jobs: list[pipeline.Job], out: Path) -> dict[str, Hypothesis]:
+def answers(recognizer: Recognizer, task: str, jobs: list[pipeline.Job], out: Path) -> dict[str, Hypothesis]:
     """The model's answers by key; also written to ``out`` as JSON lines."""
-    asked = dataclasses.replace(recogniser, task=recogniser.template.task(task))
-    groups = recogniser.groups(jobs)
+    asked = dataclasses.replace(recognizer, task=recognizer.template.task(task))
+    groups = recognizer.groups(jobs)
     found = {h.key: h for _, rows in asked.run(groups) for _, h in rows}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("".join(found[job.key].to_json() + "\n" for job in jobs), encoding="utf-8")

@@ -36,7 +36,7 @@ class World:
     device: torch.device
 
     @property
-    def first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """True on the process that prints and writes."""
         return self.rank == 0
 
@@ -76,17 +76,17 @@ def barrier() -> None:
     torch_dist.all_reduce(torch.zeros(1))
 
 
-def add_up(values: list[float]) -> list[float]:
+def sum_over_ranks(values: list[float]) -> list[float]:
     """Element-wise sums over all processes."""
     tensor = torch.tensor(values, dtype=torch.float64)
     torch_dist.all_reduce(tensor)
     return tensor.tolist()
 
 
-def sum_gradients(params: Sequence[nn.Parameter], figure: float) -> float:
-    """Replace the gradients, which all ``params`` must have, by their sums over all processes, in one exchange; returns the sum of ``figure``."""
+def sum_gradients(params: Sequence[nn.Parameter], value: float) -> float:
+    """Replace the gradients, which all ``params`` must have, by their sums over all processes, in one exchange; returns the sum of ``value``."""
     gradients = [p.grad for p in params]
-    flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([figure])])
+    flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([value])])
     torch_dist.all_reduce(flat)
     *summed, total = flat.split([*(g.numel() for g in gradients), 1])
     for gradient, values in zip(gradients, summed, strict=True):
@@ -94,7 +94,7 @@ def sum_gradients(params: Sequence[nn.Parameter], figure: float) -> float:
     return total.item()
 
 
-def from_first(make: Callable[[], T]) -> T:
+def from_rank_zero(make: Callable[[], T]) -> T:
     """What ``make`` gives on rank 0, in every process. A ValueError or OSError there is raised in all: nobody waits for what will not come."""
     if torch_dist.get_world_size() == 1:
         return make()

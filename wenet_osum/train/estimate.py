@@ -29,7 +29,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from wenet_osum import lookup
 from wenet_osum.config import ModelConfig, TrainConfig
-from wenet_osum.models import parts
+from wenet_osum.models import trainable
 from wenet_osum.models.build import set_encoder_conf
 from wenet_osum.models.loss import CHUNK
 from wenet_osum.models.objective import loss_class
@@ -115,8 +115,8 @@ def estimate(conf: TrainConfig, whisper: PreTrainedConfig, llm: PreTrainedConfig
     mean = mean or Mean()
     lookup.add_plugins(conf.plugins)
     model = meta_model(conf.model, whisper, llm)
-    groups = parts.apply_train_parts(model, conf.train_parts, conf.optim)
-    table = parts.table(model, groups)
+    groups = trainable.apply_train_parts(model, conf.train_parts, conf.optim)
+    table = trainable.table(model, groups)
     positions = mean.positions(model)
     count = _utterances(conf, mean, positions, getattr(model.encoder, "min_frames", 0))
     sizes = [p.numel() for p in model.parameters()], [p.numel() for p in model.parameters() if p.requires_grad]

@@ -24,18 +24,18 @@ from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EpochLoader, Mixture
 from wenet_osum.dataset.drop import table
 from wenet_osum.dataset.pool import tell_long_targets
-from wenet_osum.models import build, parts
+from wenet_osum.models import build, trainable
 from wenet_osum.records import Batch
 from wenet_osum.train import checkpoint, dist, progress, resume
 from wenet_osum.train.checkpoint import State
 from wenet_osum.train.evaluate import dev_loaders, evaluate
-from wenet_osum.train.gates import Gate, Gates
-from wenet_osum.train.optim import check_schedule, factor, make_optimizer, set_rates
+from wenet_osum.train.sanity import SanityCheck, SanityChecks
+from wenet_osum.train.optim import check_schedule, lr_scale, make_optimizer, set_learning_rates
 from wenet_osum.train.rehearse import choose, rehearse, reset_peak
 from wenet_osum.train.start import Interrupt, open_model, seed_everything, token_counter
 
 INTERRUPTED = 85  # exit status after SIGTERM or SIGUSR1: saved, please start the same command again
-GATE_FAILED = 3  # exit status when a gate failed; the checkpoints are there, ``final`` is not
+SANITY_FAILED = 3  # exit status when a sanity check failed; the checkpoints are there, ``final`` is not
 REQUEUE = "REQUEUE"  # file in exp_dir while an interrupted run waits for its next start (torchrun hides exit statuses)
 BAD_STEPS = 20  # steps in a row without a finite gradient that end a run
 
@@ -54,7 +54,7 @@ def train(conf: TrainConfig, exp_dir: str | Path) -> int:
     world = dist.start(conf.threads)
     try:
         with Interrupt() as interrupt:
-            return Run(conf, data, Path(exp_dir), world, interrupt).work()
+            return Run(conf, data, Path(exp_dir), world, interrupt).run()
     finally:
         dist.stop()
 
@@ -64,24 +64,24 @@ class Run:
 
     def __init__(self, conf: TrainConfig, data: DataConfig, exp_dir: Path, world: dist.World, interrupt: Interrupt) -> None:
         self.conf, self.data, self.exp_dir, self.world, self.interrupt = conf, data, exp_dir, world, interrupt
-        self.progress = progress.Progress(exp_dir, world.first)
+        self.progress = progress.Progress(exp_dir, world.is_rank_zero)
         self._prepare_folder()
         found = checkpoint.complete(exp_dir)
         self.source = found[-1] if found else None
         self.state = checkpoint.read_state(self.source) if self.source else State()
         torch.manual_seed(conf.seed)
         self.model, self.template = open_model(conf, self.source)
-        parts.apply_train_parts(self.model, conf.train_parts, conf.optim)  # freezes; the engine must know what trains
+        trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)  # freezes; the engine must know what trains
         if conf.checkpointing:
             build.set_checkpointing(self.model)
         self.engine = dist.Engine(self.model, conf, world)
-        groups = parts.apply_train_parts(self.model, conf.train_parts, conf.optim)  # FSDP has put other tensors in place
+        groups = trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)  # FSDP has put other tensors in place
         self.optimizer = make_optimizer(groups, conf.optim, world.device)
         self.groups = self.optimizer.param_groups
         if self.source:
             checkpoint.load_trainer(self.source, self.engine, self.optimizer)
         if conf.model.lora:
-            parts.check_lora_trains(self.model, conf.train_parts)
+            trainable.check_lora_trains(self.model, conf.train_parts)
         mels = self.model.encoder.mels
         # Phase 1's decoder ends at its last position; an LLM is not asked.
         reach = getattr(self.model.config, "max_target_positions", None)
@@ -100,30 +100,30 @@ class Run:
         return progress.Meter(progress.Tally(lambda tags: self.template.task(tags).name))
 
     def _prepare_folder(self) -> None:
-        if self.world.first:
+        if self.world.is_rank_zero:
             self.exp_dir.mkdir(parents=True, exist_ok=True)
             (self.exp_dir / REQUEUE).unlink(missing_ok=True)
             for name in checkpoint.clean(self.exp_dir):
-                self.progress.say(f"ignored {name}: not complete, its writer was killed")
+                self.progress.log(f"ignored {name}: not complete, its writer was killed")
         dist.barrier()
 
     # -- the run ----------------------------------------------------------------------------------------------------
 
-    def work(self) -> int:
+    def run(self) -> int:
         """From the first line of the log to the exit status."""
         if (reason := self.ended()) and (self.exp_dir / checkpoint.FINAL / checkpoint.DONE).exists():
-            self.progress.say(f"nothing to do: {self.exp_dir} has reached {reason}; raise it to go on")
+            self.progress.log(f"nothing to do: {self.exp_dir} has reached {reason}; raise it to go on")
             return 0
         self.changes += resume.follow(self.state, self.mixture.plan)
         loader = self._loader()
         self._set_length(loader)
         self.progress.open(self.state.step, self.state.total_steps)
-        self._introduce(loader)
+        self._log_header(loader)
         part_of = {name: group["pattern"] for group in self.groups for name in group["names"]}
-        self.gates = Gates(self.model, part_of, self.template.end_id)
+        self.sanity = SanityChecks(self.model, part_of, self.template.end_id)
         self.model.train()
         seed_everything(self.conf.seed, 0, self.world.rank)
-        self.progress.say(rehearse(self.engine, choose(loader, self.conf.rehearsal), self.conf.batch, self.optimizer))
+        self.progress.log(rehearse(self.engine, choose(loader, self.conf.rehearsal), self.conf.batch, self.optimizer))
         reset_peak()
         self.meter = self._new_meter()
         while not self.interrupted and not self.ended():
@@ -168,7 +168,7 @@ class Run:
         seed_everything(self.conf.seed, step, self.world.rank)
         if self.keys:
             self.keys.add(step, state.epoch, batches)
-        weight, audio_s, seconds = self._agree(batches)
+        weight, audio_s, seconds = self._sum_over_ranks(batches)
         for number, batch in enumerate(batches, 1):
             with self.engine.accumulating(last=number == len(batches)):
                 output = self.engine.loss(batch)
@@ -176,7 +176,7 @@ class Run:
             self.meter.tally.add(batch, output)
             for reason, count in (output.left_out or {}).items():
                 self.meter.dropped += Counter({reason: int(count)})
-        self.rate = set_rates(self.optimizer, factor(step, self.conf.optim, state.total_steps))
+        self.rate = set_learning_rates(self.optimizer, lr_scale(step, self.conf.optim, state.total_steps))
         self.norm = self.engine.clip(self.conf.optim.clip)
         if self._usable(weight):
             self.optimizer.step()
@@ -186,15 +186,15 @@ class Run:
         self.saved = False
         self.progress.advance()
 
-    def _agree(self, batches: list[Batch]) -> tuple[float, float, float]:
+    def _sum_over_ranks(self, batches: list[Batch]) -> tuple[float, float, float]:
         """Sum loss weights and audio (s) over processes, agree on the clock (s) and on whether anybody was told to stop."""
         for batch in batches:
             self.meter.add(batch)
-            self.gates.watch(batch)
-        clock = self.start_seconds + time.monotonic() - self.start_time if self.world.first else 0.0
+            self.sanity.watch(batch)
+        clock = self.start_seconds + time.monotonic() - self.start_time if self.world.is_rank_zero else 0.0
         weight = sum(float(batch.answer_weights.sum(dtype=torch.float64)) for batch in batches if not batch.filler)
         audio_s = sum(sum(batch.audio_s) for batch in batches if not batch.filler)
-        weight, audio_s, clock, stop = dist.add_up([weight, audio_s, clock, float(self.interrupt.seen)])
+        weight, audio_s, clock, stop = dist.sum_over_ranks([weight, audio_s, clock, float(self.interrupt.seen)])
         self.interrupted = stop > 0
         return weight, audio_s, clock
 
@@ -205,8 +205,8 @@ class Run:
             return True
         self.bad_steps += 1
         reason = "no target token" if weight <= 0 else f"gradient norm {self.norm}"
-        self.meter.dropped[f"step: {reason}"] += self.world.first
-        self.progress.say(f"step {self.state.step + 1}: {reason}, left out")
+        self.meter.dropped[f"step: {reason}"] += self.world.is_rank_zero
+        self.progress.log(f"step {self.state.step + 1}: {reason}, left out")
         if self.bad_steps >= BAD_STEPS:
             raise ValueError(f"{self.bad_steps} steps in a row had {reason}; lower optim.lr (now {self.conf.optim.lr}) or look at the data")
         return False
@@ -255,9 +255,9 @@ class Run:
         if self.source and state.total_steps != before:
             self.changes.append(f"the schedule of the learning rate ends at step {state.total_steps}, no longer at {before}")
 
-    def _introduce(self, loader: EpochLoader) -> None:
+    def _log_header(self, loader: EpochLoader) -> None:
         """The first lines of the log: what trains, on what, from where."""
-        say, world, state = self.progress.say, self.world, self.state
+        say, world, state = self.progress.log, self.world, self.state
         accumulation = self.conf.optim.accumulation
         say(f"{world.size} × {world.device.type}, engine {self.conf.engine}, {self.conf.dtype}, {accumulation} micro-batches a step and process")
         if self.source:
@@ -266,14 +266,14 @@ class Run:
                 say(f"changed: {line}")
             if state.world_size != world.size:
                 say(f"it was written by {state.world_size} processes: no sample is lost or repeated, sums differ in their last bits")
-        say(parts.table(self.model, self.groups))
+        say(trainable.table(self.model, self.groups))
         hours = loader.plan.expected_hours()
         rows = ", ".join(f"{name} {h:.3g}" for name, h in sorted(hours.items()))
         padding = 100 * loader.plan.padding_share()
         say(f"epoch {state.epoch}, hours as planned by list/task: {rows}; total {sum(hours.values()):.3g}; padding {padding:.1f}%")
         for line in tell_long_targets(loader.plan.pools):
             say(line)
-        for title, counts in (("utterances left out", loader.plan.dropped), ("utterances not asked a task", loader.plan.narrowed)):
+        for title, counts in (("utterances left out", loader.plan.dropped), ("utterances not asked a task", loader.plan.restricted)):
             if counts:
                 say(f"{title}:\n{table(counts)}")
                 self.progress.count(state.step, title, counts)
@@ -282,17 +282,17 @@ class Run:
 
     def _log(self) -> None:
         """One line of progress, from all processes together."""
-        state, figures = self.state, progress.summary(dist.gather(self.meter.figures()))
-        tasks, dropped = figures.pop("tasks"), figures.pop("dropped")
+        state, stats = self.state, progress.summary(dist.gather(self.meter.stats()))
+        tasks, dropped = stats.pop("tasks"), stats.pop("dropped")
         state.dropped = dict(Counter(state.dropped) + dropped)
         left = None
         if state.total_steps and state.step > self.start_step:
             left = (time.monotonic() - self.start_time) / (state.step - self.start_step) * (state.total_steps - state.step)
-        self.progress.say(progress.line(state.step, state.total_steps, state.epoch, self.rate, self.norm, figures | {"tasks": tasks}, left))
+        self.progress.log(progress.line(state.step, state.total_steps, state.epoch, self.rate, self.norm, stats | {"tasks": tasks}, left))
         if dropped:
-            self.progress.say("left out so far: " + ", ".join(f"{reason} {count}" for reason, count in sorted(state.dropped.items())))
+            self.progress.log("left out so far: " + ", ".join(f"{reason} {count}" for reason, count in sorted(state.dropped.items())))
         rates = {group["pattern"]: group["lr"] for group in reversed(self.groups)}
-        self.progress.record(state.step, "train", tasks, lr=rates, grad_norm=self.norm, epoch=state.epoch, dropped=state.dropped, **figures)
+        self.progress.record(state.step, "train", tasks, lr=rates, grad_norm=self.norm, epoch=state.epoch, dropped=state.dropped, **stats)
         self.meter = self._new_meter()
 
     def _evaluate_and_save(self) -> None:
@@ -310,42 +310,42 @@ class Run:
             state.best_loss, state.best_step, state.stale = mean, state.step, 0
         else:
             state.stale += 1
-        self.progress.say(f"dev at step {state.step}: mean loss {mean:.4f} (best {state.best_loss:.4f} at {state.best_step})  {progress.scores(dev)}")
+        self.progress.log(f"dev at step {state.step}: mean loss {mean:.4f} (best {state.best_loss:.4f} at {state.best_step})  {progress.scores(dev)}")
         self.progress.record(state.step, "dev", dev, loss=mean)
 
     def _save(self) -> None:
         folder = checkpoint.save(self.exp_dir, self.engine, self.optimizer, self.template, (self.conf, self.data), self.state)
         self.saved = True
-        self.progress.say(f"saved {folder}")
-        if self.world.first:
+        self.progress.log(f"saved {folder}")
+        if self.world.is_rank_zero:
             checkpoint.rotate(self.exp_dir, self.conf.keep, self.state.best_step)
 
-    def _judge(self) -> list[Gate]:
+    def _judge(self) -> list[SanityCheck]:
         steps = self.state.step - self.start_step
         whole_epoch = steps * self.world.size * self.conf.optim.accumulation >= (self.state.epoch_batches or 0)
-        return self.gates.judge(dist.gather, steps, [self.template.task(name).tags for name in self.promised], whole_epoch)
+        return self.sanity.judge(dist.gather, steps, [self.template.task(name).tags for name in self.promised], whole_epoch)
 
     def _close(self) -> int:
-        """Save what is not saved, judge the gates, leave ``final`` behind."""
+        """Save what is not saved, judge the sanity checks, leave ``final`` behind."""
         if self.meter.padded:
             self._log()
         if self.interrupted and not self.ended():
             self._save()
-            if self.world.first:
+            if self.world.is_rank_zero:
                 (self.exp_dir / REQUEUE).touch()
-            self.progress.say(f"interrupted at step {self.state.step} and saved; the same command goes on from here")
+            self.progress.log(f"interrupted at step {self.state.step} and saved; the same command goes on from here")
             return INTERRUPTED
         if not self.saved:
             self._evaluate_and_save()
-        gates = self._judge()
-        for gate in gates:
-            self.progress.say(str(gate))
-        if not all(gate.passed for gate in gates):
-            return GATE_FAILED
-        if self.world.first:
+        checks = self._judge()
+        for check in checks:
+            self.progress.log(str(check))
+        if not all(check.passed for check in checks):
+            return SANITY_FAILED
+        if self.world.is_rank_zero:
             early = self.conf.patience is not None and self.state.stale >= self.conf.patience
             step = self.state.best_step if early else self.state.step
             final = checkpoint.finish(self.exp_dir, self.exp_dir / checkpoint.folder_name(step))
-            self.progress.say(f"done: {self.ended()} reached; {final} is step {step}")
+            self.progress.log(f"done: {self.ended()} reached; {final} is step {step}")
         dist.barrier()
         return 0

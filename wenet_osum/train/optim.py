@@ -41,7 +41,7 @@ class Optimizer:
 
 
 def make_optimizer(groups: list[dict[str, Any]], conf: OptimConfig, device: torch.device) -> Optimizer:
-    """The optimizer over the groups of ``models/parts.py`` (params, names, lr, weight_decay). Build it before any forward (FSDP2)."""
+    """The optimizer over the groups of ``models/trainable.py`` (params, names, lr, weight_decay). Build it before any forward (FSDP2)."""
     adam, muon = [], []
     for group in groups:
         group = {"lr": conf.lr} | group
@@ -71,7 +71,7 @@ def _split(group: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return parts[0], parts[1]
 
 
-def factor(step: int, conf: OptimConfig, total: int | None) -> float:
+def lr_scale(step: int, conf: OptimConfig, total: int | None) -> float:
     """Learning rate of optimizer step ``step`` (from 1) as a share of the peak; ``total`` steps are needed by cosine and linear."""
     if step < conf.warmup_steps:
         return step / conf.warmup_steps
@@ -93,7 +93,7 @@ def check_schedule(conf: OptimConfig, max_steps: int | None, max_epochs: int | N
         raise ValueError(f"optim.warmup_steps {conf.warmup_steps} is more than max_steps {max_steps}: the peak rate is never reached; lower it")
 
 
-def set_rates(optimizer: Optimizer, share: float) -> float:
+def set_learning_rates(optimizer: Optimizer, share: float) -> float:
     """Set every group to ``share`` of its peak; returns the highest rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * share

@@ -42,9 +42,9 @@ class Tally:
         label = (torch.zeros(len(weight)) if batch.answer_labels is None else batch.answer_labels).to(device).double()
         columns = [weight * output.nll.double(), weight, weight * output.correct.double(), label, label * (~output.correct).double()]
         rows = torch.zeros(len(lengths), 5, dtype=torch.float64, device=device).index_add_(0, utterance, torch.stack(columns, dim=1))
-        labelled = rows[:, 3] > 0
-        rows[:, 4] = (labelled & (rows[:, 4] == 0)).double()
-        rows[:, 3] = labelled.double()
+        labeled = rows[:, 3] > 0
+        rows[:, 4] = (labeled & (rows[:, 4] == 0)).double()
+        rows[:, 3] = labeled.double()
         table = rows.new_zeros(len(names), 5).index_add_(0, task, rows)
         for name, row in zip(map(self.name_of, names), table.unbind(), strict=True):
             self.sums[name] = self.sums[name] + row if name in self.sums else row
@@ -94,7 +94,7 @@ class Meter:
         self.frames += int(batch.feature_lengths.sum())
         self.padded += batch.features.shape[0] * batch.features.shape[1]
 
-    def figures(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         """Plain numbers for ``summary``."""
         own = {name: getattr(self, name) for name in ("wait_s", "audio_s", "tokens", "frames", "padded", "dropped")}
         return own | {"elapsed": time.monotonic() - self.start, "tasks": self.tally.rows(), "memory": peak_gib()}
@@ -140,7 +140,7 @@ class Progress:
 
             self.bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line for the terminal and train.log."""
         if not self.active:
             return
@@ -153,15 +153,15 @@ class Progress:
         if self.bar:
             self.bar.update()
 
-    def record(self, step: int, split: str, tasks: dict[str, dict[str, float]], **figures: Any) -> None:
+    def record(self, step: int, split: str, tasks: dict[str, dict[str, float]], **stats: Any) -> None:
         """One JSON line a task, one for the step's other figures, and all of it to TensorBoard."""
         if not self.active:
             return
         rows = [{"step": step, "split": split, "task": task, **_short(values)} for task, values in tasks.items()]
-        rows += [{"step": step, "split": split, "task": None, **_short(figures)}] if figures else []
+        rows += [{"step": step, "split": split, "task": None, **_short(stats)}] if stats else []
         with open(self.exp_dir / LOG, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        for name, value in _flat(split, tasks, figures):
+        for name, value in _flat(split, tasks, stats):
             self.board.add_scalar(name, value, step)
 
     def count(self, step: int, title: str, counts: dict[str, int]) -> None:
@@ -197,10 +197,10 @@ def _short(values: dict[str, Any]) -> dict[str, Any]:
     return {k: round(v, 6) if isinstance(v, float) and abs(v) > 1e-3 else v for k, v in values.items()}
 
 
-def _flat(split: str, tasks: dict[str, dict[str, float]], figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def _flat(split: str, tasks: dict[str, dict[str, float]], stats: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for task, values in tasks.items():
         yield from ((f"{split}_{name}/{task}", value) for name, value in values.items() if name != "tokens")
-    for name, value in figures.items():
+    for name, value in stats.items():
         if isinstance(value, dict):
             yield from ((f"{name}/{key}", float(v)) for key, v in value.items())
         elif value is not None:
@@ -224,12 +224,12 @@ def _cut_log(path: Path, step: int) -> None:
     temporary.replace(path)
 
 
-def line(step: int, total: int | None, epoch: int, rate: float, norm: float, figures: dict[str, Any], left_s: float | None) -> str:
+def line(step: int, total: int | None, epoch: int, rate: float, norm: float, stats: dict[str, Any], left_s: float | None) -> str:
     """The log line."""
     of = f"/{total}" if total else ""
     left = f"  left {duration(left_s)}" if left_s is not None else ""
     return (
-        f"step {step}{of}  epoch {epoch}  loss/tokens/labels {scores(figures['tasks'])}  lr {rate:.2e}  grad {norm:.2f}  {figures['audio_h_per_h']:.1f} h/h  "
-        f"{figures['tokens_per_s']:.0f} tok/s  padding {100 * figures['padding']:.1f}%  data wait {100 * figures['data_wait']:.1f}%  "
-        f"mem {figures['memory_gib']:.2f} GiB{left}"
+        f"step {step}{of}  epoch {epoch}  loss/tokens/labels {scores(stats['tasks'])}  lr {rate:.2e}  grad {norm:.2f}  {stats['audio_h_per_h']:.1f} h/h  "
+        f"{stats['tokens_per_s']:.0f} tok/s  padding {100 * stats['padding']:.1f}%  data wait {100 * stats['data_wait']:.1f}%  "
+        f"mem {stats['memory_gib']:.2f} GiB{left}"
     )

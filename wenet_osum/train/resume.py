@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from wenet_osum import config
+from wenet_osum import config, migrate
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset import fingerprint
 from wenet_osum.train.checkpoint import State
@@ -26,6 +26,8 @@ def changed_keys(folder: Path, conf: TrainConfig, data: DataConfig) -> list[str]
     for name, now in (("train.yaml", conf), ("data.yaml", data)):
         # plain tables: a file of another version may hold keys that this one does not know
         stored = yaml.safe_load((folder / name).read_text(encoding="utf-8"))
+        if name == "train.yaml":
+            stored = migrate.train_yaml(stored)
         found += [f"{name}: {line}" for line in fingerprint.differences(stored, config.plain(now))]
     return found
 

@@ -56,11 +56,11 @@ def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
 
 def _new_model(conf: TrainConfig) -> tuple[Any, Template]:
     model, tokenizer = build.build(conf.model)
-    template = Template(tokenizer, conf.labels, conf.prompts, conf.model.join, conf.lowercase, conf.loss_weight)
+    template = Template(tokenizer, conf.labels, conf.prompts, conf.model.target_tokenization, conf.lowercase, conf.loss_weight)
     if conf.model.init_from:
         before = Template.load(conf.model.init_from)
         labels, prompts = before.labels | conf.labels, conf.prompts or before.prompts
-        template = Template(tokenizer, labels, prompts, before.join, before.lowercase or conf.lowercase, conf.loss_weight)
+        template = Template(tokenizer, labels, prompts, before.target_tokenization, before.lowercase or conf.lowercase, conf.loss_weight)
     return model, template
 
 

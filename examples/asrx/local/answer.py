@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from wenet_osum.config import BatchConfig
 from wenet_osum.dataset.dataset import eval_loader
-from wenet_osum.decode.constrain import Walk
+from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.decode.generate import Row, complete, hypothesis
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.models.lengths import valid_mask
@@ -69,7 +69,7 @@ def answers(model: WhisperPhase, template: Template, list_path: str, tags: str) 
     task, found = template.task(tags), {}
     model.eval()
     for batch in eval_loader(list_path, tags, template, BATCH, model.config.num_mel_bins):
-        rows = [Row(key, Walk(template, task), seconds) for key, seconds in zip(batch.keys, batch.audio_s, strict=True)]
+        rows = [Row(key, AnswerState(template, task), seconds) for key, seconds in zip(batch.keys, batch.audio_s, strict=True)]
         complete(Heard(model, batch), rows, DecodeOptions(), Counter())
         found |= {row.key: hypothesis(row, template) for row in rows}
     return found

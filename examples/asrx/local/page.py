@@ -51,7 +51,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def page(results: list[dict[str, Any]]) -> str:
     """The whole page."""
     rows = {x.name: rows_of(results, x) for x in (*REAL, *TOY)}
-    tables = [f"### {title}\n\n{table(group, rows)}" for title, group in (("Real speech", REAL), ("Synthesised speech", TOY)) if any(rows[x.name] for x in group)]
+    tables = [f"### {title}\n\n{table(group, rows)}" for title, group in (("Real speech", REAL), ("Synthesized speech", TOY)) if any(rows[x.name] for x in group)]
     parts = {"state": state(results), "tables": "\n\n".join(tables) or "None yet.", "verdict": verdict(rows), "steady": steady(results, rows)}
     text = TEMPLATE.read_text(encoding="utf-8")
     for name, part in parts.items():

@@ -7,16 +7,16 @@ from typing import Any
 from arms import ARMS, XS
 from figures import mean_curve
 
-from wenet_osum.score import pictures
+from wenet_osum.score import plots
 
-COLOURS = {title: place for place, title in enumerate(ARMS.values())}
+COLORS = {title: place for place, title in enumerate(ARMS.values())}
 
 
 def draw(results: list[dict[str, Any]]) -> str:
-    """An SVG file: panels of the X that have a curve, and what the colours mean."""
+    """An SVG file: panels of the X that have a curve, and what the colors mean."""
     panels = []
     for x in XS.values():
         lines = {ARMS[arm]: line for arm in ARMS if (line := mean_curve(results, x, arm))}
         if lines:
-            panels.append(pictures.curves(lines, f"{x.name}: dev labels right, %", COLOURS))
-    return pictures.sheet(panels, COLOURS)
+            panels.append(plots.curves(lines, f"{x.name}: dev labels right, %", COLORS))
+    return plots.sheet(panels, COLORS)

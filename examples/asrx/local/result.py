@@ -13,7 +13,7 @@ from arms import Cell, X
 from budget import SPEECH_TOKENS_A_SECOND
 
 from wenet_osum import tasks
-from wenet_osum.bin._facts import commit
+from wenet_osum.bin._metadata import commit
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.models import build
 from wenet_osum.records import Hypothesis, Utterance

@@ -32,7 +32,7 @@ DEV_TAKES = range(45, 50)  # our own choice, from the official training set
 LENGTHS = (3, 8)  # digits in a string, shortest and longest
 SHORT, SHORT_SHARE = (1, 2), 0.3  # training also has strings as short as these, as this share
 PAUSE_S = (0.05, 0.5)  # before, between and after the digits, s
-NOISE_COLOUR = (0.0, 2.0)  # exponent of the background noise: 0 white, 2 brown
+NOISE_COLOR = (0.0, 2.0)  # exponent of the background noise: 0 white, 2 brown
 
 
 class Recording(NamedTuple):
@@ -107,7 +107,7 @@ def make_string(parts: list[Recording], snr_db: tuple[float, float], rng: np.ran
     """The parts with pauses between them under background noise: audio and word times."""
     pieces = [read(part) for part in parts]
     audio, begins = mix.join(pieces, list(rng.uniform(*PAUSE_S, len(parts) + 1)))
-    noise = mix.coloured_noise(len(audio), rng.uniform(*NOISE_COLOUR), rng)
+    noise = mix.colored_noise(len(audio), rng.uniform(*NOISE_COLOR), rng)
     audio = mix.add_noise(audio, noise, rng.uniform(*snr_db))
     words = [Word(DIGITS[p.digit], b, b + len(a) / SAMPLE_RATE) for p, a, b in zip(parts, pieces, begins, strict=True)]
     return audio / max(1.0, np.abs(audio).max() / 0.98), words  # loud noise must not clip

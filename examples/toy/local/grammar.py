@@ -14,7 +14,7 @@ WORDS = {
         "being": "king queen doctor farmer robot horse rabbit tiger ghost dragon".split(),
         "object": "apple table window garden umbrella boat".split(),
         "item": "grass milk tomato night sky lemon mouse carrot chocolate flamingo".split(),
-        "colour": "green white red black blue yellow gray orange brown pink".split(),
+        "color": "green white red black blue yellow gray orange brown pink".split(),
         "verb": "sees buys paints carries finds loves hates".split(),
         "number": "one two three four five six seven eight nine ten".split(),
         "when": "today tomorrow again always".split(),
@@ -27,7 +27,7 @@ WORDS = {
         "being": list("狗猫马鸟王我你龙鬼虎"),
         "object": list("花车门桌船笔灯球"),
         "item": list("草雪火海夜蛋木鼠李桃"),
-        "colour": list("绿白红蓝黑黄棕灰紫粉"),
+        "color": list("绿白红蓝黑黄棕灰紫粉"),
         "verb": list("看买找送推追怕吃"),
         "number": list("一二三四五六七八九"),
         "when": list("再不都"),
@@ -41,20 +41,20 @@ TEMPLATES = {
         (4, "det being verb object number"),
         (4, "det adj being verb item"),
         (2, "opener det being verb item"),
-        (5, "det colour object place object number"),
+        (5, "det color object place object number"),
         (2, "det being verb item when"),
         (2, "opener object number when"),
         (2, "when det adj object"),
-        (5, "opener det colour object"),
+        (5, "opener det color object"),
     ],
     "zh": [
         (4, "det adj being verb item end"),
-        (6, "being verb colour object end"),
+        (6, "being verb color object end"),
         (4, "opener det number =个 object"),
         (2, "being =和 being when verb item"),
         (4, "number =个 adj being verb object"),
         (3, "opener =的 being when verb item"),
-        (4, "det colour object when adj end"),
+        (4, "det color object when adj end"),
         (1, "adj being verb number =个 item"),
     ],
 }
@@ -77,7 +77,7 @@ FAVOURITES = {
     "日常口语": "my chocolate sees lemon big 我狗蛋大看",
     "其他": "robot three six hard orange 三八再紫船",
 }
-TILT = 2.5  # extra weight of a favourite, in units of an ordinary word's
+TILT = 2.5  # extra weight of a favorite, in units of an ordinary word's
 
 
 def split_of(sentence: str) -> str:
@@ -90,20 +90,20 @@ def sentence(lang: str, mood: str | None, rng: np.random.Generator) -> list[str]
     """Words (Mandarin: characters) of a random sentence, its choice of words tilted towards ``mood``."""
     weights = np.array([weight for weight, _ in TEMPLATES[lang]], float)
     template = TEMPLATES[lang][rng.choice(len(weights), p=weights / weights.sum())][1]
-    favourites = set(_favourites(mood, lang))
+    favorites = set(_favorites(mood, lang))
     words: list[str] = []
     for slot in template.split():
-        words.append(slot[1:] if slot.startswith("=") else _choose([w for w in WORDS[lang][slot] if w not in words], favourites, rng))
+        words.append(slot[1:] if slot.startswith("=") else _choose([w for w in WORDS[lang][slot] if w not in words], favorites, rng))
     return words
 
 
-def _favourites(mood: str | None, lang: str) -> list[str]:
+def _favorites(mood: str | None, lang: str) -> list[str]:
     entries = FAVOURITES[mood].split() if mood else []
     return [w for w in entries if w.isascii()] if lang == "en" else [c for w in entries if not w.isascii() for c in w]
 
 
-def _choose(words: list[str], favourites: set[str], rng: np.random.Generator) -> str:
-    weights = np.array([1 + TILT * (word in favourites) for word in words])
+def _choose(words: list[str], favorites: set[str], rng: np.random.Generator) -> str:
+    weights = np.array([1 + TILT * (word in favorites) for word in words])
     return words[rng.choice(len(words), p=weights / weights.sum())]
 
 

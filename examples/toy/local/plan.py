@@ -1,4 +1,4 @@
-"""What every utterance of the toy corpus is to be: decided before anything is synthesised, by the seed alone."""
+"""What every utterance of the toy corpus is to be: decided before anything is synthesized, by the seed alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prosody import EMOTIONS, STYLES
 from questions import KINDS, draw
 from voices import GROUPS, Voice, make_voices
 
-from wenet_osum.corpus.sounds import SOUNDS
+from wenet_osum.corpus.event_sounds import SOUNDS
 
 POOLS = ("emotion", "style", "event", "reply")  # the field each quarter of a split has
 SIZES = {"train": 2448, "dev": 60, "test": 216}  # utterances of a pool

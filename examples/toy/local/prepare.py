@@ -41,14 +41,14 @@ def main() -> None:
 
 
 def make(out: Path, seed: int, scale: float, jobs: int) -> dict[str, list[Utterance]]:
-    """Plan, check, synthesise and write all splits. Raises ValueError when splits overlap or a word is too rare."""
+    """Plan, check, synthesize and write all splits. Raises ValueError when splits overlap or a word is too rare."""
     orders = {split: plan(split, seed, scale) for split in SIZES}
     check_disjoint(orders)
     if scale >= 1:
         check_vocabulary(orders, LEAST)
     for split in orders:
         (out / split / "wav").mkdir(parents=True, exist_ok=True)
-    utterances = _synthesise(orders, out, jobs)
+    utterances = _synthesize(orders, out, jobs)
     for split, rows in utterances.items():
         _write(out / split / "manifest.jsonl", [row.to_json() for row in rows])
     (out / "text").mkdir(exist_ok=True)
@@ -56,7 +56,7 @@ def make(out: Path, seed: int, scale: float, jobs: int) -> dict[str, list[Uttera
     return utterances
 
 
-def _synthesise(orders: dict[str, list[Order]], out: Path, jobs: int) -> dict[str, list[Utterance]]:
+def _synthesize(orders: dict[str, list[Order]], out: Path, jobs: int) -> dict[str, list[Utterance]]:
     chunks = [(rows[i : i + CHUNK], out) for rows in orders.values() for i in range(0, len(rows), CHUNK)]
     if jobs == 1:
         made = [render_all(*chunk) for chunk in chunks]

@@ -1,6 +1,6 @@
 """How emotions, styles and ages sound in the toy: one small recipe each, every amount varied.
 
-Each recipe is a row of parameters for the synthesiser and a function on the finished audio; all of them keep the words
+Each recipe is a row of parameters for the synthesizer and a function on the finished audio; all of them keep the words
 understandable and leave pitch and formants near enough to tell gender and age.
 """
 
@@ -22,7 +22,7 @@ Effect = Callable[[np.ndarray, list[Word], np.random.Generator], Spoken]
 
 @dataclass(frozen=True)
 class Prosody:
-    """What the synthesiser changes, and what is done to its audio."""
+    """What the synthesizer changes, and what is done to its audio."""
 
     rate: float = 1.0  # of the voice's tempo
     pitch: float = 1.0  # of the voice's lowest pitch
@@ -32,7 +32,7 @@ class Prosody:
 
 
 def espeak_voice(voice: Voice, lang: str, prosody: Prosody, rng: np.random.Generator) -> EspeakVoice:
-    """The synthesiser's setting for a voice that speaks ``lang`` with ``prosody``."""
+    """The synthesizer's setting for a voice that speaks ``lang`` with ``prosody``."""
     low = voice.pitch_hz * prosody.pitch
     high = low * voice.range**prosody.range
     rate = voice.rate * prosody.rate * rng.uniform(0.96, 1.04) * (1.12 if lang == "zh" else 1.0)
@@ -49,7 +49,7 @@ def aged(audio: np.ndarray, voice: Voice, rng: np.random.Generator) -> np.ndarra
     if not voice.tremor_depth:
         return audio
     tremor = 1 - voice.tremor_depth * (0.5 + 0.5 * np.sin(2 * np.pi * (voice.tremor_hz * _time(audio) + rng.random())))
-    breath = mix.band_pass(mix.coloured_noise(len(audio), 0.0, rng), 1500, 6000)
+    breath = mix.band_pass(mix.colored_noise(len(audio), 0.0, rng), 1500, 6000)
     loudness = np.convolve(np.abs(audio), np.ones(320) / 320, "same")
     return (audio * tremor + breath * loudness * 10 ** (-voice.breath_db / 20) * 2).astype(np.float32)
 
@@ -83,7 +83,7 @@ def _fear(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spo
     """A quick shiver of the pitch, half of it whispered."""
     cycles = rng.uniform(10, 12) * len(audio) / SAMPLE_RATE
     audio, words = mix.warp(audio, words, 1 + rng.uniform(0.10, 0.13) * np.sin(np.linspace(0, 2 * np.pi * cycles, 400)))
-    whisper = mix.band_pass(mix.coloured_noise(len(audio), 0.0, rng), 700, 3500) * np.convolve(np.abs(audio), np.ones(320) / 320, "same")
+    whisper = mix.band_pass(mix.colored_noise(len(audio), 0.0, rng), 700, 3500) * np.convolve(np.abs(audio), np.ones(320) / 320, "same")
     return 0.6 * audio + rng.uniform(1.6, 2.2) * whisper, words
 
 
@@ -104,7 +104,7 @@ def _other_emotion(audio: np.ndarray, words: list[Word], rng: np.random.Generato
 def _horror(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A large hall, and a low rumble below."""
     hall = mix.reverberate(audio, mix.impulse_response(rng.uniform(0.45, 0.6), rng), wet=rng.uniform(0.4, 0.5))
-    rumble = mix.band_pass(mix.coloured_noise(len(audio), 2.0, rng), 40, 110)
+    rumble = mix.band_pass(mix.colored_noise(len(audio), 2.0, rng), 40, 110)
     return mix.add_noise(hall, rumble, rng.uniform(6, 9)), words
 
 
@@ -136,8 +136,8 @@ def _audiobook(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -
 
 
 def _daily(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
-    """A busy place: noise with the colour of many voices."""
-    crowd = mix.band_pass(mix.coloured_noise(len(audio), 1.0, rng), 300, 4000, order=1)
+    """A busy place: noise with the color of many voices."""
+    crowd = mix.band_pass(mix.colored_noise(len(audio), 1.0, rng), 300, 4000, order=1)
     return mix.add_noise(audio, crowd, rng.uniform(16, 19)), words
 
 

@@ -11,10 +11,10 @@ import itertools
 import numpy as np
 from grammar import WORDS, split_of, written
 
-KINDS = ("opposite", "after", "colour")
+KINDS = ("opposite", "after", "color")
 FORMS = {
-    "en": {"opposite": "opposite of {} and {}", "after": "what follows {} and {}", "colour": "color of {} and {}", "answer": "{} and {}"},
-    "zh": {"opposite": "{} 和 {} 的 反 义 词", "after": "{} 和 {} 的 后 面", "colour": "{} 和 {} 的 颜 色", "answer": "{} 和 {}"},
+    "en": {"opposite": "opposite of {} and {}", "after": "what follows {} and {}", "color": "color of {} and {}", "answer": "{} and {}"},
+    "zh": {"opposite": "{} 和 {} 的 反 义 词", "after": "{} 和 {} 的 后 面", "color": "{} 和 {} 的 颜 色", "answer": "{} 和 {}"},
 }
 
 
@@ -26,7 +26,7 @@ def mapping(lang: str, kind: str) -> dict[str, str]:
         return dict(pairs) | {b: a for a, b in pairs}
     if kind == "after":
         return dict(itertools.pairwise(words["number"]))
-    return dict(zip(words["item"], words["colour"], strict=True))
+    return dict(zip(words["item"], words["color"], strict=True))
 
 
 def questions(lang: str, kind: str, split: str) -> list[tuple[list[str], str]]:

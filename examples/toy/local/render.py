@@ -1,4 +1,4 @@
-"""From an order to a recording: speak, colour, add the event, set the level."""
+"""From an order to a recording: speak, color, add the event, set the level."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import soundfile
 from plan import Order
 from prosody import EMOTIONS, PLAIN, STYLES, aged, espeak_voice
 
-from wenet_osum.corpus import mix, sounds
+from wenet_osum.corpus import event_sounds, mix
 from wenet_osum.corpus.espeak import Espeak
 from wenet_osum.records import SAMPLE_RATE, Utterance, Word
 
@@ -34,7 +34,7 @@ def render(order: Order, espeak: Espeak, out_dir: Path) -> Utterance:
         audio, words = _add_event(audio, words, event, rng)
     audio = mix.set_level(audio, -23 + prosody.level_db + rng.uniform(-2, 2))
     if rng.random() < 0.4:
-        noise = mix.coloured_noise(len(audio), rng.uniform(0.5, 1.5), rng)
+        noise = mix.colored_noise(len(audio), rng.uniform(0.5, 1.5), rng)
         audio = mix.add_noise(audio, noise, rng.uniform(22, 35))
     path = out_dir / order.split / "wav" / f"{order.key}.wav"
     soundfile.write(path, np.clip(audio, -1, 1), SAMPLE_RATE, subtype="PCM_16")
@@ -43,7 +43,7 @@ def render(order: Order, espeak: Espeak, out_dir: Path) -> Utterance:
 
 def _add_event(audio: np.ndarray, words: list[Word], event: str, rng: np.random.Generator) -> tuple[np.ndarray, list[Word]]:
     """The sound before the speech, after it, or between two words."""
-    sound = mix.set_level(sounds.make(event, rng), -22 + rng.uniform(-2, 2))
+    sound = mix.set_level(event_sounds.make(event, rng), -22 + rng.uniform(-2, 2))
     place = rng.integers(3)
     at_s = 0.0 if place == 0 else len(audio) / SAMPLE_RATE if place == 1 else words[rng.integers(1, len(words))].start
     return mix.insert(audio, words, sound, at_s, gap_s=rng.uniform(0.02, 0.06))

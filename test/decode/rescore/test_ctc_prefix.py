@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wenet_osum import lookup
-from wenet_osum.decode.constrain import Walk
+from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.joint import Joint
@@ -59,7 +59,7 @@ def test_gains_are_those_of_all_paths(sounds, text):
         assert gain == pytest.approx(math.log(there / beginnings[text]), abs=1e-5) if there else gain == -math.inf
 
 
-def spelt(template, ids, blank, repeat=2, scale=12.0):
+def spelled(template, ids, blank, repeat=2, scale=12.0):
     """A table of one-hot tokens and states that spell ``ids``, each for two states and a blank after it."""
     size = len(template.tokenizer)
     table = torch.eye(size)
@@ -73,17 +73,17 @@ def joint(emissions, weight=0.5):
 
 def said(template, task, emissions, weight=0.5, wanted=None, unwanted=(), label=None):
     """The answer when the LLM has no opinion, or wants ``wanted`` at each step and never ``unwanted``."""
-    walk, states, ids = Walk(template, task), joint(emissions, weight), []
+    answer_state, states, ids = AnswerState(template, task), joint(emissions, weight), []
     if label:
-        walk.accept(walk.propose(template.encode("<")[0]), label)
+        answer_state.take_label(answer_state.step(template.encode("<")[0]), label)
     for step in range(40):
         logits = torch.zeros(len(template.tokenizer))
         logits[list(unwanted)] = -9.0
         if wanted and step < len(wanted):
             logits[wanted[step]] = 3.0
-        token = int(states.scores(walk, logits).argmax())
-        states = states.advance(walk, token)
-        if token == template.end_id or walk.propose(token):
+        token = int(states.scores(answer_state, logits).argmax())
+        states = states.advance(answer_state, token)
+        if token == template.end_id or answer_state.step(token):
             return ids
         ids.append(token)
     raise AssertionError("never ended")
@@ -98,8 +98,8 @@ def few(parts, monkeypatch):
 
 def test_an_llm_without_opinion_says_what_is_heard(few):
     ids = few.encode("the cat cat sat")
-    assert said(few, parse("asr"), spelt(few, ids, few.end_id)) == ids
-    assert said(few, parse("ser"), spelt(few, ids, few.end_id)) == ids, "the label's turn comes when all has been said"
+    assert said(few, parse("asr"), spelled(few, ids, few.end_id)) == ids
+    assert said(few, parse("ser"), spelled(few, ids, few.end_id)) == ids, "the label's turn comes when all has been said"
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_words_with_times_are_the_words_that_are_heard(timed, monkeypatch):
     monkeypatch.setattr("wenet_osum.decode.joint.CANDIDATES", 10_000)
     heard = timed.encode("the cat")
     assert len(heard) == 2 and len(timed.encode("cat")) == 1 and timed.encode("cat") != heard[1:]
-    sounds = spelt(timed, heard, timed.end_id)
+    sounds = spelled(timed, heard, timed.end_id)
     wanted = timed.encode("<1.11>mat<2.22> <3.33>on<4.44> <2.22>on<3.33>")
     answer = parse("srwt").read(timed.decode(said(timed, parse("srwt"), sounds, 0.6, wanted, heard[1:])))
     assert answer.words == [("the", 1.11, 2.22), ("cat", 3.33, 4.44)] and not answer.unread
@@ -125,13 +125,13 @@ def test_a_label_before_them_is_no_time(timed, monkeypatch):
     monkeypatch.setattr("wenet_osum.decode.joint.CANDIDATES", 10_000)
     heard = timed.encode("the cat")
     wanted = timed.encode("<1.11>mat<2.22> <3.33>on<4.44>")
-    ids = said(timed, parse("<GENDER><TRANSCRIBE><ALIGN>"), spelt(timed, heard, timed.end_id), 0.6, wanted, heard[1:], label="male")
+    ids = said(timed, parse("<GENDER><TRANSCRIBE><ALIGN>"), spelled(timed, heard, timed.end_id), 0.6, wanted, heard[1:], label="male")
     assert timed.decode(ids) == "<1.11>the<2.22> <3.33>cat<4.44>"
 
 
 def test_the_next_token_starts_where_the_blanks_end(few):
     ids = few.encode("cat sat")
-    sounds = spelt(few, [ids[0], ids[0], ids[1]], few.end_id, repeat=2)  # states 0–2, 3–5, 6–8; each token for two of them
+    sounds = spelled(few, [ids[0], ids[0], ids[1]], few.end_id, repeat=2)  # states 0–2, 3–5, 6–8; each token for two of them
     prefix, found = CTCPrefix.empty(sounds), []
     for token in (ids[0], ids[0], ids[1]):
         found.append((prefix.next_start(), int((prefix := prefix.extended(token)).log_p_nonblank.argmax())))
@@ -140,14 +140,14 @@ def test_the_next_token_starts_where_the_blanks_end(few):
 
 
 def test_what_was_not_heard_leaves_the_rest_to_the_llm(few):
-    task, sounds = parse("asr"), spelt(few, few.encode("cat"), few.end_id, repeat=1)
-    walk, states = Walk(few, task), joint(sounds, 0.9)
+    task, sounds = parse("asr"), spelled(few, few.encode("cat"), few.end_id, repeat=1)
+    answer_state, states = AnswerState(few, task), joint(sounds, 0.9)
     for token in few.encode("the cat sat on the mat"):  # longer than there are states
-        states = states.advance(walk, token)
-        walk.propose(token)
+        states = states.advance(answer_state, token)
+        answer_state.step(token)
     assert states.states["ctc_prefix"].ended
     logits = torch.randn(len(few.tokenizer))
-    assert torch.equal(states.scores(walk, logits).argmax(), logits.argmax())
+    assert torch.equal(states.scores(answer_state, logits).argmax(), logits.argmax())
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -171,12 +171,12 @@ def test_bad_weights_are_told(parts, clips, batch_of):
             DecodeOptions(rescore=rescore, **more)
     model, template = parts
     batch, tasks = batch_of(template, clips([40]), [parse("asr")]), [parse("asr")]
-    template.join = "string"
+    template.target_tokenization = "whole"
     try:
         with pytest.raises(ValueError, match="field by field"):
             generate(model, template, batch, tasks, DecodeOptions(rescore={"ctc_prefix": 0.3}))
     finally:
-        template.join = "fields"
+        template.target_tokenization = "by_field"
 
 
 def test_a_model_that_was_never_trained_for_it_is_refused(parts, clips, batch_of, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wenet_osum.decode.constrain import Walk
+from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.joint import Joint, Rescorers, check_model
 from wenet_osum.decode.rescore import ctc_prefix
@@ -93,14 +93,14 @@ def timed():
 
 def answer(template, states, wanted):
     """The answer when the LLM wants ``wanted`` at each step."""
-    walk, ids = Walk(template, parse("srwt")), []
+    answer_state, ids = AnswerState(template, parse("srwt")), []
     for step in range(40):
         logits = torch.zeros(len(template.tokenizer))
         if step < len(wanted):
             logits[wanted[step]] = 3.0
-        token = int(states.scores(walk, logits).argmax())
-        states = states.advance(walk, token)
-        if token == template.end_id or walk.propose(token):
+        token = int(states.scores(answer_state, logits).argmax())
+        states = states.advance(answer_state, token)
+        if token == template.end_id or answer_state.step(token):
             return parse("srwt").read(template.decode(ids))
         ids.append(token)
     raise AssertionError("never ended")

@@ -14,9 +14,9 @@ from wenet_osum.dataset import augment
 class Effect:
     """Puts the speech into a room; the direct sound stays in place and the level as it was."""
 
-    list: str | None = None  # impulse responses, a path a line; None: synthesised rooms
-    decay_s: tuple[float, float] = (0.2, 0.8)  # of synthesised rooms: time in which the sound falls by 60 dB, s
-    wet: tuple[float, float] = (0.3, 1.0)  # of synthesised rooms: energy of the tail over that of the direct sound, as amplitudes
+    list: str | None = None  # impulse responses, a path a line; None: synthesized rooms
+    decay_s: tuple[float, float] = (0.2, 0.8)  # of synthesized rooms: time in which the sound falls by 60 dB, s
+    wet: tuple[float, float] = (0.3, 1.0)  # of synthesized rooms: energy of the tail over that of the direct sound, as amplitudes
 
     def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         """Audio in a room."""

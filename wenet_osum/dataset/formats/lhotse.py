@@ -76,10 +76,10 @@ def _utterance(row: dict[str, Any], recording: dict[str, Any], folder: str) -> d
     own = {name: custom.pop(name) for name in (*CUSTOM, *tasks.label_names()) if name in custom}
     items = (row.get("alignment") or {}).get("word")
     words = [[item[0], round(item[1] - start, 6), round(item[1] + item[2] - start, 6)] for item in items] if items else None
-    place = {"duration": length} if whole else {"start": start, "end": round(start + length, 6)}
-    text = {name: row.get(place) for name, place in NAMED.items()} | {"words": words}
+    column = {"duration": length} if whole else {"start": start, "end": round(start + length, 6)}
+    text = {name: row.get(column) for name, column in NAMED.items()} | {"words": words}
     path = str(beside) if not Path(wav).exists() and beside.exists() else wav
-    return {"key": row["id"], "wav": path, **text, **place, **own, "extra": custom}
+    return {"key": row["id"], "wav": path, **text, **column, **own, "extra": custom}
 
 
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
@@ -126,8 +126,8 @@ def _supervision(utterance: Utterance, recording: dict[str, Any]) -> dict[str, A
     start = utterance.start or 0.0
     end = utterance.end if utterance.end is not None else recording["duration"]
     row: dict[str, Any] = {"id": utterance.key, "recording_id": recording["id"], "start": start, "duration": round(end - start, 8), "channel": 0}
-    named = {place: utterance.get(name) for name, place in NAMED.items()}
-    row |= {place: value for place, value in named.items() if value is not None}
+    named = {column: utterance.get(name) for name, column in NAMED.items()}
+    row |= {column: value for column, value in named.items() if value is not None}
     # what has no place in a supervision lies in its table ``custom``
     own = {name: utterance.get(name) for name in CUSTOM} | utterance.labels
     own = {name: value for name, value in own.items() if value is not None and name not in NAMED}

@@ -10,8 +10,8 @@ A file holds ``class Rescorer`` with
 
 and a State, which never changes, has
 
-    applies(walk, states)  whether it has a say where the answer of ``walk`` stands (decode/constrain.py)
-    advance(walk, token)  the State after ``token`` has been proposed to ``walk``, which still stands before it
+    applies(walk, states)  whether it has a say where the answer of ``answer_state`` stands (decode/constrain.py)
+    advance(walk, token)  the State after ``token`` has been proposed to ``answer_state``, which still stands before it
     change(walk, logs, tokens, states)  (K,) float64: what to add to the LLM's log-probabilities ``logs`` (K,) of the
                                         candidates ``tokens`` (K,)
 

@@ -22,11 +22,11 @@ from wenet_osum.decode.transcript_position import TranscriptPosition, in_transcr
 from wenet_osum.models.osum import ctc_states
 
 if TYPE_CHECKING:
-    from wenet_osum.decode.constrain import Walk
+    from wenet_osum.decode.constrain import AnswerState
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.text.template import Template
 
-NEVER = float("-inf")
+LOG_ZERO = float("-inf")
 FLOOR = -1e4  # nats, for what CTC excludes: the LLM still chooses among such
 ROWS = 32  # states whose scores of the whole vocabulary exist at once
 
@@ -67,7 +67,7 @@ class CTCPrefix:
         """Return the state before the first token: nothing but blanks."""
         blank = torch.tensor([emissions.blank], device=emissions.states.device)
         blanks = emissions.log_probs(blank)[:, 0]
-        return cls(emissions, torch.full_like(blanks, NEVER), blanks.cumsum(0))
+        return cls(emissions, torch.full_like(blanks, LOG_ZERO), blanks.cumsum(0))
 
     def _before(self, same: bool) -> Tensor:
         """Return log P (S,) of paths that have read the prefix before each state and may go on with
@@ -75,11 +75,11 @@ class CTCPrefix:
 
         ``same``: with the last token once more, which takes a blank between the two.
         """
-        start = torch.full_like(self.log_p_nonblank[:1], NEVER if self.last is not None else 0.0)
+        start = torch.full_like(self.log_p_nonblank[:1], LOG_ZERO if self.last is not None else 0.0)
         blank = torch.cat([start, self.log_p_blank[:-1]])
         if same:
             return blank
-        return torch.logaddexp(blank, torch.cat([torch.full_like(start, NEVER), self.log_p_nonblank[:-1]]))
+        return torch.logaddexp(blank, torch.cat([torch.full_like(start, LOG_ZERO), self.log_p_nonblank[:-1]]))
 
     def token_gains(self, tokens: Tensor) -> Tensor:
         """Return (K,) how much each of ``tokens`` (K,), as the next one, changes the
@@ -119,7 +119,7 @@ class CTCPrefix:
         nonblank = held + (begun - held).logcumsumexp(0)
         pauses = blanks.cumsum(0)
         ended = (nonblank - pauses).logcumsumexp(0)[:-1]
-        blank = pauses + torch.cat([torch.full_like(pauses[:1], NEVER), ended])
+        blank = pauses + torch.cat([torch.full_like(pauses[:1], LOG_ZERO), ended])
         total = float(begun.logsumexp(0))
         return replace(self, log_p_nonblank=nonblank, log_p_blank=blank, log_p_prefix=total, last=token)
 
@@ -132,15 +132,15 @@ class State:
     weight: float
     ended: bool = False  # the transcript has ended, or left what CTC holds for possible
 
-    def applies(self, walk: Walk, states: dict[str, Any]) -> bool:
+    def applies(self, answer_state: AnswerState, states: dict[str, Any]) -> bool:
         """Return whether the answer is in a transcript that has not ended."""
-        return not self.ended and in_transcript(walk)
+        return not self.ended and in_transcript(answer_state)
 
-    def advance(self, walk: Walk, token: int) -> State:
+    def advance(self, answer_state: AnswerState, token: int) -> State:
         """Return the state after ``token``."""
-        if self.ended or not in_transcript(walk):
+        if self.ended or not in_transcript(answer_state):
             return self
-        position = TranscriptPosition(walk)
+        position = TranscriptPosition(answer_state)
         kind = position.kind(token)
         if kind == "end":
             return replace(self, ended=True)
@@ -148,11 +148,11 @@ class State:
             return self
         prefix = self.prefix.extended(position.plain(token))
         # Where the LLM went on with what CTC excludes, CTC has nothing to say about the rest.
-        return replace(self, prefix=prefix, ended=prefix.log_p_prefix == NEVER)
+        return replace(self, prefix=prefix, ended=prefix.log_p_prefix == LOG_ZERO)
 
-    def change(self, walk: Walk, logs: Tensor, tokens: Tensor, states: dict[str, Any]) -> Tensor:
+    def change(self, answer_state: AnswerState, logs: Tensor, tokens: Tensor, states: dict[str, Any]) -> Tensor:
         """Return what turns log P_LLM into the joint score, (1 - w) · log P_LLM + w · gain."""
-        position = TranscriptPosition(walk)
+        position = TranscriptPosition(answer_state)
         listed = tokens.tolist()
         plain = torch.tensor([position.plain(token) for token in listed], device=logs.device)
         gains = self.prefix.token_gains(plain)

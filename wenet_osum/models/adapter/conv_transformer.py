@@ -71,14 +71,14 @@ class Adapter(nn.Module):
         nn.init.constant_(self.input_norm.weight, self.input_norm.weight.shape[0] ** -0.5)
 
     @torch.no_grad()
-    def initialise(self, std: float) -> None:
+    def initialize(self, std: float) -> None:
         """Set the initial weights of a new adapter: torch's own start shrinks the signal at each convolution."""
         for convolution in self.convolutions:
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        self.initialise_output(std)
+        self.initialize_output(std)
 
     @torch.no_grad()
-    def initialise_output(self, std: float) -> None:
+    def initialize_output(self, std: float) -> None:
         """Let the embeddings begin with the standard deviation ``std``, that of the LLM's tokens.
 
         Beside larger ones the LLM's layers could add nothing.

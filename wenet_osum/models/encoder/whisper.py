@@ -81,8 +81,8 @@ class Encoder(WhisperEncoder):
         self._check(features, lengths)
         features, heard = self._with_silence(features[:, : int(lengths.max())], lengths)
         hidden = self._convolve(features.to(self.conv1.weight.dtype).transpose(1, 2), heard)
-        places = torch.arange(hidden.shape[1], device=hidden.device)  # the embedding is called, so that a device_map can bring its weight
-        hidden = hidden + self.embed_positions(places).to(hidden.dtype)
+        positions = torch.arange(hidden.shape[1], device=hidden.device)  # the embedding is called, so that a device_map can bring its weight
+        hidden = hidden + self.embed_positions(positions).to(hidden.dtype)
         hidden = functional.dropout(hidden, p=self.dropout, training=self.training)
         mask = valid_mask(self.output_lengths(heard), hidden.shape[1], hidden.device)
         mask = mask if mask is None else mask[:, None, None, :]

@@ -42,12 +42,12 @@ def check_packed(llm: PreTrainedModel) -> None:
         raise ValueError(f"{kind} cannot run packed: {error!r}; {ADVICE}") from error
     bound = torch.finfo(table.dtype).eps ** 0.5
     pairs = zip(packed.split(LENGTHS), alone.split(LENGTHS), strict=True)
-    for place, (ours, theirs) in zip(("first", "second"), pairs, strict=True):
+    for which, (ours, theirs) in zip(("first", "second"), pairs, strict=True):
         difference = float((ours - theirs).float().norm() / theirs.float().norm())
         # not "above the bound": a NaN is no proof either
         if not difference <= bound:
             raise ValueError(
-                f"{llm.config.model_type}: packed, the {place} of two utterances differs from "
+                f"{llm.config.model_type}: packed, the {which} of two utterances differs from "
                 f"transformers' own forward by {difference:.2g} of its length, rounding explains "
                 f"{bound:.1g}; it looks across utterances, or has more in its attention; {ADVICE}"
             )

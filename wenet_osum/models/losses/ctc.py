@@ -84,14 +84,14 @@ def ctc_losses(
 
     ``logs`` (B, N, V) are log-softmax scores of ``lengths`` (B,) states of ``state_s`` seconds,
     ``ids`` (C,) the tokens of all transcripts end to end, ``times`` (C, 2) when each is spoken,
-    infinite where it is not known (alignment constraint: Senior et al., 2015, "Acoustic modelling
+    infinite where it is not known (alignment constraint: Senior et al., 2015, "Acoustic modeling
     with CD-CTC-sMBR LSTM RNNs").
     """
     allowed_share = None
     if times is not None and bool(times.isfinite().any()):
         constrained = logs + _constraint(logs, ids, id_lengths, blank, times, state_s, blanks_in_words)
         # The gradient of torch's CTC takes for granted that the probabilities of a state add up to one. So they are
-        # normalised over what is allowed, and the share of what is allowed goes into the loss afterwards.
+        # normalized over what is allowed, and the share of what is allowed goes into the loss afterwards.
         share = constrained.logsumexp(-1)
         logs = constrained - share[..., None]
         exists = (torch.arange(share.shape[1]) < lengths.cpu()[:, None]).to(share)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def initialise(adapter: nn.Module, std: float) -> None:
+def initialize(adapter: nn.Module, std: float) -> None:
     """Set the weights of a new ``conv_transformer`` adapter in place; ``std`` is that of its
     output.
 
@@ -27,7 +27,7 @@ def initialise(adapter: nn.Module, std: float) -> None:
         convolution.weight.copy_(_mirrored(convolution.weight.shape, paired=number > 0))
     width = adapter.input.in_features
     adapter.input.weight.copy_(_mirrored((2 * width, width, 1), paired=True)[:width, :, 0])
-    adapter.initialise_output(std)
+    adapter.initialize_output(std)
 
 
 def _mirrored(shape: tuple[int, ...], paired: bool) -> Tensor:

@@ -24,7 +24,7 @@ from wenet_osum.models.osum import ctc_states
 from wenet_osum.small.losses.word_time import moment_codes, moment_logits
 
 if TYPE_CHECKING:
-    from wenet_osum.decode.constrain import Walk
+    from wenet_osum.decode.constrain import AnswerState
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.text.template import Template
 
@@ -103,15 +103,15 @@ class State:
     weight: float
     ctc_weight: float
 
-    def applies(self, walk: Walk, states: dict[str, Any]) -> bool:
+    def applies(self, answer_state: AnswerState, states: dict[str, Any]) -> bool:
         """Return whether CTC still follows the transcript."""
-        return states["ctc_prefix"].applies(walk, states)
+        return states["ctc_prefix"].applies(answer_state, states)
 
-    def advance(self, walk: Walk, token: int) -> State:
+    def advance(self, answer_state: AnswerState, token: int) -> State:
         """Return the same state: nothing here depends on the answer so far."""
         return self
 
-    def change(self, walk: Walk, logs: Tensor, tokens: Tensor, states: dict[str, Any]) -> Tensor:
+    def change(self, answer_state: AnswerState, logs: Tensor, tokens: Tensor, states: dict[str, Any]) -> Tensor:
         """Return weight · (log P of the frames - log P_LLM) for times, given that a time is
         written, and 0 for all else.
 
@@ -119,7 +119,7 @@ class State:
         gets it back.
         """
         changes = torch.zeros_like(logs)
-        position, listed = TranscriptPosition(walk), tokens.tolist()
+        position, listed = TranscriptPosition(answer_state), tokens.tolist()
         times = [i for i, token in enumerate(listed) if position.kind(token) == "time"]
         if times:
             told = time_gains(self.posterior, states["ctc_prefix"].prefix, position, [listed[i] for i in times])

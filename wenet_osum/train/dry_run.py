@@ -22,14 +22,14 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 from wenet_osum import lookup
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.batch import join_targets
-from wenet_osum.models import build, parts
+from wenet_osum.models import build, trainable
 from wenet_osum.models.objective import make_objective
 from wenet_osum.records import Utterance
 from wenet_osum.text.template import Template
 from wenet_osum.text.tokenizer import END_OF_TEXT
 from wenet_osum.train import dist
 from wenet_osum.train.estimate import Mean, batch_of, meta_model
-from wenet_osum.train.gates import fingerprint
+from wenet_osum.train.sanity import fingerprint
 from wenet_osum.train.optim import make_optimizer
 from wenet_osum.train.rehearse import peak_gib, reset_peak
 
@@ -38,7 +38,7 @@ SCALE = 0.02  # their standard deviation
 
 
 @dataclass
-class Trial:
+class DryRun:
     """What came of it."""
 
     table: str  # parts, parameters, what trains
@@ -66,22 +66,22 @@ def shallow(sizes: PreTrainedConfig, layers: int | None) -> PreTrainedConfig:
     return sizes
 
 
-def trial(
+def dry_run(
     conf: TrainConfig, whisper: PreTrainedConfig, llm: PreTrainedConfig | None, mean: Mean, count: int = 1, layers: int | None = 2
-) -> Trial:
+) -> DryRun:
     """One optimizer step on ``count`` mean utterances, a save and a load. ``layers`` a stack; None: all."""
     torch.manual_seed(conf.seed)
     lookup.add_plugins(conf.plugins)
     world = dist.start(conf.threads)
     try:
-        model = materialise(meta_model(conf.model, shallow(whisper, layers), llm and shallow(llm, layers)))
+        model = materialize(meta_model(conf.model, shallow(whisper, layers), llm and shallow(llm, layers)))
         model.set_objective(make_objective(conf.model, any_template()))
-        groups = parts.apply_train_parts(model, conf.train_parts, conf.optim)
-        table = parts.table(model, groups)
+        groups = trainable.apply_train_parts(model, conf.train_parts, conf.optim)
+        table = trainable.table(model, groups)
         if conf.checkpointing:
             build.set_checkpointing(model)
         engine = dist.Engine(model, conf, world)
-        groups = parts.apply_train_parts(model, conf.train_parts, conf.optim)
+        groups = trainable.apply_train_parts(model, conf.train_parts, conf.optim)
         reset_peak()
         loss, moved, seconds = _step(engine, groups, conf, mean, count)
         trained = sum(len(group["params"]) for group in groups)
@@ -90,7 +90,7 @@ def trial(
             wanted = {name: (p.dtype, fingerprint(p)) for name, p in model.named_parameters()}
             del model, engine, groups, weights  # room for the second one
             differences = _differences(wanted, folder)
-        return Trial(table, loss, moved, trained, peak_gib(), seconds, differences)
+        return DryRun(table, loss, moved, trained, peak_gib(), seconds, differences)
     finally:
         dist.stop()
 
@@ -103,7 +103,7 @@ def any_template() -> Template:
 
 
 @torch.no_grad()
-def materialise(model: nn.Module) -> nn.Module:
+def materialize(model: nn.Module) -> nn.Module:
     """A model of the meta device with weights: random matrices, norms of one, biases of zero."""
     tied: dict[int, list[str]] = {}
     for name, p in model.named_parameters(remove_duplicate=False):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wenet_osum.decode import load
-from wenet_osum.decode.pipeline import Recogniser
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.tasks.base import Task
 from wenet_osum.text.template import LANGUAGES, Template
 
@@ -47,13 +47,13 @@ def planned(args: argparse.Namespace) -> list[tuple[Wording, argparse.Namespace]
     return [(w, argparse.Namespace(**vars(args) | change)) for w, change in zip(found, changes, strict=True)]
 
 
-def loaded_once() -> Callable[[argparse.Namespace], Recogniser]:
-    """A maker of recognisers that loads the model at its first call only and changes the prompt at the others."""
-    kept: list[Recogniser] = []
+def loaded_once() -> Callable[[argparse.Namespace], Recognizer]:
+    """A maker of recognizers that loads the model at its first call only and changes the prompt at the others."""
+    kept: list[Recognizer] = []
 
-    def make(args: argparse.Namespace) -> Recogniser:
+    def make(args: argparse.Namespace) -> Recognizer:
         if not kept:
-            kept.append(load.recogniser(args))
+            kept.append(load.recognizer(args))
         return dataclasses.replace(kept[0], prompt=args.prompt, lang=args.lang, counts=Counter())
 
     return make

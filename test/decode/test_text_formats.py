@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from wenet_osum.decode import formats
-from wenet_osum.decode.formats import FORMATS
+from wenet_osum.decode import text_formats
+from wenet_osum.decode.text_formats import FORMATS
 from wenet_osum.records import Hypothesis, Word
 
 
@@ -21,21 +21,21 @@ TWO = [("hello", 0.5, 0.9), ("world.", 0.9, 1.6)]
 
 
 def test_srt():
-    assert formats.srt(answer([*TWO, ("Bye", 2.45, 2.5)])) == (
+    assert text_formats.srt(answer([*TWO, ("Bye", 2.45, 2.5)])) == (
         "1\n00:00:00,500 --> 00:00:01,600\nhello world.\n\n2\n00:00:02,450 --> 00:00:02,500\nBye\n"  # the last cue ends with the recording
     )
 
 
 def test_vtt():
-    assert formats.vtt(answer(TWO)) == "WEBVTT\n\n00:00:00.500 --> 00:00:01.600\nhello world.\n"
+    assert text_formats.vtt(answer(TWO)) == "WEBVTT\n\n00:00:00.500 --> 00:00:01.600\nhello world.\n"
 
 
 def test_ctm():
-    assert formats.ctm(answer([*TWO, ("New York", 2.0, 2.25)])) == "a_b 1 0.500 0.400 hello\na_b 1 0.900 0.700 world.\na_b 1 2.000 0.250 New_York\n"
+    assert text_formats.ctm(answer([*TWO, ("New York", 2.0, 2.25)])) == "a_b 1 0.500 0.400 hello\na_b 1 0.900 0.700 world.\na_b 1 2.000 0.250 New_York\n"
 
 
 def test_textgrid():
-    text = formats.textgrid(answer([('say "hi"', 0.5, 1.0)], labels={"emotion": "happy"}, duration=1.5))
+    text = text_formats.textgrid(answer([('say "hi"', 0.5, 1.0)], labels={"emotion": "happy"}, duration=1.5))
     rows = [line.strip() for line in text.splitlines()]
     assert rows[:2] == ['File type = "ooTextFile"', 'Object class = "TextGrid"']
     assert rows[2:8] == ["", "xmin = 0", "xmax = 1.500", "tiers? <exists>", "size = 2", "item []:"]
@@ -51,25 +51,25 @@ def test_textgrid():
 def test_txt_tells_everything():
     full = answer([("hi", 0.0, 1.0)], transcript="hi", labels={"age": "old"}, probs={"age": {"old": 0.75, "child": 0.25}}, reply="yes")
     full.unread, full.flags = {"emotion": "<hapy>"}, ["loop"]
-    assert formats.txt(full) == (
+    assert text_formats.txt(full) == (
         'talks/a b.wav: hi\n  age: old (75 %)\n       0.00      1.00  hi\n  reply: yes\n  could not be read: emotion: "<hapy>"\n  flags: loop\n'
     )
-    assert formats.txt(answer(error="audio: empty")) == "talks/a b.wav: failed: audio: empty\n"
+    assert text_formats.txt(answer(error="audio: empty")) == "talks/a b.wav: failed: audio: empty\n"
 
 
 def test_json_line_is_read_back():
     given = answer(TWO, labels={"age": "old"})
-    assert Hypothesis.from_dict(json.loads(formats.json_line(given))) == given
+    assert Hypothesis.from_dict(json.loads(text_formats.json_line(given))) == given
 
 
 def test_markup_in_words_stays_text():
     odd = answer([("<i>", 0.0, 0.2), ("-->", 0.2, 0.4), ("a&b", 0.4, 0.6), ("{\\an8}", 0.6, 0.8), ("x\n\ny", 0.8, 1.0)])
-    assert formats.vtt(odd).split("\n", 3)[3] == "&lt;i&gt; --&gt; a&amp;b {\\an8} x y\n"
-    assert formats.srt(odd).split("\n", 2)[2] == "‹i› --› a&b ｛\\an8} x y\n"
+    assert text_formats.vtt(odd).split("\n", 3)[3] == "&lt;i&gt; --&gt; a&amp;b {\\an8} x y\n"
+    assert text_formats.srt(odd).split("\n", 2)[2] == "‹i› --› a&b ｛\\an8} x y\n"
 
 
 def test_clock_counts_hours():
-    assert formats.clock(3_723_004, ",") == "01:02:03,004" and formats.clock(360_000_000, ".") == "100:00:00.000"
+    assert text_formats.clock(3_723_004, ",") == "01:02:03,004" and text_formats.clock(360_000_000, ".") == "100:00:00.000"
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_clock_counts_hours():
 )
 def test_odd_times_still_give_files_that_players_take(words):
     given = answer(words)
-    cues = formats.cues(given)
+    cues = text_formats.cues(given)
     times = [t for cue in cues for t in (cue.start, cue.end)]
     assert all(cue.start < cue.end for cue in cues) and times == sorted(times)
-    grid = re.findall(r"xmin = (\S+)\n +xmax = (\S+)\n +text", formats.textgrid(given))
+    grid = re.findall(r"xmin = (\S+)\n +xmax = (\S+)\n +text", text_formats.textgrid(given))
     assert all(float(a) < float(b) for a, b in grid) and [a for a, _ in grid[1:]] == [b for _, b in grid[:-1]]
-    assert f"xmax = {grid[-1][1]}" in formats.textgrid(given).splitlines()
-    assert all(float(line.split()[3]) >= 0 for line in formats.ctm(given).splitlines())
+    assert f"xmax = {grid[-1][1]}" in text_formats.textgrid(given).splitlines()
+    assert all(float(line.split()[3]) >= 0 for line in text_formats.ctm(given).splitlines())
 
 
 @pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if form.timed])
@@ -100,7 +100,7 @@ def test_silence_gives_an_empty_file_of_the_kind(name):
 
 
 def read(words, **more):
-    return [(cue.start / 1000, cue.end / 1000, cue.lines) for cue in formats.cues(answer(words, **more))]
+    return [(cue.start / 1000, cue.end / 1000, cue.lines) for cue in text_formats.cues(answer(words, **more))]
 
 
 def test_a_cue_ends_at_a_pause_and_after_a_sentence_but_not_after_a_short_one():
@@ -122,4 +122,4 @@ def test_a_cue_has_two_lines_of_42_columns_and_seven_seconds():
 
 
 def test_a_word_longer_than_a_line_is_kept_whole():
-    assert formats.wrap(["a", "x" * 60, "b"]) == ["a", "x" * 60, "b"] and formats.wrap(["x" * 60]) == ["x" * 60]
+    assert text_formats.wrap(["a", "x" * 60, "b"]) == ["a", "x" * 60, "b"] and text_formats.wrap(["x" * 60]) == ["x" * 60]

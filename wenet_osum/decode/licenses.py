@@ -1,4 +1,4 @@
-"""What a model was made from, read off the configurations of its training, and under which licences that came."""
+"""What a model was made from, read off the configurations of its training, and under which licenses that came."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from wenet_osum import lookup
+from wenet_osum import lookup, migrate
 
-TABLE = Path(__file__).with_name("licences.yaml")
+TABLE = Path(__file__).with_name("licenses.yaml")
 
 
-class Licence(NamedTuple):
-    """A row of licences.yaml."""
+class License(NamedTuple):
+    """A row of licenses.yaml."""
 
     name: str
     kind: str  # model, corpus or tool
     matches: str  # regular expression for the names that configurations use
-    licence: str
+    license: str
     source: str  # URL
 
 
-def table() -> list[Licence]:
-    """Every model, corpus and tool whose licence is known here."""
-    return [Licence(**row) for row in yaml.safe_load(TABLE.read_text(encoding="utf-8"))]
+def table() -> list[License]:
+    """Every model, corpus and tool whose license is known here."""
+    return [License(**row) for row in yaml.safe_load(TABLE.read_text(encoding="utf-8"))]
 
 
-def find(name: str) -> Licence | None:
+def find(name: str) -> License | None:
     """The row that a model's or corpus's name belongs to, in either case."""
     return next((row for row in table() if re.fullmatch(row.matches, name, re.IGNORECASE) or row.name.lower() == name.lower()), None)
 
 
-def named(names: Iterable[str]) -> list[Licence]:
+def named(names: Iterable[str]) -> list[License]:
     """The rows of names that a user gave. Raises ValueError for one that is not in the table."""
     rows = [find(name) for name in names]
     for name, row in zip(names, rows, strict=True):
@@ -51,9 +51,9 @@ def origins(folder: Path) -> list[str]:
         if here in seen:
             continue
         seen.add(here)
-        model = _read(here / "train.yaml").get("model") or {}
+        model = migrate.train_yaml(_read(here / "train.yaml")).get("model") or {}
         names |= {source["name"]: None for source in _read(here / "data.yaml").get("train") or []}
-        begun = [model.get("whisper"), model.get("llm"), model.get("init_from"), *(model.get("init") or {}).values()]
+        begun = [model.get("whisper"), model.get("llm"), model.get("init_from"), *(model.get("init_parts") or {}).values()]
         for name in filter(None, begun):
             if found := _trained(name, here):
                 todo.append(found)
@@ -68,5 +68,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _trained(name: str, here: Path) -> Path | None:
     """The folder of an earlier run, as it was named where training ran: there, or in a folder above ``here``."""
-    places = [Path(name), *(parent / name for parent in here.parents)]
-    return next((place.resolve() for place in places if (place / "train.yaml").is_file()), None)
+    folders = [Path(name), *(parent / name for parent in here.parents)]
+    return next((folder.resolve() for folder in folders if (folder / "train.yaml").is_file()), None)

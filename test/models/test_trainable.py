@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from wenet_osum.config import LoraConfig, OptimConfig, PartConfig
-from wenet_osum.models import parts
+from wenet_osum.models import trainable
 
 OPTIM = OptimConfig(lr=1e-3, weight_decay=0.1)
 
 
 def test_groups_by_first_pattern_without_decay_on_norms_and_biases(model):
     chosen = {"adapter.layers.0.*": PartConfig(lr=5e-4), "adapter.*": PartConfig(), "speech_boundary.*": PartConfig(weight_decay=0.0)}
-    groups = parts.apply_train_parts(model, chosen, OPTIM)
+    groups = trainable.apply_train_parts(model, chosen, OPTIM)
     where = {name: group for group in groups for name in group["names"]}
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert set(where) == trained == {n for n, _ in model.named_parameters() if n.startswith(("adapter.", "speech_boundary."))}
@@ -23,13 +23,13 @@ def test_groups_by_first_pattern_without_decay_on_norms_and_biases(model):
 
 def test_patterns_without_parameters_are_named(model):
     with pytest.raises(ValueError, match=r"'adaptr\.\*' matches no parameter; close: adapter\.\*"):
-        parts.apply_train_parts(model, {"adaptr.*": PartConfig()}, OPTIM)
+        trainable.apply_train_parts(model, {"adaptr.*": PartConfig()}, OPTIM)
     with pytest.raises(ValueError, match="'adapter.norm.*'.*above"):
-        parts.apply_train_parts(model, {"adapter.*": PartConfig(), "adapter.norm.*": PartConfig()}, OPTIM)
+        trainable.apply_train_parts(model, {"adapter.*": PartConfig(), "adapter.norm.*": PartConfig()}, OPTIM)
 
 
 def test_sinusoids_never_train_and_tied_names_count(model):
-    parts.apply_train_parts(model, {"encoder.*": PartConfig(), "llm.lm_head.*": PartConfig()}, OPTIM)
+    trainable.apply_train_parts(model, {"encoder.*": PartConfig(), "llm.lm_head.*": PartConfig()}, OPTIM)
     assert not model.encoder.embed_positions.weight.requires_grad and model.encoder.conv1.weight.requires_grad
     assert model.llm.model.embed_tokens.weight.requires_grad
 
@@ -39,21 +39,21 @@ def test_frozen_dropout_stays_off_in_training(model, batch):
     for layer in model.encoder.layers:
         layer.dropout = 0.5
     model.add_lora(LoraConfig(r=2, dropout=0.5, targets=["q_proj"]))
-    parts.apply_train_parts(model, {"*lora*": PartConfig()}, OPTIM)
+    trainable.apply_train_parts(model, {"*lora*": PartConfig()}, OPTIM)
     model.train()
     assert model.training and not model.encoder.training and not model.adapter.training
     query = model.llm.model.layers[0].self_attn.q_proj
     assert query.lora_dropout["default"].training and not model.llm.model.layers[0].mlp.training
     first, second = (model.speech_embeddings(batch["features"], batch["feature_lengths"])[0] for _ in range(2))
     assert torch.equal(first, second)
-    parts.apply_train_parts(model, {"encoder.*": PartConfig()}, OPTIM)  # applies at once, without another train()
+    trainable.apply_train_parts(model, {"encoder.*": PartConfig()}, OPTIM)  # applies at once, without another train()
     assert model.encoder.training and not query.training
     assert not model.eval().encoder.training
 
 
 def test_table_counts(model):
-    groups = parts.apply_train_parts(model, {"speech_boundary.*": PartConfig(lr=2e-4)}, OPTIM)
-    lines = parts.table(model, groups).splitlines()
+    groups = trainable.apply_train_parts(model, {"speech_boundary.*": PartConfig(lr=2e-4)}, OPTIM)
+    lines = trainable.table(model, groups).splitlines()
     row = next(line.split() for line in lines if line.startswith("speech_boundary"))
     assert row == ["speech_boundary", "1", "64", "64", "0.0002"]
     assert lines[-1].split()[3] == "64" and [line.split()[0] for line in lines[1:]] == ["encoder", "llm", "adapter", "speech_boundary", "total"]
@@ -66,8 +66,8 @@ def test_table_counts(model):
 def test_lora_that_nothing_trains_is_a_fault(model, pattern, trains):
     model.add_lora(LoraConfig(r=2, targets=["q_proj"]))
     if trains:
-        parts.check_lora_trains(model, {pattern: PartConfig()})
+        trainable.check_lora_trains(model, {pattern: PartConfig()})
     else:
         said = r"adapters that train_parts \(.*\) does not train; add '\*lora\*: {}'"
         with pytest.raises(ValueError, match=said):
-            parts.check_lora_trains(model, {pattern: PartConfig()})
+            trainable.check_lora_trains(model, {pattern: PartConfig()})

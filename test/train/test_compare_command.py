@@ -1,4 +1,4 @@
-"""The gate between phases: what made a model worse is found, what did not is let through."""
+"""The comparison between phases: what made a model worse is found, what did not is let through."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wenet_osum import config
-from wenet_osum.bin import gate
+from wenet_osum.bin import compare as compare_command
 from wenet_osum.metrics.accuracy import ACCURACY
 from wenet_osum.metrics.error_rate import WER
 from wenet_osum.score.bootstrap import Difference
@@ -42,16 +42,16 @@ def finished(tiny, tmp_path_factory):
 
 
 def run(*arguments: object) -> int:
-    return gate.main([str(a) for a in arguments])
+    return compare_command.main([str(a) for a in arguments])
 
 
 def test_a_model_is_not_worse_than_itself(finished, dev, capsys):
     assert run("--exp_dir", finished, "--before", finished, "--dev", dev, "--limit", 8, "--max_tokens", 6) == 0
     said = capsys.readouterr().out
-    assert "0 of " in said and "gate sgc    passed: accuracy all +0.00 [-36.94, +36.94] points on 8 utterances" in said
-    rows = json.loads((finished / "gate/gate.json").read_text())
+    assert "0 of " in said and "compare sgc    passed: accuracy all +0.00 [-36.94, +36.94] points on 8 utterances" in said
+    rows = json.loads((finished / "compare/compare.json").read_text())
     assert {row["task"] for row in rows} == {"asr", "sgc"} and all(row["outcome"] == "passed" for row in rows)
-    assert len((finished / "gate/before/sgc.jsonl").read_text().splitlines()) == 8
+    assert len((finished / "compare/before/sgc.jsonl").read_text().splitlines()) == 8
 
 
 def test_a_worse_model_fails(finished, dev, tmp_path, monkeypatch, capsys):
@@ -60,8 +60,8 @@ def test_a_worse_model_fails(finished, dev, tmp_path, monkeypatch, capsys):
 
     original = compare.answers
 
-    def answers(recogniser, task, jobs, out):
-        found = original(recogniser, task, jobs, out)
+    def answers(recognizer, task, jobs, out):
+        found = original(recognizer, task, jobs, out)
         if out.parent.name == "before":
             for job in jobs:
                 found[job.key].labels = {"gender": job.read()[0].labels["gender"]}
@@ -70,7 +70,7 @@ def test_a_worse_model_fails(finished, dev, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "answers", answers)
     arguments = ("--exp_dir", finished, "--before", finished, "--dev", dev, "--tasks", "sgc", "--max_tokens", 6)
     assert run(*arguments) == 3
-    assert "gate sgc    FAILED: accuracy all" in capsys.readouterr().out
+    assert "compare sgc    FAILED: accuracy all" in capsys.readouterr().out
     assert run(*arguments, "--margin", 101) == 0
 
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from wenet_osum.bin._references import Reference, contents
 from wenet_osum.decode.write import SETTINGS
@@ -48,7 +49,7 @@ def decoding(files: Iterable[Path]) -> str:
             found.append(json.loads((path.parent / SETTINGS).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             continue
-    found = [{k: v for k, v in f.items() if isinstance(v, (str, int, float)) and k not in OWN} for f in found if isinstance(f, dict)]
+    found = [_plain(settings) for settings in found if isinstance(settings, dict)]
     if not found:
         return ""
     told = [_limits({f["free"] for f in found if "free" in f})]
@@ -56,6 +57,17 @@ def decoding(files: Iterable[Path]) -> str:
         values = dict.fromkeys(str(f.get(name, "not said")) for f in found)
         told.append(f"{name} {' / '.join(values)}")
     return ", ".join(filter(None, told))
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, str | int | float]:
+    """Return the settings that go into a line; a table, such as the weights of rescorers, as ``name=value``."""
+    lines = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and all(isinstance(number, (int, float)) for number in value.values()):
+            value = " ".join(f"{key}={number}" for key, number in value.items())
+        if name not in OWN and isinstance(value, (str, int, float)) and value != "":
+            lines[name] = value
+    return lines
 
 
 def _limits(free: set[bool]) -> str:

@@ -1,12 +1,12 @@
 """After a phase: is the model worse than before it? Decodes and scores up to 500 dev utterances a task with both, paired.
 
 A figure fails when it is worse by more than --margin points and the paired bootstrap's 95 % interval leaves out no change. For phase 1, which has
-no LLM, the figure is token accuracy by teacher forcing, and --before is the Whisper it started from. Answers and gate.json go to EXP_DIR/gate.
+no LLM, the figure is token accuracy by teacher forcing, and --before is the Whisper it started from. Answers and compare.json go to EXP_DIR/compare.
 
 examples:
-  wenet_osum gate --exp_dir exp/3_encoder --before exp/2_adapter --dev data/dev --margin 2
-  wenet_osum gate --exp_dir exp/1_whisper --before openai/whisper-medium --dev conf/data.yaml --limit 200
-  wenet_osum gate --exp_dir exp/4_lora --before exp/3_encoder --dev data/dev --tasks "asr ser" --batch_size 64 --dtype bfloat16
+  wenet_osum compare --exp_dir exp/3_encoder --before exp/2_adapter --dev data/dev --margin 2
+  wenet_osum compare --exp_dir exp/1_whisper --before openai/whisper-medium --dev conf/data.yaml --limit 200
+  wenet_osum compare --exp_dir exp/4_lora --before exp/3_encoder --dev data/dev --tasks "asr ser" --batch_size 64 --dtype bfloat16
 
 exit status:
   0 no figure failed; 1 a list or a model cannot be used; 2 a fault of the arguments; 3 a figure failed
@@ -31,7 +31,7 @@ FINAL = "final"  # what training leaves in an experiment folder
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="wenet_osum gate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="wenet_osum compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exp_dir", required=True, help="folder of the phase's training run; its model is final in it")
     parser.add_argument("--before", required=True, help="folder of the run before, or a model folder or hub name")
     parser.add_argument("--dev", required=True, help="folder with a TASK.list a task, or a data.yaml with a dev table")
@@ -49,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         verdicts = run(args)
     except (ValueError, OSError) as error:
-        print(f"gate: {error}", file=sys.stderr)
+        print(f"compare: {error}", file=sys.stderr)
         return 1
     failed = sum(v.outcome == "FAILED" for v in verdicts)
-    print(f"{failed} of {len(verdicts)} figures failed; {args.exp_dir}/gate/gate.json")
+    print(f"{failed} of {len(verdicts)} figures failed; {args.exp_dir}/compare/compare.json")
     return 3 if failed else 0
 
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> list[Verdict]:
     for found in (_forced if _is_whisper(folders[0]) else _decoded)(args, folders, lists):
         print(found, flush=True)
         verdicts.append(found)
-    save(verdicts, Path(args.exp_dir) / "gate" / "gate.json")
+    save(verdicts, Path(args.exp_dir) / "compare" / "compare.json")
     return verdicts
 
 
@@ -112,10 +112,10 @@ def _decoded(args: argparse.Namespace, folders: list[str], lists: dict[str, str]
     jobs = {task: spread(read_list(path)[0], args.limit) for task, path in lists.items()}
     sides, parsed = [], {}
     for name, args.model in zip(("after", "before"), folders, strict=True):
-        recogniser = load.recogniser(args)
-        parsed = parsed or {task: recogniser.template.task(task) for task in lists}
-        sides.append({task: answers(recogniser, task, jobs[task], Path(args.exp_dir) / "gate" / name / f"{task}.jsonl") for task in lists})
-        del recogniser
+        recognizer = load.recognizer(args)
+        parsed = parsed or {task: recognizer.template.task(task) for task in lists}
+        sides.append({task: answers(recognizer, task, jobs[task], Path(args.exp_dir) / "compare" / name / f"{task}.jsonl") for task in lists})
+        del recognizer
     for task, path in lists.items():
         keys = {job.key for job in jobs[task]}
         references = [r.utterance for r in read_references(path) if r.utterance.key in keys]

@@ -9,7 +9,7 @@ import pytest
 from wenet_osum import tasks
 from wenet_osum.bin import score
 from wenet_osum.records import Hypothesis, Utterance
-from wenet_osum.score import comparison, prompts
+from wenet_osum.score import comparison, prompt_sensitivity
 
 GENDER = tasks.parse("<GENDER>")
 RIGHT = {"zh_0": 4, "zh_1": 2, "en_0": 1, "en_1": 0}  # of four
@@ -33,32 +33,32 @@ def folder(tmp_path):
 
 
 def test_spread_by_hand(folder):
-    asked = prompts.wordings(folder / "hyp")
-    rows = {row["metric"]: row for row in prompts.sensitivity(GENDER, REFS, asked)}
+    asked = prompt_sensitivity.wordings(folder / "hyp")
+    rows = {row["metric"]: row for row in prompt_sensitivity.sensitivity(GENDER, REFS, asked)}
     assert set(rows) == {"accuracy", "uar", "macro_f1"}
     row = rows["accuracy"]
     assert row["values"] == {"zh_0": 100, "zh_1": 50, "en_0": 25, "en_1": 0}
     assert (row["scoring_prompt"], row["mean"], row["lowest"], row["highest"], row["spread"]) == (100, 43.75, 0, 100, 100)
     assert row["deviation"] == pytest.approx(36.9755)
     assert row["by_language"] == {"zh": 75, "en": 12.5} and row["language_difference"] == {"zh - en": 62.5}
-    table = prompts.markdown([row]).splitlines()
+    table = prompt_sensitivity.markdown([row]).splitlines()
     assert table[-1] == "| <GENDER> | gender | accuracy all | 100.00 | 43.75 | 0.00 | 100.00 | 100.00 | 36.98 | zh 75.00, en 12.50 | zh - en: +62.50 |"
-    html = prompts.section([row], {"<GENDER>": asked})
+    html = prompt_sensitivity.section([row], {"<GENDER>": asked})
     assert "&lt;en_1&gt;" in html and "<en_1>" not in html and "<td class=n>25.00</td>" in html
-    assert prompts.markdown([]) == prompts.section([], {}) == ""
+    assert prompt_sensitivity.markdown([]) == prompt_sensitivity.section([], {}) == ""
 
 
 def test_a_wording_without_all_its_answers_is_wrong_there(folder):
     write(folder / "hyp/en_0/hyp.jsonl", 1, number=1)
-    [row] = [r for r in prompts.sensitivity(GENDER, REFS, prompts.wordings(folder / "hyp")) if r["metric"] == "accuracy"]
+    [row] = [r for r in prompt_sensitivity.sensitivity(GENDER, REFS, prompt_sensitivity.wordings(folder / "hyp")) if r["metric"] == "accuracy"]
     assert row["values"]["en_0"] == 25.0
 
 
 def test_broken_or_absent_prompts(folder):
-    assert prompts.wordings(folder) == []
+    assert prompt_sensitivity.wordings(folder) == []
     (folder / "hyp/prompts.json").write_text('{"prompts": [{"folder": "zh_0"}]}')
     with pytest.raises(ValueError, match="run recognize --prompts again"):
-        prompts.wordings(folder / "hyp")
+        prompt_sensitivity.wordings(folder / "hyp")
 
 
 def compared(folder, *more: str) -> dict:

@@ -10,7 +10,7 @@ import soundfile
 
 from wenet_osum.bin import recognize, score
 from wenet_osum.decode import load
-from wenet_osum.decode.prompts import wordings
+from wenet_osum.decode.all_prompts import wordings
 from wenet_osum.tasks import parse
 from wenet_osum.text.template import Template
 
@@ -34,8 +34,8 @@ def run(model_dir, small_list, out, *more):
 
 
 def test_every_wording_is_decoded_and_scored(model_dir, small_list, tmp_path, monkeypatch, capsys):
-    loads, make = [], load.recogniser
-    monkeypatch.setattr(load, "recogniser", lambda args: loads.append(1) or make(args))
+    loads, make = [], load.recognizer
+    monkeypatch.setattr(load, "recognizer", lambda args: loads.append(1) or make(args))
     assert run(model_dir, small_list, tmp_path / "all", "--prompts", "all") == 0 and len(loads) == 1
     named = json.loads((tmp_path / "all/prompts.json").read_text(encoding="utf-8"))["prompts"]
     assert [(row["lang"], row["text"]) for row in named] == [(lang, text) for lang in ("zh", "en") for text in SGC.prompts(lang)]

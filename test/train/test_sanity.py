@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from wenet_osum.records import Batch
-from wenet_osum.train.gates import Gates, fingerprint
+from wenet_osum.train.sanity import SanityChecks, fingerprint
 
 END = 9
 
@@ -32,12 +32,12 @@ def model():
     return nn.ModuleDict({"frozen": nn.Linear(3, 3), "trained": nn.Linear(3, 3)})
 
 
-def gates_of(model) -> Gates:
-    return Gates(model, {"trained.weight": "trained.*", "trained.bias": "trained.*"}, END)
+def checks_of(model) -> SanityChecks:
+    return SanityChecks(model, {"trained.weight": "trained.*", "trained.bias": "trained.*"}, END)
 
 
-def outcome(gates: Gates, promised: list[str], whole_epoch: bool = True) -> dict[str, bool]:
-    return {gate.name: gate.passed for gate in gates.judge(lambda value: [value], 1, promised, whole_epoch)}
+def outcome(checks: SanityChecks, promised: list[str], whole_epoch: bool = True) -> dict[str, bool]:
+    return {check.name: check.passed for check in checks.judge(lambda value: [value], 1, promised, whole_epoch)}
 
 
 def change(tensor: torch.Tensor) -> None:
@@ -46,49 +46,49 @@ def change(tensor: torch.Tensor) -> None:
 
 
 def test_all_pass_when_all_is_well(model):
-    gates = gates_of(model)
-    gates.watch(batch([[1, 2, END], [3, END]]))
+    checks = checks_of(model)
+    checks.watch(batch([[1, 2, END], [3, END]]))
     change(model["trained"].weight)
-    assert outcome(gates, ["<TRANSCRIBE>"]) == {"frozen": True, "trained": True, "tasks": True, "end": True}
+    assert outcome(checks, ["<TRANSCRIBE>"]) == {"frozen": True, "trained": True, "tasks": True, "end": True}
 
 
 def test_a_changed_frozen_tensor_fails(model):
-    gates = gates_of(model)
+    checks = checks_of(model)
     change(model["frozen"].bias)
     change(model["trained"].weight)
-    found = {gate.name: gate for gate in gates.judge(lambda value: [value], 1, [], True)}
+    found = {check.name: check for check in checks.judge(lambda value: [value], 1, [], True)}
     assert not found["frozen"].passed and "frozen.bias" in found["frozen"].text
     assert found["trained"].passed
 
 
 def test_an_unchanged_part_fails(model):
-    assert not outcome(gates_of(model), [])["trained"]
+    assert not outcome(checks_of(model), [])["trained"]
 
 
 @pytest.mark.parametrize("answers", [[[1, 2]], [[1, END, END]], [[END, 1]], [[1, END], [2]]])
 def test_end_of_text_must_stand_once_and_last(model, answers):
-    gates = gates_of(model)
-    gates.watch(batch(answers))
-    assert not outcome(gates, [])["end"]
+    checks = checks_of(model)
+    checks.watch(batch(answers))
+    assert not outcome(checks, [])["end"]
 
 
 def test_end_of_text_must_carry_loss(model):
-    gates = gates_of(model)
-    gates.watch(batch([[1, END]], weights=[1.0, 0.0]))
-    assert not outcome(gates, [])["end"]
+    checks = checks_of(model)
+    checks.watch(batch([[1, END]], weights=[1.0, 0.0]))
+    assert not outcome(checks, [])["end"]
 
 
 def test_a_task_without_loss_tokens_fails_after_an_epoch(model):
-    gates = gates_of(model)
-    gates.watch(batch([[1, END], [END]], weights=[1.0, 1.0, 1.0], tasks=["<TRANSCRIBE>", "<AGE>"]))
-    assert not outcome(gates, ["<TRANSCRIBE>", "<GENDER>"])["tasks"]
-    assert outcome(gates, ["<TRANSCRIBE>", "<GENDER>"], whole_epoch=False)["tasks"]
+    checks = checks_of(model)
+    checks.watch(batch([[1, END], [END]], weights=[1.0, 1.0, 1.0], tasks=["<TRANSCRIBE>", "<AGE>"]))
+    assert not outcome(checks, ["<TRANSCRIBE>", "<GENDER>"])["tasks"]
+    assert outcome(checks, ["<TRANSCRIBE>", "<GENDER>"], whole_epoch=False)["tasks"]
 
 
 def test_fillers_are_not_watched(model):
-    gates = gates_of(model)
-    gates.watch(dataclasses.replace(batch([[1, 2]]), filler=True))
-    assert gates.answers == 0 and not gates.bad_ends
+    checks = checks_of(model)
+    checks.watch(dataclasses.replace(batch([[1, 2]]), filler=True))
+    assert checks.answers == 0 and not checks.bad_ends
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.bool, torch.int64, torch.uint8])

@@ -1,6 +1,6 @@
 """What every metric takes and gives: pairs of reference and hypothesis in, figures made of per-utterance sums out.
 
-A metric is a file in ``metrics/`` with one function, ``figures(field, pairs, options) -> list[Figure]``. Each Figure
+A metric is a file in ``metrics/`` with one function, ``compute(field, pairs, options) -> list[MetricSums]``. Each Figure
 names its ``records.Metric``, which says how its values are called, counted and compared.
 """
 
@@ -48,7 +48,7 @@ class Options:
 
 
 @dataclass
-class Figure:
+class MetricSums:
     """A number that is a function of sums over utterances, which is what the bootstrap needs."""
 
     metric: Metric

@@ -1,4 +1,4 @@
-"""Pictures of the report as inline SVG: sharp at any size, coloured by the page's own palette in light and dark, no font to miss.
+"""Pictures of the report as inline SVG: sharp at any size, colored by the page's own palette in light and dark, no font to miss.
 
 Every function returns an ``<svg>`` element; all text in it is escaped here.
 """
@@ -11,7 +11,7 @@ from unicodedata import east_asian_width
 
 from wenet_osum.score.page import DRAWING, PALETTE
 
-SERIES = 8  # colours --s0 … --s7 of the page
+SERIES = 8  # colors --s0 … --s7 of the page
 
 
 def text_width(text: str, size: float = 12.0) -> float:
@@ -44,19 +44,19 @@ def confusion(rows: list[str], columns: list[str], matrix: list[list[int]]) -> s
 def _cell(x: float, y: float, size: float, number: int, total: int, row: str, column: str) -> str:
     part = number / total if total else 0.0
     shade = 0.05 + 0.9 * part if number else 0.0
-    colour = "var(--accent)" if row == column else "var(--bad)"
+    color = "var(--accent)" if row == column else "var(--bad)"
     ink = "onfill" if shade > 0.5 else "" if number else "dim"
     title = f"{row} answered {column}: {number} of {total} ({100 * part:.0f} %)"
     return (
         f'<g><title>{escape(title)}</title><rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{size - 2}" height="{size - 2}" rx="4" class="cell"/>'
-        f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{size - 2}" height="{size - 2}" rx="4" style="fill:{colour};fill-opacity:{shade:.3f}"/>'
+        f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{size - 2}" height="{size - 2}" rx="4" style="fill:{color};fill-opacity:{shade:.3f}"/>'
         + label(x + size / 2, y + size / 2 + 4, str(number) if number else "·", "middle", ink)
         + "</g>"
     )
 
 
-def curves(series: dict[str, list[tuple[float, float]]], title: str, colours: dict[str, int], width: int = 430, height: int = 240) -> str:
-    """Lines over steps, one a name; ``colours`` gives each name its place in the palette."""
+def curves(series: dict[str, list[tuple[float, float]]], title: str, colors: dict[str, int], width: int = 430, height: int = 240) -> str:
+    """Lines over steps, one a name; ``colors`` gives each name its place in the palette."""
     points = [(x, y) for line in series.values() for x, y in line if math.isfinite(y)]
     if not points:
         return ""
@@ -78,21 +78,21 @@ def curves(series: dict[str, list[tuple[float, float]]], title: str, colours: di
     for name, line in series.items():
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(x, y) for x, y in line if math.isfinite(y)))
         parts.append(
-            f'<polyline points="{path}" class="line" style="stroke:var(--s{colours[name] % SERIES})"><title>{escape(name)}</title></polyline>'
+            f'<polyline points="{path}" class="line" style="stroke:var(--s{colors[name] % SERIES})"><title>{escape(name)}</title></polyline>'
         )
         if len(line) == 1:
             a, b = at(*line[0])
-            parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" style="fill:var(--s{colours[name] % SERIES})"/>')
+            parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" style="fill:var(--s{colors[name] % SERIES})"/>')
     return _svg(width, height, parts, title)
 
 
 def sheet(drawn: list[str], legend: dict[str, int], columns: int = 2, width: int = 430, height: int = 240) -> str:
-    """A file of its own: pictures of one size side by side under a legend (name → place in the palette), with the page's colours in it."""
+    """A file of its own: pictures of one size side by side under a legend (name → place in the palette), with the page's colors in it."""
     head, rows = 36, -(-len(drawn) // columns)
     parts = [f"<style>{PALETTE}{DRAWING}svg text {{ font-family:system-ui,sans-serif }}</style>", '<rect width="100%" height="100%" style="fill:var(--card)"/>']
     x = 48.0
-    for name, place in legend.items():
-        parts.append(f'<rect x="{x:.0f}" y="16" width="14" height="3" style="fill:var(--s{place % SERIES})"/>' + label(x + 20, 22, name, "start"))
+    for name, color_index in legend.items():
+        parts.append(f'<rect x="{x:.0f}" y="16" width="14" height="3" style="fill:var(--s{color_index % SERIES})"/>' + label(x + 20, 22, name, "start"))
         x += 44 + text_width(name)
     for i, picture in enumerate(drawn):
         parts.append(f'<g transform="translate({i % columns * width} {head + i // columns * height})">{picture}</g>')

@@ -1,4 +1,4 @@
-"""Short synthesised sounds that resemble vocal events; every parameter varies. They sound like toys and are meant as such.
+"""Short synthesized sounds that resemble vocal events; every parameter varies. They sound like toys and are meant as such.
 
 ``make(label, rng)`` gives 16 kHz float32 audio, shape (samples,), peak 1, about 0.2 to 0.5 s.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from wenet_osum import lookup
 from wenet_osum.records import SAMPLE_RATE
-from wenet_osum.corpus.mix import band_pass, coloured_noise, silence
+from wenet_osum.corpus.mix import band_pass, colored_noise, silence
 
 
 def make(label: str, rng: np.random.Generator) -> np.ndarray:
@@ -49,7 +49,7 @@ def _voiced(pitch_hz: np.ndarray, formants_hz: list[float], width: float = 0.25)
 
 
 def _noise(count: int, low_hz: float, high_hz: float, rng: np.random.Generator) -> np.ndarray:
-    return band_pass(coloured_noise(count, 0.0, rng), low_hz, high_hz)
+    return band_pass(colored_noise(count, 0.0, rng), low_hz, high_hz)
 
 
 def _laugh(rng: np.random.Generator) -> np.ndarray:

@@ -24,7 +24,7 @@ _WORD = (1 << 64) - 1
 
 
 @dataclass
-class Gate:
+class SanityCheck:
     """The outcome of one check."""
 
     name: str
@@ -32,7 +32,7 @@ class Gate:
     text: str
 
     def __str__(self) -> str:
-        return f"gate {self.name:8s} {'passed' if self.passed else 'FAILED'}: {self.text}"
+        return f"sanity {self.name:8s} {'passed' if self.passed else 'FAILED'}: {self.text}"
 
 
 @lru_cache(maxsize=2)
@@ -53,7 +53,7 @@ def fingerprint(tensor: Tensor) -> int:
 
 
 @dataclass
-class Gates:
+class SanityChecks:
     """Takes the fingerprints at the start, watches the batches, and judges at the end."""
 
     module: nn.Module
@@ -87,8 +87,8 @@ class Gates:
         if not bool(good.all()) and len(self.bad_ends) < 5:
             self.bad_ends += [key for key, fine in zip(batch.keys, good.tolist(), strict=True) if not fine][:5]
 
-    def judge(self, gather: Callable[[Any], list[Any]], steps: int, promised: list[str], whole_epoch: bool) -> list[Gate]:
-        """All gates, over all processes; ``gather`` is dist.gather, ``steps`` the optimizer steps since the start of this process.
+    def judge(self, gather: Callable[[Any], list[Any]], steps: int, promised: list[str], whole_epoch: bool) -> list[SanityCheck]:
+        """All checks, over all processes; ``gather`` is dist.gather, ``steps`` the optimizer steps since the start of this process.
 
         ``promised`` tasks (tags) must have been met once a ``whole_epoch`` has gone by.
         """
@@ -98,31 +98,31 @@ class Gates:
         changed = set().union(*(row["changed"] for row in rows))
         tokens = sum((row["tokens"] for row in rows), Counter())
         bad = [key for row in rows for key in row["bad"]]
-        gates = [self._frozen(changed)]
+        checks = [self._frozen(changed)]
         if steps:
             answers = sum(row["answers"] for row in rows)
-            gates += [self._trained(changed), self._tasks(tokens, promised, whole_epoch), Gate("end", not bad, _ends(answers, bad))]
-        return gates
+            checks += [self._trained(changed), self._tasks(tokens, promised, whole_epoch), SanityCheck("end", not bad, _ends(answers, bad))]
+        return checks
 
-    def _frozen(self, changed: set[str]) -> Gate:
+    def _frozen(self, changed: set[str]) -> SanityCheck:
         frozen = [name for name in self.before if name not in self.part_of]
         moved = [name for name in frozen if name in changed]
         text = f"changed though frozen: {', '.join(moved[:5])}" if moved else f"{len(frozen)} tensors unchanged"
-        return Gate("frozen", not moved, text)
+        return SanityCheck("frozen", not moved, text)
 
-    def _trained(self, changed: set[str]) -> Gate:
+    def _trained(self, changed: set[str]) -> SanityCheck:
         still = [name for name in self.part_of if name not in changed]
         parts = {part: [n for n, p in self.part_of.items() if p == part] for part in dict.fromkeys(self.part_of.values())}
         dead = [part for part, names in parts.items() if not changed.intersection(names)]
         text = f"{len(self.part_of) - len(still)} of {len(self.part_of)} tensors changed"
         text += f"; unchanged: {', '.join(still[:5])}{' …' * (len(still) > 5)}" if still else ""
-        return Gate("trained", not dead, f"nothing changed in {', '.join(dead)}; {text}" if dead else text)
+        return SanityCheck("trained", not dead, f"nothing changed in {', '.join(dead)}; {text}" if dead else text)
 
-    def _tasks(self, tokens: Counter, promised: list[str], whole_epoch: bool) -> Gate:
+    def _tasks(self, tokens: Counter, promised: list[str], whole_epoch: bool) -> SanityCheck:
         missing = [task for task in promised if not tokens[task]]
         text = "loss tokens: " + ", ".join(f"{task} {tokens[task]}" for task in sorted(tokens))
         text += f"; none yet for {', '.join(missing)}" if missing else ""
-        return Gate("tasks", not (missing and whole_epoch), text)
+        return SanityCheck("tasks", not (missing and whole_epoch), text)
 
 
 def _ends(answers: int, bad: list[str]) -> str:
