@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "wenet_osum"
-UNFOLDED = ["metrics", "migrate.py"]
+UNFOLDED = [
+    "metrics",
+    "migrate.py",
+    "score/bootstrap.py",
+    "score/count_table.py",
+    "score/metric_sums.py",
+    "score/scorer.py",
+    "score/targets.py",
+]
 WIDTH = 100  # columns
 NODES = 5.0  # expressions a line of a function, mean over a file
 STATEMENTS = 20  # of a function, nine tenths of them

@@ -14,7 +14,6 @@ matrix. Classes are those that occur in the references:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import numpy as np
 from wenet_osum.metrics.error_rate import describe
 from wenet_osum.records import Metric
 from wenet_osum.score.baseline import majority, text_baseline
-from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, divide
+from wenet_osum.score.metric_sums import MetricSums, Options, Pair, Statistic, counts, divide
 from wenet_osum.tasks import Field
 
 # The last column of the confusion matrix.
@@ -83,9 +82,7 @@ def predicted(field: Field, pair: Pair) -> str | None:
     return None if label is None else field.labels.find(label)
 
 
-def over_matrix(
-    statistic: Callable[[np.ndarray], np.ndarray], classes: int
-) -> Callable[[np.ndarray], np.ndarray]:
+def over_matrix(statistic: Statistic, classes: int) -> Statistic:
     """Turn a statistic of confusion matrices into one of their flat cells, in %.
 
     ``statistic`` maps (R, K, K + 1) matrices of K classes to (R,) values from 0 to 1. The result

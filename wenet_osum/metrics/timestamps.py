@@ -20,7 +20,6 @@ A missing answer pairs no word. Its words count in the denominators of all but t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -30,12 +29,9 @@ import numpy as np
 from wenet_osum.metrics import error_rate
 from wenet_osum.records import Metric, Utterance, Word
 from wenet_osum.score.align import align
-from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, share
+from wenet_osum.score.metric_sums import MetricSums, Options, Pair, Statistic, counts, share
 from wenet_osum.score.normalize import fold, language
 from wenet_osum.tasks import Field
-
-# Maps sums (R, C) to values (R,).
-Statistic = Callable[[np.ndarray], np.ndarray]
 
 COLLARS_MS = (50, 100, 200)
 # In binary, 1.1 s − 1.0 s is a little more than 100 ms.
