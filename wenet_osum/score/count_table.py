@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wenet_osum.records import Score
+from wenet_osum.score.markdown import table_lines
 from wenet_osum.score.metric_sums import COUNTS
 
 TITLE = "Counted"
@@ -26,6 +27,7 @@ def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
         empty = {"task": score.task, "utterances": 0}
         row = found.setdefault(score.task, empty)
         counted = {"utterances": score.utterances, **_counts(score)}
+
         for name, times in counted.items():
             so_far = row.get(name, 0)
             row[name] = max(so_far, times)
@@ -69,18 +71,9 @@ def markdown(scores: Sequence[Score]) -> str:
     head += [name for name in special if name in there]
     head += sorted(name for name in there if name.startswith("flag "))
 
-    lines = [
-        f"## {TITLE}",
-        "",
-        _line([name.replace("_", " ") for name in head]),
-        "|" + "---|" * len(head),
-    ]
+    titles = [name.replace("_", " ") for name in head]
+    cells = []
     for row in found:
-        cells = [str(row.get(name, 0)) for name in head]
-        lines.append(_line(cells))
+        cells.append([str(row.get(name, 0)) for name in head])
+    lines = [f"## {TITLE}", "", *table_lines(titles, cells)]
     return "\n".join(lines) + "\n"
-
-
-def _line(cells: list[str]) -> str:
-    """Write a line of a markdown table."""
-    return "| " + " | ".join(cells) + " |"
