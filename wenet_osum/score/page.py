@@ -116,6 +116,22 @@ def _cell(content: str, right: bool) -> str:
     return content if content.startswith("<td") else f"<td{' class=n' if right else ''}>{content}</td>"
 
 
+def section(anchor: str, title: str, content: str) -> str:
+    """Write a section with its heading; links lead to ``anchor``."""
+    heading = escape(title)
+    return f'<section id="{anchor}"><h2>{heading}</h2>{content}</section>'
+
+
+def details(summary: str, content: str) -> str:
+    """Fold content away under a summary."""
+    return f"<details><summary>{summary}</summary>{content}</details>"
+
+
+def caption(text: str) -> str:
+    """Write a line above a table or a plot."""
+    return f'<div class="caption">{text}</div>'
+
+
 def chips(facts: dict[str, object], bad: set[str] = frozenset()) -> str:
     """Small labels, one a fact; those in ``bad`` stand out when they are not zero."""
     parts = []
