@@ -130,9 +130,11 @@ class Sample:
     task: str  # canonical tags, e.g. "<TRANSCRIBE> <EMOTION>"
     features: Tensor  # (frames, mels) float32
     prompt_ids: list[int]
-    answer_ids: list[int]  # target tokens, the end of text included; empty when decoding
+    answer_ids: list[int]  # target tokens, the end included; empty when decoding
     answer_weights: list[float]  # loss weight of each answer token
     answer_labels: list[bool]  # whether each answer token belongs to a label
+    # token ids between speech and answer, the same for every sample of a template (text/chat.py)
+    suffix_ids: list[int] = field(default_factory=list)
     targets: dict[str, Tensor] = field(default_factory=dict)  # what further losses ask for (models/losses), each (anything, …)
     utterance: Utterance | None = None
     audio_s: float = 0.0  # duration after augmentation, s
@@ -144,7 +146,7 @@ class Sample:
 class Batch:
     """A micro-batch. Features are padded, texts lie end to end with their lengths: padding is never recognized by value.
 
-    Letters: B utterances, T frames of the longest, M mel bins, P prompt tokens and A answer tokens of all utterances.
+    Letters: B utterances, T frames of the longest, M mel bins, P prompt tokens and A answer tokens of all utterances, U suffix tokens.
     """
 
     keys: list[str]
@@ -157,6 +159,7 @@ class Batch:
     answer_lengths: Tensor  # (B,) int64
     answer_weights: Tensor  # (A,) float32
     answer_labels: Tensor | None = None  # (A,) bool, the token belongs to a label
+    suffix_ids: Tensor | None = None  # (U,) int64, stand behind the speech of every utterance; None: nothing does
     targets: dict[str, Tensor] = field(default_factory=dict)  # of further losses: name → tensors end to end, name_lengths → (B,) int64
     utterances: list[Utterance] = field(default_factory=list)
     audio_s: list[float] = field(default_factory=list)
@@ -187,7 +190,7 @@ class Hypothesis:
 
     key: str
     task: str  # canonical tags
-    text: str  # raw answer, without the end of text
+    text: str  # raw answer, without its end
     transcript: str | None = None
     words: list[Word] | None = None
     labels: dict[str, str] = field(default_factory=dict)  # field name → label

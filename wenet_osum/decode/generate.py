@@ -113,7 +113,9 @@ def generate(
                 rescorers = Rescorers(model, template, options.joint)
                 for row, states, length in zip(rows, speech, lengths.tolist(), strict=True):
                     row.joint = rescorers.begin(states[:length])
-            embeds, mask = model.prompts_with(speech, lengths, batch.prompt_ids, batch.prompt_lengths)
+            embeds, mask = model.prompts_with(
+                speech, lengths, batch.prompt_ids, batch.prompt_lengths, batch.suffix_ids
+            )
             answer(model.llm, embeds, mask, rows, options, counts)
     finally:
         model.train(training)

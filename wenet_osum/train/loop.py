@@ -26,7 +26,7 @@ from wenet_osum.dataset.drop import table
 from wenet_osum.dataset.pool import tell_long_targets
 from wenet_osum.models import build, trainable
 from wenet_osum.records import Batch
-from wenet_osum.train import checkpoint, dist, progress, resume
+from wenet_osum.train import checkpoint, dist, progress, repeat_gate, resume
 from wenet_osum.train.checkpoint import State
 from wenet_osum.train.evaluate import dev_loaders, evaluate
 from wenet_osum.train.sanity import SanityCheck, SanityChecks
@@ -71,6 +71,8 @@ class Run:
         self.state = checkpoint.read_state(self.source) if self.source else State()
         torch.manual_seed(conf.seed)
         self.model, self.template = open_model(conf, self.source)
+        if not self.source:
+            self._hold_gate()
         trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)  # freezes; the engine must know what trains
         if conf.checkpointing:
             build.set_checkpointing(self.model)
@@ -95,6 +97,12 @@ class Run:
         self.saved = self.source is not None  # the state of this moment lies in a checkpoint
         self.start_step, self.start_seconds, self.start_time = self.state.step, self.state.seconds, time.monotonic()
         self.interrupted, self.bad_steps, self.rate, self.norm = False, 0, 0.0, 0.0
+
+    def _hold_gate(self) -> None:
+        """Stop a new run whose LLM cannot do its part; before the engine, which may shard it."""
+        opened = (self.conf, self.data, self.model, self.template, self.world.device)
+        if said := dist.from_rank_zero(lambda: repeat_gate.check_run(*opened)):
+            self.progress.log(said)
 
     def _new_meter(self) -> progress.Meter:
         return progress.Meter(progress.Tally(lambda tags: self.template.task(tags).name))

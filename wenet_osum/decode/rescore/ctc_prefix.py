@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from wenet_osum.decode.transcript_position import TranscriptPosition, in_transcript
-from wenet_osum.models.osum import ctc_states
+from wenet_osum.models.osum import ctc_states, end_of_text
 
 if TYPE_CHECKING:
     from wenet_osum.decode.constrain import AnswerState
@@ -186,7 +186,8 @@ class Rescorer:
     def __init__(self, model: OsumModel, template: Template, weights: dict[str, float]) -> None:
         # Once for all utterances: of weights in bfloat16 this is a copy.
         self.table = model.get_input_embeddings().weight.float()
-        self.blank, self.weight = template.end_id, weights.get("ctc_prefix", 0.0)
+        self.blank = end_of_text(model.config.llm)  # as in training, whatever ends an answer
+        self.weight = weights.get("ctc_prefix", 0.0)
 
     def begin(self, states: Tensor) -> State:
         """Start with the empty prefix."""
