@@ -58,7 +58,7 @@ class Repetition:
         )
 
     def lines(self) -> Iterator[str]:
-        """Tell every answer, its errors first."""
+        """Tell every answer: key, errors, transcript and answer, separated by tabs."""
         notes = {row["key"]: row["note"] for row in self.score.detail["worst"]}
         for utterance in self.utterances:
             text = self.answers[utterance.key].text
