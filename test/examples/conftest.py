@@ -18,6 +18,7 @@ from wenet_osum.dataset.audio import write_wav
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO_STEPS = "max_steps=2 max_epochs=null eval_every=1 optim.warmup_steps=1"
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 TWO_STEPS_PUBLISHED = TWO_STEPS + " optim.accumulation=1 dtype=float32 workers=0"
 
 
@@ -34,6 +35,12 @@ def load_file(path: Path) -> ModuleType:
 def load_prepare() -> Callable[[str], ModuleType]:
     """local/prepare.py of a recipe as a module."""
     return lambda recipe: load_file(ROOT / "examples" / recipe / "local/prepare.py")
+
+
+@pytest.fixture(scope="session")
+def load_local() -> Callable[[str, str], ModuleType]:
+    """A file of a recipe's local/ as a module."""
+    return lambda recipe, name: load_file(ROOT / "examples" / recipe / f"local/{name}.py")
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +87,7 @@ def published_pair(tmp_path: Path) -> dict[str, Path]:
     save_whisper(whisper, tokenizer, folders["whisper"])
     llm = SmallLlm(width=32, layers=1, heads=2, kv_heads=1, ffn=32)
     small_llm(llm, tokenizer).save_pretrained(folders["llm"])
+    tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(str(folders["llm"]))
     return folders
 

@@ -54,7 +54,7 @@ def keep_age(utterances: list[Utterance], group: str) -> list[Utterance]:
 
 
 def make(options: argparse.Namespace) -> None:
-    """Write one list. Raises ValueError when it would be empty."""
+    """Write one list; one that would be empty is named and not written. Raises ValueError for a bad manifest."""
     utterances = list(read_manifest(options.manifest))
     if options.draw:
         keys = draw(utterances, options.draw)
@@ -64,7 +64,8 @@ def make(options: argparse.Namespace) -> None:
     kept = keep_keys(utterances, options.keys) if options.keys else utterances
     kept = keep_age(kept, options.age) if options.age else kept
     if not kept:
-        raise ValueError(f"{options.manifest}: none of {len(utterances)} utterances is asked for")
+        print(f"{options.out} is left out: none of {len(utterances)} utterances is asked for")
+        return
     write_manifest(options.out, kept)
     speakers = len({u.speaker for u in kept})
     print(f"{options.out}: {len(kept)} of {len(utterances)} utterances, {speakers} speakers")

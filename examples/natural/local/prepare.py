@@ -39,11 +39,13 @@ MARKS = re.compile(r"<[^>]*>|\[[^\]]*\]")  # noises and fragments written into a
 def read_index(folder: Path, dropped: Dropped) -> Iterator[Utterance]:
     """Read the clips of an index, their paths absolute, without notes on noises in the text.
 
-    Labels of the set's own, which are no labels here, stay in ``extra``. Raises ValueError without an index.
+    Labels of the set's own, which are no labels here, stay in ``extra``, under names that no task reads.
+    Raises ValueError without an index.
     """
     for row in read_manifest(folder / "index.jsonl", dropped):
         path = (folder / row.wav).resolve()
-        known = {"wav": str(path), "labels": {}, "extra": row.extra | row.labels}
+        own = {f"index_{name}": label for name, label in row.labels.items()}
+        known = {"wav": str(path), "labels": {}, "extra": row.extra | own}
         if row.txt is not None:
             known["txt"] = " ".join(MARKS.sub(" ", row.txt).split())
         try:
