@@ -52,3 +52,16 @@ def test_embeddings_begin_at_the_scale_of_text(layers):
     with torch.no_grad():
         embeddings, _ = adapter(torch.randn(8, 64, 24) * 7 + 3, torch.full((8,), 64))
     assert 0.04 < float(embeddings.std()) < 0.06
+
+
+def test_a_step_of_adam_moves_embeddings_by_a_part_of_their_scale():
+    """A step moves each weight by the learning rate, however small the LLM's embeddings are."""
+    torch.manual_seed(0)
+    adapter = Adapter(64, 128).eval()
+    adapter.initialize(0.01)
+    states, lengths = torch.randn(4, 40, 64), torch.full((4,), 40)
+    before, _ = adapter(states, lengths)
+    before.square().sum().backward()
+    torch.optim.AdamW(adapter.parameters(), lr=1e-3).step()
+    after, _ = adapter(states, lengths)
+    assert float((after - before).std()) < 0.5 * 0.01

@@ -1,6 +1,6 @@
 """The plain baseline of an adapter: neighboring encoder states are stacked and projected.
 
-    stack `factor` states · LayerNorm · Linear · GELU · `layers` transformer layers · Linear
+    stack `factor` states · LayerNorm · Linear · GELU · `layers` transformer layers · Linear · gain
 
 SLAM-ASR (arXiv 2402.08846) calls it a linear projector. Behind Whisper's 50 states per second
 ``factor`` 2 gives 25 embeddings per second, as CTC into a word-piece vocabulary wants, and 4 gives
@@ -59,20 +59,26 @@ class Adapter(nn.Module):
         # Only layers need it: their residual stream grows.
         self.norm = nn.LayerNorm(width) if layers else nn.Identity()
         self.output = nn.Linear(width, output_width)
+        self.register_buffer("gain", torch.ones(()))
 
     @torch.no_grad()
     def initialize(self, std: float) -> None:
-        """Scale the output so that embeddings begin with the standard deviation ``std``.
+        """Let embeddings begin with the standard deviation ``std``.
 
-        It is measured on states of unit normal distribution, which the first LayerNorm makes of any.
+        A fixed gain does it, not small weights: an optimizer such as AdamW moves every weight by the
+        learning rate, and the embeddings of published LLMs are so small (0.017) that one step would
+        throw them far beyond all tokens. The gain is measured on states of unit normal distribution,
+        which the first LayerNorm makes of any.
         """
         draw = torch.Generator().manual_seed(0)
         states = torch.randn(1, 64 * self.stride, self.input.in_features // self.stride, generator=draw)
         training = self.training
         self.eval()
+        nn.init.normal_(self.output.weight, std=self.output.in_features**-0.5)
         nn.init.zeros_(self.output.bias)
+        self.gain.fill_(1.0)
         made, _ = self(states.to(self.input.weight.dtype), torch.tensor([states.shape[1]]))
-        self.output.weight.mul_(std / made.float().std())
+        self.gain.copy_(std / made.float().std())
         self.train(training)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
@@ -89,7 +95,7 @@ class Adapter(nn.Module):
         lengths = self.output_lengths(lengths)
         if self.layers:
             hidden = self._attended(hidden, lengths)
-        return self.output(self.norm(hidden)), lengths
+        return self.gain * self.output(self.norm(hidden)), lengths
 
     def _stacked(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Return (B, S, factor · D), where zeros fill up the last group of an utterance."""
