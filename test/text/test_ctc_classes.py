@@ -67,6 +67,13 @@ def test_control_tokens_in_a_text_are_spelled_out(tokenizer):
     assert tokenizer.decode(tokens) == text
 
 
+def test_added_tokens_in_a_text_are_spelled_out(tokenizer):
+    grown = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()))
+    grown.add_tokens(["cat sat"])
+    made, _ = encoder(grown, ENGLISH, 80)
+    assert made.classes(encode(made.tokenizer, ENGLISH[0])) is not None
+
+
 def test_what_cannot_be_written_is_told(tokenizer):
     made, _ = encoder(tokenizer, ENGLISH, 80)
     assert made.classes(encode(made.tokenizer, "the zoo")) is None and made.missing("the zoo") == {"z"}

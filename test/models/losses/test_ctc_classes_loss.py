@@ -106,6 +106,7 @@ def slow_commitment(states, table, best, blank):
 def test_commitment_is_the_distance_of_what_is_spoken():
     torch.manual_seed(0)
     table, states = torch.randn(9, 4), torch.randn(2, 6, 4)
+    states[0, 2:4] = table[BLANK] + 0.01
     compared = Scoring("distance").over(table, BLANK)
     logs = compared.logits(states).log_softmax(-1)
     found = ctc.commitment(states, torch.tensor([6, 3]), compared, logs)
