@@ -18,32 +18,44 @@ RENAMED = Path(__file__).parent / "renamed.yaml"
 
 
 def names(package: str) -> list[str]:
-    """Names of the plug-ins in a package such as ``wenet_osum.models.adapter``: its public modules, sorted."""
+    """List the plug-ins in a package such as ``wenet_osum.models.adapter``: its public modules,
+    sorted."""
     module = importlib.import_module(package)
-    return sorted(m.name for m in pkgutil.iter_modules(module.__path__) if not m.name.startswith("_"))
+    found = []
+    for entry in pkgutil.iter_modules(module.__path__):
+        if not entry.name.startswith("_"):
+            found.append(entry.name)
+    return sorted(found)
 
 
 def load(package: str, name: str) -> ModuleType:
-    """Import plug-in ``name`` of ``package``. Raises ValueError with the known names and a suggestion when there is none."""
+    """Import plug-in ``name`` of ``package``.
+
+    Raises ValueError with the known names and a suggestion when there is none.
+    """
     known = names(package)
     if name not in known:
-        kind = package.rsplit(".", 1)[-1]
-        if now := renamed("plugins").get(f"{kind} {name}"):
+        kind = package.rpartition(".")[2]
+        gone = renamed("plugins")
+        if now := gone.get(f"{kind} {name}"):
             raise ValueError(f"{kind} {name!r} has another name now: {now}")
         raise ValueError(unknown(kind, name, known))
     return importlib.import_module(f"{package}.{name}")
 
 
 def unknown(kind: str, name: object, known: list[str]) -> str:
-    """The sentence every unknown name is answered with."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    """Write the sentence that every unknown name is answered with."""
+    text = str(name)
+    close = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
     hint = f", did you mean {close[0]!r}?" if close else ";"
-    return f"unknown {kind} {str(name)!r}{hint} known: {', '.join(known)}"
+    all_names = ", ".join(known)
+    return f"unknown {kind} {text!r}{hint} known: {all_names}"
 
 
 def add_folder(package: str, folder: str) -> None:
     """Let plug-ins of ``package`` be found in a user's own folder too."""
-    path = importlib.import_module(package).__path__
+    module = importlib.import_module(package)
+    path = module.__path__
     if folder not in path:
         path.append(folder)
         importlib.invalidate_caches()
@@ -64,9 +76,12 @@ def add_plugins(packages: Iterable[str]) -> None:
 
 @cache
 def renamed(kind: str) -> dict[str, str]:
-    """Read the names that are gone, with what to write now. ``kind`` is ``keys`` (of yaml
-    files), ``options`` or ``plugins``."""
-    return yaml.safe_load(RENAMED.read_text(encoding="utf-8"))[kind]
+    """Read the names that are gone, with what to write now.
+
+    ``kind`` is ``keys`` (of yaml files), ``options`` (of commands) or ``plugins``.
+    """
+    text = RENAMED.read_text(encoding="utf-8")
+    return yaml.safe_load(text)[kind]
 
 
 class RenamedOption(argparse.Action):

@@ -32,8 +32,8 @@ def text_settings(settings: dict[str, Any], where: str = "text.json") -> dict[st
     """Return the text settings of a folder in the present form, without their version."""
     settings = dict(settings)
     version = check_version(settings.pop("format_version", None), where)
-    if version < 2 and "join" in settings:
-        settings["target_tokenization"] = TARGET_TOKENIZATION[settings.pop("join")]
+    if version < 2:
+        _rename_join(settings)
     return settings
 
 
@@ -45,10 +45,20 @@ def train_yaml(tree: dict[str, Any]) -> dict[str, Any]:
     """
     tree = copy.deepcopy(tree)
     model = tree.get("model") or {}
-    if "join" in model:
-        model["target_tokenization"] = TARGET_TOKENIZATION[model.pop("join")]
+    _rename_join(model)
     if "init" in model:
         model["init_parts"] = model.pop("init")
-    for effect in (tree.get("augment") or {}).get("effects") or []:
-        effect["name"] = EFFECTS.get(effect["name"], effect["name"])
+
+    # Effects are named after what audio engineers call them.
+    augment = tree.get("augment") or {}
+    for effect in augment.get("effects") or []:
+        name = effect["name"]
+        effect["name"] = EFFECTS.get(name, name)
     return tree
+
+
+def _rename_join(table: dict[str, Any]) -> None:
+    """Give ``join``, where it stands, its present name and value."""
+    if "join" in table:
+        before = table.pop("join")
+        table["target_tokenization"] = TARGET_TOKENIZATION[before]
