@@ -83,7 +83,8 @@ def published_pair(tmp_path: Path) -> dict[str, Path]:
 
     folders = {"whisper": tmp_path / "whisper", "llm": tmp_path / "llm"}
     tokenizer = train_tokenizer(["she read line a b c <0123456789.>"], vocab_size=300)
-    whisper = SmallWhisper(width=32, heads=2, ffn=32, encoder_layers=1, decoder_layers=1)
+    # as many encoder layers as Whisper-base has, for configurations that name the last ones
+    whisper = SmallWhisper(width=32, heads=2, ffn=32, encoder_layers=6, decoder_layers=1)
     save_whisper(whisper, tokenizer, folders["whisper"])
     llm = SmallLlm(width=32, layers=1, heads=2, kv_heads=1, ffn=32)
     small_llm(llm, tokenizer).save_pretrained(folders["llm"])

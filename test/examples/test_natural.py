@@ -153,6 +153,19 @@ def test_data_of_every_corpus_and_task(downloads, tmp_path, smoke, published_pai
     assert "of 27 utterances have a reply" in said
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair, two_steps_published):
+    """Digits alone, tiny models in the place of the published ones: three phases, decoded and scored."""
+    spoken_digits(tmp_path / "digits", tone)
+    options = ["--corpora", str(tmp_path), "--whisper", "whisper", "--llm", "llm", *SMALL]
+    smoke("natural", tmp_path / "work", *options, override=two_steps_published)
+    exp = tmp_path / "work/exp"
+    assert {p.name for p in exp.iterdir()} >= {"1_whisper", "2_align", "3_joint", "decode", "score"}
+    score = json.loads((exp / "score/srwt:fsdd/score.json").read_text())
+    assert {row["task"] for row in score["scores"]} == {"srwt"}
+
+
 def test_what_is_not_there_is_left_out_by_name(tmp_path, tone, smoke):
     spoken_digits(tmp_path / "digits", tone)
     options = ["--corpora", str(tmp_path), "--stop_stage", "1", *SMALL]
@@ -220,7 +233,7 @@ def test_pooled_states_do_not_depend_on_the_batch(probe, published_pair, tmp_pat
     encoder = probe.read(str(published_pair["whisper"])).eval()
     together = probe.pooled_states(encoder, found, tmp_path / "m.jsonl")
     alone = torch.cat([probe.pooled_states(encoder, [u], tmp_path / "m.jsonl") for u in found])
-    assert together.shape == (3, 1, 32)
+    assert together.shape == (3, 6, 32)
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 

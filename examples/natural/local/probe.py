@@ -238,8 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"probe.py: {error}", file=sys.stderr)
         return 1
-    if not found:
-        return 1
+    args.out.mkdir(parents=True, exist_ok=True)
     rows = [result._asdict() for result in found]
     (args.out / "probe.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
