@@ -26,7 +26,7 @@ from wenet_osum.dataset.drop import table
 from wenet_osum.dataset.pool import tell_long_targets
 from wenet_osum.models import build, trainable
 from wenet_osum.records import Batch
-from wenet_osum.train import checkpoint, dist, progress, resume
+from wenet_osum.train import checkpoint, dist, encode, progress, resume
 from wenet_osum.train.checkpoint import State
 from wenet_osum.train.evaluate import dev_loaders, evaluate
 from wenet_osum.train.sanity import SanityCheck, SanityChecks
@@ -72,29 +72,42 @@ class Run:
         torch.manual_seed(conf.seed)
         self.model, self.template = open_model(conf, self.source)
         trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)  # freezes; the engine must know what trains
+        if conf.model.lora:
+            trainable.check_lora_trains(self.model, conf.train_parts)
         if conf.checkpointing:
             build.set_checkpointing(self.model)
+        self._open_data()
         self.engine = dist.Engine(self.model, conf, world)
         groups = trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)  # FSDP has put other tensors in place
         self.optimizer = make_optimizer(groups, conf.optim, world.device)
         self.groups = self.optimizer.param_groups
         if self.source:
             checkpoint.load_trainer(self.source, self.engine, self.optimizer)
-        if conf.model.lora:
-            trainable.check_lora_trains(self.model, conf.train_parts)
-        mels = self.model.encoder.mels
-        # Phase 1's decoder ends at its last position; an LLM is not asked.
-        reach = getattr(self.model.config, "max_target_positions", None)
-        targets = self.model.objective.targets
-        facts = {"speech_tokens": token_counter(self.model), "reach": reach, "targets": targets}
-        self.mixture = Mixture(data, conf, self.template, mels, **facts)
         self.changes = resume.changed_keys(self.source, conf, data) if self.source else []
-        self.dev = dev_loaders(data, conf, self.template, mels, world, **facts)
         self.meter = self._new_meter()
         self.keys = progress.KeyLog(exp_dir, world.rank, self.state.step) if conf.log_keys else None
         self.saved = self.source is not None  # the state of this moment lies in a checkpoint
         self.start_step, self.start_seconds, self.start_time = self.state.step, self.state.seconds, time.monotonic()
-        self.interrupted, self.bad_steps, self.rate, self.norm = False, 0, 0.0, 0.0
+        self.bad_steps, self.rate, self.norm = 0, 0.0, 0.0
+
+    def _open_data(self) -> None:
+        """Load the lists, and compute states of the encoder that are to be on disk and are not.
+
+        That takes the model as it was loaded, before an engine has moved or cut it.
+        """
+        model, conf, data = self.model, self.conf, self.data
+        mels, states = model.encoder.mels, encode.open_store(model, conf)
+        # Phase 1's decoder ends at its last position; an LLM is not asked.
+        reach = getattr(model.config, "max_target_positions", None)
+        facts = {"speech_tokens": token_counter(model), "reach": reach}
+        facts |= {"targets": model.objective.targets, "states": states}
+        self.mixture = Mixture(data, conf, self.template, mels, **facts)
+        self.dev = dev_loaders(data, conf, self.template, mels, self.world, **facts)
+        self.interrupted = False
+        if states is not None:
+            how = (self.world, self.progress.log, lambda: self.interrupt.seen)
+            ended = encode.fill(states, model.encoder, self.mixture, self.dev.values(), *how)
+            self.interrupted = not ended
 
     def _new_meter(self) -> progress.Meter:
         return progress.Meter(progress.Tally(lambda tags: self.template.task(tags).name))
@@ -114,6 +127,8 @@ class Run:
         if (reason := self.ended()) and (self.exp_dir / checkpoint.FINAL / checkpoint.DONE).exists():
             self.progress.log(f"nothing to do: {self.exp_dir} has reached {reason}; raise it to go on")
             return 0
+        if self.interrupted:
+            return self._requeue("while states of the encoder were computed; they are kept")
         self.changes += resume.follow(self.state, self.mixture.plan)
         loader = self._loader()
         self._set_length(loader)
@@ -320,6 +335,13 @@ class Run:
         if self.world.is_rank_zero:
             checkpoint.rotate(self.exp_dir, self.conf.keep, self.state.best_step)
 
+    def _requeue(self, where: str) -> int:
+        """Leave the mark of an interrupted run; returns its exit status."""
+        if self.world.is_rank_zero:
+            (self.exp_dir / REQUEUE).touch()
+        self.progress.log(f"interrupted {where}; the same command goes on from here")
+        return INTERRUPTED
+
     def _judge(self) -> list[SanityCheck]:
         steps = self.state.step - self.start_step
         whole_epoch = steps * self.world.size * self.conf.optim.accumulation >= (self.state.epoch_batches or 0)
@@ -331,10 +353,7 @@ class Run:
             self._log()
         if self.interrupted and not self.ended():
             self._save()
-            if self.world.is_rank_zero:
-                (self.exp_dir / REQUEUE).touch()
-            self.progress.log(f"interrupted at step {self.state.step} and saved; the same command goes on from here")
-            return INTERRUPTED
+            return self._requeue(f"at step {self.state.step} and saved")
         if not self.saved:
             self._evaluate_and_save()
         checks = self._judge()
