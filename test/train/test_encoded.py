@@ -19,7 +19,8 @@ from wenet_osum.bin import encode_states
 from wenet_osum.config import BatchConfig, CacheConfig, ConfigError, PartConfig, TrainConfig
 from wenet_osum.dataset.states import PartWriter
 from wenet_osum.train import encode, estimate, loop
-from wenet_osum.train.loop import INTERRUPTED, REQUEUE, Run, train
+from wenet_osum.train.loop import train
+from wenet_osum.train.run import INTERRUPTED, REQUEUE
 
 from .conftest import ROOT
 
@@ -101,14 +102,14 @@ def test_phase_one_trains_its_decoder_on_states(tiny, tmp_path):
 
 def test_resume_is_bitwise(tiny, unbroken, tmp_path, monkeypatch, weights_of):
     shutil.copytree(unbroken / "states", tmp_path / "states")
-    original = Run._step
+    original = loop.take_step
 
-    def step(self, batches):
-        if self.state.step + 1 == 5:
+    def take_step(run, batches):
+        if run.state.step + 1 == 5:
             raise Killed
-        original(self, batches)
+        original(run, batches)
 
-    monkeypatch.setattr(Run, "_step", step)
+    monkeypatch.setattr(loop, "take_step", take_step)
     with pytest.raises(Killed):
         train(conf_of(tiny, tmp_path), tmp_path / "exp")
     monkeypatch.undo()

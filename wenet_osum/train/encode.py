@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from wenet_osum.dataset.sample import SampleConfig
 from wenet_osum.dataset.states import Layout, PartWriter, StateStore
 from wenet_osum.dataset.unencoded import ToEncode, Unencoded, recipe
 from wenet_osum.models import split, trainable
+from wenet_osum.text.template import Template
 from wenet_osum.train import dist
 from wenet_osum.train.evaluate import dev_loaders
 from wenet_osum.train.start import open_model, token_counter
@@ -166,16 +167,48 @@ def _check_shared(store: StateStore) -> None:
         )
 
 
-def encode_all(conf: TrainConfig, data: DataConfig, world: dist.World, say: Say, stopped: Stopped) -> bool:
-    """What a training of ``conf`` would do before its first step; False when it was stopped."""
+class Opened(NamedTuple):
+    """The data of a run."""
+
+    mixture: Mixture
+    dev: dict[str, EvalLoader]  # task → loader
+    interrupted: bool  # it was stopped while states were computed; some are missing
+
+
+def open_data(
+    model: nn.Module,
+    template: Template,
+    conf: TrainConfig,
+    data: DataConfig,
+    world: dist.World,
+    say: Say,
+    stopped: Stopped,
+) -> Opened:
+    """Load the lists of a run, and compute states that are to be on disk and are not.
+
+    ``model`` is as it was loaded, with what trains chosen; no engine has moved or cut it.
+    """
+    store, mels = open_store(model, conf), model.encoder.mels
+    facts = {
+        "speech_tokens": token_counter(model),
+        # Phase 1's decoder ends at its last position; an LLM is not asked.
+        "reach": getattr(model.config, "max_target_positions", None),
+        "targets": model.objective.targets,
+        "states": store,
+    }
+    mixture = Mixture(data, conf, template, mels, **facts)
+    dev = dev_loaders(data, conf, template, mels, world, **facts)
+    if store is None:
+        return Opened(mixture, dev, interrupted=False)
+    ended = fill(store, model.encoder, mixture, dev.values(), world, say, stopped)
+    return Opened(mixture, dev, interrupted=not ended)
+
+
+def encode_all(
+    conf: TrainConfig, data: DataConfig, world: dist.World, say: Say, stopped: Stopped
+) -> bool:
+    """Do what a training of ``conf`` does before its first step; False when it was stopped."""
     torch.manual_seed(conf.seed)
     model, template = open_model(conf, None)
     trainable.apply_train_parts(model, conf.train_parts, conf.optim)
-    store = open_store(model, conf)
-    assert store is not None, "the command asks for features: encoded"
-    reach = getattr(model.config, "max_target_positions", None)
-    facts = {"speech_tokens": token_counter(model), "reach": reach, "states": store}
-    mels = model.encoder.mels
-    mixture = Mixture(data, conf, template, mels, **facts)
-    dev = dev_loaders(data, conf, template, mels, world, **facts)
-    return fill(store, model.encoder, mixture, dev.values(), world, say, stopped)
+    return not open_data(model, template, conf, data, world, say, stopped).interrupted
