@@ -322,7 +322,9 @@ def _check_cache(conf: TrainConfig) -> list[str]:
             "drop it, or let cache.variants: n keep n augmented versions of each utterance"
         )
     elif variants > 1 and not changes:
-        faults.append(f"cache.variants {variants}: augment changes nothing, so all would be alike; set it to 1")
+        faults.append(
+            f"cache.variants {variants}: augment changes nothing, so all would be alike; set it to 1"
+        )
     if conf.cache.after is not None and conf.cache.after < 0:
         faults.append(f"cache.after {conf.cache.after}: must be 0 or more layers")
     return faults

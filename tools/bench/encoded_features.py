@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Training steps with ``features: encoded`` beside the same steps with features, on one core.
 
-    python tools/bench/encoded_features.py --whisper openai/whisper-base --llm Qwen/Qwen2.5-0.5B-Instruct \
-        --list data/train/manifest.jsonl --utterances 48 --pad_s 10 --rounds 3
+    python tools/bench/encoded_features.py --whisper openai/whisper-base \
+        --llm Qwen/Qwen2.5-0.5B-Instruct --list data/train/manifest.jsonl --pad_s 10
 
 Both ways read the same utterances from the list, make the same micro-batches and take the same
 optimizer steps, data included; their losses are checked to be the same up to float16 before
@@ -81,10 +81,27 @@ def some_of(path: str, count: int, folder: Path) -> DataConfig:
     return config.from_dict({"train": [source]}, DataConfig)
 
 
+def with_states(conf: TrainConfig, loss: str, after: int, depth: int) -> TrainConfig:
+    """The run of a case: above the states all of the encoder trains, and the adapter."""
+    parts = ["adapter.*"]
+    if after < depth:
+        parts += [f"encoder.layers.{n}.*" for n in range(after, depth)]
+        parts.append("encoder.layer_norm.*")
+    return dataclasses.replace(
+        conf,
+        features="encoded",
+        cache=dataclasses.replace(conf.cache, after=after),
+        model=dataclasses.replace(conf.model, **LOSSES[loss]),
+        train_parts={pattern: PartConfig() for pattern in parts},
+    )
+
+
 class Case:
     """One loss and one place of the states: both ways to train."""
 
-    def __init__(self, model: Any, template: Any, conf: TrainConfig, data: DataConfig, world: dist.World) -> None:
+    def __init__(
+        self, model: Any, template: Any, conf: TrainConfig, data: DataConfig, world: dist.World
+    ) -> None:
         model.set_objective(make_objective(conf.model, template))
         trainable.apply_train_parts(model, conf.train_parts, conf.optim)
         self.store = encode.open_store(model, conf)
@@ -103,7 +120,7 @@ class Case:
         model.train()
 
     def steps(self, way: str) -> tuple[list[float], float]:
-        """Losses of the steps of an epoch, and its audio, s. Dropout is drawn alike for both ways."""
+        """Losses of the steps of an epoch, and its audio, s. Both ways draw the same dropout."""
         dataset: SpeechDataset = self.data[way]
         losses, audio_s = [], 0.0
         for number in range(len(dataset)):
@@ -132,7 +149,7 @@ def rows_of(loss: str, after: str, case: Case, rounds: int) -> list[str]:
     ours, audio_s = case.steps("states")
     theirs, _ = case.steps("features")
     difference = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
-    assert difference < NEAR, f"losses differ by {difference:.1e}: {ours} with states, {theirs} with features"
+    assert difference < NEAR, f"losses differ by {difference:.1e}: {ours} and {theirs}"
     print(f"{loss}, after {after}: losses differ by {difference:.1e} at most", flush=True)
     seconds: dict[str, list[float]] = {"states": [], "features": []}
     for _ in range(rounds):
@@ -148,7 +165,8 @@ def rows_of(loss: str, after: str, case: Case, rounds: int) -> list[str]:
 
 def parse() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--whisper", required=True, help="folder or hub name")
     parser.add_argument("--llm", required=True, help="folder or hub name")
     parser.add_argument("--list", required=True, help="raw list, JSON a line")
@@ -171,15 +189,7 @@ def main() -> None:
         depth = model.encoder.depth
         for loss in args.losses:
             for after in (depth, depth - 2):
-                above = [f"encoder.layers.{n}.*" for n in range(after, depth)] + ["encoder.layer_norm.*"]
-                parts = ["adapter.*", *(above if after < depth else [])]
-                one = dataclasses.replace(
-                    conf,
-                    features="encoded",
-                    cache=dataclasses.replace(conf.cache, after=after),
-                    model=dataclasses.replace(conf.model, **LOSSES[loss]),
-                    train_parts={pattern: PartConfig() for pattern in parts},
-                )
+                one = with_states(conf, loss, after, depth)
                 case = Case(model, template, one, data, world)
                 size = sum(path.stat().st_size for path in case.store.folder.rglob("*"))
                 print(f"computed in {case.encode_s:.1f} CPU s, {size / 1e6:.1f} MB", flush=True)

@@ -1,13 +1,15 @@
-"""Compute the states of a frozen encoder and keep them on disk, as training with ``features: encoded`` does at its start.
+"""Compute the states of a frozen encoder and keep them on disk.
 
-Started again, it goes on where it was. Nothing is computed that is there already.
+Training with ``features: encoded`` does so at its start, too. Started again, it goes on where it
+was. Nothing is computed that is there already.
 
 examples:
   wenet_osum encode_states --config conf/train_2.yaml --data conf/data.yaml
-  wenet_osum encode_states --config conf/train_2.yaml --data conf/data.yaml --num_jobs 8 --override cache.dir=/disk/states
+  wenet_osum encode_states --config conf/train_2.yaml --data conf/data.yaml --num_jobs 8
 
 exit status:
-  0 done, 1 a fault of data, model or disk, 2 a fault of the configuration, 85 interrupted by SIGTERM or SIGUSR1
+  0 done, 1 a fault of data, model or disk, 2 a fault of the configuration, 85 interrupted by
+  SIGTERM or SIGUSR1
 """
 
 from __future__ import annotations
@@ -38,12 +40,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="wenet_osum encode_states", description=__doc__, formatter_class=layout)
-    parser.add_argument("--config", required=True, help="yaml of the phase, with features: encoded")
-    parser.add_argument("--data", help="yaml of the data (DataConfig); replaces data: of the configuration")
-    parser.add_argument("--num_jobs", type=int, default=1, help="processes, each with a model of its own")
-    parser.add_argument("--override", action="append", default=[], metavar="NAME=VALUE", help="e.g. cache.after=4; may be repeated")
+    parser = argparse.ArgumentParser(
+        prog="wenet_osum encode_states",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="yaml of the phase, with features: encoded")
+    add("--data", help="yaml of the data (DataConfig); replaces data: of the configuration")
+    add("--num_jobs", type=int, default=1, help="processes, each with a model of its own")
+    override = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
+    add("--override", **override, help="e.g. cache.after=4; may be repeated")
     return parser.parse_args(argv)
 
 
@@ -57,7 +64,9 @@ def _start_jobs(argv: list[str], count: int) -> int:
 
 def _encode(conf: config.TrainConfig) -> int:
     if conf.features != "encoded":
-        raise config.ConfigError(f"features: {conf.features}: this configuration reads no states; set features: encoded")
+        raise config.ConfigError(
+            f"features: {conf.features}: this configuration reads no states; set features: encoded"
+        )
     if not conf.data:
         raise config.ConfigError("data: no lists are named; give --data a yaml with a train table")
     data = config.load(conf.data, config.DataConfig)

@@ -67,7 +67,9 @@ def _draw_key(utterance: Utterance, repeat: int) -> str:
     return f"{utterance.key}#{repeat}" if repeat else utterance.key
 
 
-def _draw(audio: np.ndarray, draw_key: str, conf: SampleConfig) -> tuple[dict[str, Any], np.ndarray, float]:
+def _draw(
+    audio: np.ndarray, draw_key: str, conf: SampleConfig
+) -> tuple[dict[str, Any], np.ndarray, float]:
     """Augmented: the sound of a Sample, the audio and its speed factor."""
     draw, speed = augment.rng(conf.seed, conf.epoch, draw_key), 1.0
     if conf.augment:
@@ -76,7 +78,7 @@ def _draw(audio: np.ndarray, draw_key: str, conf: SampleConfig) -> tuple[dict[st
 
 
 def _at_speed(utterance: Utterance, speed: float) -> Utterance:
-    """With word times as they are after a change of speed; that must come before the target is written."""
+    """With word times as after a change of speed; it comes before the target is written."""
     if not utterance.words or speed == 1.0:
         return utterance
     return dataclasses.replace(utterance, words=augment.scale_words(utterance.words, speed))
@@ -109,10 +111,18 @@ def _complete(
     )
 
 
-def _sample_from_states(utterance: Utterance, data: bytes, task: Task, template: Template, conf: SampleConfig, repeat: int) -> Sample:
+def _sample_from_states(
+    utterance: Utterance,
+    data: bytes,
+    task: Task,
+    template: Template,
+    conf: SampleConfig,
+    repeat: int,
+) -> Sample:
     """The same from the encoder's states on disk. Raises Drop where there are none."""
     store = conf.states
-    digest = store.digest(data, utterance.key, store.variant(conf.epoch, repeat) if conf.augment else None)
+    variant = store.variant(conf.epoch, repeat) if conf.augment else None
+    digest = store.digest(data, utterance.key, variant)
     if digest not in store:
         # whatever kept it from being encoded is told as it would be without states
         _check_duration(len(decode(data, utterance.start, utterance.end)) / SAMPLE_RATE, conf.filter)
@@ -128,7 +138,9 @@ def _stored_sound(encoded: Encoded, store: StateStore) -> dict[str, Any]:
     return {"features": states, "states_after": store.layout.after, "state_length": encoded.length}
 
 
-def features_to_encode(utterance: Utterance, data: bytes, conf: SampleConfig) -> tuple[torch.Tensor, Encoded]:
+def features_to_encode(
+    utterance: Utterance, data: bytes, conf: SampleConfig
+) -> tuple[torch.Tensor, Encoded]:
     """Features (frames, mels) of which states are to be kept, and what is known of them before.
 
     ``conf.epoch`` is the version of the utterance. Raises Drop.
@@ -158,7 +170,10 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
     Its states, where states are read, are zeros: whatever they are, they count nothing.
     """
     task = template.task("asr")
-    sound = _sound(np.zeros(SAMPLE_RATE // 2, dtype=np.float32), conf) if conf.states is None else _no_states(conf.states)
+    if conf.states is not None:
+        sound = _no_states(conf.states)
+    else:
+        sound = _sound(np.zeros(SAMPLE_RATE // 2, dtype=np.float32), conf)
     prompt = template.prompt_ids(task, prompt_language(template, task))
     utterance = Utterance(key="", wav="")
     answer = {"answer_ids": [template.end_id], "answer_weights": [0.0], "answer_labels": [False]}

@@ -172,7 +172,8 @@ class StateStore:
     def check_room(self, needed: int) -> str:
         """Say how many bytes are needed and free. Raises ValueError when the disk has less."""
         free = shutil.disk_usage(self.folder).free
-        said = f"{needed / 1e9:.3g} GB of states in {self.folder}, where {free / 1e9:.3g} GB are free"
+        there = f"{self.folder}, where {free / 1e9:.3g} GB are free"
+        said = f"{needed / 1e9:.3g} GB of states in {there}"
         if needed > free:
             raise ValueError(
                 f"features: encoded needs {said}; make room, set cache.dir to a larger disk, "
@@ -201,7 +202,8 @@ class PartWriter:
         except OSError as error:
             raise self._fault(error) from None
         numbers = (encoded.length, encoded.source_s, encoded.audio_s, encoded.speed)
-        self._rows.append((np.frombuffer(digest, dtype=np.uint64), self._end, len(states), *numbers))
+        name = np.frombuffer(digest, dtype=np.uint64)
+        self._rows.append((name, self._end, len(states), *numbers))
         self._end += len(states)
 
     @property
@@ -239,8 +241,8 @@ class PartWriter:
             shutil.rmtree(self._path, ignore_errors=True)
             self._path = None
         return ValueError(
-            f"features: encoded: cannot write to {self.folder} ({error.strerror}); what was written "
-            "before is kept: make room, or set cache.dir to a larger disk, and start again"
+            f"features: encoded: cannot write to {self.folder} ({error.strerror}); what was "
+            "written before is kept: make room, or set cache.dir to a larger disk, and start again"
         )
 
 
@@ -250,7 +252,10 @@ def _narrow(states: np.ndarray, dtype: str) -> np.ndarray:
         narrow = states.astype(dtype)
     if not np.isfinite(narrow).all():
         largest = float(np.abs(states).max())
-        raise ValueError(f"features: encoded: a state of size {largest:.3g} does not fit {dtype}; set cache.dtype: float32")
+        raise ValueError(
+            f"features: encoded: a state of size {largest:.3g} does not fit {dtype}; "
+            "set cache.dtype: float32"
+        )
     return narrow
 
 

@@ -35,7 +35,8 @@ def recipe(conf: TrainConfig) -> str:
     augment = conf.augment
     if not changes_of(augment):
         return ""
-    lists = [Path(path).read_text(encoding="utf-8") for path in (augment.noise, augment.reverb) if path]
+    named = [path for path in (augment.noise, augment.reverb) if path]
+    lists = [Path(path).read_text(encoding="utf-8") for path in named]
     drawn = dataclasses.asdict(augment) | {"lists": lists}
     drawn |= {"seed": conf.seed, "max_s": conf.filter.max_s}
     return hashlib.blake2b(json.dumps(drawn, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -66,7 +67,9 @@ class Unencoded(Dataset):
     Begin with ``find``; ``group`` says which go together.
     """
 
-    def __init__(self, store: StateStore, pools: Sequence[Pool], confs: Sequence[SampleConfig]) -> None:
+    def __init__(
+        self, store: StateStore, pools: Sequence[Pool], confs: Sequence[SampleConfig]
+    ) -> None:
         """A pool is of training when its ``conf`` augments, else of a dev list."""
         self.store, self.pools, self.confs = store, pools, confs
         self.handles = Handles()
@@ -81,8 +84,8 @@ class Unencoded(Dataset):
         for number, (pool, conf) in enumerate(zip(self.pools, self.confs, strict=True)):
             drawn = conf.augment is not None and self.store.recipe
             for variant in range(self.store.variants) if drawn else [AS_IT_IS]:
-                columns = [np.full(len(pool), number), pool.shard, pool.row, np.full(len(pool), variant)]
-                found.append(np.stack(columns, axis=1))
+                source, version = (np.full(len(pool), value) for value in (number, variant))
+                found.append(np.stack([source, pool.shard, pool.row, version], axis=1))
         return np.concatenate(found)
 
     def find(self, versions: np.ndarray) -> list[Missing]:
@@ -109,14 +112,20 @@ class Unencoded(Dataset):
         return min(augment.speeds) if augment else 1.0
 
     def group(self, missing: list[Missing], max_frames: int) -> None:
-        """Put versions of like length together, up to ``max_frames`` with padding; at 0 each is alone."""
+        """Put versions of like length together, up to ``max_frames`` with padding.
+
+        At 0 each is alone.
+        """
         self.groups = []
         for one in sorted(missing, key=lambda version: -version.seconds):
-            longest = self.groups[-1][0].seconds if self.groups else 0.0
-            frames = longest * FRAMES_A_SECOND * (len(self.groups[-1]) + 1) if self.groups else 0.0
-            if not self.groups or frames > max_frames:
+            if not self.groups or self._frames_with_one_more() > max_frames:
                 self.groups.append([])
             self.groups[-1].append(one)
+
+    def _frames_with_one_more(self) -> float:
+        """Frames of the last group, if one more of at most its longest came to it."""
+        group = self.groups[-1]
+        return group[0].seconds * FRAMES_A_SECOND * (len(group) + 1)
 
     def __getitem__(self, i: int) -> tuple[list[ToEncode], Counter]:
         ready, dropped = [], Counter()

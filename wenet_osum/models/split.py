@@ -41,12 +41,14 @@ def layers_below(encoder: nn.Module, after: int | None) -> int:
     if missing:
         name = encoder.config.model_type
         raise ValueError(
-            f"features: encoded: encoder {name!r} cannot be run in two parts, it lacks {', '.join(missing)} "
-            "(wenet_osum/models/encoder/__init__.py says what they are); use features: cpu"
+            f"features: encoded: encoder {name!r} cannot be run in two parts, it lacks "
+            f"{', '.join(missing)} (wenet_osum/models/encoder/__init__.py says what they are); "
+            "use features: cpu"
         )
     if after is not None and after > encoder.depth:
         raise ValueError(
-            f"cache.after {after}: the encoder has {encoder.depth} layers; leave it out to keep states after all of them"
+            f"cache.after {after}: the encoder has {encoder.depth} layers; "
+            "leave it out to keep states after all of them"
         )
     return encoder.depth if after is None else after
 
@@ -60,16 +62,14 @@ def check_frozen(encoder: nn.Module, after: int, patterns: Iterable[str]) -> Non
             continue
         full = f"encoder.{name}"
         pattern = next((p for p in patterns if fnmatch.fnmatchcase(full, p)), "")
-        advice = "name the layers above alone" if after < encoder.depth else "leave the encoder out"
+        advice = "leave the encoder out"
+        if after < encoder.depth:
+            advice = f"name the layers above alone, e.g. 'encoder.layers.{encoder.depth - 1}.*'"
         raise ValueError(
-            f"features: encoded keeps states after {after} of {encoder.depth} layers of the encoder, but train_parts "
-            f"{pattern!r} trains {full} below them; {advice}{_upper_pattern(encoder, after)}, or lower cache.after"
+            f"features: encoded keeps states after {after} of {encoder.depth} layers of the "
+            f"encoder, but train_parts {pattern!r} trains {full} below them; {advice}, or lower "
+            "cache.after"
         )
-
-
-def _upper_pattern(encoder: nn.Module, after: int) -> str:
-    """Example of a pattern for what is above the states."""
-    return f", e.g. 'encoder.layers.{encoder.depth - 1}.*'" if after < encoder.depth else ""
 
 
 def describe(encoder: nn.Module, after: int) -> dict[str, Any]:

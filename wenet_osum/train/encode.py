@@ -154,16 +154,17 @@ def _add(
     frames = torch.tensor([len(one.features) for one in ready])
     states, lengths = encoder.lower(features.to(device), frames, after)
     kept = encoder.kept_lengths(lengths, after).tolist()
-    for one, rows, length, row in zip(ready, kept, lengths.tolist(), states.float().cpu(), strict=True):
-        writer.add(one.digest, one.encoded._replace(states=row[:rows].numpy(), length=length))
+    found = states.float().cpu().numpy()
+    for one, rows, length, row in zip(ready, kept, lengths.tolist(), found, strict=True):
+        writer.add(one.digest, one.encoded._replace(states=row[:rows], length=length))
 
 
 def _check_shared(store: StateStore) -> None:
     counts = dist.gather(len(store))
     if len(set(counts)) > 1:
         raise ValueError(
-            f"features: encoded: the processes see {', '.join(map(str, counts))} utterances in {store.folder}; "
-            "cache.dir must be a folder that all machines share"
+            f"features: encoded: the processes see {', '.join(map(str, counts))} utterances in "
+            f"{store.folder}; cache.dir must be a folder that all machines share"
         )
 
 

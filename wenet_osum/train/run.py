@@ -71,9 +71,18 @@ class Run:
 
         # The data, before an engine moves or cuts the model, for states of the encoder may have to
         # be computed. ``batches`` runs through what is left of an epoch.
-        how = (world, self.progress.log, lambda: interrupt.seen)
-        opened = open_data(self.model, self.template, conf, data, *how)
-        self.mixture, self.dev, self.interrupted = opened
+        opened = open_data(
+            self.model,
+            self.template,
+            conf,
+            data,
+            world,
+            say=self.progress.log,
+            stopped=lambda: interrupt.seen,
+        )
+        self.mixture = opened.mixture
+        self.dev = opened.dev
+        self.interrupted = opened.interrupted
         self.engine, self.optimizer = self._make_engine()
         self.groups = self.optimizer.param_groups
         if self.source:
