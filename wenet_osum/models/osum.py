@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from wenet_osum import lookup, migrate
-from wenet_osum.models import dtypes, lora, trainable
+from wenet_osum.models import dtypes, lora, split, trainable
 from wenet_osum.models.ctc_scores import CTCScores, normed, scoring_of
 from wenet_osum.models.lengths import spans, valid_mask
 from wenet_osum.models.llm import causal, proof
@@ -239,7 +239,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
         The logits for an answer token are those of the position before it.
         """
-        states, lengths = self.padded_speech(batch.features, batch.feature_lengths)
+        states, lengths = self._adapted(*split.encode(self.encoder, batch))
         speech = Speech(
             states,
             lengths,
@@ -277,7 +277,11 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
     def padded_speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""
-        speech, lengths = self.adapter(*self.encoder(features, feature_lengths))
+        return self._adapted(*self.encoder(features, feature_lengths))
+
+    def _adapted(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from the encoder's states."""
+        speech, lengths = self.adapter(states, lengths)
         return speech, lengths.cpu()  # under a device_map of several devices they come along with the states
 
     def _lay_out(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import EncoderDecoderCache, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from wenet_osum.models import dtypes, trainable
+from wenet_osum.models import dtypes, split, trainable
 from wenet_osum.models.ctc_scores import SpeechClasses
 from wenet_osum.models.encoder.whisper import Encoder
 from wenet_osum.models.lengths import spans, valid_mask
@@ -153,7 +153,7 @@ class WhisperPhase(nn.Module):
 
     def forward(self, batch: Batch) -> LossOutput:
         """Compute the loss of a batch as the model's objective says. Raises ValueError for texts beyond the decoder's positions."""
-        states, lengths = self.encoder(batch.features, batch.feature_lengths)
+        states, lengths = split.encode(self.encoder, batch)
         speech = Speech(states, lengths, self.encoder.state_s, partial(self.token_logits, states), self.blank)
         return self.objective(batch, speech, partial(self._answers, batch, states, lengths), {"decoder": self.decoder, "proj_out": self.proj_out})
 
