@@ -56,9 +56,9 @@ def parrot(monkeypatch):
     """
     seen, wrong = [], {}
 
-    def answer(llm, embeddings, mask, rows, options, counts):
-        table = llm.get_input_embeddings().weight
-        for row, vectors, kept in zip(rows, embeddings, mask.bool(), strict=True):
+    def answer(prompts, rows, options, counts):
+        table = prompts.llm.get_input_embeddings().weight
+        for row, vectors, kept in zip(rows, prompts.embeds, prompts.mask.bool(), strict=True):
             template = row.answer_state.template
             ids = torch.cdist(vectors[kept], table).argmin(1).tolist()
             asked = len(template.encode_prompt(config.REPEAT_PROMPT))

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -31,7 +30,8 @@ from transformers import (
 )
 
 from wenet_osum import lookup, migrate
-from wenet_osum.models import dtypes, lora, trainable
+from wenet_osum.models import dtypes, lora, split, trainable
+from wenet_osum.models.ctc_scores import CTCScores, normed, scoring_of
 from wenet_osum.models.layout import Pieces, lay_out, pad_left
 from wenet_osum.models.lengths import spans
 from wenet_osum.models.llm import causal, proof
@@ -58,6 +58,8 @@ class OsumConfig(PreTrainedConfig):
     part_dtypes: Any = None  # part → dtype it was saved in, that of loading with dtype "auto"
     # What it was trained with beside cross-entropy, entries of model.losses; None: nobody knows.
     losses: Any = None
+    # Whether cross-entropy of answers was ever among what it was trained with; None: nobody knows.
+    answers_trained: Any = None
     format_version: int | None = None  # of the folder (migrate.py); None: it was written before there were numbers
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -85,11 +87,7 @@ def _config(value: dict[str, Any] | PreTrainedConfig | None, default: str) -> Pr
     return AutoConfig.for_model(model_type, **value)
 
 
-def end_of_text(llm: PreTrainedConfig) -> int | None:
-    """The end of text as the LLM's configuration names it, which is the blank of CTC.
-
-    No transcript holds it, whatever ends an answer (text/chat.py).
-    """
+def _end_of_text(llm: PreTrainedConfig) -> int | None:
     ends = llm.eos_token_id
     return ends[0] if isinstance(ends, list) else ends
 
@@ -158,7 +156,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         model.adapter.to(dtype)
         model.speech_boundary = nn.Embedding(2, config.llm.hidden_size, dtype=dtype)
         nn.init.normal_(model.speech_boundary.weight, std=scale)
-        if (end := end_of_text(config.llm)) is not None:  # a border the LLM knows
+        if (end := _end_of_text(config.llm)) is not None:  # a border the LLM knows
             model.set_speech_boundary(end)
         model.generation_config = language.generation_config = greedy(language.generation_config)
         return model.eval()
@@ -236,23 +234,24 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
         Raises ValueError when a loss needs a blank and the LLM names no end of text.
         """
-        if objective.needs_logits and end_of_text(self.config.llm) is None:
+        if objective.needs_logits and self.blank is None:
             raise ValueError("model.losses: the LLM names no eos_token_id, which is the blank of CTC; set it in its config.json")
         self.objective = objective
         self.config.losses = trained_with(self.config.losses, objective.entries)
+        self.config.answers_trained = bool(self.config.answers_trained or objective.ce_weight)
 
     def forward(self, batch: Batch) -> LossOutput:
         """Compute the loss of a batch as the model's objective says.
 
         The logits for an answer token are those of the position before it.
         """
-        states, lengths = self.padded_speech(batch.features, batch.feature_lengths)
+        states, lengths = self._adapted(*split.encode(self.encoder, batch))
         speech = Speech(
             states,
             lengths,
             self.embedding_s if self.adapter.stride else None,
             partial(self.token_logits, states),
-            end_of_text(self.config.llm),
+            self.blank,
             self.get_input_embeddings().weight,
         )
         return self.objective(batch, speech, partial(self._answers, batch, states, lengths), {"llm": self.llm, "speech_boundary": self.speech_boundary})
@@ -260,22 +259,40 @@ class OsumModel(PreTrainedModel, GenerationMixin):
     def _answers(self, batch: Batch, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Run the LLM over all utterances as one packed sequence: losses and correctness of the answer tokens (A,)."""
         answers = batch.answer_lengths.cpu()
-        before_speech = (batch.prompt_ids, batch.prompt_lengths.cpu())
-        pieces = Pieces(
-            *before_speech, speech, speech_lengths, batch.suffix_ids, batch.answer_ids, answers
-        )
+        asked = (batch.prompt_ids, batch.prompt_lengths.cpu(), speech, speech_lengths)
+        pieces = Pieces(*asked, batch.suffix_ids, batch.answer_ids, answers)
         embeddings, totals = lay_out(self.get_input_embeddings(), self.speech_boundary, pieces)
         hidden = causal.packed_forward(self.llm, embeddings, causal.Packing(totals.tolist(), embeddings.device))
         before = spans(totals.cumsum(0) - answers - 1, answers)
         return token_losses(self.llm.get_output_embeddings(), hidden[before.to(hidden.device)], batch.answer_ids)
 
+    @property
+    def blank(self) -> int | None:
+        """CTC's blank: the end of text as the LLM's configuration names it, whatever ends an answer.
+
+        No transcript holds it.
+        """
+        return _end_of_text(self.config.llm)
+
     def token_logits(self, speech: Tensor) -> Tensor:
-        """Compare speech embeddings (…, H) with the LLM's own token embeddings, as CTC does: (…, V) float32."""
-        return ctc_states(speech) @ self.get_input_embeddings().weight.float().T
+        """Compare speech embeddings (…, H) with all of the LLM's own token embeddings: (…, V) float32."""
+        return normed(speech) @ self.get_input_embeddings().weight.float().T
+
+    def ctc_states(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the speech embeddings (B, S, H) that CTC reads, and their lengths (B,), on the CPU."""
+        return self.padded_speech(features, feature_lengths)
+
+    def speech_classes(self) -> CTCScores:
+        """Return how CTC compares speech with the LLM's tokens, as the model was trained."""
+        return scoring_of(self.config.losses).over(self.get_input_embeddings().weight, self.blank)
 
     def padded_speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""
-        speech, lengths = self.adapter(*self.encoder(features, feature_lengths))
+        return self._adapted(*self.encoder(features, feature_lengths))
+
+    def _adapted(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from the encoder's states."""
+        speech, lengths = self.adapter(states, lengths)
         return speech, lengths.cpu()  # under a device_map of several devices they come along with the states
 
     def speech_tokens(self, frames: Tensor) -> Tensor:
@@ -340,11 +357,6 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         asked = (features, feature_lengths, prompt_ids, prompt_lengths, suffix_ids)
         embeddings, mask = self.prompt_embeddings(*asked)
         return self.llm.generate(inputs_embeds=embeddings, attention_mask=mask, **kwargs)
-
-
-def ctc_states(speech: Tensor) -> Tensor:
-    """Speech embeddings (…, H) as CTC on the adapter's output compares them with the LLM's token embeddings, float32."""
-    return functional.rms_norm(speech.float(), speech.shape[-1:])
 
 
 def greedy(settings: GenerationConfig) -> GenerationConfig:

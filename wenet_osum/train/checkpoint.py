@@ -58,6 +58,19 @@ class State:
     # micro-batches}
     earlier: list[dict[str, Any]] = field(default_factory=list)
 
+    def note_dev(self, losses: dict[str, float]) -> float:
+        """Keep the books on the best dev loss; returns the mean over tasks, by which it is told.
+
+        A mean over tasks, so that a long list does not drown a short one.
+        """
+        self.dev = losses
+        mean = sum(losses.values()) / len(losses)
+        if self.best_loss is None or mean < self.best_loss:
+            self.best_loss, self.best_step, self.stale = mean, self.step, 0
+        else:
+            self.stale += 1
+        return mean
+
 
 def folder_name(step: int) -> str:
     """step_00001000"""

@@ -94,6 +94,12 @@ class Meter:
         self.frames += int(batch.feature_lengths.sum())
         self.padded += batch.features.shape[0] * batch.features.shape[1]
 
+    def add_output(self, batch: Batch, output: Any) -> None:
+        """Count what the model made of a micro-batch."""
+        self.tally.add(batch, output)
+        for reason, count in (output.left_out or {}).items():
+            self.dropped[reason] += int(count)
+
     def stats(self) -> dict[str, Any]:
         """Plain numbers for ``summary``."""
         own = {name: getattr(self, name) for name in ("wait_s", "audio_s", "tokens", "frames", "padded", "dropped")}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +19,20 @@ from wenet_osum.config import REPEAT_PROMPT, DataConfig, TrainConfig
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import read_tags
 from wenet_osum.dataset.shard import Handles, load_list, read
-from wenet_osum.decode.constrain import AnswerState
-from wenet_osum.decode.generate import Row, answer, hypothesis
+from wenet_osum.decode.generate import answer, hypothesis, make_row
 from wenet_osum.decode.options import DecodeOptions
+from wenet_osum.decode.prefix import LLMPrompts
 from wenet_osum.models.layout import Pieces, lay_out, pad_left
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Hypothesis, Score, Utterance
 from wenet_osum.score import score_task
 from wenet_osum.text import chat
 from wenet_osum.text.template import Template
+from wenet_osum.train import dist
 from wenet_osum.train.compare import spread
+
+if TYPE_CHECKING:
+    from wenet_osum.train.run import Run
 
 TASK = "asr"
 NORMALIZER = "basic"  # lower case, no punctuation: an LLM writes both as it likes
@@ -81,10 +86,20 @@ class Repetition:
         )
 
 
+def hold(run: Run) -> None:
+    """Hold the gate of a new run and tell its log. Raises ValueError when the LLM fails."""
+    if run.source:
+        return
+    opened = (run.conf, run.data, run.model, run.template, run.world.device)
+    # One process asks; all learn what came of it.
+    if said := dist.from_rank_zero(lambda: check_run(*opened)):
+        run.progress.log(said)
+
+
 def check_run(
     conf: TrainConfig, data: DataConfig, model: nn.Module, template: Template, device: torch.device
 ) -> str | None:
-    """Hold the gate before a run, on ``device``, where the model stays.
+    """Hold the gate before a run, on ``device``, where the LLM stays.
 
     Returns the line for its log, None for a run that has no gate. Raises ValueError when the LLM
     fails.
@@ -100,7 +115,8 @@ def check_run(
     utterances = with_transcripts(lists, template, gate.utterances)
     if not utterances:
         return "repeat gate: not held, no list has transcripts"
-    model.to(device)
+    for part in (model.llm, model.speech_boundary):
+        part.to(device)
     found = repeat(model.llm, model.speech_boundary, template, utterances, gate.prompt)
     found.check(gate.max_wer)
     return str(found)
@@ -182,14 +198,14 @@ def _answers(
         lengths,
         _tensor(template.suffix_ids, device),
     )
-    embeddings, mask = pad_left(*lay_out(embed, boundary, pieces))
+    prompts = LLMPrompts(llm, *pad_left(*lay_out(embed, boundary, pieces)))
 
     # The search of decoding. Where it gives up is said by tokens, for there is no audio.
     task, answers = template.task(TASK), []
     for utterance, ids in zip(utterances, texts, strict=True):
-        most = 2 * len(ids) + SPARE
-        answers.append(Row(utterance.key, AnswerState(template, task), 0.0, max_tokens=most))
-    answer(llm, embeddings, mask, answers, DecodeOptions(), Counter())
+        options = DecodeOptions(max_tokens=2 * len(ids) + SPARE)
+        answers.append(make_row(template, utterance.key, task, 0.0, options))
+    answer(prompts, answers, DecodeOptions(), Counter())
     return {row.key: hypothesis(row, template) for row in answers}
 
 
