@@ -194,9 +194,7 @@ class Run:
         self.meter.wait_s += time.monotonic() - before
         if not batches:
             return None
-        assert len(batches) == per_step, (
-            f"the plan gave {len(batches)} micro-batches, not {per_step}"
-        )
+        assert len(batches) == per_step, f"{len(batches)} micro-batches, not {per_step}"
         return batches
 
     def end_epoch(self) -> None:
