@@ -19,6 +19,7 @@ UNFOLDED = [
     "lookup.py",
     "__init__.py",
     "__main__.py",
+    "corpus",
     "migrate.py",
     "train/loop.py",
     "train/run.py",
