@@ -20,6 +20,7 @@ UNFOLDED = [
     "__init__.py",
     "__main__.py",
     "corpus",
+    "serve",
     "migrate.py",
     "train/loop.py",
     "train/run.py",
