@@ -179,6 +179,10 @@ class Sample:
     audio: Tensor | None = None
     # SpecAugment masks of those features (dataset/augment.py)
     masks: list[Any] = field(default_factory=list)
+    # With these, features are states of the encoder from disk, (states, width), and may go on into
+    # silence behind the speech (dataset/states.py).
+    states_after: int | None = None  # layers of the encoder below them
+    state_length: int = 0  # states of the speech
 
 
 @dataclass
@@ -209,6 +213,9 @@ class Batch:
     audio: Tensor | None = None
     # SpecAugment masks of each utterance's features
     masks: list[list[Any]] = field(default_factory=list)
+    # Layers of the encoder below the features, where these are its states (B, N, width) from disk
+    # and ``feature_lengths`` count states; None: they are log-mel.
+    states_after: int | None = None
     dropped: dict[str, int] = field(default_factory=dict)  # samples not read, by reason
     filler: bool = False  # True: a repeat that only keeps ranks in step; its weights are zero
 
