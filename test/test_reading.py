@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "wenet_osum"
-UNFOLDED = ["migrate.py", "train/loop.py", "train/run.py", "train/run_log.py", "train/schedule.py"]
+UNFOLDED = [
+    "migrate.py",
+    "train/loop.py",
+    "train/run.py",
+    "train/run_log.py",
+    "train/schedule.py",
+    "train/muon.py",
+    "train/optim.py",
+    "train/sanity.py",
+]
 WIDTH = 100  # columns
 NODES = 5.0  # expressions a line of a function, mean over a file
 STATEMENTS = 20  # of a function, nine tenths of them
