@@ -22,6 +22,10 @@ UNFOLDED = [
     "train/muon.py",
     "train/optim.py",
     "train/sanity.py",
+    "train/average.py",
+    "train/compare.py",
+    "train/evaluate.py",
+    "train/progress.py",
 ]
 WIDTH = 100  # columns
 NODES = 5.0  # expressions a line of a function, mean over a file
