@@ -26,6 +26,12 @@ UNFOLDED = [
     "train/compare.py",
     "train/evaluate.py",
     "train/progress.py",
+    "train/checkpoint.py",
+    "train/resume.py",
+    "train/rehearse.py",
+    "train/dist.py",
+    "train/estimate.py",
+    "train/dry_run.py",
 ]
 WIDTH = 100  # columns
 NODES = 5.0  # expressions a line of a function, mean over a file
