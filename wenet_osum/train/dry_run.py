@@ -8,6 +8,7 @@ sizes of the models are needed.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import tempfile
 import time
@@ -31,7 +32,7 @@ from wenet_osum.records import Utterance
 from wenet_osum.text.template import Template
 from wenet_osum.text.tokenizer import END_OF_TEXT
 from wenet_osum.train import dist
-from wenet_osum.train.estimate import Mean, batch_of, meta_model
+from wenet_osum.train.estimate import Mean, batch_of, meta_model, states_after
 from wenet_osum.train.optim import make_optimizer
 from wenet_osum.train.rehearse import peak_gib, reset_peak
 from wenet_osum.train.sanity import fingerprint
@@ -240,7 +241,8 @@ def _step(
     optimizer = make_optimizer(groups, conf.optim, engine.world.device)
     before = _trained_fingerprints(model)
     model.train()
-    batch = batch_of(model, mean, count, "cpu")
+    after = states_after(model, _within(conf, model))
+    batch = batch_of(model, mean, count, "cpu", after)
     targets = model.objective.targets(Utterance("", "", "word"))
     batch.targets = join_targets([targets] * count)
 
@@ -257,6 +259,16 @@ def _step(
     for name, value in _trained_fingerprints(model).items():
         moved += value != before[name]
     return loss.item(), moved, seconds
+
+
+def _within(conf: TrainConfig, model: nn.Module) -> TrainConfig:
+    """Ask for states after all layers where ``conf`` wants more layers than a shallow model has."""
+    after = conf.cache.after
+    depth = getattr(model.encoder, "depth", 0)
+    if after is None or after <= depth:
+        return conf
+    cache = dataclasses.replace(conf.cache, after=None)
+    return dataclasses.replace(conf, cache=cache)
 
 
 def _trained_fingerprints(model: nn.Module) -> dict[str, int]:

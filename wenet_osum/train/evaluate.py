@@ -10,7 +10,7 @@ from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EvalLoader, eval_loader
 from wenet_osum.text.template import Template
 from wenet_osum.train import dist
-from wenet_osum.train.progress import Tally, merge
+from wenet_osum.train.tally import Tally, merge
 
 
 def dev_loaders(
@@ -39,7 +39,7 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Measure every dev list over all processes, and leave the model in eval mode.
 
-    Returns, by task, loss, acc, tokens and labels as ``progress.merge`` gives them. Raises
+    Returns, by task, loss, acc, tokens and labels as ``tally.merge`` gives them. Raises
     ValueError for a list without a usable utterance.
     """
     engine.module.eval()

@@ -88,7 +88,10 @@ def _out_of_memory(error: Exception) -> bool:
 def _size(batch: Batch) -> str:
     count, frames, *_ = batch.features.shape
     tokens = len(batch.answer_ids)
-    speech = f"{count} utterances × {frames} frames"
+    unit = "frames"
+    if batch.states_after is not None:
+        unit = "states"
+    speech = f"{count} utterances × {frames} {unit}"
     return f"{speech} with {tokens} answer tokens"
 
 
