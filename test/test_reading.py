@@ -26,6 +26,21 @@ UNFOLDED = [
     "train/run.py",
     "train/run_log.py",
     "train/schedule.py",
+    "train/muon.py",
+    "train/optim.py",
+    "train/sanity.py",
+    "train/average.py",
+    "train/compare.py",
+    "train/evaluate.py",
+    "train/progress.py",
+    "train/checkpoint.py",
+    "train/resume.py",
+    "train/rehearse.py",
+    "train/dist.py",
+    "train/estimate.py",
+    "train/dry_run.py",
+    "train/meta_pass.py",
+    "train/tally.py",
 ]
 WIDTH = 100  # columns
 NODES = 5.0  # expressions a line of a function, mean over a file

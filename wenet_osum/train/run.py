@@ -24,6 +24,7 @@ from wenet_osum.train.rehearse import choose, rehearse, reset_peak
 from wenet_osum.train.sanity import SanityChecks
 from wenet_osum.train.schedule import epoch_length, set_length, task_names
 from wenet_osum.train.start import Interrupt, open_model, seed_everything
+from wenet_osum.train.tally import Tally, scores
 
 # Exit status after SIGTERM or SIGUSR1: saved, please start the same command again.
 INTERRUPTED = 85
@@ -134,7 +135,7 @@ class Run:
         def name_of(tags: str) -> str:
             return self.template.task(tags).name
 
-        tally = progress.Tally(name_of)
+        tally = Tally(name_of)
         return progress.Meter(tally)
 
     # -- beginning ----------------------------------------------------------------------------
@@ -289,9 +290,9 @@ class Run:
         for task, row in dev.items():
             losses[task] = row["loss"]
         mean = state.note_dev(losses)
-        scores = progress.scores(dev)
+        listed = scores(dev)
         best = f"best {state.best_loss:.4f} at {state.best_step}"
-        self.progress.log(f"dev at step {state.step}: mean loss {mean:.4f} ({best})  {scores}")
+        self.progress.log(f"dev at step {state.step}: mean loss {mean:.4f} ({best})  {listed}")
         self.progress.record(state.step, "dev", dev, loss=mean)
 
     def save(self) -> None:
