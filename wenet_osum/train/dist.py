@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.device_features import with_features
+from wenet_osum.models import cpu_kernels
 from wenet_osum.records import Batch
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ def start(threads: int) -> World:
     Without torchrun, makes a group of this process alone.
     """
     torch.set_num_threads(threads)
+    cpu_kernels.keep_few()
     rank = int(os.environ.get("RANK", "0"))
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
