@@ -82,8 +82,7 @@ class Run:
             say=self.progress.log,
             stopped=lambda: interrupt.seen,
         )
-        self.mixture = opened.mixture
-        self.dev = opened.dev
+        self.mixture, self.dev = opened.mixture, opened.dev
         self.interrupted = opened.interrupted
         self.engine, self.optimizer = self._make_engine()
         self.groups = self.optimizer.param_groups
@@ -96,9 +95,8 @@ class Run:
 
         # What is measured, and how far this start has come.
         self.meter = self._new_meter()
-        self.keys = None
-        if conf.log_keys:
-            self.keys = progress.KeyLog(exp_dir, world.rank, self.state.step)
+        where = (exp_dir, world.rank, self.state.step)
+        self.keys = progress.KeyLog(*where) if conf.log_keys else None
         self.start_step, self.start_seconds = self.state.step, self.state.seconds
         self.start_time = time.monotonic()
         self.saved = self.source is not None  # whether the present state lies in a checkpoint
