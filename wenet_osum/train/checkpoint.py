@@ -33,6 +33,8 @@ from wenet_osum.train.optim import Optimizer, fill_state
 STATE, DONE, TRAINER, FINAL = "state.json", "DONE", "trainer", "final"
 # Newest checkpoints that keep trainer/: the last, and one more should that be damaged.
 RESUMABLE = 2
+# Lies there while an interrupted run waits for its next start (torchrun hides exit statuses).
+REQUEUE = "REQUEUE"
 
 
 @dataclass
@@ -100,6 +102,13 @@ def complete(exp_dir: Path) -> list[Path]:
 
 def _step_folders(exp_dir: Path) -> list[Path]:
     return sorted(exp_dir.glob("step_[0-9]*"))
+
+
+def prepare(exp_dir: Path) -> list[str]:
+    """Make the folder of a run ready for a start; returns the names that ``clean`` gives."""
+    exp_dir.mkdir(parents=True, exist_ok=True)
+    (exp_dir / REQUEUE).unlink(missing_ok=True)
+    return clean(exp_dir)
 
 
 def clean(exp_dir: Path) -> list[str]:

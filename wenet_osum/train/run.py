@@ -30,8 +30,6 @@ from wenet_osum.train.tally import Tally, scores
 INTERRUPTED = 85
 # Exit status when a sanity check failed; the checkpoints are there, ``final`` is not.
 SANITY_FAILED = 3
-# File in exp_dir while an interrupted run waits for its next start (torchrun hides exit statuses).
-REQUEUE = "REQUEUE"
 # Steps in a row without a finite gradient that end a run.
 BAD_STEPS = 20
 
@@ -88,6 +86,8 @@ class Run:
         self.groups = self.optimizer.param_groups
         if self.source:
             checkpoint.load_trainer(self.source, self.engine, self.optimizer)
+        if conf.model.lora:
+            trainable.check_lora_trains(self.model, conf.train_parts)
         self.loader: EpochLoader | None = None
         self.batches: Any = None
         self.promised: list[str] = []  # names of the tasks that the plan holds
@@ -95,8 +95,9 @@ class Run:
 
         # What is measured, and how far this start has come.
         self.meter = self._new_meter()
-        where = (exp_dir, world.rank, self.state.step)
-        self.keys = progress.KeyLog(*where) if conf.log_keys else None
+        self.keys = None
+        if conf.log_keys:
+            self.keys = progress.KeyLog(exp_dir, world.rank, self.state.step)
         self.start_step, self.start_seconds = self.state.step, self.state.seconds
         self.start_time = time.monotonic()
         self.saved = self.source is not None  # whether the present state lies in a checkpoint
@@ -106,9 +107,7 @@ class Run:
 
     def _prepare_folder(self) -> None:
         if self.world.is_rank_zero:
-            self.exp_dir.mkdir(parents=True, exist_ok=True)
-            (self.exp_dir / REQUEUE).unlink(missing_ok=True)
-            for name in checkpoint.clean(self.exp_dir):
+            for name in checkpoint.prepare(self.exp_dir):
                 self.progress.log(f"ignored {name}: not complete, its writer was killed")
         dist.barrier()
 
@@ -116,8 +115,6 @@ class Run:
         """Freeze what no pattern names."""
         conf = self.conf
         trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)
-        if conf.model.lora:
-            trainable.check_lora_trains(self.model, conf.train_parts)
         if conf.checkpointing:
             build.set_checkpointing(self.model)
 
@@ -355,7 +352,7 @@ class Run:
     def requeue(self, where: str) -> int:
         """Leave the mark of an interrupted run; returns its exit status."""
         if self.world.is_rank_zero:
-            (self.exp_dir / REQUEUE).touch()
+            (self.exp_dir / checkpoint.REQUEUE).touch()
         self.progress.log(f"interrupted {where}; the same command goes on from here")
         return INTERRUPTED
 
