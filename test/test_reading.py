@@ -41,6 +41,22 @@ UNFOLDED = [
     "train/dry_run.py",
     "train/meta_pass.py",
     "train/tally.py",
+    "metrics",
+    "score/__init__.py",
+    "score/align.py",
+    "score/baseline.py",
+    "score/bootstrap.py",
+    "score/comparison.py",
+    "score/conditions.py",
+    "score/count_table.py",
+    "score/curves.py",
+    "score/hypotheses.py",
+    "score/markdown.py",
+    "score/metric_sums.py",
+    "score/scorer.py",
+    "score/strings.py",
+    "score/targets.py",
+    "tasks",
 ]
 WIDTH = 100  # columns
 NODES = 5.0  # expressions a line of a function, mean over a file

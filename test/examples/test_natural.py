@@ -159,7 +159,8 @@ def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair
     """Digits alone, tiny models in the place of the published ones: three phases, decoded and scored."""
     spoken_digits(tmp_path / "digits", tone)
     options = ["--corpora", str(tmp_path), "--whisper", "whisper", "--llm", "llm", *SMALL]
-    smoke("natural", tmp_path / "work", *options, override=two_steps_published)
+    override = f"{two_steps_published} repeat_gate.utterances=0 model.adapter_conf.heads=4"
+    smoke("natural", tmp_path / "work", *options, override=override)
     exp = tmp_path / "work/exp"
     assert {p.name for p in exp.iterdir()} >= {"1_whisper", "2_align", "3_joint", "decode", "score"}
     score = json.loads((exp / "score/srwt:fsdd/score.json").read_text())

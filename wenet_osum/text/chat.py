@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Marks of private-use characters, which no template changes and no text holds.
 PROMPT, SPEECH, ANSWER = "\ue000prompt\ue001", "\ue000speech\ue001", "\ue000answer\ue001"
 # The text whose embedding a new model has on both sides of the speech. An Instruct LLM reads a line
-# break as nothing: Qwen2.5-Coder-0.5B-Instruct (dequantised from Q4_K_M) repeats 32 transcripts of
+# break as nothing: Qwen2.5-Coder-0.5B-Instruct (dequantized from Q4_K_M) repeats 32 transcripts of
 # speechocean762 (the test set, lower case) with 1.5 % WER between line breaks, 17.0 % between spaces
 # and 14.4 % between ends of text.
 BOUNDARY = "\n"
