@@ -26,14 +26,14 @@ def arm(moment: str, step: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if moment == "step":
-        original = loop.Run._step
+        original = loop.take_step
 
-        def _step(self, batches):
-            if self.state.step + 1 == step:
+        def take_step(run, batches):
+            if run.state.step + 1 == step:
                 die()
-            original(self, batches)
+            original(run, batches)
 
-        loop.Run._step = _step
+        loop.take_step = take_step
         return
     place, name = (checkpoint, "publish") if moment == "publish" else (checkpoint.dcp, "save")
     before = getattr(place, name)

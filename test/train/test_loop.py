@@ -10,7 +10,10 @@ import torch
 
 from wenet_osum.models import build
 from wenet_osum.train import checkpoint, loop
-from wenet_osum.train.loop import SANITY_FAILED, INTERRUPTED, REQUEUE, Run, train
+from wenet_osum.train import run as run_module
+from wenet_osum.train.loop import train
+from wenet_osum.train.checkpoint import REQUEUE
+from wenet_osum.train.run import INTERRUPTED, SANITY_FAILED
 
 
 class Killed(BaseException):
@@ -20,15 +23,15 @@ class Killed(BaseException):
 @pytest.fixture
 def die_at(monkeypatch):
     """Let the run die in a step, before the step has done anything."""
-    original = Run._step
+    original = loop.take_step
 
     def arm(step: int) -> None:
-        def _step(self, batches):
-            if self.state.step + 1 == step:
+        def take_step(run, batches):
+            if run.state.step + 1 == step:
                 raise Killed
-            original(self, batches)
+            original(run, batches)
 
-        monkeypatch.setattr(Run, "_step", _step)
+        monkeypatch.setattr(loop, "take_step", take_step)
 
     yield arm
 
@@ -130,14 +133,14 @@ def test_one_big_batch_equals_many_small_ones(tiny, tmp_path, weights_of):
 
 
 def test_signal_saves_and_asks_to_come_back(tiny, unbroken, tmp_path, monkeypatch, weights_of):
-    original = Run._step
+    original = loop.take_step
 
-    def _step(self, batches):
-        if self.state.step == 2:
+    def take_step(run, batches):
+        if run.state.step == 2:
             os.kill(os.getpid(), signal.SIGUSR1)
-        original(self, batches)
+        original(run, batches)
 
-    monkeypatch.setattr(Run, "_step", _step)
+    monkeypatch.setattr(loop, "take_step", take_step)
     assert train(tiny.conf(), tmp_path) == INTERRUPTED == 85
     monkeypatch.undo()
     assert (tmp_path / REQUEUE).exists() and (tmp_path / "step_00000003" / "DONE").exists()
@@ -161,7 +164,7 @@ def test_epochs_and_patience_end_a_run(tiny, tmp_path, monkeypatch):
     state = checkpoint.read_state(checkpoint.complete(tmp_path / "epochs")[-1])
     assert state.epoch == 1 and state.step == state.total_steps
     scores = iter([3.0, 1.0, 2.0, 2.0])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: {"asr": {"loss": next(scores), "acc": 0.0, "tokens": 1.0}})
+    monkeypatch.setattr(run_module, "evaluate", lambda *_: {"asr": {"loss": next(scores), "acc": 0.0, "tokens": 1.0}})
     assert train(tiny.conf(max_steps=50, eval_every=1, patience=2, keep=1), tmp_path / "patience") == 0
     assert [p.name for p in checkpoint.complete(tmp_path / "patience")] == ["step_00000002", "step_00000004"], "the best is kept"
     state = json.loads((tmp_path / "patience" / "final" / "state.json").read_text())
@@ -169,14 +172,14 @@ def test_epochs_and_patience_end_a_run(tiny, tmp_path, monkeypatch):
 
 
 def test_a_failed_sanity_check_leaves_no_final(tiny, tmp_path, monkeypatch):
-    original = Run._step
+    original = loop.take_step
 
-    def _step(self, batches):
-        original(self, batches)
+    def take_step(run, batches):
+        original(run, batches)
         with torch.no_grad():
-            next(p for p in self.model.parameters() if not p.requires_grad).add_(1e-3)
+            next(p for p in run.model.parameters() if not p.requires_grad).add_(1e-3)
 
-    monkeypatch.setattr(Run, "_step", _step)
+    monkeypatch.setattr(loop, "take_step", take_step)
     assert train(tiny.conf(max_steps=2), tmp_path) == SANITY_FAILED
     assert "sanity frozen   FAILED" in (tmp_path / "train.log").read_text(encoding="utf-8")
     assert not (tmp_path / "final").exists()

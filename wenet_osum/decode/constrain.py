@@ -43,7 +43,7 @@ class AnswerState:
 
     def __init__(self, template: Template, task: Task, free: bool = False) -> None:
         self.template, self.task, self.free = template, task, free
-        self.ids: list[int] = []  # the answer so far, without the end of text
+        self.ids: list[int] = []  # the answer so far, without its end
         self.field_index = 0  # the field the answer is in
         self.done = False
         self.opened = False  # the last character is an unescaped "<" whose meaning the next one tells
@@ -71,7 +71,7 @@ class AnswerState:
         """Take the token the model wants to say next, or answer with the label choice that takes its place."""
         if self.at_label:
             return self._choice("", forced=not self.opened and not self._text(token).lstrip().startswith("<"))
-        if token == self.template.end_id:
+        if token in self.template.end_ids:
             return self.end()
         lead = self._before_tag(self._text(token)) if self._label_follows() else None
         if lead is not None:
@@ -102,7 +102,7 @@ class AnswerState:
         return not self.free and end < len(self.task.fields)
 
     def _text(self, token: int) -> str:
-        return "" if token == self.template.end_id else token_text(self.template, token)
+        return "" if token in self.template.end_ids else token_text(self.template, token)
 
     def _before_tag(self, text: str) -> str | None:
         """What the token says before it opens a label; None when it opens none."""

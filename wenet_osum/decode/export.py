@@ -21,6 +21,7 @@ from wenet_osum.models.convert import new_folder
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.models.processor import OsumProcessor
 from wenet_osum.records import SAMPLE_RATE
+from wenet_osum.text.template import Template
 
 LLM, EXAMPLE = "llm", "vllm_example.py"
 LONGEST_ANSWER = stops.SPARE_TOKENS + int(stops.TIMED_TOKENS_PER_S * WHOLE_S) + stops.REPLY_TOKENS  # tokens, the most that decoding allows
@@ -45,7 +46,7 @@ def export(
     model, processor = _open(source)
     if merge_lora and model.lora is not None:
         model.merge_lora()
-    set_generation(model, processor.template.end_id)
+    set_generation(model, processor.template)
     apart = model.lora is not None
     text = card.write(model, processor.template, rows, unknown, score, license)
     with new_folder(Path(out)) as folder:
@@ -77,9 +78,16 @@ def _made_from(source: str | Path, uses: Sequence[str]) -> tuple[list[licenses.L
     return list(rows), [name for name in names if not licenses.find(name)]
 
 
-def set_generation(model: OsumModel, end: int) -> None:
-    """Let ``model.generate`` be greedy up to the end of text, as decoding is; an Instruct LLM would sample, and end at its chat's."""
-    settings = GenerationConfig(eos_token_id=end, pad_token_id=end, do_sample=False, max_new_tokens=LONGEST_ANSWER)
+def set_generation(model: OsumModel, template: Template) -> None:
+    """Let ``model.generate`` be greedy up to the end of an answer, as decoding is; an Instruct LLM would sample."""
+    end = template.end_id
+    others = sorted(template.end_ids - {end})
+    settings = GenerationConfig(
+        eos_token_id=[end, *others] if others else end,
+        pad_token_id=end,
+        do_sample=False,
+        max_new_tokens=LONGEST_ANSWER,
+    )
     model.generation_config = model.llm.generation_config = settings
 
 

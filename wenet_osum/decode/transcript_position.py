@@ -29,7 +29,7 @@ class TranscriptPosition:
     stays False or empty."""
 
     def __init__(self, answer_state: AnswerState) -> None:
-        self.template, self.end_id = answer_state.template, answer_state.template.end_id
+        self.template = answer_state.template
         self.timed = answer_state.task.fields[answer_state.field_index].metric == "timestamps"
         self.escaped = answer_state.escaped
         self.between = False  # between two timed words
@@ -56,7 +56,7 @@ class TranscriptPosition:
     def kind(self, token: int) -> str:
         """Return ``word`` for a piece of the transcript, ``time`` for one of a time, ``end`` for
         what ends the transcript."""
-        if token == self.end_id:
+        if token in self.template.end_ids:
             return "end"
         text = token_text(self.template, token)
         opens = text.lstrip().startswith("<") and not self.escaped

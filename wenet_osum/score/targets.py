@@ -76,3 +76,17 @@ def reached(score: Score, target: Target) -> bool:
     if sign == "<=":
         return score.value <= number
     return score.value >= number
+
+
+def missed(scores: Sequence[Score], targets: dict[Key, Target]) -> list[str]:
+    """Say which scores miss their target."""
+    found = []
+    for score in scores:
+        target = target_of(score, targets)
+        if target is None or reached(score, target):
+            continue
+        parts = filter(None, (score.task, score.metric, score.subset))
+        name = "/".join(parts)
+        sign, number = target
+        found.append(f"bar {name}{sign}{number:g}: missed with {score.value:.2f}")
+    return found

@@ -1,0 +1,72 @@
+"""What a run has before it: its tasks, the length of its epochs, and where it ends."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from wenet_osum.dataset.dataset import EpochLoader
+from wenet_osum.dataset.pool import Pool
+from wenet_osum.train.checkpoint import State
+
+
+class EpochLength(NamedTuple):
+    """How many micro-batches there are, over all processes."""
+
+    left: int  # of this epoch
+    whole: int  # of a whole epoch
+    per_step: int  # of one optimizer step
+
+
+def epoch_length(
+    state: State, loader: EpochLoader, pools: list[Pool], processes: int, accumulation: int
+) -> EpochLength:
+    """Count the micro-batches of the epoch that ``loader`` opens and of a whole one."""
+    left = len(loader) * processes
+    whole = left
+    if state.consumed or state.earlier:
+        # What is left of an epoch stands for all of it.
+        draws = 0.0
+        for pool in pools:
+            draws += len(pool) * pool.source.weight
+        left_draws = len(loader.plan.row)
+        whole = round(len(loader.plan) * draws / left_draws)
+    return EpochLength(left, whole, processes * accumulation)
+
+
+def set_length(
+    state: State, max_steps: int | None, max_epochs: int | None, epoch: EpochLength
+) -> str | None:
+    """Fix where the schedule ends: once per run, unless limits, plan or processes change.
+
+    Returns a sentence when the end has moved.
+    """
+    key = f"{max_steps} steps, {max_epochs} epochs, {epoch.per_step} micro-batches a step"
+    if state.length_key == key:
+        return None
+    if state.epoch_batches is None:
+        state.epoch_batches = epoch.whole
+
+    # The first limit that will be reached counts.
+    ends = []
+    if max_steps is not None:
+        ends.append(max_steps)
+    if max_epochs is not None:
+        later_epochs = max(0, max_epochs - state.epoch - 1)
+        batches = epoch.left + later_epochs * state.epoch_batches
+        ends.append(state.step + math.ceil(batches / epoch.per_step))
+    before, state.total_steps = state.total_steps, min(ends, default=None)
+    state.length_key = key
+    if state.total_steps == before:
+        return None
+    now = f"the schedule of the learning rate ends at step {state.total_steps}"
+    return f"{now}, no longer at {before}"
+
+
+def task_names(hours: dict[str, float]) -> list[str]:
+    """Return the tasks of a table by ``list/task``, sorted."""
+    found = set()
+    for name in hours:
+        _, _, task = name.rpartition("/")
+        found.add(task)
+    return sorted(found)
