@@ -35,6 +35,7 @@ from wenet_osum.records import Score, Utterance
 from wenet_osum.score import compare_task, comparison, count_table, prompt_sensitivity, report, score_task, targets
 from wenet_osum.score.hypotheses import find_file, read_hypotheses
 from wenet_osum.score.judge import RUBRIC, Judge
+from wenet_osum.score.task_section import PLAYERS
 from wenet_osum.tasks import Task, label_map
 
 MISSED = 3  # exit status when a bar that was required is missed
@@ -278,7 +279,7 @@ def sounds(scores: list[Score], test_sets: list[TestSet], lists: dict[str, list[
     found: dict[tuple[str, str], tuple[bytes, str]] = {}
     room = PAGE_BYTES
     for score in scores:
-        for row in score.detail.get("worst", [])[: report.PLAYERS]:
+        for row in score.detail.get("worst", [])[: PLAYERS]:
             name = (score.task, row["key"])
             audio = sound(references_of[score.task][row["key"]], room) if name not in found else None
             if audio:
