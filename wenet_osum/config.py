@@ -94,6 +94,17 @@ class AugmentConfig:
     spec_augment: SpecAugmentConfig | None = None  # None: no masks
 
 
+@dataclass
+class CacheConfig:
+    """States of the frozen lower part of the encoder, kept on disk with ``features: encoded``."""
+
+    after: int | None = None  # layers of the encoder below the states; None: all of them
+    dir: str = "exp/states"  # folder of all such states; many runs may share it
+    dtype: Literal["float16", "float32"] = "float16"  # of the states on disk
+    # augmented versions of each training utterance: epoch e trains on version e mod so many
+    variants: int = 1
+
+
 DEFAULT_TARGET_TOKENS = 400  # longest target of a task, where a table says nothing about it
 
 
@@ -201,7 +212,10 @@ class TrainConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False  # recompute activations in the backward pass
     rehearsal: bool = True  # run the largest micro-batches before step 1
-    features: Literal["cpu", "device"] = "cpu"  # where training's log-mel features are made: by the data processes, or beside the model
+    # where training's log-mel features are made: by the data processes, or beside the model;
+    # encoded: not at all, states of the frozen encoder are computed once and read from disk
+    features: Literal["cpu", "device", "encoded"] = "cpu"
+    cache: CacheConfig = field(default_factory=CacheConfig)  # of features: encoded
     workers: int = 0  # data processes a training process
     prefetch: int = 4  # micro-batches a worker holds ready
     threads: int = 1  # torch threads a process, CPU
@@ -256,6 +270,7 @@ def check(conf: Any) -> list[str]:
         if model.kind == "whisper" and (model.llm or model.lora):
             faults.append("model.llm and model.lora: kind whisper has no LLM")
         faults += _check_losses(model)
+        faults += _check_cache(conf) if conf.features == "encoded" else []
         if not conf.train_parts:
             faults.append('train_parts: name what trains, e.g. {"adapter.*": {}}')
         if conf.max_steps is None and conf.max_epochs is None and conf.max_hours is None:
@@ -279,6 +294,39 @@ def check(conf: Any) -> list[str]:
             faults += [f"train source {source.name!r}: share {s} of task {t!r} must be above 0" for t, s in source.tasks.items() if s <= 0]
         double = {s.name for s in conf.train if [x.name for x in conf.train].count(s.name) > 1}
         faults += [f"train source {name!r}: the name stands twice" for name in sorted(double)]
+    return faults
+
+
+def changes_of(augment: AugmentConfig) -> list[str]:
+    """Name the settings that change training audio or its features."""
+    found = {
+        "speeds": any(speed != 1.0 for speed in augment.speeds),
+        "noise_prob": augment.noise_prob > 0,
+        "reverb_prob": augment.reverb_prob > 0,
+        "effects": bool(augment.effects),
+        "gain_db": any(level != 0 for level in augment.gain_db),
+        "spec_augment": augment.spec_augment is not None,
+    }
+    return [name for name, changes in found.items() if changes]
+
+
+def _check_cache(conf: TrainConfig) -> list[str]:
+    """Return what is wrong with ``features: encoded``; what depends on the model is checked there."""
+    faults, variants, changes = [], conf.cache.variants, changes_of(conf.augment)
+    if variants < 1:
+        faults.append(f"cache.variants {variants}: must be 1 or more")
+    elif variants == 1 and changes:
+        names = ", ".join(f"augment.{name}" for name in changes)
+        faults.append(
+            f"features: encoded computes states once, but {names} would change them in every epoch; "
+            "drop it, or let cache.variants: n keep n augmented versions of each utterance"
+        )
+    elif variants > 1 and not changes:
+        faults.append(
+            f"cache.variants {variants}: augment changes nothing, so all would be alike; set it to 1"
+        )
+    if conf.cache.after is not None and conf.cache.after < 0:
+        faults.append(f"cache.after {conf.cache.after}: must be 0 or more layers")
     return faults
 
 

@@ -138,6 +138,10 @@ class Sample:
     audio_s: float = 0.0  # duration after augmentation, s
     audio: Tensor | None = None  # (samples + 400,) float32 with reflected ends, where the device makes the features: they are (frames, 0) until then
     masks: list[Any] = field(default_factory=list)  # SpecAugment of those features (dataset/augment.py)
+    # With these, features are states of the encoder from disk, (states, width), and may go on into
+    # silence behind the speech (dataset/states.py).
+    states_after: int | None = None  # layers of the encoder below them
+    state_length: int = 0  # states of the speech
 
 
 @dataclass
@@ -162,6 +166,9 @@ class Batch:
     audio_s: list[float] = field(default_factory=list)
     audio: Tensor | None = None  # (B, samples of the longest + 400) float32, where the device makes the features: they are (B, T, 0) until then
     masks: list[list[Any]] = field(default_factory=list)  # SpecAugment of each utterance's features
+    # Layers of the encoder below the features, where these are its states (B, N, width) from disk
+    # and ``feature_lengths`` count states; None: they are log-mel.
+    states_after: int | None = None
     dropped: dict[str, int] = field(default_factory=dict)  # samples that could not be read, by reason
     filler: bool = False  # True: a repeat that only keeps ranks in step; its weights are zero
 

@@ -4,6 +4,7 @@ examples:
   wenet_osum score --ref data/test.list --hyp exp/x/decode/ser --task ser --out exp/x/score
   wenet_osum score --set ser=data/ser.list,exp/x/decode/ser --set asr=data/asr.list,exp/x/decode/asr --normalizer basic --out exp/x/score --report
   wenet_osum score --ref data/test.list --hyp exp/x/decode/ser --compare exp/y/decode/ser --task ser --out exp/x_y
+  wenet_osum score --set asr=data/dev.list,exp/a/decode --bar 'asr/wer<=60' --require_bars --out exp/a/score
   wenet_osum score --ref ravdess.jsonl --label_map ravdess --hyp exp/x/decode/ravdess --task '<EMOTION>' --out exp/x/ravdess
   wenet_osum score --ref chat.jsonl --hyp exp/x/decode/sttc --task sttc --judge http://localhost:8000/v1 Qwen2.5-72B-Instruct --out exp/x/chat
 
@@ -11,7 +12,8 @@ examples:
 A judge's key is read from the environment variable OPENAI_API_KEY; its verdicts are kept, so that scoring again asks nothing twice.
 
 exit status:
-  0 done, 1 references or hypotheses cannot be read or do not fit, 2 a fault of the arguments
+  0 done, 1 references or hypotheses cannot be read or do not fit, 2 a fault of the arguments,
+  3 with --require_bars: a figure misses its --bar
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from wenet_osum.score.hypotheses import find_file, read_hypotheses
 from wenet_osum.score.judge import RUBRIC, Judge
 from wenet_osum.tasks import Task, label_map
 
+MISSED = 3  # exit status when a bar that was required is missed
 PAGE_BYTES = 8_000_000  # audio in the page, all players together
 
 
@@ -63,6 +66,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--labels", metavar="YAML", help="label sets {field: [label, …]}; else those beside the answers")
     parser.add_argument("--label_map", action="append", default=[], metavar="NAME", help="how a test set spells labels (name or yaml); one a task")
     parser.add_argument("--bar", action="append", default=[], metavar="TASK/METRIC[/SUBSET]>=N", help="a figure to reach, e.g. 'asr/wer/en<=8'")
+    parser.add_argument("--require_bars", action="store_true", help="exit status 3 when a figure misses its --bar, so that a recipe stops")
     parser.add_argument("--compare", action="append", default=[], metavar="PATH", help="hypotheses of a second system, one a task: paired test")
     parser.add_argument("--judge", nargs=2, metavar=("URL", "MODEL"), help="judge replies through an OpenAI-compatible endpoint")
     parser.add_argument("--judge_rubric", metavar="FILE", help="what the judge is told instead of the built-in rubric")
@@ -109,7 +113,15 @@ def run(args: argparse.Namespace, command: str) -> int:
     print(report.markdown_table(scores, goals), end="")
     print("".join(f"{line}\n" for line in comparison.lines(compared)) + prompt_sensitivity.markdown(asked), end="")
     print(f"written: {', '.join(map(str, files))}")
-    return 0
+    return _bars_status(scores, goals) if args.require_bars else 0
+
+
+def _bars_status(scores: list[Score], goals: dict) -> int:
+    """Return the exit status of bars that have to be reached; one without a figure is not."""
+    missed = targets.missed(scores, goals)
+    for sentence in missed:
+        print(f"score: {sentence}", file=sys.stderr)
+    return MISSED if missed or targets.unmatched(scores, goals) else 0
 
 
 def _write(

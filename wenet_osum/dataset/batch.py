@@ -21,6 +21,9 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
         assert filler is not None, "a micro-batch without samples needs a filler"
         samples = [dataclasses.replace(filler, answer_weights=[0.0] * len(filler.answer_ids))]
     features, feature_lengths = _pad([s.features for s in samples])
+    states_after = samples[0].states_after
+    if states_after is not None:
+        feature_lengths = torch.tensor([s.state_length for s in samples], dtype=torch.int64)
     prompt_ids, prompt_lengths = _join([s.prompt_ids for s in samples])
     answer_ids, answer_lengths = _join([s.answer_ids for s in samples])
     return Batch(
@@ -39,6 +42,7 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
         audio_s=[s.audio_s for s in samples],
         audio=None if samples[0].audio is None else torch.nn.utils.rnn.pad_sequence([s.audio for s in samples], batch_first=True),
         masks=[s.masks for s in samples],
+        states_after=states_after,
         dropped=dict(dropped or {}),
         filler=is_filler,
     )

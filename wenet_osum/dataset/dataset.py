@@ -41,6 +41,7 @@ from wenet_osum.dataset.sample import (
     silent_sample,
 )
 from wenet_osum.dataset.shard import Handles, load_list, read
+from wenet_osum.dataset.states import StateStore
 from wenet_osum.records import Batch, Sample, Utterance
 from wenet_osum.tasks.base import Task
 from wenet_osum.tasks.fields import REPLY_MARK
@@ -104,7 +105,7 @@ class Loader:
     def __init__(self, dataset: SpeechDataset, workers: int, prefetch: int) -> None:
         self.dataset = dataset
         self.failed: Counter = Counter()  # utterances that could not be read in this pass on this rank, by reason
-        self._loader = _loader(dataset, workers, prefetch)
+        self._loader = in_order(dataset, workers, prefetch)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -166,16 +167,17 @@ class Mixture:
         speech_tokens: TokenCounter = published_rate,
         reach: int | None = None,
         targets: Targets | None = None,
+        states: StateStore | None = None,
     ) -> None:
         """Load the lists and judge their utterances.
 
         ``speech_tokens`` and ``reach`` are facts of the model, as in ``build_pool``; ``targets``
-        makes what further losses need.
+        makes what further losses need. ``states`` are read in the place of features.
         """
         if not data.train:
             raise ValueError("data.train has no sources; give it rows {name, list, weight, tasks}")
         self.conf, self.template, self.mels = conf, template, mels
-        self.speech_tokens, self.reach, self.targets = speech_tokens, reach, targets
+        self.speech_tokens, self.reach, self.targets, self.states = speech_tokens, reach, targets, states
         _check_tasks(conf.filter, template)
         self.dropped: Counter = Counter()  # what the readers left out, by reason
         self.sources = data.train
@@ -210,7 +212,7 @@ class Mixture:
         plan = Plan(self.pools, conf.batch, conf.seed, epoch, world_size, conf.optim.accumulation, left)
         plan.dropped.update(dropped)
         draws = np.stack([plan.source, plan.shard, plan.row, plan.task, plan.repeat], axis=1)
-        how = {"on_device": conf.features == "device", "targets": self.targets}
+        how = {"on_device": conf.features == "device", "targets": self.targets, "states": self.states}
         rules = (self.mels, conf.filter, conf.augment, conf.seed, epoch, self.reach)
         sampling = SampleConfig(*rules, **how)
         files = files_needed(conf.batch.window, len(self.pools))
@@ -264,6 +266,7 @@ def eval_loader(
     speech_tokens: TokenCounter = published_rate,
     reach: int | None = None,
     targets: Targets | None = None,
+    states: StateStore | None = None,
 ) -> EvalLoader:
     """Batches with answers for a dev list, asked ``task`` (None: each utterance's own). ``limit`` keeps that many, evenly spread.
 
@@ -284,7 +287,7 @@ def eval_loader(
     items = np.array([*zip(starts, [*starts[1:], len(order)], strict=True), *[(len(order),) * 2] * fillers], dtype=np.int64)
     zero = np.zeros(len(order), dtype=np.int64)
     draws = np.stack([zero, pool.shard[order], pool.row[order], asked, zero], axis=1)
-    how = {"reach": reach, "targets": targets, "prompt_lang": prompt_lang}
+    how = {"reach": reach, "targets": targets, "prompt_lang": prompt_lang, "states": states}
     sampling = SampleConfig(mels, limits, **how)
     return EvalLoader(SpeechDataset([pool], draws, items[rank::world_size], template, sampling), dropped, workers)
 
@@ -353,7 +356,7 @@ def _label_tokens(task: Task, template: Template) -> int:
     return max((len(ids) for f in task.label_fields for ids in template.label_ids(f).values()), default=0)
 
 
-def _loader(dataset: Dataset, workers: int, prefetch: int) -> DataLoader:
+def in_order(dataset: Dataset, workers: int, prefetch: int) -> DataLoader:
     """Items in order. A failed worker fails the loop."""
     return DataLoader(
         dataset,

@@ -15,6 +15,7 @@ from wenet_osum.dataset import augment
 from wenet_osum.dataset.audio import decode, log_mel
 from wenet_osum.dataset.device_features import for_device
 from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.states import Encoded, StateStore
 from wenet_osum.records import SAMPLE_RATE, Sample, Utterance
 from wenet_osum.tasks.base import Task, find_tags
 from wenet_osum.text.template import Target, Template
@@ -36,6 +37,7 @@ class SampleConfig:
     answers: bool = True  # False: decoding; no target is needed and the filter does not apply
     on_device: bool = False  # samples carry audio and masks; the device makes the features of them (device_features.py)
     targets: Targets | None = None  # of further losses (models/objective.py); None: there are none
+    states: StateStore | None = None  # where states of the encoder are read in the place of features
     prompt_lang: str = "zh"  # language of the one prompt that dev and decoding use, whatever the utterance's: it must not tell the model
 
 
@@ -44,6 +46,8 @@ def make_sample(utterance: Utterance, data: bytes, task: Task, template: Templat
 
     Raises Drop for anything that cannot be used.
     """
+    if conf.states is not None:
+        return _sample_from_states(utterance, data, task, template, conf, repeat)
     return sample_from_audio(utterance, decode(data, utterance.start, utterance.end), task, template, conf, repeat)
 
 
@@ -52,13 +56,44 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
     if conf.answers:
         _check_duration(len(audio) / SAMPLE_RATE, conf.filter)
     utterance = read_tags(utterance, task, template)
-    draw_key = f"{utterance.key}#{repeat}" if repeat else utterance.key
-    draw = augment.rng(conf.seed, conf.epoch, draw_key)
+    draw_key = _draw_key(utterance, repeat)
+    sound, audio, speed = _draw(audio, draw_key, conf)
+    utterance = _at_speed(utterance, speed)
+    return _complete(utterance, sound, len(audio) / SAMPLE_RATE, task, template, conf, draw_key)
+
+
+def _draw_key(utterance: Utterance, repeat: int) -> str:
+    """What an utterance's draws are made from, beside seed and epoch."""
+    return f"{utterance.key}#{repeat}" if repeat else utterance.key
+
+
+def _draw(
+    audio: np.ndarray, draw_key: str, conf: SampleConfig
+) -> tuple[dict[str, Any], np.ndarray, float]:
+    """Augmented: the sound of a Sample, the audio and its speed factor."""
+    draw, speed = augment.rng(conf.seed, conf.epoch, draw_key), 1.0
     if conf.augment:
         audio, speed = augment.augment(audio, _fitting_speeds(conf, len(audio) / SAMPLE_RATE), draw)
-        if utterance.words and speed != 1.0:
-            utterance = dataclasses.replace(utterance, words=augment.scale_words(utterance.words, speed))  # before the target is written
-    sound = _sound(audio, conf, draw)
+    return _sound(audio, conf, draw), audio, speed
+
+
+def _at_speed(utterance: Utterance, speed: float) -> Utterance:
+    """With word times as after a change of speed; it comes before the target is written."""
+    if not utterance.words or speed == 1.0:
+        return utterance
+    return dataclasses.replace(utterance, words=augment.scale_words(utterance.words, speed))
+
+
+def _complete(
+    utterance: Utterance,
+    sound: dict[str, Any],
+    audio_s: float,
+    task: Task,
+    template: Template,
+    conf: SampleConfig,
+    draw_key: str,
+) -> Sample:
+    """The Sample of a sound, with its texts. Raises Drop."""
     target = _target(utterance, task, template, conf) if conf.answers else Target([], [], [])
     prompt_ids = _prompt(utterance, task, template, conf, draw_key)
     _check_reach(len(prompt_ids) + len(target.ids), conf.reach)
@@ -72,8 +107,50 @@ def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, templ
         answer_labels=target.labels,
         targets=conf.targets(utterance) if conf.answers and conf.targets else {},
         utterance=utterance,
-        audio_s=len(audio) / SAMPLE_RATE,
+        audio_s=audio_s,
     )
+
+
+def _sample_from_states(
+    utterance: Utterance,
+    data: bytes,
+    task: Task,
+    template: Template,
+    conf: SampleConfig,
+    repeat: int,
+) -> Sample:
+    """The same from the encoder's states on disk. Raises Drop where there are none."""
+    store = conf.states
+    variant = store.variant(conf.epoch, repeat) if conf.augment else None
+    digest = store.digest(data, utterance.key, variant)
+    if digest not in store:
+        # whatever kept it from being encoded is told as it would be without states
+        _check_duration(len(decode(data, utterance.start, utterance.end)) / SAMPLE_RATE, conf.filter)
+    encoded = store.read(digest)
+    _check_duration(encoded.source_s, conf.filter)
+    utterance = _at_speed(read_tags(utterance, task, template), encoded.speed)
+    sound = _stored_sound(encoded, store)
+    return _complete(utterance, sound, encoded.audio_s, task, template, conf, _draw_key(utterance, repeat))
+
+
+def _stored_sound(encoded: Encoded, store: StateStore) -> dict[str, Any]:
+    states = torch.from_numpy(encoded.states)
+    return {"features": states, "states_after": store.layout.after, "state_length": encoded.length}
+
+
+def features_to_encode(
+    utterance: Utterance, data: bytes, conf: SampleConfig
+) -> tuple[torch.Tensor, Encoded]:
+    """Features (frames, mels) of which states are to be kept, and what is known of them before.
+
+    ``conf.epoch`` is the version of the utterance. Raises Drop.
+    """
+    audio = decode(data, utterance.start, utterance.end)
+    source_s = len(audio) / SAMPLE_RATE
+    _check_duration(source_s, conf.filter)
+    sound, audio, speed = _draw(audio, utterance.key, conf)
+    times = (source_s, len(audio) / SAMPLE_RATE, speed)
+    return sound["features"], Encoded(np.empty((0, 0), dtype=np.float32), 0, *times)
 
 
 def _sound(audio: np.ndarray, conf: SampleConfig, draw: np.random.Generator | None = None) -> dict[str, Any]:
@@ -88,14 +165,28 @@ def _sound(audio: np.ndarray, conf: SampleConfig, draw: np.random.Generator | No
 
 
 def silent_sample(template: Template, conf: SampleConfig) -> Sample:
-    """Half a second of silence with weight zero: keeps a rank in step that has nothing to read."""
+    """Half a second of silence with weight zero: keeps a rank in step that has nothing to read.
+
+    Its states, where states are read, are zeros: whatever they are, they count nothing.
+    """
     task = template.task("asr")
-    audio = np.zeros(SAMPLE_RATE // 2, dtype=np.float32)
+    if conf.states is not None:
+        sound = _no_states(conf.states)
+    else:
+        sound = _sound(np.zeros(SAMPLE_RATE // 2, dtype=np.float32), conf)
     prompt = template.prompt_ids(task, prompt_language(template, task))
     utterance = Utterance(key="", wav="")
     answer = {"answer_ids": [template.end_id], "answer_weights": [0.0], "answer_labels": [False]}
     answer["targets"] = conf.targets(utterance) if conf.targets else {}
-    return Sample(key="", task=task.tags, **_sound(audio, conf), prompt_ids=prompt, **answer, utterance=utterance, audio_s=0.5)
+    return Sample(key="", task=task.tags, **sound, prompt_ids=prompt, **answer, utterance=utterance, audio_s=0.5)
+
+
+def _no_states(store: StateStore) -> dict[str, Any]:
+    """The sound of half a second, all zeros."""
+    length = round(store.layout.states_a_second / 2)
+    rows = max(length, store.layout.min_rows)
+    zeros = np.zeros((rows, store.layout.width), dtype=store.layout.dtype)
+    return _stored_sound(Encoded(zeros, length, 0.5, 0.5, 1.0), store)
 
 
 def prompt_language(template: Template, task: Task, lang: str = "zh") -> str:

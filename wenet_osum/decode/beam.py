@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from wenet_osum.decode.constrain import Choice, AnswerState
-from wenet_osum.decode.generate import TIE, Row, penalize, token_by_token
+from wenet_osum.decode.generate import TIE, Prompts, Row, complete, penalize
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.joint import Joint
 from wenet_osum.decode.prefix import Prefixes
@@ -53,14 +53,15 @@ class Search:
     most: int  # tokens the stretch may take
 
 
-def alternate(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
+def alternate(prompts: Prompts, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
     """Complete the rows: labels, free text by beams, labels, … until nothing is left to say."""
     while True:
         for part, step in ((_asking, _settle_labels), (_free, _search)):
             chosen_rows = [i for i, row in enumerate(rows) if part(row)]
             if chosen_rows:
                 chosen = [rows[i] for i in chosen_rows]
-                step(llm, *_with_answers(llm, embeds[chosen_rows], mask[chosen_rows], chosen), chosen, options, counts)
+                answers = [row.answer_state.ids for row in chosen]
+                step(prompts.prefixes(chosen_rows, answers), chosen, options, counts)
         if all(row.finished for row in rows):
             return
 
@@ -73,26 +74,13 @@ def _free(row: Row) -> bool:
     return not row.finished and not _asking(row)
 
 
-def _settle_labels(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
-    token_by_token(llm, embeds, mask, rows, options, counts, labels_only=True)
+def _settle_labels(prefixes: Prefixes, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
+    complete(prefixes, rows, options, counts, labels_only=True)
 
 
-def _with_answers(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row]) -> tuple[Tensor, Tensor]:
-    """Prompts followed by the answers so far, left-padded anew."""
-    embed = llm.get_input_embeddings()
-    parts = []
-    for row, prompt, real in zip(rows, embeds, mask.bool(), strict=True):
-        ids = torch.tensor(row.answer_state.ids, dtype=torch.long, device=embeds.device)
-        parts.append(torch.cat([prompt[real], embed(ids).to(prompt.dtype)]))
-    longest = max(len(part) for part in parts)
-    padded = torch.stack([torch.nn.functional.pad(part, (0, 0, longest - len(part), 0)) for part in parts])
-    real = torch.tensor([[0] * (longest - len(part)) + [1] * len(part) for part in parts], device=embeds.device)
-    return padded, real
-
-
-def _search(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
+def _search(prefixes: Prefixes, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
     """Find the best stretch of free text of each row."""
-    prefixes, width = Prefixes(llm, embeds, mask), options.num_beams
+    width = options.num_beams
     searches = [_begin(row, options) for row in rows]
     prefixes.keep([i for i in range(len(rows)) for _ in range(width)])
     while searches:
@@ -123,7 +111,10 @@ def _search(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row],
 
 def _begin(row: Row, options: DecodeOptions) -> Search:
     beams = [Beam(row.answer_state.clone(), LoopGuard(), 0.0 if i == 0 else DEAD, joint=row.joint) for i in range(options.num_beams)]
-    return Search(row, beams, [], options.max_tokens or limit(row.answer_state.stretch, row.audio_s))
+    most = options.max_tokens or limit(row.answer_state.stretch, row.audio_s)
+    if row.room is not None:
+        most = min(most, max(1, row.room - len(row.answer_state.ids)))
+    return Search(row, beams, [], most)
 
 
 def _candidates(logits: Tensor, searches: list[Search], options: DecodeOptions) -> Iterator[tuple[int, Search, list[tuple[float, int, int]]]]:

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wenet_osum.decode.constrain import Choice, AnswerState
+from wenet_osum.dataset.drop import Drop
+from wenet_osum.decode.constrain import AnswerState, Choice
 from wenet_osum.decode.joint import Joint, Rescorers
 from wenet_osum.decode.options import DecodeOptions
-from wenet_osum.decode.prefix import Prefixes
+from wenet_osum.decode.prefix import LLMPrompts, Prefixes
 from wenet_osum.decode.stops import LoopGuard, limit
+from wenet_osum.decode.whisper_prefix import WhisperPrompts
+from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S, Batch, Hypothesis
 from wenet_osum.tasks.base import Task
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.text.template import Template
 
+Prompts = LLMPrompts | WhisperPrompts
 TIE = 1e-4  # logits closer than this may swap between batch sizes: such steps are counted
 
 
@@ -44,6 +48,7 @@ class Row:
     flags: list[str] = field(default_factory=list)
     draws: torch.Generator | None = None  # of sampling
     joint: Joint | None = None  # what rescorers know of the answer, in joint decoding
+    room: int | None = None  # most tokens the model has positions for, labels yet to come left out
 
     def flag(self, name: str) -> None:
         """Note a flag once."""
@@ -67,6 +72,7 @@ class Row:
     def _stop_if_needed(self, token: int) -> None:
         looped = self.guard.add(token)
         full = len(self.guard.ids) >= (self.max_tokens or limit(self.answer_state.stretch, self.audio_s))
+        full |= self.room is not None and len(self.answer_state.ids) >= self.room
         if looped or full:
             self.flag("loop" if looped else "length_limit")
             self.choice = self.answer_state.end()
@@ -89,7 +95,7 @@ class Row:
 
 
 def generate(
-    model: OsumModel,
+    model: OsumModel | WhisperPhase,
     template: Template,
     batch: Batch,
     tasks: list[Task] | None = None,
@@ -102,26 +108,54 @@ def generate(
     """
     options, counts = options or DecodeOptions(), Counter() if counts is None else counts
     tasks = tasks or [template.task(name) for name in batch.tasks]
-    rows = [_row(template, *pair, options) for pair in zip(batch.keys, tasks, (batch.feature_lengths * FRAME_S).tolist(), strict=True)]
+    rows = [make_row(template, *pair, options) for pair in zip(batch.keys, tasks, (batch.feature_lengths * FRAME_S).tolist(), strict=True)]
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             batch = batch.to(next(model.parameters()).device)
-            speech, lengths = model.padded_speech(batch.features, batch.feature_lengths)
-            if options.joint:
-                rescorers = Rescorers(model, template, options.joint)
-                for row, states, length in zip(rows, speech, lengths.tolist(), strict=True):
-                    row.joint = rescorers.begin(states[:length])
-            embeds, mask = model.prompts_with(speech, lengths, batch.prompt_ids, batch.prompt_lengths)
-            answer(model.llm, embeds, mask, rows, options, counts)
+            answer(_prompts(model, template, batch, rows, options), rows, options, counts)
     finally:
         model.train(training)
     counts.update(flag for row in rows for flag in row.flags)
     return [hypothesis(row, template) for row in rows]
 
 
-def _row(template: Template, key: str, task: Task, audio_s: float, options: DecodeOptions) -> Row:
+def _prompts(
+    model: OsumModel | WhisperPhase,
+    template: Template,
+    batch: Batch,
+    rows: list[Row],
+    options: DecodeOptions,
+) -> Prompts:
+    """Return what stands before the answers of ``rows``."""
+    if isinstance(model, WhisperPhase):
+        for row, prompt in zip(rows, batch.prompt_lengths.tolist(), strict=True):
+            row.room = _room(model, template, row.answer_state.task, prompt)
+        return WhisperPrompts(model, batch)
+    speech, lengths = model.padded_speech(batch.features, batch.feature_lengths)
+    if options.joint:
+        rescorers = Rescorers(model, template, options.joint)
+        for row, states, length in zip(rows, speech, lengths.tolist(), strict=True):
+            row.joint = rescorers.begin(states[:length])
+    embeds, mask = model.prompts_with(speech, lengths, batch.prompt_ids, batch.prompt_lengths)
+    return LLMPrompts(model.llm, embeds, mask)
+
+
+def _room(model: WhisperPhase, template: Template, task: Task, prompt: int) -> int:
+    """Return how many answer tokens a decoder of fixed length can hold before the labels that may
+    still have to come. Raises Drop when the prompt leaves none."""
+    labels = [template.label_ids(field).values() for field in task.label_fields]
+    reserved = sum(max(len(ids) for ids in of_field) for of_field in labels)
+    reach = model.config.max_target_positions
+    room = reach - 1 - prompt - reserved
+    if room < 1:
+        raise Drop("prompt too long", f"{prompt} tokens, the Whisper decoder reaches {reach}")
+    return room
+
+
+def make_row(template: Template, key: str, task: Task, audio_s: float, options: DecodeOptions) -> Row:
+    """Begin an answer."""
     row = Row(key, AnswerState(template, task, options.free), audio_s, options.max_tokens)
     if options.temperature:
         digest = hashlib.sha256(f"{options.seed} {key}".encode()).digest()
@@ -129,25 +163,22 @@ def _row(template: Template, key: str, task: Task, audio_s: float, options: Deco
     return row
 
 
-def answer(llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
-    """Complete the rows, whose prompts are ``embeds`` (B, L, H) left-padded with ``mask`` (B, L)."""
+def answer(prompts: Prompts, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
+    """Complete the rows, which go on from ``prompts``."""
     if options.num_beams == 1:
-        token_by_token(llm, embeds, mask, rows, options, counts)
+        every = [*range(len(rows))]
+        complete(prompts.prefixes(every, [[] for _ in rows]), rows, options, counts)
         return
     from wenet_osum.decode.beam import alternate
 
-    alternate(llm, embeds, mask, rows, options, counts)
-
-
-def token_by_token(
-    llm: torch.nn.Module, embeds: Tensor, mask: Tensor, rows: list[Row], options: DecodeOptions, counts: Counter, labels_only: bool = False
-) -> None:
-    """Complete the rows one token a step. With ``labels_only`` a row also leaves where free text would begin."""
-    complete(Prefixes(llm, embeds, mask), rows, options, counts, labels_only)
+    alternate(prompts, rows, options, counts)
 
 
 def complete(prefixes: Prefixes, rows: list[Row], options: DecodeOptions, counts: Counter, labels_only: bool = False) -> None:
-    """As ``token_by_token``, from prefixes that are there; anything with the ``logits``, ``feed``, ``keep`` and ``score`` of Prefixes will do."""
+    """Complete the rows one token a step; anything with the ``logits``, ``feed``, ``keep`` and ``score`` of Prefixes will do.
+
+    With ``labels_only`` a row also leaves where free text would begin.
+    """
     live = rows
     while True:
         waiting = [i for i, row in enumerate(live) if not row.queue and row.choice is None and (row.answer_state.at_label or not labels_only)]

@@ -98,7 +98,7 @@ def check_model(model: OsumModel, template: Template, weights: Mapping[str, floa
     """Raise ValueError for a model that was not trained for a rescorer, or whose answers were
     encoded as whole strings."""
     for name, made in rescorer_classes(weights).items():
-        _check_training(name, made.losses, model.config.losses)
+        check_training(f"rescore {name}", made.losses, model.config.losses)
     if weights and template.target_tokenization == "whole":
         why = "this model's were whole strings, and a transcript may end inside a token"
         raise ValueError(f"rescore {', '.join(weights)}: needs answers that are encoded field by field; {why}")
@@ -124,8 +124,8 @@ def _rescorer_class(name: str) -> Any:
         raise ValueError(f"{error}; {advice}") from None
 
 
-def _check_training(name: str, needed: tuple[str, ...], trained: list[dict[str, Any]] | None) -> None:
-    """Raise ValueError for a model without the losses that a rescorer needs. ``trained`` None: an
+def check_training(what: str, needed: tuple[str, ...], trained: list[dict[str, Any]] | None) -> None:
+    """Raise ValueError for a model without the losses that ``what`` needs. ``trained`` None: an
     older folder does not say."""
     if trained is None:
         return
@@ -133,4 +133,4 @@ def _check_training(name: str, needed: tuple[str, ...], trained: list[dict[str, 
     if missing := [loss for loss in needed if loss not in have]:
         had = ", ".join(have) or "none"
         rule = f"needs a model that was trained with {', '.join(missing)} in model.losses"
-        raise ValueError(f"rescore {name}: {rule}, and this one had {had}; leave it out")
+        raise ValueError(f"{what}: {rule}, and this one had {had}; leave it out")

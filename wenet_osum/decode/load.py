@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
 
-from wenet_osum.decode import joint
-from wenet_osum.decode.options import search
+from wenet_osum.decode import ctc_greedy, joint
+from wenet_osum.decode.options import DecodeOptions, search
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.models import build
 from wenet_osum.models.osum import OsumModel
@@ -17,6 +18,9 @@ from wenet_osum.text.template import Template
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from wenet_osum.models.whisper import WhisperPhase
+    from wenet_osum.tasks.base import Task
 
 KERNELS = 64  # that oneDNN keeps on a CPU. Its own 1024, one a shape, take half a GiB when hours of audio bring a new length with every batch
 
@@ -29,12 +33,32 @@ def recognizer(args: argparse.Namespace) -> Recognizer:
     template = Template.load(args.model)
     task = None if args.task == "auto" else template.task(args.task)
     model = build.load(args.model, getattr(torch, args.dtype))
-    if not isinstance(model, OsumModel):
-        raise ValueError(f"{args.model} holds a {type(model).__name__} of phase 1, which has no LLM; give a folder of phase 2 or later")
-    joint.check_model(model, template, options.joint)
-    if model.lora is not None:
+    _check(model, template, options, task)
+    if isinstance(model, OsumModel) and model.lora is not None:
         model.merge_lora()
     return Recognizer(_on_device(model), template, options, task, args.prompt, args.lang, args.batch_size, args.max_frames, args.longest_s)
+
+
+def _check(
+    model: OsumModel | WhisperPhase, template: Template, options: DecodeOptions, task: Task | None
+) -> None:
+    """Raise ValueError for a way of decoding that the model was not made or trained for."""
+    if options.mode == ctc_greedy.MODE:
+        ctc_greedy.check_model(model)
+        if task is not None and (why := ctc_greedy.refusal(task)):
+            raise ValueError(why)
+        return
+    if isinstance(model, OsumModel):
+        joint.check_model(model, template, options.joint)
+        if model.config.answers_trained is False:
+            warnings.warn(
+                "the model was trained with ce_weight 0 only: answers of its LLM to speech were "
+                f"never trained; --mode {ctc_greedy.MODE} is what it learned",
+                stacklevel=2,
+            )
+    elif options.joint:
+        names = ", ".join(options.joint)
+        raise ValueError(f"rescore {names}: weighs in on an LLM, and phase 1 has none; leave it out")
 
 
 def _on_device(model: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ from wenet_osum import lookup
 from wenet_osum.decode import joint, longform
 from wenet_osum.text.template import LANGUAGES
 
+MODES = ("attention", "ctc_greedy_search")  # WeNet's names
 DTYPES = ("float32", "bfloat16")  # names of torch's
 LEAST_TEMPERATURE = 1e-6  # below it decoding is greedy: logits / 1e-310 would be infinite
 
@@ -48,6 +49,12 @@ def _names(text: str) -> list[str]:
 class DecodeOptions:
     """How answers are searched for. The default is greedy with labels limited to their sets."""
 
+    mode: str = option(
+        "attention",
+        "attention: the LLM, or in phase 1 Whisper's decoder, token by token; ctc_greedy_search: "
+        "the best path of a model trained with loss ctc, transcripts only",
+        choices=MODES,
+    )
     num_beams: int = option(1, "beams of free text; 1 is greedy", int)
     length_penalty: float = option(
         1.0, "beams compare log-probability / length to the power of this", float
@@ -87,6 +94,11 @@ class DecodeOptions:
                 "beams do not sample; choose one of them"
             )
         joint.check_weights(self.rescore, self.temperature)
+        if self.mode != MODES[0] and (self.num_beams > 1 or self.temperature or self.joint):
+            raise ValueError(
+                f"mode {self.mode} has one best path: num_beams, temperature and rescore are of mode "
+                f"{MODES[0]}; leave them out"
+            )
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"max_tokens {self.max_tokens} must be 1 or more")
 

@@ -24,7 +24,7 @@ from wenet_osum.dataset.manifest import parse_line
 from wenet_osum.dataset.remote import is_url
 from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
 from wenet_osum.dataset.scan import find, line_key
-from wenet_osum.decode import longform
+from wenet_osum.decode import ctc_greedy, longform
 from wenet_osum.decode.faults import Faults, ProgramFault
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.options import DecodeOptions
@@ -33,6 +33,7 @@ from wenet_osum.tasks.base import Task
 
 if TYPE_CHECKING:
     from wenet_osum.models.osum import OsumModel
+    from wenet_osum.models.whisper import WhisperPhase
     from wenet_osum.text.template import Template
 
 SHORTENED = "shortened"  # flag: the recording ended before its list, or its own header, says
@@ -56,7 +57,7 @@ class Job:
 class Recognizer:
     """A model with everything that decides how it is asked."""
 
-    model: OsumModel
+    model: OsumModel | WhisperPhase
     template: Template
     options: DecodeOptions = field(default_factory=DecodeOptions)
     task: Task | None = None  # None: each utterance's own
@@ -144,7 +145,14 @@ class Recognizer:
         """The task the utterance is decoded for. Raises Drop when neither the run nor the utterance names one."""
         if self.task is None and not utterance.task:
             raise Drop("no task", f"{utterance.key!r} names none; give --task, or a task in the list")
-        return self.task or self.template.task(utterance.task)
+        task = self.task or self.template.task(utterance.task)
+        if why := self.refusal(task):
+            raise Drop("task", why)
+        return task
+
+    def refusal(self, task: Task) -> str | None:
+        """Say why the way of decoding cannot answer a task; None: it can."""
+        return ctc_greedy.refusal(task) if self.options.mode == ctc_greedy.MODE else None
 
     def _decode(self, loaded: list[tuple[int, Sample]]) -> Answers:
         """Decode as one batch; what fails has its error in its answer."""
@@ -179,7 +187,10 @@ class Recognizer:
 
     def decode(self, samples: list[Sample]) -> list[Hypothesis]:
         """Decode samples as one batch."""
-        return generate(self.model, self.template, collate(samples), options=self.options, counts=self.counts)
+        batch = collate(samples)
+        if self.options.mode == ctc_greedy.MODE:
+            return ctc_greedy.generate(self.model, self.template, batch, self.options, self.counts)
+        return generate(self.model, self.template, batch, options=self.options, counts=self.counts)
 
     def _answer_long(self, job: Job) -> Hypothesis:
         try:

@@ -63,6 +63,8 @@ class Transcriber:
         """The recognizer with another task or prompt. Raises ValueError when there is none of that name."""
         own = self.recognizer
         chosen = own.task if task is None else own.template.task(task)
+        if why := own.refusal(chosen):
+            raise ValueError(why)
         asked = dataclasses.replace(own, task=chosen, prompt=prompt or own.prompt, lang=lang or own.lang)
         own.template.prompt_text(chosen, asked.lang)
         return asked

@@ -81,7 +81,7 @@ class Objective:
 
     ce_weight: float = 1.0
     losses: list[tuple[float, Loss]] = field(default_factory=list)  # with their weights
-    # The entries of the yaml, which the model's config.json keeps.
+    # The entries of the yaml, which the model's config.json keeps, with what losses have ``kept``.
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -149,7 +149,9 @@ def make_objective(conf: ModelConfig, template: Template) -> Objective:
     of the other kind.
     """
     losses = [(float(entry["weight"]), _make(entry, conf.kind, template)) for entry in conf.losses]
-    return Objective(conf.ce_weight, losses, conf.losses)
+    made = zip(conf.losses, losses, strict=True)
+    entries = [entry | getattr(loss, "kept", {}) for entry, (_, loss) in made]
+    return Objective(conf.ce_weight, losses, entries)
 
 
 def _make(entry: dict[str, Any], kind: str, template: Template) -> Loss:

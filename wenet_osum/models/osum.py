@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -31,7 +30,8 @@ from transformers import (
 )
 
 from wenet_osum import lookup, migrate
-from wenet_osum.models import dtypes, lora, trainable
+from wenet_osum.models import dtypes, lora, split, trainable
+from wenet_osum.models.ctc_scores import CTCScores, normed, scoring_of
 from wenet_osum.models.lengths import spans, valid_mask
 from wenet_osum.models.llm import causal, proof
 from wenet_osum.models.loss import LossOutput, token_losses
@@ -58,6 +58,8 @@ class OsumConfig(PreTrainedConfig):
     part_dtypes: Any = None  # part → dtype it was saved in, that of loading with dtype "auto"
     # What it was trained with beside cross-entropy, entries of model.losses; None: nobody knows.
     losses: Any = None
+    # Whether cross-entropy of answers was ever among what it was trained with; None: nobody knows.
+    answers_trained: Any = None
     format_version: int | None = None  # of the folder (migrate.py); None: it was written before there were numbers
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -226,23 +228,24 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
         Raises ValueError when a loss needs a blank and the LLM names no end of text.
         """
-        if objective.needs_logits and _end_of_text(self.config.llm) is None:
+        if objective.needs_logits and self.blank is None:
             raise ValueError("model.losses: the LLM names no eos_token_id, which is the blank of CTC; set it in its config.json")
         self.objective = objective
         self.config.losses = trained_with(self.config.losses, objective.entries)
+        self.config.answers_trained = bool(self.config.answers_trained or objective.ce_weight)
 
     def forward(self, batch: Batch) -> LossOutput:
         """Compute the loss of a batch as the model's objective says.
 
         The logits for an answer token are those of the position before it.
         """
-        states, lengths = self.padded_speech(batch.features, batch.feature_lengths)
+        states, lengths = self._adapted(*split.encode(self.encoder, batch))
         speech = Speech(
             states,
             lengths,
             self.embedding_s if self.adapter.stride else None,
             partial(self.token_logits, states),
-            _end_of_text(self.config.llm),
+            self.blank,
             self.get_input_embeddings().weight,
         )
         return self.objective(batch, speech, partial(self._answers, batch, states, lengths), {"llm": self.llm, "speech_boundary": self.speech_boundary})
@@ -255,13 +258,30 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         before = spans(totals.cumsum(0) - lengths[2] - 1, lengths[2])
         return token_losses(self.llm.get_output_embeddings(), hidden[before.to(hidden.device)], batch.answer_ids)
 
+    @property
+    def blank(self) -> int | None:
+        """CTC's blank: the end of text, which no transcript holds."""
+        return _end_of_text(self.config.llm)
+
     def token_logits(self, speech: Tensor) -> Tensor:
-        """Compare speech embeddings (…, H) with the LLM's own token embeddings, as CTC does: (…, V) float32."""
-        return ctc_states(speech) @ self.get_input_embeddings().weight.float().T
+        """Compare speech embeddings (…, H) with all of the LLM's own token embeddings: (…, V) float32."""
+        return normed(speech) @ self.get_input_embeddings().weight.float().T
+
+    def ctc_states(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the speech embeddings (B, S, H) that CTC reads, and their lengths (B,), on the CPU."""
+        return self.padded_speech(features, feature_lengths)
+
+    def speech_classes(self) -> CTCScores:
+        """Return how CTC compares speech with the LLM's tokens, as the model was trained."""
+        return scoring_of(self.config.losses).over(self.get_input_embeddings().weight, self.blank)
 
     def padded_speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""
-        speech, lengths = self.adapter(*self.encoder(features, feature_lengths))
+        return self._adapted(*self.encoder(features, feature_lengths))
+
+    def _adapted(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from the encoder's states."""
+        speech, lengths = self.adapter(states, lengths)
         return speech, lengths.cpu()  # under a device_map of several devices they come along with the states
 
     def _lay_out(
@@ -324,11 +344,6 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         """Answers by transformers' ``generate``, whose keywords are taken: token ids (B, new tokens), padded after their end."""
         embeddings, mask = self.prompt_embeddings(features, feature_lengths, prompt_ids, prompt_lengths)
         return self.llm.generate(inputs_embeds=embeddings, attention_mask=mask, **kwargs)
-
-
-def ctc_states(speech: Tensor) -> Tensor:
-    """Speech embeddings (…, H) as CTC on the adapter's output compares them with the LLM's token embeddings, float32."""
-    return functional.rms_norm(speech.float(), speech.shape[-1:])
 
 
 def greedy(settings: GenerationConfig) -> GenerationConfig:

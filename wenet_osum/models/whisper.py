@@ -18,9 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from transformers import EncoderDecoderCache, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from wenet_osum.models import dtypes, trainable
+from wenet_osum.models import dtypes, split, trainable
+from wenet_osum.models.ctc_scores import SpeechClasses
 from wenet_osum.models.encoder.whisper import Encoder
 from wenet_osum.models.lengths import spans, valid_mask
 from wenet_osum.models.loss import LossOutput, token_losses
@@ -142,9 +143,17 @@ class WhisperPhase(nn.Module):
             raise ValueError("the model has no CTC head; train phase 1 with ctc in model.losses")
         return self.ctc_head(states.to(self.ctc_head.weight.dtype))
 
+    def ctc_states(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the encoder states (B, N, D) that CTC reads, and their lengths (B,), on the CPU."""
+        return self.encoder(features, feature_lengths)
+
+    def speech_classes(self) -> SpeechClasses:
+        """Return the CTC head for decoding."""
+        return SpeechClasses(self.token_logits, self.blank, list)
+
     def forward(self, batch: Batch) -> LossOutput:
         """Compute the loss of a batch as the model's objective says. Raises ValueError for texts beyond the decoder's positions."""
-        states, lengths = self.encoder(batch.features, batch.feature_lengths)
+        states, lengths = split.encode(self.encoder, batch)
         speech = Speech(states, lengths, self.encoder.state_s, partial(self.token_logits, states), self.blank)
         return self.objective(batch, speech, partial(self._answers, batch, states, lengths), {"decoder": self.decoder, "proj_out": self.proj_out})
 
@@ -179,14 +188,6 @@ class WhisperPhase(nn.Module):
         padded[torch.arange(longest) < rows[:, None]] = index
         return source[padded.to(source.device)], rows
 
-    @torch.no_grad()
-    def ctc_greedy(self, features: Tensor, feature_lengths: Tensor) -> list[list[int]]:
-        """The CTC head's best path of each utterance, repeats and blanks taken out: token ids. For a quick look at error rates."""
-        states, lengths = self.encoder(features, feature_lengths)
-        best = self.token_logits(states).argmax(-1).cpu()
-        paths = (row[:length].unique_consecutive().tolist() for row, length in zip(best, lengths.tolist(), strict=True))
-        return [[i for i in path if i != self.blank] for path in paths]
-
 
 def _true_length(encoder: nn.Module) -> Encoder:
     """The same encoder, as the class that takes lengths."""
@@ -201,12 +202,27 @@ def _whisper_name(name: str) -> str:
     return name if name.startswith("proj_out.") else f"model.{name}"
 
 
-def run_decoder(decoder: nn.Module, ids: Tensor, states: Tensor, cross: Tensor | None) -> Tensor:
-    """The decoder's own modules, for transformers' forward has no way in for a cross-attention mask. Layer drop is not applied."""
-    hidden = decoder.embed_tokens(ids) + decoder.embed_positions.weight[: ids.shape[1]]
+def run_decoder(
+    decoder: nn.Module,
+    ids: Tensor,
+    states: Tensor,
+    cross: Tensor | None,
+    causal: Tensor | None = None,
+    positions: Tensor | None = None,
+    cache: EncoderDecoderCache | None = None,
+) -> Tensor:
+    """The decoder's own modules, for transformers' forward has no way in for a cross-attention mask. Layer drop is not applied.
+
+    ``causal`` (B, 1, U, L) says which of L positions, cached ones too, each of ``ids`` (B, U) may
+    look at, ``positions`` (B, U) where they stand; without them each looks at those before it.
+    """
+    weights = decoder.embed_positions.weight
+    places = weights[: ids.shape[1]] if positions is None else weights[positions]
+    hidden = decoder.embed_tokens(ids) + places
     hidden = functional.dropout(hidden, p=decoder.dropout, training=decoder.training)
     # a frozen encoder may be in half precision beside a decoder in float32
-    states = states.to(decoder.embed_positions.weight.dtype)
+    states = states.to(weights.dtype)
+    kept = {"past_key_values": cache, "use_cache": cache is not None}
     for layer in decoder.layers:
-        hidden = layer(hidden, None, states, encoder_attention_mask=cross, use_cache=False)
+        hidden = layer(hidden, causal, states, encoder_attention_mask=cross, **kept)
     return decoder.layer_norm(hidden)

@@ -36,3 +36,14 @@ def unmatched(scores: Sequence[Score], targets: dict) -> list[str]:
 def reached(score: Score, target: tuple[str, float]) -> bool:
     """Whether the value meets the bar."""
     return score.value <= target[1] if target[0] == "<=" else score.value >= target[1]
+
+
+def missed(scores: Sequence[Score], targets: dict) -> list[str]:
+    """Say which figures miss their bar."""
+    found = []
+    for score in scores:
+        target = target_of(score, targets)
+        if target and not reached(score, target):
+            name = "/".join(filter(None, (score.task, score.metric, score.subset)))
+            found.append(f"bar {name}{target[0]}{target[1]:g}: missed with {score.value:.2f}")
+    return found

@@ -109,11 +109,20 @@ class Template:
         owner = [name for name, text in pieces for _ in text]
         return [(owner[start], [i]) for i, (start, _) in zip(ids, offsets, strict=True)]
 
-    def transcript(self, utterance: Utterance) -> tuple[list[int], list[Span]]:
-        """Token ids of the plain transcript and when each is spoken (text/timing.py), both empty when it is not known."""
-        text = self._cased(escape(" ".join((utterance.txt or "").split())))
+    def transcript(
+        self, utterance: Utterance, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> tuple[list[int], list[Span]]:
+        """Token ids of the plain transcript and when each is spoken (text/timing.py), both empty when it is not known.
+
+        ``tokenizer`` is another way to cut it into tokens; None: the model's own.
+        """
+        text = self.transcript_text(utterance)
         words = [word._replace(text=self._cased(word.text)) for word in utterance.words or []]
-        return timed_tokens(self.tokenizer, text, words) if text else ([], [])
+        return timed_tokens(tokenizer or self.tokenizer, text, words) if text else ([], [])
+
+    def transcript_text(self, utterance: Utterance) -> str:
+        """Return the transcript as it stands in an answer; empty when it is not known."""
+        return self._cased(escape(" ".join((utterance.txt or "").split())))
 
     def label_ids(self, field: Field) -> dict[str, list[int]]:
         """Token ids of each label of a field as it stands in an answer."""

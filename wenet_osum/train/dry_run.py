@@ -6,6 +6,7 @@ Weights are made up: a block of random numbers, repeated. Nothing is downloaded;
 from __future__ import annotations
 
 import copy
+import dataclasses
 import tempfile
 import time
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from wenet_osum.records import Utterance
 from wenet_osum.text.template import Template
 from wenet_osum.text.tokenizer import END_OF_TEXT
 from wenet_osum.train import dist
-from wenet_osum.train.estimate import Mean, batch_of, meta_model
+from wenet_osum.train.estimate import Mean, batch_of, meta_model, states_after
 from wenet_osum.train.sanity import fingerprint
 from wenet_osum.train.optim import make_optimizer
 from wenet_osum.train.rehearse import peak_gib, reset_peak
@@ -147,7 +148,7 @@ def _step(engine: dist.Engine, groups: list[dict[str, Any]], conf: TrainConfig, 
     optimizer = make_optimizer(groups, conf.optim, engine.world.device)
     before = {n: fingerprint(p) for n, p in model.named_parameters() if p.requires_grad}
     model.train()
-    batch = batch_of(model, mean, count, "cpu")
+    batch = batch_of(model, mean, count, "cpu", states_after(model, _within(conf, model)))
     batch.targets = join_targets([model.objective.targets(Utterance("", "", "word"))] * count)
     start = time.monotonic()
     with engine.accumulating(last=True):
@@ -159,6 +160,16 @@ def _step(engine: dist.Engine, groups: list[dict[str, Any]], conf: TrainConfig, 
     seconds = time.monotonic() - start
     moved = sum(fingerprint(p) != before[n] for n, p in model.named_parameters() if n in before)
     return loss.item(), moved, seconds
+
+
+def _within(conf: TrainConfig, model: nn.Module) -> TrainConfig:
+    """With states after all layers where ``conf`` wants more layers below them than a shallow
+    model has.
+    """
+    depth = getattr(model.encoder, "depth", 0)
+    if conf.cache.after is None or conf.cache.after <= depth:
+        return conf
+    return dataclasses.replace(conf, cache=dataclasses.replace(conf.cache, after=None))
 
 
 def _differences(wanted: dict[str, tuple[torch.dtype, int]], folder: str) -> list[str]:

@@ -29,7 +29,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from wenet_osum import lookup
 from wenet_osum.config import ModelConfig, TrainConfig
-from wenet_osum.models import trainable
+from wenet_osum.models import split, trainable
 from wenet_osum.models.build import set_encoder_conf
 from wenet_osum.models.loss import CHUNK
 from wenet_osum.models.objective import loss_class
@@ -122,7 +122,7 @@ def estimate(conf: TrainConfig, whisper: PreTrainedConfig, llm: PreTrainedConfig
     sizes = [p.numel() for p in model.parameters()], [p.numel() for p in model.parameters() if p.requires_grad]
     weights = _weights(model, conf, devices)
     model.to(torch.bfloat16 if conf.dtype == "bfloat16" else torch.float32)
-    flops, recomputed, kept = _run(model.train(), batch_of(model, mean, count, "meta"), conf.checkpointing)
+    flops, recomputed, kept = _run(model.train(), batch_of(model, mean, count, "meta", states_after(model, conf)), conf.checkpointing)
     vocabulary = whisper.vocab_size if llm is None or conf.model.kind == "whisper" else llm.vocab_size
     memory = weights | {"activations kept for the backward pass": kept, "one chunk of logits": min(CHUNK, count * mean.answer_tokens) * vocabulary * HEAD_BYTES}
     return Estimate(table, count, mean, positions, sum(sizes[0]), sum(sizes[1]), flops, recomputed, memory)
@@ -163,15 +163,32 @@ def _layer_sizes(model: nn.Module) -> list[int]:
     return [sum(p.numel() for p in layer.parameters()) for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
 
 
-def batch_of(model: nn.Module, mean: Mean, count: int, device: str) -> Batch:
-    """Make a batch of ``count`` mean utterances: random features, id 0 for every token; lengths lie on the CPU."""
+def states_after(model: nn.Module, conf: TrainConfig) -> int | None:
+    """Layers of the encoder below the states that training reads; None when it makes features.
+
+    Raises ValueError for an encoder that cannot be run in two parts.
+    """
+    if conf.features != "encoded":
+        return None
+    return split.layers_below(model.encoder, conf.cache.after)
+
+
+def batch_of(model: nn.Module, mean: Mean, count: int, device: str, after: int | None = None) -> Batch:
+    """Make a batch of ``count`` mean utterances: random features, or states after so many layers,
+    and id 0 for every token; lengths lie on the CPU.
+    """
+    length, rows, channels = mean.frames, mean.frames, model.encoder.mels
+    if after is not None:
+        length, channels = model.encoder.output_lengths(mean.frames), model.encoder.width
+        rows = int(model.encoder.kept_lengths(torch.tensor(length), after))
     lengths = {name: torch.full((count,), n) for name, n in (("prompt", mean.prompt_tokens), ("answer", mean.answer_tokens))}
     ids = {f"{name}_ids": torch.zeros(int(n.sum()), dtype=torch.int64, device=device) for name, n in lengths.items()}
     return Batch(
         keys=[""] * count,
         tasks=[""] * count,
-        features=torch.randn(count, mean.frames, model.encoder.mels, device=device),
-        feature_lengths=torch.full((count,), mean.frames),
+        features=torch.randn(count, rows, channels, device=device),
+        feature_lengths=torch.full((count,), length),
+        states_after=after,
         answer_weights=torch.ones(count * mean.answer_tokens, device=device),
         **ids,
         **{f"{name}_lengths": n for name, n in lengths.items()},

@@ -47,6 +47,8 @@ def train_steps(run: Run) -> int:
     conf, state = run.conf, run.state
     if run.finished_before():
         return 0
+    if run.interrupted:
+        return run.requeue("while states of the encoder were computed; they are kept")
     run.begin()
 
     while not run.stopping():

@@ -61,7 +61,8 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _size(batch: Batch) -> str:
     count, frames = batch.features.shape[:2]
-    return f"{count} utterances × {frames} frames with {len(batch.answer_ids)} answer tokens"
+    unit = "frames" if batch.states_after is None else "states"
+    return f"{count} utterances × {frames} {unit} with {len(batch.answer_ids)} answer tokens"
 
 
 def _proposal(batch: Batch, budget: BatchConfig) -> str:

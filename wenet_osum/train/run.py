@@ -12,17 +12,18 @@ from typing import Any, NamedTuple
 import torch
 
 from wenet_osum.config import DataConfig, TrainConfig
-from wenet_osum.dataset.dataset import EpochLoader, Mixture
+from wenet_osum.dataset.dataset import EpochLoader
 from wenet_osum.models import build, trainable
 from wenet_osum.records import Batch
 from wenet_osum.train import checkpoint, dist, progress, resume, run_log
 from wenet_osum.train.checkpoint import State
-from wenet_osum.train.evaluate import dev_loaders, evaluate
+from wenet_osum.train.encode import open_data
+from wenet_osum.train.evaluate import evaluate
 from wenet_osum.train.optim import Optimizer, make_optimizer
 from wenet_osum.train.rehearse import choose, rehearse, reset_peak
 from wenet_osum.train.sanity import SanityChecks
 from wenet_osum.train.schedule import epoch_length, set_length, task_names
-from wenet_osum.train.start import Interrupt, open_model, seed_everything, token_counter
+from wenet_osum.train.start import Interrupt, open_model, seed_everything
 
 # Exit status after SIGTERM or SIGUSR1: saved, please start the same command again.
 INTERRUPTED = 85
@@ -65,21 +66,27 @@ class Run:
         # The model, and what of it trains.
         torch.manual_seed(conf.seed)
         self.model, self.template = open_model(conf, self.source)
+        self._choose_what_trains()
+        self.sanity: SanityChecks | None = None  # its fingerprints are those of the first step
+
+        # The data, before an engine moves or cuts the model, for states of the encoder may have to
+        # be computed. ``batches`` runs through what is left of an epoch.
+        opened = open_data(
+            self.model,
+            self.template,
+            conf,
+            data,
+            world,
+            say=self.progress.log,
+            stopped=lambda: interrupt.seen,
+        )
+        self.mixture = opened.mixture
+        self.dev = opened.dev
+        self.interrupted = opened.interrupted
         self.engine, self.optimizer = self._make_engine()
         self.groups = self.optimizer.param_groups
         if self.source:
             checkpoint.load_trainer(self.source, self.engine, self.optimizer)
-        if conf.model.lora:
-            trainable.check_lora_trains(self.model, conf.train_parts)
-        self.sanity: SanityChecks | None = (
-            None  # takes its fingerprints right before the first step
-        )
-
-        # The data. ``batches`` runs through what is left of an epoch.
-        facts = self._facts_of_model()
-        mels = self.model.encoder.mels
-        self.mixture = Mixture(data, conf, self.template, mels, **facts)
-        self.dev = dev_loaders(data, conf, self.template, mels, world, **facts)
         self.loader: EpochLoader | None = None
         self.batches: Any = None
         self.promised: list[str] = []  # names of the tasks that the plan holds
@@ -93,7 +100,6 @@ class Run:
         self.start_step, self.start_seconds = self.state.step, self.state.seconds
         self.start_time = time.monotonic()
         self.saved = self.source is not None  # whether the present state lies in a checkpoint
-        self.interrupted = False
         self.bad_steps, self.lr, self.grad_norm = 0, 0.0, 0.0
 
     # -- opening ------------------------------------------------------------------------------
@@ -106,25 +112,22 @@ class Run:
                 self.progress.log(f"ignored {name}: not complete, its writer was killed")
         dist.barrier()
 
-    def _make_engine(self) -> tuple[dist.Engine, Optimizer]:
-        """Freeze what does not train, spread the model over the processes, make the optimizer."""
+    def _choose_what_trains(self) -> None:
+        """Freeze what no pattern names."""
         conf = self.conf
         trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)
+        if conf.model.lora:
+            trainable.check_lora_trains(self.model, conf.train_parts)
         if conf.checkpointing:
             build.set_checkpointing(self.model)
+
+    def _make_engine(self) -> tuple[dist.Engine, Optimizer]:
+        """Spread the model over the processes, make the optimizer."""
+        conf = self.conf
         engine = dist.Engine(self.model, conf, self.world)
         # Once more, for FSDP has put other tensors in the place of the parameters.
         groups = trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)
         return engine, make_optimizer(groups, conf.optim, self.world.device)
-
-    def _facts_of_model(self) -> dict[str, Any]:
-        """Return what the data has to know of the model."""
-        return {
-            "speech_tokens": token_counter(self.model),
-            # Phase 1's decoder ends at its last position; an LLM is not asked.
-            "reach": getattr(self.model.config, "max_target_positions", None),
-            "targets": self.model.objective.targets,
-        }
 
     def _new_meter(self) -> progress.Meter:
         def name_of(tags: str) -> str:
@@ -191,9 +194,7 @@ class Run:
         self.meter.wait_s += time.monotonic() - before
         if not batches:
             return None
-        assert len(batches) == per_step, (
-            f"the plan gave {len(batches)} micro-batches, not {per_step}"
-        )
+        assert len(batches) == per_step, f"{len(batches)} micro-batches, not {per_step}"
         return batches
 
     def end_epoch(self) -> None:
@@ -344,20 +345,18 @@ class Run:
         if self.meter.padded:
             run_log.progress_line(self, self.collect_stats())
         if self.interrupted and self.reached_limit() is None:
-            status = self._leave_for_requeue()
+            self.save()
+            status = self.requeue(f"at step {self.state.step} and saved")
         else:
             status = self._complete()
         self.progress.close()
         return status
 
-    def _leave_for_requeue(self) -> int:
-        self.save()
+    def requeue(self, where: str) -> int:
+        """Leave the mark of an interrupted run; returns its exit status."""
         if self.world.is_rank_zero:
             (self.exp_dir / REQUEUE).touch()
-        step = self.state.step
-        self.progress.log(
-            f"interrupted at step {step} and saved; the same command goes on from here"
-        )
+        self.progress.log(f"interrupted {where}; the same command goes on from here")
         return INTERRUPTED
 
     def _complete(self) -> int:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from wenet_osum.decode.transcript_position import TranscriptPosition, in_transcript
-from wenet_osum.models.osum import ctc_states
 
 if TYPE_CHECKING:
     from wenet_osum.decode.constrain import AnswerState
@@ -33,22 +33,29 @@ ROWS = 32  # states whose scores of the whole vocabulary exist at once
 
 @dataclass(frozen=True)
 class Emissions:
-    """CTC's output for one utterance: log P(token) of a state is ``states @ table.T - totals``."""
+    """CTC's output for one utterance: log P(token) of a state is ``states @ table.T + offsets -
+    totals``."""
 
     states: Tensor  # (S, H) float32, scaled as the CTC loss scales them
     table: Tensor  # (V, H) float32, the classes
     totals: Tensor  # (S,) float64, log of the sum over the vocabulary
     blank: int
+    offsets: Tensor | None = None  # (V,) float32; None: zeros
 
     @classmethod
-    def of(cls, states: Tensor, table: Tensor, blank: int) -> Emissions:
+    def of(
+        cls, states: Tensor, table: Tensor, blank: int, offsets: Tensor | None = None
+    ) -> Emissions:
         """Compute the emissions of ``states`` (S, H) over ``table`` (V, H), on one device."""
-        totals = [(part @ table.T).double().logsumexp(-1) for part in states.split(ROWS)]
-        return cls(states, table, torch.cat(totals), blank)
+        logits = (functional.linear(part, table, offsets) for part in states.split(ROWS))
+        totals = torch.cat([part.double().logsumexp(-1) for part in logits])
+        return cls(states, table, totals, blank, offsets)
 
     def log_probs(self, tokens: Tensor) -> Tensor:
         """Return log P (S, K) of ``tokens`` (K,), float64."""
-        return (self.states @ self.table[tokens].T).double() - self.totals[:, None]
+        offsets = None if self.offsets is None else self.offsets[tokens]
+        logits = functional.linear(self.states, self.table[tokens], offsets)
+        return logits.double() - self.totals[:, None]
 
 
 @dataclass(frozen=True)
@@ -185,10 +192,17 @@ class Rescorer:
 
     def __init__(self, model: OsumModel, template: Template, weights: dict[str, float]) -> None:
         # Once for all utterances: of weights in bfloat16 this is a copy.
-        self.table = model.get_input_embeddings().weight.float()
-        self.blank, self.weight = template.end_id, weights.get("ctc_prefix", 0.0)
+        self.scores, self.weight = model.speech_classes(), weights.get("ctc_prefix", 0.0)
+        if self.scores.ids is not None:
+            raise ValueError(
+                "rescore ctc_prefix: the LLM writes with all of its tokens, and this model's CTC has "
+                f"{len(self.scores.ids) - 1} of them as classes; leave it out, or train ctc with "
+                "classes: null"
+            )
 
     def begin(self, states: Tensor) -> State:
         """Start with the empty prefix."""
-        emissions = Emissions.of(ctc_states(states), self.table, self.blank)
+        scores = self.scores
+        compared = scores.states(states)
+        emissions = Emissions.of(compared, scores.rows, scores.blank, scores.offsets)
         return State(CTCPrefix.empty(emissions), self.weight)

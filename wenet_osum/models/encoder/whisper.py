@@ -13,8 +13,10 @@ cut off again.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import WhisperConfig, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -68,8 +70,8 @@ class Encoder(WhisperEncoder):
         """Frames the encoder computes of an utterance at least."""
         return round(getattr(self.config, "pad_s", 0.0) * FRAMES_A_SECOND)
 
-    def output_lengths(self, lengths: Tensor) -> Tensor:
-        """States of utterances of ``lengths`` frames: the half, rounded up."""
+    def output_lengths(self, lengths: Any) -> Any:
+        """States of utterances of ``lengths`` frames, a tensor or a number: the half, rounded up."""
         return (lengths + 1) // SUBSAMPLING
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,19 +79,78 @@ class Encoder(WhisperEncoder):
 
         Raises ValueError for utterances without frames or longer than the positions reach (3000 frames, 30 s), or other mel bins.
         """
+        return self.upper(*self.lower(features, lengths, 0), 0)
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    def lower_modules(self, after: int) -> dict[str, nn.Module]:
+        """What ``lower`` runs, by name: all of the encoder when ``after`` is its last layer."""
+        names = ["conv1", "conv2", "embed_positions", *(f"layers.{n}" for n in range(after))]
+        names += ["layer_norm"] if after == self.depth else []
+        return {name: self.get_submodule(name) for name in names}
+
+    def lower_settings(self, after: int) -> dict[str, Any]:
+        """What else the states of ``lower`` depend on, beside its weights."""
+        config = self.config
+        return {
+            "pad_s": float(getattr(config, "pad_s", 0.0)),
+            "heads": config.encoder_attention_heads,
+            "activation": config.activation_function,
+        }
+
+    def kept_lengths(self, lengths: Tensor, after: int) -> Tensor:
+        """States that ``lower`` makes of utterances of ``lengths`` states: with those of the
+        silence behind them as long as there are layers above, which attend to them.
+        """
+        if after == self.depth:
+            return lengths
+        return lengths.clamp(min=self.output_lengths(self.min_frames))
+
+    def lower(self, features: Tensor, lengths: Tensor, after: int) -> tuple[Tensor, Tensor]:
+        """Compute convolutions, positions and the first ``after`` layers: states (B, N, D) and
+        their lengths (B,), on the CPU. After the last layer the final norm is in the states.
+
+        Before the last layer N counts the silence of ``pad_s``, too; lengths never do. Raises what
+        ``forward`` raises.
+        """
         lengths = lengths.cpu()
         self._check(features, lengths)
         features, heard = self._with_silence(features[:, : int(lengths.max())], lengths)
         hidden = self._convolve(features.to(self.conv1.weight.dtype).transpose(1, 2), heard)
-        positions = torch.arange(hidden.shape[1], device=hidden.device)  # the embedding is called, so that a device_map can bring its weight
+        # the embedding is called, so that a device_map can bring its weight
+        positions = torch.arange(hidden.shape[1], device=hidden.device)
         hidden = hidden + self.embed_positions(positions).to(hidden.dtype)
         hidden = functional.dropout(hidden, p=self.dropout, training=self.training)
-        mask = valid_mask(self.output_lengths(heard), hidden.shape[1], hidden.device)
-        mask = mask if mask is None else mask[:, None, None, :]
-        for layer in self.layers:
-            hidden = layer(hidden, mask)
+        hidden = self._run_layers(hidden, self.output_lengths(heard), 0, after)
         lengths = self.output_lengths(lengths)
-        return self.layer_norm(hidden[:, : int(lengths.max())]), lengths
+        return (self._end(hidden, lengths) if after == self.depth else hidden), lengths
+
+    def upper(self, states: Tensor, lengths: Tensor, after: int) -> tuple[Tensor, Tensor]:
+        """Compute the layers from ``after`` on and the final norm, on what ``lower`` gave: states
+        (B, N, D), of which ``lengths`` (B,) are speech.
+        """
+        lengths = lengths.cpu()
+        states = states.to(self.layer_norm.weight.dtype)
+        if after == self.depth:
+            return states[:, : int(lengths.max())], lengths
+        heard = self.kept_lengths(lengths, after)
+        hidden = self._run_layers(states[:, : int(heard.max())], heard, after, self.depth)
+        return self._end(hidden, lengths), lengths
+
+    def _run_layers(self, hidden: Tensor, lengths: Tensor, first: int, end: int) -> Tensor:
+        """Run layers ``first`` to ``end`` on (B, N, D); ``lengths`` count states that are heard."""
+        mask = valid_mask(lengths, hidden.shape[1], hidden.device)
+        mask = mask if mask is None else mask[:, None, None, :]
+        for layer in self.layers[first:end]:
+            hidden = layer(hidden, mask)
+        return hidden
+
+    def _end(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Cut off what was heard behind the speech, and apply the final norm."""
+        return self.layer_norm(hidden[:, : int(lengths.max())])
 
     def _with_silence(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, T, M) with silence up to ``pad_s`` behind each utterance, and the lengths
@@ -108,6 +169,7 @@ class Encoder(WhisperEncoder):
         beyond = beyond.to(features.device, non_blocking=True)[..., None]
         peak = features.masked_fill(beyond, -torch.inf).amax((1, 2), keepdim=True)
         return torch.where(beyond, (peak - RANGE).clamp(min=SILENCE), features), heard
+
     def _convolve(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """(B, M, T) to (B, N, D); what lies after an utterance's end is zeroed before each convolution."""
         mask = valid_mask(lengths, hidden.shape[2], hidden.device)
@@ -118,6 +180,7 @@ class Encoder(WhisperEncoder):
             hidden = functional.gelu(convolution(hidden))
         # the residual stream of all layers keeps this layout
         return hidden.transpose(1, 2).contiguous()
+
     def _check(self, features: Tensor, lengths: Tensor) -> None:
         limit = self.config.max_source_positions * SUBSAMPLING
         if features.shape[2] != self.mels:

@@ -9,6 +9,8 @@ A file holds ``class Loss`` with
     targets(utterance)  {name: tensor}: what the loss has to know of an utterance, its first dimension counting
                         anything. The dataset joins the tensors of a batch end to end, with their lengths
     __call__(speech, targets)  UtteranceLosses of a batch
+    kept        may be left out: {key: value} that config.json is to keep in the place of the yaml's,
+                such as the contents of a file that a key names
 
 so that the model, the dataset and the loop know no loss by name (models/objective.py).
 """

@@ -20,7 +20,7 @@ from torch.nn import functional
 from wenet_osum.decode.constrain import token_text
 from wenet_osum.decode.rescore.ctc_prefix import FLOOR, CTCPrefix
 from wenet_osum.decode.transcript_position import TranscriptPosition
-from wenet_osum.models.osum import ctc_states
+from wenet_osum.models.ctc_scores import normed
 from wenet_osum.small.losses.word_time import moment_codes, moment_logits
 
 if TYPE_CHECKING:
@@ -158,4 +158,4 @@ class Rescorer:
 
     def begin(self, states: Tensor) -> State:
         """Prepare the posterior of an utterance."""
-        return State(BoundaryPosterior(ctc_states(states), self.state_s), self.weight, self.ctc_weight)
+        return State(BoundaryPosterior(normed(states), self.state_s), self.weight, self.ctc_weight)

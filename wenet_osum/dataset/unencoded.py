@@ -1,0 +1,147 @@
+"""What of the data has no states on disk yet, and the features to make them of (states.py).
+
+Letters: n utterances, each of their versions counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wenet_osum.config import TrainConfig, changes_of
+from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.pool import FRAMES_A_SECOND, Pool
+from wenet_osum.dataset.sample import SampleConfig, features_to_encode
+from wenet_osum.dataset.shard import Handles, read
+from wenet_osum.dataset.states import Encoded, StateStore
+
+AS_IT_IS = -1  # the version that nothing has changed
+
+
+def recipe(conf: TrainConfig) -> str:
+    """Say all that the versions of an utterance depend on, as a hash; empty when nothing is drawn.
+
+    Lists of noises and rooms count by their text, not by the recordings they name.
+    """
+    augment = conf.augment
+    if not changes_of(augment):
+        return ""
+    named = [path for path in (augment.noise, augment.reverb) if path]
+    lists = [Path(path).read_text(encoding="utf-8") for path in named]
+    drawn = dataclasses.asdict(augment) | {"lists": lists}
+    drawn |= {"seed": conf.seed, "max_s": conf.filter.max_s}
+    return hashlib.blake2b(json.dumps(drawn, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+class Missing(NamedTuple):
+    """One version of an utterance without states."""
+
+    pool: int
+    shard: int
+    row: int
+    variant: int
+    digest: bytes
+    seconds: float  # as the index tells them, at the slowest speed
+
+
+class ToEncode(NamedTuple):
+    """Features of a version, and what is known of it before its states are."""
+
+    digest: bytes
+    features: Tensor  # (frames, mels) float32
+    encoded: Encoded
+
+
+class Unencoded(Dataset):
+    """Item i is the i-th group of versions to encode, with a count of what cannot be read.
+
+    Begin with ``find``; ``group`` says which go together.
+    """
+
+    def __init__(
+        self, store: StateStore, pools: Sequence[Pool], confs: Sequence[SampleConfig]
+    ) -> None:
+        """A pool is of training when its ``conf`` augments, else of a dev list."""
+        self.store, self.pools, self.confs = store, pools, confs
+        self.handles = Handles()
+        self.groups: list[list[Missing]] = []
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def versions(self) -> np.ndarray:
+        """(n, 4): pool, shard, row and version of all that is wanted."""
+        found = [np.empty((0, 4), dtype=np.int64)]
+        for number, (pool, conf) in enumerate(zip(self.pools, self.confs, strict=True)):
+            drawn = conf.augment is not None and self.store.recipe
+            for variant in range(self.store.variants) if drawn else [AS_IT_IS]:
+                source, version = (np.full(len(pool), value) for value in (number, variant))
+                found.append(np.stack([source, pool.shard, pool.row, version], axis=1))
+        return np.concatenate(found)
+
+    def find(self, versions: np.ndarray) -> list[Missing]:
+        """Read the bytes of each version's audio and return those without states, each once.
+
+        What cannot be read is left to training, which counts it by reason.
+        """
+        found: dict[bytes, Missing] = {}
+        for number, shard, row, variant in versions.tolist():
+            pool = self.pools[number]
+            try:
+                utterance, data = read(pool.indices[shard], row, self.handles)
+            except Drop:
+                continue
+            drawn = None if variant == AS_IT_IS else variant
+            digest = self.store.digest(data, utterance.key, drawn)
+            if digest not in self.store and digest not in found:
+                seconds = float(pool.indices[shard].durations[row]) / self._slowest(number)
+                found[digest] = Missing(number, shard, row, variant, digest, seconds)
+        return [*found.values()]
+
+    def _slowest(self, pool: int) -> float:
+        augment = self.confs[pool].augment
+        return min(augment.speeds) if augment else 1.0
+
+    def group(self, missing: list[Missing], max_frames: int) -> None:
+        """Put versions of like length together, up to ``max_frames`` with padding.
+
+        At 0 each is alone.
+        """
+        self.groups = []
+        for one in sorted(missing, key=lambda version: -version.seconds):
+            if not self.groups or self._frames_with_one_more() > max_frames:
+                self.groups.append([])
+            self.groups[-1].append(one)
+
+    def _frames_with_one_more(self) -> float:
+        """Frames of the last group, if one more of at most its longest came to it."""
+        group = self.groups[-1]
+        return group[0].seconds * FRAMES_A_SECOND * (len(group) + 1)
+
+    def __getitem__(self, i: int) -> tuple[list[ToEncode], Counter]:
+        ready, dropped = [], Counter()
+        for version in self.groups[i]:
+            try:
+                ready.append(self._features(version))
+            except Drop as drop:
+                dropped[drop.reason] += 1
+        return ready, dropped
+
+    def _features(self, version: Missing) -> ToEncode:
+        """Read, decode and augment one version. Raises Drop."""
+        pool, conf = self.pools[version.pool], self.confs[version.pool]
+        utterance, data = read(pool.indices[version.shard], version.row, self.handles)
+        drawn = None if version.variant == AS_IT_IS else version.variant
+        if self.store.digest(data, utterance.key, drawn) != version.digest:
+            raise Drop("audio: changed while states were computed", "start again")
+        plain = dataclasses.replace(conf, states=None, epoch=max(version.variant, 0))
+        return ToEncode(version.digest, *features_to_encode(utterance, data, plain))

@@ -1,0 +1,119 @@
+"""The plain baseline of an adapter: neighboring encoder states are stacked and projected.
+
+    stack `factor` states · LayerNorm · Linear · GELU · `layers` transformer layers · Linear · gain
+
+SLAM-ASR (arXiv 2402.08846) calls it a linear projector. Behind Whisper's 50 states per second
+``factor`` 2 gives 25 embeddings per second, as CTC into a word-piece vocabulary wants, and 4 gives
+the 12.5 of ``conv_transformer``.
+
+Letters: B utterances, N encoder states of the longest, S = ceil(N / factor) embeddings, D width of
+the states, W width inside, H width of the LLM.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wenet_osum.models.adapter.conv_transformer import Layer
+from wenet_osum.models.lengths import valid_mask
+from wenet_osum.models.sinusoids import positions
+
+
+class Adapter(nn.Module):
+    """Encoder states of ``input_width`` to LLM embeddings of ``output_width``.
+
+    The keys of ``adapter_conf`` are ``factor`` (states per embedding), ``width`` (inside; None: that
+    of the LLM), ``layers`` (transformer layers after the projection, with ``heads`` and inner width
+    ``ffn``) and ``dropout``. Raises ValueError for a factor below 1 and heads that do not fit.
+    """
+
+    def __init__(
+        self,
+        input_width: int,
+        output_width: int,
+        factor: int = 2,
+        width: int | None = None,
+        layers: int = 0,
+        heads: int = 4,
+        ffn: int = 1792,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if not isinstance(factor, int) or factor < 1:
+            raise ValueError(
+                f"adapter_conf: factor {factor!r} must be a whole number of 1 or more, "
+                "the encoder states of one embedding"
+            )
+        width = width or output_width
+        if layers and (width % heads or width % 2):
+            raise ValueError(
+                f"adapter_conf: width {width} must be even and a multiple of heads {heads}"
+            )
+        self.stride = factor
+        self.input_norm = nn.LayerNorm(input_width * factor)
+        self.input = nn.Linear(input_width * factor, width)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(Layer(width, heads, ffn, dropout) for _ in range(layers))
+        # Only layers need it: their residual stream grows.
+        self.norm = nn.LayerNorm(width) if layers else nn.Identity()
+        self.output = nn.Linear(width, output_width)
+        self.register_buffer("gain", torch.ones(()))
+
+    @torch.no_grad()
+    def initialize(self, std: float) -> None:
+        """Let embeddings begin with the standard deviation ``std``.
+
+        A fixed gain does it, not small weights: an optimizer such as AdamW moves every weight by the
+        learning rate, and the embeddings of published LLMs are so small (0.017) that one step would
+        throw them far beyond all tokens. The gain is measured on states of unit normal distribution,
+        which the first LayerNorm makes of any.
+        """
+        draw = torch.Generator().manual_seed(0)
+        states = torch.randn(1, 64 * self.stride, self.input.in_features // self.stride, generator=draw)
+        training = self.training
+        self.eval()
+        nn.init.normal_(self.output.weight, std=self.output.in_features**-0.5)
+        nn.init.zeros_(self.output.bias)
+        self.gain.fill_(1.0)
+        made, _ = self(states.to(self.input.weight.dtype), torch.tensor([states.shape[1]]))
+        self.gain.copy_(std / made.float().std())
+        self.train(training)
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Embeddings from ``lengths`` states: a last group that is not full counts as well."""
+        return (lengths + self.stride - 1) // self.stride
+
+    def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Project states (B, N, D) of ``lengths`` (B,) to embeddings (B, S, H) and their lengths
+        (B,), on the CPU."""
+        lengths = lengths.cpu()
+        # A frozen encoder may be in half precision beside an adapter in float32.
+        hidden = self._stacked(states.to(self.input.weight.dtype), lengths)
+        hidden = self.dropout(functional.gelu(self.input(self.input_norm(hidden))))
+        lengths = self.output_lengths(lengths)
+        if self.layers:
+            hidden = self._attended(hidden, lengths)
+        return self.gain * self.output(self.norm(hidden)), lengths
+
+    def _stacked(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """Return (B, S, factor · D), where zeros fill up the last group of an utterance."""
+        rows, longest, width = states.shape
+        mask = valid_mask(lengths, longest, states.device)
+        if mask is not None:
+            # Whatever lies behind an utterance must not get into its last group.
+            states = states.masked_fill(~mask[..., None], 0.0)
+        states = functional.pad(states, (0, 0, 0, -longest % self.stride))
+        return states.reshape(rows, -1, self.stride * width)
+
+    def _attended(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Let embeddings look at each other: (B, S, W) to (B, S, W)."""
+        _, longest, width = hidden.shape
+        places = positions(longest, width, hidden.device).to(hidden.dtype)
+        hidden = self.dropout(hidden + places)
+        mask = valid_mask(lengths, longest, hidden.device)
+        mask = mask if mask is None else mask[:, None, None, :]
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        return hidden

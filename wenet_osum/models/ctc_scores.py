@@ -1,0 +1,117 @@
+"""How CTC compares speech with the LLM's own token embeddings.
+
+``dot``: s · q of the RMS-normed state s and the token's embedding q. ``distance``: -τ‖s - q‖²
+(DirectSpeech2LLM): the state is to lie where the token lies, not only in its direction. With
+‖s‖², which all classes share, left out this is the linear layer 2τq · s - τ‖q‖².
+
+τ makes the mean squared distance between two classes count ``SHARPNESS`` nats. Token embeddings of
+published LLMs are short (squared norm 0.2 for Qwen2.5-0.5B): without τ the softmax would be flat
+for a state that lies exactly on its token.
+
+Letters: V tokens of the LLM, C classes, H width of the LLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+KINDS = ("dot", "distance")
+SHARPNESS = 24.0  # nats; a state on its token has probability 1 among 1,000 classes, near 1 beside twins
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What config.json keeps of it, in the entry of the loss ``ctc``."""
+
+    scores: str = "dot"
+    # Token ids that are classes beside the blank; None: all tokens of the LLM.
+    classes: tuple[int, ...] | None = None
+    sharpness: float = SHARPNESS
+
+    def __post_init__(self) -> None:
+        if self.scores not in KINDS:
+            raise ValueError(f"scores {self.scores!r} must be {' or '.join(KINDS)}")
+        if not self.sharpness > 0:
+            raise ValueError(f"sharpness {self.sharpness} must be above 0 nats")
+
+    def over(self, table: Tensor, blank: int) -> CTCScores:
+        """Return the scores over the LLM's embeddings ``table`` (V, H); ``blank`` is a token id.
+
+        Raises ValueError where it is one of the classes.
+        """
+        if self.classes is not None and blank in self.classes:
+            raise ValueError(f"classes: token {blank} is CTC's blank; take it out of the classes")
+        return CTCScores(table, blank, self)
+
+
+@dataclass(frozen=True)
+class SpeechClasses:
+    """The classes of a model's CTC for decoding, as ``CTCScores`` has them."""
+
+    logits: Callable[[Tensor], Tensor]  # states (…, D) → scores (…, C)
+    blank: int  # its class
+    token_ids: Callable[[list[int]], list[int]]  # of classes
+
+
+def scoring_of(losses: Iterable[dict[str, Any]] | None) -> Scoring:
+    """Read how a model was trained from the ``losses`` of its config.json.
+
+    A model that does not say was trained with what was the only way then.
+    """
+    entry = next((loss for loss in losses or () if loss["name"] == "ctc"), {})
+    known = {key: entry[key] for key in ("scores", "sharpness") if key in entry}
+    classes = entry.get("classes")
+    return Scoring(classes=None if classes is None else tuple(classes), **known)
+
+
+class CTCScores:
+    """Scores of speech over the classes: ``states(speech) @ rows.T + offsets``, log P up to a
+    constant of each state."""
+
+    def __init__(self, table: Tensor, blank: int, scoring: Scoring) -> None:
+        self.scoring = scoring
+        if scoring.classes is None:
+            self.ids, self.blank = None, blank
+            self.tokens = table.float()  # (C, H), the classes' embeddings
+        else:
+            # The blank is the last class; token ids of the others are ids[class].
+            self.ids = torch.tensor([*scoring.classes, blank], device=table.device)
+            self.blank = len(scoring.classes)
+            self.tokens = table[self.ids].float()
+        self.rows, self.offsets = self.tokens, None  # (C, H), (C,)
+        if scoring.scores == "distance":
+            scale = scoring.sharpness / mean_squared_distance(self.tokens)
+            self.rows = 2 * scale * self.tokens
+            self.offsets = -scale * self.tokens.square().sum(-1)
+
+    def states(self, speech: Tensor) -> Tensor:
+        """Return speech embeddings (…, H) as they are compared, float32."""
+        return speech.float() if self.offsets is not None else normed(speech)
+
+    def logits(self, speech: Tensor) -> Tensor:
+        """Return scores (…, C) float32 of speech embeddings (…, H)."""
+        return functional.linear(self.states(speech), self.rows, self.offsets)
+
+    def token_ids(self, classes: list[int]) -> list[int]:
+        """Return the token ids of classes, none of them the blank."""
+        if self.scoring.classes is None:
+            return classes
+        return [self.scoring.classes[number] for number in classes]
+
+
+def normed(speech: Tensor) -> Tensor:
+    """Return speech embeddings (…, H) at a root mean square of 1, float32."""
+    return functional.rms_norm(speech.float(), speech.shape[-1:])
+
+
+@torch.no_grad()
+def mean_squared_distance(tokens: Tensor) -> Tensor:
+    """Return the mean of ‖a - b‖² over all pairs of rows of ``tokens`` (C, H), a row with itself
+    too: twice the variance, summed over channels."""
+    return 2 * tokens.var(0, correction=0).sum()
