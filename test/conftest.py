@@ -6,6 +6,13 @@ from pathlib import Path
 
 import pytest
 
+# In the manner of Qwen's: turns with roles, and a system message of its own where none is given.
+CHAT_TEMPLATE = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nBe good.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
 
 def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
@@ -33,3 +40,16 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     template.save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer():
+    """A small BPE with the turns of an Instruct LLM's chat; its end of a sentence is the end of turn."""
+    from wenet_osum.small.train_tokenizer import train_tokenizer
+
+    lines = ["the cat sat on the mat", "one two three four five", "今天天气很好。"]
+    tokenizer = train_tokenizer(lines, vocab_size=420)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.eos_token = "<|im_end|>"
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer

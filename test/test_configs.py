@@ -62,6 +62,10 @@ def test_overrides_are_typed(tmp_path):
         ("optim.lr", "must read name=value"),
         ("optim.betas=[0.9]", "optim.betas: expected 2 values"),
         ("train_parts=[adapter]", "train_parts: expected a table of keys"),
+        ("template=chatt", "template: unknown value 'chatt', did you mean 'chat'"),
+        ("template=chat", "template chat: kind whisper has no LLM to chat with"),
+        ("system=Go.", "system: only template chat has a system message; set template: chat"),
+        ("repeat_gate.max_wer=-1", "repeat_gate: utterances 32 and max_wer -1.0 must be 0 or more"),
     ],
 )
 def test_wrong_override_is_told(tmp_path, override, message):

@@ -228,7 +228,7 @@ def test_page_of_licenses_shows_the_whole_table():
 
 
 BRITISH = re.compile(
-    r"recognis|normalis|tokenis|initialis|synthesise|penalis|licence|colour|neighbour|favour\b|behaviour"
+    r"recognis|normalis|quantis|tokenis|initialis|synthesise|penalis|licence|colour|neighbour|favour\b|behaviour"
     r"|\bcentre|labelled|modelling|programme\b|\bspelt|learnt|catalogue",
     re.IGNORECASE,
 )

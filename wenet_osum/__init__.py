@@ -1,11 +1,12 @@
-"""wenet_osum: training, decoding and scoring of speech understanding language models of the OSUM kind.
+"""Train, decode, score and serve speech understanding language models of the OSUM kind.
 
     import wenet_osum
     m = wenet_osum.load("exp/x/final")
     answer = m("a.wav", task="<TRANSCRIBE><EMOTION>")
     answer.transcript, answer.labels, answer.probs
 
-With it, AutoConfig, AutoModel, AutoProcessor and AutoFeatureExtractor of transformers know our model folders.
+Once it is imported, AutoConfig, AutoModel, AutoProcessor and AutoFeatureExtractor of transformers
+know our model folders.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(model: str | os.PathLike, task: str = "asr", device: str | None = None, **settings: Any) -> Transcriber:
-    """Load a model folder or hub name for answering; wenet_osum/decode/speech.py says what it takes and gives.
+def load(
+    model: str | os.PathLike, task: str = "asr", device: str | None = None, **settings: Any
+) -> Transcriber:
+    """Load a model folder or hub name for answering.
 
-    torch is imported here, not with the package. Raises ValueError for bad settings and folders without a fitting model.
+    wenet_osum/decode/speech.py says which settings there are and how the Transcriber is called.
+    torch is imported here, not with the package. Raises ValueError for bad settings and for folders
+    without a fitting model.
     """
     from wenet_osum.decode import speech
 
@@ -34,23 +39,28 @@ def load(model: str | os.PathLike, task: str = "asr", device: str | None = None,
 
 
 class _Registration:
-    """Registers our classes with transformers once that is imported; at once would load torch with
-    the package, for seconds.
+    """Registers our classes with transformers as soon as that is imported.
 
-    A module of ours may be what imports transformers, and our classes may need that very module: so
-    it waits until no import of ours is under way.
+    Registering at once would load torch with the package, which takes seconds.
+    A module of ours may be what imports transformers, and our classes may need that very module.
+    Registration therefore waits until no import of ours is under way.
     """
 
-    classes = "wenet_osum.models.osum"  # registers at its end
-    under_way = 0  # imports of transformers and of our modules that have begun and not ended
+    # This module registers the classes at its end.
+    classes = "wenet_osum.models.osum"
+    # How many imports of transformers and of our modules have begun and not ended.
+    under_way = 0
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Python's own finding of transformers and of our modules, with a last step after their
-        loading; nothing else is found here.
+        """Find transformers and our modules as Python does, and add a last step to their loading.
+
+        Nothing else is found here.
         """
-        ours = name == "transformers" or name.startswith(f"{__name__}.")
-        spec = PathFinder.find_spec(name, path) if ours else None
+        watched = name == "transformers" or name.startswith(f"{__name__}.")
+        if not watched:
+            return None
+        spec = PathFinder.find_spec(name, path)
         if spec is None or spec.loader is None:
             return None
         load_module = spec.loader.exec_module

@@ -105,6 +105,7 @@ class CacheConfig:
     variants: int = 1
 
 
+REPEAT_PROMPT = "Repeat the following text word for word:"
 DEFAULT_TARGET_TOKENS = 400  # longest target of a task, where a table says nothing about it
 
 
@@ -184,6 +185,15 @@ class OptimConfig:
 
 
 @dataclass
+class RepeatGateConfig:
+    """What an LLM has to do before it is trained in a chat (train/repeat_gate.py)."""
+
+    utterances: int = 32  # how many transcripts it is asked to repeat; 0: there is no gate
+    max_wer: float = 5.0  # highest word error rate of what it repeats, %
+    prompt: str = REPEAT_PROMPT  # how it is asked
+
+
+@dataclass
 class TrainConfig:
     """One phase of training."""
 
@@ -200,6 +210,11 @@ class TrainConfig:
     labels: dict[str, list[str]] = field(default_factory=dict)  # field name → the user's own label set
     prompts: str | None = None  # yaml {task tag: {zh: […], en: […]}} that replaces the built-in prompts
     lowercase: bool = False  # lower-case transcripts (the published checkpoints want it)
+    # plain: prompt, speech, answer, for base LLMs and converted checkpoints; chat: the LLM's own
+    # chat template, for Instruct LLMs; None: that of model.init_from, else plain
+    template: Literal["plain", "chat"] | None = None
+    system: str | None = None  # system message of a chat; None: that of model.init_from, else the chat template's own
+    repeat_gate: RepeatGateConfig = field(default_factory=RepeatGateConfig)  # with template chat
     max_steps: int | None = None  # optimizer steps
     max_epochs: int | None = None  # passes over the mixture
     max_hours: float | None = None  # wall clock over all runs of this experiment, h
@@ -269,6 +284,7 @@ def check(conf: Any) -> list[str]:
             faults.append("model.llm: a folder or hub name is needed for kind osum (or model.init_from)")
         if model.kind == "whisper" and (model.llm or model.lora):
             faults.append("model.llm and model.lora: kind whisper has no LLM")
+        faults += _check_template(conf)
         faults += _check_losses(model)
         faults += _check_cache(conf) if conf.features == "encoded" else []
         if not conf.train_parts:
@@ -294,6 +310,20 @@ def check(conf: Any) -> list[str]:
             faults += [f"train source {source.name!r}: share {s} of task {t!r} must be above 0" for t, s in source.tasks.items() if s <= 0]
         double = {s.name for s in conf.train if [x.name for x in conf.train].count(s.name) > 1}
         faults += [f"train source {name!r}: the name stands twice" for name in sorted(double)]
+    return faults
+
+
+def _check_template(conf: TrainConfig) -> list[str]:
+    """Return what is wrong with the settings of a chat."""
+    faults, gate = [], conf.repeat_gate
+    if conf.template == "chat" and conf.model.kind == "whisper":
+        faults.append("template chat: kind whisper has no LLM to chat with; leave it out")
+    if conf.system is not None and conf.template != "chat" and not (conf.template is None and conf.model.init_from):
+        faults.append("system: only template chat has a system message; set template: chat")
+    if gate.utterances < 0 or gate.max_wer < 0:
+        faults.append(
+            f"repeat_gate: utterances {gate.utterances} and max_wer {gate.max_wer} must be 0 or more"
+        )
     return faults
 
 

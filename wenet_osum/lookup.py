@@ -1,4 +1,7 @@
-"""A name in a yaml file is the name of a Python file: there is no second list of plug-ins to keep."""
+"""Find plug-ins by name: a name in a yaml file is the name of a Python file.
+
+There is no second list of plug-ins to keep.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,10 @@ RENAMED = Path(__file__).parent / "renamed.yaml"
 
 
 def names(package: str) -> list[str]:
-    """List the plug-ins in a package such as ``wenet_osum.models.adapter``: its public modules,
-    sorted."""
+    """List the plug-ins of a package such as ``wenet_osum.models.adapter``.
+
+    They are its public modules, sorted by name.
+    """
     module = importlib.import_module(package)
     found = []
     for entry in pkgutil.iter_modules(module.__path__):
@@ -34,20 +39,24 @@ def load(package: str, name: str) -> ModuleType:
     Raises ValueError with the known names and a suggestion when there is none.
     """
     known = names(package)
-    if name not in known:
-        kind = package.rpartition(".")[2]
-        gone = renamed("plugins")
-        if now := gone.get(f"{kind} {name}"):
-            raise ValueError(f"{kind} {name!r} has another name now: {now}")
-        raise ValueError(unknown(kind, name, known))
-    return importlib.import_module(f"{package}.{name}")
+    if name in known:
+        return importlib.import_module(f"{package}.{name}")
+
+    kind = package.rpartition(".")[2]
+    gone = renamed("plugins")
+    now = gone.get(f"{kind} {name}")
+    if now:
+        raise ValueError(f"{kind} {name!r} has another name now: {now}")
+    raise ValueError(unknown(kind, name, known))
 
 
 def unknown(kind: str, name: object, known: list[str]) -> str:
     """Write the sentence that every unknown name is answered with."""
     text = str(name)
     close = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
-    hint = f", did you mean {close[0]!r}?" if close else ";"
+    hint = ";"
+    if close:
+        hint = f", did you mean {close[0]!r}?"
     all_names = ", ".join(known)
     return f"unknown {kind} {text!r}{hint} known: {all_names}"
 
@@ -62,7 +71,7 @@ def add_folder(package: str, folder: str) -> None:
 
 
 def add_plugins(packages: Iterable[str]) -> None:
-    """Import ``packages``, which make their plug-ins known by ``add_folder`` when they are imported.
+    """Import ``packages``, each of which calls ``add_folder`` for its plug-ins on import.
 
     Raises ValueError for a package that is not there.
     """
@@ -88,8 +97,11 @@ class RenamedOption(argparse.Action):
     """An option of former versions, which is answered with what to write now."""
 
     def __init__(self, option_strings: list[str], dest: str, const: str, **kwargs: Any) -> None:
-        more = {"nargs": "?", "const": const, "default": argparse.SUPPRESS}
-        super().__init__(option_strings, dest, **(kwargs | more))
+        # With or without a value, it is answered and leaves nothing in the options.
+        kwargs["nargs"] = "?"
+        kwargs["default"] = argparse.SUPPRESS
+        super().__init__(option_strings, dest, const=const, **kwargs)
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        raise argparse.ArgumentError(self, f"this option is gone; {self.const}")
+        answer = f"this option is gone; {self.const}"
+        raise argparse.ArgumentError(self, answer)

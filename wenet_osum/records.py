@@ -2,14 +2,15 @@
 
 corpus → Utterance → Sample → Batch → model → Hypothesis → Score → report
 
-Times are seconds as float, audio is 16 kHz mono float32 in [-1, 1], a frame is 10 ms of log-mel features.
+Times are seconds as float, audio is 16 kHz mono float32 in [-1, 1], a frame is 10 ms of log-mel
+features.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,12 +56,19 @@ class Utterance:
 
     def __post_init__(self) -> None:
         """Leave out labels that are None. Raises ValueError for one named like a field."""
+        # Few utterances have one, so the table is built anew only where it must be.
         if None in self.labels.values():
-            self.labels = {name: label for name, label in self.labels.items() if label is not None}
-        if not OWN_FIELDS.isdisjoint(self.labels):
-            wrong = ", ".join(sorted(OWN_FIELDS.intersection(self.labels)))
-            what = f"{wrong} is a field of its own; set that instead"
-            raise ValueError(f"labels of {self.key!r}: {what}")
+            known = {}
+            for name, label in self.labels.items():
+                if label is not None:
+                    known[name] = label
+            self.labels = known
+
+        wrong = OWN_FIELDS.intersection(self.labels)
+        if wrong:
+            names = ", ".join(sorted(wrong))
+            fault = f"{names} is a field of its own; set that instead"
+            raise ValueError(f"labels of {self.key!r}: {fault}")
 
     @classmethod
     def from_dict(cls, row: dict[str, Any], labels: Collection[str] = ()) -> Utterance:
@@ -69,57 +77,86 @@ class Utterance:
         Raises ValueError when key or wav are missing or words are malformed.
         """
         for name in ("key", "wav"):
-            if not isinstance(row.get(name), str) or not row[name]:
-                raise ValueError(f"manifest row needs a non-empty string {name!r}, got {row.get(name)!r} in {str(row)[:120]}")
-        known, found, extra = {}, {}, dict(row.get("extra") or {})
+            value = row.get(name)
+            if not isinstance(value, str) or not value:
+                needed = f"manifest row needs a non-empty string {name!r}"
+                where = str(row)[:120]
+                raise ValueError(f"{needed}, got {value!r} in {where}")
+
+        # Each entry goes to a field of the record, to the labels or to the rest.
+        known: dict[str, Any] = {}
+        found: dict[str, Any] = {}
+        extra = dict(row.get("extra") or {})
         for name, value in row.items():
             if name in OWN_FIELDS:
-                known[name] = value
+                if value is not None:
+                    known[name] = value
             elif name in labels:
                 found[name] = value
             elif name != "extra":
                 extra[name] = value
-        known = {name: value for name, value in known.items() if value is not None}
+
         if "words" in known:
             known["words"] = _read_words(row["key"], known["words"])
         return cls(**known, labels=found, extra=extra)
 
     def get(self, name: str) -> Any:
-        """The field or label of this name, None when it is not known."""
-        return getattr(self, name) if name in OWN_FIELDS else self.labels.get(name)
+        """Return the field or label of this name, None when it is not known."""
+        if name in OWN_FIELDS:
+            return getattr(self, name)
+        return self.labels.get(name)
 
     def with_values(self, values: dict[str, Any]) -> Utterance:
         """Copy it with other values of fields and labels by name; None takes a label out."""
-        own = {name: value for name, value in values.items() if name in OWN_FIELDS}
-        labels = self.labels | {name: value for name, value in values.items() if name not in own}
+        own: dict[str, Any] = {}
+        labels = dict(self.labels)
+        for name, value in values.items():
+            if name in OWN_FIELDS:
+                own[name] = value
+            else:
+                labels[name] = value
         return dataclasses.replace(self, **own, labels=labels)
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest row, labels on its top level, without empty entries."""
-        row = {name: getattr(self, name) for name in _BEFORE_LABELS} | self.labels
-        row |= {name: getattr(self, name) for name in _AFTER_LABELS}
+        """Return the manifest row, labels on its top level, without empty entries."""
+        row: dict[str, Any] = {}
+        for name in _BEFORE_LABELS:
+            row[name] = getattr(self, name)
+        row |= self.labels
+        for name in _AFTER_LABELS:
+            row[name] = getattr(self, name)
+
         if self.words is not None:
-            row["words"] = [[w.text, round(w.start, 3), round(w.end, 3)] for w in self.words]
-        return {k: v for k, v in row.items() if v is not None and v != {}}
+            row["words"] = [
+                [word.text, round(word.start, 3), round(word.end, 3)] for word in self.words
+            ]
+        return {name: value for name, value in row.items() if value is not None and value != {}}
 
     def to_json(self) -> str:
-        """The manifest row as one line of JSON."""
+        """Write the manifest row as one line of JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
 
-# dataclasses.fields costs as much as all the rest of a row: their names are kept
+# dataclasses.fields costs as much as all the rest of a row: their names are kept.
 _NAMES = tuple(Utterance.__dataclass_fields__)
 _BEFORE_LABELS = _NAMES[: _NAMES.index("labels")]
 _AFTER_LABELS = _NAMES[_NAMES.index("labels") + 1 :]
-# the record's own fields; any other name on the top level of a row is a label or goes to ``extra``
+# The record's own fields; any other name on the top level of a row is a label or goes to ``extra``.
 OWN_FIELDS = frozenset(_NAMES) - {"labels", "extra"}
 
 
 def _read_words(key: str, rows: Any) -> list[Word]:
+    """Read the words of a JSON row. Raises ValueError when they are malformed."""
+    words = []
     try:
-        return [Word(str(text), float(start), float(end)) for text, start, end in rows]
+        for text, start, end in rows:
+            word = Word(str(text), float(start), float(end))
+            words.append(word)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"words of {key!r} must be [[word, start_s, end_s], …], got {str(rows)[:80]}: {error}") from None
+        rule = f"words of {key!r} must be [[word, start_s, end_s], …]"
+        got = str(rows)[:80]
+        raise ValueError(f"{rule}, got {got}: {error}") from None
+    return words
 
 
 @dataclass
@@ -130,25 +167,33 @@ class Sample:
     task: str  # canonical tags, e.g. "<TRANSCRIBE> <EMOTION>"
     features: Tensor  # (frames, mels) float32
     prompt_ids: list[int]
-    answer_ids: list[int]  # target tokens, the end of text included; empty when decoding
+    answer_ids: list[int]  # target tokens, the end included; empty when decoding
     answer_weights: list[float]  # loss weight of each answer token
     answer_labels: list[bool]  # whether each answer token belongs to a label
-    targets: dict[str, Tensor] = field(default_factory=dict)  # what further losses ask for (models/losses), each (anything, …)
+    # what further losses ask for (models/losses), by name; the first axis of each is free
+    targets: dict[str, Tensor] = field(default_factory=dict)
     utterance: Utterance | None = None
     audio_s: float = 0.0  # duration after augmentation, s
-    audio: Tensor | None = None  # (samples + 400,) float32 with reflected ends, where the device makes the features: they are (frames, 0) until then
-    masks: list[Any] = field(default_factory=list)  # SpecAugment of those features (dataset/augment.py)
+    # (samples + 400,) float32 with reflected ends, where the device computes the features;
+    # ``features`` are (frames, 0) until it does
+    audio: Tensor | None = None
+    # SpecAugment masks of those features (dataset/augment.py)
+    masks: list[Any] = field(default_factory=list)
     # With these, features are states of the encoder from disk, (states, width), and may go on into
     # silence behind the speech (dataset/states.py).
     states_after: int | None = None  # layers of the encoder below them
     state_length: int = 0  # states of the speech
+    # token ids between speech and answer, the same for every sample of a template (text/chat.py)
+    suffix_ids: list[int] = field(default_factory=list)
 
 
 @dataclass
 class Batch:
-    """A micro-batch. Features are padded, texts lie end to end with their lengths: padding is never recognized by value.
+    """A micro-batch. Features are padded, texts lie end to end with their lengths.
 
-    Letters: B utterances, T frames of the longest, M mel bins, P prompt tokens and A answer tokens of all utterances.
+    Padding is therefore never recognized by value.
+    Letters: B utterances, T frames of the longest, M mel bins, P prompt tokens and A answer tokens
+    of all utterances, U suffix tokens.
     """
 
     keys: list[str]
@@ -161,70 +206,102 @@ class Batch:
     answer_lengths: Tensor  # (B,) int64
     answer_weights: Tensor  # (A,) float32
     answer_labels: Tensor | None = None  # (A,) bool, the token belongs to a label
-    targets: dict[str, Tensor] = field(default_factory=dict)  # of further losses: name → tensors end to end, name_lengths → (B,) int64
+    # (U,) int64, stand behind the speech of every utterance; None: nothing does
+    suffix_ids: Tensor | None = None
+    # targets of further losses: name → tensors end to end, name_lengths → (B,) int64
+    targets: dict[str, Tensor] = field(default_factory=dict)
     utterances: list[Utterance] = field(default_factory=list)
     audio_s: list[float] = field(default_factory=list)
-    audio: Tensor | None = None  # (B, samples of the longest + 400) float32, where the device makes the features: they are (B, T, 0) until then
-    masks: list[list[Any]] = field(default_factory=list)  # SpecAugment of each utterance's features
+    # (B, samples of the longest + 400) float32, where the device computes the features;
+    # ``features`` are (B, T, 0) until it does
+    audio: Tensor | None = None
+    # SpecAugment masks of each utterance's features
+    masks: list[list[Any]] = field(default_factory=list)
     # Layers of the encoder below the features, where these are its states (B, N, width) from disk
     # and ``feature_lengths`` count states; None: they are log-mel.
     states_after: int | None = None
-    dropped: dict[str, int] = field(default_factory=dict)  # samples that could not be read, by reason
+    dropped: dict[str, int] = field(default_factory=dict)  # samples not read, by reason
     filler: bool = False  # True: a repeat that only keeps ranks in step; its weights are zero
 
-    def _map(self, function: Any) -> Batch:
-        changes = {
-            f.name: function(value) for f in dataclasses.fields(self) if hasattr(value := getattr(self, f.name), "pin_memory") and f.name != "utterances"
-        }
-        targets = {name: function(tensor) for name, tensor in self.targets.items()}
-        return dataclasses.replace(self, **changes, targets=targets)
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Return a copy with ``function`` applied to every tensor."""
+        tensors = {}
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if hasattr(value, "pin_memory"):
+                tensors[entry.name] = function(value)
+
+        targets = {}
+        for name, tensor in self.targets.items():
+            targets[name] = function(tensor)
+        return dataclasses.replace(self, **tensors, targets=targets)
 
     def to(self, device: torch.device | str) -> Batch:
-        """A copy whose tensors lie on ``device``."""
+        """Return a copy whose tensors lie on ``device``."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """A copy in page-locked memory; the DataLoader calls this by name."""
+        """Return a copy in page-locked memory; the DataLoader calls this by name."""
         return self._map(lambda tensor: tensor.pin_memory())
 
 
 @dataclass
 class Hypothesis:
-    """What the model answered for one utterance; one JSON line of ``recognize``. The raw text is always kept."""
+    """A model's answer to one utterance: one JSON line of ``recognize``.
+
+    The raw text is always kept.
+    """
 
     key: str
     task: str  # canonical tags
-    text: str  # raw answer, without the end of text
+    text: str  # raw answer, without its end
     transcript: str | None = None
     words: list[Word] | None = None
     labels: dict[str, str] = field(default_factory=dict)  # field name → label
-    probs: dict[str, dict[str, float]] = field(default_factory=dict)  # field name → label → probability
+    # field name → label → probability
+    probs: dict[str, dict[str, float]] = field(default_factory=dict)
     reply: str | None = None
-    unread: dict[str, str] = field(default_factory=dict)  # field name → what could not be read, and why
-    flags: list[str] = field(default_factory=list)  # "length_limit", "loop", "label_forced", "tie", …
+    # field name → what could not be read, and why
+    unread: dict[str, str] = field(default_factory=dict)
+    # "length_limit", "loop", "label_forced", "tie", …
+    flags: list[str] = field(default_factory=list)
     duration: float | None = None  # s
-    pieces: list[dict[str, Any]] = field(default_factory=list)  # of audio over 30 s: start, end (s), text, labels, probs, flags of each
+    # start and end (s), text, labels, probs and flags of each piece of audio over 30 s
+    pieces: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None  # why there is no answer, e.g. "audio: file not found"
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Hypothesis:
         """Read one JSON line of ``recognize``."""
-        names = cls.__dataclass_fields__
-        row = {k: v for k, v in row.items() if k in names}
-        if row.get("words") is not None:
-            row["words"] = _read_words(row.get("key", "?"), row["words"])
-        return cls(**row)
+        known = {}
+        for name, value in row.items():
+            if name in cls.__dataclass_fields__:
+                known[name] = value
+
+        words = known.get("words")
+        if words is not None:
+            key = known.get("key", "?")
+            known["words"] = _read_words(key, words)
+        return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON row; ``text`` is always there, other empty entries are left out."""
-        row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        if self.words is not None:
-            row["words"] = [[w.text, w.start, w.end] for w in self.words]
-        return {k: v for k, v in row.items() if k in ("key", "task", "text") or v not in (None, {}, [])}
+        """Return the JSON row; ``text`` is always there, other empty entries are left out."""
+        row = {}
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if entry.name in _ALWAYS_WRITTEN or value not in (None, {}, []):
+                row[entry.name] = value
+
+        if self.words:
+            row["words"] = [[word.text, word.start, word.end] for word in self.words]
+        return row
 
     def to_json(self) -> str:
-        """The JSON line."""
+        """Write the JSON line."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+_ALWAYS_WRITTEN = ("key", "task", "text")
 
 
 @dataclass(frozen=True)
@@ -258,14 +335,21 @@ class Score:
 
     def __post_init__(self) -> None:
         if self.about is None:
-            self.about = Metric(self.metric, self.metric.replace("_", " "))
+            title = self.metric.replace("_", " ")
+            self.about = Metric(self.metric, title)
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Score:
         """Read one entry of ``score.json``. Raises TypeError for unknown or missing entries."""
-        row = {k: float("nan") if v is None and k != "about" else v for k, v in row.items()}
-        about = row.pop("about", None)
+        entries = dict(row)
+        about = entries.pop("about", None)
         if about is not None:
-            lists = {name: tuple(about.get(name, ())) for name in ("counts", "faults")}
-            about = Metric(**{**about, **lists})
-        return cls(**row, about=about)
+            counts = tuple(about.get("counts", ()))
+            faults = tuple(about.get("faults", ()))
+            about = Metric(**(about | {"counts": counts, "faults": faults}))
+
+        # JSON has no NaN; a value that does not exist is written as null.
+        for name, value in entries.items():
+            if value is None:
+                entries[name] = float("nan")
+        return cls(**entries, about=about)

@@ -1,4 +1,7 @@
-"""Plain tables, as yaml gives them, to typed dataclasses: every fault is noted under its dotted name."""
+"""Turn plain tables, as yaml gives them, into typed dataclasses.
+
+Every fault is noted under the dotted name of its value.
+"""
 
 from __future__ import annotations
 
@@ -13,101 +16,187 @@ from wenet_osum import lookup
 
 
 class ConfigError(ValueError):
-    """All faults of a configuration, a line each."""
+    """All faults of a configuration, one per line."""
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set ``a.b=value`` in a table, the value in yaml notation. Raises ConfigError for another form."""
+    """Set ``a.b=value`` in a table, the value in yaml notation.
+
+    Raises ConfigError for an override of another form.
+    """
     name, sign, value = override.partition("=")
     if not sign:
         raise ConfigError(f"override {override!r} must read name=value, e.g. optim.lr=1e-4")
     *parents, last = name.split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {}) if isinstance(tree.get(parent, {}), dict) else tree.__setitem__(parent, {}) or tree[parent]
+        # A value that stands where a table is wanted is replaced by one.
+        if not isinstance(tree.get(parent), dict):
+            tree[parent] = {}
+        tree = tree[parent]
     tree[last] = yaml.safe_load(value)
 
 
 def build(kind: Any, value: Any, name: str, faults: list[str]) -> Any:
-    """Turn a yaml value into ``kind``, noting faults under the dotted name."""
+    """Turn a yaml value into ``kind``, a type as it stands in a hint.
+
+    ``name`` is the dotted name of the value. What does not fit is added to ``faults`` under it, and
+    the value is returned as it is.
+    """
     origin = typing.get_origin(kind)
     if origin in (Union, types.UnionType):
         return _build_union(kind, value, name, faults)
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, name, faults)
     if origin is Literal:
-        if value not in typing.get_args(kind):
-            faults.append(f"{name}: {lookup.unknown('value', value, [str(a) for a in typing.get_args(kind)])}")
-        return value
+        return _build_literal(kind, value, name, faults)
     if origin is list:
-        return [build(typing.get_args(kind)[0], v, f"{name}[{i}]", faults) for i, v in enumerate(_expect(list, value, name, faults) or [])]
+        return _build_list(kind, value, name, faults)
     if origin is tuple:
-        inner = typing.get_args(kind)
-        if not isinstance(value, (list, tuple)) or len(value) != len(inner):
-            faults.append(f"{name}: expected {len(inner)} values, got {value!r}")
-            return value
-        return tuple(build(k, v, f"{name}[{i}]", faults) for i, (k, v) in enumerate(zip(inner, value, strict=True)))
+        return _build_tuple(kind, value, name, faults)
     if origin is dict:
-        inner = typing.get_args(kind)[1]
-        return {str(k): build(inner, v, f"{name}.{k}", faults) for k, v in (_expect(dict, value, name, faults) or {}).items()}
+        return _build_dict(kind, value, name, faults)
     return _build_scalar(kind, value, name, faults)
 
 
 def _build_union(kind: Any, value: Any, name: str, faults: list[str]) -> Any:
-    options = [k for k in typing.get_args(kind) if k is not type(None)]
-    if value is None and type(None) in typing.get_args(kind):
-        return None
-    # a table of yaml is meant for the kind that is one
-    fitting = [k for k in options if _is_table(k) == isinstance(value, dict)]
-    return build([*fitting, *options][0], value, name, faults)
+    """Build the option of a union that the value is meant for."""
+    none = type(None)
+    options = list(typing.get_args(kind))
+    if none in options:
+        if value is None:
+            return None
+        options.remove(none)
+
+    # A table of yaml is meant for the option that is one, any other value for one that is not.
+    for option in options:
+        if _is_table(option) == isinstance(value, dict):
+            return build(option, value, name, faults)
+    return build(options[0], value, name, faults)
 
 
 def _is_table(kind: Any) -> bool:
     return typing.get_origin(kind) is dict or dataclasses.is_dataclass(kind)
 
 
+def _build_literal(kind: Any, value: Any, name: str, faults: list[str]) -> Any:
+    allowed = typing.get_args(kind)
+    if value not in allowed:
+        words = [str(word) for word in allowed]
+        fault = lookup.unknown("value", value, words)
+        faults.append(f"{name}: {fault}")
+    return value
+
+
+def _build_list(kind: Any, value: Any, name: str, faults: list[str]) -> list:
+    [inner] = typing.get_args(kind)
+    if not _is_a(list, value, name, faults):
+        return []
+    built = []
+    for index, part in enumerate(value):
+        part_name = f"{name}[{index}]"
+        built.append(build(inner, part, part_name, faults))
+    return built
+
+
+def _build_tuple(kind: Any, value: Any, name: str, faults: list[str]) -> Any:
+    kinds = typing.get_args(kind)
+    if not isinstance(value, (list, tuple)) or len(value) != len(kinds):
+        faults.append(f"{name}: expected {len(kinds)} values, got {value!r}")
+        return value
+
+    built = []
+    for index, (inner, part) in enumerate(zip(kinds, value, strict=True)):
+        part_name = f"{name}[{index}]"
+        built.append(build(inner, part, part_name, faults))
+    return tuple(built)
+
+
+def _build_dict(kind: Any, value: Any, name: str, faults: list[str]) -> dict:
+    _, inner = typing.get_args(kind)
+    if not _is_a(dict, value, name, faults):
+        return {}
+    built = {}
+    for key, part in value.items():
+        part_name = f"{name}.{key}"
+        built[str(key)] = build(inner, part, part_name, faults)
+    return built
+
+
 def _build_dataclass(kind: type, value: Any, name: str, faults: list[str]) -> Any:
-    value = {} if value is None else value
-    if not isinstance(value, dict):
-        faults.append(f"{name or 'config'}: expected a table of keys, got {value!r}")
+    table = {} if value is None else value
+    if not isinstance(table, dict):
+        faults.append(f"{name or 'config'}: expected a table of keys, got {table!r}")
         return kind.__new__(kind)
     hints = typing.get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind)]
-    faults += [f"{_join(name, key)}: {_unknown_key(_join(name, key), known)}" for key in value if key not in known]
-    built = {key: build(hints[key], v, _join(name, key), faults) for key, v in value.items() if key in known}
-    needed = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
-    missing = [n for n in needed if n not in built]
-    faults += [f"{_join(name, n)}: is needed and missing" for n in missing]
-    return kind(**built, **dict.fromkeys(missing))
+    known = [field.name for field in dataclasses.fields(kind)]
+
+    # Unknown keys come first: a misspelled one explains the missing one that follows.
+    for key in table:
+        if key not in known:
+            dotted = _join(name, key)
+            faults.append(f"{dotted}: {_unknown_key(dotted, known)}")
+
+    built = {}
+    for key, part in table.items():
+        if key in known:
+            built[key] = build(hints[key], part, _join(name, key), faults)
+
+    for field in dataclasses.fields(kind):
+        if field.name not in built and _is_needed(field):
+            faults.append(f"{_join(name, field.name)}: is needed and missing")
+            built[field.name] = None
+    return kind(**built)
+
+
+def _is_needed(field: dataclasses.Field) -> bool:
+    """Tell whether a field has no default."""
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
 
 
 def _unknown_key(dotted: str, known: list[str]) -> str:
-    if now := lookup.renamed("keys").get(dotted):
+    now = lookup.renamed("keys").get(dotted)
+    if now:
         return f"this key is gone; {now}"
-    return lookup.unknown("key", dotted.rpartition(".")[2], known)
+    key = dotted.rpartition(".")[2]
+    return lookup.unknown("key", key, known)
 
 
 def _build_scalar(kind: Any, value: Any, name: str, faults: list[str]) -> Any:
     if kind is Any:
         return value
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+
+    # A bool is an int to Python, but nobody means it as a number.
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and is_number:
         return float(value)
-    if kind is float and isinstance(value, str):  # yaml 1.1 reads 1e-4 as text
+    if kind is int and isinstance(value, int) and is_number:
+        return value
+
+    # yaml 1.1 reads 1e-4 as text.
+    if kind is float and isinstance(value, str):
         try:
             return float(value)
         except ValueError:
             pass
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+
+    if kind is not int and isinstance(value, kind):
         return value
     faults.append(f"{name}: expected {kind.__name__}, got {value!r}")
     return value
 
 
-def _expect(kind: type, value: Any, name: str, faults: list[str]) -> Any:
-    if value is not None and not isinstance(value, kind):
-        faults.append(f"{name}: expected a {'list' if kind is list else 'table of keys'}, got {value!r}")
-        return None
-    return value
+def _is_a(kind: type, value: Any, name: str, faults: list[str]) -> bool:
+    """Tell whether a value is a list or table; any other but None is a fault."""
+    if isinstance(value, kind):
+        return True
+    if value is not None:
+        form = "list" if kind is list else "table of keys"
+        faults.append(f"{name}: expected a {form}, got {value!r}")
+    return False
 
 
 def _join(name: str, key: str) -> str:
-    return f"{name}.{key}" if name else str(key)
+    if not name:
+        return str(key)
+    return f"{name}.{key}"

@@ -11,11 +11,13 @@ nproc=2          # training processes
 phases="1 2 3 4" # training phases of stage 3
 average_num=1    # checkpoints averaged
 fold=0           # which of six folds of actors is the test set; the next one is dev
+actors=          # instead of fold: the actors of each split, e.g. "train=1-12 dev=13-14 test=15-18"
+emotions=7       # 7: calm counts as neutral, as the label map has it; 8: it is a label of its own
 strict_counts=false  # true: stop unless the corpus is complete
 override=            # settings for every training phase, e.g. "max_steps=2 eval_every=2"
 # shellcheck disable=SC2034  # parse_options.sh prints it
 help_message="Usage: run.sh [--stage N] [--stop_stage M] [--data_dir DIR] [--work DIR] [--nproc N] [--phases \"1 2 3 4\"]
-  [--average_num N] [--fold X] [--strict_counts true] [--override \"a.b=c d=e\"]
+  [--average_num N] [--fold X] [--actors \"SPLIT=FIRST-LAST …\"] [--emotions 7|8] [--strict_counts true] [--override \"a.b=c d=e\"]
 Stages: -1 download, 0 prepare, 1 check and pack, 2 initial models, 3 train, 4 average, 5 decode, 6 score and report"
 
 # shellcheck source=path.sh
@@ -27,6 +29,10 @@ cd "${RUN_FROM:-$PWD}"  # paths the user gives are relative to where the user is
 work=$(realpath -m "${work:-$here}")
 data_dir=$(realpath -m "${data_dir:-$here/downloads/ravdess}")
 tasks="ser"
+title="RAVDESS, ${actors:-fold $fold}, $emotions emotions"
+if [ "$emotions" = 8 ]; then  # the label set of every phase; answers are scored with the set they were chosen from
+  override="labels.emotion=[neutral,calm,happy,sad,anger,fear,disgust,surprise] $override"
+fi
 mkdir -p "$work"
 cd "$work"
 # shellcheck source=../../tools/recipe.sh
@@ -49,7 +55,8 @@ if in_stages 0; then
   echo "stage 0: reading labels from the file names"
   strict=()
   if [ "$strict_counts" = true ]; then strict=(--strict_counts); fi
-  python "$here/local/prepare.py" --data_dir "$data_dir" --out data --fold "$fold" "${strict[@]}"
+  # shellcheck disable=SC2086  # actors are words
+  python "$here/local/prepare.py" --data_dir "$data_dir" --out data --fold "$fold" --emotions "$emotions" ${actors:+--actors $actors} "${strict[@]}"
 fi
 
 if in_stages 1; then
@@ -79,5 +86,5 @@ fi
 
 if in_stages 6; then
   echo "stage 6: scoring"
-  score "$tasks" "RAVDESS, fold $fold"
+  score "$tasks" "$title"
 fi

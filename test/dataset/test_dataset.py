@@ -159,6 +159,20 @@ def test_budgets_hold_in_the_batches_themselves(corpus, template):
     assert max(b.features.shape[0] * b.features.shape[1] for b in loader.rehearsal()) > 250
 
 
+def test_what_stands_around_the_speech_in_a_chat_counts(corpus, chat_tokenizer):
+    template = Template(chat_tokenizer, template="chat")
+    indices, tasks = load_list(str(corpus / "data.list"), {}), [template.task("ser")]
+    plain = measure_tokens(indices, Template(chat_tokenizer), tasks)
+    around = len(template.encode_prompt("")) + len(template.suffix_ids)
+    assert measure_tokens(indices, template, tasks).prompt == plain.prompt + around
+    loader = train_loader(data(corpus, weight=3.0), conf(max_tokens=400), template, 80, epoch=0)
+    for batch in loader:
+        assert batch.suffix_ids.tolist() == template.suffix_ids
+        speech = int((-(-batch.feature_lengths // 8)).sum()) + 2 * len(batch.keys)
+        suffixes = len(batch.keys) * len(batch.suffix_ids)
+        assert len(batch.prompt_ids) + speech + suffixes + len(batch.answer_ids) <= 400
+
+
 def test_a_second_pass_is_augmented_anew(corpus, template):
     loader = train_loader(data(corpus, weight=2.0), conf(), template, 80, epoch=0)
     lengths = {}

@@ -12,14 +12,16 @@ from wenet_osum.text.template import Template
 MELS = 8
 
 
-def make_model(seed: int = 7):
+def make_model(seed: int = 7, tokenizer=None):
     from transformers import Qwen2Config, WhisperConfig
     from transformers.models.whisper.modeling_whisper import sinusoids
 
     from wenet_osum.models.osum import OsumConfig, OsumModel
     from wenet_osum.small.train_tokenizer import train_tokenizer
 
-    tokenizer = train_tokenizer(["the cat sat on the mat", "今天天气很好。"], vocab_size=420)
+    chatting = tokenizer is not None
+    if not chatting:
+        tokenizer = train_tokenizer(["the cat sat on the mat", "今天天气很好。"], vocab_size=420)
     whisper = WhisperConfig(
         vocab_size=20, num_mel_bins=MELS, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, pad_token_id=0, bos_token_id=0, eos_token_id=0,
@@ -44,7 +46,7 @@ def make_model(seed: int = 7):
                 weight.normal_(std=std, generator=draw)
             elif name.endswith("bias"):
                 weight.normal_(std=0.1, generator=draw)
-    return model.eval(), Template(tokenizer)
+    return model.eval(), Template(tokenizer, template="chat" if chatting else "plain")
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +60,22 @@ def model_dir(parts, tmp_path_factory):
     """The model and its texts as a folder."""
     model, template = parts
     folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    template.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_parts(chat_tokenizer):
+    """(model, template) of a model that is spoken to in a chat."""
+    return make_model(tokenizer=chat_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def chat_dir(chat_parts, tmp_path_factory):
+    """The same as a folder."""
+    model, template = chat_parts
+    folder = tmp_path_factory.mktemp("chat")
     model.save_pretrained(folder)
     template.save(folder)
     return folder
@@ -78,7 +96,10 @@ def batch_of():
     """(template, features, tasks[, order]) → Batch"""
 
     def make(template, features, tasks, order=None):
-        items = [Sample(f"k{i}", task.tags, f, template.prompt_ids(task), [], [], []) for i, (f, task) in enumerate(zip(features, tasks, strict=True))]
+        items = [
+            Sample(f"k{i}", task.tags, f, template.prompt_ids(task), [], [], [], suffix_ids=template.suffix_ids)
+            for i, (f, task) in enumerate(zip(features, tasks, strict=True))
+        ]
         return collate(items if order is None else [items[i] for i in order])
 
     return make

@@ -85,12 +85,14 @@ SEARCHES = {
     "beam": (["--num_beams", "3"], ["one by one", "shards"]),
     "sampling": (["--temperature", "1.0"], ["other order"]),
     "free": (["--free"], ["other order"]),
+    "chat": (["--prompt", "Say it."], ["one by one", "shards"]),
 }
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_answers_do_not_depend_on_company(model_dir, lists, tmp_path, capsys, name):
+def test_answers_do_not_depend_on_company(model_dir, chat_dir, lists, tmp_path, capsys, name):
     search, ways = SEARCHES[name]
+    model_dir = chat_dir if name == "chat" else model_dir
     assert recognize.main(arguments(model_dir, lists / "raw.list", tmp_path / "together", *search)) == 0
     together = answers(tmp_path / "together")
     said = capsys.readouterr().err

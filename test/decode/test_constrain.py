@@ -102,7 +102,7 @@ class Merging:
     PIECES = ["。<", "><", "<", ">", "。", "happy", "sad", "male", "female", "你", "好"]
 
     def __init__(self):
-        self.target_tokenization, self.end_id = "whole", 999
+        self.target_tokenization, self.end_id, self.end_ids = "whole", 999, {999}
 
     def encode(self, text):
         ids = []

@@ -81,6 +81,19 @@ def test_exported_settings_are_greedy_and_end_where_training_ended(hub):
     assert settings["eos_token_id"] == settings["pad_token_id"] == end and settings["max_new_tokens"] == 3732 and not settings["do_sample"]
 
 
+def test_in_a_chat_generate_says_what_decode_says(chat_dir, tmp_path, monkeypatch):
+    export.export(chat_dir, tmp_path / "out", llm=True)
+    model, processor = AutoModel.from_pretrained(tmp_path / "out"), AutoProcessor.from_pretrained(tmp_path / "out")
+    template = processor.template
+    settings = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert settings["eos_token_id"][0] == template.end_id == settings["pad_token_id"]
+    assert {*settings["eos_token_id"]} == template.end_ids and len(template.end_ids) == 2
+    wanted = decoded(model, template, "ser", monkeypatch)
+    said = model.generate(**processor(audio=SOUNDS, task="ser"), max_new_tokens=TOKENS)
+    for (ids, _), row in zip(wanted, said, strict=True):
+        assert ids and row.tolist()[: len(ids)] == ids
+
+
 def test_lora_is_kept_apart_or_merged_with_the_same_answers(lora_dir, hub, tmp_path):
     export.export(lora_dir, tmp_path / "merged", merge_lora=True)
     assert (hub / "lora/adapter_model.safetensors").exists() and not (tmp_path / "merged/lora").exists()

@@ -18,6 +18,8 @@ from wenet_osum.dataset.audio import write_wav
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO_STEPS = "max_steps=2 max_epochs=null eval_every=1 optim.warmup_steps=1"
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+TWO_STEPS_PUBLISHED = TWO_STEPS + " optim.accumulation=1 dtype=float32 workers=0"
 
 
 def load_file(path: Path) -> ModuleType:
@@ -33,6 +35,18 @@ def load_file(path: Path) -> ModuleType:
 def load_prepare() -> Callable[[str], ModuleType]:
     """local/prepare.py of a recipe as a module."""
     return lambda recipe: load_file(ROOT / "examples" / recipe / "local/prepare.py")
+
+
+@pytest.fixture(scope="session")
+def load_local() -> Callable[[str, str], ModuleType]:
+    """A file of a recipe's local/ as a module."""
+    return lambda recipe, name: load_file(ROOT / "examples" / recipe / f"local/{name}.py")
+
+
+@pytest.fixture(scope="session")
+def two_steps_published() -> str:
+    """Settings for every phase of published models, so that each takes two small steps."""
+    return TWO_STEPS_PUBLISHED
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +73,24 @@ def warm_bin() -> Iterator[Path]:
         server.terminate()
         server.wait()
         server.stdout.close()
+
+
+@pytest.fixture
+def published_pair(tmp_path: Path) -> dict[str, Path]:
+    """Folders of a tiny Whisper and a tiny LLM, in the place of published ones."""
+    from wenet_osum.small.models import SmallLlm, SmallWhisper, save_whisper, small_llm
+    from wenet_osum.small.train_tokenizer import train_tokenizer
+
+    folders = {"whisper": tmp_path / "whisper", "llm": tmp_path / "llm"}
+    tokenizer = train_tokenizer(["she read line a b c <0123456789.>"], vocab_size=300)
+    # as many encoder layers as Whisper-base has, for configurations that name the last ones
+    whisper = SmallWhisper(width=32, heads=2, ffn=32, encoder_layers=6, decoder_layers=1)
+    save_whisper(whisper, tokenizer, folders["whisper"])
+    llm = SmallLlm(width=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    small_llm(llm, tokenizer).save_pretrained(folders["llm"])
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(str(folders["llm"]))
+    return folders
 
 
 @pytest.fixture

@@ -90,18 +90,12 @@ def test_a_speaker_on_both_sides_stops(prepare, corpus, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_recipe_with_the_configurations_of_published_models_at_two_steps(corpus, tmp_path, smoke):
+def test_recipe_with_the_configurations_of_published_models_at_two_steps(
+    corpus, tmp_path, smoke, published_pair, two_steps_published
+):
     """The 0.5b configurations, LoRA and all, on folders of tiny models in the place of the published ones; two test sets."""
-    from wenet_osum.small.models import SmallLlm, SmallWhisper, save_whisper, small_llm
-    from wenet_osum.small.train_tokenizer import train_tokenizer
-
-    tokenizer = train_tokenizer(["she read line a b c <0123456789.>"], vocab_size=300)
-    save_whisper(SmallWhisper(width=32, heads=2, ffn=32, encoder_layers=1, decoder_layers=1), tokenizer, tmp_path / "whisper")
-    small_llm(SmallLlm(width=32, layers=1, heads=2, kv_heads=1, ffn=32), tokenizer).save_pretrained(tmp_path / "llm")
-    tokenizer.save_pretrained(str(tmp_path / "llm"))
-    without = " optim.accumulation=1 dtype=float32 workers=0"
-    override = "max_steps=2 max_epochs=null eval_every=1 optim.warmup_steps=1" + without
-    smoke("librispeech", tmp_path / "work", "--data_dir", str(corpus), "--whisper", "whisper", "--llm", "llm", override=override)
+    models = ["--whisper", "whisper", "--llm", "llm"]
+    smoke("librispeech", tmp_path / "work", "--data_dir", str(corpus), *models, override=two_steps_published)
     assert (tmp_path / "work/exp/4_lora/final/config.json").exists()
     for name in ("test_clean", "test_other"):
         assert "| asr " in (tmp_path / f"work/exp/score/{name}/score.md").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -54,6 +55,29 @@ def test_labels_come_from_the_file_name(corpus, tmp_path):
     assert (angry.labels.get("emotion"), angry.labels.get("gender"), angry.txt, angry.lang, angry.duration) == ("anger", "female", "Dogs are sitting by the door", "en", 0.5)
     assert rows["03-01-08-01-01-01-01"].txt == "Kids are talking by the door" and rows["03-01-08-01-01-01-01"].labels.get("gender") == "male"
     assert Counter(u.labels.get("emotion") for u in rows.values()) == {"neutral": 6} | dict.fromkeys(["happy", "sad", "anger", "fear", "disgust", "surprise"], 3)
+
+
+def test_actors_of_each_split_can_be_named(corpus, tmp_path, capsys):
+    splits = run(corpus, tmp_path / "data", "--actors", "train=1-3", "dev=4-4", "test=5-9")
+    speakers = {name: sorted({u.speaker for u in rows}) for name, rows in splits.items()}
+    trained = ["actor01", "actor02", "actor03"]
+    assert speakers == {"train": trained, "dev": ["actor04"], "test": ["actor05", "actor06"]}
+    assert "8  actor of no split" in capsys.readouterr().out, "actor 13"
+    for actors, told in (
+        (["train=1-5", "dev=5-6", "test=13-13"], "actor 5 is in train and in dev"),
+        (["train=1"], "--actors train=1: write train=FIRST-LAST"),
+        (["train=1-5", "dev=6-6", "test=20-24"], "is left for test; name others with --actors"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            run(corpus, tmp_path / "data", "--actors", *actors)
+
+
+def test_calm_can_stay_apart(corpus, tmp_path):
+    rows = run(corpus, tmp_path / "data", "--emotions", "8")["test"]
+    script = (RECIPE / "run.sh").read_text(encoding="utf-8")
+    names = re.search(r"labels\.emotion=\[(\S+)\] ", script)[1].split(",")
+    assert Counter(u.labels["emotion"] for u in rows) == dict.fromkeys(names, 3)
+    assert len(names) == 8
 
 
 def test_faults_are_told(corpus, tmp_path):

@@ -52,12 +52,16 @@ def test_every_field_is_there_and_speakers_stay_apart(corpus, tmp_path, capsys):
     speakers = [{u.speaker for u in rows} for rows in splits.values()]
     assert not (speakers[0] & speakers[1] or speakers[0] & speakers[2] or speakers[1] & speakers[2])
     first = splits["test"][0]
-    assert (first.key, first.txt, first.speaker, first.labels.get("gender"), first.labels.get("age"), first.lang, first.duration) == ("020000000", "WE CALL IT 2000 0", "2000", "m", 6.0, "en", 0.5)
+    assert (first.key, first.txt, first.speaker, first.labels.get("gender"), first.labels.get("age"), first.lang, first.duration) == ("020000000", "we call it 2000 0", "2000", "m", 6.0, "en", 0.5)
     groups = {u.speaker: tasks.parse("sap").fields[-1].value(u) for u in splits["test"]}
     assert groups == {"2000": "child", "2001": None, "2002": "adult", "2003": "old"} and tasks.parse("sgc").present(first)
     page = capsys.readouterr().out
     assert "train utterances: subset: 30 of 2500" in page and "test: 3 of 12 utterances have no age group" in page
     assert sorted((tmp_path / "data/text/train.txt").read_text().splitlines()) == sorted(u.txt for u in splits["train"])
+
+
+def test_capitals_can_be_kept(corpus, tmp_path):
+    assert run(corpus, tmp_path / "data", "--case", "keep")["test"][0].txt == "WE CALL IT 2000 0"
 
 
 def test_missing_recordings_are_counted_and_strict_stops(corpus, tmp_path, capsys):
@@ -78,3 +82,19 @@ def test_a_speaker_on_both_sides_stops(corpus, tmp_path):
 def test_wrong_folder_is_told(tmp_path):
     with pytest.raises(ValueError, match="wav.scp does not exist"):
         run(tmp_path, tmp_path / "data")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_recipe_with_published_models_at_two_steps(
+    corpus, tmp_path, smoke, published_pair, two_steps_published
+):
+    """The 0.5b phases begin from the folders that --whisper and --llm name."""
+    models = ["--size", "0.5b", "--whisper", "whisper", "--llm", "llm"]
+    data = ["--data_dir", str(corpus)]
+    said = smoke("speechocean762", tmp_path / "work", *data, *models, override=two_steps_published)
+    assert "nothing to download" in said and (tmp_path / "work/exp/4_lora/final").is_dir()
+    assert {p.name for p in (tmp_path / "work/exp/decode").iterdir()} == {"asr", "sgc", "sap"}
+    begun = next((tmp_path / "work/exp/1_whisper").glob("step_*/train.yaml"))
+    first = begun.read_text(encoding="utf-8")
+    assert f"whisper: {published_pair['whisper']}" in first

@@ -53,6 +53,13 @@ def batch():
     return tensors | {"answer_ids": torch.randint(3, 64, (12,)), "answer_lengths": answers, "answer_weights": torch.rand(12) + 0.5}
 
 
+@pytest.fixture(params=["plain", "chat"])
+def either(request, batch):
+    """The same batch as each template lays it out: in a chat with tokens behind the speech."""
+    suffix = {"suffix_ids": torch.tensor([7, 9, 11])}
+    return batch | (suffix if request.param == "chat" else {})
+
+
 @pytest.fixture
 def as_batch():
     """as_batch(fields[, targets]) → Batch; ``targets`` are tensors end to end with their lengths, by name."""
@@ -74,6 +81,9 @@ def take():
     def alone(batch, row):
         out = {}
         for name, value in batch.items():
+            if name == "suffix_ids":  # the same for all utterances
+                out[name] = value
+                continue
             owner = name.replace("_ids", "_lengths").replace("_weights", "_lengths")
             if name.endswith(("_ids", "_weights")):
                 end = int(batch[owner][: row + 1].sum())

@@ -50,7 +50,7 @@ def padded_nll(model, batch):
 
 def padded_logits(model, batch):
     """Logits (B, A of the longest, V) before each answer token, which of them count, and the answers."""
-    prompt, mask = model.prompt_embeddings(*(batch[k] for k in ("features", "feature_lengths", "prompt_ids", "prompt_lengths")))
+    prompt, mask = model.prompt_embeddings(**{k: v for k, v in batch.items() if "answer" not in k})
     answers = torch.nn.utils.rnn.pad_sequence(batch["answer_ids"].split(batch["answer_lengths"].tolist()), batch_first=True)
     valid = torch.arange(answers.shape[1]) < batch["answer_lengths"][:, None]
     embeddings = torch.cat([prompt, model.get_input_embeddings()(answers)], 1)
@@ -60,21 +60,21 @@ def padded_logits(model, batch):
     return logits[:, prompt.shape[1] - 1 : -1], valid, answers
 
 
-def test_packed_equals_padded_equals_single(model, batch, take, as_batch):
-    packed = model(as_batch(batch))
-    singles = [model(as_batch(take(batch, row))) for row in range(3)]
+def test_packed_equals_padded_equals_single(model, either, take, as_batch):
+    packed = model(as_batch(either))
+    singles = [model(as_batch(take(either, row))) for row in range(3)]
     torch.testing.assert_close(packed.nll, torch.cat([s.nll for s in singles]), atol=2e-5, rtol=0)
-    torch.testing.assert_close(packed.nll, padded_nll(model, batch).detach(), atol=2e-5, rtol=0)
+    torch.testing.assert_close(packed.nll, padded_nll(model, either).detach(), atol=2e-5, rtol=0)
     torch.testing.assert_close(packed.loss, sum(s.loss for s in singles))
-    torch.testing.assert_close(packed.loss.detach(), (packed.nll * batch["answer_weights"]).sum())
-    torch.testing.assert_close(packed.weight, batch["answer_weights"].sum())
-    together, apart = gradients(model, [as_batch(batch)]), gradients(model, [as_batch(take(batch, row)) for row in range(3)])
+    torch.testing.assert_close(packed.loss.detach(), (packed.nll * either["answer_weights"]).sum())
+    torch.testing.assert_close(packed.weight, either["answer_weights"].sum())
+    together, apart = gradients(model, [as_batch(either)]), gradients(model, [as_batch(take(either, row)) for row in range(3)])
     assert together.keys() == apart.keys() == {n for n, p in model.named_parameters() if n != "encoder.embed_positions.weight"}
     for name, gradient in together.items():
         torch.testing.assert_close(gradient, apart[name], atol=1e-4, rtol=1e-4, msg=name)
 
 
-def test_logits_are_the_same_packed_padded_and_alone(model, batch, take, monkeypatch, as_batch):
+def test_logits_are_the_same_packed_padded_and_alone(model, either, take, monkeypatch, as_batch):
     """All logits at the answers, not only those of the right tokens."""
     seen = []
 
@@ -84,12 +84,12 @@ def test_logits_are_the_same_packed_padded_and_alone(model, batch, take, monkeyp
 
     original = osum.token_losses
     monkeypatch.setattr(osum, "token_losses", token_losses)
-    model(as_batch(batch))
+    model(as_batch(either))
     for row in range(3):
-        model(as_batch(take(batch, row)))
+        model(as_batch(take(either, row)))
     packed, alone = seen[0], torch.cat(seen[1:])
     torch.testing.assert_close(packed, alone, atol=2e-5, rtol=0)
-    logits, valid, _ = padded_logits(model, batch)
+    logits, valid, _ = padded_logits(model, either)
     torch.testing.assert_close(packed, logits[valid].detach(), atol=2e-5, rtol=0)
 
 
@@ -129,8 +129,8 @@ def test_checkpointing_gives_the_same_gradients(model, batch, as_batch):
         torch.testing.assert_close(again[name], gradient, atol=1e-5, rtol=1e-5, msg=name)
 
 
-def test_greedy_batch_equals_single_and_teacher_forcing(model, batch, take, as_batch):
-    inputs = {k: v for k, v in batch.items() if not k.startswith("answer")}
+def test_greedy_batch_equals_single_and_teacher_forcing(model, either, take, as_batch):
+    inputs = {k: v for k, v in either.items() if not k.startswith("answer")}
     ask = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
     together = model.generate(**inputs, **ask)
     singles = [model.generate(**take(inputs, row), **ask)[0] for row in range(3)]

@@ -77,6 +77,17 @@ def test_gives_exactly_what_generate_takes(model, processor):
     assert processor(audio=NOISE, prompt="你好")["prompt_ids"].tolist() == processor.template.encode("你好")
 
 
+def test_in_a_chat_the_suffix_comes_along(chat_tokenizer):
+    settings = {"template": "chat", "system": "Be brief."}
+    chatting = OsumProcessor(OsumFeatureExtractor(8), chat_tokenizer, settings)
+    inputs = chatting(audio=[NOISE, NOISE[:5000]], prompt="Write.")
+    assert list(inputs) == chatting.model_input_names and list(inputs)[-1] == "suffix_ids"
+    assert chat_tokenizer.decode(inputs["suffix_ids"]) == "<|im_end|>\n<|im_start|>assistant\n"
+    asked = chatting.template.encode_prompt("Write.")
+    assert inputs["prompt_ids"].tolist() == asked * 2
+    assert "system\nBe brief.<|im_end|>" in chat_tokenizer.decode(asked)
+
+
 def test_sounds_of_all_kinds_and_rates(processor, tmp_path):
     wav = tmp_path / "a.wav"
     soundfile.write(wav, NOISE, 16000, subtype="FLOAT")

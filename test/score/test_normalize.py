@@ -14,6 +14,11 @@ from wenet_osum.score import normalize
         ("basic", "Don’t  STOP—'now'. Ｈｉ！", "don't stop now hi"),
         ("whisper_en", "Mr. Smith won't, uh, pay $1,000 [noise] it's", "mister smith will not pay $1000 it is"),
         ("whisper_en", "Café they're 3.5", "cafe they are 3.5"),
+        ("whisper_en", "Twenty-one of two hundred and five", "21 of 205"),
+        ("whisper_en", "zero three five one", "0351"),
+        ("whisper_en", "three point five percent, five dollars and ten cents", "3.5% $5.10"),
+        ("whisper_en", "I'd been; let's, she's got, ma'am", "i had been let us she has got madam"),
+        ("whisper_en", "the aluminium", "the aluminium"),
         ("basic", "co\u00adoperate می\u200cروم क्\u200dष \ufeffhi\u200bthere \u202aabc\u202c", "cooperate میروم क्ष hi there abc"),
         ("wenet_zh", "re\u00adset \ufeff你", "RESET 你"),
         ("wenet_zh", "你 好，ok　世 界。<笑>", "你好 OK 世界"),
@@ -22,6 +27,17 @@ from wenet_osum.score import normalize
 def test_normalizers(name, text, written):
     got = normalize.get(name)(text)
     assert (got if name == "none" else " ".join(got.split())) == written
+
+
+def test_spellings_of_a_published_whisper(tmp_path):
+    (tmp_path / "normalizer.json").write_text('{"aluminium": "aluminum"}')
+    name = f"whisper_en@{tmp_path}"
+    assert normalize.prepare("The aluminium, twenty.", "en", name) == ["the", "aluminum", "20"]
+    assert normalize.prepare("The aluminium.", "en", f"en:{name},zh:wenet_zh") == ["the", "aluminum"]
+    with pytest.raises(ValueError, match=r"no normalizer\.json there .* or whisper_en alone"):
+        normalize.get(f"whisper_en@{tmp_path / 'none'}")
+    with pytest.raises(ValueError, match="only whisper_en@FOLDER"):
+        normalize.get("basic@folder")
 
 
 def test_normalizer_by_language():

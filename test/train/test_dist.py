@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from wenet_osum.models import build
+from wenet_osum.models import build, cpu_kernels
 from wenet_osum.records import Batch
 from wenet_osum.train import dist
 
@@ -98,3 +99,15 @@ def test_a_process_takes_the_device_it_sees(monkeypatch, local, visible, index):
     )
     monkeypatch.setattr(torch, "accelerator", shown)
     assert dist._device(local) == torch.device("xpu", index)
+
+
+def test_a_cpu_keeps_few_kernels_unless_the_user_says_otherwise(monkeypatch):
+    """One per shape: with a new length in every batch they take gigabytes."""
+    monkeypatch.delenv(cpu_kernels.VARIABLE, raising=False)
+    dist.start(1)
+    dist.stop()
+    assert os.environ[cpu_kernels.VARIABLE] == str(cpu_kernels.KERNELS)
+    monkeypatch.setenv(cpu_kernels.VARIABLE, "7")
+    dist.start(1)
+    dist.stop()
+    assert os.environ[cpu_kernels.VARIABLE] == "7"

@@ -20,7 +20,8 @@ from wenet_osum.config import BatchConfig, CacheConfig, ConfigError, PartConfig,
 from wenet_osum.dataset.states import PartWriter
 from wenet_osum.train import encode, estimate, loop
 from wenet_osum.train.loop import train
-from wenet_osum.train.run import INTERRUPTED, REQUEUE
+from wenet_osum.train.checkpoint import REQUEUE
+from wenet_osum.train.run import INTERRUPTED
 
 from .conftest import ROOT
 

@@ -12,7 +12,8 @@ from wenet_osum.models import build
 from wenet_osum.train import checkpoint, loop
 from wenet_osum.train import run as run_module
 from wenet_osum.train.loop import train
-from wenet_osum.train.run import INTERRUPTED, REQUEUE, SANITY_FAILED
+from wenet_osum.train.checkpoint import REQUEUE
+from wenet_osum.train.run import INTERRUPTED, SANITY_FAILED
 
 
 class Killed(BaseException):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from wenet_osum.records import Batch
-from wenet_osum.train.progress import LOG, Meter, Progress, Tally, duration, line, merge, scores, summary
+from wenet_osum.train.progress import LOG, Meter, Progress, duration, line, summary
+from wenet_osum.train.tally import Tally, merge, scores
 
 
 def batch(filler: bool = False) -> Batch:

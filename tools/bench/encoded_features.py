@@ -193,7 +193,9 @@ def main() -> None:
                 case = Case(model, template, one, data, world)
                 size = sum(path.stat().st_size for path in case.store.folder.rglob("*"))
                 print(f"computed in {case.encode_s:.1f} CPU s, {size / 1e6:.1f} MB", flush=True)
-                rows += rows_of(loss, f"{after} of {depth} layers", case, args.rounds)
+                found = rows_of(loss, f"{after} of {depth} layers", case, args.rounds)
+                print(*found, sep="\n", flush=True)
+                rows += found
     print(f"\none core: {core_speed():.0f} GFLOP/s", *HEAD, *rows, sep="\n")
     dist.stop()
 

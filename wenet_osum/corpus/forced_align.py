@@ -1,7 +1,10 @@
-"""Word times from the emissions of any CTC model, by torchaudio's forced alignment (Viterbi through blank and tokens, arXiv 2305.13516).
+"""Find word times from the emissions of any CTC model, by torchaudio's forced alignment.
 
-Letters: F emission frames, V classes. CTC models speak in spikes: a token may take one frame of its sound and leave the rest to the blank. A short
-gap between two words is therefore split between them, a longer one is a pause.
+It is a Viterbi search through blank and tokens (arXiv 2305.13516).
+Letters: F emission frames, V classes.
+
+CTC models speak in spikes: a token may take one frame of its sound and leave the rest to the blank.
+A short gap between two words is therefore split between them, a longer one is a pause.
 """
 
 from __future__ import annotations
@@ -16,55 +19,109 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GAP_S = 0.2  # s, gaps between words up to this are split in the middle
-Encode = Callable[[str], list[tuple[int, int, int]]]  # text → (token id, first character, one past the last)
+Token = tuple[int, int, int]  # token id, first character, one past the last
+Encode = Callable[[str], list[Token]]  # text → its tokens
 
 
-def force_align(log_probs: Tensor, text: str, encode: Encode, blank: int, frame_s: float, gap_s: float = GAP_S) -> list[Word]:
-    """The units of ``text`` with times, s. ``log_probs`` (F, V) are log-softmax scores, a frame every ``frame_s``; ``blank`` is CTC's class.
+def force_align(
+    log_probs: Tensor,
+    text: str,
+    encode: Encode,
+    blank: int,
+    frame_s: float,
+    gap_s: float = GAP_S,
+) -> list[Word]:
+    """Return the units of ``text`` with times, s.
 
-    A token belongs to the unit its last character lies in. Raises Unmatched when there is nothing to align, or more than the frames can hold.
+    ``log_probs`` (F, V) are log-softmax scores, one frame every ``frame_s``; ``blank`` is the class
+    of CTC's blank. A token belongs to the unit that its last character lies in. Raises Unmatched
+    when there is nothing to align, or more than the frames can hold.
     """
-    offsets, tokens = spans(text), encode(text)
-    if not offsets or not tokens:
+    units = spans(text)
+    tokens = encode(text)
+    if not units or not tokens:
         raise Unmatched("no words in the transcript", repr(text[:40]))
     ids = [token for token, _, _ in tokens]
-    needed = len(ids) + sum(a == b for a, b in zip(ids, ids[1:], strict=False))
-    if needed > len(log_probs):
-        raise Unmatched("more tokens than frames", f"{needed} for {len(log_probs)} frames of {frame_s} s")
-    times: dict[int, tuple[int, int]] = {}
-    for (_, start, end), (first, last) in zip(tokens, _frames(log_probs, ids, blank), strict=True):
-        if not text[start:end].strip():  # a token that is nothing but a space belongs to no word
+    _check_room(ids, len(log_probs), frame_s)
+
+    # A unit lasts from its first token to its last.
+    firsts: dict[int, int] = {}
+    lasts: dict[int, int] = {}
+    found = _frames(log_probs, ids, blank)
+    for (_, start, end), (first, last) in zip(tokens, found, strict=True):
+        # A token that is nothing but a space belongs to no word.
+        if not text[start:end].strip():
             continue
-        owner = _owner(offsets, start, end)
-        times[owner] = (times.get(owner, (first, last))[0], last)
-    if len(times) < len(offsets):
-        lacking = next(i for i in range(len(offsets)) if i not in times)
-        raise Unmatched("a word has no token of its own", text[slice(*offsets[lacking])])
-    words = [Word(" ".join(text[a:b].split()), times[i][0] * frame_s, times[i][1] * frame_s) for i, (a, b) in enumerate(offsets)]
+        owner = _owner(units, start, end)
+        firsts.setdefault(owner, first)
+        lasts[owner] = last
+
+    words = []
+    for i, (start, end) in enumerate(units):
+        unit = text[start:end]
+        if i not in firsts:
+            raise Unmatched("a word has no token of its own", unit)
+        plain = " ".join(unit.split())
+        start_s = firsts[i] * frame_s
+        end_s = lasts[i] * frame_s
+        words.append(Word(plain, start_s, end_s))
     return _without_small_gaps(words, gap_s)
 
 
+def _check_room(ids: list[int], frames: int, frame_s: float) -> None:
+    """Raise Unmatched where the frames cannot hold the tokens.
+
+    Each token takes a frame, and CTC needs a blank between two of a kind.
+    """
+    blanks = 0
+    for token, following in zip(ids, ids[1:], strict=False):
+        if token == following:
+            blanks += 1
+    needed = len(ids) + blanks
+    if needed > frames:
+        room = f"{frames} frames of {frame_s} s"
+        raise Unmatched("more tokens than frames", f"{needed} for {room}")
+
+
 def _frames(log_probs: Tensor, ids: list[int], blank: int) -> list[tuple[int, int]]:
-    """First frame and one past the last of each token."""
+    """Return the first frame and one past the last of each token."""
     import torch
     from torchaudio.functional import forced_align, merge_tokens
 
+    # torchaudio takes a batch, here of one.
+    emissions = log_probs.detach().cpu().float()
     targets = torch.tensor([ids], dtype=torch.int32)
-    path, scores = forced_align(log_probs.detach().cpu().float()[None], targets, blank=blank)
-    return [(span.start, span.end) for span in merge_tokens(path[0], scores[0].exp(), blank=blank)]
+    paths, scores = forced_align(emissions[None], targets, blank=blank)
+    probs = scores[0].exp()
+
+    found = []
+    for span in merge_tokens(paths[0], probs, blank=blank):
+        found.append((span.start, span.end))
+    return found
 
 
-def _owner(offsets: list[tuple[int, int]], start: int, end: int) -> int:
-    """The unit a token's last character lies in; what lies between units belongs to the one before."""
+def _owner(units: list[tuple[int, int]], start: int, end: int) -> int:
+    """Return the unit that a token's last character lies in.
+
+    Characters between two units belong to the one before.
+    """
     last = max(end - 1, start)
-    return max((i for i, (begin, _) in enumerate(offsets) if begin <= last), default=0)
+    owner = 0
+    for i, (begin, _) in enumerate(units):
+        if begin <= last:
+            owner = i
+    return owner
 
 
 def _without_small_gaps(words: list[Word], gap_s: float) -> list[Word]:
+    """Let two words meet in the middle of a gap of at most ``gap_s``."""
     out = list(words)
-    for i in range(len(out) - 1):
-        left, right = out[i], out[i + 1]
-        if 0 < right.start - left.end <= gap_s:
+    for i in range(1, len(out)):
+        left = out[i - 1]
+        right = out[i]
+        gap = right.start - left.end
+        if 0 < gap <= gap_s:
             middle = (left.end + right.start) / 2
-            out[i], out[i + 1] = Word(left.text, left.start, middle), Word(right.text, middle, right.end)
+            out[i - 1] = left._replace(end=middle)
+            out[i] = right._replace(start=middle)
     return out

@@ -1,7 +1,8 @@
-"""The entries of one array of a JSON file too large to hold, such as the ``audios`` of WenetSpeech.json (over a gigabyte): an entry at a time.
+"""Read one array of a JSON file that is too large to hold, entry by entry.
 
-The standard library parses an entry as fast as it parses the whole; all that is needed besides is where one begins. So there is no dependency for it,
-and the memory holds one entry and a read.
+Such as the ``audios`` of WenetSpeech.json, which has over a gigabyte. The standard library parses
+an entry as fast as it parses the whole; all that is needed besides is where an entry begins. So
+there is no dependency for it, and the memory holds one entry and one read.
 """
 
 from __future__ import annotations
@@ -11,35 +12,43 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-READ = 1 << 20  # characters a read
+READ = 1 << 20  # characters per read
 MOST = 1 << 28  # characters of one value; beyond, the file is taken for damaged
 _SPACE = " \t\r\n"
-_MORE = tuple("0123456789+-.eE")  # a number at the end of what was read may go on in the next
+# A number at the end of what was read may go on in the next read.
+_MORE = tuple("0123456789+-.eE")
 
 
 def entries(path: str | Path, key: str) -> Iterator[Any]:
-    """The entries of the array under ``key`` of the object that the file holds, in order; everything else is passed over.
+    """Give the entries of the array under ``key`` of the object that the file holds, in order.
 
-    Raises ValueError when the file is not there, is no such JSON, or ends early, and when it has no array of this name.
+    Everything else is passed over. Raises ValueError when the file is not there, is no such JSON,
+    or ends early, and when it has no array of this name.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
             yield from _Reader(file, str(path)).entries(key)
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; does --data_dir point at the folder of the official download?") from None
+        advice = "does --data_dir point at the folder of the official download?"
+        raise ValueError(f"{path} does not exist; {advice}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}; download it again") from None
 
 
 class _Reader:
-    """What was read and not used yet, and a place in it."""
+    """Holds what was read and not used yet, and a position in it."""
 
     def __init__(self, file: IO[str], path: str) -> None:
-        self.file, self.path, self.text, self.at, self.passed = file, path, "", 0, 0
+        self.file = file
+        self.path = path
+        self.text = ""  # what was read last
+        self.at = 0  # position in it
+        self.passed = 0  # characters of the file before it
         self.ended = False
         self.decoder = json.JSONDecoder()
 
     def entries(self, key: str) -> Iterator[Any]:
+        """Give the entries of the array under ``key``. Raises ValueError when there is none."""
         self.expect("{")
         while True:
             name = self.value()
@@ -54,6 +63,7 @@ class _Reader:
                 raise self.fault(f"there is no array {key!r}")
 
     def array(self) -> Iterator[Any]:
+        """Give the entries of the array that begins here."""
         self.expect("[")
         if self.peek() == "]":
             return
@@ -63,32 +73,43 @@ class _Reader:
                 return
 
     def value(self) -> Any:
-        """The next value. What is cut off at the end of a read is tried again with twice as much."""
+        """Read the next value. One cut off at the end of a read is tried again with twice as much.
+
+        Raises ValueError for what is no JSON.
+        """
         self.peek()
-        wanted = READ
+        size = READ
         while True:
             try:
                 found, end = self.decoder.raw_decode(self.text, self.at)
             except json.JSONDecodeError as error:
-                if self.ended or len(self.text) - self.at > MOST:
+                # Either the value is cut off or it is damaged; only more text can tell.
+                waiting = len(self.text) - self.at
+                if self.ended or waiting > MOST:
                     self.at = error.pos
                     raise self.fault(error.msg) from None
             else:
-                if self.ended or not (end == len(self.text) and self.text[end - 1] in _MORE):
+                if self.ended or not self.may_go_on(end):
                     self.at = end
                     return found
-            self.read(wanted)
-            wanted *= 2
+            self.read(size)
+            size *= 2
+
+    def may_go_on(self, end: int) -> bool:
+        """Tell whether the value that ends at ``end`` may be the beginning of a longer number."""
+        return end == len(self.text) and self.text[end - 1] in _MORE
 
     def expect(self, signs: str) -> str:
+        """Pass over the next sign and return it. Raises ValueError when it is none of ``signs``."""
         found = self.peek()
         if found not in signs:
-            raise self.fault(f"one of {' '.join(signs)} was expected, got {found!r}")
+            wanted = " ".join(signs)
+            raise self.fault(f"one of {wanted} was expected, got {found!r}")
         self.at += 1
         return found
 
     def peek(self) -> str:
-        """The next sign that is no white space. Raises ValueError at the end of the file."""
+        """Return the next sign that is no white space. Raises ValueError at the end of the file."""
         while True:
             while self.at < len(self.text) and self.text[self.at] in _SPACE:
                 self.at += 1
@@ -99,9 +120,14 @@ class _Reader:
             self.read(READ)
 
     def read(self, size: int) -> None:
+        """Read on; what was used is forgotten."""
         more = self.file.read(size)
         self.passed += self.at
-        self.text, self.at, self.ended = self.text[self.at :] + more, 0, not more
+        self.text = self.text[self.at :] + more
+        self.at = 0
+        self.ended = not more
 
     def fault(self, what: str) -> ValueError:
-        return ValueError(f"{self.path}, character {self.passed + self.at}: {what}; download it again")
+        """Return the error for a fault at the present position."""
+        position = self.passed + self.at
+        return ValueError(f"{self.path}, character {position}: {what}; download it again")

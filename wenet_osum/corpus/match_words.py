@@ -1,7 +1,8 @@
-"""Words with times, from an aligner or a recognizer, brought together with the transcript they belong to.
+"""Match words with times, from an aligner or a recognizer, with the transcript they belong to.
 
-The transcript stays as it is written. It is cut into units, a word (English) or a character (Chinese) with the punctuation after it, and each unit
-gets the time of the timed words that say it: the same word, several that are written as one (well-known), a part of one (characters of a Chinese
+The transcript stays as it is written. It is cut into units, a word (English) or a character
+(Chinese) with the punctuation after it, and each unit gets the time of the timed words that say it:
+the same word, several that are written as one (well-known), a part of one (characters of a Chinese
 word share its time evenly), a number read out, a word the aligner did not know.
 """
 
@@ -9,164 +10,346 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from wenet_osum.records import Utterance, Word
 from wenet_osum.score.align import align
 from wenet_osum.score.normalize import MIXED, fold
 
-SILENCE = frozenset("sil sp <eps> eps <sil> !sil [sil] <p:> silence <silence> [silence] <s> </s> #".split()) | {""}
-UNKNOWN = frozenset("<unk> [unk] unk spn <spn> [spn]".split())  # sounds like a word the aligner had no entry for
-SHORTEST_S = 0.01  # a word is at least this long; aligners and Whisper give some no length at all
-SLACK_S = 0.05  # so far a word may reach beyond the recording; it is cut off there
-MOST_DIFFERENT = 0.2  # share of units that may be another word in the alignment: spelling, a slip of the recognizer
+SILENCE = frozenset(
+    (
+        *("", "sil", "<sil>", "!sil", "[sil]", "sp", "<p:>", "#", "eps", "<eps>"),
+        *("silence", "<silence>", "[silence]", "<s>", "</s>"),
+    )
+)
+# Sounds like a word that the aligner had no entry for.
+UNKNOWN = frozenset(("unk", "<unk>", "[unk]", "spn", "<spn>", "[spn]"))
+# A word is at least this long; aligners and Whisper give some no length at all.
+SHORTEST_S = 0.01
+# A word may reach this far beyond the recording; it is cut off there.
+SLACK_S = 0.05
+# Share of units that may be another word in the alignment: spelling, a slip of the recognizer.
+MOST_DIFFERENT = 0.2
+
+Span = tuple[float, float]  # start and end, s
+Pair = tuple[int | None, int | None]  # index of a unit and of a timed word that are aligned
 
 
 class Unmatched(ValueError):
     """Words that do not fit an utterance; ``reason`` is what gets counted."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
+        message = f"{reason}: {detail}" if detail else reason
+        super().__init__(message)
         self.reason = reason
 
 
 def units(text: str) -> list[str]:
-    """Words and Chinese characters of a transcript in order; punctuation belongs to the unit before, at the very beginning to the first.
+    """Cut a transcript into words and Chinese characters, in order.
 
-    Joined by ``tasks.base.join_words`` they are the transcript again, runs of spaces aside.
+    Punctuation belongs to the unit before, at the very beginning to the first. Joined by
+    ``tasks.base.join_words`` they are the transcript again, runs of spaces aside.
     """
-    return [" ".join(text[start:end].split()) for start, end in spans(text)]
+    found = []
+    for start, end in spans(text):
+        parts = text[start:end].split()
+        found.append(" ".join(parts))
+    return found
 
 
 def spans(text: str) -> list[tuple[int, int]]:
-    """Where each unit lies in the text, (start, end) in characters."""
+    """Return where each unit lies in the text, (start, end) in characters."""
     found: list[tuple[int, int]] = []
     begin = None
     for match in MIXED.finditer(text):
-        begin = match.start() if begin is None else begin
+        start = match.start()
+        end = match.end()
+        if begin is None:
+            begin = start
         if _spoken(match[0]):
-            found.append((match.start() if found else begin, match.end()))
+            # The first unit takes the punctuation before it along.
+            if not found:
+                start = begin
+            found.append((start, end))
         elif found:
-            found[-1] = (found[-1][0], match.end())
+            last_start, _ = found[-1]
+            found[-1] = (last_start, end)
     return found
 
 
 def _spoken(text: str) -> bool:
-    return any(unicodedata.category(c)[0] in "LMN" for c in text)
+    """Tell whether there is a letter, a mark or a number in the text."""
+    return any(unicodedata.category(sign)[0] in "LMN" for sign in text)
 
 
 def tidy(words: list[Word]) -> list[Word]:
-    """Timed words without silences, in order, each at least 10 ms long and none begun before the end of the one before.
+    """Return timed words without silences, in order.
 
-    Where two overlap the border is the middle of the overlap. Raises Unmatched when one lies within another: two voices at once.
+    Each is at least 10 ms long and none begins before the end of the one before. Where two overlap
+    the border is the middle of the overlap. Raises Unmatched when one lies within another: two
+    voices at once.
     """
-    kept = sorted((w for w in words if w.text.strip().lower() not in SILENCE), key=lambda w: (w.start, w.end))
+    kept = []
+    for word in words:
+        text = word.text.strip()
+        if text.lower() not in SILENCE:
+            kept.append(word._replace(text=text))
+    kept.sort(key=lambda word: (word.start, word.end))
+
     out: list[Word] = []
     for word in kept:
-        word = Word(word.text.strip(), max(word.start, 0.0), max(word.end, word.start + SHORTEST_S))
+        start = max(word.start, 0.0)
+        end = max(word.end, word.start + SHORTEST_S)
+        word = Word(word.text, start, end)
         if out and word.start < out[-1].end:
-            last = out[-1]
-            border = (word.start + min(last.end, word.end)) / 2 if word.start > last.start else last.start
-            if word.end < last.end - 1e-6 or border - last.start < SHORTEST_S / 2 or word.end - border < SHORTEST_S / 2:
-                raise Unmatched("words overlap", f"{last.text!r} {last.start:.2f}–{last.end:.2f} s and {word.text!r} {word.start:.2f}–{word.end:.2f} s")
-            out[-1], word = Word(last.text, last.start, border), Word(word.text, border, word.end)
+            border = _border(out[-1], word)
+            out[-1] = out[-1]._replace(end=border)
+            word = word._replace(start=border)
         out.append(word)
     return out
 
 
+def _border(last: Word, word: Word) -> float:
+    """Return where ``last`` ends and ``word`` begins, when they overlap. Raises Unmatched."""
+    border = last.start
+    if word.start > last.start:
+        end = min(last.end, word.end)
+        border = (word.start + end) / 2
+
+    # Neither may lie within the other, nor lose all of its length.
+    is_inside = word.end < last.end - 1e-6
+    left = border - last.start
+    right = word.end - border
+    if is_inside or min(left, right) < SHORTEST_S / 2:
+        both = f"{_with_times(last)} and {_with_times(word)}"
+        raise Unmatched("words overlap", both)
+    return border
+
+
+def _with_times(word: Word) -> str:
+    start = f"{word.start:.2f}"
+    end = f"{word.end:.2f}"
+    return f"{word.text!r} {start}–{end} s"
+
+
+@dataclass
+class _Matched:
+    """Collects what was found out about the units of a transcript."""
+
+    times: dict[int, Span] = field(default_factory=dict)  # index of a unit → its time
+    different: int = 0  # units whose timed word is another word
+    extra: int = 0  # timed words that say nothing of the transcript
+
+
 def match(text: str, timed: list[Word]) -> tuple[list[Word], int]:
-    """The transcript's units with times, and how many timed words say nothing of it. Raises Unmatched."""
-    wanted, heard = units(text), [piece for word in tidy(timed) for piece in _pieces(word)]
+    """Return the transcript's units with times, and how many timed words say nothing of it.
+
+    Raises Unmatched when the two do not fit.
+    """
+    wanted = units(text)
+    heard: list[Word] = []
+    for word in tidy(timed):
+        heard += _pieces(word)
     if not wanted:
         raise Unmatched("no words in the transcript", repr(text[:40]))
     if not heard:
         raise Unmatched("no words in the alignment")
-    left, right = [fold(u) for u in wanted], [fold(w.text) for w in heard]
-    times: dict[int, tuple[float, float]] = {}
-    different = extra = 0
-    for same, block in groupby(align(left, right), lambda ij: None not in ij and left[ij[0]] == right[ij[1]]):
+
+    # Stretches where both say the same word by word take turns with stretches where they differ.
+    left = [fold(unit) for unit in wanted]
+    right = [fold(word.text) for word in heard]
+    aligned = align(left, right)
+    matched = _Matched()
+    for same, block in groupby(aligned, lambda pair: _is_same(pair, left, right)):
         pairs = list(block)
         if same:
-            times |= {i: (heard[j].start, heard[j].end) for i, j in pairs}
+            for i, j in pairs:
+                matched.times[i] = _span(heard[j])
+        else:
+            _match_block(pairs, left, heard, matched)
+
+    _check(wanted, matched)
+    words = []
+    for i, unit in enumerate(wanted):
+        start, end = matched.times[i]
+        words.append(Word(unit, start, end))
+    return words, matched.extra
+
+
+def _is_same(pair: Pair, left: list[str], right: list[str]) -> bool:
+    i, j = pair
+    if i is None or j is None:
+        return False
+    return left[i] == right[j]
+
+
+def _span(word: Word) -> Span:
+    return word.start, word.end
+
+
+def _check(wanted: list[str], matched: _Matched) -> None:
+    """Raise Unmatched when units have no time, or too many have that of another word."""
+    missing = []
+    for i, unit in enumerate(wanted):
+        if i not in matched.times:
+            missing.append(unit)
+    if missing:
+        examples = ", ".join(missing[:5])
+        raise Unmatched("words of the transcript are not in the alignment", examples)
+
+    if matched.different > MOST_DIFFERENT * len(wanted):
+        share = f"{matched.different} of {len(wanted)} words differ"
+        raise Unmatched("transcript and alignment say different things", share)
+
+
+def _match_block(pairs: list[Pair], left: list[str], heard: list[Word], matched: _Matched) -> None:
+    """Match a stretch where transcript and alignment differ."""
+    mine = []
+    span = []
+    for i, j in pairs:
+        if i is not None:
+            mine.append(i)
+        if j is not None:
+            span.append(heard[j])
+
+    # The same letters cut in another way, or numbers read out, are the same words.
+    texts = [left[i] for i in mine]
+    if mine and span and _says_the_same(texts, span):
+        matched.times |= _share(mine, left, span)
+        return
+
+    # Elsewhere a unit takes the time of the timed word it is aligned with.
+    for i, j in pairs:
+        if j is None:
             continue
-        paired, changed, unused = _block(pairs, left, [heard[j] for _, j in pairs if j is not None], heard)
-        times |= paired
-        different, extra = different + changed, extra + unused
-    if missing := [wanted[i] for i in range(len(wanted)) if i not in times]:
-        raise Unmatched("words of the transcript are not in the alignment", ", ".join(missing[:5]))
-    if different > MOST_DIFFERENT * len(wanted):
-        raise Unmatched("transcript and alignment say different things", f"{different} of {len(wanted)} words differ")
-    return [Word(unit, *times[i]) for i, unit in enumerate(wanted)], extra
+        if i is None:
+            matched.extra += 1
+            continue
+        word = heard[j]
+        matched.times[i] = _span(word)
+        is_known = word.text.lower() not in UNKNOWN
+        if is_known and not _has_digit(left[i] + word.text):
+            matched.different += 1
 
 
-def _block(pairs: list, left: list[str], span: list[Word], heard: list[Word]) -> tuple[dict[int, tuple[float, float]], int, int]:
-    """A stretch where the two differ: times of its units, units said differently, timed words left over."""
-    mine = [i for i, _ in pairs if i is not None]
-    same_letters = "".join(left[i] for i in mine) == "".join(fold(w.text) for w in span)
-    numbers = all(any(c.isdigit() for c in left[i]) for i in mine)
-    if mine and span and (same_letters or (numbers and len(mine) <= len(span))):
-        return _share(mine, left, span), 0, 0
-    both = [(i, j) for i, j in pairs if i is not None and j is not None]
-    known = [1 for i, j in both if heard[j].text.lower() not in UNKNOWN and not any(c.isdigit() for c in left[i] + heard[j].text)]
-    return {i: (heard[j].start, heard[j].end) for i, j in both}, len(known), len(span) - len(both)
+def _says_the_same(texts: list[str], span: list[Word]) -> bool:
+    """Tell whether timed words are the units' letters, or may be the units' numbers read out."""
+    spoken = [fold(word.text) for word in span]
+    if "".join(texts) == "".join(spoken):
+        return True
+    are_numbers = all(_has_digit(text) for text in texts)
+    return are_numbers and len(texts) <= len(span)
 
 
-def _share(mine: list[int], left: list[str], span: list[Word]) -> dict[int, tuple[float, float]]:
-    """Timed words laid end to end by their letters, and cut where the units end."""
-    marks = [(w.start + (w.end - w.start) * k / n, w.start + (w.end - w.start) * (k + 1) / n) for w in span for n in [max(len(fold(w.text)), 1)] for k in range(n)]
-    total, done, times = sum(max(len(left[i]), 1) for i in mine), 0, {}
-    for i in mine:
+def _has_digit(text: str) -> bool:
+    return any(sign.isdigit() for sign in text)
+
+
+def _share(mine: list[int], left: list[str], span: list[Word]) -> dict[int, Span]:
+    """Lay timed words end to end by their letters, and cut them where the units end."""
+    marks = []
+    for word in span:
+        marks += _letter_spans(word)
+
+    # A unit takes as large a share of the letters that were spoken as it has of those written.
+    sizes = [max(len(left[i]), 1) for i in mine]
+    total = sum(sizes)
+    times = {}
+    done = 0
+    for i, size in zip(mine, sizes, strict=True):
         first = done * len(marks) // total
-        done += max(len(left[i]), 1)
-        times[i] = (marks[first][0], marks[max(done * len(marks) // total - 1, first)][1])
+        done += size
+        last = done * len(marks) // total - 1
+        start, _ = marks[first]
+        _, end = marks[max(last, first)]
+        times[i] = (start, end)
     return times
 
 
+def _letter_spans(word: Word) -> list[Span]:
+    """Cut a word's time into equal parts, one per letter."""
+    count = max(len(fold(word.text)), 1)
+    length = word.end - word.start
+    found = []
+    for k in range(count):
+        start = word.start + length * k / count
+        end = word.start + length * (k + 1) / count
+        span = (start, end)
+        found.append(span)
+    return found
+
+
 def _pieces(word: Word) -> Iterator[Word]:
-    """A timed word cut into units that share its time by their letters: 今天 is two, so is iPhone手机 three."""
+    """Cut a timed word into units that share its time by their letters.
+
+    今天 is two, so is iPhone手机 three.
+    """
     if word.text.lower() in UNKNOWN:
         yield word
         return
     parts = units(word.text)
     sizes = [max(len(fold(part)), 1) for part in parts]
-    at = word.start
+    total = sum(sizes)
+
+    start = word.start
+    length = word.end - word.start
     for part, size in zip(parts, sizes, strict=True):
-        end = at + (word.end - word.start) * size / sum(sizes)
-        yield Word(part, at, end)
-        at = end
+        end = start + length * size / total
+        yield Word(part, start, end)
+        start = end
 
 
 def add_words(utterance: Utterance, alignments: dict[str, list[Word]]) -> tuple[list[Word], int]:
-    """Words for an utterance: from the alignment called like its key, or like its recording's file, of which its segment is taken.
+    """Return words for an utterance, with times in the segment's own time.
 
-    Times come in the segment's own time. Also gives how many timed words say nothing of the transcript. Raises Unmatched.
+    They come from the alignment called like the utterance's key, or like its recording's file, of
+    which its segment is taken. Also returns how many timed words say nothing of the transcript.
+    Raises Unmatched when there is no alignment, or none that fits.
     """
     if not utterance.txt:
         raise Unmatched("no transcript")
     timed = alignments.get(utterance.key)
     if timed is None:
-        name = utterance.wav.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-        timed = _cut(alignments.get(name), utterance.start or 0.0, utterance.end)
-    if timed is None:
-        raise Unmatched("no alignment of this name", utterance.key)
+        _, _, file = utterance.wav.rpartition("/")
+        name = file.rsplit(".", 1)[0]
+        recording = alignments.get(name)
+        if recording is None:
+            raise Unmatched("no alignment of this name", utterance.key)
+        start = utterance.start or 0.0
+        timed = _cut(recording, start, utterance.end)
     words, extra = match(utterance.txt, timed)
     return _within(words, utterance), extra
 
 
-def _cut(timed: list[Word] | None, start: float, end: float | None) -> list[Word] | None:
-    """The words whose middle lies in a segment, in its own time."""
-    if timed is None:
-        return None
-    inside = [w for w in timed if start <= (w.start + w.end) / 2 < (end if end is not None else float("inf"))]
-    return [Word(w.text, max(w.start - start, 0.0), w.end - start) for w in inside]
+def _cut(timed: list[Word], start: float, end: float | None) -> list[Word]:
+    """Return the words whose middle lies in a segment, in its own time."""
+    last = float("inf") if end is None else end
+    inside = []
+    for word in timed:
+        middle = (word.start + word.end) / 2
+        if start <= middle < last:
+            begins = max(word.start - start, 0.0)
+            ends = word.end - start
+            inside.append(Word(word.text, begins, ends))
+    return inside
 
 
 def _within(words: list[Word], utterance: Utterance) -> list[Word]:
+    """Cut the words at the end of the recording, where that is known. Raises Unmatched."""
     length = utterance.duration
     if utterance.end is not None:
-        length = utterance.end - (utterance.start or 0.0)
+        start = utterance.start or 0.0
+        length = utterance.end - start
     if length is None:
         return words
-    if words[-1].end > length + SLACK_S or words[-1].start >= length:
-        raise Unmatched("times beyond the recording", f"{words[-1]} of {length:.2f} s")
-    return [Word(w.text, w.start, min(w.end, length)) for w in words]
+
+    last = words[-1]
+    if last.end > length + SLACK_S or last.start >= length:
+        detail = f"{last} of {length:.2f} s"
+        raise Unmatched("times beyond the recording", detail)
+    cut = []
+    for word in words:
+        end = min(word.end, length)
+        cut.append(Word(word.text, word.start, end))
+    return cut

@@ -1,4 +1,4 @@
-"""Splits of a corpus that keep a speaker's utterances together, and the question whether splits share anything.
+"""Split a corpus so that a speaker's utterances stay together, and check what splits share.
 
 What a recipe declares disjoint must not be shared; other overlap is counted.
 """
@@ -13,19 +13,27 @@ from itertools import combinations
 from wenet_osum import lookup, tasks
 from wenet_osum.records import Utterance
 
+Group = tuple[list[int], Counter]  # indices of utterances, and their seconds and labels
+
 
 def _speaker(utterance: Utterance) -> list[str]:
-    return [utterance.speaker] if utterance.speaker else []
+    if not utterance.speaker:
+        return []
+    return [utterance.speaker]
 
 
 def _sentence(utterance: Utterance) -> list[str]:
-    """The words alone: case and spacing do not make a sentence new."""
-    return ["".join(utterance.txt.casefold().split())] if utterance.txt else []
+    """Return the words alone: case and spacing do not make a sentence new."""
+    if not utterance.txt:
+        return []
+    words = utterance.txt.casefold().split()
+    return ["".join(words)]
 
 
 def _recording(utterance: Utterance) -> list[str]:
-    """The files an utterance was joined from (``extra["recordings"]``), or the one it lies in."""
-    return list(utterance.extra.get("recordings") or [utterance.wav])
+    """Return the files it was joined from (``extra["recordings"]``), or the one it lies in."""
+    joined = utterance.extra.get("recordings")
+    return list(joined or [utterance.wav])
 
 
 KINDS = {"speaker": _speaker, "sentence": _sentence, "recording": _recording}
@@ -37,97 +45,235 @@ def counted_columns() -> tuple[str, ...]:
 
 
 def values(utterances: Iterable[Utterance], kind: str) -> set[str]:
-    """All speakers, sentences or recordings of a split."""
-    return {value for utterance in utterances for value in KINDS[kind](utterance)}
+    """Return all speakers, sentences or recordings of a split."""
+    found: set[str] = set()
+    for utterance in utterances:
+        found.update(KINDS[kind](utterance))
+    return found
 
 
-def check_disjoint(splits: dict[str, list[Utterance]], by: Iterable[str] = ("speaker",)) -> list[str]:
+def check_disjoint(
+    splits: dict[str, list[Utterance]], by: Iterable[str] = ("speaker",)
+) -> list[str]:
     """Compare every two splits by speaker, sentence and recording.
 
-    Returns one line per pair that shares something the recipe has not declared disjoint, for printing. Raises
-    ValueError, with all pairs and examples, when they share something of a kind in ``by``.
+    Returns one line per pair that shares something the recipe has not declared disjoint, for
+    printing. Raises ValueError, with all pairs and examples, when they share something of a kind in
+    ``by``.
     """
     by = list(by)
     for kind in by:
-        if kind not in KINDS:
-            raise ValueError(lookup.unknown("kind of overlap", kind, list(KINDS)))
-    faults, notes = [], []
+        _check_kind(kind)
+
+    faults = []
+    notes = []
     for kind in KINDS:
-        found = {name: values(utterances, kind) for name, utterances in splits.items()}
-        for left, right in combinations(found, 2):
-            shared = sorted(found[left] & found[right])
-            if shared:
-                examples = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
-                line = f"{left} and {right} share {len(shared)} of {len(found[right])} {kind}s in {right}: {examples}"
-                (faults if kind in by else notes).append(line)
+        lines = _overlaps(splits, kind)
+        if kind in by:
+            faults += lines
+        else:
+            notes += lines
     if faults:
-        raise ValueError("\n".join([f"the splits must be disjoint by {', '.join(by)}; move the shared ones to one side:", *faults]))
+        kinds = ", ".join(by)
+        rule = f"the splits must be disjoint by {kinds}; move the shared ones to one side:"
+        raise ValueError("\n".join([rule, *faults]))
     return notes
 
 
-def split_by(
-    utterances: Sequence[Utterance], shares: dict[str, float], by: str = "speaker", balance: Sequence[str] = (), seed: int = 777
-) -> dict[str, list[Utterance]]:
-    """Splits with about these shares of the duration and of each label of the fields in ``balance``; nobody of kind ``by`` is in two of them.
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        known = list(KINDS)
+        raise ValueError(lookup.unknown("kind of overlap", kind, known))
 
-    The largest go first, each to where most is lacking of what it brings; ties by seed. Order within a split stays. Raises ValueError
-    for shares that are not above 0, for utterances without a speaker (sentence, recording), and when a split would be empty.
+
+def _overlaps(splits: dict[str, list[Utterance]], kind: str) -> list[str]:
+    """Write one line per pair of splits that shares something of a kind."""
+    found = {}
+    for name, utterances in splits.items():
+        found[name] = values(utterances, kind)
+
+    lines = []
+    for left, right in combinations(found, 2):
+        shared = sorted(found[left] & found[right])
+        if not shared:
+            continue
+        examples = ", ".join(shared[:3])
+        if len(shared) > 3:
+            examples += ", …"
+        share = f"{len(shared)} of {len(found[right])} {kind}s in {right}"
+        lines.append(f"{left} and {right} share {share}: {examples}")
+    return lines
+
+
+def split_by(
+    utterances: Sequence[Utterance],
+    shares: dict[str, float],
+    by: str = "speaker",
+    balance: Sequence[str] = (),
+    seed: int = 777,
+) -> dict[str, list[Utterance]]:
+    """Split utterances so that nobody of kind ``by`` is in two splits.
+
+    Each split gets about its share of the duration, and of each label of the fields in ``balance``.
+    The largest groups go first, each to where most is lacking of what it brings; ties by seed.
+    Order within a split stays. Raises ValueError for shares that are not above 0, for utterances
+    without a speaker (sentence, recording), and when a split would be empty.
     """
-    if by not in KINDS:
-        raise ValueError(lookup.unknown("kind of overlap", by, list(KINDS)))
+    _check_kind(by)
     if not shares or min(shares.values()) <= 0:
-        raise ValueError(f"shares {shares} must all be above 0, e.g. train 0.8, dev 0.1, test 0.1")
+        example = "e.g. train 0.8, dev 0.1, test 0.1"
+        raise ValueError(f"shares {shares} must all be above 0, {example}")
     groups = _groups(utterances, by)
-    total = sum((amount for _, amount in groups), Counter())
-    whole = sum(shares.values())
-    wanted = {name: {column: total[column] * share / whole for column in total} for name, share in shares.items()}
-    have: dict[str, Counter] = {name: Counter() for name in shares}
+    total = _total(amount for _, amount in groups)
+    wanted = _wanted(total, shares)
     random.Random(seed).shuffle(groups)
-    given: dict[str, list[list[int]]] = {name: [] for name in shares}
-    for members, amount in sorted(groups, key=lambda group: -group[1]["seconds"]):
-        columns = ["seconds", *(c for c in amount if c.split("=")[0] in balance)]
-        best = max(shares, key=lambda name: sum((1 - (have[name][c] + amount[c] / 2) / wanted[name][c]) * amount[c] / total[c] for c in columns))
-        have[best] += amount
-        given[best].append(members)
-    for name in shares:  # a share smaller than any group still gets one: the smallest of the split that has most
-        richest = max(given, key=lambda other: len(given[other]))
-        if not given[name] and len(given[richest]) > 1:
-            given[name].append(given[richest].pop())
-    goes = {i: name for name, found in given.items() for members in found for i in members}
-    splits = {name: [u for i, u in enumerate(utterances) if goes[i] == name] for name in shares}
-    if empty := [name for name, rows in splits.items() if not rows]:
-        raise ValueError(f"no {by} is left for {', '.join(empty)}: {len(groups)} {by}s for {len(shares)} splits; ask for fewer splits or other shares")
+    given = _deal(groups, total, wanted, balance)
+    _fill_empty(given)
+
+    splits = _in_order(utterances, given)
+    empty = [name for name, rows in splits.items() if not rows]
+    if empty:
+        names = ", ".join(empty)
+        why = f"{len(groups)} {by}s for {len(shares)} splits"
+        advice = "ask for fewer splits or other shares"
+        raise ValueError(f"no {by} is left for {names}: {why}; {advice}")
     return splits
 
 
-def _groups(utterances: Sequence[Utterance], by: str) -> list[tuple[list[int], Counter]]:
-    """Positions that must stay together, and their seconds and labels; an utterance of two recordings joins the groups of both."""
+def _in_order(
+    utterances: Sequence[Utterance], given: dict[str, list[list[int]]]
+) -> dict[str, list[Utterance]]:
+    """Return the utterances of each split in the order they came in."""
+    goes: dict[int, str] = {}
+    for name, found in given.items():
+        for members in found:
+            goes |= dict.fromkeys(members, name)
+
+    splits: dict[str, list[Utterance]] = {name: [] for name in given}
+    for i, utterance in enumerate(utterances):
+        name = goes[i]
+        splits[name].append(utterance)
+    return splits
+
+
+def _deal(
+    groups: list[Group],
+    total: Counter,
+    wanted: dict[str, dict[str, float]],
+    balance: Sequence[str],
+) -> dict[str, list[list[int]]]:
+    """Give each group, the largest first, to the split that lacks most of what it brings."""
+    have: dict[str, Counter] = {name: Counter() for name in wanted}
+    given: dict[str, list[list[int]]] = {name: [] for name in wanted}
+    for members, amount in sorted(groups, key=lambda group: -group[1]["seconds"]):
+        columns = _balanced(amount, balance)
+        scores = {}
+        for name in wanted:
+            # What a column lacks counts by how much of it the group brings.
+            score = 0
+            for column in columns:
+                brought = amount[column]
+                filled = (have[name][column] + brought / 2) / wanted[name][column]
+                score += (1 - filled) * brought / total[column]
+            scores[name] = score
+        best = max(scores, key=scores.__getitem__)
+        have[best] += amount
+        given[best].append(members)
+    return given
+
+
+def _wanted(total: Counter, shares: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Return how many seconds and labels of each kind each split should have."""
+    whole = sum(shares.values())
+    wanted: dict[str, dict[str, float]] = {}
+    for name, share in shares.items():
+        wanted[name] = {}
+        for column, count in total.items():
+            wanted[name][column] = count * share / whole
+    return wanted
+
+
+def _total(amounts: Iterable[Counter]) -> Counter:
+    return sum(amounts, Counter())
+
+
+def _balanced(amount: Counter, balance: Sequence[str]) -> list[str]:
+    """Name the columns of a group that are balanced: seconds, and labels of fields asked for."""
+    columns = ["seconds"]
+    for column in amount:
+        field = column.split("=")[0]
+        if field in balance:
+            columns.append(column)
+    return columns
+
+
+def _fill_empty(given: dict[str, list[list[int]]]) -> None:
+    """Give a split whose share is smaller than any group one of the split that has most.
+
+    That split gives its smallest group, which came to it last.
+    """
+    for found in given.values():
+        richest = max(given.values(), key=len)
+        if not found and len(richest) > 1:
+            smallest = richest.pop()
+            found.append(smallest)
+
+
+def _groups(utterances: Sequence[Utterance], by: str) -> list[Group]:
+    """Return the groups of utterances that must stay together.
+
+    An utterance of two recordings joins the groups of both. Raises ValueError for one without any.
+    """
     owner: dict[str, int] = {}
     members: dict[int, list[int]] = {}
     for i, utterance in enumerate(utterances):
         found = KINDS[by](utterance)
         if not found:
-            raise ValueError(f"utterance {utterance.key!r} has no {by}; splits by {by} need one of every utterance")
+            rule = f"splits by {by} need one for every utterance"
+            raise ValueError(f"utterance {utterance.key!r} has no {by}; {rule}")
+
+        # It goes to the oldest group that shares something with it, or founds one.
         joined = sorted({owner[value] for value in found if value in owner})
         home = joined[0] if joined else i
         members.setdefault(home, []).append(i)
+
+        # The other groups move there as well.
         for other in joined[1:]:
             members[home] += members.pop(other)
-            owner = {value: home if group == other else group for value, group in owner.items()}
+            for value, group in owner.items():
+                if group == other:
+                    owner[value] = home
         owner |= dict.fromkeys(found, home)
-    return [(rows, sum((_amount(utterances[i]) for i in rows), Counter())) for rows in members.values()]
+
+    groups = []
+    for rows in members.values():
+        amount = _total(_amount(utterances[i]) for i in rows)
+        groups.append((rows, amount))
+    return groups
 
 
 def _amount(utterance: Utterance) -> Counter:
-    found = {name: label_of(utterance, name) for name in counted_columns()}
-    labels = {f"{name}={label}": 1 for name, label in found.items() if label}
-    return Counter({"seconds": max(utterance.duration or 1.0, 1e-3)} | labels)
+    """Return the seconds of an utterance, and 1 for each ``field=label`` that it has."""
+    seconds = utterance.duration or 1.0
+    amount = Counter(seconds=max(seconds, 1e-3))
+    for name in counted_columns():
+        label = label_of(utterance, name)
+        if label:
+            amount[f"{name}={label}"] = 1
+    return amount
 
 
 def label_of(utterance: Utterance, column: str) -> str:
-    """The value as the toolkit reads it, "" when it is not known; a spelling no label set has stays as it is written."""
+    """Return a value as the toolkit reads it, "" when it is not known.
+
+    A spelling that no label set has stays as it is written.
+    """
     raw = utterance.get(column)
     if raw is None:
         return ""
-    readers = (field for field in tasks.label_fields().values() if field.attribute == column)
-    return str(next((label for field in readers if (label := field.value(utterance))), raw))
+    for field in tasks.label_fields().values():
+        if field.attribute == column:
+            label = field.value(utterance)
+            if label:
+                return str(label)
+    return str(raw)

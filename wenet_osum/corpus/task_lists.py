@@ -1,4 +1,4 @@
-"""One test list per task out of one manifest: the utterances that hold all fields of the task."""
+"""Make one test list per task out of one manifest: the utterances that hold all its fields."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ from wenet_osum.records import Utterance
 
 
 def choose(utterances: list[Utterance], task: str, limit: int | None = None) -> list[Utterance]:
-    """The utterances a task can be scored on, in order; at most ``limit``, taken at even distances. Raises ValueError when there are none."""
+    """Return the utterances that a task can be scored on, in order.
+
+    At most ``limit`` of them are taken, at even distances. Raises ValueError when there are none.
+    """
     wanted = tasks.parse(task)
-    found = [u for u in utterances if wanted.present(u)]
+    found = []
+    for utterance in utterances:
+        if wanted.present(utterance):
+            found.append(utterance)
     if not found:
-        raise ValueError(f"none of {len(utterances)} utterances holds {', '.join(f.name for f in wanted.fields)}, which task {task} needs")
+        names = [field.name for field in wanted.fields]
+        fields = ", ".join(names)
+        none = f"none of {len(utterances)} utterances holds {fields}"
+        raise ValueError(f"{none}, which task {task} needs")
+
     if limit is None or len(found) <= limit:
         return found
-    return [found[i * len(found) // limit] for i in range(limit)]
-
+    chosen = []
+    for number in range(limit):
+        index = number * len(found) // limit
+        chosen.append(found[index])
+    return chosen

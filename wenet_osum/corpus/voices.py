@@ -1,4 +1,4 @@
-"""Text spoken by a synthesizer in one of many voices: espeak-ng, or any program that a command line names.
+"""Speak text in one of many voices: by espeak-ng, or by any program that a command line names.
 
 A voice belongs to one split, so that no test voice was trained on.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import soundfile
@@ -16,48 +17,89 @@ from wenet_osum.corpus import mix
 from wenet_osum.corpus.espeak import Espeak, EspeakVoice
 from wenet_osum.records import SAMPLE_RATE
 
-ACCENTS = {"en": ("en-us", "en-gb"), "zh": ("cmn",)}  # toolkit language → espeak-ng languages; another code is taken as espeak-ng's own
+# Toolkit language → espeak-ng languages; another code is taken as espeak-ng's own.
+ACCENTS = {"en": ("en-us", "en-gb"), "zh": ("cmn",)}
 PITCHES_HZ = (78, 88, 99, 112, 160, 178, 198, 220)  # lowest pitch of a voice
 FORMANTS = (0.94, 1.0, 1.08, 1.14)
-RATES = (165, 190, 215)  # words a minute
+RATES = (165, 190, 215)  # words per minute
+VOICES = 24  # per language; after that many the combinations repeat
 LEVEL_DB = -23.0  # RMS of a recording, below full scale
 
 
 def espeak_voices(lang: str) -> dict[str, EspeakVoice]:
-    """Every voice of a language by its name. Neighbors in the order differ in pitch, formants and rate at once."""
+    """Return every voice of a language by its name.
+
+    Neighbors in the order differ in pitch, formants and rate at once.
+    """
+    accents = ACCENTS.get(lang, (lang,))
+    pitches = cycle(PITCHES_HZ)
+    rates = cycle(RATES)
     found = {}
-    for i in range(24):  # then the row begins again
-        pitch, formants, rate = PITCHES_HZ[i % len(PITCHES_HZ)], FORMANTS[(i // 2) % len(FORMANTS)], RATES[i % len(RATES)]
-        accent = ACCENTS.get(lang, (lang,))[i // 3 % len(ACCENTS.get(lang, (lang,)))]
-        name = f"{accent}_{pitch}hz_{round(100 * formants)}_{rate}"
-        found[name] = EspeakVoice(accent, (pitch, pitch * 1.4), rate, formants)
+    for i in range(VOICES):
+        pitch = next(pitches)
+        rate = next(rates)
+        # Formants change with every second voice, the accent with every third.
+        formants = FORMANTS[i // 2 % len(FORMANTS)]
+        accent = accents[i // 3 % len(accents)]
+
+        percent = round(100 * formants)
+        name = f"{accent}_{pitch}hz_{percent}_{rate}"
+        found[name] = EspeakVoice(
+            language=accent,
+            pitch_hz=(pitch, pitch * 1.4),
+            rate=rate,
+            formants=formants,
+        )
     return found
 
 
-def deal_voices(names: Sequence[str], splits: Sequence[str] = ("train", "dev", "test")) -> dict[str, list[str]]:
-    """Voices of each split, none in two: of every five the fourth goes to dev, the fifth to test; at least one each.
+def deal_voices(
+    names: Sequence[str], splits: Sequence[str] = ("train", "dev", "test")
+) -> dict[str, list[str]]:
+    """Deal voices to splits, none to two of them.
 
-    Raises ValueError for fewer voices than splits, and for one that stands twice.
+    Of every five the fourth goes to dev, the fifth to test; each split gets one at least. Raises
+    ValueError for fewer voices than splits, and for one that stands twice.
     """
     names = list(names)
-    if len(names) < len(splits) or len(set(names)) < len(names):
-        raise ValueError(f"{len(names)} voices ({', '.join(names[:5])}): {len(splits)} different ones are needed at least, one a split")
-    if len(names) < 5:
-        return {splits[0]: names[: -len(splits) + 1]} | dict(zip(splits[1:], ([n] for n in names[-len(splits) + 1 :]), strict=True))
-    positions = {3: splits[1], 4: splits[2]}
-    return {split: [n for i, n in enumerate(names) if positions.get(i % 5, splits[0]) == split] for split in splits}
+    count = len(names)
+    different = len(set(names))
+    if count < len(splits) or different < count:
+        first = ", ".join(names[:5])
+        rule = f"{len(splits)} different ones are needed at least, one per split"
+        raise ValueError(f"{count} voices ({first}): {rule}")
+
+    # Of few voices the last ones go to the other splits, one to each.
+    largest, *others = splits
+    if count < 5:
+        taken = names[-len(others) :]
+        dealt = {largest: names[: -len(others)]}
+        for split, name in zip(others, taken, strict=True):
+            dealt[split] = [name]
+        return dealt
+
+    dealt = {split: [] for split in splits}
+    dev, test = others
+    positions = {3: dev, 4: test}
+    for i, name in enumerate(names):
+        split = positions.get(i % 5, largest)
+        dealt[split].append(name)
+    return dealt
 
 
 class EspeakSpeaker:
-    """espeak-ng, by the names of ``espeak_voices``."""
+    """Speaks by espeak-ng, in voices by the names of ``espeak_voices``."""
 
     def __init__(self, voices: dict[str, EspeakVoice]) -> None:
-        self.voices, self._espeak = voices, Espeak()
+        self.voices = voices
+        self._espeak = Espeak()
 
     def speak(self, text: str, voice: str, path: Path) -> None:
         """Write a 16 kHz recording. Raises ValueError for text without a sound."""
-        audio = mix.set_level(self._espeak.say(text, self.voices[voice]), LEVEL_DB)
-        soundfile.write(path, audio, SAMPLE_RATE, subtype="PCM_16")
+        setting = self.voices[voice]
+        audio = self._espeak.say(text, setting)
+        leveled = mix.set_level(audio, LEVEL_DB)
+        soundfile.write(path, leveled, SAMPLE_RATE, subtype="PCM_16")
 
     def close(self) -> None:
         """Give back the library's memory."""
@@ -65,38 +107,64 @@ class EspeakSpeaker:
 
 
 class CommandSpeaker:
-    """A program of the user's, e.g. ``piper --model {voice} --output_file {out}``.
+    """Speaks by a program of the user's, e.g. ``piper --model {voice} --output_file {out}``.
 
-    The line is split into words once, then ``{text}``, ``{voice}`` and ``{out}`` are filled in word by word; there is no shell, so no text can
-    become a command. Without ``{text}`` in it, the text goes to the program's standard input. Raises ValueError for a line without ``{out}``.
+    The line is split into words once, then ``{text}``, ``{voice}`` and ``{out}`` are filled in word
+    by word; there is no shell, so no text can become a command. Without ``{text}`` in it, the text
+    goes to the program's standard input. Raises ValueError for a line without ``{out}``.
     """
 
     def __init__(self, command: str) -> None:
         self.words = shlex.split(command)
-        if not self.words or not any("{out}" in word for word in self.words):
-            raise ValueError(f"--speaker {command!r} must name a program and hold {{out}}, the file it is to write")
-        self._spoken = any("{text}" in word for word in self.words)
+        marks = " ".join(self.words)
+        if "{out}" not in marks:
+            rule = "must name a program and hold {out}, the file it is to write"
+            raise ValueError(f"--speaker {command!r} {rule}")
+        self._takes_text = "{text}" in marks
 
     def speak(self, text: str, voice: str, path: Path) -> None:
-        """Have the recording written. Raises ValueError when the program fails or writes nothing."""
-        values = {"{voice}": voice, "{out}": str(path), "{text}": text}
+        """Have the recording written.
+
+        Raises ValueError when the program fails or writes nothing.
+        """
+        values = {
+            "{voice}": voice,
+            "{out}": str(path),
+            "{text}": text,
+        }
         words = [_fill(word, values) for word in self.words]
+        program = words[0]
+        spoken = None if self._takes_text else text
         try:
-            done = subprocess.run(words, input=None if self._spoken else text, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                words,
+                input=spoken,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         except OSError as error:
-            raise ValueError(f"speaker {words[0]}: {error.strerror}; install it, or give its path") from None
+            advice = "install it, or give its path"
+            raise ValueError(f"speaker {program}: {error.strerror}; {advice}") from None
+
         if done.returncode or not path.exists():
-            last = (done.stderr.strip().splitlines() or ["no file written"])[-1]
-            raise ValueError(f"speaker {words[0]}: exit status {done.returncode}, {last[:120]}")
+            said = done.stderr.strip().splitlines()
+            last = "no file written"
+            if said:
+                last = said[-1][:120]
+            status = f"exit status {done.returncode}"
+            raise ValueError(f"speaker {program}: {status}, {last}")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no memory or file is held."""
 
 
 def _fill(word: str, values: dict[str, str]) -> str:
-    """One pass over the word, so that a text which holds ``{out}`` stays as it is."""
+    """Fill in marks in one pass over the word, so that a text which holds ``{out}`` stays."""
     for mark, value in values.items():
         if mark in word:
             before, _, after = word.partition(mark)
-            return _fill(before, values) + value + _fill(after, values)
+            before = _fill(before, values)
+            after = _fill(after, values)
+            return before + value + after
     return word

@@ -26,6 +26,8 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
         feature_lengths = torch.tensor([s.state_length for s in samples], dtype=torch.int64)
     prompt_ids, prompt_lengths = _join([s.prompt_ids for s in samples])
     answer_ids, answer_lengths = _join([s.answer_ids for s in samples])
+    suffix = samples[0].suffix_ids
+    assert all(s.suffix_ids == suffix for s in samples), "samples of a batch are of one template"
     return Batch(
         keys=[s.key for s in samples],
         tasks=[s.task for s in samples],
@@ -37,6 +39,7 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
         answer_lengths=answer_lengths,
         answer_weights=torch.tensor([w for s in samples for w in s.answer_weights], dtype=torch.float32),
         answer_labels=torch.tensor([label for s in samples for label in s.answer_labels], dtype=torch.bool),
+        suffix_ids=torch.tensor(suffix, dtype=torch.int64) if suffix else None,
         targets=join_targets([s.targets for s in samples]),
         utterances=[s.utterance for s in samples if s.utterance is not None],
         audio_s=[s.audio_s for s in samples],

@@ -298,7 +298,7 @@ def measure_tokens(indices: list[Index], template: Template, tasks: list[Task]) 
     texts = [text for utterance, _ in measured for text in (utterance.txt, utterance.reply) if text]
     prompts = [template.draw_prompt_ids(task, 0, 0, str(n)) for task in tasks for n in range(PROMPTS_DRAWN)]
     estimate = TokenEstimate(
-        prompt=max(map(len, prompts), default=0),
+        prompt=max(map(len, prompts), default=0) + len(template.suffix_ids),
         per_byte=max((len(template.encode(text)) / len(text.encode()) for text in texts), default=0.0) or 1.0,
         per_word=2 * len(template.encode("<12.34>")),
         label=max([len(template.encode(REPLY_MARK)), *(_label_tokens(task, template) for task in tasks)]),

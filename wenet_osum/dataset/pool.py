@@ -33,7 +33,7 @@ def published_rate(frames: np.ndarray) -> np.ndarray:
 class TokenEstimate:
     """How many tokens texts will take, judged from their sizes; the defaults are safe for byte-level vocabularies."""
 
-    prompt: int = 32  # longest prompt, tokens
+    prompt: int = 32  # longest prompt and what stands behind the speech, tokens
     per_byte: float = 1.0  # tokens a byte of free text, UTF-8
     per_word: int = 16  # tokens of both times of a word
     label: int = 16  # tokens of the longest label, or of the mark before a reply

@@ -96,7 +96,7 @@ def _complete(
     """The Sample of a sound, with its texts. Raises Drop."""
     target = _target(utterance, task, template, conf) if conf.answers else Target([], [], [])
     prompt_ids = _prompt(utterance, task, template, conf, draw_key)
-    _check_reach(len(prompt_ids) + len(target.ids), conf.reach)
+    _check_reach(len(prompt_ids) + len(template.suffix_ids) + len(target.ids), conf.reach)
     return Sample(
         key=utterance.key,
         task=task.tags,
@@ -105,6 +105,7 @@ def _complete(
         answer_ids=target.ids,
         answer_weights=target.weights,
         answer_labels=target.labels,
+        suffix_ids=template.suffix_ids,
         targets=conf.targets(utterance) if conf.answers and conf.targets else {},
         utterance=utterance,
         audio_s=audio_s,
@@ -178,6 +179,7 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
     utterance = Utterance(key="", wav="")
     answer = {"answer_ids": [template.end_id], "answer_weights": [0.0], "answer_labels": [False]}
     answer["targets"] = conf.targets(utterance) if conf.targets else {}
+    answer["suffix_ids"] = template.suffix_ids
     return Sample(key="", task=task.tags, **sound, prompt_ids=prompt, **answer, utterance=utterance, audio_s=0.5)
 
 

@@ -50,7 +50,7 @@ class AnswerState:
     def __init__(self, template: Template, task: Task, free: bool = False) -> None:
         self.template, self.task = template, task
         self.free = free
-        # The answer so far, without the end of text.
+        # The answer so far, without its end.
         self.ids: list[int] = []
         # The field that the answer is in.
         self.field_index = 0
@@ -104,7 +104,7 @@ class AnswerState:
             text = self._text(token).lstrip()
             forced = not self.opened and not text.startswith("<")
             return self._choice("", forced)
-        if token == self.template.end_id:
+        if token in self.template.end_ids:
             return self.end()
         if self._label_follows():
             lead = self._before_tag(self._text(token))
@@ -144,7 +144,7 @@ class AnswerState:
             self.escaped = char == "\\" and not escaped
 
     def _text(self, token: int) -> str:
-        if token == self.template.end_id:
+        if token in self.template.end_ids:
             return ""
         return token_text(self.template, token)
 

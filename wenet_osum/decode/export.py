@@ -23,6 +23,7 @@ from wenet_osum.models.convert import new_folder
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.models.processor import OsumProcessor
 from wenet_osum.records import SAMPLE_RATE
+from wenet_osum.text.template import Template
 
 LLM, EXAMPLE = "llm", "vllm_example.py"
 # The most tokens that decoding allows for an answer.
@@ -50,7 +51,7 @@ def export(
     model, processor = _open(source)
     if merge_lora and model.lora is not None:
         model.merge_lora()
-    set_generation(model, processor.template.end_id)
+    set_generation(model, processor.template)
     # Asked now, because writing the LLM alone merges LoRA.
     kept_apart = model.lora is not None
 
@@ -106,13 +107,15 @@ def _made_from(source: str | Path, uses: Sequence[str]) -> tuple[list[licenses.L
     return each_once, unknown
 
 
-def set_generation(model: OsumModel, end: int) -> None:
-    """Let ``model.generate`` be greedy up to the end of text, as decoding is.
+def set_generation(model: OsumModel, template: Template) -> None:
+    """Let ``model.generate`` be greedy up to the end of an answer, as decoding is.
 
-    An Instruct LLM would sample, and end at its chat's token.
+    An Instruct LLM would sample.
     """
+    end = template.end_id
+    others = sorted(template.end_ids - {end})
     settings = GenerationConfig(
-        eos_token_id=end,
+        eos_token_id=[end, *others] if others else end,
         pad_token_id=end,
         do_sample=False,
         max_new_tokens=LONGEST_ANSWER,

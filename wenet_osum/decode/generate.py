@@ -74,7 +74,8 @@ def _prompts(
         rescorers = Rescorers(model, template, options.joint)
         for row, states, length in zip(rows, speech, lengths.tolist(), strict=True):
             row.joint = rescorers.begin(states[:length])
-    embeds, mask = model.prompts_with(speech, lengths, batch.prompt_ids, batch.prompt_lengths)
+    asked = (batch.prompt_ids, batch.prompt_lengths, batch.suffix_ids)
+    embeds, mask = model.prompts_with(speech, lengths, *asked)
     return LLMPrompts(model.llm, embeds, mask)
 
 

@@ -12,7 +12,7 @@ import torch
 from wenet_osum.decode import ctc_greedy, joint
 from wenet_osum.decode.options import DecodeOptions, search
 from wenet_osum.decode.pipeline import Recognizer
-from wenet_osum.models import build
+from wenet_osum.models import build, cpu_kernels
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.text.template import Template
 
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from wenet_osum.models.whisper import WhisperPhase
     from wenet_osum.tasks.base import Task
 
-KERNELS = 64  # that oneDNN keeps on a CPU. Its own 1024, one a shape, take half a GiB when hours of audio bring a new length with every batch
-
 
 def recognizer(args: argparse.Namespace) -> Recognizer:
     """Load the model that ``args.model`` names and make it ready to answer. Raises ValueError for bad options and unsuitable folders."""
     options = search(args)
     torch.set_num_threads(args.threads)
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))  # read at the first kernel
+    cpu_kernels.keep_few()
     template = Template.load(args.model)
     task = None if args.task == "auto" else template.task(args.task)
     model = build.load(args.model, getattr(torch, args.dtype))

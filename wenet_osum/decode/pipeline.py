@@ -138,7 +138,7 @@ class Recognizer:
         conf = SampleConfig(self.mels, answers=False, prompt_lang=self.lang)
         sample = sample_from_audio(utterance, samples, self.task_of(utterance), self.template, conf)
         if self.prompt:
-            sample.prompt_ids = self.template.encode(self.prompt)
+            sample.prompt_ids = self.template.encode_prompt(self.prompt)
         return sample
 
     def task_of(self, utterance: Utterance) -> Task:

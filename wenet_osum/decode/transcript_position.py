@@ -35,7 +35,6 @@ class TranscriptPosition:
 
     def __init__(self, answer_state: AnswerState) -> None:
         self.template = answer_state.template
-        self.end_id = answer_state.template.end_id
         field = answer_state.task.fields[answer_state.field_index]
         self.timed = field.metric == "timestamps"
         self.escaped = answer_state.escaped
@@ -80,7 +79,7 @@ class TranscriptPosition:
         It is ``word`` for a piece of the transcript, ``time`` for one of a time, and ``end`` for
         what ends the transcript.
         """
-        if token == self.end_id:
+        if token in self.template.end_ids:
             return "end"
         text = token_text(self.template, token)
         opens = text.lstrip().startswith("<") and not self.escaped

@@ -1,5 +1,6 @@
-"""Metrics: a file for each, found by the name that a task's field gives. Nothing else lies here.
+"""Metrics: each file is one, found by the name that a task's field gives. Nothing else lies here.
 
-A file holds ``compute(field, pairs, options) -> list[MetricSums]`` (``score/metric_sums.py``). Every Figure names
-its ``records.Metric``: title, unit, direction, and which of its counts a report shows.
+A file holds ``compute(field, pairs, options) -> list[MetricSums]`` (``score/metric_sums.py``).
+Every MetricSums names its ``records.Metric``: title, unit, direction, and which of its counts a
+report shows.
 """

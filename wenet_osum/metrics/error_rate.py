@@ -1,8 +1,9 @@
-"""Word and character error rates: (substitutions + deletions + insertions) ÷ reference tokens, by language.
+"""Word and character error rates by language: (S + D + I) ÷ reference tokens.
 
-WER counts words between spaces. CER counts characters in Chinese and Japanese, words of other scripts in them as one token each, as
-WeNet does. MER (mixed) does the same in code-switched utterances, and over all languages of a list together. A missing answer
-is all deletions.
+S, D and I are the substitutions, deletions and insertions of the best alignment. WER counts words
+between spaces. CER counts characters in Chinese and Japanese, where each word of another script is
+one token, as in WeNet. MER (mixed) does the same in code-switched utterances, and over all
+languages of a list together. A missing answer counts as all deletions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from wenet_osum.score.normalize import CHARACTER_LANGUAGES, MIXED_LANGUAGES, lan
 from wenet_osum.tasks import Field
 from wenet_osum.tasks.base import join_words
 
-SUBSTITUTIONS, DELETIONS, INSERTIONS, WORDS, WRONG, LOOPS, LOOP_INSERTIONS = range(7)  # columns of an utterance
+# Columns of the counts per utterance.
+SUBSTITUTIONS, DELETIONS, INSERTIONS, WORDS, WRONG, LOOPS, LOOP_INSERTIONS = range(7)
 
 LIKE_WER = {"lower_is_better": True, "counts": ("loops",), "faults": ("loops",)}
 WER = Metric("wer", "WER", **LIKE_WER)
@@ -35,15 +37,26 @@ class Line(NamedTuple):
     hypothesis: str
     columns: tuple[int, ...]
 
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions."""
+        return sum(self.columns[:WORDS])
+
 
 def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSums]:
-    """A figure per language of the references, and one over all when there are several."""
+    """Compute a rate per language of the references, and one over all if there are several."""
     lines = [_line(field, pair, options) for pair in pairs]
     langs = sorted({line.lang for line in lines})
-    found = [_figure(field, [line for line in lines if line.lang == lang], lang, metric_of(lang), options) for lang in langs]
+    found = []
+
+    for lang in langs:
+        own = [line for line in lines if line.lang == lang]
+        found.append(_rate(field, own, lang, metric_of(lang), options))
+
     if len(langs) > 1:
-        found.append(_figure(field, lines, "all", MER, options))
-        found[-1].detail["minor"] = True
+        over_all = _rate(field, lines, "all", MER, options)
+        over_all.detail["minor"] = True
+        found.append(over_all)
     return found
 
 
@@ -55,27 +68,47 @@ def metric_of(lang: str) -> Metric:
 
 
 def reference_text(field: Field, pair: Pair) -> str:
-    """The reference transcript of a field: its words where it has times, else the text."""
+    """Return the reference transcript of a field: its words where it has times, else the text."""
     if field.attribute == "words":
-        return join_words([w.text for w in pair.reference.words])
-    return str(getattr(pair.reference, field.attribute))
+        words = [word.text for word in pair.reference.words]
+        return join_words(words)
+    text = getattr(pair.reference, field.attribute)
+    return str(text)
 
 
 def _line(field: Field, pair: Pair, options: Options) -> Line:
+    """Align one utterance and count its errors."""
     reference = reference_text(field, pair)
     hypothesis = (pair.hypothesis.transcript or "") if pair.answered else ""
     lang = language(pair.reference.lang, reference)
-    ref, hyp = prepare(reference, lang, options.normalizer), prepare(hypothesis, lang, options.normalizer)
-    found = count(ref, hyp)
-    looped = pair.answered and ("loop" in pair.hypothesis.flags or (loops(hyp) and not loops(ref)))
+    expected = prepare(reference, lang, options.normalizer)
+    answered = prepare(hypothesis, lang, options.normalizer)
+    found = count(expected, answered)
+
+    # The decoder flags its own loops; answers of other tools show them by their text.
+    looped = False
+    if pair.answered:
+        flagged = "loop" in pair.hypothesis.flags
+        looped = flagged or (loops(answered) and not loops(expected))
+
     columns = (
-        found.substitutions, found.deletions, found.insertions, len(ref), found.errors > 0, looped, found.insertions if looped else 0
-    )  # fmt: skip
+        found.substitutions,
+        found.deletions,
+        found.insertions,
+        len(expected),
+        found.errors > 0,
+        looped,
+        found.insertions if looped else 0,
+    )
     return Line(pair, lang, reference, hypothesis, columns)
 
 
-def _figure(field: Field, lines: list[Line], subset: str, metric: Metric, options: Options) -> MetricSums:
-    columns = np.array([line.columns for line in lines], dtype=float).reshape(len(lines), 7)
+def _rate(
+    field: Field, lines: list[Line], subset: str, metric: Metric, options: Options
+) -> MetricSums:
+    """Sum up the utterances of a subset."""
+    rows = [line.columns for line in lines]
+    columns = np.array(rows, dtype=float)
     sums = columns.sum(axis=0).astype(int)
     detail = {
         "normalizer": options.normalizer,
@@ -90,29 +123,35 @@ def _figure(field: Field, lines: list[Line], subset: str, metric: Metric, option
         "worst": _worst(lines, options.worst),
     }
     rate = share([SUBSTITUTIONS, DELETIONS, INSERTIONS], WORDS)
-    # An utterance stands or falls as a whole: its words depend on one another.
+    # The errors in an utterance depend on one another, so an utterance is a single trial.
     trials = int(np.count_nonzero(columns[:, WORDS]))
     return MetricSums(metric, columns, rate, int(sums[WORDS]), subset, trials, detail)
 
 
 def _worst(lines: list[Line], limit: int) -> list[dict[str, Any]]:
-    """The utterances with the most errors, with both texts."""
+    """Return the utterances with the most errors, with both texts."""
+
+    def rank(line: Line) -> tuple[int, int, str]:
+        return -line.errors, line.columns[WORDS], line.pair.reference.key
+
     wrong = [line for line in lines if line.columns[WRONG]]
-    wrong.sort(key=lambda line: (-sum(line.columns[:WORDS]), line.columns[WORDS], line.pair.reference.key))
-    return [
-        {
+    rows = []
+    for line in sorted(wrong, key=rank)[:limit]:
+        row = {
             "key": line.pair.reference.key,
             "lang": line.lang,
             "ref": line.reference,
             "hyp": line.hypothesis,
-            "note": describe(line.pair) or f"{sum(line.columns[:WORDS])} errors in {line.columns[WORDS]}",
+            "note": describe(line.pair) or f"{line.errors} errors in {line.columns[WORDS]}",
         }
-        for line in wrong[:limit]
-    ]
+        rows.append(row)
+    return rows
 
 
 def describe(pair: Pair) -> str:
-    """Why there is no answer, or an empty text."""
+    """Say why there is no answer; empty when there is one."""
     if pair.hypothesis is None:
         return "missing"
-    return f"failed: {pair.hypothesis.error}" if pair.hypothesis.error is not None else ""
+    if pair.hypothesis.error is not None:
+        return f"failed: {pair.hypothesis.error}"
+    return ""

@@ -1,12 +1,16 @@
-"""Replies against a reference reply, offline; a judge may be asked besides.
+"""Replies against a reference reply, computed offline; a judge may be asked besides.
 
-- ``exact_match``: share of replies equal to the reference after the named normalizer and with single spaces.
-- ``token_f1``: mean over replies of the F1 of the token bags (SQuAD, arXiv 1606.05250); lower case, no punctuation, Chinese per character.
+- ``exact_match``: share of replies equal to the reference after the named normalizer and with
+  single spaces.
+- ``token_f1``: mean over replies of the F1 of the token bags (SQuAD, arXiv 1606.05250); lower case,
+  no punctuation, Chinese per character.
 - ``rouge_l``: mean F1 of the longest common subsequence of the same tokens (Lin, 2004, W04-1013).
-- ``chrf``: F2 of character 1- to 6-grams over the whole list, spaces apart (Popović, 2015, W15-3049), the definition of sacrebleu's
-  chrF2 with its default settings. Written here because sacrebleu brings lxml and a regex engine for these thirty lines.
+- ``chrf``: F2 of character 1- to 6-grams over the whole list, without spaces (Popović, 2015,
+  W15-3049), the definition of sacrebleu's chrF2 with its default settings. It is written here
+  because sacrebleu brings lxml and a regex engine for these thirty lines.
 
-``judge`` is in judge.py. A missing or unread reply scores 0 in each. The transcript before the reply is scored by error_rate: it is a field of its own.
+``judge`` is in score/judge.py. A missing or unread reply scores 0 in each. The transcript before
+the reply is a field of its own and is scored by error_rate.
 """
 
 from __future__ import annotations
@@ -17,9 +21,9 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
+from wenet_osum.metrics.error_rate import describe
 from wenet_osum.records import Metric
 from wenet_osum.score import judge
-from wenet_osum.metrics.error_rate import describe
 from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, divide, share
 from wenet_osum.score.normalize import answer_tokens, get, language
 from wenet_osum.tasks import Field
@@ -28,84 +32,181 @@ EXACT_MATCH = Metric("exact_match", "exact replies", counts=("empty",))
 TOKEN_F1 = Metric("token_f1", "token F1")
 ROUGE_L = Metric("rouge_l", "ROUGE-L")
 CHRF = Metric("chrf", "chrF")
-ORDER = 6  # longest character n-gram
-BETA = 2.0  # recall counts twice as much as precision
+# Length of the longest character n-gram.
+ORDER = 6
+# Recall counts twice as much as precision.
+BETA = 2.0
 
 
 def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSums]:
-    """Four figures over all replies, and the mean verdict of a judge where there is one."""
-    texts = [(str(field.value(p.reference)), (p.hypothesis.reply or "") if p.answered else "") for p in pairs]
-    rows = [(1, exact(r, h, p, options), token_f1(r, h), rouge_l(r, h)) for p, (r, h) in zip(pairs, texts, strict=True)]
+    """Compute four metrics over all replies, and the mean verdict of a judge where there is one."""
+    texts, rows, grams = [], [], []
+    for pair in pairs:
+        reference = str(field.value(pair.reference))
+        reply = (pair.hypothesis.reply or "") if pair.answered else ""
+        texts.append((reference, reply))
+        row = (
+            1,
+            exact(reference, reply, pair, options),
+            token_f1(reference, reply),
+            rouge_l(reference, reply),
+        )
+        rows.append(row)
+        grams.append(ngram_counts(reference, reply))
+
+    # Three are means over replies: a sum over replies by their number, which column 0 adds up to.
+    total = len(pairs)
     columns = np.array(rows, dtype=float)
-    grams = np.array([ngram_counts(r, h) for r, h in texts], dtype=float)
-    found = [MetricSums(metric, columns, share(i, 0), len(pairs), trials=len(pairs)) for i, metric in enumerate((EXACT_MATCH, TOKEN_F1, ROUGE_L), 1)]
-    found.append(MetricSums(CHRF, grams, chrf_of_counts, len(pairs), trials=len(pairs)))
-    found[0].detail |= {"normalizer": options.normalizer, **counts(field.name, pairs), "worst": _worst(field, pairs, texts, columns, options)}
-    found[0].detail["empty"] = sum(p.answered and not h.strip() for p, (_, h) in zip(pairs, texts, strict=True))
+    found = []
+    for column, metric in enumerate((EXACT_MATCH, TOKEN_F1, ROUGE_L), 1):
+        mean = share(column, 0)
+        found.append(MetricSums(metric, columns, mean, total, trials=total))
+
+    # chrF is computed from the n-grams of all replies together.
+    grams = np.array(grams, dtype=float)
+    found.append(MetricSums(CHRF, grams, chrf_of_counts, total, trials=total))
+
+    found[0].detail |= {
+        "normalizer": options.normalizer,
+        **counts(field.name, pairs),
+        "worst": _worst(field, pairs, texts, columns, options),
+        "empty": _empty(pairs, texts),
+    }
     if options.judge:
-        found.append(judge.compute(field, pairs, texts, options.judge, options.worst))
+        verdicts = judge.compute(field, pairs, texts, options.judge, options.worst)
+        found.append(verdicts)
     return found
+
+
+def _empty(pairs: list[Pair], texts: list[tuple[str, str]]) -> int:
+    """Count the answers with an empty reply."""
+    empty = 0
+    for pair, (_, reply) in zip(pairs, texts, strict=True):
+        if pair.answered and not reply.strip():
+            empty += 1
+    return empty
 
 
 def exact(reference: str, hypothesis: str, pair: Pair, options: Options) -> bool:
-    """Equality after normalization; a reply that is not there equals nothing."""
+    """Compare the texts after normalization; a reply that is not there equals nothing."""
     if not pair.answered or pair.hypothesis.reply is None:
         return False
-    spell = get(options.normalizer, language(pair.reference.lang, reference))
-    return spell(reference).split() == spell(hypothesis).split()
+    lang = language(pair.reference.lang, reference)
+    normalize = get(options.normalizer, lang)
+
+    # Cutting at white space makes runs of it count as one space.
+    expected = normalize(reference).split()
+    answered = normalize(hypothesis).split()
+    return expected == answered
 
 
 def token_f1(reference: str, hypothesis: str) -> float:
-    """F1 of the bags of tokens, 0 to 1."""
-    ref, hyp = answer_tokens(reference), answer_tokens(hypothesis)
-    common = sum((Counter(ref) & Counter(hyp)).values())
-    return 2.0 * common / (len(ref) + len(hyp)) if ref or hyp else float(reference.split() == hypothesis.split())
+    """Return the F1 of the bags of tokens, 0 to 1 (SQuAD, arXiv 1606.05250).
+
+    Texts without any token, such as bare punctuation, count as 1 when they are equal, else as 0.
+    """
+    ref = answer_tokens(reference)
+    hyp = answer_tokens(hypothesis)
+    if not ref and not hyp:
+        return _same_text(reference, hypothesis)
+    common = Counter(ref) & Counter(hyp)
+    return 2.0 * common.total() / (len(ref) + len(hyp))
 
 
 def rouge_l(reference: str, hypothesis: str) -> float:
-    """F1 of the longest common subsequence of tokens, 0 to 1."""
-    ref, hyp = answer_tokens(reference), answer_tokens(hypothesis)
+    """Return the F1 of the longest common subsequence of tokens, 0 to 1 (Lin, 2004, W04-1013).
+
+    Texts without any token count as in ``token_f1``.
+    """
+    ref = answer_tokens(reference)
+    hyp = answer_tokens(hypothesis)
     if not ref and not hyp:
-        return float(reference.split() == hypothesis.split())
-    return 2.0 * LCSseq.similarity(ref, hyp) / (len(ref) + len(hyp))
+        return _same_text(reference, hypothesis)
+    common = LCSseq.similarity(ref, hyp)
+    return 2.0 * common / (len(ref) + len(hyp))
+
+
+def _same_text(reference: str, hypothesis: str) -> float:
+    """Compare two texts that hold no token: 1 when they are equal, else 0."""
+    same = reference.split() == hypothesis.split()
+    return float(same)
 
 
 def ngram_counts(reference: str, hypothesis: str) -> list[int]:
-    """Matches, hypothesis n-grams and reference n-grams of each order, (3 · ORDER,)."""
-    ref, hyp = "".join(reference.split()), "".join(hypothesis.split())
+    """Count matches, hypothesis n-grams and reference n-grams of each order, (3 · ORDER,)."""
+    ref = "".join(reference.split())
+    hyp = "".join(hypothesis.split())
     found = []
     for size in range(1, ORDER + 1):
-        a, b = (Counter(text[i : i + size] for i in range(len(text) - size + 1)) for text in (ref, hyp))
-        found += [sum((a & b).values()), sum(b.values()) if a else 0, sum(a.values())]  # as sacrebleu: no reference, no count
+        expected = _ngrams(ref, size)
+        answered = _ngrams(hyp, size)
+        matches = expected & answered
+
+        # As in sacrebleu, an order that the reference is too short for has no counts at all.
+        answered_total = answered.total() if expected else 0
+        found += [matches.total(), answered_total, expected.total()]
     return found
 
 
+def _ngrams(text: str, size: int) -> Counter:
+    starts = range(len(text) - size + 1)
+    return Counter(text[start : start + size] for start in starts)
+
+
 def chrf_of_counts(sums: np.ndarray) -> np.ndarray:
-    """chrF in % from summed n-gram counts (R, 3 · ORDER): precision and recall averaged over the orders both sides have."""
-    matches, hyp, ref = (sums[:, part::3] for part in range(3))
+    """Turn summed n-gram counts (R, 3 · ORDER) into chrF, in % (R,) (Popović, 2015, W15-3049)."""
+    # (R, ORDER) each
+    matches = sums[:, 0::3]
+    hyp = sums[:, 1::3]
+    ref = sums[:, 2::3]
+
+    # Precision and recall are averaged over the orders that both sides have.
     there = (hyp > 0) & (ref > 0)
     orders = there.sum(axis=1)
-    precision = divide(np.where(there, divide(matches, hyp), 0).sum(axis=1), orders)
-    recall = divide(np.where(there, divide(matches, ref), 0).sum(axis=1), orders)
-    return 100.0 * divide((1 + BETA**2) * precision * recall, BETA**2 * precision + recall)
+    precisions = np.where(there, divide(matches, hyp), 0)
+    precision = divide(precisions.sum(axis=1), orders)
+    recalls = np.where(there, divide(matches, ref), 0)
+    recall = divide(recalls.sum(axis=1), orders)
+
+    # F-beta is the harmonic mean of both in which recall weighs beta² times as much.
+    weight = BETA**2
+    top = (1 + weight) * precision * recall
+    bottom = weight * precision + recall
+    return 100.0 * divide(top, bottom)
 
 
-def _worst(field: Field, pairs: list[Pair], texts: list[tuple[str, str]], columns: np.ndarray, options: Options) -> list[dict[str, Any]]:
-    """Replies that differ, least alike first."""
-    wrong = [i for i in range(len(pairs)) if not columns[i, 1]]
-    wrong.sort(key=lambda i: (columns[i, 3], pairs[i].reference.key))
-    return [
-        {
-            "key": pairs[i].reference.key,
-            "lang": language(pairs[i].reference.lang, texts[i][0]),
-            "ref": texts[i][0],
-            "hyp": texts[i][1],
-            "note": describe(pairs[i]) or _unread(field, pairs[i]),
-            "text": pairs[i].reference.txt or "",
+def _worst(
+    field: Field,
+    pairs: list[Pair],
+    texts: list[tuple[str, str]],
+    columns: np.ndarray,
+    options: Options,
+) -> list[dict[str, Any]]:
+    """Return the replies that differ, beginning with the least alike by ROUGE-L."""
+
+    def rank(index: int) -> tuple[float, str]:
+        return columns[index, 3], pairs[index].reference.key
+
+    wrong = [index for index in range(len(pairs)) if not columns[index, 1]]
+    rows = []
+    for index in sorted(wrong, key=rank)[: options.worst]:
+        pair = pairs[index]
+        reference, reply = texts[index]
+        row = {
+            "key": pair.reference.key,
+            "lang": language(pair.reference.lang, reference),
+            "ref": reference,
+            "hyp": reply,
+            "note": describe(pair) or _unread(field, pair),
+            "text": pair.reference.txt or "",
         }
-        for i in wrong[: options.worst]
-    ]
+        rows.append(row)
+    return rows
 
 
 def _unread(field: Field, pair: Pair) -> str:
-    return f"unread: {pair.hypothesis.unread[field.name]}" if field.name in pair.hypothesis.unread else ""
+    """Say what could not be read of an answer; empty when all could."""
+    why = pair.hypothesis.unread.get(field.name)
+    if why is None:
+        return ""
+    return f"unread: {why}"

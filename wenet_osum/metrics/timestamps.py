@@ -1,15 +1,18 @@
 """Word times. Words are paired by alignment first; then the times of paired words are compared.
 
-Two words pair when the edit-distance alignment puts the same word (case and punctuation aside) at both places; Δ is hypothesis minus
-reference. Definitions:
+Two words pair when the edit-distance alignment puts the same word (case and punctuation aside) on
+both sides; Δ is hypothesis minus reference. Definitions:
 
-- ``aas_ms``: mean of (|Δstart| + |Δend|) / 2 over paired words, the accumulated averaging shift of Shi et al. (2023, arXiv 2301.12343).
-- ``aas_debiased_ms``: the same after the median of all Δ is taken off: a constant offset between two aligners is no error of precision.
-  Its interval holds that offset fixed.
-- ``within_100ms`` (50, 200): share of the boundaries (start and end counted singly) of paired words with |Δ| ≤ collar.
-- ``within_100ms_all``: the same over the boundaries of all reference words; an unpaired word has two wrong ones.
-- ``word_f1_100ms``: a word is right when it is paired and both its boundaries lie within the collar; F1 = 2 right ÷ (reference +
-  hypothesis words).
+- ``aas_ms``: mean of (|Δstart| + |Δend|) / 2 over paired words, the accumulated averaging shift of
+  Shi et al. (2023, arXiv 2301.12343).
+- ``aas_debiased_ms``: the same after the median of all Δ is taken off, for a constant offset
+  between two aligners is no error of precision. Its interval holds that offset fixed.
+- ``within_100ms`` (50, 200): share of the boundaries (start and end counted singly) of paired words
+  with |Δ| ≤ collar.
+- ``within_100ms_all``: the same over the boundaries of all reference words; an unpaired word has
+  two wrong ones.
+- ``word_f1_100ms``: a word is right when it is paired and both its boundaries lie within the
+  collar; F1 = 2 right ÷ (reference + hypothesis words).
 - ``coverage``: paired ÷ reference words.
 
 A missing answer pairs no word. Its words count in the denominators of all but the first three.
@@ -18,6 +21,7 @@ A missing answer pairs no word. Its words count in the denominators of all but t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,140 +29,255 @@ import numpy as np
 from wenet_osum.metrics import error_rate
 from wenet_osum.records import Metric, Utterance, Word
 from wenet_osum.score.align import align
-from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, share
+from wenet_osum.score.metric_sums import MetricSums, Options, Pair, Statistic, counts, share
 from wenet_osum.score.normalize import fold, language
 from wenet_osum.tasks import Field
 
 COLLARS_MS = (50, 100, 200)
-SLACK_MS = 1e-3  # 1.1 s − 1.0 s is a little more than 100 ms in binary
-EDGE_S = 0.02  # how far after the end of the audio a time may lie: two frames of rounding
-REFERENCE, HYPOTHESIS, PAIRED, SHIFT, DEBIASED = range(5)  # columns of an utterance; boundaries and right words follow, a collar each
-BOUNDARIES, RIGHT = 5, 5 + len(COLLARS_MS)
-ODD = ("order_violations", "overlaps", "outside_audio")  # faults of an answer's own times
+# In binary, 1.1 s − 1.0 s is a little more than 100 ms.
+SLACK_MS = 1e-3
+# How far after the end of the audio a time may lie: two frames of rounding.
+EDGE_S = 0.02
+
+# Columns of the sums per utterance. For each collar follow the boundaries within it, then the
+# words with both boundaries within it.
+REFERENCE, HYPOTHESIS, PAIRED, SHIFT, DEBIASED = range(5)
+BOUNDARIES = 5
+RIGHT = BOUNDARIES + len(COLLARS_MS)
+
+# Faults of an answer's own times.
+ODD = ("order_violations", "overlaps", "outside_audio")
 MS = {"unit": "ms", "lower_is_better": True, "decimals": 1, "scale": None}
 AAS = Metric("aas_ms", "AAS", **MS, counts=ODD, faults=("order_violations", "outside_audio"))
 AAS_DEBIASED = Metric("aas_debiased_ms", "AAS, median offset removed", **MS)
 COVERAGE = Metric("coverage", "word coverage")
-MAIN = ("aas_ms", "within_100ms", "within_100ms_all", "word_f1_100ms")  # others are minor in reports
+# The others are minor in reports.
+MAIN = ("aas_ms", "within_100ms", "within_100ms_all", "word_f1_100ms")
 
 
 @dataclass
 class Line:
-    """One scored utterance: times of its paired words and what is wrong with the answer's own times."""
+    """One scored utterance: times of its paired words and what is wrong with the answer's times."""
 
     pair: Pair
     lang: str
-    words: int  # hypothesis words
-    delta_ms: np.ndarray  # (paired, 2): Δstart, Δend
+    # number of hypothesis words
+    words: int
+    # (paired words, 2): Δstart and Δend
+    delta_ms: np.ndarray
     faults: dict[str, int]
 
 
 def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSums]:
-    """Error rates of the words, then time figures per language and over all languages when there are several."""
+    """Compute error rates of the words, then metrics of their times.
+
+    The times are measured per language, and over all languages when there are several.
+    """
+    found = error_rate.compute(field, pairs, options)
     lines = [_line(pair) for pair in pairs]
     langs = sorted({line.lang for line in lines})
-    found = error_rate.compute(field, pairs, options)
-    for subset in [*langs, "all"] if len(langs) > 1 else langs:
-        whole = subset == "all" or len(langs) == 1
-        found += _subset([line for line in lines if subset in (line.lang, "all")], subset, whole, options)
+    if len(langs) == 1:
+        # The only language is the whole.
+        return found + _subset(lines, langs[0], True, options)
+
+    for lang in langs:
+        own = [line for line in lines if line.lang == lang]
+        found += _subset(own, lang, False, options)
+    found += _subset(lines, "all", True, options)
     return found
 
 
 def pair_words(reference: list[Word], hypothesis: list[Word]) -> list[tuple[int, int]]:
-    """Positions of the words that pair."""
-    ref, hyp = [fold(w.text) for w in reference], [fold(w.text) for w in hypothesis]
-    return [(i, j) for i, j in align(ref, hyp) if i is not None and j is not None and ref[i] == hyp[j]]
+    """Return the positions (reference, hypothesis) of the words that pair."""
+    ref = [fold(word.text) for word in reference]
+    hyp = [fold(word.text) for word in hypothesis]
+    paired = []
+    for i, j in align(ref, hyp):
+        if i is None or j is None:
+            continue
+        # Substituted words stand at the same position of the alignment but do not pair.
+        if ref[i] == hyp[j]:
+            paired.append((i, j))
+    return paired
 
 
 def time_faults(words: list[Word], duration: float | None) -> dict[str, int]:
-    """Order violations (an end before its start, a start before the last one), and words that leave the audio (unknown length: 0)."""
-    order = sum(w.end < w.start for w in words) + sum(b.start < a.start for a, b in zip(words, words[1:], strict=False))
-    outside = sum(max(w.start, w.end) > duration + EDGE_S for w in words) if duration else 0
-    overlaps = sum(b.start < a.end for a, b in zip(words, words[1:], strict=False))
-    return {"order_violations": order, "overlaps": overlaps, "outside_audio": outside}
+    """Count the faults of an answer's own times.
+
+    An order violation is an end before its start or a start before the last one. An overlap is a
+    start before the last end. A word is outside when it leaves the audio of ``duration`` s; of
+    unknown length (None) no word does.
+    """
+    faults = dict.fromkeys(ODD, 0)
+    for word in words:
+        faults["order_violations"] += word.end < word.start
+        if duration:
+            latest = max(word.start, word.end)
+            faults["outside_audio"] += latest > duration + EDGE_S
+
+    for word, following in pairwise(words):
+        faults["order_violations"] += following.start < word.start
+        faults["overlaps"] += following.start < word.end
+    return faults
 
 
 def duration_of(utterance: Utterance) -> float | None:
-    """Length of the recording or segment, s, where the list tells."""
+    """Return the length of the recording or segment in s, None where the list does not say."""
     if utterance.duration:
         return utterance.duration
-    return utterance.end - (utterance.start or 0.0) if utterance.end is not None else None
+    if utterance.end is None:
+        return None
+    return utterance.end - (utterance.start or 0.0)
 
 
 def _line(pair: Pair) -> Line:
+    """Pair the words of one utterance and measure how far their times lie apart."""
     reference = pair.reference.words
     words = (pair.hypothesis.words or []) if pair.answered else []
-    paired = pair_words(reference, words)
-    delta = [[words[j].start - reference[i].start, words[j].end - reference[i].end] for i, j in paired]
-    duration = duration_of(pair.reference) or (pair.hypothesis.duration if pair.answered else None)
-    lang = language(pair.reference.lang, "".join(w.text for w in reference))
-    return Line(pair, lang, len(words), 1000.0 * np.array(delta, dtype=float).reshape(-1, 2), time_faults(words, duration))
+    shifts = []
+    for i, j in pair_words(reference, words):
+        start = words[j].start - reference[i].start
+        end = words[j].end - reference[i].end
+        shifts.append([start, end])
+    delta_ms = 1000.0 * np.array(shifts, dtype=float).reshape(-1, 2)
+
+    # The decoder knows the length of the audio where the list does not say it.
+    duration = duration_of(pair.reference)
+    if not duration and pair.answered:
+        duration = pair.hypothesis.duration
+
+    faults = time_faults(words, duration)
+    text = "".join(word.text for word in reference)
+    lang = language(pair.reference.lang, text)
+    return Line(pair, lang, len(words), delta_ms, faults)
 
 
 def _columns(lines: list[Line], offset_ms: float) -> np.ndarray:
-    rows = []
-    for line in lines:
+    """Return what each utterance adds to the sums: (U, RIGHT + collars)."""
+    columns = np.zeros((len(lines), RIGHT + len(COLLARS_MS)))
+    for row, line in zip(columns, lines, strict=True):
+        row[REFERENCE] = len(line.pair.reference.words)
+        row[HYPOTHESIS] = line.words
+        row[PAIRED] = len(line.delta_ms)
+
+        # The shift of a word is the mean over its start and end.
         delta = np.abs(line.delta_ms)
-        inside = [delta <= collar + SLACK_MS for collar in COLLARS_MS]
-        row = [len(line.pair.reference.words), line.words, len(delta), delta.mean(axis=1).sum() if len(delta) else 0.0]
-        row += [np.abs(line.delta_ms - offset_ms).mean(axis=1).sum() if len(delta) else 0.0]
-        rows.append([*row, *(x.sum() for x in inside), *(x.all(axis=1).sum() for x in inside)])
-    return np.array(rows, dtype=float).reshape(len(lines), RIGHT + len(COLLARS_MS))
+        row[SHIFT] = delta.mean(axis=1).sum()
+        debiased = np.abs(line.delta_ms - offset_ms)
+        row[DEBIASED] = debiased.mean(axis=1).sum()
 
-
-def _undefined_when_empty(top: int, bottom: int, scale: float) -> Any:
-    """A mean over paired words does not exist without any; 0 would be the best possible value."""
-    ratio = share(top, bottom, scale)
-    return lambda sums: np.where(sums[:, bottom] > 0, ratio(sums), np.nan)
+        for index, collar in enumerate(COLLARS_MS):
+            # A word is right when both its boundaries are.
+            inside = delta <= collar + SLACK_MS
+            row[BOUNDARIES + index] = inside.sum()
+            row[RIGHT + index] = inside.all(axis=1).sum()
+    return columns
 
 
 def _subset(lines: list[Line], subset: str, whole: bool, options: Options) -> list[MetricSums]:
+    """Compute the metrics of a subset; ``whole`` says that it holds all utterances."""
+    # The median offset of two aligners is taken over all boundaries of the subset.
     deltas = np.concatenate([line.delta_ms.ravel() for line in lines])
     offset = float(np.median(deltas)) if len(deltas) else 0.0
     columns = _columns(lines, offset)
     sums = columns.sum(axis=0)
-    reference, paired = int(sums[REFERENCE]), int(sums[PAIRED])
-    table = [
-        (AAS, _undefined_when_empty(SHIFT, PAIRED, 1.0), paired),
-        (AAS_DEBIASED, _undefined_when_empty(DEBIASED, PAIRED, 1.0), paired),
-        (COVERAGE, share(PAIRED, REFERENCE), reference),
-    ]
-    for i, collar in enumerate(COLLARS_MS):
-        within, within_all, word_f1 = collar_metrics(collar)
-        # A word has two boundaries.
-        table.append((within, _undefined_when_empty(BOUNDARIES + i, PAIRED, 50.0), 2 * paired))
-        table.append((within_all, share(BOUNDARIES + i, REFERENCE, 50.0), 2 * reference))
-        table.append((word_f1, _f1(RIGHT + i), reference))
+
+    reference = int(sums[REFERENCE])
+    paired = int(sums[PAIRED])
     found = []
-    for metric, statistic, count in table:
-        of_paired = metric.name.startswith("within_") and not metric.name.endswith("_all")
-        told = np.count_nonzero(columns[:, PAIRED if of_paired else REFERENCE])
-        trials = 0 if metric.unit == "ms" else int(told)
+    for metric, statistic, count in _statistics(reference, paired):
         minor = not whole or metric.name not in MAIN
-        found.append(MetricSums(metric, columns, statistic, count, subset, trials, {"minor": minor}))
+        one = MetricSums(
+            metric,
+            columns,
+            statistic,
+            count,
+            subset,
+            _trials(metric, columns),
+            {"minor": minor},
+        )
+        found.append(one)
     found[0].detail |= _detail(lines, sums, offset, options)
     return found
+
+
+def _trials(metric: Metric, columns: np.ndarray) -> int:
+    """Count the independent trials behind a metric: the utterances that have words to measure.
+
+    The words of an utterance depend on one another. A mean in ms is no share of trials: 0.
+    """
+    if metric.unit == "ms":
+        return 0
+    of_all = not metric.name.startswith("within_") or metric.name.endswith("_all")
+    words = REFERENCE if of_all else PAIRED
+    filled = np.count_nonzero(columns[:, words])
+    return int(filled)
+
+
+def _statistics(reference: int, paired: int) -> list[tuple[Metric, Statistic, int]]:
+    """List all metrics of times with their statistic and what they are a share or mean of.
+
+    ``reference`` and ``paired`` are numbers of words.
+    """
+    mean_shift = _undefined_when_empty(SHIFT, PAIRED, 1.0)
+    mean_debiased = _undefined_when_empty(DEBIASED, PAIRED, 1.0)
+    table = [
+        (AAS, mean_shift, paired),
+        (AAS_DEBIASED, mean_debiased, paired),
+        (COVERAGE, share(PAIRED, REFERENCE), reference),
+    ]
+    for index, collar in enumerate(COLLARS_MS):
+        within, within_all, word_f1 = collar_metrics(collar)
+
+        # A word has two boundaries, so that 100 % of its words are 50 % of its boundaries.
+        of_paired = _undefined_when_empty(BOUNDARIES + index, PAIRED, 50.0)
+        of_all = share(BOUNDARIES + index, REFERENCE, 50.0)
+        table.append((within, of_paired, 2 * paired))
+        table.append((within_all, of_all, 2 * reference))
+        table.append((word_f1, _f1(RIGHT + index), reference))
+    return table
+
+
+def _undefined_when_empty(top: int, bottom: int, scale: float) -> Statistic:
+    """Make a mean over paired words undefined without any; 0 would be the best possible value."""
+    ratio = share(top, bottom, scale)
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        defined = sums[:, bottom] > 0
+        return np.where(defined, ratio(sums), np.nan)
+
+    return statistic
 
 
 def collar_metrics(collar: int) -> tuple[Metric, Metric, Metric]:
     """Name the three metrics that allow times to be ``collar`` ms off."""
     title = f"boundaries within {collar} ms"
+    name = f"within_{collar}ms"
     return (
-        Metric(f"within_{collar}ms", title),
-        Metric(f"within_{collar}ms_all", f"{title}, of all words"),
+        Metric(name, title),
+        Metric(f"{name}_all", f"{title}, of all words"),
         Metric(f"word_f1_{collar}ms", f"word F1 at {collar} ms"),
     )
 
 
-def _f1(right: int) -> Any:
+def _f1(right: int) -> Statistic:
+    """Make the F1 in % of the words whose number stands in column ``right``."""
+    ratio = share(0, 1, 200.0)
+
     def statistic(sums: np.ndarray) -> np.ndarray:
-        return share(0, 1, 200.0)(np.stack([sums[:, right], sums[:, REFERENCE] + sums[:, HYPOTHESIS]], axis=1))
+        words = sums[:, REFERENCE] + sums[:, HYPOTHESIS]
+        both = np.stack([sums[:, right], words], axis=1)
+        return ratio(both)
 
     return statistic
 
 
 def _detail(lines: list[Line], sums: np.ndarray, offset: float, options: Options) -> dict[str, Any]:
-    faults = {name: sum(line.faults[name] for line in lines) for name in ODD}
+    """Collect what a report shows beside the times."""
+    faults = dict.fromkeys(ODD, 0)
+    for line in lines:
+        for name in ODD:
+            faults[name] += line.faults[name]
     return {
         "median_offset_ms": round(offset, 3),
         "reference_words": int(sums[REFERENCE]),
@@ -171,22 +290,33 @@ def _detail(lines: list[Line], sums: np.ndarray, offset: float, options: Options
 
 
 def _worst(lines: list[Line], limit: int) -> list[dict[str, Any]]:
-    """The answers with the largest mean shift; words with their times side by side."""
-    shifts = [(float(np.abs(line.delta_ms).mean()), line) for line in lines if len(line.delta_ms)]
-    shifts.sort(key=lambda item: (-item[0], item[1].pair.reference.key))
-    return [
-        {
+    """Return the answers with the largest mean shift; words stand with their times."""
+    ranked = []
+    for line in lines:
+        if not len(line.delta_ms):
+            continue
+        shift = float(np.abs(line.delta_ms).mean())
+        if shift > 0:
+            ranked.append((shift, line))
+    ranked.sort(key=lambda item: (-item[0], item[1].pair.reference.key))
+
+    rows = []
+    for shift, line in ranked[:limit]:
+        row = {
             "key": line.pair.reference.key,
-            "lang": "whole",  # a word and its times are one unit
+            # A word and its times are compared as one unit.
+            "lang": "whole",
             "ref": written(line.pair.reference.words),
             "hyp": written(line.pair.hypothesis.words),
             "note": f"mean shift {shift:.0f} ms",
         }
-        for shift, line in shifts[:limit]
-        if shift > 0
-    ]
+        rows.append(row)
+    return rows
 
 
 def written(words: list[Word]) -> str:
-    """Words with their times, for people: ``0.52 word 0.94``."""
-    return " ".join(f"{w.start:.2f} {w.text} {w.end:.2f}" for w in words)
+    """Write words with their times for people: ``0.52 word 0.94``."""
+    pieces = []
+    for word in words:
+        pieces.append(f"{word.start:.2f} {word.text} {word.end:.2f}")
+    return " ".join(pieces)

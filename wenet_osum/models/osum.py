@@ -1,10 +1,10 @@
 """The speech LLM: encoder → adapter → LLM.
 
 Letters: B utterances, T frames of the longest, M mel bins, P prompt and A answer tokens of all utterances, S speech embeddings of the
-longest, L tokens of all utterances laid end to end, H width of the LLM.
+longest, U suffix tokens, L tokens of all utterances laid end to end, H width of the LLM.
 
-Each utterance is laid out as: prompt, speech start, speech, speech end, answer. Training runs all of them as one packed sequence
-whose positions restart; decoding runs them padded on the left. Both give the same numbers.
+Each utterance is laid out as: prompt, speech start, speech, speech end, suffix, answer (layout.py). Training runs all of them as one
+packed sequence whose positions restart; decoding runs them padded on the left. Both give the same numbers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from transformers import (
 from wenet_osum import lookup, migrate
 from wenet_osum.models import dtypes, lora, split, trainable
 from wenet_osum.models.ctc_scores import CTCScores, normed, scoring_of
-from wenet_osum.models.lengths import spans, valid_mask
+from wenet_osum.models.layout import Pieces, lay_out, pad_left
+from wenet_osum.models.lengths import spans
 from wenet_osum.models.llm import causal, proof
 from wenet_osum.models.loss import LossOutput, token_losses
 from wenet_osum.models.objective import Objective, Speech, trained_with
@@ -41,7 +42,6 @@ from wenet_osum.models.processor import HUB, OsumFeatureExtractor, OsumProcessor
 if TYPE_CHECKING:
     from wenet_osum.records import Batch
 
-START, END = 0, 1  # rows of speech_boundary
 ENCODERS = "wenet_osum.models.encoder"
 SCALE_ROWS = 20_000  # token embeddings that tell how large those of the LLM are
 
@@ -157,8 +157,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         model.speech_boundary = nn.Embedding(2, config.llm.hidden_size, dtype=dtype)
         nn.init.normal_(model.speech_boundary.weight, std=scale)
         if (end := _end_of_text(config.llm)) is not None:  # a border the LLM knows
-            border = language.get_input_embeddings()(torch.tensor(end))
-            model.speech_boundary.weight.data[:] = border.detach()
+            model.set_speech_boundary(end)
         model.generation_config = language.generation_config = greedy(language.generation_config)
         return model.eval()
 
@@ -195,6 +194,13 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         if self.lora is not None and kwargs.get("is_main_process", True):
             language = {name.removeprefix("llm."): tensor for name, tensor in state.items() if name.startswith("llm.")}
             lora.save(self.llm, self.lora, language, Path(save_directory))
+
+    @torch.no_grad()
+    def set_speech_boundary(self, token: int) -> None:
+        """Let both vectors around the speech be the embedding of ``token``."""
+        # Called: the embeddings of Gemma are larger than the numbers of their table.
+        vector = self.get_input_embeddings()(torch.tensor(token))
+        self.speech_boundary.weight.data[:] = vector
 
     def add_lora(self, conf: Any) -> None:
         """Put LoRA adapters into the LLM; ``conf`` is peft's LoraConfig or the one of ``config.py``."""
@@ -252,15 +258,20 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
     def _answers(self, batch: Batch, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Run the LLM over all utterances as one packed sequence: losses and correctness of the answer tokens (A,)."""
-        lengths = [batch.prompt_lengths.cpu(), speech_lengths, batch.answer_lengths.cpu()]
-        embeddings, totals = self._lay_out(batch.prompt_ids, speech, batch.answer_ids, *lengths)
+        answers = batch.answer_lengths.cpu()
+        asked = (batch.prompt_ids, batch.prompt_lengths.cpu(), speech, speech_lengths)
+        pieces = Pieces(*asked, batch.suffix_ids, batch.answer_ids, answers)
+        embeddings, totals = lay_out(self.get_input_embeddings(), self.speech_boundary, pieces)
         hidden = causal.packed_forward(self.llm, embeddings, causal.Packing(totals.tolist(), embeddings.device))
-        before = spans(totals.cumsum(0) - lengths[2] - 1, lengths[2])
+        before = spans(totals.cumsum(0) - answers - 1, answers)
         return token_losses(self.llm.get_output_embeddings(), hidden[before.to(hidden.device)], batch.answer_ids)
 
     @property
     def blank(self) -> int | None:
-        """CTC's blank: the end of text, which no transcript holds."""
+        """CTC's blank: the end of text as the LLM's configuration names it, whatever ends an answer.
+
+        No transcript holds it.
+        """
         return _end_of_text(self.config.llm)
 
     def token_logits(self, speech: Tensor) -> Tensor:
@@ -284,23 +295,6 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         speech, lengths = self.adapter(states, lengths)
         return speech, lengths.cpu()  # under a device_map of several devices they come along with the states
 
-    def _lay_out(
-        self, prompt_ids: Tensor, speech: Tensor, answer_ids: Tensor | None, prompts: Tensor, speeches: Tensor, answers: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """All utterances end to end (L, H), and their lengths (B,). One gather from [text; padded speech; boundary]."""
-        rows, longest, width = speech.shape
-        ids = prompt_ids if answer_ids is None else torch.cat([prompt_ids, answer_ids])
-        text = self.get_input_embeddings()(ids)
-        borders = self.speech_boundary(torch.arange(2, device=ids.device))  # called, so that a device_map can bring its weight
-        source = torch.cat([text, speech.reshape(-1, width).to(text), borders.to(text)])
-        one, row = torch.ones_like(prompts), torch.arange(rows)
-        boundary = len(ids) + rows * longest
-        starts = [prompts.cumsum(0) - prompts, one * (boundary + START), len(ids) + row * longest, one * (boundary + END)]
-        starts.append(len(prompt_ids) + answers.cumsum(0) - answers)
-        lengths = torch.stack([prompts, one, speeches, one, answers], dim=1)
-        index = spans(torch.stack(starts, dim=1).flatten(), lengths.flatten())
-        return source.index_select(0, index.to(source.device, non_blocking=True)), lengths.sum(1)
-
     def speech_tokens(self, frames: Tensor) -> Tensor:
         """Count the LLM positions that speech takes, or takes at most: frames (n,) to tokens (n,)."""
         return self.adapter.output_lengths(self.encoder.output_lengths(frames))
@@ -321,28 +315,47 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         index = spans(torch.arange(len(lengths)) * speech.shape[1], lengths)
         return speech.flatten(0, 1).index_select(0, index.to(speech.device)), lengths
 
-    def prompt_embeddings(self, features: Tensor, feature_lengths: Tensor, prompt_ids: Tensor, prompt_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def prompt_embeddings(
+        self,
+        features: Tensor,
+        feature_lengths: Tensor,
+        prompt_ids: Tensor,
+        prompt_lengths: Tensor,
+        suffix_ids: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """What stands before the answers, padded on the left with zeros: (B, L, H), with its mask (B, L) int64.
 
+        ``suffix_ids`` (U,) stand behind the speech of all (text/chat.py); None: nothing does.
         Positions are to count the mask's ones (``mask.cumsum(1) - 1``), as ``generate`` of transformers does: so they equal training's.
         """
-        return self.prompts_with(*self.padded_speech(features, feature_lengths), prompt_ids, prompt_lengths)
+        speech = self.padded_speech(features, feature_lengths)
+        return self.prompts_with(*speech, prompt_ids, prompt_lengths, suffix_ids)
 
-    def prompts_with(self, speech: Tensor, speech_lengths: Tensor, prompt_ids: Tensor, prompt_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def prompts_with(
+        self,
+        speech: Tensor,
+        speech_lengths: Tensor,
+        prompt_ids: Tensor,
+        prompt_lengths: Tensor,
+        suffix_ids: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The same from padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""
-        prompts = prompt_lengths.cpu()
-        embeddings, totals = self._lay_out(prompt_ids, speech, None, prompts, speech_lengths, torch.zeros_like(prompts))
-        longest = int(totals.max())
-        mask = torch.ones(len(totals), longest, dtype=torch.bool) if (valid := valid_mask(totals, longest)) is None else valid.flip(1)
-        mask = mask.to(embeddings.device)
-        padded = embeddings.new_zeros(len(totals), longest, embeddings.shape[1])
-        padded[mask] = embeddings
-        return padded, mask.long()
+        pieces = Pieces(prompt_ids, prompt_lengths.cpu(), speech, speech_lengths, suffix_ids)
+        return pad_left(*lay_out(self.get_input_embeddings(), self.speech_boundary, pieces))
 
     @torch.no_grad()
-    def generate(self, features: Tensor, feature_lengths: Tensor, prompt_ids: Tensor, prompt_lengths: Tensor, **kwargs: Any) -> Any:
+    def generate(
+        self,
+        features: Tensor,
+        feature_lengths: Tensor,
+        prompt_ids: Tensor,
+        prompt_lengths: Tensor,
+        suffix_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Answers by transformers' ``generate``, whose keywords are taken: token ids (B, new tokens), padded after their end."""
-        embeddings, mask = self.prompt_embeddings(features, feature_lengths, prompt_ids, prompt_lengths)
+        asked = (features, feature_lengths, prompt_ids, prompt_lengths, suffix_ids)
+        embeddings, mask = self.prompt_embeddings(*asked)
         return self.llm.generate(inputs_embeds=embeddings, attention_mask=mask, **kwargs)
 
 

@@ -78,6 +78,7 @@ class OsumProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """Exactly what ``model.generate`` takes: features, feature_lengths, prompt_ids (all prompts end to end), prompt_lengths.
 
+        A chat template also gives suffix_ids, which stand behind the speech.
         ``task`` is a name or tags, any combination of them, or a list with one for each sound. ``prompt`` replaces the task's own wording,
         ``lang`` (zh, en) chooses the language of that one. Audio is what OsumFeatureExtractor takes, each at most 30 s: the model refuses
         more, ``wenet_osum.load`` splits it. Raises ValueError for unknown tasks and languages, and for sounds that cannot be read.
@@ -90,15 +91,18 @@ class OsumProcessor(ProcessorMixin):
         prompts = [self._prompt(self.template.task(name), prompt, lang) for name in names]
         inputs["prompt_ids"] = torch.tensor([i for ids in prompts for i in ids], dtype=torch.int64)
         inputs["prompt_lengths"] = torch.tensor([len(ids) for ids in prompts], dtype=torch.int64)
+        if suffix := self.template.suffix_ids:
+            inputs["suffix_ids"] = torch.tensor(suffix, dtype=torch.int64)
         return inputs
 
     def _prompt(self, task: Task, prompt: str | None, lang: str | None) -> list[int]:
-        return self.template.encode(prompt) if prompt else self.template.prompt_ids(task, lang or prompt_language(self.template, task))
+        return self.template.encode_prompt(prompt) if prompt else self.template.prompt_ids(task, lang or prompt_language(self.template, task))
 
     @property
     def model_input_names(self) -> list[str]:
         """What a call gives."""
-        return [*self.feature_extractor.model_input_names, "prompt_ids", "prompt_lengths"]
+        names = [*self.feature_extractor.model_input_names, "prompt_ids", "prompt_lengths"]
+        return [*names, "suffix_ids"] if self.template.suffix_ids else names
 
     def decode(self, token_ids: Tensor | list[int], skip_special_tokens: bool = True, **options: Any) -> str:
         """The text of one answer up to its end; with ``skip_special_tokens=False`` all there is, padding too."""

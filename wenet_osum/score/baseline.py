@@ -1,9 +1,12 @@
-"""What a label field scores without listening: the commonest class, and a classifier that only sees the words."""
+"""Accuracies of a label field without listening.
+
+One baseline always answers the commonest class, the other is a classifier that only sees the words.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,48 +18,100 @@ from wenet_osum.tasks import Field
 
 
 def majority(truth: Sequence[str]) -> dict[str, Any]:
-    """Accuracy (%) of always answering the commonest class of the references."""
-    label, times = Counter(sorted(truth)).most_common(1)[0]
-    return {"label": label, "accuracy": round(100.0 * times / len(truth), 2)}
+    """Return the commonest class of the references and the accuracy (%) of always answering it."""
+    # Sorted, so that of several commonest classes the choice is always the same.
+    classes = Counter(sorted(truth))
+    [(label, times)] = classes.most_common(1)
+    accuracy = 100.0 * times / len(truth)
+    return {"label": label, "accuracy": round(accuracy, 2)}
 
 
-def text_baseline(train: Sequence[Utterance], test: Sequence[Utterance], field: Field, smoothing: float = 0.5) -> dict[str, Any] | None:
-    """Accuracy and unweighted accuracy (%) of naive Bayes on reference transcripts: what the wording alone gives away.
+def text_baseline(
+    train: Sequence[Utterance],
+    test: Sequence[Utterance],
+    field: Field,
+    smoothing: float = 0.5,
+) -> dict[str, Any] | None:
+    """Compute accuracy and unweighted accuracy (%) of naive Bayes on reference transcripts.
 
-    Features are words (Chinese: characters) and pairs of neighbors. None when no training utterance has both text and label.
+    That is what the wording alone gives away. Features are words (Chinese: characters) and pairs of
+    neighbors, with ``smoothing`` added to their counts. Returns None when no training utterance has
+    both text and label.
     """
-    seen = [(field.value(u), _features(u.txt)) for u in train if u.txt and field.present(u)]
-    asked = [(field.value(u), _features(u.txt or "")) for u in test if field.present(u)]
+    seen = _examples((u for u in train if u.txt), field)
+    asked = _examples(test, field)
     if not seen or not asked:
         return None
+
     names = sorted({label for label, _ in seen})
     prior, likelihood = _fit(seen, names, smoothing)
-    right = Counter()
-    total = Counter(label for label, _ in asked)
+    right: Counter[str] = Counter()
+    total: Counter[str] = Counter()
     for label, features in asked:
-        scores = prior + sum((times * likelihood[f] for f, times in features.items() if f in likelihood), np.zeros(len(names)))
-        right[label] += names[int(np.argmax(scores))] == label
+        evidence = np.zeros(len(names))
+        for feature, times in features.items():
+            # Features that training never had say nothing.
+            if feature in likelihood:
+                evidence += times * likelihood[feature]
+
+        best = np.argmax(prior + evidence)
+        answer = names[int(best)]
+        total[label] += 1
+        right[label] += answer == label
+
+    accuracy = 100.0 * right.total() / len(asked)
+
+    # Each class counts alike, however often it occurs.
+    recalls = [right[label] / total[label] for label in total]
     return {
-        "accuracy": round(100.0 * sum(right.values()) / len(asked), 2),
-        "uar": round(100.0 * float(np.mean([right[label] / total[label] for label in total])), 2),
+        "accuracy": round(accuracy, 2),
+        "uar": round(100.0 * float(np.mean(recalls)), 2),
         "train_utterances": len(seen),
     }
 
 
+def _examples(utterances: Iterable[Utterance], field: Field) -> list[tuple[str, Counter]]:
+    """Return label and features of the utterances that have a label."""
+    found = []
+    for utterance in utterances:
+        if field.present(utterance):
+            features = _features(utterance.txt or "")
+            found.append((field.value(utterance), features))
+    return found
+
+
 def _features(text: str) -> Counter:
     tokens = answer_tokens(text)
-    return Counter([*tokens, *pairwise(tokens)])
+    features = Counter(tokens)
+    features.update(pairwise(tokens))
+    return features
 
 
-def _fit(seen: list[tuple[str, Counter]], names: list[str], smoothing: float) -> tuple[np.ndarray, dict[Any, np.ndarray]]:
-    """Log priors (K,) and log likelihoods (K,) of every feature."""
+def _fit(
+    seen: list[tuple[str, Counter]], names: list[str], smoothing: float
+) -> tuple[np.ndarray, dict[Any, np.ndarray]]:
+    """Return log priors (K,) of the K classes and log likelihoods (K,) of every feature."""
+    # How often each class, and each feature in each class, occurs.
     times: dict[Any, np.ndarray] = {}
-    prior = np.zeros(len(names))
+    utterances = np.zeros(len(names))
     for label, features in seen:
         index = names.index(label)
-        prior[index] += 1
+        utterances[index] += 1
         for feature, number in features.items():
-            times.setdefault(feature, np.zeros(len(names)))[index] += number
-    total = np.sum(list(times.values()), axis=0) if times else np.zeros(len(names))
-    norm = np.log(total + smoothing * max(1, len(times)))
-    return np.log(prior / prior.sum()), {f: np.log(n + smoothing) - norm for f, n in times.items()}
+            own = times.setdefault(feature, np.zeros(len(names)))
+            own[index] += number
+
+    total = np.zeros(len(names))
+    for number in times.values():
+        total += number
+
+    # The smoothed counts of all features add up to this in each class.
+    added = smoothing * max(1, len(times))
+    norm = np.log(total + added)
+
+    likelihood = {}
+    for feature, number in times.items():
+        smoothed = np.log(number + smoothing)
+        likelihood[feature] = smoothed - norm
+    prior = utterances / utterances.sum()
+    return np.log(prior), likelihood

@@ -1,28 +1,32 @@
-"""Bootstrap intervals and the paired test, both over utterances (Bisani and Ney, 2004, 10.1109/ICASSP.2004.1326009).
+"""Bootstrap intervals and the paired test, both over utterances.
 
-Resampling is seeded: the same scores give the same interval. Words of one utterance stay together, since their errors depend on
-one another.
+The method is that of Bisani and Ney (2004, 10.1109/ICASSP.2004.1326009). Resampling is seeded: the
+same scores give the same interval. Words of one utterance stay together, since their errors depend
+on one another.
 
 Resampling cannot widen what is the same in every utterance: with all of them right it would call
-100 % certain. There the interval is exact (Clopper and Pearson, 1934, 10.1093/biomet/26.4.404): n right
-trials of n leave a share of 1 − 0.025^(1/n) open, an utterance a trial.
+100 % certain. There the interval is exact (Clopper and Pearson, 1934, 10.1093/biomet/26.4.404): n
+right trials of n leave a share of 1 − 0.025^(1/n) open, where each utterance is a trial.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-TAIL = 0.025  # probability beyond each end of an interval
-CELLS = 2_000_000  # draws held in memory at once
+from wenet_osum.score.metric_sums import Statistic
+
+# Probability beyond each end of an interval.
+TAIL = 0.025
+# Most draws held in memory at once.
+CELLS = 2_000_000
 
 
 class Estimate(NamedTuple):
-    """A figure with its 95 % interval."""
+    """A value with its 95 % interval."""
 
     value: float
     low: float
@@ -30,31 +34,36 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Figure of the first system minus that of the second, on the same utterances."""
+    """The value of the first system minus that of the second, on the same utterances."""
 
     difference: float
     low: float
     high: float
-    p_value: float  # two-sided; smallest possible value is 2 / (resamples + 1)
+    # two-sided; the smallest possible value is 2 / (resamples + 1)
+    p_value: float
     utterances: int
 
 
 def estimate(
     columns: np.ndarray,
-    statistic: Callable[[np.ndarray], np.ndarray],
+    statistic: Statistic,
     resamples: int = 1000,
     seed: int = 777,
     trials: int = 0,
 ) -> Estimate:
-    """Take the statistic of the sums of ``columns`` (U, C) with its interval; NaN without utterances.
+    """Take the statistic of the sums of ``columns`` (U, C) with its interval; NaN if U is 0.
 
-    ``trials``, for shares in %: how many independent trials stand behind them (``MetricSums.trials``).
+    ``trials`` is for shares in %: how many independent trials stand behind them
+    (``MetricSums.trials``).
     """
     columns = np.asarray(columns, dtype=float)
     if not len(columns):
-        return Estimate(*[float("nan")] * 3)
-    value = float(statistic(columns.sum(axis=0)[None])[0])
-    low, high = _percentiles(statistic(resampled_sums(columns, resamples, seed)), value)
+        return Estimate(math.nan, math.nan, math.nan)
+    value = _value(columns, statistic)
+    draws = statistic(resampled_sums(columns, resamples, seed))
+    low, high = _percentiles(draws, value)
+
+    # Where all utterances are alike, the interval is the exact one.
     if trials and low == high:
         if math.isclose(value, 100.0):
             low = 100.0 - left_open(trials)
@@ -66,28 +75,52 @@ def estimate(
 def paired(
     first: np.ndarray,
     second: np.ndarray,
-    statistic: Callable[[np.ndarray], np.ndarray],
+    statistic: Statistic,
     resamples: int = 1000,
     seed: int = 777,
     trials: int = 0,
 ) -> Difference:
     """Test two systems by the paired bootstrap.
 
-    Row i of both (U, C) arrays belongs to the same utterance; ``trials`` as in ``estimate``. Raises ValueError when shapes differ.
+    Row i of both (U, C) arrays belongs to the same utterance; ``trials`` is as in ``estimate``.
+    Raises ValueError when shapes differ or there is no utterance.
     """
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if first.shape != second.shape or not len(first):
-        raise ValueError(f"paired test needs the same utterances for both systems, got {first.shape} and {second.shape}")
+    first = np.asarray(first, dtype=float)
+    second = np.asarray(second, dtype=float)
+    same = first.shape == second.shape
+    if not same or not len(first):
+        raise ValueError(
+            "paired test needs the same utterances for both systems, "
+            f"got {first.shape} and {second.shape}"
+        )
+
+    # Both systems are drawn together, so that each draw has the same utterances of both.
     width = first.shape[1]
     sums = resampled_sums(np.hstack([first, second]), resamples, seed)
-    draws = statistic(sums[:, :width]) - statistic(sums[:, width:])
-    difference = float(statistic(first.sum(axis=0)[None])[0] - statistic(second.sum(axis=0)[None])[0])
-    smaller = min(np.sum(draws <= 0), np.sum(draws >= 0))
-    p_value = min(1.0, 2 * (int(smaller) + 1) / (resamples + 1))
+    of_first = statistic(sums[:, :width])
+    of_second = statistic(sums[:, width:])
+    draws = of_first - of_second
+    difference = _value(first, statistic) - _value(second, statistic)
+
+    # Two-sided: twice the share of draws in which the better system is not better.
+    not_above = int(np.sum(draws <= 0))
+    not_below = int(np.sum(draws >= 0))
+    smaller = min(not_above, not_below)
+    p_value = 2 * (smaller + 1) / (resamples + 1)
+
     low, high = _percentiles(draws, difference)
     if trials and low == high:
         low, high = _open_difference(difference, left_open(trials))
+    p_value = min(1.0, p_value)
     return Difference(difference, low, high, p_value, len(first))
+
+
+def _value(columns: np.ndarray, statistic: Statistic) -> float:
+    """Take the statistic of the sums over all utterances."""
+    sums = columns.sum(axis=0)
+    # A statistic takes rows of sums; here there is one.
+    [value] = statistic(sums[None])
+    return float(value)
 
 
 def left_open(trials: int) -> float:
@@ -96,13 +129,12 @@ def left_open(trials: int) -> float:
 
 
 def _open_difference(difference: float, share: float) -> tuple[float, float]:
-    """Widen a difference that is the same in every utterance by the ``share`` % that may be otherwise.
-
-    Where no utterance differs, those may differ in either direction; where all differ, those may do
-    so the other way round.
-    """
+    """Widen a difference that is the same in every utterance by the ``share`` % left open."""
+    # No utterance differs: those left open may differ in either direction.
     if difference == 0.0:
         return -share, share
+
+    # All utterances differ: those left open may do so the other way round.
     if math.isclose(difference, 100.0):
         return 100.0 - 2 * share, 100.0
     if math.isclose(difference, -100.0):
@@ -111,21 +143,32 @@ def _open_difference(difference: float, share: float) -> tuple[float, float]:
 
 
 def resampled_sums(columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Sums (R, C) of R samples of U utterances drawn with replacement from ``columns`` (U, C)."""
+    """Sum R samples of U utterances, drawn with replacement from ``columns`` (U, C): (R, C)."""
     rng = np.random.default_rng(seed)
     count = len(columns)
-    step = max(1, CELLS // count)
     parts = []
+
+    # As many samples at once as fit into the memory set aside.
+    step = max(1, CELLS // count)
     for begin in range(0, resamples, step):
         rows = min(step, resamples - begin)
-        drawn = rng.integers(0, count, (rows, count)) + np.arange(rows)[:, None] * count
-        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)  # how often each utterance was drawn
-        parts.append(times.astype(float) @ columns)
+        drawn = rng.integers(0, count, (rows, count))
+
+        # How often each utterance was drawn: numbers are shifted so that one count serves all rows.
+        shifted = drawn + np.arange(rows)[:, None] * count
+        times = np.bincount(shifted.ravel(), minlength=rows * count)
+
+        # Repeating an utterance adds its columns that many times, which is a matrix product.
+        weights = times.reshape(rows, count).astype(float)
+        parts.append(weights @ columns)
     return np.concatenate(parts)
 
 
 def _percentiles(draws: np.ndarray, value: float) -> tuple[float, float]:
+    """Return the ends of the interval of the draws, widened where needed to hold the value."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all draws NaN: the interval is NaN as well
-        low, high = np.nanpercentile(draws, [2.5, 97.5])
-    return min(float(low), value), max(float(high), value)
+        # Where all draws are NaN, the interval is NaN as well.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        ends = np.nanpercentile(draws, [2.5, 97.5])
+    low, high = map(float, ends)
+    return min(low, value), max(high, value)

@@ -1,4 +1,7 @@
-"""The robustness table: the figures of one model under several conditions side by side, and how far each lies from the first condition."""
+"""The robustness table: metrics of one model under several conditions, side by side.
+
+Every other condition says how far its values lie from those of the first.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +10,86 @@ import math
 from pathlib import Path
 from typing import Any
 
-Name = tuple[str, str, str, str]  # task, field, metric, subset
+from wenet_osum.score.markdown import table_lines
+
+# Task, field, metric and subset.
+Name = tuple[str, str, str, str]
+# Metrics of one condition, each an entry of score.json.
+Metrics = dict[Name, dict[str, Any]]
 
 
-def read(path: str | Path) -> dict[Name, dict[str, Any]]:
-    """The figures in a ``score.json``, minor ones left out. Raises ValueError for a file that is missing or is none."""
+def read(path: str | Path) -> Metrics:
+    """Read the metrics of a ``score.json``, minor ones left out.
+
+    Raises ValueError for a file that is missing or holds no scores.
+    """
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))["scores"]
-        return {(r["task"], r["detail"]["field"], r["metric"], r["subset"]): r for r in rows if not r["detail"].get("minor")}
+        found = {}
+        for row in rows:
+            detail = row["detail"]
+            name = (row["task"], detail["field"], row["metric"], row["subset"])
+            if not detail.get("minor"):
+                found[name] = row
+        return found
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read as scores ({type(error).__name__}: {error}); score this condition first") from None
+        raise ValueError(
+            f"{path} cannot be read as scores ({type(error).__name__}: {error}); "
+            "score this condition first"
+        ) from None
 
 
-def table(scores: dict[str, dict[Name, dict[str, Any]]]) -> str:
-    """Markdown: a row a condition, a column a figure of the first one, with its interval and the difference to the first condition.
+def table(scores: dict[str, Metrics]) -> str:
+    """Write the table as markdown.
 
-    Raises ValueError when there is no condition, or one lacks a figure.
+    It has a row per condition and a column per metric of the first condition: the value, its
+    interval, and the difference to the first condition.
+
+    Raises ValueError when there is no condition, or one lacks a metric.
     """
     if not scores:
         raise ValueError("no condition to make a table of; tools/make_robust_lists.py makes some")
-    first, names = next(iter(scores)), [*next(iter(scores.values()))]
-    for condition, figures in scores.items():
-        if lacking := [name for name in names if name not in figures]:
-            raise ValueError(f"condition {condition} has no {' '.join(lacking[0])}, which {first} has; score all conditions with the same tasks")
-    head = ["condition", *(f"{task} {metric}{'' if subset == 'all' else ' ' + subset}" for task, _, metric, subset in names)]
-    rows = [[condition, *(_cell(figures[n], None if condition == first else scores[first][n]) for n in names)] for condition, figures in scores.items()]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [head, *rows]]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]]) + "\n"
+    first = next(iter(scores))
+    for condition, metrics in scores.items():
+        for name in scores[first]:
+            if name not in metrics:
+                lacking = " ".join(name)
+                raise ValueError(
+                    f"condition {condition} has no {lacking}, which {first} has; "
+                    "score all conditions with the same tasks"
+                )
+
+    head = ["condition", *map(_title, scores[first])]
+    rows = []
+    for condition, metrics in scores.items():
+        cells = [condition]
+        for name, row in scores[first].items():
+            # The first condition has nothing to differ from.
+            beside = None if condition == first else row
+            cells.append(_cell(metrics[name], beside))
+        rows.append(cells)
+    return "\n".join(table_lines(head, rows)) + "\n"
+
+
+def _title(name: Name) -> str:
+    """Name a column."""
+    task, _, metric, subset = name
+    if subset == "all":
+        return f"{task} {metric}"
+    return f"{task} {metric} {subset}"
 
 
 def _cell(row: dict[str, Any], beside: dict[str, Any] | None) -> str:
-    values = [row["value"], row["low"], row["high"]]
-    if any(v is None or not math.isfinite(v) for v in values):
-        return "–"
-    text = "{:.1f} ({:.1f}–{:.1f})".format(*values)
-    return text if beside is None or beside["value"] is None else f"{text}, {row['value'] - beside['value']:+.1f}"
+    """Write a value with its interval and, where there is one, the difference to ``beside``."""
+    numbers = [row["value"], row["low"], row["high"]]
+    # One that is undefined is null in the file.
+    for number in numbers:
+        if number is None or not math.isfinite(number):
+            return "–"
+
+    value, low, high = numbers
+    text = f"{value:.1f} ({low:.1f}–{high:.1f})"
+    if beside is None or beside["value"] is None:
+        return text
+    difference = value - beside["value"]
+    return f"{text}, {difference:+.1f}"

@@ -1,5 +1,8 @@
-"""What was counted beside the figures, task by task, as a table: answers that are missing, failed or
-unread, references that are left out, and the flags of the decoder."""
+"""A table of what was counted beside the metrics of each task.
+
+It counts answers that are missing, failed or unread, references that are left out, and the flags of
+the decoder.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +10,70 @@ from collections.abc import Sequence
 from typing import Any
 
 from wenet_osum.records import Score
+from wenet_osum.score.markdown import table_lines
+from wenet_osum.score.metric_sums import COUNTS
 
 TITLE = "Counted"
-ALWAYS = ("missing", "failed", "unread", "extra", "left_out")  # columns that say 0 as well
 
 
 def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
-    """Counts of each task. Figures of single languages count a part of what the one over all counts, so that the largest is the whole."""
-    found = []
-    for task in dict.fromkeys(s.task for s in scores):
-        own = [s for s in scores if s.task == task]
-        row: dict[str, Any] = {"task": task, "utterances": max(s.utterances for s in own)}
-        for score in own:
-            for name, times in _counts(score).items():
-                row[name] = max(row.get(name, 0), times)
-        found.append(row)
-    return found
+    """Count for each task: a row with its name, its utterances and what was counted.
+
+    Scores of single languages count a part of what the one over all counts, so that the largest
+    count is that of the whole.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for score in scores:
+        empty = {"task": score.task, "utterances": 0}
+        row = found.setdefault(score.task, empty)
+        counted = {"utterances": score.utterances, **_counts(score)}
+
+        for name, times in counted.items():
+            so_far = row.get(name, 0)
+            row[name] = max(so_far, times)
+    return list(found.values())
 
 
 def left_out(scores: Sequence[Score]) -> dict[str, int]:
     """Count the references that lack a field, by field name, where some do."""
-    return {s.detail["field"]: s.detail["left_out"] for s in scores if s.detail.get("left_out")}
+    found = {}
+    for score in scores:
+        times = score.detail.get("left_out")
+        if times:
+            found[score.detail["field"]] = times
+    return found
 
 
 def _counts(score: Score) -> dict[str, int]:
-    detail = score.detail
-    flags = {f"flag {name}": times for name, times in detail.get("flags", {}).items()}
-    return flags | {name: detail[name] for name in (*ALWAYS, *score.about.counts) if detail.get(name)}
+    """Return the counts of one score by the name of their column."""
+    found = {}
+    flags = score.detail.get("flags", {})
+    for name, times in flags.items():
+        found[f"flag {name}"] = times
+    for name in (*COUNTS, *score.about.counts):
+        times = score.detail.get(name)
+        if times:
+            found[name] = times
+    return found
 
 
 def markdown(scores: Sequence[Score]) -> str:
-    """The table as markdown, with a heading; empty without scores."""
+    """Write the table as markdown, with a heading; empty without scores."""
     found = rows(scores)
     if not found:
         return ""
-    more = sorted({name for row in found for name in row if name.startswith("flag ")})
+
+    # The counts of every field say 0 as well. Behind them stand the counts of single metrics and
+    # the flags of the decoder, where some row has them.
+    there = {name for row in found for name in row}
     special = dict.fromkeys(name for score in scores for name in score.about.counts)
-    special = [name for name in special if any(name in row for row in found)]
-    head = ["task", "utterances", *ALWAYS, *special, *more]
-    lines = [[str(row.get(name, 0)) for name in head] for row in found]
-    texts = ["| " + " | ".join(cells) + " |" for cells in [[name.replace("_", " ") for name in head], *lines]]
-    return "\n".join([f"## {TITLE}", "", texts[0], "|" + "---|" * len(head), *texts[1:]]) + "\n"
+    head = ["task", "utterances", *COUNTS]
+    head += [name for name in special if name in there]
+    head += sorted(name for name in there if name.startswith("flag "))
+
+    titles = [name.replace("_", " ") for name in head]
+    cells = []
+    for row in found:
+        cells.append([str(row.get(name, 0)) for name in head])
+    lines = [f"## {TITLE}", "", *table_lines(titles, cells)]
+    return "\n".join(lines) + "\n"

@@ -10,59 +10,96 @@ from pathlib import Path
 from wenet_osum import tasks
 from wenet_osum.score import plots
 
+# Entries of a log row that are drawn, with their titles.
 MEASURES = {"loss": "loss", "acc": "token accuracy", "labels": "labels right"}
-POINTS = 400  # most points drawn of a line
+# Most points drawn of a line.
+POINTS = 400
+# Steps with their values.
+Points = list[tuple[float, float]]
 
 
-def read_log(path: str | Path) -> tuple[dict[tuple[str, str], dict[str, list[tuple[float, float]]]], int]:
-    """(split, measure) → task → (step, value) …, and the number of lines that are no log rows."""
-    found: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+def read_log(path: str | Path) -> tuple[dict[tuple[str, str], dict[str, Points]], int]:
+    """Read a ``log.jsonl``.
+
+    Returns (split, measure) → task → points, and the number of lines that are no log rows.
+    """
+    found: dict[tuple[str, str], dict[str, Points]] = {}
     bad = 0
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
         try:
             row = json.loads(line)
             step, split, task = float(row["step"]), str(row["split"]), str(row["task"])
         except (ValueError, KeyError, TypeError):
             bad += bool(line.strip())
             continue
-        if row["task"] is None:  # rates and times of the whole run
+
+        # Rows without a task are rates and times of the whole run.
+        if row["task"] is None:
             continue
         for measure in MEASURES:
-            if isinstance(row.get(measure), (int, float)):
-                found.setdefault((split, measure), {}).setdefault(task, []).append((step, float(row[measure])))
+            value = row.get(measure)
+            if isinstance(value, (int, float)):
+                lines = found.setdefault((split, measure), {})
+                points = lines.setdefault(task, [])
+                points.append((step, float(value)))
     return found, bad
 
 
 def section(folders: Sequence[str | Path]) -> str:
-    """The report's part on training: a row of pictures a run; empty when no folder has a log."""
+    """Write the report's part on training: a row of plots per run; empty without any log."""
     runs = []
     for folder in folders:
         path = Path(folder) / "log.jsonl"
         if path.is_file():
-            runs.append(_run(Path(folder).name or str(folder), path))
-    runs = [run for run in runs if run]
-    return f'<section id="training"><h2>Training</h2>{"".join(runs)}</section>' if runs else ""
+            name = Path(folder).name or str(folder)
+            runs.append(_run(name, path))
+    drawn = "".join(runs)
+    if not drawn:
+        return ""
+
+    return f'<section id="training"><h2>Training</h2>{drawn}</section>'
 
 
 def _run(name: str, path: Path) -> str:
+    """Draw the plots of one run; empty when its log has nothing to draw."""
     logged, bad = read_log(path)
     there = dict.fromkeys(task for lines in logged.values() for task in lines)
-    order = [*tasks.names(), *there]  # a task keeps its color from run to run
+    # A task keeps its color from run to run.
+    order = [*tasks.names(), *there]
     colors = {task: order.index(task) for task in there}
+
+    # The plots of training stand before those of the other splits.
+    others = {split for split, _ in logged} - {"train"}
     drawn = []
     for measure, title in MEASURES.items():
-        for split in ("train", *sorted({s for s, _ in logged} - {"train"})):
-            lines = {task: _thin(sorted(points)) for task, points in logged.get((split, measure), {}).items()}
-            drawn.append(plots.curves(lines, f"{split} {title}", colors) if lines else "")
-    if not any(drawn):
+        for split in ("train", *sorted(others)):
+            lines = {}
+            for task, points in logged.get((split, measure), {}).items():
+                lines[task] = _thin(sorted(points))
+            plot = plots.curves(lines, f"{split} {title}", colors)
+            if plot:
+                drawn.append(f"<div>{plot}</div>")
+    if not drawn:
         return ""
-    legend = "".join(f'<span><i style="background:var(--s{i % plots.SERIES})"></i>{escape(task)}</span>' for task, i in colors.items())
-    note = f'<span class="dim">{bad} lines of the log could not be read</span>' if bad else ""
-    pictured = "".join(f"<div>{picture}</div>" for picture in drawn if picture)
-    return f'<h3>{escape(name)}</h3><div class="legend">{legend}{note}</div><div class="side">{pictured}</div>'
+
+    legend = ""
+    for task, index in colors.items():
+        color = f"background:var(--s{index % plots.SERIES})"
+        legend += f'<span><i style="{color}"></i>{escape(task)}</span>'
+    if bad:
+        legend += f'<span class="dim">{bad} lines of the log could not be read</span>'
+    return (
+        f'<h3>{escape(name)}</h3><div class="legend">{legend}</div>'
+        f'<div class="side">{"".join(drawn)}</div>'
+    )
 
 
-def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most POINTS of them, the last one included."""
+def _thin(points: Points) -> Points:
+    """Return at most POINTS of the points, the last one included."""
     stride = -(-len(points) // POINTS)
-    return points[::-1][::stride][::-1] if stride > 1 else points
+    if stride <= 1:
+        return points
+    # Counted from the end, so that the last one stays.
+    kept = points[::-1][::stride]
+    return kept[::-1]

@@ -6,9 +6,12 @@ for different languages are written ``en:whisper_en,zh:wenet_zh``.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 
 from wenet_osum import lookup
 from wenet_osum.tasks.base import CJK
@@ -47,13 +50,7 @@ HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff
 CHARACTER_LANGUAGES = {"zh", "yue", "nan", "wuu", "hak", "ja", *SCRIPTS}
 MIXED_LANGUAGES = {"zh-en", "en-zh", "mixed", "cs"}  # code-switching: per character and word
 APOSTROPHES = str.maketrans("’‘ʼ＇", "''''")
-CONTRACTIONS = [  # order matters: whole words before endings
-    (r"\bwon't\b", "will not"), (r"\bcan't\b", "can not"), (r"\blet's\b", "let us"), (r"\bain't\b", "aint"), (r"\by'all\b", "you all"),
-    (r"\bgonna\b", "going to"), (r"\bgotta\b", "got to"), (r"\bwanna\b", "want to"), (r"n't\b", " not"), (r"'re\b", " are"),
-    (r"'ll\b", " will"), (r"'ve\b", " have"), (r"'m\b", " am"), (r"'d\b", " would"), (r"'s\b", " is"), (r"'t\b", " not"),
-]  # fmt: skip
-TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor", "st": "saint", "prof": "professor"}
-FILLERS = re.compile(r"\b(hmm+|mm+|mhm+|uh+|um+|erm?)\b")
+SPELLINGS = "normalizer.json"  # Whisper's table of British and American spellings, beside its weights
 
 
 def none(text: str) -> str:
@@ -81,21 +78,34 @@ def _plain(c: str) -> str:
 
 
 def whisper_en(text: str) -> str:
-    """English after the rules of Whisper's appendix C (arXiv 2212.04356), without its number words and British spellings.
+    """English as Whisper's own normalizer writes it (arXiv 2212.04356, appendix C), without its spellings.
 
-    Lower case; text in brackets, fillers (uh, um, hmm) and punctuation dropped; contractions and titles written out.
+    Lower case; brackets, fillers (uh, um, hmm) and punctuation dropped; contractions and titles written
+    out; number words and amounts in figures ("twenty one" → "21"). British and American spellings stay
+    apart: their table comes with the published models, ``whisper_en@FOLDER`` reads it.
     """
-    text = re.sub(r"[<\[][^>\]]*[>\]]|\([^)]*\)", "", text.lower().translate(APOSTROPHES))
-    text = FILLERS.sub("", text)
-    text = re.sub(r"\s+'", "'", text)
-    for pattern, written in CONTRACTIONS:
-        text = re.sub(pattern, written, text)
-    text = re.sub(r"(\d),(?=\d)", r"\1", text)
-    text = re.sub(r"\b(\w+)\.(?!\d)", r"\1 ", text)
-    text = " ".join(TITLES.get(word, word) for word in text.split())
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) != "Mn")  # é → e
-    kept = [c if c in ".%$" or unicodedata.category(c)[0] not in "MPSC" else " " for c in plain]
-    return re.sub(r"(?<!\d)\.|\.(?!\d)", " ", "".join(kept))
+    return _whisper_english("")(text)
+
+
+@lru_cache(maxsize=4)
+def _whisper_english(source: str) -> Callable[[str], str]:
+    """Make Whisper's normalizer with the spellings in a Whisper's folder or hub name; "": without any.
+
+    Raises ValueError where there is no such table.
+    """
+    # Imported here: it takes seconds, and only scores of English speech need it.
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+    from transformers.utils import cached_file
+
+    if not source:
+        return EnglishTextNormalizer({})
+    try:
+        path = cached_file(source, SPELLINGS)
+    except OSError as error:
+        told = " ".join(str(error).split())
+        rule = "give the folder or hub name of a published Whisper, or whisper_en alone"
+        raise ValueError(f"normalizer whisper_en@{source}: no {SPELLINGS} there ({told}); {rule}") from None
+    return EnglishTextNormalizer(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def wenet_zh(text: str) -> str:
@@ -111,13 +121,22 @@ NORMALIZERS = {f.__name__: f for f in (none, basic, whisper_en, wenet_zh)}
 def get(names: str, lang: str | None = None) -> Callable[[str], str]:
     """The normalizer called ``names``, or its part for a language in ``en:whisper_en,zh:wenet_zh`` (``none`` for languages not named).
 
-    Raises ValueError for an unknown name.
+    ``whisper_en@FOLDER`` takes the spellings of a published Whisper. Raises ValueError for an unknown name.
     """
     table = dict(part.strip().split(":", 1) for part in names.split(",")) if ":" in names else {}
     for name in table.values() if table else [names]:
-        if name not in NORMALIZERS:
-            raise ValueError(lookup.unknown("normalizer", name, [*NORMALIZERS]))
-    return NORMALIZERS[table.get(lang or "", "none") if table else names]
+        _check_name(name)
+    name = table.get(lang or "", "none") if table else names
+    known, _, source = name.partition("@")
+    return _whisper_english(source) if source else NORMALIZERS[known]
+
+
+def _check_name(name: str) -> None:
+    known, at, source = name.partition("@")
+    if known not in NORMALIZERS:
+        raise ValueError(lookup.unknown("normalizer", known, [*NORMALIZERS]))
+    if at and (known != whisper_en.__name__ or not source):
+        raise ValueError(f"normalizer {name!r}: only whisper_en@FOLDER takes the folder of a Whisper")
 
 
 def language(lang: str | None, text: str) -> str:

@@ -1,4 +1,4 @@
-"""The one entry of scoring: a task, its references and its hypotheses in, Scores out."""
+"""The one entry of scoring: a task, its references and its hypotheses become Scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from wenet_osum.score.judge import Judge
 
 METRICS = "wenet_osum.metrics"
-SHOWN_LABELS = 10  # unknown labels that a message names
+# Most unknown labels that a message names.
+SHOWN_LABELS = 10
+# Most extra keys that a report names.
+SHOWN_KEYS = 5
+# Field, metric and subset.
+Name = tuple[str, str, str]
 
 
 def score_task(
@@ -33,20 +38,32 @@ def score_task(
 ) -> list[Score]:
     """Score every field of a task by the metric it names.
 
-    Pairs are made by key. A reference without an answer counts as wrong or deleted; a reference without the field is left out and
-    counted in ``detail["left_out"]``; answers without a reference are counted in ``detail["extra"]``. ``train``
-    adds the text-only baseline, ``judge`` a figure on replies. Raises ValueError for double reference
-    keys, for labels that their set does not know, for hypotheses of another list or task, when no
-    reference can be scored, and when the judge cannot be asked.
+    Pairs are made by key. A reference without an answer counts as wrong or deleted; a reference
+    without the field is left out and counted in ``detail["left_out"]``; answers without a reference
+    are counted in ``detail["extra"]``. ``train`` adds the text-only baseline, ``judge`` its mean
+    verdict on replies.
+
+    Raises ValueError for double reference keys, for labels that their set does not know, for
+    hypotheses of another list or task, when no reference can be scored, and when the judge cannot
+    be asked.
     """
     options = Options(normalizer, resamples, seed, worst, train, judge)
     scores = []
     for field, sums in _compute_all(task, references, hypotheses, options):
         found = estimate(sums.columns, sums.statistic, resamples, seed, sums.trials)
-        detail = {"field": field.name, **sums.detail}
-        sizes = (int(sums.count), len(sums.columns))
-        about = sums.metric
-        scores.append(Score(task.name, about.name, *found, *sizes, sums.subset, detail, about))
+        score = Score(
+            task=task.name,
+            metric=sums.metric.name,
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            count=int(sums.count),
+            utterances=len(sums.columns),
+            subset=sums.subset,
+            detail={"field": field.name, **sums.detail},
+            about=sums.metric,
+        )
+        scores.append(score)
     return scores
 
 
@@ -60,87 +77,173 @@ def compare_task(
     resamples: int = 1000,
     seed: int = 777,
     judge: Judge | None = None,
-) -> dict[tuple[str, str, str], Difference]:
-    """Compare two systems on the same references by a paired bootstrap: (field, metric, subset) → first minus second.
+) -> dict[Name, Difference]:
+    """Compare two systems on the same references by a paired bootstrap.
 
-    Figures that rest on other utterances in one of the systems (calibration without probabilities) are left out.
+    Returns (field, metric, subset) → value of the first minus that of the second. A metric that
+    rests on other utterances in one of the systems (calibration without probabilities) is left out.
+    Raises ValueError as ``score_task`` does.
     """
     options = Options(normalizer, resamples, seed, judge=judge)
-    sides = [{(f.name, x.metric.name, x.subset): x for f, x in _compute_all(task, references, side, options)} for side in (first, second)]
+    of_first = _by_name(_compute_all(task, references, first, options))
+    of_second = _by_name(_compute_all(task, references, second, options))
     found = {}
-    for name in sides[0].keys() & sides[1].keys():
-        a, b = (side[name] for side in sides)
-        if a.columns.shape == b.columns.shape and len(a.columns):
-            trials = min(a.trials, b.trials)
-            found[name] = paired(a.columns, b.columns, a.statistic, resamples, seed, trials)
-    return {name: found[name] for name in sides[0] if name in found}
+    for name, a in of_first.items():
+        b = of_second.get(name)
+        if b is None or not len(a.columns):
+            continue
+        # Another number of rows means other utterances.
+        if a.columns.shape != b.columns.shape:
+            continue
+        trials = min(a.trials, b.trials)
+        found[name] = paired(
+            a.columns,
+            b.columns,
+            a.statistic,
+            resamples,
+            seed,
+            trials,
+        )
+    return found
+
+
+def _by_name(computed: list[tuple[Field, MetricSums]]) -> dict[Name, MetricSums]:
+    found = {}
+    for field, sums in computed:
+        found[field.name, sums.metric.name, sums.subset] = sums
+    return found
 
 
 def _compute_all(
-    task: Task, references: Sequence[Utterance], hypotheses: dict[str, Hypothesis], options: Options
+    task: Task,
+    references: Sequence[Utterance],
+    hypotheses: dict[str, Hypothesis],
+    options: Options,
 ) -> list[tuple[Field, MetricSums]]:
+    """Check references and hypotheses, and compute the metrics of every field that occurs."""
     _check_pairs(references, hypotheses)
     _check_labels(task, references)
-    fields = [f for f in task.fields if any(f.present(u) for u in references)]
-    if not fields:
-        raise ValueError(f"no reference of {len(references)} has {', '.join(f.attribute for f in task.fields)}; task {task.name} needs one of them")
-    silent = [f.name for f in task.fields if f not in fields]
-    extra = sorted(hypotheses.keys() - {u.key for u in references})
+    fields, silent = _occurring(task, references)
+    extra = hypotheses.keys() - {utterance.key for utterance in references}
     found = []
     for field in fields:
         _check_task(field, hypotheses)
-        pairs = [Pair(u, hypotheses.get(u.key)) for u in references if field.present(u)]
-        beside: dict[str, Any] = {"left_out": len(references) - len(pairs), "extra": len(extra)}
-        beside |= {"extra_keys": extra[:5]} if extra else {}
-        beside |= {"not_in_references": silent} if silent else {}
-        computed = metric_of(field).compute(field, pairs, options)
+        pairs = []
+        for utterance in references:
+            if field.present(utterance):
+                pairs.append(Pair(utterance, hypotheses.get(utterance.key)))
+        left_out = len(references) - len(pairs)
+        beside = _beside(left_out, sorted(extra), silent)
+
+        metric = metric_of(field)
+        computed = metric.compute(field, pairs, options)
         for sums in computed:
             sums.detail = {**beside, **sums.detail}
-            if len(task.fields) > 1 and field.kind == "transcript":  # beside another answer one line on the transcript is enough
+            # Beside another answer, one line on the transcript is enough: the one over all.
+            if len(task.fields) > 1 and field.kind == "transcript":
                 sums.detail["minor"] = sums is not computed[-1]
             found.append((field, sums))
     return found
 
 
+def _occurring(task: Task, references: Sequence[Utterance]) -> tuple[list[Field], list[str]]:
+    """Return the fields that some reference has, and the names of those that none has.
+
+    Raises ValueError when no reference has any.
+    """
+    fields, silent = [], []
+    for field in task.fields:
+        if any(field.present(utterance) for utterance in references):
+            fields.append(field)
+        else:
+            silent.append(field.name)
+    if not fields:
+        attributes = ", ".join(field.attribute for field in task.fields)
+        raise ValueError(
+            f"no reference of {len(references)} has {attributes}; "
+            f"task {task.name} needs one of them"
+        )
+    return fields, silent
+
+
+def _beside(left_out: int, extra: list[str], silent: list[str]) -> dict[str, Any]:
+    """Collect what every score of a field says of references and answers that it does not use."""
+    detail: dict[str, Any] = {"left_out": left_out, "extra": len(extra)}
+    if extra:
+        detail["extra_keys"] = extra[:SHOWN_KEYS]
+    if silent:
+        detail["not_in_references"] = silent
+    return detail
+
+
 def metric_of(field: Field) -> Any:
-    """The metric file a field names. Raises ValueError when there is none or it has no ``compute``."""
+    """Load the metric file that a field names.
+
+    Raises ValueError when there is none or it has no ``compute``.
+    """
     module = lookup.load(METRICS, field.metric)
     if not hasattr(module, "compute"):
-        raise ValueError(f"metrics/{field.metric}.py is no metric: it has no function compute(field, pairs, options)")
+        raise ValueError(
+            f"metrics/{field.metric}.py is no metric: "
+            "it has no function compute(field, pairs, options)"
+        )
     return module
 
 
 def _check_pairs(references: Sequence[Utterance], hypotheses: dict[str, Hypothesis]) -> None:
+    """Raise ValueError for an empty list, double keys, and hypotheses of another list."""
     if not references:
-        raise ValueError("the reference list holds no utterance; check its path, or run the stage that writes it")
-    double = [key for key, times in Counter(u.key for u in references).items() if times > 1]
-    if double:
-        raise ValueError(f"reference key {double[0]!r} stands more than once ({len(double)} such keys); keys must be unique in a list")
-    if hypotheses and not any(u.key in hypotheses for u in references):
         raise ValueError(
-            f"references and hypotheses have no key in common (reference {references[0].key!r}, hypothesis {next(iter(hypotheses))!r}); "
+            "the reference list holds no utterance; check its path, or run the stage that writes it"
+        )
+
+    keys = Counter(utterance.key for utterance in references)
+    double = [key for key, times in keys.items() if times > 1]
+    if double:
+        raise ValueError(
+            f"reference key {double[0]!r} stands more than once ({len(double)} such keys); "
+            "keys must be unique in a list"
+        )
+
+    if hypotheses and keys.keys().isdisjoint(hypotheses):
+        reference, hypothesis = references[0].key, next(iter(hypotheses))
+        raise ValueError(
+            "references and hypotheses have no key in common "
+            f"(reference {reference!r}, hypothesis {hypothesis!r}); "
             "give the hypotheses of this list"
         )
 
 
 def _check_labels(task: Task, references: Sequence[Utterance]) -> None:
-    """Refuse labels that the sets do not know: left out, they would make the rest look like the whole."""
+    """Raise ValueError for labels that the sets do not know.
+
+    Left out in silence, they would make the rest look like the whole.
+    """
     for field in task.label_fields:
         unknown = Counter(filter(None, map(field.unknown, references)))
-        if unknown:
-            shown = [f"{label!r} {times}" for label, times in unknown.most_common(SHOWN_LABELS)]
-            more = len(unknown) - len(shown)
-            raise ValueError(
-                f"{unknown.total()} of {len(references)} references have labels of {field.name} that its set "
-                f"does not know: {', '.join(shown)}{f' and {more} others' if more else ''}; "
-                f"known: {', '.join(field.labels.names)}; give --labels with the model's own sets, or "
-                "--label_map with the spellings of this test set (null there leaves a label out)"
-            )
+        if not unknown:
+            continue
+        shown = [f"{label!r} {times}" for label, times in unknown.most_common(SHOWN_LABELS)]
+        more = len(unknown) - len(shown)
+        others = f" and {more} others" if more else ""
+        known = ", ".join(field.labels.names)
+        raise ValueError(
+            f"{unknown.total()} of {len(references)} references have labels of {field.name} "
+            f"that its set does not know: {', '.join(shown)}{others}; "
+            f"known: {known}; give --labels with the model's own sets, or "
+            "--label_map with the spellings of this test set (null there leaves a label out)"
+        )
 
 
 def _check_task(field: Field, hypotheses: dict[str, Hypothesis]) -> None:
-    """Answers to another question are a wrong file, not wrong answers."""
-    for tags in {h.task for h in hypotheses.values() if h.task}:
-        made_for = tags if "<" in tags else tasks.parse(tags).tags
-        if field.tag not in " ".join(made_for.upper().replace("><", "> <").split()):
-            raise ValueError(f"hypotheses were made for task {made_for}, which does not answer {field.tag} ({field.name}); give those of this task")
+    """Raise ValueError for answers to another question: a wrong file, not wrong answers."""
+    tasks_of_answers = {hypothesis.task for hypothesis in hypotheses.values()}
+    for text in filter(None, tasks_of_answers):
+        # A file of another tool may name the task instead of its tags.
+        tags = text if "<" in text else tasks.parse(text).tags
+        spaced = tags.upper().replace("><", "> <").split()
+        if field.tag not in " ".join(spaced):
+            raise ValueError(
+                f"hypotheses were made for task {tags}, which does not answer {field.tag} "
+                f"({field.name}); give those of this task"
+            )

@@ -49,11 +49,14 @@ def _rate(
             f"{len(references)} references and {len(hypotheses)} hypotheses; "
             "give one hypothesis for each reference"
         )
+
+    # Errors and tokens are summed up first, so that long strings weigh more than short ones.
     normalize = get(normalizer, language)
     errors = total = 0
     for expected, answered in zip(references, hypotheses, strict=True):
         expected_tokens = tokens(normalize(expected), language)
-        errors += count(expected_tokens, tokens(normalize(answered), language)).errors
+        answered_tokens = tokens(normalize(answered), language)
+        errors += count(expected_tokens, answered_tokens).errors
         total += len(expected_tokens)
     if not total:
         raise ValueError("the references hold no word, so there is no rate; give at least one")

@@ -1,4 +1,4 @@
-"""Bars to reach: figures a recipe promises, such as ``asr/wer/en<=8``."""
+"""Targets: values of metrics that a recipe promises to reach, such as ``asr/wer/en<=8``."""
 
 from __future__ import annotations
 
@@ -6,44 +6,87 @@ from collections.abc import Iterable, Sequence
 
 from wenet_osum.records import Score
 
+# Task, metric and subset; None for any subset.
+Key = tuple[str, str, str | None]
+# ``<=`` or ``>=``, and the value to reach.
+Target = tuple[str, float]
 
-def parse_targets(texts: Iterable[str]) -> dict[tuple[str, str, str | None], tuple[str, float]]:
-    """Bars to reach, ``asr/wer/en<=8`` or ``ser/accuracy>=80``. Raises ValueError when one cannot be read."""
+
+def parse_targets(texts: Iterable[str]) -> dict[Key, Target]:
+    """Read targets such as ``asr/wer/en<=8`` or ``ser/accuracy>=80``.
+
+    Raises ValueError when one cannot be read.
+    """
     targets = {}
     for text in texts:
-        sign = next((s for s in ("<=", ">=") if s in text), "")
-        name, _, number = text.partition(sign) if sign else ("", "", "")
+        sign = ">=" if ">=" in text and "<=" not in text else "<="
+        name, _, number = text.partition(sign)
         parts = name.strip().split("/")
+        # A third part names the subset; what stands behind it is no part of a target.
+        subset = parts[2] if len(parts) > 2 else None
         try:
-            targets[parts[0], parts[1], parts[2] if len(parts) > 2 else None] = (sign, float(number))
+            key = (parts[0], parts[1], subset)
+            targets[key] = (sign, float(number))
         except (IndexError, ValueError):
-            raise ValueError(f"bar {text!r} must read task/metric<=number or task/metric/subset>=number, e.g. asr/wer/en<=8") from None
+            raise ValueError(
+                f"bar {text!r} must read task/metric<=number or task/metric/subset>=number, "
+                "e.g. asr/wer/en<=8"
+            ) from None
     return targets
 
 
-def target_of(score: Score, targets: dict) -> tuple[str, float] | None:
-    """The bar this score has to reach, if one is given."""
-    return targets.get((score.task, score.metric, score.subset)) or targets.get((score.task, score.metric, None))
+def target_of(score: Score, targets: dict[Key, Target]) -> Target | None:
+    """Return the target of this score, if one is given: that of its subset before that of any."""
+    for subset in (score.subset, None):
+        target = targets.get((score.task, score.metric, subset))
+        if target:
+            return target
+    return None
 
 
-def unmatched(scores: Sequence[Score], targets: dict) -> list[str]:
-    """Bars that no figure has, each with the figures its task has: a misspelled bar must not vanish."""
-    found = {key for s in scores for key in ((s.task, s.metric, s.subset), (s.task, s.metric, None))}
-    known = {task: sorted({s.metric for s in scores if s.task == task}) for task, *_ in targets}
-    return [f"bar {'/'.join(filter(None, key))}: no such figure; {key[0]} has {', '.join(known[key[0]]) or 'none'}" for key in targets if key not in found]
+def unmatched(scores: Sequence[Score], targets: dict[Key, Target]) -> list[str]:
+    """Say of each target without a score which metrics its task has.
+
+    A misspelled target must not vanish.
+    """
+    found: set[Key] = set()
+    metrics: dict[str, set[str]] = {}
+    for score in scores:
+        # A target may name a subset or leave it open.
+        for subset in (score.subset, None):
+            found.add((score.task, score.metric, subset))
+        own = metrics.setdefault(score.task, set())
+        own.add(score.metric)
+
+    sentences = []
+    for key in targets:
+        if key in found:
+            continue
+        name = "/".join(filter(None, key))
+        task = key[0]
+        known = ", ".join(sorted(metrics.get(task, ())))
+        sentence = f"bar {name}: no such figure; {task} has {known or 'none'}"
+        sentences.append(sentence)
+    return sentences
 
 
-def reached(score: Score, target: tuple[str, float]) -> bool:
-    """Whether the value meets the bar."""
-    return score.value <= target[1] if target[0] == "<=" else score.value >= target[1]
+def reached(score: Score, target: Target) -> bool:
+    """Tell whether the value meets the target."""
+    sign, number = target
+    if sign == "<=":
+        return score.value <= number
+    return score.value >= number
 
 
-def missed(scores: Sequence[Score], targets: dict) -> list[str]:
-    """Say which figures miss their bar."""
+def missed(scores: Sequence[Score], targets: dict[Key, Target]) -> list[str]:
+    """Say which scores miss their target."""
     found = []
     for score in scores:
         target = target_of(score, targets)
-        if target and not reached(score, target):
-            name = "/".join(filter(None, (score.task, score.metric, score.subset)))
-            found.append(f"bar {name}{target[0]}{target[1]:g}: missed with {score.value:.2f}")
+        if target is None or reached(score, target):
+            continue
+        parts = filter(None, (score.task, score.metric, score.subset))
+        name = "/".join(parts)
+        sign, number = target
+        found.append(f"bar {name}{sign}{number:g}: missed with {score.value:.2f}")
     return found

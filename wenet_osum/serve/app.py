@@ -1,4 +1,4 @@
-"""The HTTP application: OpenAI's transcription endpoint, /health, /metrics, and the page at /."""
+"""Make the HTTP application: OpenAI's transcription endpoint, /health, /metrics, the page at /."""
 
 from __future__ import annotations
 
@@ -27,20 +27,26 @@ from wenet_osum.serve.settings import Settings
 from wenet_osum.serve.upload import CLIENT_CLOSED_REQUEST, Body, read_form
 from wenet_osum.serve.writing import FORMATS
 
-POLL_INTERVAL_S = 0.25  # between two looks whether the client of a waiting request is still there
+# Time between two looks whether the client of a waiting request is still there.
+POLL_INTERVAL_S = 0.25
 LONGEST_RETRY_S = 60
-CREATED = 0  # /v1/models must say when a model was made, and that is not known
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+# /v1/models must say when a model was made, and that is not known.
+CREATED = 0
 
 
 class Service:
-    """What the routes share: batcher, counts, connections, and how many requests are in flight."""
+    """Holds what the routes share: batcher, counts, connections, and requests in flight."""
 
     def __init__(self, transcriber: Transcriber, settings: Settings) -> None:
-        self.settings, self.metrics = settings, Metrics()
-        self.connections = Connections(room(), settings.head_s, settings.timeout_s + ANSWER_S)
+        self.settings = settings
+        self.metrics = Metrics()
+        request_s = settings.timeout_s + ANSWER_S
+        self.connections = Connections(room(), settings.head_s, request_s)
         self.recognizer = transcriber.recognizer
         self.batcher = Batcher(self.recognizer, settings.wait_s, self.metrics)
-        self.in_flight, self.closing = 0, False
+        self.in_flight = 0
+        self.closing = False
 
     async def transcribe(self, request: Request) -> Response:
         """Answer a request, whatever comes; what goes wrong is a Fault's response."""
@@ -51,10 +57,16 @@ class Service:
         except Fault as fault:
             response = fault.response()
         except TimeoutError:
-            late = f"there was no answer within {self.settings.timeout_s:g} s; try a shorter recording, or later"
-            response = Fault(504, late, code="timeout", headers={"x-should-retry": "false"}).response()
-        self.metrics.request(response.status_code, time.monotonic() - begin)
+            response = self._late().response()
+        seconds = time.monotonic() - begin
+        self.metrics.request(response.status_code, seconds)
         return response
+
+    def _late(self) -> Fault:
+        limit = f"{self.settings.timeout_s:g} s"
+        message = f"there was no answer within {limit}; try a shorter recording, or later"
+        headers = {"x-should-retry": "false"}
+        return Fault(504, message, code="timeout", headers=headers)
 
     @contextlib.asynccontextmanager
     async def _room(self, request: Request) -> AsyncIterator[None]:
@@ -76,20 +88,27 @@ class Service:
             self.in_flight -= 1
 
     def retry_after(self) -> int:
-        """Seconds after which half of those in flight should be answered, at the pace so far."""
-        pace = self.metrics.busy_s / self.metrics.batches.sum if self.metrics.batches.sum else 0.0
-        return min(LONGEST_RETRY_S, max(1, math.ceil(pace * self.in_flight / 2)))
+        """Return after how many seconds half of those in flight should be answered.
+
+        They are counted at the pace so far.
+        """
+        answered = self.metrics.batches.sum
+        pace_s = self.metrics.busy_s / answered if answered else 0.0
+        wait_s = math.ceil(pace_s * self.in_flight / 2)
+        return min(LONGEST_RETRY_S, max(1, wait_s))
 
     async def _answer(self, request: Request) -> Response:
+        """Answer a request that was let in. Raises Fault for what cannot be answered."""
         form = await read_form(request, self.settings.max_bytes)
         labels = self.recognizer.template.labels
         question = self._decodable(read_question(form.fields, self.settings, labels))
         seconds = await asyncio.to_thread(recording.duration, form.data, self.settings.max_seconds)
         call = Call(form.data, seconds, question.task.tags, question.temperature)
-        return written(await self._wait(request, call), question)
+        answer = await self._wait(request, call)
+        return written(answer, question)
 
     def _decodable(self, question: Question) -> Question:
-        """The question with the temperature it is answered at.
+        """Return the question with the temperature it is answered at.
 
         Raises Fault where the server's search does not sample.
         """
@@ -99,11 +118,15 @@ class Service:
         try:
             dataclasses.replace(own, temperature=question.temperature)
         except ValueError as error:
-            raise Fault(400, f"this server does not sample ({error}); leave it out", "temperature", "bad_temperature") from None
+            fault = f"this server does not sample ({error}); leave it out"
+            raise Fault(400, fault, "temperature", "bad_temperature") from None
         return question
 
     async def _wait(self, request: Request, call: Call) -> Hypothesis:
-        """The model's answer. A call whose client leaves, or whose time is over, is taken out of the queue."""
+        """Wait for the model's answer. Raises Fault when it fails or the client leaves.
+
+        A call whose client leaves, or whose time is over, is taken out of the queue.
+        """
         future = asyncio.wrap_future(self.batcher.submit(call))
         try:
             while not future.done():
@@ -112,19 +135,22 @@ class Service:
                     raise Fault(CLIENT_CLOSED_REQUEST, "the client left", code="client_left")
         finally:
             future.cancel()
-        if future.exception() is not None:  # its traceback is on the server's stderr
-            raise Fault(500, "the model failed on this recording; the server's log says why", code="internal_error")
+        # The traceback is on the server's stderr.
+        if future.exception() is not None:
+            fault = "the model failed on this recording; the server's log says why"
+            raise Fault(500, fault, code="internal_error")
         return future.result()
 
     async def finished(self, within_s: float) -> None:
         """Let nobody in any more and wait for the requests in flight."""
-        self.closing, until = True, time.monotonic() + within_s
+        self.closing = True
+        until = time.monotonic() + within_s
         while self.in_flight and time.monotonic() < until:
             await asyncio.sleep(0.05)
 
 
 def written(answer: Hypothesis, question: Question) -> Response:
-    """An answer as the response.
+    """Write an answer as the response.
 
     Raises Fault for one that failed: the reason without details, which may name files here.
     """
@@ -135,14 +161,17 @@ def written(answer: Hypothesis, question: Question) -> Response:
         raise Fault(500, "the model failed on this recording", code="internal_error")
     form = FORMATS[question.format]
     content = form.write(answer, question)
-    headers = {"x-ignored-fields": ", ".join(question.ignored)} if question.ignored else None
+    headers = {}
+    if question.ignored:
+        headers["x-ignored-fields"] = ", ".join(question.ignored)
     if isinstance(content, str):
-        return Response(content.encode("utf-8", "backslashreplace"), media_type=form.media_type, headers=headers)
+        data = content.encode("utf-8", "backslashreplace")
+        return Response(data, media_type=form.media_type, headers=headers)
     return JSONResponse(content, headers=headers)
 
 
 def make_app(transcriber: Transcriber, settings: Settings, page: bool = True) -> FastAPI:
-    """The application around a model; ``app.state.service`` is its Service."""
+    """Make the application around a model; ``app.state.service`` is its Service."""
     service = Service(transcriber, settings)
 
     @contextlib.asynccontextmanager
@@ -163,6 +192,7 @@ def make_app(transcriber: Transcriber, settings: Settings, page: bool = True) ->
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
+    """Add the routes that programs ask, and answers to what goes wrong."""
     settings = service.settings
     model = {"id": settings.name, "object": "model", "created": CREATED, "owned_by": "wenet_osum"}
 
@@ -191,11 +221,20 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         text = service.metrics.text(service.in_flight, waiting, service.connections)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.api_route("/v1/{rest:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+    _add_fault_handlers(app)
+
+
+def _add_fault_handlers(app: FastAPI) -> None:
+    """Answer whatever goes wrong in OpenAI's form; added last, so that it takes only the rest."""
+
+    @app.api_route("/v1/{rest:path}", methods=METHODS)
     async def nothing(request: Request) -> Response:
-        ours = [route for route in app.routes if route.path.startswith("/v1/") and "rest" not in route.path]
-        known = [f"{method} {route.path}" for route in ours for method in route.methods]
-        raise Fault(404, lookup.unknown("route", f"{request.method} {request.url.path[:80]}", sorted(known)), code="not_found")
+        known = []
+        for route in app.routes:
+            if route.path.startswith("/v1/") and "rest" not in route.path:
+                known += [f"{method} {route.path}" for method in route.methods]
+        asked = f"{request.method} {request.url.path[:80]}"
+        raise Fault(404, lookup.unknown("route", asked, sorted(known)), code="not_found")
 
     @app.exception_handler(Fault)
     async def faulty(request: Request, fault: Fault) -> Response:

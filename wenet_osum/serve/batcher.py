@@ -1,6 +1,7 @@
-"""Requests that come at the same time are answered as one batch, by one thread that owns the model.
+"""Answer requests that come at the same time as one batch, by one thread that owns the model.
 
-Answers do not depend on the batch (decode/generate.py), so neither does it matter who asks at the same time.
+Answers do not depend on the batch (decode/generate.py), so it does not matter who asks at the same
+time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from wenet_osum.decode.pipeline import Job, Recognizer
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.serve.metrics import Metrics
 
-KEY = "upload"  # what every recording is called: sampling is drawn by it, and file names are the client's business
+# Every recording is called so: sampling is drawn by it, and file names are the client's business.
+KEY = "upload"
 
 
 @dataclass
@@ -32,16 +34,23 @@ class Call:
     future: Future = field(default_factory=Future)  # of a Hypothesis
 
     def job(self, index: int) -> Job:
-        """The recording for the pipeline."""
-        return Job(index, KEY, self.seconds, lambda: (Utterance(KEY, KEY, task=self.tags), self.data))
+        """Return the recording as a job of the pipeline."""
+        return Job(index, KEY, self.seconds, self._load)
+
+    def _load(self) -> tuple[Utterance, bytes]:
+        utterance = Utterance(KEY, KEY, task=self.tags)
+        return utterance, self.data
 
 
 class Batcher:
-    """Collects calls for ``wait_s`` from the first on, or until a batch is full, and answers them."""
+    """Collects calls for ``wait_s`` from the first on, or until a batch is full; answers them."""
 
     def __init__(self, recognizer: Recognizer, wait_s: float, metrics: Metrics) -> None:
-        self.recognizer, self.wait_s, self.metrics = recognizer, wait_s, metrics
-        self.waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()  # None: the end. Its length is bounded by who admits requests
+        self.recognizer = recognizer
+        self.wait_s = wait_s
+        self.metrics = metrics
+        # None in it is the end. Whoever admits requests bounds its length.
+        self.waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name="model", daemon=True)
 
     def start(self) -> None:
@@ -59,17 +68,27 @@ class Batcher:
         self.thread.join(timeout_s)
 
     def _work(self) -> None:
-        open_ = True
-        while open_ and (first := self.waiting.get()) is not None:
-            calls, open_ = self._collect(first)
-            self._answer([call for call in calls if call.future.set_running_or_notify_cancel()])
+        """Answer round by round until the end is taken from the queue."""
+        more = True
+        while more:
+            first = self.waiting.get()
+            if first is None:
+                return
+            calls, more = self._collect(first)
+            wanted = []
+            for call in calls:
+                if call.future.set_running_or_notify_cancel():
+                    wanted.append(call)
+            self._answer(wanted)
 
     def _collect(self, first: Call) -> tuple[list[Call], bool]:
-        """The calls of one round, and whether more may come."""
-        calls, until = [first], time.monotonic() + self.wait_s
+        """Return the calls of one round, and whether more may come."""
+        calls = [first]
+        until = time.monotonic() + self.wait_s
         while len(calls) < self.recognizer.batch_size:
+            left_s = max(0.0, until - time.monotonic())
             try:
-                call = self.waiting.get(timeout=max(0.0, until - time.monotonic()))
+                call = self.waiting.get(timeout=left_s)
             except queue.Empty:
                 break
             if call is None:
@@ -78,27 +97,41 @@ class Batcher:
         return calls, True
 
     def _answer(self, calls: list[Call]) -> None:
-        own = self.recognizer.options
-        for temperature in dict.fromkeys(call.temperature for call in calls):
-            options = own if temperature is None else dataclasses.replace(own, temperature=temperature)
+        """Answer the calls of one round, those of each temperature together."""
+        jobs: dict[float | None, list[Job]] = {}
+        for index, call in enumerate(calls):
+            job = call.job(index)
+            jobs.setdefault(call.temperature, []).append(job)
+
+        for temperature, alike in jobs.items():
+            options = self.recognizer.options
+            if temperature is not None:
+                options = dataclasses.replace(options, temperature=temperature)
             asked = dataclasses.replace(self.recognizer, task=None, options=options)
-            jobs = [call.job(index) for index, call in enumerate(calls) if call.temperature == temperature]
-            for batch in reversed(asked.groups(jobs)):  # the short ones need not wait for the long ones
+            # The short ones need not wait for the long ones.
+            for batch in reversed(asked.groups(alike)):
                 self._run(asked, batch, calls)
 
     def _run(self, asked: Recognizer, batch: list[Job], calls: list[Call]) -> None:
-        """Answer a batch. Where that fails, each of it alone, so that only those fail that are at fault."""
+        """Answer a batch. Where that fails, answer each call alone: only those at fault fail."""
         begin = time.monotonic()
+        answers: list[tuple[int, Hypothesis]] = []
         try:
-            answers: list[tuple[int, Hypothesis]] = [pair for _, found in asked.run([batch]) for pair in found]
-        except Exception as error:  # whatever it is, the thread lives on for the others
+            for _, found in asked.run([batch]):
+                answers += found
+        # Whatever it is, the thread lives on for the others.
+        except Exception as error:
             if len(batch) > 1:
                 for job in batch:
                     self._run(asked, [job], calls)
                 return
             traceback.print_exception(error, file=sys.stderr)
-            calls[batch[0].index].future.set_exception(error)
+            [job] = batch
+            calls[job.index].future.set_exception(error)
             return
-        self.metrics.batch(len(batch), sum(job.seconds for job in batch), time.monotonic() - begin)
+
+        audio_s = sum(job.seconds for job in batch)
+        busy_s = time.monotonic() - begin
+        self.metrics.batch(len(batch), audio_s, busy_s)
         for index, answer in answers:
             calls[index].future.set_result(answer)

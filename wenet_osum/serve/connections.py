@@ -41,7 +41,7 @@ def raise_descriptor_limit() -> None:
 
 
 def room() -> int:
-    """How many connections may be open: half of the descriptors, as files need some too."""
+    """Return how many connections may be open: half of the descriptors, as files need some too."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
@@ -49,10 +49,12 @@ def room() -> int:
 
 
 class Connections:
-    """What a server's connections share: the room, who waits for a head, why some were closed."""
+    """Holds what connections share: the room, who waits for a head, why some were closed."""
 
     def __init__(self, most: int, head_s: float, request_s: float) -> None:
-        self.most, self.head_s, self.request_s = most, head_s, request_s
+        self.most = most
+        self.head_s = head_s
+        self.request_s = request_s
         self.open: set[Connection] = set()
         # In the order in which they began to wait. A dict, because a set has no order.
         self.waiting: dict[Connection, None] = {}
@@ -148,7 +150,9 @@ class RareLog:
     """An event loop's exception handler that tells of a lack of descriptors once in a while."""
 
     def __init__(self, every_s: float = LOG_EVERY_S) -> None:
-        self.every_s, self.next_at, self.untold = every_s, 0.0, 0
+        self.every_s = every_s
+        self.next_at = 0.0
+        self.untold = 0
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log what the loop could not do; anything but a lack of descriptors as asyncio does."""
@@ -161,4 +165,5 @@ class RareLog:
             return
         what = "a connection could not be accepted (%s), %d times since this was last said"
         log.error(what, error.strerror, self.untold)
-        self.next_at, self.untold = time.monotonic() + self.every_s, 0
+        self.next_at = time.monotonic() + self.every_s
+        self.untold = 0

@@ -1,4 +1,4 @@
-"""What a client is told when there is no answer: OpenAI's error form, no details of the server."""
+"""Tell a client why there is no answer: in OpenAI's error form, without details of the server."""
 
 from __future__ import annotations
 
@@ -8,16 +8,38 @@ KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 
 
 class Fault(Exception):
-    """A request that is not answered. ``param`` is the form field at fault, ``code`` a word for programs."""
+    """A request that is not answered.
+
+    ``param`` is the form field at fault, ``code`` a word for programs.
+    """
 
     def __init__(
-        self, status: int, message: str, param: str | None = None, code: str | None = None, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.headers = headers
 
     def response(self) -> JSONResponse:
-        """``{"error": {message, type, param, code}}`` with the fault's status."""
-        kind = KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        """Make ``{"error": {message, type, param, code}}`` with the fault's status."""
+        if self.status in KINDS:
+            kind = KINDS[self.status]
+        elif self.status < 500:
+            kind = "invalid_request_error"
+        else:
+            kind = "server_error"
+        error = {
+            "message": self.message,
+            "type": kind,
+            "param": self.param,
+            "code": self.code,
+        }
         return JSONResponse({"error": error}, self.status, self.headers)

@@ -1,8 +1,9 @@
-"""What stands before every request: who may ask, under which name, from which page, and what of the page's framework is reachable.
+"""Guard every request: who may ask, under which name, from which page, and for which routes.
 
-A server on 127.0.0.1 is still within reach of every web page its user opens. So requests of other origins are refused, and so are names
-that merely point here (DNS rebinding). Gradio brings far more routes than the page needs (uploads, a proxy, files): only what the page
-loads is let through, and only for reading.
+A server on 127.0.0.1 is still within reach of every web page its user opens. So requests of other
+origins are refused, and so are names that merely point here (DNS rebinding). Gradio brings far more
+routes than the page needs (uploads, a proxy, files): only what the page loads is let through, and
+only for reading.
 """
 
 from __future__ import annotations
@@ -21,22 +22,33 @@ from wenet_osum.serve.settings import Settings
 OURS = ("/v1/", "/health", "/metrics")
 PAGE = ("/assets/", "/static/")  # folders the page loads from
 PAGE_FILES = ("/", "/theme.css", "/favicon.ico", "/manifest.json")
+# Nothing is loaded from, or sent to, anywhere else.
+POLICY = (
+    "default-src 'self'",
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+    "style-src 'self' 'unsafe-inline'",
+    "img-src 'self' data:",
+    "font-src 'self' data:",
+    "media-src 'self' blob:",
+    "connect-src 'self'",
+    "frame-ancestors 'none'",
+    "base-uri 'self'",
+    "form-action 'self'",
+)
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
-    "content-security-policy": (  # nothing is loaded from, or sent to, anywhere else
-        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-        "font-src 'self' data:; media-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
-    ),
+    "content-security-policy": "; ".join(POLICY),
 }
 
 
 class Guard:
-    """An ASGI application around another."""
+    """An ASGI application around another, to which it lets requests through."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app, self.settings = app, settings
+        self.app = app
+        self.settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, with security headers on its answer, or answer it with a fault."""
@@ -55,40 +67,83 @@ class Guard:
             await send(message)
 
         fault = self.fault(scope)
-        await (fault.response() if fault else self.app)(scope, receive, send_with_headers)
+        answer = self.app
+        if fault is not None:
+            answer = fault.response()
+        await answer(scope, receive, send_with_headers)
 
     def fault(self, scope: Scope) -> Fault | None:
-        """What is wrong with a request, by its head alone."""
-        headers, path = Headers(scope=scope), scope["path"]
-        host = hostname(headers.get("host", ""))
-        if self.settings.hosts is not None and host not in self.settings.hosts:
-            return Fault(421, "this server does not answer to that name; start it with --allow_host NAME", code="unknown_host")
+        """Return what is wrong with a request, by its head alone."""
+        headers = Headers(scope=scope)
+        path = scope["path"]
+        host = headers.get("host", "")
+
+        # A name that the server does not know may be another's that points here.
+        hosts = self.settings.hosts
+        if hosts is not None and hostname(host) not in hosts:
+            rule = "this server does not answer to that name"
+            advice = "start it with --allow_host NAME"
+            return Fault(421, f"{rule}; {advice}", code="unknown_host")
+
+        # Browsers say which page asks.
         origin = headers.get("origin")
-        if origin and place_of(origin) != headers.get("host", "").lower():
-            return Fault(403, "requests from pages of other origins are refused", code="other_origin")
-        if self.settings.api_key and path != "/health" and not self._knows_the_key(headers.get("authorization", "")):
-            ask = 'Bearer realm="wenet_osum"' if path.startswith("/v1/") else 'Basic realm="wenet_osum", charset="UTF-8"'
-            missing = "the API key is missing or wrong; send it as Authorization: Bearer KEY"
-            return Fault(401, missing, code="invalid_api_key", headers={"www-authenticate": ask})
-        if not path.startswith(OURS) and not (scope["method"] in ("GET", "HEAD") and (path in PAGE_FILES or path.startswith(PAGE))):
-            return Fault(404, "there is nothing here; see /v1/models, /v1/audio/transcriptions, /health and /metrics", code="not_found")
+        if origin and place_of(origin) != host.lower():
+            rule = "requests from pages of other origins are refused"
+            return Fault(403, rule, code="other_origin")
+
+        # Whoever watches over the server may ask for its health without a key.
+        authorization = headers.get("authorization", "")
+        needs_key = self.settings.api_key and path != "/health"
+        if needs_key and not self._knows_the_key(authorization):
+            return _no_key(path)
+        if not _is_reachable(scope["method"], path):
+            routes = "/v1/models, /v1/audio/transcriptions, /health and /metrics"
+            return Fault(404, f"there is nothing here; see {routes}", code="not_found")
         return None
 
     def _knows_the_key(self, header: str) -> bool:
-        """Bearer KEY, or Basic with the key for a password, which is what a browser can be asked for."""
+        """Tell whether an Authorization header holds the key.
+
+        It is Bearer KEY, or Basic with the key for a password: a browser can ask its user for that.
+        """
         scheme, _, value = header.partition(" ")
-        if scheme.lower() == "basic":
+        scheme = scheme.lower()
+        if scheme == "basic":
             try:
-                value = base64.b64decode(value, validate=True).decode("utf-8", "replace").partition(":")[2]
+                decoded = base64.b64decode(value, validate=True)
             except (binascii.Error, ValueError):
                 return False
-        elif scheme.lower() != "bearer":
+            text = decoded.decode("utf-8", "replace")
+            _, _, value = text.partition(":")
+        elif scheme != "bearer":
             return False
-        return compare_digest(value.strip().encode("utf-8", "replace"), self.settings.api_key.encode())
+        given = value.strip().encode("utf-8", "replace")
+        key = self.settings.api_key.encode()
+        return compare_digest(given, key)
+
+
+def _no_key(path: str) -> Fault:
+    """Ask for the key: programs for a Bearer header, browsers for a password."""
+    if path.startswith("/v1/"):
+        ask = 'Bearer realm="wenet_osum"'
+    else:
+        ask = 'Basic realm="wenet_osum", charset="UTF-8"'
+    missing = "the API key is missing or wrong; send it as Authorization: Bearer KEY"
+    headers = {"www-authenticate": ask}
+    return Fault(401, missing, code="invalid_api_key", headers=headers)
+
+
+def _is_reachable(method: str, path: str) -> bool:
+    """Tell whether a route is ours, or a file that the page only reads."""
+    if path.startswith(OURS):
+        return True
+    if method not in ("GET", "HEAD"):
+        return False
+    return path in PAGE_FILES or path.startswith(PAGE)
 
 
 def place_of(origin: str) -> str | None:
-    """Name and port of an Origin header; None for one that is no URL, such as ``http://[``."""
+    """Return name and port of an Origin header; None for what is no URL, such as ``http://[``."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -96,5 +151,10 @@ def place_of(origin: str) -> str | None:
 
 
 def hostname(host: str) -> str:
-    """A Host header without its port."""
-    return (host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]).lower()
+    """Return a Host header without its port."""
+    host = host.lower()
+    if host.startswith("["):
+        address, _, _ = host.partition("]")
+        return f"{address}]"
+    name, _, _ = host.partition(":")
+    return name

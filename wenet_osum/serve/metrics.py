@@ -1,4 +1,4 @@
-"""What the server counts, in the text format Prometheus reads."""
+"""Count what the server does, in the text format Prometheus reads."""
 
 from __future__ import annotations
 
@@ -21,30 +21,43 @@ class Histogram:
     """Counts of values up to each bound, with their sum."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds, self.counts, self.sum = bounds, [0] * (len(bounds) + 1), 0.0
+        self.bounds = bounds
+        # One count per bound, and one for the values beyond all of them.
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
 
     def add(self, value: float) -> None:
         """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
         self.sum += value
 
     def lines(self, name: str) -> list[str]:
-        """Cumulative buckets, sum and count."""
-        rows, total = [], 0
-        for bound, count in zip([*self.bounds, "+Inf"], self.counts, strict=True):
+        """Write cumulative buckets, sum and count."""
+        rows = []
+        total = 0
+        bounds = [*self.bounds, "+Inf"]
+        for bound, count in zip(bounds, self.counts, strict=True):
             total += count
             rows.append(f'{name}_bucket{{le="{bound}"}} {total}')
-        return [*rows, f"{name}_sum {self.sum:.6f}", f"{name}_count {total}"]
+        rows.append(f"{name}_sum {self.sum:.6f}")
+        rows.append(f"{name}_count {total}")
+        return rows
 
 
 class Metrics:
-    """Counted by the event loop and by the worker, so everything goes through one lock."""
+    """Holds the counts of a server.
+
+    The event loop and the worker both count, so everything goes through one lock.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.requests: Counter = Counter()  # by HTTP status
-        self.latency, self.batches = Histogram(LATENCIES), Histogram(SIZES)
-        self.audio_s = self.busy_s = 0.0
+        self.latency = Histogram(LATENCIES)
+        self.batches = Histogram(SIZES)
+        self.audio_s = 0.0
+        self.busy_s = 0.0
 
     def request(self, status: int, seconds: float) -> None:
         """Count a request to the transcription endpoint that was answered with ``status``."""
@@ -60,27 +73,72 @@ class Metrics:
             self.busy_s += busy_s
 
     def text(self, in_flight: int, waiting: int, connections: Connections) -> str:
-        """Everything in Prometheus' text format, version 0.0.4."""
-        open_ = len(connections.open)
-        closed = [(f'{{reason="{reason}"}}', n) for reason, n in connections.closed.items()]
+        """Write everything in Prometheus' text format, version 0.0.4."""
         with self.lock:
-            statuses = [(f'{{status="{status}"}}', n) for status, n in self.requests.items()]
-            rows = [
-                *_family("requests_total", "counter", "Transcription requests by HTTP status.", statuses),
-                *_family("audio_seconds_total", "counter", "Audio the model has worked through, s.", [("", round(self.audio_s, 3))]),
-                *_family("busy_seconds_total", "counter", "Time the model has worked, s.", [("", round(self.busy_s, 3))]),
-                *_family("requests_in_flight", "gauge", IN_FLIGHT, [("", in_flight)]),
-                *_family("requests_waiting", "gauge", "Requests waiting for the model.", [("", waiting)]),
-                *_family("connections", "gauge", "Open connections.", [("", open_)]),
-                *_family("connections_closed_total", "counter", CLOSED, closed),
-                *_family("request_seconds", "histogram", "Time from a request to its answer, s.", []),
-                *self.latency.lines(f"{PREFIX}_request_seconds"),
-                *_family("batch_size", "histogram", "Requests in a batch.", []),
-                *self.batches.lines(f"{PREFIX}_batch_size"),
+            families = [
+                _labeled(
+                    "requests_total",
+                    "Transcription requests by HTTP status.",
+                    "status",
+                    self.requests,
+                ),
+                _single(
+                    "audio_seconds_total",
+                    "counter",
+                    "Audio the model has worked through, s.",
+                    round(self.audio_s, 3),
+                ),
+                _single(
+                    "busy_seconds_total",
+                    "counter",
+                    "Time the model has worked, s.",
+                    round(self.busy_s, 3),
+                ),
+                _single("requests_in_flight", "gauge", IN_FLIGHT, in_flight),
+                _single(
+                    "requests_waiting",
+                    "gauge",
+                    "Requests waiting for the model.",
+                    waiting,
+                ),
+                _single("connections", "gauge", "Open connections.", len(connections.open)),
+                _labeled("connections_closed_total", CLOSED, "reason", connections.closed),
+                _histogram(
+                    "request_seconds",
+                    "Time from a request to its answer, s.",
+                    self.latency,
+                ),
+                _histogram("batch_size", "Requests in a batch.", self.batches),
             ]
+        rows = []
+        for family in families:
+            rows += family
         return "\n".join(rows) + "\n"
 
 
-def _family(name: str, kind: str, what: str, samples: list[tuple[str, float]]) -> list[str]:
+def _head(name: str, kind: str, text: str) -> list[str]:
+    """Write the two lines before the samples of a metric, whose full name is ``name``."""
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+
+
+def _single(name: str, kind: str, text: str, value: float) -> list[str]:
+    """Write a metric of one value."""
     name = f"{PREFIX}_{name}"
-    return [f"# HELP {name} {what}", f"# TYPE {name} {kind}", *(f"{name}{labels} {value}" for labels, value in samples)]
+    rows = _head(name, kind, text)
+    rows.append(f"{name} {value}")
+    return rows
+
+
+def _labeled(name: str, text: str, label: str, counts: Counter) -> list[str]:
+    """Write a counter with one value per label."""
+    name = f"{PREFIX}_{name}"
+    rows = _head(name, "counter", text)
+    for key, count in counts.items():
+        rows.append(f'{name}{{{label}="{key}"}} {count}')
+    return rows
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> list[str]:
+    name = f"{PREFIX}_{name}"
+    rows = _head(name, "histogram", text)
+    return rows + histogram.lines(name)

@@ -1,9 +1,10 @@
-"""The page at /: one component of our own in a frame of gradio's.
+"""Put the page at /: one component of our own in a frame of gradio's.
 
-The component (page.html, page.css, page.js and page_answer.js) records or takes a file, draws its sound in the browser and asks
-/v1/audio/transcriptions of the same server: the page has no limits, queue or temporary files of its own, and never learns a path. What
-can be asked comes from tasks/, what the page says from page.yaml. Fonts are the system's; nothing is loaded from elsewhere, and nothing
-is reported.
+The component (page.html, page.css, page.js and page_answer.js) records or takes a file, draws its
+sound in the browser and asks /v1/audio/transcriptions of the same server: the page has no limits,
+queue or temporary files of its own, and never learns a path. The tasks that can be asked for come
+from tasks/, its texts from page.yaml. Fonts are the system's; nothing is loaded from elsewhere, and
+nothing is reported.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+# gradio reads them when it is imported.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio
@@ -23,12 +25,23 @@ from wenet_osum import tasks
 from wenet_osum.serve.settings import MB, Settings
 
 if TYPE_CHECKING:
+    from wenet_osum.tasks.base import Field
     from wenet_osum.text.template import Template
 
 HERE = Path(__file__).parent
-FONTS = ["system-ui", "Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Microsoft YaHei", "sans-serif"]
+FONTS = [
+    "system-ui",
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "sans-serif",
+]
 MONO = ["ui-monospace", "monospace"]
-KINDS = ("transcript", "label", "reply")  # of fields, in the order in which the page offers them
+# Kinds of fields, in the order in which the page offers them.
+KINDS = ("transcript", "label", "reply")
+# Parts of gradio that the page does not use.
+OFF = ("run_history", "ssr_mode", "pwa", "mcp_server", "enable_monitoring", "show_error")
 
 
 def mount(app: FastAPI, template: Template, settings: Settings) -> None:
@@ -44,20 +57,43 @@ def mount(app: FastAPI, template: Template, settings: Settings) -> None:
             conf=configuration(template, settings),
         )
     theme = gradio.themes.Base(font=FONTS, font_mono=MONO)
-    off = dict.fromkeys(("run_history", "ssr_mode", "pwa", "mcp_server", "enable_monitoring", "show_error"), False)
+    off = dict.fromkeys(OFF, False)
     gradio.mount_gradio_app(app, blocks, "/", theme=theme, footer_links=[], **off)
 
 
 def configuration(template: Template, settings: Settings) -> dict[str, Any]:
-    """What the component is told: limits, texts, the fields that can be asked for and the tasks that have a name."""
-    known = [tasks.parse(name, template.labels or None) for name in tasks.names()]
-    fields = {field.tag: field for task in known for field in task.fields}
+    """Return what the component is told.
+
+    That are limits, texts, the fields that can be asked for and the tasks that have a name.
+    """
+    named = []
+    fields: dict[str, Field] = {}
+    for name in tasks.names():
+        task = tasks.parse(name, template.labels or None)
+        tags = [field.tag for field in task.fields]
+        named.append({"name": task.name, "tags": tags})
+        for field in task.fields:
+            fields[field.tag] = field
+
     shown = sorted(fields.values(), key=lambda field: KINDS.index(field.kind))
+    limits = {
+        "mb": settings.max_bytes / MB,
+        "seconds": settings.max_seconds,
+    }
     return {
-        "limits": {"mb": settings.max_bytes / MB, "seconds": settings.max_seconds},
+        "limits": limits,
         "texts": yaml.safe_load(_file("page.yaml")),
-        "fields": [{"tag": f.tag, "kind": f.kind, "name": f.name, "ask": f.ask} for f in shown],
-        "tasks": [{"name": task.name, "tags": [f.tag for f in task.fields]} for task in known],
+        "fields": [_shown(field) for field in shown],
+        "tasks": named,
+    }
+
+
+def _shown(field: Field) -> dict[str, Any]:
+    return {
+        "tag": field.tag,
+        "kind": field.kind,
+        "name": field.name,
+        "ask": field.ask,
     }
 
 

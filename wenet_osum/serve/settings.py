@@ -1,4 +1,4 @@
-"""What a server promises and refuses."""
+"""Limits and names of a server: what it promises and refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class Settings:
     name: str = "osum"  # of the model, as clients see it
     max_bytes: int = 25 * MB  # of an uploaded file
     max_seconds: float = 600.0  # of audio
-    queue: int = 64  # requests in flight at a time: being uploaded, waiting or being answered
+    # requests in flight at a time: being uploaded, waiting or being answered
+    queue: int = 64
     timeout_s: float = 120.0  # for a request, from its first byte to the answer
     head_s: float = 10.0  # for a connection, until the head of a request is complete
     wait_s: float = 0.02  # how long the first request of a batch waits for others
@@ -23,8 +24,23 @@ class Settings:
     hosts: tuple[str, ...] | None = None  # names the server answers to; None: any
 
     def __post_init__(self) -> None:
-        least = min(self.max_seconds, self.timeout_s, self.head_s)
-        if self.max_bytes < 1 or self.queue < 1 or least <= 0 or not 0 <= self.wait_s <= 1:
-            raise ValueError(f"{self}: sizes, seconds and the queue must be above 0, and wait_ms from 0 to 1000")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key.strip()):
-            raise ValueError("the API key must be printable ASCII and not empty; leave it out for a server without one")
+        sizes = [
+            self.max_bytes,
+            self.queue,
+            self.max_seconds,
+            self.timeout_s,
+            self.head_s,
+        ]
+        if min(sizes) <= 0 or not 0 <= self.wait_s <= 1:
+            rule = "sizes, seconds and the queue must be above 0, and wait_ms from 0 to 1000"
+            raise ValueError(f"{self}: {rule}")
+        if self.api_key is not None and not _is_sendable(self.api_key):
+            rule = "the API key must be printable ASCII and not empty"
+            raise ValueError(f"{rule}; leave it out for a server without one")
+
+
+def _is_sendable(key: str) -> bool:
+    """Tell whether a header can hold a key."""
+    if not key.strip():
+        return False
+    return key.isascii() and key.isprintable()

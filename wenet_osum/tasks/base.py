@@ -1,8 +1,8 @@
 """What a task is made of: label sets, fields, and a row of fields with its prompts.
 
-A field knows how it is written into a target, read back from an answer and asked for in a prompt. Reading takes leading
-fields from the left and trailing ones from the right; the transcript is what remains. What cannot be read is kept as
-"unread", never an exception: scorers count it as wrong.
+A field knows how it is written into a target, read back from an answer and asked for in a prompt.
+Reading takes leading fields from the left and trailing ones from the right; the transcript is what
+remains. What cannot be read is kept as "unread", never an exception: scorers count it as wrong.
 """
 
 from __future__ import annotations
@@ -13,61 +13,106 @@ from dataclasses import dataclass, field
 
 from wenet_osum.records import Utterance, Word
 
-TIME = re.compile(r"\d+(?:\.\d*)?")  # s, inside a time tag
-UNIT = re.compile(r"\\.|<((?:[^<>\\]|\\.)*)>|.", re.DOTALL)  # an escaped character, a tag, or a character
+# Seconds inside a time tag.
+TIME = re.compile(r"\d+(?:\.\d*)?")
+# An escaped character, a tag, or a character.
+UNIT = re.compile(r"\\.|<((?:[^<>\\]|\\.)*)>|.", re.DOTALL)
 # Characters written without spaces between words: Han, kana, CJK punctuation, full-width forms.
 # Hangul is no part of it: Korean puts spaces between its words.
 CJK = re.compile(
     r"[\u3000-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     r"\uff00-\uff9f\uffe0-\uffef\U00020000-\U0003ffff]"
 )
+# Characters of a text that a message shows.
+SHOWN = 40
 
 
 def escape(text: str) -> str:
-    r"""Free text as it stands in a target: ``\``, ``<`` and ``>`` are written ``\\``, ``\<`` and ``\>``."""
+    r"""Write free text as it stands in a target: ``\``, ``<`` and ``>`` get a ``\`` before them."""
     return re.sub(r"([\\<>])", r"\\\1", text)
 
 
 def unescape(text: str) -> str:
-    """The inverse of ``escape``; a lone backslash stays."""
+    """Undo ``escape``; a lone backslash stays."""
     return re.sub(r"\\([\\<>])", r"\1", text)
 
 
 def find_tags(text: str) -> list[re.Match]:
-    """The unescaped tags of a text; group 1 is what stands between ``<`` and ``>``."""
+    """Find the unescaped tags of a text; group 1 is what stands between ``<`` and ``>``."""
     return [unit for unit in UNIT.finditer(text) if unit[1] is not None]
 
 
 def join_words(texts: list[str]) -> str:
-    """Words as running text: a space between words, none beside a Chinese or Japanese character."""
+    """Join words to running text.
+
+    Spaces stand between words, but not beside a Chinese or Japanese character.
+    """
     line = ""
     for text in texts:
-        glued = not line or not text or CJK.match(text[0]) or CJK.match(line[-1])
-        line += text if glued else " " + text
+        if line and text and not CJK.match(line[-1]) and not CJK.match(text[0]):
+            line += " "
+        line += text
     return line
 
 
 class LabelSet:
-    """Canonical labels with the spellings corpora and models use for them."""
+    """Canonical labels with the spellings corpora and models use for them.
 
-    def __init__(self, names: list[str] | tuple[str, ...], aliases: dict[str, list[str]] | None = None) -> None:
+    Raises ValueError when there is no label, when one occurs twice, and for labels that cannot be
+    written as a tag.
+    """
+
+    def __init__(
+        self, names: list[str] | tuple[str, ...], aliases: dict[str, list[str]] | None = None
+    ) -> None:
         self.names = tuple(names)
-        if len(set(map(_fold, self.names))) != len(self.names) or not self.names:
-            raise ValueError(f"label set {list(names)} must hold at least one label and each once")
-        bad = [n for n in self.names if re.search(r"[<>\\\n]", n) or not n.strip() or TIME.fullmatch(n)]
-        if bad:
-            raise ValueError(f"labels {bad} must not be empty, a number, or contain < > \\ or a line break")
-        self.aliases = {name: list((aliases or {}).get(name, [])) for name in self.names}
-        self._canonical = {_fold(a): name for name, spellings in self.aliases.items() for a in spellings}
-        self._canonical |= {_fold(name): name for name in self.names}
+        _check_names(self.names)
+
+        # folded spelling → label
+        self._canonical: dict[str, str] = {}
+        self.aliases: dict[str, list[str]] = {}
+        known = aliases or {}
+        for name in self.names:
+            self.aliases[name] = list(known.get(name, []))
+            for spelling in self.aliases[name]:
+                folded = _fold(spelling)
+                self._canonical[folded] = name
+
+        # A label's own name wins where it is also another label's spelling.
+        for name in self.names:
+            self._canonical[_fold(name)] = name
 
     def find(self, text: object) -> str | None:
-        """The canonical label of any known spelling, in either case, with or without ``< >``; None when there is none."""
-        return self._canonical.get(_fold(str(text)))
+        """Return the canonical label of a known spelling, None for an unknown one.
+
+        Neither case nor ``< >`` around the label matters.
+        """
+        folded = _fold(str(text))
+        return self._canonical.get(folded)
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    """Raise ValueError for label names that cannot be told apart or be written as a tag."""
+    folded = {_fold(name) for name in names}
+    if not names or len(folded) != len(names):
+        raise ValueError(f"label set {list(names)} must hold at least one label and each once")
+    bad = []
+    for name in names:
+        unwritable = re.search(r"[<>\\\n]", name) or not name.strip()
+        if unwritable or TIME.fullmatch(name):
+            bad.append(name)
+    if bad:
+        raise ValueError(
+            f"labels {bad} must not be empty, a number, or contain < > \\ or a line break"
+        )
 
 
 def _fold(text: str) -> str:
-    return " ".join(re.sub(r"[_\-\s]+", " ", text.strip().strip("<>")).lower().split())
+    """Reduce a spelling to what counts: no case, no ``< >``, one space for ``_`` and ``-``."""
+    bare = text.strip().strip("<>")
+    spaced = re.sub(r"[_\-\s]+", " ", bare)
+    words = spaced.lower().split()
+    return " ".join(words)
 
 
 @dataclass
@@ -85,20 +130,26 @@ class Reading:
 class Field:
     """One kind of thing a task asks for. ``tasks/fields.py`` has the four kinds."""
 
-    name: str  # "emotion"; names it in reports, label tables and loss weights
-    tag: str  # "<EMOTION>"
-    attribute: str  # the label or field of an Utterance that holds it, by its name in a manifest
-    metric: str  # file name in score/
-    ask: dict[str, str]  # language → the phrase a composed prompt asks with
+    # such as "emotion"; names the field in reports, label tables and loss weights
+    name: str
+    # such as "<EMOTION>"
+    tag: str
+    # the label or field of an Utterance that holds the value, by its name in a manifest
+    attribute: str
+    # file name in metrics/
+    metric: str
+    # language → the phrase a composed prompt asks with
+    ask: dict[str, str]
     labels: LabelSet | None = None
-    kind: str = "label"  # transcript, label or reply
+    # transcript, label or reply
+    kind: str = "label"
 
     def value(self, utterance: Utterance) -> object | None:
-        """What the utterance holds for this field in canonical form, or None."""
+        """Return what the utterance holds for this field in canonical form, or None."""
         return utterance.get(self.attribute)
 
     def present(self, utterance: Utterance) -> bool:
-        """Whether the utterance can be a target for this field."""
+        """Tell whether the utterance can be a target for this field."""
         return self.value(utterance) is not None
 
     def unknown(self, utterance: Utterance) -> str | None:
@@ -106,7 +157,7 @@ class Field:
         return None
 
     def write(self, utterance: Utterance) -> str:
-        """This field's piece of the target. The utterance must hold the field."""
+        """Write this field's piece of the target. The utterance must hold the field."""
         return f"<{self.value(utterance)}>"
 
 
@@ -114,9 +165,11 @@ class Field:
 class Task:
     """A row of fields, asked for with one prompt and written in the order of the tags."""
 
-    name: str  # "ser", or the tags when it is a free combination
+    # such as "ser", or the tags when the task is a free combination
+    name: str
     fields: tuple[Field, ...]
-    written_prompts: dict[str, list[str]] = field(default_factory=dict)  # language → sentences; empty: composed from the fields
+    # language → prompts; without them, prompts are composed from the fields
+    written_prompts: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def tags(self) -> str:
@@ -129,50 +182,80 @@ class Task:
         return [f for f in self.fields if f.kind == "label"]
 
     def present(self, utterance: Utterance) -> bool:
-        """Whether every field is known."""
+        """Tell whether every field is known."""
         return all(f.present(utterance) for f in self.fields)
 
     def missing(self, utterance: Utterance) -> list[str]:
-        """Names of the fields that are not known."""
+        """Return the names of the fields that are not known."""
         return [f.name for f in self.fields if not f.present(utterance)]
 
     def targets(self, utterance: Utterance) -> list[tuple[Field, str]]:
-        """The target in pieces, a field each; joined without a separator they are the whole target.
+        """Write the target in pieces, one per field; joined without a separator they are the whole.
 
         Raises ValueError when a field is not known.
         """
-        if missing := self.missing(utterance):
-            found = {f.name: utterance.get(f.attribute) for f in self.fields if f.name in missing}
-            raise ValueError(f"utterance {utterance.key!r} lacks {', '.join(missing)} for task {self.tags} (found {found}); filter with Task.present")
+        missing = self.missing(utterance)
+        if missing:
+            found = {}
+            for f in self.fields:
+                if f.name in missing:
+                    found[f.name] = utterance.get(f.attribute)
+
+            lacking = ", ".join(missing)
+            raise ValueError(
+                f"utterance {utterance.key!r} lacks {lacking} for task {self.tags} "
+                f"(found {found}); filter with Task.present"
+            )
         return [(f, f.write(utterance)) for f in self.fields]
 
     def write(self, utterance: Utterance) -> str:
-        """The whole target."""
-        return "".join(text for _, text in self.targets(utterance))
+        """Write the whole target. Raises ValueError when a field is not known."""
+        pieces = [text for _, text in self.targets(utterance)]
+        return "".join(pieces)
 
     def prompts(self, lang: str) -> list[str]:
-        """Prompts in a language (zh or en); item 0 is the one scoring uses."""
+        """Return the prompts in a language (zh or en); scoring uses the first.
+
+        Raises ValueError for a language in which there is none.
+        """
         if lang in self.written_prompts:
             return self.written_prompts[lang]
         if lang not in COMPOSED:
-            raise ValueError(f"prompt language {lang!r}: known are {', '.join(COMPOSED)}")
-        phrases = SEPARATOR[lang].join(f.ask[lang] for f in self.fields)
-        return [sentence.format(phrases) for sentence in COMPOSED[lang]]
+            known = ", ".join(COMPOSED)
+            raise ValueError(f"prompt language {lang!r}: known are {known}")
+
+        # Without prompts of its own, a task asks for its fields one after the other.
+        phrases = [f.ask[lang] for f in self.fields]
+        listed = SEPARATOR[lang].join(phrases)
+        return [sentence.format(listed) for sentence in COMPOSED[lang]]
 
     def with_labels(self, labels: dict[str, list[str]]) -> Task:
-        """The same task with the user's label sets, by field name; spellings of labels that stay are kept."""
-        fields = tuple(
-            dataclasses.replace(f, labels=LabelSet(labels[f.name], f.labels.aliases)) if f.labels and f.name in labels else f for f in self.fields
-        )
-        return dataclasses.replace(self, fields=fields)
+        """Return the same task with the user's label sets, by field name.
+
+        Spellings of labels that stay are kept. Raises ValueError as ``LabelSet`` does.
+        """
+        fields = []
+        for f in self.fields:
+            if not f.labels or f.name not in labels:
+                fields.append(f)
+                continue
+
+            own = LabelSet(labels[f.name], f.labels.aliases)
+            relabeled = dataclasses.replace(f, labels=own)
+            fields.append(relabeled)
+        return dataclasses.replace(self, fields=tuple(fields))
 
     def read(self, text: str) -> Reading:
         """Take an answer apart. Never raises; what does not fit is noted in ``unread``."""
         reading = Reading()
         rest = text
         fields = list(self.fields)
+
+        # A reply is free text up to the end, so it goes first.
         if fields and fields[-1].kind == "reply":
             rest = fields.pop().take(rest, reading)
+
+        # Labels are taken from both ends; what remains belongs to the transcript.
         while fields and fields[0].kind == "label":
             rest = _take_label(fields.pop(0), rest, "left", reading)
         while fields and fields[-1].kind == "label":
@@ -181,28 +264,61 @@ class Task:
             fields[0].take(rest, reading)
         elif rest.strip():
             reading.unread["text"] = rest.strip()
-        reading.labels = {f.name: reading.labels[f.name] for f in self.label_fields if f.name in reading.labels}  # as asked, not as read
+
+        # Labels stand in the order they were asked for, not in that of reading.
+        found = reading.labels
+        asked = [f.name for f in self.label_fields]
+        reading.labels = {name: found[name] for name in asked if name in found}
         return reading
 
 
 def _take_label(label: Field, text: str, side: str, reading: Reading) -> str:
-    """Read one label from an end of the text; return the rest. A time is not a label and is left in place."""
-    tags = find_tags(text)
-    tag = tags[0 if side == "left" else -1] if tags else None
-    at_end = tag is not None and not (text[: tag.start()] if side == "left" else text[tag.end() :]).strip()
-    if not at_end or TIME.fullmatch(tag[1].strip()):
-        reading.unread[label.name] = f"no tag in {text[:40] if side == 'left' else text[-40:]!r}"
+    """Read one label from an end (``left`` or ``right``) of the text and return the rest.
+
+    A time is not a label and is left where it is.
+    """
+    tag = _end_tag(text, side)
+    if tag is None or TIME.fullmatch(tag[1].strip()):
+        end = text[:SHOWN] if side == "left" else text[-SHOWN:]
+        reading.unread[label.name] = f"no tag in {end!r}"
         return text
-    found = label.labels.find(unescape(tag[1]))
+
+    # A tag that is no label of the set is used up as well.
+    spelling = unescape(tag[1])
+    found = label.labels.find(spelling)
     if found is None:
         reading.unread[label.name] = tag[0]
     else:
         reading.labels[label.name] = found
-    return text[: tag.start()] + text[tag.end() :]
+    before = text[: tag.start()]
+    after = text[tag.end() :]
+    return before + after
+
+
+def _end_tag(text: str, side: str) -> re.Match | None:
+    """Return the tag at an end of the text, None when other text or nothing is there."""
+    tags = find_tags(text)
+    if not tags:
+        return None
+    if side == "left":
+        tag = tags[0]
+        outside = text[: tag.start()]
+    else:
+        tag = tags[-1]
+        outside = text[tag.end() :]
+    return None if outside.strip() else tag
 
 
 COMPOSED = {
-    "zh": ["听录音，依次写出{}。", "请按顺序给出{}。", "这段语音里，{}是什么？按此顺序回答。"],
-    "en": ["Listen and write {}, in this order.", "Give {} for this recording, in order.", "For this speech, answer in order: {}."],
+    "zh": [
+        "听录音，依次写出{}。",
+        "请按顺序给出{}。",
+        "这段语音里，{}是什么？按此顺序回答。",
+    ],
+    "en": [
+        "Listen and write {}, in this order.",
+        "Give {} for this recording, in order.",
+        "For this speech, answer in order: {}.",
+    ],
 }
 SEPARATOR = {"zh": "、", "en": ", "}

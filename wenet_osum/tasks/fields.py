@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from wenet_osum.records import Utterance, Word
-from wenet_osum.tasks.base import CJK, TIME, Field, LabelSet, Reading, escape, find_tags, join_words, unescape
+from wenet_osum.tasks.base import (
+    CJK,
+    SHOWN,
+    TIME,
+    Field,
+    LabelSet,
+    Reading,
+    escape,
+    find_tags,
+    join_words,
+    unescape,
+)
 
 REPLY_MARK = "<开始回答>"
+TIME_TAG = rf"<\s*{TIME.pattern}\s*>"
 TIMED_WORD = re.compile(rf"<\s*({TIME.pattern})\s*>((?:[^<>\\]|\\.)+)<\s*({TIME.pattern})\s*>")
 
 
@@ -19,11 +32,15 @@ class Transcript(Field):
     kind: str = "transcript"
 
     def write(self, utterance: Utterance) -> str:
-        return escape(" ".join(utterance.txt.split()))
+        """Write the transcript with single spaces."""
+        words = utterance.txt.split()
+        text = " ".join(words)
+        return escape(text)
 
     def take(self, text: str, reading: Reading) -> None:
         """Read the transcript from what the other fields left."""
-        reading.transcript = unescape(text).strip()
+        free = unescape(text)
+        reading.transcript = free.strip()
 
 
 @dataclass(frozen=True)
@@ -33,21 +50,43 @@ class TimedTranscript(Field):
     kind: str = "transcript"
 
     def value(self, utterance: Utterance) -> object | None:
+        """Return the words of the utterance; None when it has none."""
         return utterance.words or None
 
     def write(self, utterance: Utterance) -> str:
-        pieces = [f"<{w.start:.2f}>{escape(w.text)}<{w.end:.2f}>" for w in utterance.words]
-        glued = [_is_cjk(a.text) or _is_cjk(b.text) for a, b in zip(utterance.words, utterance.words[1:], strict=False)]
-        return pieces[0] + "".join(("" if g else " ") + p for g, p in zip(glued, pieces[1:], strict=True))
+        """Write the words with their times: spaces between words, none beside a Chinese one."""
+        pieces = [_timed(utterance.words[0])]
+        for before, word in pairwise(utterance.words):
+            glued = _is_cjk(before.text) or _is_cjk(word.text)
+            pieces.append("" if glued else " ")
+            pieces.append(_timed(word))
+        return "".join(pieces)
 
     def take(self, text: str, reading: Reading) -> None:
         """Read words with times; anything between them goes to ``unread["words"]``."""
-        found = list(TIMED_WORD.finditer(text))
-        reading.words = [Word(unescape(m[2]).strip(), float(m[1]), float(m[3])) for m in found]
-        reading.transcript = join_words([w.text for w in reading.words])
-        if rest := TIMED_WORD.sub("", text).strip():
-            reading.unread["words"] = rest
-            reading.transcript = reading.transcript or unescape(re.sub(rf"<\s*{TIME.pattern}\s*>", " ", text)).strip()
+        reading.words = []
+        for match in TIMED_WORD.finditer(text):
+            start, word, end = match.groups()
+            word = unescape(word).strip()
+            reading.words.append(Word(word, float(start), float(end)))
+        words = [word.text for word in reading.words]
+        reading.transcript = join_words(words)
+
+        rest = TIMED_WORD.sub("", text).strip()
+        if not rest:
+            return
+        reading.unread["words"] = rest
+        # An answer without any timed word still has a transcript: its text without the times.
+        if not reading.transcript:
+            untimed = re.sub(TIME_TAG, " ", text)
+            reading.transcript = unescape(untimed).strip()
+
+
+def _timed(word: Word) -> str:
+    """Write a word between its times in seconds."""
+    start = f"<{word.start:.2f}>"
+    end = f"<{word.end:.2f}>"
+    return start + escape(word.text) + end
 
 
 def _is_cjk(text: str) -> bool:
@@ -59,12 +98,18 @@ class Label(Field):
     """One label out of a set, written ``<label>``."""
 
     def value(self, utterance: Utterance) -> str | None:
+        """Return the canonical label; None when there is none or the set does not know it."""
         raw = utterance.get(self.attribute)
-        return None if raw is None else self.labels.find(raw)
+        if raw is None:
+            return None
+        return self.labels.find(raw)
 
     def unknown(self, utterance: Utterance) -> str | None:
+        """Return the label that the set does not know; None when there is none."""
         raw = utterance.get(self.attribute)
-        return None if raw is None or self.present(utterance) else str(raw)
+        if raw is None or self.present(utterance):
+            return None
+        return str(raw)
 
 
 @dataclass(frozen=True)
@@ -74,18 +119,42 @@ class Reply(Field):
     kind: str = "reply"
 
     def write(self, utterance: Utterance) -> str:
-        return REPLY_MARK + escape(" ".join(utterance.reply.split()))
+        """Write the mark and the reply with single spaces."""
+        words = utterance.reply.split()
+        reply = " ".join(words)
+        return REPLY_MARK + escape(reply)
 
     def take(self, text: str, reading: Reading) -> str:
         """Read the reply and return what stands before it."""
-        match = next((tag for tag in find_tags(text) if tag[1].strip() == REPLY_MARK[1:-1]), None)
-        if match is None:
-            reading.unread["reply"] = f"no {REPLY_MARK} in {text[-40:]!r}"
-            return text
-        reading.reply = unescape(text[match.end() :]).strip()
-        return text[: match.start()]
+        mark = REPLY_MARK.strip("<>")
+        for tag in find_tags(text):
+            if tag[1].strip() != mark:
+                continue
+            reply = text[tag.end() :]
+            reading.reply = unescape(reply).strip()
+            return text[: tag.start()]
+
+        reading.unread["reply"] = f"no {REPLY_MARK} in {text[-SHOWN:]!r}"
+        return text
 
 
-def label(name: str, tag: str, labels: dict[str, list[str]], ask: dict[str, str], attribute: str | None = None) -> Label:
-    """A label field from a table label → other spellings."""
-    return Label(name=name, tag=tag, attribute=attribute or name, metric="accuracy", ask=ask, labels=LabelSet(list(labels), labels))
+def label(
+    name: str,
+    tag: str,
+    labels: dict[str, list[str]],
+    ask: dict[str, str],
+    attribute: str | None = None,
+) -> Label:
+    """Make a label field from a table label → other spellings.
+
+    ``ask`` maps languages to the phrase of composed prompts. ``attribute`` is the name of the label
+    in manifests where it is not that of the field.
+    """
+    return Label(
+        name=name,
+        tag=tag,
+        attribute=attribute or name,
+        metric="accuracy",
+        ask=ask,
+        labels=LabelSet(list(labels), labels),
+    )

@@ -23,7 +23,13 @@ TASK = Task(
     name="ser",
     fields=(TRANSCRIPT, EMOTION),
     written_prompts={
-        "zh": ["写出语音内容，再判断说话人的情感。", "听写，然后给出情感。", "说了什么？带着什么情感？", "先转写，再标出情感。", "写下内容和说话人的情绪。"],
+        "zh": [
+            "写出语音内容，再判断说话人的情感。",
+            "听写，然后给出情感。",
+            "说了什么？带着什么情感？",
+            "先转写，再标出情感。",
+            "写下内容和说话人的情绪。",
+        ],
         "en": [
             "Write what is said, then the speaker's emotion.",
             "Transcribe, then name the emotion.",

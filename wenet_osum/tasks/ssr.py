@@ -23,7 +23,13 @@ TASK = Task(
     name="ssr",
     fields=(TRANSCRIPT, STYLE),
     written_prompts={
-        "zh": ["写出语音内容，再判断说话风格。", "听写，然后给出风格。", "说了什么？是什么风格？", "先转写，再标出风格。", "写下内容和讲话的风格。"],
+        "zh": [
+            "写出语音内容，再判断说话风格。",
+            "听写，然后给出风格。",
+            "说了什么？是什么风格？",
+            "先转写，再标出风格。",
+            "写下内容和讲话的风格。",
+        ],
         "en": [
             "Write what is said, then the speaking style.",
             "Transcribe, then name the style.",

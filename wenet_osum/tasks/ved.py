@@ -23,7 +23,13 @@ TASK = Task(
     name="ved",
     fields=(TRANSCRIPT, EVENT),
     written_prompts={
-        "zh": ["写出语音内容，再指出人声事件。", "听写，然后说明有什么声音事件。", "说了什么？还有哪种人声？", "先转写，再标出人声事件。", "写下内容和出现的声音。"],
+        "zh": [
+            "写出语音内容，再指出人声事件。",
+            "听写，然后说明有什么声音事件。",
+            "说了什么？还有哪种人声？",
+            "先转写，再标出人声事件。",
+            "写下内容和出现的声音。",
+        ],
         "en": [
             "Write what is said, then name the vocal event.",
             "Transcribe, then tell which sound occurs.",

@@ -1,6 +1,11 @@
 """The only place that knows how prompt, speech and answer are laid out.
 
-    prompt ids · speech start · speech · speech end · answer ids, the last of them the end of text
+    prompt ids · speech start · speech · speech end · suffix ids · answer ids, the last of them the end
+
+``template: plain``, for base LLMs and converted checkpoints: the prompt is the task's wording, there
+is no suffix, and the end of text ends an answer. ``template: chat``, for Instruct LLMs: prompt and
+suffix are what the LLM's own chat template writes around the speech, which stands in the user's
+turn, and the end of turn ends an answer (text/chat.py).
 
 Targets are encoded field by field and the ids joined, so that a label starts at a token border (a BPE would merge ``。<``
 and ``><``). Converted checkpoints were trained on whole strings: ``target_tokenization="whole"``.
@@ -12,6 +17,7 @@ import json
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +26,7 @@ import yaml
 from wenet_osum import lookup, migrate, tasks
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task, escape
+from wenet_osum.text import chat
 from wenet_osum.text.timing import Span, timed_tokens
 from wenet_osum.text.tokenizer import encode, encode_with_offsets, end_id, load_tokenizer
 
@@ -28,13 +35,14 @@ if TYPE_CHECKING:
 
 FILE = "text.json"  # lies beside the tokenizer in a model folder
 LANGUAGES = ("zh", "en")
+TEMPLATES = ("plain", "chat")
 
 
 @dataclass
 class Target:
     """What the model has to say for one utterance."""
 
-    ids: list[int]  # answer tokens, the end of text last
+    ids: list[int]  # answer tokens, the end last
     weights: list[float]  # loss weight of each
     labels: list[bool]  # whether each belongs to a label
 
@@ -43,8 +51,11 @@ class Template:
     """Prompts, targets and their token ids for one model.
 
     ``labels`` are the user's label sets by field name, ``prompts`` a table {task: {zh: […], en: […]}} or the path of a yaml
-    with it (a plain list counts as Chinese), ``loss_weight`` weights answer tokens by field name.
-    Raises ValueError for a field that no task has.
+    with it (a plain list counts as Chinese), ``loss_weight`` weights answer tokens by field name,
+    ``template`` is one of ``TEMPLATES``, ``system`` the system message of a chat (None: what the
+    chat template writes by itself).
+    Raises ValueError for a field that no task has, and where the tokenizer's chat template does
+    not fit.
     """
 
     def __init__(
@@ -55,6 +66,8 @@ class Template:
         target_tokenization: str = "by_field",
         lowercase: bool = False,
         loss_weight: dict[str, float] | None = None,
+        template: str = "plain",
+        system: str | None = None,
     ) -> None:
         self.tokenizer, self.labels, self.target_tokenization, self.lowercase = tokenizer, labels or {}, target_tokenization, lowercase
         self.loss_weight = loss_weight or {}
@@ -62,10 +75,20 @@ class Template:
         for name in self.loss_weight:
             if name not in known:
                 raise ValueError(f"loss_weight: {lookup.unknown('field', name, known)}")
-        self.end_id = end_id(tokenizer)
+        if template not in TEMPLATES:
+            raise ValueError(lookup.unknown("template", template, [*TEMPLATES]))
+        if system is not None and template != "chat":
+            raise ValueError(f"system {system!r}: template {template} has no system message; set template: chat")
+        self.template, self.system = template, system
+        self.chat = chat.read_form(tokenizer, system) if template == "chat" else None
+        self.suffix_ids = self.chat.after if self.chat else []  # token ids between speech and answer
+        self.end_id = self.chat.end_id if self.chat else end_id(tokenizer)  # of an answer
+        # An Instruct LLM may also end with its end of text, which is then no part of the answer.
+        self.end_ids = frozenset({self.end_id, end_id(tokenizer)} if self.chat else {self.end_id})
         self.prompts = _read_prompts(prompts)
         self.task = lru_cache(maxsize=None)(self._task)
         self._encoded = lru_cache(maxsize=4096)(lambda text: encode(tokenizer, text))
+        self._encoded_prompt = lru_cache(maxsize=4096)(self._encode_prompt)
 
     def _task(self, text: str) -> Task:
         return tasks.parse(text, self.labels or None)
@@ -82,12 +105,19 @@ class Template:
 
     def prompt_ids(self, task: Task, lang: str = "zh", pick: int = 0) -> list[int]:
         """Token ids of a prompt."""
-        return list(self._encoded(self.prompt_text(task, lang, pick)))
+        return self.encode_prompt(self.prompt_text(task, lang, pick))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a wording as it stands before the speech; in a chat with all that comes before it."""
+        return list(self._encoded_prompt(text))
+
+    def _encode_prompt(self, text: str) -> list[int]:
+        return self.chat.prompt_ids(self.tokenizer, text) if self.chat else encode(self.tokenizer, text)
 
     def draw_prompt_ids(self, task: Task, seed: int, epoch: int, key: str) -> list[int]:
         """Token ids of a prompt drawn over all languages and wordings; the same for the same (seed, epoch, key)."""
         texts = [t for lang in self.prompts.get(task.tags, LANGUAGES) for t in self._prompt_texts(task, lang)]
-        return list(self._encoded(texts[zlib.crc32(f"{seed} {epoch} {key}".encode()) % len(texts)]))
+        return self.encode_prompt(texts[zlib.crc32(f"{seed} {epoch} {key}".encode()) % len(texts)])
 
     def target(self, task: Task, utterance: Utterance) -> Target:
         """The answer to learn. Raises ValueError when the utterance lacks a field of the task."""
@@ -133,9 +163,8 @@ class Template:
         return encode(self.tokenizer, text)
 
     def decode(self, ids: list[int]) -> str:
-        """Text of token ids, without the end of text and whatever follows it."""
-        ids = list(ids)
-        kept = ids[: ids.index(self.end_id)] if self.end_id in ids else ids
+        """Text of token ids, without the end and whatever follows it."""
+        kept = list(takewhile(lambda token: token not in self.end_ids, ids))
         return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _cased(self, text: str) -> str:
@@ -144,7 +173,8 @@ class Template:
     def save(self, folder: str | Path) -> None:
         """Write tokenizer and text settings into a model folder."""
         self.tokenizer.save_pretrained(str(folder))
-        settings = {"format_version": migrate.FORMAT_VERSION, "labels": self.labels, "prompts": self.prompts, "target_tokenization": self.target_tokenization, "lowercase": self.lowercase}
+        names = ("labels", "prompts", "target_tokenization", "lowercase", "template", "system")
+        settings = {"format_version": migrate.FORMAT_VERSION} | {name: getattr(self, name) for name in names}
         (Path(folder) / FILE).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @classmethod

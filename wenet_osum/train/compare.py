@@ -1,7 +1,10 @@
-"""Is a phase worse than what it began from? Two models on the same dev utterances, each figure by paired bootstrap.
+"""Compare a phase with what it began from: is it worse?
 
-Models with an LLM are decoded greedily and scored (decode, score). A Whisper of phase 1 is asked for the right tokens by teacher forcing: its own
-start has never seen the prompts, and to decode it would be to compare forms.
+Two models answer the same dev utterances, and each metric is compared by paired bootstrap.
+
+Models with an LLM are decoded greedily and scored (decode, score). A Whisper of phase 1 is asked
+for the right tokens by teacher forcing: its own start has never seen the prompts, and to decode it
+would be to compare forms.
 """
 
 from __future__ import annotations
@@ -29,102 +32,171 @@ from wenet_osum.text.template import Template
 if TYPE_CHECKING:
     from wenet_osum.decode.pipeline import Recognizer
 
-TOKENS = Metric("token_accuracy", "token accuracy")  # of phase 1
+# The metric of phase 1.
+TOKENS = Metric("token_accuracy", "token accuracy")
 
 
 @dataclass
 class Verdict:
-    """One figure of one task after a phase, minus the same before it."""
+    """One metric of one task after a phase, minus the same before it."""
 
     task: str
     metric: Metric
     subset: str
-    difference: Difference  # after minus before, in points
-    margin: float  # points
+    # After minus before, in points.
+    difference: Difference
+    # Points by which it may become worse.
+    margin: float
 
     @property
     def worsening(self) -> float:
-        """Points by which the phase made it worse; negative: better."""
+        """Return by how many points the phase made it worse; negative: better."""
         change = self.difference.difference
-        return change if self.metric.lower_is_better else -change
+        if self.metric.lower_is_better:
+            return change
+        return -change
 
     @property
     def certain(self) -> bool:
-        """Whether the 95 % interval leaves out no change."""
-        return self.difference.low > 0 or self.difference.high < 0
+        """Return whether the 95 % interval leaves out no change."""
+        _, low, high, _, _ = self.difference
+        return low > 0 or high < 0
 
     @property
     def outcome(self) -> str:
-        """``FAILED``: worse by more than the margin, and not by chance; ``unclear``: worse by more, but it may be chance; else ``passed``."""
+        """Return ``passed``, ``unclear`` or ``FAILED``.
+
+        Worse by more than the margin is ``FAILED`` when it is certain, and ``unclear`` when it may
+        be chance.
+        """
         if self.worsening <= self.margin:
             return "passed"
         return "FAILED" if self.certain else "unclear"
 
     def __str__(self) -> str:
-        d = self.difference
-        change = f"{d.difference:+.2f} [{d.low:+.2f}, {d.high:+.2f}] points on {d.utterances} utterances"
-        return f"compare {self.task:6s} {self.outcome}: {self.metric.name} {self.subset} {change}, margin {self.margin:g}"
+        change, low, high, _, utterances = self.difference
+        name = f"{self.metric.name} {self.subset}"
+        points = f"{change:+.2f} [{low:+.2f}, {high:+.2f}] points"
+        return (
+            f"compare {self.task:6s} {self.outcome}: "
+            f"{name} {points} on {utterances} utterances, "
+            f"margin {self.margin:g}"
+        )
 
 
 def spread(items: Sequence, limit: int) -> list:
-    """At most ``limit`` items, evenly spread."""
+    """Choose at most ``limit`` items, evenly spread."""
     if len(items) <= limit:
         return list(items)
-    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
+    last = len(items) - 1
+    indices = np.linspace(0, last, limit).round()
+    chosen = []
+    for index in indices.astype(int):
+        chosen.append(items[index])
+    return chosen
 
 
-def answers(recognizer: Recognizer, task: str, jobs: list[pipeline.Job], out: Path) -> dict[str, Hypothesis]:
-    """The model's answers by key; also written to ``out`` as JSON lines."""
+def answers(
+    recognizer: Recognizer, task: str, jobs: list[pipeline.Job], out: Path
+) -> dict[str, Hypothesis]:
+    """Let the model answer; returns the answers by key.
+
+    They are also written to ``out`` as JSON lines.
+    """
     asked = dataclasses.replace(recognizer, task=recognizer.template.task(task))
     groups = recognizer.groups(jobs)
-    found = {h.key: h for _, rows in asked.run(groups) for _, h in rows}
+    found = {}
+    for _, rows in asked.run(groups):
+        for _, hypothesis in rows:
+            found[hypothesis.key] = hypothesis
+
+    lines = []
+    for job in jobs:
+        line = found[job.key].to_json()
+        lines.append(f"{line}\n")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(found[job.key].to_json() + "\n" for job in jobs), encoding="utf-8")
+    out.write_text("".join(lines), encoding="utf-8")
     return found
 
 
 def decoded(
-    task: Task, references: list[Utterance], after: dict[str, Hypothesis], before: dict[str, Hypothesis], normalizer: str, margin: float
+    task: Task,
+    references: list[Utterance],
+    after: dict[str, Hypothesis],
+    before: dict[str, Hypothesis],
+    normalizer: str,
+    margin: float,
 ) -> list[Verdict]:
-    """The figures a report shows of this task, as far as they are in percent."""
+    """Compare the metrics that a report shows of this task, as far as they are in percent."""
     scores = score_task(task, references, after, normalizer, resamples=1)
     differences = compare_task(task, references, after, before, normalizer)
     verdicts = []
     for score in scores:
-        difference = differences.get((score.detail["field"], score.metric, score.subset))
-        shown = not score.detail.get("minor") and score.about.unit == "%"
-        if shown and difference is not None:
-            verdicts.append(Verdict(task.name, score.about, score.subset, difference, margin))
+        about = score.about
+        if score.detail.get("minor") or about.unit != "%":
+            continue
+        subset = score.subset
+        difference = differences.get((score.detail["field"], score.metric, subset))
+        if difference is not None:
+            verdict = Verdict(task.name, about, subset, difference, margin)
+            verdicts.append(verdict)
     return verdicts
 
 
-def forced(model: WhisperPhase, template: Template, task: str, listed: str, limit: int, mels: int) -> np.ndarray:
-    """(U, 2): weight of the right answer tokens and of all, of up to ``limit`` utterances from long to short."""
-    rows = []
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+def forced(
+    model: WhisperPhase, template: Template, task: str, listed: str, limit: int, mels: int
+) -> np.ndarray:
+    """Ask phase 1 for the right tokens by teacher forcing.
+
+    Takes up to ``limit`` utterances of the list, from long to short. Returns (U, 2): per utterance
+    the weight of the answer tokens that are right, and of all. Raises ValueError for a list
+    without a readable utterance.
+    """
+    device = torch.device("cpu")
+    if torch.accelerator.is_available():
+        device = torch.accelerator.current_accelerator()
     model.to(device)
+
+    rows = []
     with torch.no_grad():
         for batch in eval_loader(listed, task, template, BatchConfig(), mels, limit=limit):
+            if batch.filler:
+                continue
             batch = batch.to(device)
-            right = model(batch).correct.double() * batch.answer_weights
             sizes = batch.answer_lengths.tolist()
-            pieces = zip(right.split(sizes), batch.answer_weights.split(sizes), strict=True)
-            rows += [[float(a.sum()), float(b.sum())] for a, b in pieces if not batch.filler]
+            weights = batch.answer_weights
+            right = model(batch).correct.double() * weights
+            pieces = zip(right.split(sizes), weights.split(sizes), strict=True)
+            for right_of_one, all_of_one in pieces:
+                rows.append([float(right_of_one.sum()), float(all_of_one.sum())])
     if not rows:
-        raise ValueError(f"dev list {listed} has no readable utterance for task {task}; check it with tools/check_data_list.py")
+        raise ValueError(
+            f"dev list {listed} has no readable utterance for task {task}; "
+            "check it with tools/check_data_list.py"
+        )
     return np.array(rows)
 
 
 def tokens_compared(task: str, after: np.ndarray, before: np.ndarray, margin: float) -> Verdict:
-    """Token accuracy of phase 1 against its start, in percent."""
-    return Verdict(task, TOKENS, "all", paired(after, before, lambda sums: 100 * sums[:, 0] / sums[:, 1]), margin)
+    """Compare the token accuracy of phase 1 with that of its start, in percent."""
+
+    def accuracy(sums: np.ndarray) -> np.ndarray:
+        right, all_tokens = sums.T
+        return 100 * right / all_tokens
+
+    difference = paired(after, before, accuracy)
+    return Verdict(task, TOKENS, "all", difference, margin)
 
 
 def save(verdicts: list[Verdict], path: Path) -> None:
-    """All figures as JSON."""
+    """Write all verdicts as JSON."""
     rows = []
     for verdict in verdicts:
-        own = {"metric": verdict.metric.name, "difference": verdict.difference._asdict()}
-        rows.append(dataclasses.asdict(verdict) | own | {"outcome": verdict.outcome})
+        row = dataclasses.asdict(verdict)
+        row["metric"] = verdict.metric.name
+        row["difference"] = verdict.difference._asdict()
+        row["outcome"] = verdict.outcome
+        rows.append(row)
+    text = json.dumps(rows, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    path.write_text(f"{text}\n", encoding="utf-8")

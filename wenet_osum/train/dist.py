@@ -1,6 +1,8 @@
-"""Processes, devices and engines. There is always a process group, also of one process, so the loop has no second path.
+"""Run a model on several processes and devices.
 
-Small figures travel over CPU tensors (gloo beside the accelerator's own backend): agreeing on them never waits for the device.
+There is always a process group, also of one process, so the loop has no second path. Single numbers
+travel over CPU tensors (gloo beside the accelerator's own backend): agreeing on them never waits
+for the device.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.device_features import with_features
+from wenet_osum.models import cpu_kernels
 from wenet_osum.records import Batch
 
 T = TypeVar("T")
-TIMEOUT = timedelta(minutes=60)  # rank 0 may write a large model while the others wait
+# Rank 0 may write a large model while the others wait.
+TIMEOUT = timedelta(minutes=60)
 
 
 @dataclass
@@ -37,25 +41,32 @@ class World:
 
     @property
     def is_rank_zero(self) -> bool:
-        """True on the process that prints and writes."""
+        """Return True on the process that prints and writes."""
         return self.rank == 0
 
 
 def start(threads: int) -> World:
-    """Join the process group that torchrun describes in the environment, or make one of this process alone."""
+    """Join the process group that torchrun describes in the environment.
+
+    Without torchrun, makes a group of this process alone.
+    """
     torch.set_num_threads(threads)
-    rank, size, local = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    cpu_kernels.keep_few()
+    rank = int(os.environ.get("RANK", "0"))
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
     device, backend = _device(local), "gloo"
     if device.type != "cpu":
         torch.accelerator.set_device_index(device.index)
-        backend = f"cpu:gloo,{device.type}:{torch_dist.get_default_backend_for_device(device.type)}"
+        own = torch_dist.get_default_backend_for_device(device.type)
+        backend = f"cpu:gloo,{device.type}:{own}"
     alone = {} if "MASTER_ADDR" in os.environ else {"store": torch_dist.HashStore()}
     torch_dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT, **alone)
     return World(rank, size, device)
 
 
 def _device(local: int) -> torch.device:
-    """The device of the ``local``-th process of this machine.
+    """Return the device of the ``local``-th process of this machine.
 
     Where SLURM shows each task one device only, that one is number 0 for all of them.
     """
@@ -77,33 +88,45 @@ def barrier() -> None:
 
 
 def sum_over_ranks(values: list[float]) -> list[float]:
-    """Element-wise sums over all processes."""
+    """Return the element-wise sums over all processes."""
     tensor = torch.tensor(values, dtype=torch.float64)
     torch_dist.all_reduce(tensor)
     return tensor.tolist()
 
 
 def sum_gradients(params: Sequence[nn.Parameter], value: float) -> float:
-    """Replace the gradients, which all ``params`` must have, by their sums over all processes, in one exchange; returns the sum of ``value``."""
+    """Replace the gradients by their sums over all processes; returns the sum of ``value``.
+
+    All ``params`` must have a gradient. All of it is one exchange.
+    """
     gradients = [p.grad for p in params]
-    flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([value])])
+    pieces = [gradient.flatten() for gradient in gradients]
+    pieces.append(torch.tensor([value]))
+    flat = torch.cat(pieces)
     torch_dist.all_reduce(flat)
-    *summed, total = flat.split([*(g.numel() for g in gradients), 1])
+
+    sizes = [len(piece) for piece in pieces]
+    *summed, total = flat.split(sizes)
     for gradient, values in zip(gradients, summed, strict=True):
         gradient.copy_(values.view_as(gradient))
     return total.item()
 
 
 def from_rank_zero(make: Callable[[], T]) -> T:
-    """What ``make`` gives on rank 0, in every process. A ValueError or OSError there is raised in all: nobody waits for what will not come."""
+    """Return in every process what ``make`` returns on rank 0.
+
+    A ValueError or OSError there is raised in all: nobody waits for what will not come.
+    """
     if torch_dist.get_world_size() == 1:
         return make()
-    found: list[Any] = [None, None]
+    value: T | None = None
+    fault: Exception | None = None
     if torch_dist.get_rank() == 0:
         try:
-            found[0] = make()
+            value = make()
         except (ValueError, OSError) as error:
-            found[1] = error
+            fault = error
+    found = [value, fault]
     torch_dist.broadcast_object_list(found)
     value, fault = found
     if fault is not None:
@@ -112,7 +135,7 @@ def from_rank_zero(make: Callable[[], T]) -> T:
 
 
 def gather(value: Any) -> list[Any]:
-    """The value of every process, by rank."""
+    """Return the value of every process, by rank."""
     values: list[Any] = [None] * torch_dist.get_world_size()
     torch_dist.all_gather_object(values, value)
     return values
@@ -125,74 +148,116 @@ class Engine:
     """
 
     def __init__(self, model: nn.Module, conf: TrainConfig, world: World) -> None:
-        self.module, self.world, self.sharded = model, world, conf.engine == "fsdp"
+        self.module = model
+        self.world = world
+        self.sharded = conf.engine == "fsdp"
         self.half = conf.dtype == "bfloat16"
         if self.half:
             _halve_frozen(model)
         model.to(world.device)
-        self.runner = _shard(model, self.half) if self.sharded else _replicate(model, world)
+        if self.sharded:
+            self.runner = _shard(model, self.half)
+        else:
+            self.runner = _replicate(model, world)
 
     def loss(self, batch: Batch) -> Any:
-        """Forward through the engine; returns the model's LossOutput."""
+        """Run forward through the engine; returns the model's LossOutput."""
         return self._run(self.runner, batch)
 
     def plain_loss(self, batch: Batch) -> Any:
-        """Forward without gradient exchange, for evaluation. With FSDP every process must call it equally often."""
+        """Run forward without gradient exchange, for evaluation.
+
+        With FSDP every process must call it equally often.
+        """
         return self._run(self.module, batch)
 
     def _run(self, model: nn.Module, batch: Batch) -> Any:
-        batch = with_features(batch.to(self.world.device), self.module.encoder.mels)
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.half and not self.sharded):
+        device = self.world.device
+        batch = with_features(batch.to(device), self.module.encoder.mels)
+        # FSDP casts by its own policy.
+        casts = self.half and not self.sharded
+        with torch.autocast(device.type, torch.bfloat16, enabled=casts):
             return model(batch)
 
     @contextlib.contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
-        """Gradients are exchanged in the backward pass of the ``last`` micro-batch only."""
+        """Exchange gradients in the backward pass of the ``last`` micro-batch only."""
         if self.sharded:
             self.module.set_requires_gradient_sync(last)
-        with contextlib.nullcontext() if last or not isinstance(self.runner, DistributedDataParallel) else self.runner.no_sync():
+        keeps_own = isinstance(self.runner, DistributedDataParallel) and not last
+        with self.runner.no_sync() if keeps_own else contextlib.nullcontext():
             yield
 
     def clip(self, largest: float) -> float:
-        """Scale the gradient down to norm ``largest`` where it is above; returns the norm before."""
-        norm = nn.utils.clip_grad_norm_([p for p in self.module.parameters() if p.requires_grad], largest)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        """Scale the gradient to norm ``largest`` where it is longer; returns its norm before."""
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        norm = nn.utils.clip_grad_norm_(trained, largest)
+        if hasattr(norm, "full_tensor"):
+            norm = norm.full_tensor()
+        return float(norm)
 
     def weights(self) -> dict[str, torch.Tensor] | None:
-        """The whole state dict on the CPU of rank 0 when parameters are sharded; None when ``save_pretrained`` can read them itself.
+        """Gather the whole state dict on the CPU of rank 0 when parameters are sharded.
 
-        Gathered, tied weights no longer share memory, by which ``save_pretrained`` knows them: only the first name of each is given.
+        Returns None when ``save_pretrained`` can read them itself.
         """
         if not self.sharded:
             return None
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-        state = get_model_state_dict(self.module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-        tied = {n for n, _ in self.module.named_parameters(remove_duplicate=False)} - {n for n, _ in self.module.named_parameters()}
-        return {name: tensor for name, tensor in state.items() if name not in tied}
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(self.module, options=options)
+
+        # ``save_pretrained`` knows tied weights by the memory they share, and gathered ones share
+        # none. So only the first name of each is given.
+        for name in _later_names(self.module):
+            state.pop(name, None)
+        return state
+
+
+def _later_names(model: nn.Module) -> set[str]:
+    """Return the names of parameters that have another name before."""
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    first = {name for name, _ in model.named_parameters()}
+    return every - first
 
 
 def _halve_frozen(model: nn.Module) -> None:
-    """Frozen parameters to bfloat16; trained ones stay in float32 as their own master copy."""
+    """Cast frozen parameters to bfloat16; trained ones stay float32 as their own master copy."""
     for parameter in model.parameters():
-        if not parameter.requires_grad and parameter.is_floating_point():
+        frozen = not parameter.requires_grad
+        if frozen and parameter.is_floating_point():
             parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _replicate(model: nn.Module, world: World) -> nn.Module:
+    """Wrap the model in DDP; one process alone needs none."""
     if world.size == 1:
         return model
     devices = None if world.device.type == "cpu" else [world.device]
-    return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=False, gradient_as_bucket_view=True, broadcast_buffers=False)
+    return DistributedDataParallel(
+        model,
+        device_ids=devices,
+        find_unused_parameters=False,
+        gradient_as_bucket_view=True,
+        broadcast_buffers=False,
+    )
 
 
 def _shard(model: nn.Module, half: bool) -> nn.Module:
-    """Shard every layer of the long stacks on its own, then what remains."""
-    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
-    for stack in [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]:
+    """Shard every layer of the long stacks on its own, then what remains (FSDP2)."""
+    policy = MixedPrecisionPolicy()
+    if half:
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for stack in list(model.modules()):
+        if not isinstance(stack, nn.ModuleList) or len(stack) < 2:
+            continue
         for layer in stack:
-            if sum(p.numel() for p in layer.parameters()) > 0 and not isinstance(layer, nn.ModuleList):
+            size = sum(p.numel() for p in layer.parameters())
+            if size > 0 and not isinstance(layer, nn.ModuleList):
                 fully_shard(layer, mp_policy=policy)
-    # what comes from outside stays as it is: weights and times of targets need float32, the encoder
-    # casts features itself
-    return fully_shard(model, mp_policy=dataclasses.replace(policy, cast_forward_inputs=False))
+
+    # What comes from outside stays as it is: weights and times of targets need float32, and the
+    # encoder casts features itself.
+    outer = dataclasses.replace(policy, cast_forward_inputs=False)
+    return fully_shard(model, mp_policy=outer)

@@ -1,4 +1,4 @@
-"""Dev loss and target-token accuracy per task, by teacher forcing."""
+"""Measure dev loss and answer-token accuracy per task, by teacher forcing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import torch
 
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EvalLoader, eval_loader
-from wenet_osum.dataset.sample import Targets
 from wenet_osum.text.template import Template
 from wenet_osum.train import dist
-from wenet_osum.train.progress import Tally, merge
+from wenet_osum.train.tally import Tally, merge
 
 
 def dev_loaders(
@@ -28,22 +27,34 @@ def dev_loaders(
     """
     how = {"limits": conf.filter, "workers": min(conf.workers, 2), **facts}
     ranks = (world.rank, world.size)
-    return {
-        task: eval_loader(path, task, template, conf.batch, mels, *ranks, **how)
-        for task, path in data.dev.items()
-    }
+    loaders = {}
+    for task, path in data.dev.items():
+        loaders[task] = eval_loader(path, task, template, conf.batch, mels, *ranks, **how)
+    return loaders
 
 
 @torch.no_grad()
-def evaluate(engine: dist.Engine, loaders: dict[str, EvalLoader], data: DataConfig) -> dict[str, dict[str, float]]:
-    """task → {loss, acc, tokens, labels} over all processes. Leaves the model in eval mode. Raises ValueError for a list without a usable utterance."""
+def evaluate(
+    engine: dist.Engine, loaders: dict[str, EvalLoader], data: DataConfig
+) -> dict[str, dict[str, float]]:
+    """Measure every dev list over all processes, and leave the model in eval mode.
+
+    Returns, by task, loss, acc, tokens and labels as ``tally.merge`` gives them. Raises
+    ValueError for a list without a usable utterance.
+    """
     engine.module.eval()
     rows = {}
     for task, loader in loaders.items():
+        # One row per dev list, whatever further tags its utterances have.
         tally = Tally(lambda tags, task=task: task)
         for batch in loader:
-            tally.add(batch, engine.plain_loss(batch))
-        rows |= merge(dist.gather(tally.rows()))
+            output = engine.plain_loss(batch)
+            tally.add(batch, output)
+        gathered = dist.gather(tally.rows())
+        rows |= merge(gathered)
         if task not in rows:
-            raise ValueError(f"dev list of {task!r} ({data.dev[task]}) has no readable utterance; check its audio or drop it from data.dev")
+            raise ValueError(
+                f"dev list of {task!r} ({data.dev[task]}) has no readable utterance; "
+                "check its audio or drop it from data.dev"
+            )
     return rows

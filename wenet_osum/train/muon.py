@@ -1,11 +1,12 @@
 """Muon: the update of a matrix is its momentum made orthogonal.
 
-The method is of Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks";
-the size of the update, which lets it share AdamW's learning rates and weight decay, is of Liu et
-al., 2025, "Muon is scalable for LLM training" (arXiv 2502.16982). torch.optim.Muon does the same,
-in bfloat16 on every device and for every matrix in every process. Most CPUs have no matrix product
-for bfloat16, so there the arithmetic is float32; and processes, which hold the same gradients,
-share the matrices out.
+The method is that of Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural
+networks". The size of the update, which lets Muon share AdamW's learning rates and weight decay,
+is that of Liu et al., 2025, "Muon is scalable for LLM training" (arXiv 2502.16982).
+
+torch.optim.Muon does the same in bfloat16 on every device, and for every matrix in every process.
+Here the arithmetic is float32 on a CPU, since most CPUs have no matrix product for bfloat16; and
+processes, which hold the same gradients, share the matrices out.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 
+# Share of the old momentum that a step keeps.
 MOMENTUM = 0.95
 # Four times x → ax + bx³ + cx⁵ bring every singular value from 0.006 to 1 to between 0.65 and 1.2.
 # A fifth time, which is usual, would do so from 0.002 on, and costs a quarter more.
 STEPS = 4
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-RMS = 0.2  # of an update's entries, before the learning rate: about AdamW's
+# Root mean square of an update's entries before the learning rate: about that of AdamW.
+RMS = 0.2
 
 
 class Muon(torch.optim.Optimizer):
@@ -34,12 +37,21 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         """Update all matrices that have a gradient."""
-        moved = [(p, group) for group in self.param_groups for p in group["params"]]
-        moved = [(p, group) for p, group in moved if p.grad is not None]
-        updates = orthogonalize_shared([self._direction(p) for p, _ in moved])
+        moved, directions = [], []
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    moved.append((p, group))
+                    directions.append(self._direction(p))
+        updates = orthogonalize_shared(directions)
+
+        # Weight decay is decoupled from the gradient, as in AdamW. An orthogonal matrix has
+        # entries of 1 / √(longer side), so the scale brings them to RMS (Liu et al.).
         for (p, group), update in zip(moved, updates, strict=True):
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(update, alpha=-group["lr"] * RMS * max(p.shape) ** 0.5)
+            lr = group["lr"]
+            p.mul_(1 - lr * group["weight_decay"])
+            longer = max(p.shape)
+            p.add_(update, alpha=-lr * RMS * longer**0.5)
 
     def _direction(self, p: Tensor) -> Tensor:
         """Add the gradient to the momentum, and look a step ahead (Nesterov)."""
@@ -58,59 +70,90 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrix: Tensor) -> Tensor:
     """Bring all singular values of ``matrix`` near 1, by the Newton-Schulz iteration.
 
-    The arithmetic is float32 on a CPU, else bfloat16: the method does not mind rough numbers.
-    Matrices of one shape in one batched product take as long as one after the other on a CPU.
+    Returns a matrix of the same shape, in float32 on a CPU and in bfloat16 elsewhere: the method
+    does not mind rough numbers.
     """
+    # Matrices are taken one by one: on a CPU a batched product of equal shapes is no faster.
     a, b, c = COEFFICIENTS
-    upright = matrix.shape[0] > matrix.shape[1]
-    x = matrix.to(torch.float32 if matrix.device.type == "cpu" else torch.bfloat16)
+    on_cpu = matrix.device.type == "cpu"
+    x = matrix.to(torch.float32 if on_cpu else torch.bfloat16)
 
-    # The smaller of the two Gram matrices is the cheaper one.
-    x = x.T if upright else x
+    # Of the two Gram matrices, x xᵀ and xᵀ x, the smaller one is cheaper.
+    rows, columns = matrix.shape
+    upright = rows > columns
+    if upright:
+        x = x.T
 
-    # No singular value is larger than the Frobenius norm.
-    x = x / x.norm().clamp(min=1e-7)
+    # No singular value is larger than the Frobenius norm, so all of them are at most 1 from here.
+    norm = x.norm()
+    x = x / norm.clamp(min=1e-7)
+
+    # x ← a x + b (x xᵀ) x + c (x xᵀ)² x moves each singular value along the polynomial.
     for _ in range(STEPS):
         gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.addmm(x, factor, x, beta=a)
     return x.T if upright else x
 
 
 def orthogonalize_shared(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Orthogonalize ``matrices``, which all processes hold alike, each in one process alone.
+    """Orthogonalize ``matrices``, which all processes hold alike, each matrix in one process.
 
     Every process returns all results, bit for bit the same.
     """
     size = torch_dist.get_world_size() if torch_dist.is_initialized() else 1
     if size == 1 or not matrices:
-        return [orthogonalize(m) for m in matrices]
+        return [orthogonalize(matrix) for matrix in matrices]
 
-    # The results of one process lie side by side, to be sent in one piece.
-    shares = share_out([m.shape for m in matrices], size)
+    # The results of one process lie side by side in one buffer, which is sent in one piece.
+    # Costly matrices are dealt first, so the processes without any come last.
+    shares = share_out([matrix.shape for matrix in matrices], size)
     results = list(matrices)
-    pieces = [torch.cat([matrices[i].flatten() for i in share]) for share in shares if share]
-    for share, piece in zip(shares, pieces, strict=False):
-        for i, part in zip(share, piece.split([matrices[i].numel() for i in share]), strict=True):
-            results[i] = part.view_as(matrices[i])
+    buffers = []
+    for share in shares:
+        if share:
+            buffer, views = _side_by_side([matrices[i] for i in share])
+            buffers.append(buffer)
+            for i, view in zip(share, views, strict=True):
+                results[i] = view
 
-    # Each process fills its own and gets the others.
+    # Each process fills its own buffer and receives the others.
     for i in shares[torch_dist.get_rank()]:
         results[i].copy_(orthogonalize(matrices[i]))
-    sent = [torch_dist.broadcast(p, owner, async_op=True) for owner, p in enumerate(pieces)]
-    for exchange in sent:
+    exchanges = []
+    for owner, buffer in enumerate(buffers):
+        exchanges.append(torch_dist.broadcast(buffer, owner, async_op=True))
+    for exchange in exchanges:
         exchange.wait()
     return results
 
 
-def share_out(shapes: Sequence[torch.Size], size: int) -> list[list[int]]:
-    """Deal matrices to ``size`` processes, the dearest first, each to the one with least to do.
+def _side_by_side(matrices: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Copy ``matrices`` into one flat buffer; returns the buffer and a view of it per matrix."""
+    buffer = torch.cat([matrix.flatten() for matrix in matrices])
+    parts = buffer.split([matrix.numel() for matrix in matrices])
+    views = []
+    for matrix, part in zip(matrices, parts, strict=True):
+        views.append(part.view_as(matrix))
+    return buffer, views
 
-    Returns the places in ``shapes`` of the matrices of each process.
+
+def share_out(shapes: Sequence[torch.Size], size: int) -> list[list[int]]:
+    """Deal matrices to ``size`` processes, the costliest first, each to the least loaded one.
+
+    Returns, per process, the indices of its matrices in ``shapes``.
     """
-    costs = [min(shape) ** 2 * (2 * max(shape) + min(shape)) for shape in shapes]
+    # Multiplications of one Newton-Schulz step on a matrix of short × long: the Gram matrix and
+    # the last product take short² · long each, the Gram matrix times itself short³.
+    costs = []
+    for shape in shapes:
+        short, long = min(shape), max(shape)
+        costs.append(short**2 * (2 * long + short))
+
     shares: list[list[int]] = [[] for _ in range(size)]
     loads = [0] * size
-    for i in sorted(range(len(shapes)), key=lambda i: -costs[i]):
+    costliest_first = sorted(range(len(shapes)), key=lambda i: -costs[i])
+    for i in costliest_first:
         least = loads.index(min(loads))
         shares[least].append(i)
         loads[least] += costs[i]

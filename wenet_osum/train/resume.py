@@ -1,10 +1,11 @@
-"""Going on with a configuration that has changed: what differs is printed, and no utterance of the
-epoch is lost or read twice.
+"""Go on with a configuration that has changed.
 
-The place of a run in its epoch is a number of micro-batches of a plan. With other budgets, filters
-or another seed that plan no longer comes out, so the old one is made once more from its
+What differs is printed, and no utterance of the epoch is lost or read twice.
+
+The position of a run in its epoch is a number of micro-batches of a plan. With other budgets,
+filters or another seed that plan no longer comes out, so the old one is made once more from its
 fingerprint, and what it had not read yet is planned anew. Where the data or the mixture have
-changed the epoch cannot be ended, and the run stops; between two epochs everything may change.
+changed the epoch cannot be ended, and the run stops. Between two epochs everything may change.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from wenet_osum.train.checkpoint import State
 
 
 def changed_keys(folder: Path, conf: TrainConfig, data: DataConfig) -> list[str]:
-    """Tell every key of train.yaml and data.yaml that has changed, as ``file: key: old → new``."""
+    """List every key of train.yaml and data.yaml that has changed, as ``file: key: old → new``."""
     found = []
     for name, now in (("train.yaml", conf), ("data.yaml", data)):
-        # plain tables: a file of another version may hold keys that this one does not know
-        stored = yaml.safe_load((folder / name).read_text(encoding="utf-8"))
+        # Plain tables: a file of another version may hold keys that this one does not know.
+        text = (folder / name).read_text(encoding="utf-8")
+        stored = yaml.safe_load(text)
         if name == "train.yaml":
             stored = migrate.train_yaml(stored)
-        found += [f"{name}: {line}" for line in fingerprint.differences(stored, config.plain(now))]
+        for line in fingerprint.differences(stored, config.plain(now)):
+            found.append(f"{name}: {line}")
     return found
 
 
@@ -45,13 +48,17 @@ def follow(state: State, plan: dict[str, Any]) -> list[str]:
     if not changed:
         return []
 
-    state.length_key, state.epoch_batches = "", None  # epochs have another length now
+    # Epochs have another length now.
+    state.length_key = ""
+    state.epoch_batches = None
     if not state.consumed and not state.earlier:
         return [f"epoch {state.epoch} begins under another plan"]
-    if found := fingerprint.obstacles(before, plan):
+    found = fingerprint.obstacles(before, plan)
+    if found:
+        reasons = "; ".join(found)
         raise ValueError(
             f"epoch {state.epoch} is under way (micro-batch {state.consumed}) and cannot be ended: "
-            f"{'; '.join(found)}. Bring back the old values until the epoch is over, or go on in "
+            f"{reasons}. Bring back the old values until the epoch is over, or go on in "
             "a new --exp_dir with model.init_from"
         )
     state.earlier = [*state.earlier, {"plan": before, "consumed": state.consumed}]

@@ -15,7 +15,7 @@ from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EpochLoader
 from wenet_osum.models import build, trainable
 from wenet_osum.records import Batch
-from wenet_osum.train import checkpoint, dist, progress, resume, run_log
+from wenet_osum.train import checkpoint, dist, progress, repeat_gate, resume, run_log
 from wenet_osum.train.checkpoint import State
 from wenet_osum.train.encode import open_data
 from wenet_osum.train.evaluate import evaluate
@@ -24,13 +24,12 @@ from wenet_osum.train.rehearse import choose, rehearse, reset_peak
 from wenet_osum.train.sanity import SanityChecks
 from wenet_osum.train.schedule import epoch_length, set_length, task_names
 from wenet_osum.train.start import Interrupt, open_model, seed_everything
+from wenet_osum.train.tally import Tally, scores
 
 # Exit status after SIGTERM or SIGUSR1: saved, please start the same command again.
 INTERRUPTED = 85
 # Exit status when a sanity check failed; the checkpoints are there, ``final`` is not.
 SANITY_FAILED = 3
-# File in exp_dir while an interrupted run waits for its next start (torchrun hides exit statuses).
-REQUEUE = "REQUEUE"
 # Steps in a row without a finite gradient that end a run.
 BAD_STEPS = 20
 
@@ -66,6 +65,7 @@ class Run:
         # The model, and what of it trains.
         torch.manual_seed(conf.seed)
         self.model, self.template = open_model(conf, self.source)
+        repeat_gate.hold(self)
         self._choose_what_trains()
         self.sanity: SanityChecks | None = None  # its fingerprints are those of the first step
 
@@ -80,13 +80,14 @@ class Run:
             say=self.progress.log,
             stopped=lambda: interrupt.seen,
         )
-        self.mixture = opened.mixture
-        self.dev = opened.dev
+        self.mixture, self.dev = opened.mixture, opened.dev
         self.interrupted = opened.interrupted
         self.engine, self.optimizer = self._make_engine()
         self.groups = self.optimizer.param_groups
         if self.source:
             checkpoint.load_trainer(self.source, self.engine, self.optimizer)
+        if conf.model.lora:
+            trainable.check_lora_trains(self.model, conf.train_parts)
         self.loader: EpochLoader | None = None
         self.batches: Any = None
         self.promised: list[str] = []  # names of the tasks that the plan holds
@@ -106,9 +107,7 @@ class Run:
 
     def _prepare_folder(self) -> None:
         if self.world.is_rank_zero:
-            self.exp_dir.mkdir(parents=True, exist_ok=True)
-            (self.exp_dir / REQUEUE).unlink(missing_ok=True)
-            for name in checkpoint.clean(self.exp_dir):
+            for name in checkpoint.prepare(self.exp_dir):
                 self.progress.log(f"ignored {name}: not complete, its writer was killed")
         dist.barrier()
 
@@ -116,8 +115,6 @@ class Run:
         """Freeze what no pattern names."""
         conf = self.conf
         trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)
-        if conf.model.lora:
-            trainable.check_lora_trains(self.model, conf.train_parts)
         if conf.checkpointing:
             build.set_checkpointing(self.model)
 
@@ -133,7 +130,7 @@ class Run:
         def name_of(tags: str) -> str:
             return self.template.task(tags).name
 
-        tally = progress.Tally(name_of)
+        tally = Tally(name_of)
         return progress.Meter(tally)
 
     # -- beginning ----------------------------------------------------------------------------
@@ -288,9 +285,9 @@ class Run:
         for task, row in dev.items():
             losses[task] = row["loss"]
         mean = state.note_dev(losses)
-        scores = progress.scores(dev)
+        listed = scores(dev)
         best = f"best {state.best_loss:.4f} at {state.best_step}"
-        self.progress.log(f"dev at step {state.step}: mean loss {mean:.4f} ({best})  {scores}")
+        self.progress.log(f"dev at step {state.step}: mean loss {mean:.4f} ({best})  {listed}")
         self.progress.record(state.step, "dev", dev, loss=mean)
 
     def save(self) -> None:
@@ -355,7 +352,7 @@ class Run:
     def requeue(self, where: str) -> int:
         """Leave the mark of an interrupted run; returns its exit status."""
         if self.world.is_rank_zero:
-            (self.exp_dir / REQUEUE).touch()
+            (self.exp_dir / checkpoint.REQUEUE).touch()
         self.progress.log(f"interrupted {where}; the same command goes on from here")
         return INTERRUPTED
 

@@ -1,4 +1,4 @@
-"""Checks on the training itself, printed in the log: what should stand still stands still, what should learn learns.
+"""Check the training itself, and print in the log what came out.
 
 frozen    every frozen tensor has the same fingerprint as before step 1
 trained   in every trained part at least one tensor changed; those that did not are named
@@ -19,8 +19,14 @@ from torch import Tensor, nn
 
 from wenet_osum.records import Batch
 
-_CHUNK = 1 << 22  # elements hashed at once: bounds the memory beside a large embedding
+# Elements hashed at once: bounds the memory that is needed beside a large embedding.
+_CHUNK = 1 << 22
+# Keeps 64 bits of a Python integer.
 _WORD = (1 << 64) - 1
+# Integers of as many bytes as an element of a tensor, to read its bits.
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# Names of tensors, or keys of utterances, that a check shows.
+_SHOWN = 5
 
 
 @dataclass
@@ -32,98 +38,183 @@ class SanityCheck:
     text: str
 
     def __str__(self) -> str:
-        return f"sanity {self.name:8s} {'passed' if self.passed else 'FAILED'}: {self.text}"
+        outcome = "passed" if self.passed else "FAILED"
+        return f"sanity {self.name:8s} {outcome}: {self.text}"
 
 
 @lru_cache(maxsize=2)
 def _multipliers(device: torch.device) -> Tensor:
-    return torch.arange(_CHUNK, device=device, dtype=torch.int64) * 0x9E3779B1 + 0x7F4A7C15
+    """Return a factor of its own for each index of a chunk, so that moved values are seen."""
+    index = torch.arange(_CHUNK, device=device, dtype=torch.int64)
+    return index * 0x9E3779B1 + 0x7F4A7C15
 
 
 @torch.no_grad()
 def fingerprint(tensor: Tensor) -> int:
-    """A 64-bit linear hash of a tensor's bits, computed where it lies; of the local shard when it is distributed."""
-    tensor = (tensor.to_local() if hasattr(tensor, "to_local") else tensor).detach().contiguous().flatten()
-    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    """Hash a tensor's bits to 64 bits, on the device where it lies.
+
+    Of a distributed tensor only the local shard is hashed.
+    """
+    if hasattr(tensor, "to_local"):
+        tensor = tensor.to_local()
+    tensor = tensor.detach().contiguous().flatten()
+
+    # Read the elements as integers of the same width. torch cannot view bool as another type.
+    integer = _INTEGERS[tensor.element_size()]
+    if tensor.dtype == torch.bool:
+        tensor = tensor.to(torch.uint8)
+    bits = tensor.view(integer)
+
+    # A weighted sum of each chunk, in int64 that wraps around; then the chunks are folded.
     value = tensor.numel()
-    for chunk in (tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor).view(whole).split(_CHUNK):
-        mixed = (chunk.to(torch.int64) * _multipliers(chunk.device)[: len(chunk)]).sum().item()  # int64 wraps around
+    for chunk in bits.split(_CHUNK):
+        factors = _multipliers(chunk.device)[: len(chunk)]
+        mixed = (chunk.to(torch.int64) * factors).sum().item()
         value = (value * 1_000_003 + mixed) & _WORD
     return value
 
 
 @dataclass
 class SanityChecks:
-    """Takes the fingerprints at the start, watches the batches, and judges at the end."""
+    """Take the fingerprints at the start, watch the batches, and judge at the end."""
 
     module: nn.Module
-    part_of: dict[str, str]  # parameter name → the part whose pattern trains it
+    # parameter name → the part whose pattern trains it
+    part_of: dict[str, str]
     end_id: int
+    # tensor name → fingerprint before the first step
     before: dict[str, int] = field(default_factory=dict)
-    tokens: Counter = field(default_factory=Counter)  # task → answer tokens with a weight
+    # task → answer tokens with a weight
+    tokens: Counter = field(default_factory=Counter)
     answers: int = 0
-    bad_ends: list[str] = field(default_factory=list)  # keys, the first few
+    # keys of the first few answers that do not end as they should
+    bad_ends: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.before = self._fingerprints()
 
     def _fingerprints(self) -> dict[str, int]:
-        tensors = [*self.module.named_parameters(), *self.module.named_buffers()]
-        return {name: fingerprint(tensor) for name, tensor in tensors}
+        found = {}
+        for name, parameter in self.module.named_parameters():
+            found[name] = fingerprint(parameter)
+        for name, buffer in self.module.named_buffers():
+            found[name] = fingerprint(buffer)
+        return found
 
     def watch(self, batch: Batch) -> None:
         """Count loss tokens and ends of a micro-batch that still lies on the CPU."""
         if batch.filler:
             return
-        weighted = (batch.answer_weights > 0).long()
-        lasts = batch.answer_lengths.cumsum(0) - 1
-        owner = torch.repeat_interleave(torch.arange(len(batch.keys)), batch.answer_lengths)
-        per_answer = torch.zeros(len(batch.keys), dtype=torch.int64).index_add_(0, owner, weighted)
-        ends = torch.zeros(len(batch.keys), dtype=torch.int64).index_add_(0, owner, (batch.answer_ids == self.end_id).long())
-        good = (ends == 1) & (batch.answer_ids[lasts] == self.end_id) & (weighted[lasts] == 1)
-        for task, count in zip(batch.tasks, per_answer.tolist(), strict=True):
-            self.tokens[task] += count
+        ids, weights = batch.answer_ids.tolist(), batch.answer_weights.tolist()
+        bad = []
+        start = 0
+        lengths = batch.answer_lengths.tolist()
+        for key, task, length in zip(batch.keys, batch.tasks, lengths, strict=True):
+            # The answers lie end to end.
+            end = start + length
+            answer, weight = ids[start:end], weights[start:end]
+            start = end
+            self.tokens[task] += sum(w > 0 for w in weight)
+
+            # The end of text stands once, last, and with a weight.
+            once = answer.count(self.end_id) == 1
+            if not (once and answer[-1] == self.end_id and weight[-1] > 0):
+                bad.append(key)
         self.answers += len(batch.keys)
-        if not bool(good.all()) and len(self.bad_ends) < 5:
-            self.bad_ends += [key for key, fine in zip(batch.keys, good.tolist(), strict=True) if not fine][:5]
+        if len(self.bad_ends) < _SHOWN:
+            self.bad_ends += bad[:_SHOWN]
 
-    def judge(self, gather: Callable[[Any], list[Any]], steps: int, promised: list[str], whole_epoch: bool) -> list[SanityCheck]:
-        """All checks, over all processes; ``gather`` is dist.gather, ``steps`` the optimizer steps since the start of this process.
+    def judge(
+        self,
+        gather: Callable[[Any], list[Any]],
+        steps: int,
+        promised: list[str],
+        whole_epoch: bool,
+    ) -> list[SanityCheck]:
+        """Make all checks over all processes, which must call this together.
 
-        ``promised`` tasks (tags) must have been met once a ``whole_epoch`` has gone by.
+        ``gather`` is dist.gather, ``steps`` the optimizer steps since the start of this process:
+        without any, only the frozen tensors are looked at. ``promised`` tasks (tags) must have
+        been met once a ``whole_epoch`` has gone by.
         """
-        after = self._fingerprints()
-        own = {"changed": {n for n, h in after.items() if h != self.before[n]}, "tokens": self.tokens, "answers": self.answers, "bad": self.bad_ends}
-        rows = gather(own)
-        changed = set().union(*(row["changed"] for row in rows))
-        tokens = sum((row["tokens"] for row in rows), Counter())
-        bad = [key for row in rows for key in row["bad"]]
+        own_changed = set()
+        for name, value in self._fingerprints().items():
+            if value != self.before[name]:
+                own_changed.add(name)
+        own = (own_changed, self.tokens, self.answers, self.bad_ends)
+
+        # Shards of a tensor lie on several processes: it has changed where any shard has.
+        changed: set[str] = set()
+        tokens: Counter = Counter()
+        answers = 0
+        bad_ends: list[str] = []
+        for row_changed, row_tokens, row_answers, row_bad_ends in gather(own):
+            changed |= row_changed
+            tokens += row_tokens
+            answers += row_answers
+            bad_ends += row_bad_ends
+
         checks = [self._frozen(changed)]
         if steps:
-            answers = sum(row["answers"] for row in rows)
-            checks += [self._trained(changed), self._tasks(tokens, promised, whole_epoch), SanityCheck("end", not bad, _ends(answers, bad))]
+            checks.append(self._trained(changed))
+            checks.append(self._tasks(tokens, promised, whole_epoch))
+            checks.append(_ends(answers, bad_ends))
         return checks
 
     def _frozen(self, changed: set[str]) -> SanityCheck:
-        frozen = [name for name in self.before if name not in self.part_of]
-        moved = [name for name in frozen if name in changed]
-        text = f"changed though frozen: {', '.join(moved[:5])}" if moved else f"{len(frozen)} tensors unchanged"
+        frozen, moved = [], []
+        for name in self.before:
+            if name in self.part_of:
+                continue
+            frozen.append(name)
+            if name in changed:
+                moved.append(name)
+        text = f"{len(frozen)} tensors unchanged"
+        if moved:
+            text = f"changed though frozen: {_first(moved)}"
         return SanityCheck("frozen", not moved, text)
 
     def _trained(self, changed: set[str]) -> SanityCheck:
-        still = [name for name in self.part_of if name not in changed]
-        parts = {part: [n for n, p in self.part_of.items() if p == part] for part in dict.fromkeys(self.part_of.values())}
-        dead = [part for part, names in parts.items() if not changed.intersection(names)]
-        text = f"{len(self.part_of) - len(still)} of {len(self.part_of)} tensors changed"
-        text += f"; unchanged: {', '.join(still[:5])}{' …' * (len(still) > 5)}" if still else ""
-        return SanityCheck("trained", not dead, f"nothing changed in {', '.join(dead)}; {text}" if dead else text)
+        # A part fails only when none of its tensors has moved: a bias may well stand still.
+        unchanged = []
+        moved: dict[str, int] = {}
+        for name, part in self.part_of.items():
+            moved.setdefault(part, 0)
+            if name in changed:
+                moved[part] += 1
+            else:
+                unchanged.append(name)
+        dead = [part for part, count in moved.items() if count == 0]
+
+        text = f"{sum(moved.values())} of {len(self.part_of)} tensors changed"
+        if unchanged:
+            text += f"; unchanged: {_first(unchanged)}"
+        if len(unchanged) > _SHOWN:
+            text += " …"
+        if dead:
+            text = f"nothing changed in {', '.join(dead)}; {text}"
+        return SanityCheck("trained", not dead, text)
 
     def _tasks(self, tokens: Counter, promised: list[str], whole_epoch: bool) -> SanityCheck:
+        counts = []
+        for task, count in sorted(tokens.items()):
+            counts.append(f"{task} {count}")
+        listed = ", ".join(counts)
+        text = f"loss tokens: {listed}"
         missing = [task for task in promised if not tokens[task]]
-        text = "loss tokens: " + ", ".join(f"{task} {tokens[task]}" for task in sorted(tokens))
-        text += f"; none yet for {', '.join(missing)}" if missing else ""
-        return SanityCheck("tasks", not (missing and whole_epoch), text)
+        if missing:
+            text += f"; none yet for {', '.join(missing)}"
+        failed = bool(missing) and whole_epoch
+        return SanityCheck("tasks", not failed, text)
 
 
-def _ends(answers: int, bad: list[str]) -> str:
-    return f"not exactly once, last and weighted in {', '.join(bad[:5])}" if bad else f"end of text once in each of {answers} answers"
+def _ends(answers: int, bad_ends: list[str]) -> SanityCheck:
+    text = f"end of text once in each of {answers} answers"
+    if bad_ends:
+        text = f"not exactly once, last and weighted in {_first(bad_ends)}"
+    return SanityCheck("end", not bad_ends, text)
+
+
+def _first(names: list[str]) -> str:
+    """Join the names that a check shows."""
+    return ", ".join(names[:_SHOWN])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +15,11 @@ from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.pool import TokenCounter
 from wenet_osum.models import build
 from wenet_osum.models.objective import make_objective
+from wenet_osum.text import chat
 from wenet_osum.text.template import Template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Interrupt:
@@ -40,8 +44,8 @@ class Interrupt:
 def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
     """The model and its template: from a checkpoint of this run, or as the configuration describes it.
 
-    With ``init_from`` labels, prompts and writing come from that model unless the configuration
-    gives its own. ``conf`` learns how many frames the model's encoder computes of an utterance at
+    With ``init_from`` labels, prompts, writing and layout come from that model unless the
+    configuration gives its own. ``conf`` learns how many frames the model's encoder computes of an utterance at
     least.
     """
     lookup.add_plugins(conf.plugins)
@@ -56,12 +60,36 @@ def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
 
 def _new_model(conf: TrainConfig) -> tuple[Any, Template]:
     model, tokenizer = build.build(conf.model)
-    template = Template(tokenizer, conf.labels, conf.prompts, conf.model.target_tokenization, conf.lowercase, conf.loss_weight)
+    template = _new_template(conf, tokenizer)
+    begun = conf.model.init_from
+    if template.template == "chat" and not (begun and Template.load(begun).template == "chat"):
+        # A model new to this layout.
+        model.set_speech_boundary(template.encode(chat.BOUNDARY)[0])
+    return model, template
+
+
+def _new_template(conf: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """Make the template of a new run: what the configuration leaves open is that of ``init_from``."""
+    settings = {
+        "labels": conf.labels,
+        "prompts": conf.prompts,
+        "target_tokenization": conf.model.target_tokenization,
+        "lowercase": conf.lowercase,
+        "template": conf.template or "plain",
+        "system": conf.system,
+    }
     if conf.model.init_from:
         before = Template.load(conf.model.init_from)
-        labels, prompts = before.labels | conf.labels, conf.prompts or before.prompts
-        template = Template(tokenizer, labels, prompts, before.target_tokenization, before.lowercase or conf.lowercase, conf.loss_weight)
-    return model, template
+        settings |= {
+            "labels": before.labels | conf.labels,
+            "prompts": conf.prompts or before.prompts,
+            "target_tokenization": before.target_tokenization,
+            "lowercase": before.lowercase or conf.lowercase,
+            "template": conf.template or before.template,
+        }
+        if settings["template"] == "chat" and conf.system is None:
+            settings["system"] = before.system
+    return Template(tokenizer, loss_weight=conf.loss_weight, **settings)
 
 
 def token_counter(model: Any) -> TokenCounter:

@@ -14,7 +14,7 @@ from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.joint import Joint
-from wenet_osum.decode.rescore.ctc_prefix import CTCPrefix, Emissions, State
+from wenet_osum.decode.rescore.ctc_prefix import CTCPrefix, Emissions, Rescorer, State
 from wenet_osum.tasks import parse
 from wenet_osum.text.template import Template
 from wenet_osum.small.train_tokenizer import train_tokenizer
@@ -94,6 +94,18 @@ def few(parts, monkeypatch):
     """All tokens are candidates: an LLM without an opinion has no likeliest 64."""
     monkeypatch.setattr("wenet_osum.decode.joint.CANDIDATES", 10_000)
     return parts[1]
+
+
+def test_the_blank_is_that_of_training_whatever_ends_an_answer(chat_parts):
+    """The LLM's own end of text, as its configuration names it."""
+    model, template = chat_parts
+    blank = template.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    before, model.config.llm.eos_token_id = model.config.llm.eos_token_id, blank
+    try:
+        states = Rescorer(model, template, {"ctc_prefix": 0.5}).begin(torch.randn(4, 32))
+    finally:
+        model.config.llm.eos_token_id = before
+    assert states.prefix.emissions.blank == blank != template.end_id
 
 
 def test_an_llm_without_opinion_says_what_is_heard(few):

@@ -1,5 +1,6 @@
-"""Files that say when words were spoken, a format a module: ``read(data)`` gives recording → words with times, None for a nameless recording.
+"""Formats of files that say when words were spoken, one format per module.
 
-A module also has ``SUFFIXES``, the file names it is looked for under. Words come as the file has them, silences and all; ``match_words.py``
-brings them together with the transcript.
+``read(data)`` gives recording → words with times; a recording without a name has the key None.
+A module also has ``SUFFIXES``, the file names it is looked for under. Words come as the file has
+them, silences and all; ``match_words.py`` matches them with the transcript.
 """

@@ -1,4 +1,7 @@
-"""What the Montreal Forced Aligner writes: TextGrids with a tier ``words``, or a tier ``<speaker> - words`` for each of several speakers."""
+"""TextGrids as the Montreal Forced Aligner writes them.
+
+They have a tier ``words``, or a tier ``<speaker> - words`` for each of several speakers.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,22 @@ SUFFIXES = textgrid.SUFFIXES
 
 
 def read(data: bytes) -> dict[str | None, list[Word]]:
-    """The words of all speakers in the order they begin. Raises ValueError when there is no tier of words."""
+    """Read the words of all speakers in the order they begin.
+
+    Raises ValueError when there is no tier of words.
+    """
     found = textgrid.tiers(data)
-    chosen = [words for name, words in found if name.strip().lower().split(" - ")[-1] == "words"]
-    if not chosen:
-        raise ValueError(f"no tier 'words' or '<speaker> - words'; there are {[name for name, _ in found]}; is it the aligner's output?")
-    return {None: sorted((word for words in chosen for word in words), key=lambda word: word.start)}
+    words: list[Word] = []
+    is_there = False
+    for name, tier in found:
+        kind = name.strip().lower().split(" - ")[-1]
+        if kind == "words":
+            is_there = True
+            words += tier
+    if not is_there:
+        names = [name for name, _ in found]
+        rule = "no tier 'words' or '<speaker> - words'"
+        raise ValueError(f"{rule}; there are {names}; is it the aligner's output?")
+
+    words.sort(key=lambda word: word.start)
+    return {None: words}

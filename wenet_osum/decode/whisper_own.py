@@ -1,0 +1,107 @@
+"""A published Whisper with its own decoder: what every model that begins from it is compared with.
+
+Audio is padded to 30 s, as Whisper was trained; longer audio is refused, and counted as an error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import AutoProcessor, WhisperForConditionalGeneration
+
+from wenet_osum.dataset.audio import decode
+from wenet_osum.dataset.drop import Drop
+from wenet_osum.decode.pipeline import Job, group_jobs
+from wenet_osum.records import SAMPLE_RATE, Hypothesis
+from wenet_osum.tasks import parse
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedModel, ProcessorMixin
+
+LONGEST_S = 30.0  # of Whisper's input
+TASK = parse("asr")
+
+
+@dataclass
+class WhisperDecoder:
+    """Whisper as published, asked to transcribe."""
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    language: str | None = None  # such as en or zh; None: Whisper decides
+    num_beams: int = 1  # 1 is greedy
+
+    @classmethod
+    def load(cls, source: str, language: str | None = None, num_beams: int = 1) -> WhisperDecoder:
+        """Load a folder or hub name, to the accelerator where there is one."""
+        processor = AutoProcessor.from_pretrained(source)
+        model = WhisperForConditionalGeneration.from_pretrained(source, dtype=torch.float32).eval()
+        if torch.accelerator.is_available():
+            model.to(torch.accelerator.current_accelerator())
+        return cls(model, processor, language, num_beams)
+
+    def answers(self, group: list[Job]) -> Iterator[Hypothesis]:
+        """Transcribe one batch; what cannot be read becomes an answer with its error."""
+        keys, audio = [], []
+        for job in group:
+            try:
+                audio.append(_audio(job))
+                keys.append(job.key)
+            except (Drop, OSError, ValueError) as error:
+                yield Hypothesis(job.key, TASK.tags, "", error=str(error))
+        if not keys:
+            return
+        made = self.processor(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        features = made.input_features.to(self.model.device, self.model.dtype)
+        asked = {"language": self.language, "task": "transcribe", "num_beams": self.num_beams}
+        ids = self.model.generate(features, **asked)
+        texts = self.processor.batch_decode(ids, skip_special_tokens=True)
+        for key, text in zip(keys, texts, strict=True):
+            yield Hypothesis(key, TASK.tags, text.strip(), transcript=text.strip())
+
+
+def transcribe(jobs: list[Job], path: Path, source: str, batch_size: int, **asked: str | int | None) -> int:
+    """Append an answer for every job that has none in ``path`` yet; returns how many jobs there are.
+
+    The model is loaded from ``source`` only when something is missing. ``asked``: language and num_beams.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = _answered(path)
+    missing = [job for job in jobs if job.key not in done]
+    if not missing:
+        return len(jobs)
+    decoder = WhisperDecoder.load(source, **asked)
+    with open(path, "a", encoding="utf-8", newline="\n") as out:
+        for group in group_jobs(missing, batch_size, sys.maxsize):
+            for answer in decoder.answers(group):
+                out.write(answer.to_json() + "\n")
+            out.flush()
+    return len(jobs)
+
+
+def _answered(path: Path) -> set[str]:
+    """Read the keys of a file of answers; a last line that was cut off is removed."""
+    if not path.exists():
+        return set()
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    path.write_text("".join(whole), encoding="utf-8")
+    return {json.loads(line)["key"] for line in whole}
+
+
+def _audio(job: Job) -> np.ndarray:
+    """Decode the audio of a job. Raises Drop for what is longer than Whisper's input."""
+    if job.error:
+        raise Drop(job.error)
+    _, source = job.read()
+    samples = decode(source if isinstance(source, bytes) else source.read_bytes())
+    if len(samples) > LONGEST_S * SAMPLE_RATE:
+        raise Drop(f"longer than {LONGEST_S:g} s", f"{len(samples) / SAMPLE_RATE:.1f} s")
+    return samples
