@@ -144,6 +144,7 @@ def test_a_run_in_a_chat_goes_on_and_is_taken_over(conf_of, parrot, tmp_path, mo
     # Going on does not ask again.
     monkeypatch.setattr(repeat_gate, "answer", no_search)
     assert loop.train(conf_of(system="Be brief.", max_steps=3), first) == 0
+    assert (first / "train.log").read_text().count("repeat gate: ") == 1
 
     # Neither does a model whose LoRA has learned; layout and boundary are those of its folder.
     begun = {"init_from": str(first / "final"), "whisper": None, "llm": None, "adapter_conf": None}
