@@ -14,6 +14,7 @@ MELS = 8
 
 def make_model(seed: int = 7, tokenizer=None):
     from transformers import Qwen2Config, WhisperConfig
+    from transformers.models.whisper.modeling_whisper import sinusoids
 
     from wenet_osum.models.osum import OsumConfig, OsumModel
     from wenet_osum.small.train_tokenizer import train_tokenizer
@@ -38,6 +39,7 @@ def make_model(seed: int = 7, tokenizer=None):
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "embed_positions" in name:
+                weight.copy_(sinusoids(*weight.shape))
                 continue
             if weight.ndim > 1:
                 std = 0.6 if name.startswith("llm.lm_head") else 0.3

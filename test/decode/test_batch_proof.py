@@ -21,7 +21,7 @@ from wenet_osum import tasks
 from wenet_osum.bin import recognize
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.dataset.shard import pack, write_list
-from wenet_osum.decode.generate import TIE
+from wenet_osum.decode.row import TIE
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = [0.1, 29.9, 0.11, 4.01, 0.77, 1.0, 15.2, 0.4375, 2.5, 7.77, 1.333, 0.2, 30.7, 3.0, 0.63, 5.1]  # odd and even numbers of frames

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from wenet_osum.decode import generate as generation
+from wenet_osum.decode import greedy
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.stops import LoopGuard, limit
@@ -129,7 +130,7 @@ def test_a_loop_ends_and_is_flagged(parts, clips, batch_of, monkeypatch):
     task = parse("ser")
     batch = batch_of(template, clips([3000]), [task])
     stuck = template.encode("a")[0]
-    monkeypatch.setattr(generation, "pick", lambda logits, live, waiting, options, counts: [stuck] * len(waiting))
+    monkeypatch.setattr(greedy, "pick", lambda logits, live, waiting, options, counts: [stuck] * len(waiting))
     counts = Counter()
     answer = generate(model, template, batch, [task], DecodeOptions(), counts)[0]
     assert {"loop", "label_forced"} <= set(answer.flags) and answer.transcript == "a" * 32 and answer.labels

@@ -10,15 +10,8 @@ import pytest
 import soundfile
 
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.decode.longform import (
-    Piece,
-    find_shared,
-    join,
-    join_overlapping,
-    join_times,
-    read_pieces,
-    split,
-)
+from wenet_osum.decode.longform import Piece, join, read_pieces, split
+from wenet_osum.decode.overlap import find_shared, join_overlapping, join_times
 from wenet_osum.records import Hypothesis, Word
 from wenet_osum.tasks import parse
 from wenet_osum.tasks.base import join_words
@@ -231,7 +224,7 @@ def test_replies_to_the_pieces_are_flagged():
 def test_a_word_said_twice_is_not_one_heard_twice():
     left, right = [Word("no", 26.8, 27.1)], [Word("no", 0.9, 1.2), Word("way", 1.3, 1.5)]
     shifted = [w._replace(start=w.start + 27, end=w.end + 27) for w in right]
-    assert join_times(left, shifted, piece(27, 40, 1.0)) == left + shifted
+    assert join_times(left, shifted, 27, 1.0) == left + shifted
 
 
 def test_times_are_shifted_and_the_overlap_is_aligned():
@@ -246,7 +239,7 @@ def test_times_are_shifted_and_the_overlap_is_aligned():
 
 def test_an_overlap_without_common_words_is_divided_in_the_middle():
     left, right = [Word("a", 27.0, 27.3), Word("x", 27.6, 27.9)], [Word("b", 27.1, 27.3), Word("y", 27.6, 28.2)]
-    assert join_times(left, right, piece(27, 40, 1.0)) == [left[0], right[1]]
+    assert join_times(left, right, 27, 1.0) == [left[0], right[1]]
 
 
 def test_the_label_is_the_weighted_mean():

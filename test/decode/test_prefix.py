@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wenet_osum.decode.beam import Beam, Search, _advance, _tied
+from wenet_osum.decode.beam import Beam, Candidate, Search, _advance, _tied
 from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.decode.prefix import Prefixes
 from wenet_osum.decode.stops import LoopGuard
@@ -56,14 +56,18 @@ def test_beams_are_compared_by_token():
 
 def test_a_tie_counts_where_it_decides():
     """Of two beams one ends, so that the third candidate goes on: a tie of the third with the fourth decides, one among those taken does not."""
-    assert _tied([(-1.0, 0, 1), (-2.0, 0, 2), (-3.0, 1, 3), (-3.00005, 1, 4)], 2)
-    assert not _tied([(-1.0, 0, 1), (-1.00005, 0, 2), (-3.0, 1, 3), (-4.0, 1, 4)], 2)
-    assert not _tied([(-1.0, 0, 1)], 0)
+    def tied(scores: list[float], last: int) -> bool:
+        return _tied([Candidate(score, 0, i) for i, score in enumerate(scores)], last)
+
+    assert tied([-1.0, -2.0, -3.0, -3.00005], 2)
+    assert not tied([-1.0, -1.00005, -3.0, -4.0], 2)
+    assert not tied([-1.0], 0)
 
 
 def test_the_last_candidate_taken_is_told(parts):
     _, template = parts
     beams = [Beam(AnswerState(template, parse("asr")), LoopGuard(), score) for score in (-0.1, -0.2)]
     search = Search(None, beams, [], 9)
-    going, last = _advance(search, [(-1.0, 0, template.end_id), (-2.0, 0, 5), (-3.0, 1, 6), (-4.0, 1, 7)], 2)
+    found = [(-1.0, 0, template.end_id), (-2.0, 0, 5), (-3.0, 1, 6), (-4.0, 1, 7)]
+    going, last = _advance(search, [Candidate(*row) for row in found], 2)
     assert [token for _, _, token in going] == [5, 6] and last == 2 and len(search.ended) == 1

@@ -32,7 +32,7 @@ class Engine:
         return SimpleNamespace(loss=self.module(torch.ones(2)).sum())
 
 
-BATCH = SimpleNamespace(features=torch.zeros(3, 50, 2), answer_ids=torch.zeros(7))
+BATCH = SimpleNamespace(features=torch.zeros(3, 50, 2), answer_ids=torch.zeros(7), states_after=None)
 
 
 def optimizer_of(engine: Engine):

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from wenet_osum.decode import longform  # noqa: E402
+from wenet_osum.decode import longform, overlap  # noqa: E402
 from wenet_osum.records import Hypothesis, Word  # noqa: E402
 from wenet_osum.score.align import count  # noqa: E402
 from wenet_osum.tasks import parse  # noqa: E402
@@ -141,7 +141,7 @@ def errors(said: str, written: str) -> int:
     """Return how many words were lost, doubled or changed."""
     if said == written:
         return 0
-    one, other = ([m[0] for m in longform.TOKEN.finditer(text)] for text in (said, written))
+    one, other = ([m[0] for m in overlap.TOKEN.finditer(text)] for text in (said, written))
     return sum(count(one, other)[1:])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,7 +15,7 @@ from wenet_osum.records import Score
 from wenet_osum.score import report
 from wenet_osum.text.template import Template
 
-USE = '''The model needs the toolkit wenet_osum (Python 3.11 or newer). In a checkout of it:
+USE = """The model needs the toolkit wenet_osum (Python 3.11 or newer). In a checkout of it:
 
 ```bash
 pip install .
@@ -30,8 +31,8 @@ ids = model.generate(**processor(audio="a.wav", task="ser"))
 print(processor.batch_decode(ids))
 ```
 
-`task` is a name or any combination of tags, such as `<TRANSCRIBE><EMOTION><GENDER>`; `audio` is a path, bytes, samples with
-`sampling_rate`, or a list of those, each at most 30 s. Transformers'
+`task` is a name or any combination of tags, such as `<TRANSCRIBE><EMOTION><GENDER>`; `audio` is a
+path, bytes, samples with `sampling_rate`, or a list of those, each at most 30 s. Transformers'
 `pipeline(…)` and `trust_remote_code=True` do not know this model. For longer recordings, label
 probabilities and word times use the toolkit itself:
 
@@ -40,68 +41,136 @@ import wenet_osum
 
 answer = wenet_osum.load("FOLDER")("a.wav", task="<TRANSCRIBE><EMOTION>")
 print(answer.transcript, answer.labels, answer.probs)
-```'''
+```"""
 
 
 def write(
-    model: OsumModel, template: Template, rows: list[License], unknown: list[str], score: str | Path | None = None, license: str | None = None
+    model: OsumModel,
+    template: Template,
+    rows: list[License],
+    unknown: list[str],
+    score: str | Path | None = None,
+    license: str | None = None,
 ) -> str:
-    """The card's text. ``rows`` are what the model was made from, ``unknown`` names without a known license, ``score`` a score.json."""
-    parts = [_front(license), "# Speech understanding model", _made(model), "## Use", USE, "## Tasks", _tasks(template)]
-    parts += ["## Scores", _scores(score), "## Licenses", _licenses(rows, unknown, license)]
+    """Return the text of the card.
+
+    ``rows`` are what the model was made from, ``unknown`` the names without a known license,
+    ``score`` a score.json, ``license`` that of these weights. Raises ValueError when ``score`` is
+    none.
+    """
+    parts = [
+        _front(license),
+        "# Speech understanding model",
+        _made(model),
+        "## Use",
+        USE,
+        "## Tasks",
+        _tasks(template),
+        "## Scores",
+        _scores(score),
+        "## Licenses",
+        _licenses(rows, unknown, license),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
 def _front(license: str | None) -> str:
-    facts = {"license": license} if license else {}
+    """Return the front matter that hubs read."""
+    facts: dict[str, Any] = {}
+    if license:
+        facts["license"] = license
+    facts["language"] = ["zh", "en"]
     # No pipeline_tag: with one, hubs print a call of transformers' pipelines, which fails.
-    facts |= {"language": ["zh", "en"], "library_name": "wenet_osum"}
-    facts |= {"tags": ["wenet_osum", "speech-understanding"]}
-    return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---"
+    facts["library_name"] = "wenet_osum"
+    facts["tags"] = ["wenet_osum", "speech-understanding"]
+    text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
+    return f"---\n{text}---"
 
 
 def _made(model: OsumModel) -> str:
-    encoder, llm = model.config.encoder, model.config.llm
+    """Return the sentence that says what the model consists of."""
+    encoder = model.config.encoder
+    llm = model.config.llm
     count = sum(weight.numel() for weight in model.parameters())
-    lora = f", LoRA of rank {model.lora.r} kept apart in `lora`" if model.lora is not None else ""
+    lora = ""
+    if model.lora is not None:
+        lora = f", LoRA of rank {model.lora.r} kept apart in `lora`"
+    encoder_size = f"{encoder.encoder_layers} layers of width {encoder.d_model}"
+    llm_size = f"{llm.num_hidden_layers} layers of width {llm.hidden_size}"
+    paper = "[arXiv 2501.13306](https://arxiv.org/abs/2501.13306)"
     return (
-        f"A {encoder.model_type} encoder ({encoder.encoder_layers} layers of width {encoder.d_model}), "
-        f"an adapter (`{model.config.adapter}`) and a {llm.model_type} language model ({llm.num_hidden_layers} layers of width "
-        f"{llm.hidden_size}){lora}: {count:,} parameters, {model.dtype}. "
-        "Made with wenet_osum after OSUM ([arXiv 2501.13306](https://arxiv.org/abs/2501.13306)): it transcribes, then answers."
+        f"A {encoder.model_type} encoder ({encoder_size}), "
+        f"an adapter (`{model.config.adapter}`) "
+        f"and a {llm.model_type} language model ({llm_size}){lora}: "
+        f"{count:,} parameters, {model.dtype}. "
+        f"Made with wenet_osum after OSUM ({paper}): it transcribes, then answers."
     )
 
 
 def _tasks(template: Template) -> str:
+    """Return the table of tasks with their tags and labels."""
     lines = ["| task | tags | labels |", "|---|---|---|"]
     for name in tasks.names():
         task = template.task(name)
-        labels = "; ".join(", ".join(field.labels.names) for field in task.label_fields)
+        sets = []
+        for field in task.label_fields:
+            names = field.labels.names
+            sets.append(", ".join(names))
+        labels = "; ".join(sets)
         lines.append(f"| {name} | `{task.tags}` | {labels} |")
     return "\n".join(lines)
 
 
 def _scores(path: str | Path | None) -> str:
-    """The table of a score.json. Raises ValueError when the file is none."""
+    """Return the table of a score.json. Raises ValueError when the file is none."""
     if path is None:
         return "None were given when this folder was exported."
+    tree, scores = _read_scores(path)
+    head = ("task", "figure", "subset", "value", "95 % interval", "utterances")
+    lines = [_table_row(*head), "|---|---|---|---|---|---|"]
+    for score in report.ordered(scores):
+        title = score.about.title
+        value, interval = report.written(score)
+        row = (score.task, title, score.subset, value, interval, score.utterances)
+        lines.append(_table_row(*row))
+    table = "\n".join(lines)
+
+    # Where the numbers come from, as far as the file says it.
+    facts = []
+    for key in ("command", "commit", "data", "machine"):
+        value = tree.get(key)
+        if isinstance(value, str) and value:
+            facts.append(f"{key}: `{value}`")
+    if not facts:
+        return table
+    return table + "\n\n" + "; ".join(facts)
+
+
+def _read_scores(path: str | Path) -> tuple[dict[str, Any], list[Score]]:
+    """Read a score.json, and the scores in it. Raises ValueError when the file is none."""
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
-        scores = [Score.from_dict(row) for row in tree["scores"]]
+        return tree, [Score.from_dict(row) for row in tree["scores"]]
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"--score {path}: no score.json of `wenet_osum score` ({reason}); give the one in its --out") from None
-    lines = ["| task | figure | subset | value | 95 % interval | utterances |", "|---|---|---|---|---|---|"]
-    for score in report.ordered(scores):
-        value, interval = report.written(score)
-        lines.append(f"| {score.task} | {score.about.title} | {score.subset} | {value} | {interval} | {score.utterances} |")
-    facts = [f"{key}: `{tree[key]}`" for key in ("command", "commit", "data", "machine") if isinstance(tree.get(key), str) and tree[key]]
-    return "\n".join(lines) + ("\n\n" + "; ".join(facts) if facts else "")
+        reason = f"no score.json of `wenet_osum score` ({type(error).__name__}: {error})"
+        raise ValueError(f"--score {path}: {reason}; give the one in its --out") from None
+
+
+def _table_row(*cells: object) -> str:
+    texts = [str(cell) for cell in cells]
+    return f"| {' | '.join(texts)} |"
 
 
 def _licenses(rows: list[License], unknown: list[str], license: str | None) -> str:
-    own = f"These weights: {license}." if license else "No license was named for these weights when they were exported."
+    """Return the weights' own license and the table of those they were made from."""
+    own = "No license was named for these weights when they were exported."
+    if license:
+        own = f"These weights: {license}."
+    if not rows and not unknown:
+        return f"{own}\n\nWhat they were made from was not recorded."
     lines = [own, "", "| made from | kind | license |", "|---|---|---|"]
-    lines += [f"| [{row.name}]({row.source}) | {row.kind} | {row.license} |" for row in rows]
-    lines += [f"| {name} | | not known to the exporter |" for name in unknown]
-    return "\n".join(lines if rows or unknown else [own, "", "What they were made from was not recorded."])
+    for row in rows:
+        lines.append(f"| [{row.name}]({row.source}) | {row.kind} | {row.license} |")
+    for name in unknown:
+        lines.append(f"| {name} | | not known to the exporter |")
+    return "\n".join(lines)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wenet_osum.decode.generate import TIE, Row, hypothesis, make_row
+from wenet_osum.decode.generate import hypothesis, make_row
 from wenet_osum.decode.joint import check_training
+from wenet_osum.decode.row import TIE, Row
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S, Batch, Hypothesis
 

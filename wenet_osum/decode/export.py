@@ -1,7 +1,9 @@
 """A trained model as a folder for model hubs, and its LLM as one that any server of LLMs loads.
 
-    OUT/        weights, config, processor, tokenizer, generation settings and README.md: what AutoModel and AutoProcessor read
-    OUT/llm/    with ``llm``: the LLM alone, LoRA merged; OUT/vllm_example.py feeds it with prompt embeddings
+OUT/        weights, config, processor, tokenizer, generation settings and README.md:
+            what AutoModel and AutoProcessor read
+OUT/llm/    with ``llm``: the LLM alone, LoRA merged;
+            OUT/vllm_example.py feeds it with prompt embeddings
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ from wenet_osum.records import SAMPLE_RATE
 from wenet_osum.text.template import Template
 
 LLM, EXAMPLE = "llm", "vllm_example.py"
-LONGEST_ANSWER = stops.SPARE_TOKENS + int(stops.TIMED_TOKENS_PER_S * WHOLE_S) + stops.REPLY_TOKENS  # tokens, the most that decoding allows
-COMPARED = 16  # tokens of the parity check
+# The most tokens that decoding allows for an answer.
+LONGEST_ANSWER = stops.SPARE_TOKENS + int(stops.TIMED_TOKENS_PER_S * WHOLE_S) + stops.REPLY_TOKENS
+# Tokens in which the LLM alone must agree with the LLM in the model.
+COMPARED = 16
 
 
 def export(
@@ -37,17 +41,20 @@ def export(
     uses: Sequence[str] = (),
     license: str | None = None,
 ) -> list[str]:
-    """Write ``out`` from the model folder or hub name ``source``; returns lines that say what was done.
+    """Write ``out`` from the model folder or hub name ``source``; return lines on what was done.
 
-    ``score`` is a score.json for the card, ``uses`` names more of what the model was made from, ``license`` is that of these weights.
-    Weights keep their type. Raises ValueError for an unfit source, a taken ``out``, and when the LLM alone does not answer as in the model.
+    ``score`` is a score.json for the card, ``uses`` names more of what the model was made from,
+    ``license`` is that of these weights. Weights keep their type. Raises ValueError for an unfit
+    source, a taken ``out``, and when the LLM alone does not answer as in the model.
     """
     rows, unknown = _made_from(source, uses)
     model, processor = _open(source)
     if merge_lora and model.lora is not None:
         model.merge_lora()
     set_generation(model, processor.template)
-    apart = model.lora is not None
+    # Asked now, because writing the LLM alone merges LoRA.
+    kept_apart = model.lora is not None
+
     text = card.write(model, processor.template, rows, unknown, score, license)
     with new_folder(Path(out)) as folder:
         model.save_pretrained(folder)
@@ -55,31 +62,56 @@ def export(
         (folder / "README.md").write_text(text, encoding="utf-8")
         if llm:
             write_llm(model, processor, folder)
+
+    lora = "in lora/" if kept_apart else "merged or none"
     count = sum(weight.numel() for weight in model.parameters())
-    said = [f"{out}: {count:,} parameters, {model.dtype}, LoRA {'in lora/' if apart else 'merged or none'}"]
+    done = [f"{out}: {count:,} parameters, {model.dtype}, LoRA {lora}"]
     if llm:
-        said.append(f"{Path(out) / LLM}: the LLM alone; the same {COMPARED} tokens as in the model. {Path(out) / EXAMPLE} feeds it with speech")
-    said += [f"card: no license is known of {', '.join(unknown)}; name what they are with --uses, or complete README.md"] if unknown else []
-    return said
+        agrees = f"the LLM alone; the same {COMPARED} tokens as in the model"
+        example = Path(out) / EXAMPLE
+        done.append(f"{Path(out) / LLM}: {agrees}. {example} feeds it with speech")
+    if unknown:
+        advice = "name what they are with --uses, or complete README.md"
+        done.append(f"card: no license is known of {', '.join(unknown)}; {advice}")
+    return done
 
 
 def _open(source: str | Path) -> tuple[OsumModel, OsumProcessor]:
+    """Load a model with its processor. Raises ValueError for a model without an LLM."""
     model = build.load(source, "auto")
     if not isinstance(model, OsumModel):
-        raise ValueError(f"{source} holds a {type(model).__name__} of phase 1, which has no LLM; give a folder of phase 2 or later")
-    return model, OsumProcessor.from_pretrained(source)
+        kind = type(model).__name__
+        advice = "give a folder of phase 2 or later"
+        raise ValueError(f"{source} holds a {kind} of phase 1, which has no LLM; {advice}")
+    processor = OsumProcessor.from_pretrained(source)
+    return model, processor
 
 
 def _made_from(source: str | Path, uses: Sequence[str]) -> tuple[list[licenses.License], list[str]]:
-    """Rows of the license table for all that is known of the model's origin, and the names that it lacks."""
-    rows = {row: None for row in licenses.named(uses)}
-    names = licenses.origins(Path(source)) if Path(source).is_dir() else []
-    rows |= {row: None for name in names if (row := licenses.find(name))}
-    return list(rows), [name for name in names if not licenses.find(name)]
+    """Return what is known of the model's origin.
+
+    These are the rows of the license table that belong to it, each once, and the names that the
+    table lacks.
+    """
+    rows = licenses.named(uses)
+    unknown = []
+    folder = Path(source)
+    names = licenses.origins(folder) if folder.is_dir() else []
+    for name in names:
+        row = licenses.find(name)
+        if row is None:
+            unknown.append(name)
+        else:
+            rows.append(row)
+    each_once = list(dict.fromkeys(rows))
+    return each_once, unknown
 
 
 def set_generation(model: OsumModel, template: Template) -> None:
-    """Let ``model.generate`` be greedy up to the end of an answer, as decoding is; an Instruct LLM would sample."""
+    """Let ``model.generate`` be greedy up to the end of an answer, as decoding is.
+
+    An Instruct LLM would sample.
+    """
     end = template.end_id
     others = sorted(template.end_ids - {end})
     settings = GenerationConfig(
@@ -88,28 +120,44 @@ def set_generation(model: OsumModel, template: Template) -> None:
         do_sample=False,
         max_new_tokens=LONGEST_ANSWER,
     )
-    model.generation_config = model.llm.generation_config = settings
+    model.generation_config = settings
+    model.llm.generation_config = settings
 
 
 def write_llm(model: OsumModel, processor: OsumProcessor, folder: Path) -> None:
-    """Write the LLM of ``model``, whose LoRA is merged for good, and the example; check that the LLM alone answers as in the model."""
+    """Write the LLM of ``model``, whose LoRA is merged for good, and the example.
+
+    Raises ValueError when the LLM alone does not answer as in the model.
+    """
     if model.lora is not None:
         model.merge_lora()
     model.llm.save_pretrained(folder / LLM)
     processor.tokenizer.save_pretrained(str(folder / LLM))
-    shutil.copyfile(Path(__file__).with_name(EXAMPLE + ".txt"), folder / EXAMPLE)
+    # It lies here as a text, for it is not a part of the toolkit.
+    example = Path(__file__).with_name(EXAMPLE + ".txt")
+    shutil.copyfile(example, folder / EXAMPLE)
     check_llm(model, processor, folder / LLM)
 
 
 @torch.no_grad()
 def check_llm(model: OsumModel, processor: OsumProcessor, folder: Path) -> None:
-    """Raise ValueError unless the LLM in ``folder`` continues the embeddings of a second of noise with the tokens that ``model`` gives."""
-    noise = np.random.default_rng(0).normal(0.0, 0.1, SAMPLE_RATE).astype(np.float32)
+    """Check that the LLM in ``folder`` answers a second of noise as it does in ``model``.
+
+    Both are given the same embeddings. Raises ValueError when the tokens differ.
+    """
+    generator = np.random.default_rng(0)
+    noise = generator.normal(0.0, 0.1, SAMPLE_RATE).astype(np.float32)
     inputs = processor(audio=noise, task="asr")
     wanted = model.generate(**inputs, max_new_tokens=COMPARED)
+
     alone = AutoModelForCausalLM.from_pretrained(folder).eval()
     embeddings, mask = model.prompt_embeddings(**inputs)
-    given = alone.generate(inputs_embeds=embeddings.to(alone.dtype), attention_mask=mask, max_new_tokens=COMPARED)
+    given = alone.generate(
+        inputs_embeds=embeddings.to(alone.dtype),
+        attention_mask=mask,
+        max_new_tokens=COMPARED,
+    )
     if not torch.equal(wanted, given):
         both = f"{given.tolist()}, in the model {wanted.tolist()}"
-        raise ValueError(f"the LLM alone says {both}: nothing was written; check the source with recognize")
+        advice = "nothing was written; check the source with recognize"
+        raise ValueError(f"the LLM alone says {both}: {advice}")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from wenet_osum.dataset.drop import Drop
 
-MOST = 8  # utterances in a row that fail in a way nobody foresaw: then the run stops
+# The run stops when so many utterances in a row have failed in a way nobody foresaw.
+MOST = 8
 
 
 class ProgramFault(RuntimeError):
@@ -22,17 +23,22 @@ class ProgramFault(RuntimeError):
 
 @dataclass
 class Faults:
-    """What went wrong with utterances in one kind of work."""
+    """Counts what went wrong with utterances in one kind of work."""
 
-    foreseen: tuple[type[Exception], ...] = (Drop,)  # raised with a sentence for the user
-    lenient: bool = False  # after one success nothing is the program's fault any more
-    row: int = 0  # unforeseen faults since the last success
+    # Exceptions that are raised with a sentence for the user.
+    foreseen: tuple[type[Exception], ...] = (Drop,)
+    # With it, nothing is taken for the program's fault after the first success.
+    lenient: bool = False
+    # Unforeseen faults since the last success.
+    row: int = 0
     cleared: bool = False
-    told: set[tuple] = field(default_factory=set)  # kinds whose traceback has been shown
+    # Kinds of fault whose traceback has been shown.
+    told: set[tuple] = field(default_factory=set)
 
     def worked(self) -> None:
         """Note a success."""
-        self.row, self.cleared = 0, self.lenient
+        self.row = 0
+        self.cleared = self.lenient
 
     def failed(self, error: Exception) -> str:
         """Return the error as the utterance's line has it.
@@ -40,18 +46,25 @@ class Faults:
         The first of its kind is shown on stderr with its traceback. Raises ProgramFault when
         ``MOST`` utterances in a row have failed unforeseen.
         """
+        name = type(error).__name__
         if isinstance(error, self.foreseen):
-            return str(error) or type(error).__name__
+            return str(error) or name
+
         self.row += 1
         self._show(error)
         if self.row >= MOST and not self.cleared:
             rule = f"{self.row} utterances in a row failed in a way nobody foresaw"
             raise ProgramFault(f"{rule}, so the run stops; the last: {error!r}") from error
-        return f"{type(error).__name__}: {error}"
+        return f"{name}: {error}"
 
     def _show(self, error: Exception) -> None:
-        frames = traceback.extract_tb(error.__traceback__)[-1:]
-        kind = (type(error), *((frame.filename, frame.lineno) for frame in frames))
-        if kind not in self.told:
-            self.told.add(kind)
-            traceback.print_exception(error, file=sys.stderr)
+        """Print the traceback of an error unless one raised on the same line has been shown."""
+        kind: tuple = (type(error),)
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames:
+            last = frames[-1]
+            kind += (last.filename, last.lineno)
+        if kind in self.told:
+            return
+        self.told.add(kind)
+        traceback.print_exception(error, file=sys.stderr)

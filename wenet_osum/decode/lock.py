@@ -11,11 +11,14 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # no flock on this system
+except ImportError:
+    # There is no flock on this system.
     fcntl = None
 
-LOCK = "lock"  # released by the system when its process ends, however it ends
-OWNER = "lock.owner"  # stands in where flock is not supported; stays behind when its process is killed
+# The file under flock, which the system releases when its process ends, however it ends.
+LOCK = "lock"
+# The file that stands in where flock is not supported. It outlives a process that is killed.
+OWNER = "lock.owner"
 WAIT = "wait until it has ended and start again to see its answers, or give another --out"
 UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
@@ -39,6 +42,7 @@ def held(folder: str | Path) -> Iterator[None]:
             (folder / LOCK).unlink(missing_ok=True)
             os.close(descriptor)
         return
+
     _claim(folder / OWNER)
     try:
         yield
@@ -47,7 +51,10 @@ def held(folder: str | Path) -> Iterator[None]:
 
 
 def _flocked(path: Path) -> int | None:
-    """Lock the file and return its descriptor; None where ``flock`` is not supported."""
+    """Lock the file and return its descriptor; None where ``flock`` is not supported.
+
+    Raises ValueError when another process has it.
+    """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -61,7 +68,9 @@ def _flocked(path: Path) -> int | None:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
             raise ValueError(_taken(path, owner)) from None
-        # The holder before may have removed the file after it was opened here: then it locks nothing.
+
+        # The holder before may have removed the file after it was opened here. Then the lock is on
+        # a file that nobody else will find, and it has to be taken again.
         if _is_at(descriptor, path):
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, _owner().encode(), 0)
@@ -70,8 +79,9 @@ def _flocked(path: Path) -> int | None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
+    """Return whether an open file is still the one at ``path``."""
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
 
@@ -89,6 +99,7 @@ def _claim(path: Path) -> None:
 
 
 def _taken(path: Path, owner: str) -> str:
+    """Return the error's sentence; ``owner`` is empty in the instant before its name is written."""
     return f"{path.parent} is being written by {owner or 'another process'}; {WAIT}"
 
 

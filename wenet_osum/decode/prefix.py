@@ -5,44 +5,81 @@ Letters: B answers, L cached positions, H hidden size, V vocabulary.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers.cache_utils import Cache, DynamicCache
 
 
+class Prompts(Protocol):
+    """What stands before the answers of a batch, whatever model goes on from it."""
+
+    def prefixes(self, rows: list[int], answers: list[list[int]]) -> Prefixes:
+        """Return the prefixes of ``rows`` after their ``answers`` so far."""
+
+
 class LLMPrompts:
-    """The left-padded prompts of a batch, ``embeds`` (B, L, H) with ``mask`` (B, L), from which answers
-    go on."""
+    """The left-padded prompts of a batch, from which an LLM's answers go on.
+
+    ``embeds`` are (B, L, H), ``mask`` (B, L) is 0 for padding.
+    """
 
     def __init__(self, llm: torch.nn.Module, embeds: Tensor, mask: Tensor) -> None:
-        self.llm, self.embeds, self.mask = llm, embeds, mask
+        self.llm = llm
+        self.embeds, self.mask = embeds, mask
 
     def prefixes(self, rows: list[int], answers: list[list[int]]) -> Prefixes:
         """Return the prefixes of ``rows`` after their ``answers`` so far."""
         if not any(answers):
-            return Prefixes(self.llm, self.embeds[rows], self.mask[rows])
+            embeds, mask = self.embeds[rows], self.mask[rows]
+            return Prefixes(self.llm, embeds, mask)
+
+        # Each prompt without its padding, and the answer behind it.
         embed = self.llm.get_input_embeddings()
         parts = []
         for row, said in zip(rows, answers, strict=True):
-            prompt = self.embeds[row][self.mask[row].bool()]
+            real = self.mask[row].bool()
+            prompt = self.embeds[row][real]
             ids = torch.tensor(said, dtype=torch.long, device=prompt.device)
-            parts.append(torch.cat([prompt, embed(ids).to(prompt.dtype)]))
-        longest = max(len(part) for part in parts)
-        padded = [torch.nn.functional.pad(part, (0, 0, longest - len(part), 0)) for part in parts]
+            answer = embed(ids)
+            answer = answer.to(prompt.dtype)
+            parts.append(torch.cat([prompt, answer]))
+
+        # Padded anew on the left.
         lengths = torch.tensor([len(part) for part in parts])
-        real = torch.arange(longest - 1, -1, -1) < lengths[:, None]
-        return Prefixes(self.llm, torch.stack(padded), real.to(self.embeds.device))
+        longest = int(lengths.max())
+        padded = []
+        for part in parts:
+            missing = longest - len(part)
+            on_left = (0, 0, missing, 0)
+            padded.append(functional.pad(part, on_left))
+        embeds = torch.stack(padded)
+
+        # Tokens are real where fewer of them follow than the text is long.
+        from_end = torch.arange(longest - 1, -1, -1)
+        mask = from_end < lengths[:, None]
+        return Prefixes(self.llm, embeds, mask.to(embeds.device))
 
 
 class Prefixes:
-    """Answers so far, left-padded, all ending at the same cache position, and the logits of their next tokens.
+    """Answers so far, left-padded, all ending at the same cache position."""
 
-    ``embeds`` (B, L, H) and ``mask`` (B, L) are the left-padded prompts. Position ids count real tokens only.
-    """
+    # Continuations in one forward pass. It bounds the memory of the expanded cache.
+    scored_together = 64
 
-    scored_together = 64  # continuations in one forward pass: bounds the memory of the expanded cache
+    # What the cache holds: (B, L), 0 for padding.
+    mask: Tensor
+    # The position id (B,) of the next token, which counts real tokens only.
+    next: Tensor
+    # The logits (B, V) of the next token.
+    logits: Tensor
+
+    # -- the cache, and its rows --------------------------------------------------------------
 
     def __init__(self, llm: torch.nn.Module, embeds: Tensor, mask: Tensor) -> None:
+        """Begin with the left-padded prompts, ``embeds`` (B, L, H) and ``mask`` (B, L)."""
         self.llm = llm
         self.cache: Cache = DynamicCache()
         self._start({"inputs_embeds": embeds}, mask)
@@ -50,10 +87,20 @@ class Prefixes:
     def _start(self, inputs: dict[str, Tensor], mask: Tensor) -> None:
         """Run the model over the prompts."""
         self.mask = mask.long()
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)
-        self.next = self.mask.sum(1)  # (B,) position of the next token
-        # (B, V)
-        self.logits = self._forward(inputs, self.mask, positions, self.cache, last=True)[:, -1]
+        self.next = self.mask.sum(1)
+        positions = self.mask.cumsum(1) - 1
+        self._read(inputs, positions.clamp(min=0))
+
+    def _read(self, inputs: dict[str, Tensor], positions: Tensor) -> None:
+        """Run the model over what ``mask`` counts and the cache lacks, for the next logits."""
+        logits = self._forward(
+            inputs,
+            self.mask,
+            positions,
+            self.cache,
+            last=True,
+        )
+        self.logits = logits[:, -1]
 
     def _forward(
         self,
@@ -81,54 +128,110 @@ class Prefixes:
 
     def feed(self, tokens: list[int]) -> None:
         """Append a token to every answer."""
-        ids = torch.tensor(tokens, device=self.mask.device).unsqueeze(1)
-        self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=1)
+        ids = torch.tensor(tokens, device=self.mask.device)
+        ids = ids.unsqueeze(1)
+        real = torch.ones_like(ids)
+        self.mask = torch.cat([self.mask, real], dim=1)
         positions = self.next.unsqueeze(1)
-        self.logits = self._forward({"input_ids": ids}, self.mask, positions, self.cache, last=True)[:, -1]
+        self._read({"input_ids": ids}, positions)
         self.next = self.next + 1
 
     def keep(self, rows: list[int]) -> None:
-        """Go on with these rows (also repeated or reordered); padding that no row needs any more is cut."""
+        """Go on with these rows, also repeated or reordered.
+
+        Padding that no row needs any more is cut.
+        """
         index = torch.tensor(rows, device=self.mask.device)
         mask = self.mask[index]
-        padding = int(mask.argmax(1).min())
+        # The first real token of each row; what is before the earliest is padding everywhere.
+        begins = mask.argmax(1)
+        padding = int(begins.min())
         self.cache = self._selected(index, padding)
-        self.mask, self.next, self.logits = mask[:, padding:], self.next[index], self.logits[index]
+        self.mask = mask[:, padding:]
+        self.next = self.next[index]
+        self.logits = self.logits[index]
 
     def _selected(self, index: Tensor, padding: int = 0) -> Cache:
         return selected(self.cache, index, padding)
 
+    # -- scoring ------------------------------------------------------------------------------
+
     def score(self, rows: list[int], continuations: list[list[list[int]]]) -> list[list[float]]:
-        """Log-probability of every continuation of the given rows, as a whole. The cache stays as it is."""
-        pairs = [(row, ids) for row, options in zip(rows, continuations, strict=True) for ids in options]
+        """Return the log-probability of every continuation of the given rows, as a whole.
+
+        ``continuations`` has, for each row, lists of token ids. The cache stays as it is.
+        """
+        pairs = []
+        for row, options in zip(rows, continuations, strict=True):
+            for ids in options:
+                pairs.append((row, ids))
         values: list[float] = []
         for start in range(0, len(pairs), self.scored_together):
-            values += self._score_pairs(pairs[start : start + self.scored_together])
-        values_left = iter(values)
-        return [[next(values_left) for _ in options] for options in continuations]
+            part = pairs[start : start + self.scored_together]
+            values += self._score_pairs(part)
+
+        # Back into the rows that they belong to.
+        scores, begin = [], 0
+        for options in continuations:
+            end = begin + len(options)
+            scores.append(values[begin:end])
+            begin = end
+        return scores
 
     def _score_pairs(self, pairs: list[tuple[int, list[int]]]) -> list[float]:
-        index = torch.tensor([row for row, _ in pairs], device=self.mask.device)
-        logits = self.logits[index].unsqueeze(1)  # (pairs, 1, V)
-        longest = max(len(ids) for _, ids in pairs)
-        ids = torch.tensor([[*ids, *[0] * (longest - len(ids))] for _, ids in pairs], device=self.mask.device)
-        real = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for _, ids in pairs], device=self.mask.device)
-        if longest > 1:
+        """Return the log-probabilities of pairs of a row and what continues it."""
+        device = self.mask.device
+        rows = [row for row, _ in pairs]
+        index = torch.tensor(rows, device=device)
+        ids, real = _right_padded([ids for _, ids in pairs])
+        ids, real = ids.to(device), real.to(device)
+
+        # The first tokens are scored by the logits that are there, (pairs, 1, V). Each later one is
+        # scored where the one before it has been read, on a copy of the rows' cache.
+        logits = self.logits[index].unsqueeze(1)
+        later = ids.shape[1] - 1
+        if later:
+            steps = torch.arange(later, device=device)
+            begin = self.next[index].unsqueeze(1)
+            mask = torch.cat([self.mask[index], real[:, :-1]], dim=1)
             rest = self._forward(
                 {"input_ids": ids[:, :-1]},
-                torch.cat([self.mask[index], real[:, :-1]], dim=1),
-                self.next[index].unsqueeze(1) + torch.arange(longest - 1, device=ids.device),
+                mask,
+                begin + steps,
                 self._selected(index),
                 rows=index,
             )
             logits = torch.cat([logits, rest], dim=1)
-        scores = logits.log_softmax(-1).gather(2, ids.unsqueeze(2)).squeeze(2)
-        return (scores.double() * real).sum(1).tolist()
+
+        # Padding counts nothing.
+        logs = logits.log_softmax(-1)
+        scores = logs.gather(2, ids.unsqueeze(2))
+        scores = scores.squeeze(2).double()
+        return (scores * real).sum(1).tolist()
+
+
+def _right_padded(lists: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Return token ids, padded to the longest list, and 1 where they are real.
+
+    Both are (lists, longest).
+    """
+    longest = max(len(ids) for ids in lists)
+    padded, real = [], []
+    for ids in lists:
+        # Padding is a token id like any other: only ``real`` tells it apart.
+        size = len(ids)
+        missing = [0] * (longest - size)
+        ones = [1] * size
+        padded.append(ids + missing)
+        real.append(ones + missing)
+    return torch.tensor(padded), torch.tensor(real)
 
 
 def selected(cache: DynamicCache, index: Tensor, padding: int = 0) -> DynamicCache:
     """Return the cache of the rows ``index`` (B,) without its first ``padding`` positions."""
     found = DynamicCache()
     for number, layer in enumerate(cache.layers):
-        found.update(layer.keys[index, :, padding:], layer.values[index, :, padding:], number)
+        keys = layer.keys[index, :, padding:]
+        values = layer.values[index, :, padding:]
+        found.update(keys, values, number)
     return found

@@ -6,45 +6,67 @@ import copy
 
 from wenet_osum.tasks.base import Field
 
-TOKENS_PER_S = 30  # spoken characters at twice the usual rate: the most a character tokenizer needs
-TIMED_TOKENS_PER_S = 110  # fast Mandarin, 8 characters/s, each with two times of up to 6 tokens
-SPARE_TOKENS = 32  # for the shortest clips
+# Spoken characters at twice the usual rate: the most that a character tokenizer needs.
+TOKENS_PER_S = 30
+# Fast Mandarin has 8 characters per second, each with two times of up to 6 tokens.
+TIMED_TOKENS_PER_S = 110
+# Added to every stretch, for the sake of the shortest clips.
+SPARE_TOKENS = 32
+# Added where the stretch holds a reply.
 REPLY_TOKENS = 400
-LONGEST_UNIT = 64  # tokens: the longest unit whose repetition is watched
-LOOP_TOKENS = 32  # tokens that repetitions of a unit must fill to count as a loop …
-LOOP_TIMES = 4  # … and how often the unit must stand there
+# The longest unit whose repetition is watched, in tokens.
+LONGEST_UNIT = 64
+# Repetitions are a loop when they fill this many tokens …
+LOOP_TOKENS = 32
+# … and the unit stands this many times in a row.
+LOOP_TIMES = 4
 
 
 def limit(stretch: tuple[Field, ...], audio_s: float) -> int:
-    """The most tokens a stretch of free text may take: 32, plus 30 (with word times 110) per second of audio, plus 400 for a reply.
+    """Return the most tokens that a stretch of free text may take.
 
-    Labels do not count; in free decoding they fit into the spare tokens.
+    These are 32, plus 30 per second of audio (110 with word times), plus 400 for a reply. Labels do
+    not count; in free decoding they fit into the spare tokens.
     """
-    rate = TIMED_TOKENS_PER_S if any(f.metric == "timestamps" for f in stretch) else TOKENS_PER_S
-    return SPARE_TOKENS + int(rate * audio_s) + REPLY_TOKENS * any(f.kind == "reply" for f in stretch)
+    rate, reply = TOKENS_PER_S, 0
+    for field in stretch:
+        if field.metric == "timestamps":
+            rate = TIMED_TOKENS_PER_S
+        if field.kind == "reply":
+            reply = REPLY_TOKENS
+    return SPARE_TOKENS + int(rate * audio_s) + reply
 
 
 class LoopGuard:
     """Notices when the last tokens are one unit of up to 64 tokens over and over.
 
-    A loop is a unit that stands at least 4 times in a row and fills at least 32 tokens: "no no no no" is not one yet.
+    A loop is a unit that stands at least 4 times in a row and fills at least 32 tokens: "no no no
+    no" is not one yet.
     """
 
     def __init__(self) -> None:
         self.ids: list[int] = []
-        self._same = [0] * (LONGEST_UNIT + 1)  # by unit length: how many last tokens equal the one a unit before
+        # By the length of the unit: how many of the last tokens equal the token one unit before.
+        self._same = [0] * (LONGEST_UNIT + 1)
 
     def clone(self) -> LoopGuard:
-        """An independent copy, for beams."""
+        """Return an independent copy, for beams."""
         other = copy.copy(self)
-        other.ids, other._same = list(self.ids), list(self._same)
+        other.ids = list(self.ids)
+        other._same = list(self._same)
         return other
 
     def add(self, token: int) -> bool:
-        """Take the next token; True when the text is in a loop now."""
+        """Take the next token; return whether the text is in a loop now."""
         self.ids.append(token)
         looped = False
-        for unit in range(1, min(len(self.ids), LONGEST_UNIT + 1)):
-            self._same[unit] = self._same[unit] + 1 if self.ids[-1 - unit] == token else 0
-            looped |= self._same[unit] + unit >= max(LOOP_TOKENS, LOOP_TIMES * unit)
+        longest = min(len(self.ids) - 1, LONGEST_UNIT)
+        for unit in range(1, longest + 1):
+            repeats = self.ids[-1 - unit] == token
+            self._same[unit] = self._same[unit] + 1 if repeats else 0
+            # The first unit has none before it that it could equal, and stands there too.
+            filled = self._same[unit] + unit
+            needed = max(LOOP_TOKENS, LOOP_TIMES * unit)
+            if filled >= needed:
+                looped = True
         return looped

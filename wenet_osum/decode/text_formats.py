@@ -1,6 +1,7 @@
-"""Answers as text: for reading, as JSON, as subtitles (SRT, WebVTT), for Praat (TextGrid) and for scoring tools (CTM).
+"""Answers as text: for reading, as JSON, as subtitles, for Praat and for scoring tools.
 
-Each format is one function from a Hypothesis to the text of a file; FORMATS says what it needs.
+Subtitles are SRT or WebVTT, Praat reads TextGrid, scoring tools read CTM. Each format is one
+function from a Hypothesis to the text of a file; FORMATS says what it needs.
 """
 
 from __future__ import annotations
@@ -16,83 +17,182 @@ from typing import NamedTuple
 from wenet_osum.records import Hypothesis, Word
 from wenet_osum.tasks.base import join_words
 
-LINE = 42  # columns of a subtitle line; a Chinese character takes two
-LINES = 2  # of a cue
-LONGEST_S, SHORTEST_S = 7.0, 1.0  # how long a cue stands; the shorter bound gives way to the next cue
-PAUSE_S = 0.8  # a pause from which a new cue begins
+# Columns of a subtitle line; a Chinese character takes two.
+LINE = 42
+# Lines of a cue.
+LINES = 2
+# How long a cue stands, in ms. The shorter bound gives way to the next cue.
+LONGEST_MS, SHORTEST_MS = 7000, 1000
+# The pause from which on a new cue begins, in ms.
+PAUSE_MS = 800
 SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’」』）)\]]*$")
-SRT_MARKUP = str.maketrans({"<": "‹", ">": "›"})  # SRT has no escapes: players take <…> for markup and --> for times
+# SRT has no escapes: players take <…> for markup and --> for times.
+SRT_MARKUP = str.maketrans({"<": "‹", ">": "›"})
+# Hours, minutes, seconds, decimal sign, milliseconds.
+CLOCK = "{:02d}:{:02d}:{:02d}{}{:03d}"
+
+# Praat's TextGrid: a head, then tiers, each followed by its intervals.
+GRID = """\
+File type = "ooTextFile"
+Object class = "TextGrid"
+
+xmin = 0
+xmax = {end}
+tiers? <exists>
+size = {size}
+item []:
+"""
+TIER = """\
+    item [{number}]:
+        class = "IntervalTier"
+        name = {name}
+        xmin = 0
+        xmax = {end}
+        intervals: size = {size}
+"""
+INTERVAL = """\
+        intervals [{number}]:
+            xmin = {start}
+            xmax = {end}
+            text = {text}
+"""
+
+
+class Interval(NamedTuple):
+    """A text that stands from ``start`` to ``end``, in ms."""
+
+    start: int
+    end: int
+    text: str
 
 
 class Cue(NamedTuple):
-    """A subtitle."""
+    """A subtitle that stands from ``start`` to ``end``, in ms."""
 
-    start: int  # ms
-    end: int  # ms
+    start: int
+    end: int
     lines: list[str]
 
 
 def txt(answer: Hypothesis) -> str:
-    """For reading: the transcript, then a line for each label, timed word, reply and remark."""
+    """Write an answer for reading.
+
+    The transcript comes first, then one line for each label, timed word, reply and remark.
+    """
     if answer.error:
         return f"{answer.key}: failed: {answer.error}\n"
-    lines = [f"{answer.key}: {answer.transcript or ''}".rstrip()]
+    transcript = answer.transcript or ""
+    first = f"{answer.key}: {transcript}"
+    lines = [first.rstrip()]
+
+    # The parts of the answer.
     for name, label in answer.labels.items():
-        prob = answer.probs.get(name, {}).get(label)
-        lines.append(f"  {name}: {label}" + (f" ({100 * prob:.0f} %)" if prob is not None else ""))
-    lines += [f"  {word.start:9.2f} {word.end:9.2f}  {word.text}" for word in answer.words or []]
+        percent = _percent(answer, name, label)
+        lines.append(f"  {name}: {label}{percent}")
+    for word in answer.words or []:
+        times = f"{word.start:9.2f} {word.end:9.2f}"
+        lines.append(f"  {times}  {word.text}")
     if answer.reply is not None:
         lines.append(f"  reply: {answer.reply}")
-    lines += [f"  could not be read: {name}: {json.dumps(found, ensure_ascii=False)}" for name, found in answer.unread.items()]
-    return "\n".join(lines + ([f"  flags: {', '.join(answer.flags)}"] if answer.flags else [])) + "\n"
+
+    # What a reader should know of it.
+    for name, found in answer.unread.items():
+        quoted = json.dumps(found, ensure_ascii=False)
+        lines.append(f"  could not be read: {name}: {quoted}")
+    if answer.flags:
+        flags = ", ".join(answer.flags)
+        lines.append(f"  flags: {flags}")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(answer: Hypothesis, name: str, label: str) -> str:
+    """Return the probability of a label in parentheses; nothing where it is not known."""
+    probs = answer.probs.get(name, {})
+    prob = probs.get(label)
+    if prob is None:
+        return ""
+    return f" ({100 * prob:.0f} %)"
 
 
 def json_line(answer: Hypothesis) -> str:
-    """One line of JSON with everything known, as recognize writes it."""
+    """Write everything known as one line of JSON, as the command recognize does."""
     return answer.to_json() + "\n"
 
 
 def srt(answer: Hypothesis) -> str:
-    """SubRip subtitles: numbered cues, times with a comma."""
+    """Write SubRip subtitles: numbered cues, times with a comma."""
     blocks = []
     for number, cue in enumerate(cues(answer), 1):
-        text = "\n".join(cue.lines).translate(SRT_MARKUP).replace("{\\", "｛\\")  # {\ would begin a style override
-        blocks.append(f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}\n{text}\n")
+        text = "\n".join(cue.lines)
+        text = text.translate(SRT_MARKUP)
+        # A brace and a backslash would begin a style override.
+        text = text.replace("{\\", "｛\\")
+        times = _times(cue, ",")
+        blocks.append(f"{number}\n{times}\n{text}\n")
     return "\n".join(blocks)
 
 
 def vtt(answer: Hypothesis) -> str:
-    """WebVTT subtitles (W3C): ``& < >`` are written as entities."""
+    """Write WebVTT subtitles (W3C), in which ``& < >`` are entities."""
     blocks = ["WEBVTT\n"]
     for cue in cues(answer):
-        text = html.escape("\n".join(cue.lines), quote=False)
-        blocks.append(f"{clock(cue.start, '.')} --> {clock(cue.end, '.')}\n{text}\n")
+        text = "\n".join(cue.lines)
+        text = html.escape(text, quote=False)
+        times = _times(cue, ".")
+        blocks.append(f"{times}\n{text}\n")
     return "\n".join(blocks)
 
 
 def textgrid(answer: Hypothesis) -> str:
-    """A Praat TextGrid in the long form: a tier of words without gaps, and a tier for each label."""
+    """Write a Praat TextGrid in the long form.
+
+    It has a tier of words without gaps, and a tier for each label.
+    """
     words = in_order(answer.words or [])
-    last = max(round(1000 * (answer.duration or 0.0)), words[-1][1] if words else 0, 1)
-    tiers = {"words": _without_gaps(words, last)} | {name: [(0, last, label)] for name, label in answer.labels.items()}
-    head = f'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = {_s(last)}\ntiers? <exists>\nsize = {len(tiers)}\nitem []:\n'
-    return head + "".join(_tier(number, *tier, last) for number, tier in enumerate(tiers.items(), 1))
+    last = max(_duration_ms(answer), 1)
+    if words:
+        last = max(last, words[-1].end)
+
+    tiers = {"words": _without_gaps(words, last)}
+    for name, label in answer.labels.items():
+        tiers[name] = [Interval(0, last, label)]
+
+    text = GRID.format(end=_s(last), size=len(tiers))
+    for number, (name, intervals) in enumerate(tiers.items(), 1):
+        text += _tier(number, name, intervals, last)
+    return text
 
 
 def ctm(answer: Hypothesis) -> str:
-    """NIST CTM: recording, channel, start and duration in s, word. The recording is the file's name without folder and suffix."""
-    name = re.sub(r"\s", "_", PurePath(answer.key).stem)
-    rows = [(w.start, max(w.end - w.start, 0.0), re.sub(r"\s", "_", w.text)) for w in sorted(answer.words or [], key=lambda w: w.start)]
-    return "".join(f"{name} 1 {start:.3f} {length:.3f} {word}\n" for start, length, word in rows if word)
+    """Write NIST CTM: recording, channel, start and duration in s, word.
+
+    The recording is the file's name without folder and suffix. White space would divide fields, and
+    becomes ``_``.
+    """
+    name = PurePath(answer.key).stem
+    recording = re.sub(r"\s", "_", name)
+    lines = []
+    for word in sorted(answer.words or [], key=_start):
+        text = re.sub(r"\s", "_", word.text)
+        if not text:
+            continue
+        length = max(word.end - word.start, 0.0)
+        times = f"{word.start:.3f} {length:.3f}"
+        lines.append(f"{recording} 1 {times} {text}\n")
+    return "".join(lines)
 
 
 class Format(NamedTuple):
-    """What a format needs and how its files are called."""
+    """What a format needs and how its files are called.
+
+    ``timed`` formats are made of words with times. A ``document`` is a whole file: two of them on
+    one stream are none.
+    """
 
     write: Callable[[Hypothesis], str]
     suffix: str
-    timed: bool = False  # made of words with times
-    document: bool = False  # a whole file each: two of them on one stream are none
+    timed: bool = False
+    document: bool = False
 
 
 FORMATS = {
@@ -105,80 +205,152 @@ FORMATS = {
 }
 
 
+def _times(cue: Cue, point: str) -> str:
+    start = clock(cue.start, point)
+    end = clock(cue.end, point)
+    return f"{start} --> {end}"
+
+
 def clock(ms: int, point: str) -> str:
-    """``01:02:03.456`` with the decimal sign of the format; hours may take more than two digits."""
+    """Return ``01:02:03.456`` with the decimal sign of the format.
+
+    Hours may take more than two digits.
+    """
     seconds, ms = divmod(ms, 1000)
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{point}{ms:03d}"
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return CLOCK.format(hours, minutes, seconds, point, ms)
 
 
-def in_order(words: list[Word]) -> list[tuple[int, int, str]]:
-    """(start, end, text) in ms, none before the end of the one before and none empty: what formats ask for and models do not always keep."""
+def in_order(words: list[Word]) -> list[Interval]:
+    """Return the words by start, none before the end of the one before, and none empty.
+
+    Formats ask for this, and models do not always keep it.
+    """
     ordered, last = [], 0
-    for word in sorted(words, key=lambda word: word.start):
-        start = max(round(1000 * word.start), last)
-        last = max(round(1000 * word.end), start + 1)
-        if text := " ".join(word.text.split()):
-            ordered.append((start, last, text))
+    for word in sorted(words, key=_start):
+        start = max(_ms(word.start), last)
+        last = max(_ms(word.end), start + 1)
+        text = " ".join(word.text.split())
+        if text:
+            ordered.append(Interval(start, last, text))
     return ordered
 
 
+def _start(word: Word) -> float:
+    return word.start
+
+
+def _duration_ms(answer: Hypothesis) -> int:
+    return _ms(answer.duration or 0.0)
+
+
+def _ms(seconds: float) -> int:
+    return round(1000 * seconds)
+
+
 def cues(answer: Hypothesis) -> list[Cue]:
-    """The words in subtitles of at most two lines; a new one begins after a sentence, at a pause, and when the old one is full."""
-    groups: list[list[tuple[int, int, str]]] = []
+    """Put the words into subtitles of at most two lines.
+
+    A new one begins after a sentence, at a pause, and when the old one is full.
+    """
+    groups: list[list[Interval]] = []
     for word in in_order(answer.words or []):
         if not groups or _closed(groups[-1], word):
             groups.append([])
         groups[-1].append(word)
-    ends = [group[0][0] for group in groups[1:]] + [max(round(1000 * (answer.duration or 0.0)), groups[-1][-1][1])] if groups else []
+
     found = []
-    for group, latest in zip(groups, ends, strict=True):
-        shown = max(group[-1][1], min(group[0][0] + round(1000 * SHORTEST_S), latest))
-        found.append(Cue(group[0][0], shown, wrap([text for _, _, text in group])))
+    followers = [*groups[1:], None]
+    for group, following in zip(groups, followers, strict=False):
+        start = group[0].start
+        end = group[-1].end
+
+        # A short cue stands a second, unless the next cue or the end of the audio comes first.
+        if following:
+            latest = following[0].start
+        else:
+            latest = max(_duration_ms(answer), end)
+        shown = min(start + SHORTEST_MS, latest)
+        end = max(end, shown)
+
+        texts = [word.text for word in group]
+        found.append(Cue(start, end, wrap(texts)))
     return found
 
 
-def _closed(group: list[tuple[int, int, str]], word: tuple[int, int, str]) -> bool:
-    """Whether a cue of these words ends before the next word."""
+def _closed(group: list[Interval], word: Interval) -> bool:
+    """Return whether a cue of these words ends before the next word."""
     first, last = group[0], group[-1]
-    if word[0] - last[1] >= 1000 * PAUSE_S or word[1] - first[0] > 1000 * LONGEST_S:
+
+    # At a pause, and before it stands too long.
+    pause = word.start - last.end
+    longer = word.end - first.start
+    if pause >= PAUSE_MS or longer > LONGEST_MS:
         return True
-    if SENTENCE_END.search(last[2]) and last[1] - first[0] >= 1000 * SHORTEST_S:
+
+    # After a sentence, unless the cue is still short.
+    shown = last.end - first.start
+    if shown >= SHORTEST_MS and SENTENCE_END.search(last.text):
         return True
-    return len(wrap([text for _, _, text in [*group, word]])) > LINES
+
+    # Where there is no room left.
+    texts = [part.text for part in group]
+    lines = wrap([*texts, word.text])
+    return len(lines) > LINES
 
 
 def wrap(texts: list[str]) -> list[str]:
-    """Words in lines of at most 42 columns; a longer word has a line to itself."""
+    """Set words in lines of at most 42 columns; a longer word has a line to itself."""
     lines: list[list[str]] = [[]]
     for text in texts:
-        if lines[-1] and columns(join_words([*lines[-1], text])) > LINE:
-            lines.append([])
-        lines[-1].append(text)
+        last = lines[-1]
+        longer = join_words([*last, text])
+        if last and columns(longer) > LINE:
+            last = []
+            lines.append(last)
+        last.append(text)
     return [join_words(line) for line in lines]
 
 
 def columns(text: str) -> int:
-    """Width on a fixed grid, where a Chinese character takes two columns."""
-    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    """Return the width on a fixed grid, where a Chinese character takes two columns."""
+    width = len(text)
+    for char in text:
+        if unicodedata.east_asian_width(char) in "WF":
+            width += 1
+    return width
 
 
-def _without_gaps(words: list[tuple[int, int, str]], last: int) -> list[tuple[int, int, str]]:
-    """Intervals from 0 to ``last`` ms; what lies between words is empty."""
+def _without_gaps(words: list[Interval], last: int) -> list[Interval]:
+    """Return intervals from 0 to ``last`` ms; those between words are empty."""
     intervals, at = [], 0
-    for start, end, text in [*words, (last, last, "")]:
-        intervals += [(at, start, "")] if start > at else []
-        intervals += [(start, end, text)] if end > start else []
-        at = end
+    for word in words:
+        if word.start > at:
+            intervals.append(Interval(at, word.start, ""))
+        intervals.append(word)
+        at = word.end
+    if last > at:
+        intervals.append(Interval(at, last, ""))
     return intervals
 
 
-def _tier(number: int, name: str, intervals: list[tuple[int, int, str]], last: int) -> str:
-    lines = [f"    item [{number}]:", '        class = "IntervalTier"', f"        name = {_quoted(name)}", "        xmin = 0"]
-    lines += [f"        xmax = {_s(last)}", f"        intervals: size = {len(intervals)}"]
-    for i, (start, end, text) in enumerate(intervals, 1):
-        lines += [f"        intervals [{i}]:", f"            xmin = {_s(start)}", f"            xmax = {_s(end)}"]
-        lines.append(f"            text = {_quoted(text)}")
-    return "\n".join(lines) + "\n"
+def _tier(number: int, name: str, intervals: list[Interval], last: int) -> str:
+    """Return one tier of a TextGrid that ends at ``last`` ms."""
+    text = TIER.format(
+        number=number,
+        name=_quoted(name),
+        end=_s(last),
+        size=len(intervals),
+    )
+    for i, interval in enumerate(intervals, 1):
+        text += INTERVAL.format(
+            number=i,
+            start=_s(interval.start),
+            end=_s(interval.end),
+            text=_quoted(interval.text),
+        )
+    return text
 
 
 def _s(ms: int) -> str:
@@ -186,5 +358,6 @@ def _s(ms: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A Praat string, in which a quotation mark is doubled."""
-    return '"' + text.replace('"', '""') + '"'
+    """Return a Praat string, in which a quotation mark is doubled."""
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'

@@ -14,8 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 from wenet_osum.config import BatchConfig
 from wenet_osum.dataset.dataset import eval_loader
 from wenet_osum.decode.constrain import AnswerState
-from wenet_osum.decode.generate import Row, complete, hypothesis
+from wenet_osum.decode.generate import hypothesis
+from wenet_osum.decode.greedy import complete
 from wenet_osum.decode.options import DecodeOptions
+from wenet_osum.decode.row import Row
 from wenet_osum.models.lengths import valid_mask
 from wenet_osum.models.whisper import WhisperPhase, run_decoder
 from wenet_osum.records import Batch, Hypothesis

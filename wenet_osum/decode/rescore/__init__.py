@@ -1,19 +1,24 @@
-"""Second opinions on the next token, beside the LLM's; a file here is a name for ``--rescore
-NAME=WEIGHT``.
+"""Second opinions on the next token, beside the LLM's.
 
-A file holds ``class Rescorer`` with
+A file here is a name for ``--rescore NAME=WEIGHT``. It holds ``class Rescorer`` with
 
-    losses      names of the losses (models/losses) a model must have been trained with
+    losses      names of the losses (models/losses) that a model must have been trained with
     needs       names of other rescorers whose state it reads; they are there also with weight 0
-    __init__(model, template, weights)  made once for a batch; ``weights`` are all that were asked for, by name
-    begin(states)  a State for the speech embeddings (S, H) of one utterance
+    __init__(model, template, weights)
+                is called once per batch; ``weights`` are all that were asked for, by name
+    begin(states)
+                returns a State for the speech embeddings (S, H) of one utterance
 
 and a State, which never changes, has
 
-    applies(walk, states)  whether it has a say where the answer of ``answer_state`` stands (decode/constrain.py)
-    advance(walk, token)  the State after ``token`` has been proposed to ``answer_state``, which still stands before it
-    change(walk, logs, tokens, states)  (K,) float64: what to add to the LLM's log-probabilities ``logs`` (K,) of the
-                                        candidates ``tokens`` (K,)
+    applies(answer_state, states)
+                returns whether it has a say where the answer stands (decode/constrain.py)
+    advance(answer_state, token)
+                returns the State after ``token`` has been proposed to ``answer_state``, which
+                still stands before it
+    change(answer_state, logs, tokens, states)
+                returns (K,) float64: what to add to the LLM's log-probabilities ``logs`` (K,) of
+                the candidates ``tokens`` (K,)
 
 ``states`` are those of all rescorers by name. So the search knows no rescorer by name
 (decode/joint.py).

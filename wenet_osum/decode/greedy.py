@@ -1,0 +1,151 @@
+"""Greedy search and sampling: all rows of a batch go on by one token at a time.
+
+Letters: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from wenet_osum.decode.options import DecodeOptions
+from wenet_osum.decode.prefix import Prefixes
+from wenet_osum.decode.row import TIE, Row
+
+
+def complete(
+    prefixes: Prefixes,
+    rows: list[Row],
+    options: DecodeOptions,
+    counts: Counter,
+    labels_only: bool = False,
+) -> None:
+    """Complete the rows one token a step, which ``prefixes`` are fed.
+
+    Anything with the ``logits``, ``feed``, ``keep`` and ``score`` of Prefixes will do. With
+    ``labels_only`` a row also leaves where free text would begin. ``counts`` collects ``steps``
+    and ``ties``.
+    """
+    live = rows
+    while True:
+        # Rows with nothing in the queue take the model's next token; a label has its own turn.
+        waiting = _waiting(live, labels_only)
+        tokens = pick(prefixes.logits, live, waiting, options, counts)
+        for i, token in zip(waiting, tokens, strict=True):
+            live[i].take(token)
+        choose(prefixes, live, counts)
+
+        # Finished rows leave the batch.
+        stay = []
+        for i, row in enumerate(live):
+            if not row.finished and (row.queue or row.choice):
+                stay.append(i)
+        if not stay:
+            break
+        if len(stay) < len(live):
+            live = [live[i] for i in stay]
+            prefixes.keep(stay)
+
+        # A row with a label to choose has tokens in its queue before it, so all have one to feed.
+        prefixes.feed([row.queue.pop(0) for row in live])
+    for row in rows:
+        row.queue.clear()
+
+
+def _waiting(live: list[Row], labels_only: bool) -> list[int]:
+    """Return the indices of the rows that go on with the model's next token."""
+    waiting = []
+    for i, row in enumerate(live):
+        if row.queue or row.choice:
+            continue
+        if row.answer_state.at_label or not labels_only:
+            waiting.append(i)
+    return waiting
+
+
+def choose(prefixes: Prefixes, live: list[Row], counts: Counter) -> None:
+    """Settle the labels whose turn has come, all of them in one scoring pass."""
+    asking = [i for i, row in enumerate(live) if row.choice and not row.queue]
+    if not asking:
+        return
+    labels = []
+    for i in asking:
+        continuations = live[i].choice.continuations
+        labels.append(list(continuations.values()))
+    scores = prefixes.score(asking, labels)
+    for i, values in zip(asking, scores, strict=True):
+        counts["steps"] += 1
+        tied = live[i].decide(values)
+        if tied:
+            _count_tie(live[i], counts)
+
+
+def pick(
+    logits: Tensor, live: list[Row], waiting: list[int], options: DecodeOptions, counts: Counter
+) -> list[int]:
+    """Return the next token of each waiting row: the likeliest, or drawn.
+
+    ``logits`` (B, V) are those of all live rows.
+    """
+    if not waiting:
+        return []
+    rows = [live[i] for i in waiting]
+    said = [row.guard.ids for row in rows]
+    logits = penalize(logits[waiting], said, options.repetition_penalty)
+    if options.temperature:
+        pairs = zip(logits, rows, strict=True)
+        return [draw(own, row.draws, options.temperature) for own, row in pairs]
+    if options.joint:
+        joint = []
+        for row, own in zip(rows, logits, strict=True):
+            joint.append(row.joint.scores(row.answer_state, own))
+        logits = torch.stack(joint)
+
+    # The likeliest, and whether another batch might find another.
+    best, second = logits.topk(2, dim=1).values.unbind(1)
+    tied = (best - second <= TIE).tolist()
+    for row, is_tied in zip(rows, tied, strict=True):
+        # At a label the token only says whether the model opens the tag by itself.
+        if row.answer_state.at_label:
+            continue
+        counts["steps"] += 1
+        if is_tied:
+            _count_tie(row, counts)
+    return logits.argmax(1).tolist()
+
+
+def _count_tie(row: Row, counts: Counter) -> None:
+    counts["ties"] += 1
+    row.flag("tie")
+
+
+def penalize(logits: Tensor, said: list[list[int]], penalty: float) -> Tensor:
+    """Make tokens already said less likely (Keskar et al., 2019, arXiv 1909.05858).
+
+    ``logits`` (B, V) of a token that is among ``said`` are divided by ``penalty`` where they are
+    above 0, and multiplied with it below.
+    """
+    if penalty == 1.0:
+        return logits
+    logits = logits.clone()
+    for row, ids in zip(logits, said, strict=True):
+        each_once = sorted(set(ids))
+        index = torch.tensor(each_once, device=logits.device, dtype=torch.long)
+        before = row[index]
+        row[index] = torch.where(before > 0, before / penalty, before * penalty)
+    return logits
+
+
+def draw(logits: Tensor, draws: torch.Generator, temperature: float) -> int:
+    """Draw a token from the softmax of ``logits`` (V,) over ``temperature``.
+
+    The cumulative distribution is inverted at a number that depends on the row's key alone.
+    """
+    probs = (logits.double() / temperature).softmax(-1)
+    sums = probs.cumsum(-1)
+    number = torch.rand((), generator=draws, dtype=torch.float64)
+    point = number.item() * sums[-1].item()
+    token = int((sums <= point).sum())
+    return min(token, len(logits) - 1)

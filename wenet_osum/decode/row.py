@@ -1,0 +1,112 @@
+"""One answer in the making, as every kind of search knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from wenet_osum.decode.constrain import AnswerState, Choice
+from wenet_osum.decode.joint import Joint
+from wenet_osum.decode.stops import LoopGuard, limit
+
+# Logits closer than this may swap between batch sizes: steps that they decide are counted.
+TIE = 1e-4
+
+
+@dataclass
+class Row:
+    """One answer in the making."""
+
+    key: str
+    answer_state: AnswerState
+    audio_s: float
+    max_tokens: int | None = None
+    guard: LoopGuard = field(default_factory=LoopGuard)
+    # Tokens already in the answer that the model has yet to be fed.
+    queue: list[int] = field(default_factory=list)
+    # A label to be chosen now.
+    choice: Choice | None = None
+    # By field, the probability of each label.
+    probs: dict[str, dict[str, float]] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+    # The random numbers of sampling.
+    draws: torch.Generator | None = None
+    # What rescorers know of the answer, in joint decoding.
+    joint: Joint | None = None
+    # The most tokens that the model has positions for, labels yet to come left out.
+    room: int | None = None
+
+    def flag(self, name: str) -> None:
+        """Note a flag once."""
+        if name not in self.flags:
+            self.flags.append(name)
+
+    @property
+    def finished(self) -> bool:
+        """Return whether nothing is left to say or to choose."""
+        return self.answer_state.done and self.choice is None
+
+    def take(self, token: int) -> None:
+        """Take the model's next token.
+
+        It leaves a token in the queue or a label to choose, or ends the row.
+        """
+        if self.joint:
+            self.joint = self.joint.advance(self.answer_state, token)
+        self.choice = self.answer_state.step(token)
+        if self.choice is None and not self.answer_state.done:
+            self.queue.append(token)
+            self._stop_if_needed(token)
+
+    def _stop_if_needed(self, token: int) -> None:
+        """End the stretch of free text in a loop, and where it is too long.
+
+        The token in the queue is fed first; a label that follows waits for it.
+        """
+        looped = self.guard.add(token)
+        if not looped and not self._full():
+            return
+        self.flag("loop" if looped else "length_limit")
+        self.choice = self.answer_state.end()
+        if self.choice:
+            self.choice.forced = True
+
+    def _full(self) -> bool:
+        """Return whether the stretch has all the tokens that it may have."""
+        most = self.max_tokens
+        if not most:
+            most = limit(self.answer_state.stretch, self.audio_s)
+        if len(self.guard.ids) >= most:
+            return True
+        if self.room is None:
+            return False
+        return len(self.answer_state.ids) >= self.room
+
+    def decide(self, scores: list[float]) -> bool:
+        """Write the likeliest label of the choice, by the log-probabilities of its labels.
+
+        Returns True when the best two lie within 1e-4.
+        """
+        choice = self.choice
+        labels = list(choice.continuations)
+        if choice.forced:
+            self.flag("label_forced")
+
+        # Among the labels alone: their probabilities add up to 1.
+        logs = torch.tensor(scores, dtype=torch.float64)
+        probs = logs.softmax(0).tolist()
+        by_label = zip(labels, probs, strict=True)
+        self.probs[choice.field.name] = dict(by_label)
+
+        # Of equals the first in the set is taken.
+        best = scores.index(max(scores))
+        ids = self.answer_state.take_label(choice, labels[best])
+        self.queue += ids
+        self.choice = None
+        self.guard = LoopGuard()
+
+        if len(scores) < 2:
+            return False
+        second, first = sorted(scores)[-2:]
+        return first - second <= TIE
