@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import WhisperModel
+from transformers import WhisperConfig, WhisperModel
+from transformers.models.whisper.modeling_whisper import sinusoids
 
 from wenet_osum.models.encoder import whisper
+from wenet_osum.models.encoder.whisper import Encoder
+from wenet_osum.models.osum import OsumConfig, OsumModel
 
 
 @pytest.fixture
@@ -53,3 +56,14 @@ def test_the_residual_stream_lies_in_rows(encoder):
         layer.register_forward_pre_hook(note)
     encoder(torch.randn(2, 30, 8), torch.tensor([30, 21]))
     assert layouts == [True, True]
+
+
+def test_a_new_encoder_has_whispers_sinusoids():
+    """Also inside a model that is made from its configuration, which initializes all modules once more."""
+    conf = WhisperConfig(d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16)
+    expected = sinusoids(conf.max_source_positions, 16)
+    torch.testing.assert_close(Encoder(conf).embed_positions.weight.data, expected)
+    llm = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    llm |= {"intermediate_size": 16, "vocab_size": 32}
+    whole = OsumConfig(encoder=conf.to_dict(), llm=llm, adapter="linear")
+    torch.testing.assert_close(OsumModel(whole).encoder.embed_positions.weight.data, expected)

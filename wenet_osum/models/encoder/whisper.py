@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import WhisperConfig, WhisperModel
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoids
 
 from wenet_osum.models.lengths import valid_mask
 from wenet_osum.records import FRAME_S
@@ -54,6 +54,13 @@ class Encoder(WhisperEncoder):
 
     fixed_parameters = ("embed_positions.weight",)  # sinusoids: never trained, whatever pattern names them
     state_s = SUBSAMPLING * FRAME_S
+
+    def __init__(self, config: WhisperConfig) -> None:
+        super().__init__(config)
+        # transformers sets the sinusoids of its own class only, not of one that is derived from it.
+        table = self.embed_positions.weight
+        with torch.no_grad():
+            table.copy_(sinusoids(*table.shape))
 
     @property
     def width(self) -> int:
