@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 # Marks of private-use characters, which no template changes and no text holds.
 PROMPT, SPEECH, ANSWER = "\ue000prompt\ue001", "\ue000speech\ue001", "\ue000answer\ue001"
-# The text whose embedding a new model has on both sides of the speech. An Instruct LLM reads a line
-# break as nothing: Qwen2.5-Coder-0.5B-Instruct (dequantized from Q4_K_M) repeats 32 transcripts of
-# speechocean762 (the test set, lower case) with 1.5 % WER between line breaks, 17.0 % between spaces
-# and 14.4 % between ends of text.
+# The text whose embedding a new model has on both sides of the speech: what disturbs an Instruct LLM
+# least. Measured with Qwen2.5-Coder-0.5B-Instruct (dequantized from Q4_K_M), which repeated the same
+# 32 transcripts of speechocean762 (test set, lower case), asked in three wordings, with a WER of
+#     1.5, 1.5, 2.1 %  between line breaks
+#    17.0, 10.3, 3.1 % between spaces
+#    14.4, 8.2, 7.2 %  between ends of text, as a model in the plain layout has them.
+# In a fourth wording and on 128 others it was 5.8 % between line breaks and 3.9 % between spaces.
 BOUNDARY = "\n"
 PROBE = "Transcribe it. 转录。"  # a prompt whose pieces must join as the tokenizer joins the whole
 
