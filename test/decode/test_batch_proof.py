@@ -25,7 +25,7 @@ from wenet_osum.decode.row import TIE
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = [0.1, 29.9, 0.11, 4.01, 0.77, 1.0, 15.2, 0.4375, 2.5, 7.77, 1.333, 0.2, 30.7, 3.0, 0.63, 5.1]  # odd and even numbers of frames
-MOST_TIES = 0.001  # of all steps, and one by chance: a tiny model takes some 200
+MOST_TIES = 0.001  # of all steps
 CLOSE = 1e-4  # probabilities come from sums in another order
 
 
@@ -98,7 +98,7 @@ def test_answers_do_not_depend_on_company(model_dir, chat_dir, lists, tmp_path, 
     said = capsys.readouterr().err
     if name != "sampling":  # draws have no ties
         ties, steps = map(int, re.search(r"ties within 1e-4: (\d+) of (\d+) steps", said).groups())
-        assert steps > 100 and ties <= 1 + MOST_TIES * steps and TIE == 1e-4
+        assert steps > 100 and ties <= MOST_TIES * steps and TIE == 1e-4
     assert len({row["text"] for row in together.values()}) > len(SECONDS) - 3 and not any(row.get("error") for row in together.values())
     assert {row["task"] for row in together.values()} == {tasks.parse(name).tags for name in tasks.names()}
     assert len(together["k12"]["pieces"]) == 2
