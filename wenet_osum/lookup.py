@@ -50,6 +50,20 @@ def load(package: str, name: str) -> ModuleType:
     raise ValueError(unknown(kind, name, known))
 
 
+def load_class(package: str, name: str, kind: str, brought_by: str) -> Any:
+    """Return the class ``kind`` of plug-in ``name``.
+
+    Raises ValueError with the known names; ``brought_by`` says how those of other packages are
+    made known.
+    """
+    try:
+        module = load(package, name)
+    except ValueError as error:
+        advice = f"those of other packages are known by {brought_by}"
+        raise ValueError(f"{error}; {advice}") from None
+    return getattr(module, kind)
+
+
 def unknown(kind: str, name: object, known: list[str]) -> str:
     """Write the sentence that every unknown name is answered with."""
     text = str(name)

@@ -14,7 +14,7 @@ from wenet_osum.config import BatchConfig, ConfigError, FilterConfig, SourceConf
 from wenet_osum.dataset.dataset import Mixture, measure_tokens
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index, column_names
-from wenet_osum.dataset.pool import TokenEstimate, build_pool, tell_long_targets
+from wenet_osum.dataset.pool import build_pool, tell_long_targets
 from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
 from wenet_osum.records import Utterance, Word
 from wenet_osum.text.template import Template

@@ -14,7 +14,6 @@ MELS = 8
 
 def make_model(seed: int = 7, tokenizer=None):
     from transformers import Qwen2Config, WhisperConfig
-    from transformers.models.whisper.modeling_whisper import sinusoids
 
     from wenet_osum.models.osum import OsumConfig, OsumModel
     from wenet_osum.small.train_tokenizer import train_tokenizer
@@ -38,8 +37,7 @@ def make_model(seed: int = 7, tokenizer=None):
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if "embed_positions" in name:
-                weight.copy_(sinusoids(*weight.shape))
+            if "embed_positions" in name:  # the encoder's sinusoids
                 continue
             if weight.ndim > 1:
                 std = 0.6 if name.startswith("llm.lm_head") else 0.3
@@ -58,8 +56,11 @@ def parts():
 @pytest.fixture(scope="module")
 def model_dir(parts, tmp_path_factory):
     """The model and its texts as a folder."""
+    return save(parts, tmp_path_factory.mktemp("model"))
+
+
+def save(parts, folder):
     model, template = parts
-    folder = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
     template.save(folder)
     return folder
@@ -74,11 +75,7 @@ def chat_parts(chat_tokenizer):
 @pytest.fixture(scope="module")
 def chat_dir(chat_parts, tmp_path_factory):
     """The same as a folder."""
-    model, template = chat_parts
-    folder = tmp_path_factory.mktemp("chat")
-    model.save_pretrained(folder)
-    template.save(folder)
-    return folder
+    return save(chat_parts, tmp_path_factory.mktemp("chat"))
 
 
 @pytest.fixture(scope="session")

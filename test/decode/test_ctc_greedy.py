@@ -11,10 +11,10 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from wenet_osum import tasks
 from wenet_osum.decode import ctc_greedy
-from wenet_osum.decode.options import DecodeOptions
+from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
 from wenet_osum.models.whisper import WhisperPhase
 
-OPTIONS = DecodeOptions(mode=ctc_greedy.MODE)
+OPTIONS = DecodeOptions(mode=CTC_GREEDY_SEARCH)
 FRAMES = [90, 41, 12]
 ASR = tasks.parse("asr")
 CTC = {"name": "ctc", "weight": 1.0}
@@ -101,7 +101,7 @@ def test_models_without_ctc_are_refused(parts, monkeypatch):
 @pytest.mark.parametrize("more", [{"num_beams": 2}, {"temperature": 1.0}, {"rescore": {"ctc_prefix": 0.5}}])
 def test_a_best_path_has_neither_beams_nor_draws(more):
     with pytest.raises(ValueError, match="mode ctc_greedy_search has one best path"):
-        DecodeOptions(mode=ctc_greedy.MODE, **more)
+        DecodeOptions(mode=CTC_GREEDY_SEARCH, **more)
 
 
 def test_equal_scores_are_counted_as_ties(parts, clips, batch_of, monkeypatch):

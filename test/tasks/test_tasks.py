@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from wenet_osum import lookup, tasks
+from wenet_osum import tasks
 from wenet_osum.records import Utterance, Word
 from wenet_osum.tasks.base import LabelSet, escape, find_tags, join_words, unescape
 

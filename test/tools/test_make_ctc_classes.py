@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from wenet_osum.small.train_tokenizer import train_tokenizer
-from wenet_osum.text import ctc_classes
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["The cat sat", "今天天气很好", "the hat"]

@@ -17,17 +17,16 @@ from torch import Tensor
 
 from wenet_osum.decode.generate import hypothesis, make_row
 from wenet_osum.decode.joint import check_training
+from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
 from wenet_osum.decode.row import TIE, Row
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S, Batch, Hypothesis
 
 if TYPE_CHECKING:
-    from wenet_osum.decode.options import DecodeOptions
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.tasks.base import Task
     from wenet_osum.text.template import Template
 
-MODE = "ctc_greedy_search"
 ANSWERED = "<TRANSCRIBE>"  # the task
 
 
@@ -35,7 +34,7 @@ def refusal(task: Task) -> str | None:
     """Say why a task cannot be answered by CTC; None: it can."""
     if task.tags == ANSWERED:
         return None
-    return f"mode {MODE} hears words only and answers {ANSWERED}, not {task.tags}; use mode attention"
+    return f"mode {CTC_GREEDY_SEARCH} hears words only and answers {ANSWERED}, not {task.tags}; use mode attention"
 
 
 def check_model(model: OsumModel | WhisperPhase) -> None:
@@ -43,7 +42,7 @@ def check_model(model: OsumModel | WhisperPhase) -> None:
     if isinstance(model, WhisperPhase):
         model.token_logits(torch.zeros(1, model.config.d_model, device=model.device))
     else:
-        check_training(f"mode {MODE}", ("ctc",), model.config.losses)
+        check_training(f"mode {CTC_GREEDY_SEARCH}", ("ctc",), model.config.losses)
 
 
 def generate(

@@ -147,11 +147,8 @@ def rescorer_classes(weights: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _rescorer_class(name: str) -> Any:
-    try:
-        return lookup.load(PACKAGE, name).Rescorer
-    except ValueError as error:
-        advice = "those of other packages are known by --plugins, e.g. wenet_osum.small"
-        raise ValueError(f"{error}; {advice}") from None
+    how = "--plugins, e.g. wenet_osum.small"
+    return lookup.load_class(PACKAGE, name, "Rescorer", how)
 
 
 def check_training(

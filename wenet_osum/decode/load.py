@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wenet_osum.decode import ctc_greedy, joint
-from wenet_osum.decode.options import DecodeOptions, search
+from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions, search
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.models import build, cpu_kernels
 from wenet_osum.models.osum import OsumModel
@@ -41,7 +41,7 @@ def _check(
     model: OsumModel | WhisperPhase, template: Template, options: DecodeOptions, task: Task | None
 ) -> None:
     """Raise ValueError for a way of decoding that the model was not made or trained for."""
-    if options.mode == ctc_greedy.MODE:
+    if options.mode == CTC_GREEDY_SEARCH:
         ctc_greedy.check_model(model)
         if task is not None and (why := ctc_greedy.refusal(task)):
             raise ValueError(why)
@@ -51,7 +51,7 @@ def _check(
         if model.config.answers_trained is False:
             warnings.warn(
                 "the model was trained with ce_weight 0 only: answers of its LLM to speech were "
-                f"never trained; --mode {ctc_greedy.MODE} is what it learned",
+                f"never trained; --mode {CTC_GREEDY_SEARCH} is what it learned",
                 stacklevel=2,
             )
     elif options.joint:

@@ -17,7 +17,8 @@ from wenet_osum import lookup
 from wenet_osum.decode import joint, longform
 from wenet_osum.text.template import LANGUAGES
 
-MODES = ("attention", "ctc_greedy_search")  # WeNet's names
+CTC_GREEDY_SEARCH = "ctc_greedy_search"
+MODES = ("attention", CTC_GREEDY_SEARCH)  # WeNet's names
 DTYPES = ("float32", "bfloat16")  # names of torch's
 LEAST_TEMPERATURE = 1e-6  # below it decoding is greedy: logits / 1e-310 would be infinite
 

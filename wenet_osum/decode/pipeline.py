@@ -27,7 +27,7 @@ from wenet_osum.dataset.scan import find, line_key
 from wenet_osum.decode import ctc_greedy, longform
 from wenet_osum.decode.faults import Faults, ProgramFault
 from wenet_osum.decode.generate import generate
-from wenet_osum.decode.options import DecodeOptions
+from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
 from wenet_osum.records import FRAME_S, SAMPLE_RATE, Hypothesis, Sample, Utterance
 from wenet_osum.tasks.base import Task
 
@@ -152,7 +152,7 @@ class Recognizer:
 
     def refusal(self, task: Task) -> str | None:
         """Say why the way of decoding cannot answer a task; None: it can."""
-        return ctc_greedy.refusal(task) if self.options.mode == ctc_greedy.MODE else None
+        return ctc_greedy.refusal(task) if self.options.mode == CTC_GREEDY_SEARCH else None
 
     def _decode(self, loaded: list[tuple[int, Sample]]) -> Answers:
         """Decode as one batch; what fails has its error in its answer."""
@@ -188,7 +188,7 @@ class Recognizer:
     def decode(self, samples: list[Sample]) -> list[Hypothesis]:
         """Decode samples as one batch."""
         batch = collate(samples)
-        if self.options.mode == ctc_greedy.MODE:
+        if self.options.mode == CTC_GREEDY_SEARCH:
             return ctc_greedy.generate(self.model, self.template, batch, self.options, self.counts)
         return generate(self.model, self.template, batch, options=self.options, counts=self.counts)
 

@@ -170,10 +170,9 @@ def _make(entry: dict[str, Any], kind: str, template: Template) -> Loss:
 def loss_class(name: str) -> type:
     """Return the class of a plug-in. Raises ValueError with the known names."""
     try:
-        return lookup.load(PACKAGE, name).Loss
+        return lookup.load_class(PACKAGE, name, "Loss", "plugins, e.g. [wenet_osum.small]")
     except ValueError as error:
-        advice = "those of other packages are known by plugins, e.g. [wenet_osum.small]"
-        raise ValueError(f"model.losses: {error}; {advice}") from None
+        raise ValueError(f"model.losses: {error}") from None
 
 
 def trained_with(before: list[dict[str, Any]] | None, now: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
