@@ -20,7 +20,8 @@ from wenet_osum.records import SAMPLE_RATE, Sample, Utterance
 from wenet_osum.tasks.base import Task, find_tags
 from wenet_osum.text.template import Target, Template
 
-Targets = Callable[[Utterance], dict[str, torch.Tensor]]  # what further losses have to know of an utterance
+# What further losses have to know of an utterance; None: nothing is to be learned from it.
+Targets = Callable[[Utterance], dict[str, torch.Tensor] | None]
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,23 @@ def _complete(
         answer_weights=target.weights,
         answer_labels=target.labels,
         suffix_ids=template.suffix_ids,
-        targets=conf.targets(utterance) if conf.answers and conf.targets else {},
+        targets=_further_targets(utterance, conf),
         utterance=utterance,
         audio_s=audio_s,
     )
+
+
+def _further_targets(utterance: Utterance, conf: SampleConfig) -> dict[str, torch.Tensor]:
+    """Return the targets of further losses. Raises Drop where nothing is to be learned."""
+    if not conf.answers or conf.targets is None:
+        return {}
+    targets = conf.targets(utterance)
+    if targets is None:
+        raise Drop(
+            "target: none of model.losses has one",
+            "model.ce_weight 0 learns no answers; ctc needs a transcript",
+        )
+    return targets
 
 
 def _sample_from_states(
@@ -176,7 +190,8 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
     else:
         sound = _sound(np.zeros(SAMPLE_RATE // 2, dtype=np.float32), conf)
     prompt = template.prompt_ids(task, prompt_language(template, task))
-    utterance = Utterance(key="", wav="")
+    # An empty transcript, not a missing one: further losses have nothing to leave out.
+    utterance = Utterance(key="", wav="", txt="")
     answer = {"answer_ids": [template.end_id], "answer_weights": [0.0], "answer_labels": [False]}
     answer["targets"] = conf.targets(utterance) if conf.targets else {}
     answer["suffix_ids"] = template.suffix_ids
