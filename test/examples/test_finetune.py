@@ -16,7 +16,7 @@ from wenet_osum.dataset.audio import write_wav
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS, DATA = os.environ.get("OSUM_REAL_WEIGHTS"), os.environ.get("OSUM_REAL_DATA")
-WORDS = "she read line a b c".split()
+WORDS = ["she", "read", "line", "a", "b", "c"]
 
 
 def section() -> str:
@@ -99,6 +99,58 @@ def test_six_commands_lead_to_a_report(tmp_path, warm_bin, published_pair, two_s
     adapter = "--override model.adapter_conf.heads=4"
     follow(work, published_pair["whisper"], published_pair["llm"], overrides, adapter, warm_bin)
     check_report(work)
+
+
+def hub_cache(folder: Path, models: dict[str, Path]) -> None:
+    """Lay models out as a download from the hub does: refs, and snapshots that they name."""
+    for name, source in models.items():
+        model = folder / f"models--{name.replace('/', '--')}"
+        revision = "0123456789" * 4
+        (model / "refs").mkdir(parents=True)
+        (model / "refs/main").write_text(revision)
+        (model / "snapshots").mkdir()
+        (model / "snapshots" / revision).symlink_to(source)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_hub_names_are_found_in_a_hub_cache(tmp_path, published_pair, two_steps_published):
+    """A download cannot be tested here, so the real hub is not; what it leaves on disk can."""
+    names = {
+        "openai/whisper-base": published_pair["whisper"],
+        "Qwen/Qwen2.5-0.5B-Instruct": published_pair["llm"],
+    }
+    hub_cache(tmp_path / "hub", names)
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "one.wav").write_bytes(write_wav(np.zeros(9600, dtype=np.float32)))
+    row = {"key": "one", "wav": str(work / "one.wav"), "txt": "a b", "lang": "en"}
+    (work / "data").mkdir()
+    for split in ("train", "dev"):
+        (work / f"data/{split}.jsonl").write_text(json.dumps(row) + "\n")
+    (work / "data.yaml").write_text(block("yaml"))
+
+    # The configuration of the README, which names hub models; two small steps.
+    classes = [str(ROOT / "tools/make_ctc_classes.py"), "--tokenizer", "Qwen/Qwen2.5-0.5B-Instruct"]
+    classes += ["--lowercase", "--list", "data/train.jsonl", "--out", "data/ctc_classes.json"]
+    train = ["-m", "wenet_osum", "train", "--data", "data.yaml", "--exp_dir", "exp/2_align"]
+    train += ["--config", str(ROOT / "examples/natural/conf/train_2_align.yaml")]
+    settings = [*two_steps_published.split(), "rehearsal=false", "model.adapter_conf.heads=4"]
+    for setting in settings:
+        train += ["--override", setting]
+
+    own = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    for command in (classes, train):
+        done = subprocess.run(
+            [sys.executable, *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=work,
+            env=os.environ | own,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert (work / "exp/2_align/final/config.json").exists()
 
 
 @pytest.mark.slow
