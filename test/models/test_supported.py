@@ -191,4 +191,5 @@ def test_speech_begins_as_large_as_the_embeddings_that_the_llm_takes(folders, sa
     assert tokens.std() > 5 * model.get_input_embeddings().weight.std()
     torch.testing.assert_close(model.speech_boundary.weight.detach(), tokens[1].expand(2, -1))
     states = torch.nn.functional.layer_norm(torch.randn(200, 32), (32,))
-    assert 0.8 < float(model.adapter.output(states).detach().std() / tokens.std()) < 1.2
+    speech = model.adapter.gain * model.adapter.output(states)
+    assert 0.8 < float(speech.detach().std() / tokens.std()) < 1.2

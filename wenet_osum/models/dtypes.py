@@ -47,13 +47,14 @@ def widest(dtypes: Mapping[str, str]) -> torch.dtype:
 
 
 def apply(model: nn.Module, dtypes: Mapping[str, str]) -> None:
-    """Bring the parameters of each part to its dtype.
+    """Bring the parameters and saved buffers of each part to its dtype.
 
-    Buffers stay: those of rotary positions need float32.
+    Buffers that are not saved stay: those of rotary positions need float32.
     """
-    for name, parameter in model.named_parameters():
+    saved = model.state_dict(keep_vars=True)
+    for name, tensor in saved.items():
         wanted = dtypes.get(_part(name))
-        if wanted is None or not parameter.is_floating_point():
+        if wanted is None or not tensor.is_floating_point():
             continue
         dtype = getattr(torch, wanted)
-        parameter.data = parameter.data.to(dtype)
+        tensor.data = tensor.data.to(dtype)
