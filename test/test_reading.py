@@ -55,6 +55,7 @@ UNFOLDED = [
     "score/markdown.py",
     "score/metric_sums.py",
     "score/report.py",
+    "score/resampling.py",
     "score/scorer.py",
     "score/strings.py",
     "score/targets.py",

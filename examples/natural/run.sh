@@ -144,7 +144,7 @@ if in_stages 2; then
     list=$(test_list "$test")
     if [ -z "$list" ]; then continue; fi
     python "$tools/decode_whisper.py" --model "$whisper" --list "$list" --language en --threads "$nproc" --out "exp/whisper/$test"
-    python -m wenet_osum.bin.score --set "asr=$list,exp/whisper/$test" --normalizer whisper_en --out "exp/whisper/$test/score"
+    python -m wenet_osum.bin.score --set "asr=$list,exp/whisper/$test" --normalizer whisper_en --resample speaker --out "exp/whisper/$test/score"
   done
   # How much of each label the frozen encoder's states hold: a linear probe on the same lists.
   python "$here/local/probe.py" --whisper "$whisper" --corpora corpora --threads "$nproc" --out exp/probe
@@ -198,16 +198,17 @@ if in_stages 5; then
 fi
 
 if in_stages 6; then
-  echo "stage 6: scoring"
+  echo "stage 6: scoring; intervals resample speakers, for the figures are to hold for other speakers"
   for test in $tests; do
     list=$(test_list "$test")
     if [ -z "$list" ]; then continue; fi
-    python -m wenet_osum.bin.score --set "${test%%:*}=$list,exp/decode/$test" --normalizer en:whisper_en,zh:wenet_zh --out "exp/score/$test" \
-      --report --title "Natural speech, $test"
+    python -m wenet_osum.bin.score --set "${test%%:*}=$list,exp/decode/$test" --normalizer en:whisper_en,zh:wenet_zh --resample speaker \
+      --out "exp/score/$test" --report --title "Natural speech, $test"
   done
   for answers in cascade wrong0.1 wrong0.2; do
     if [ ! -d "exp/decode/$answers:replies" ]; then continue; fi
-    python -m wenet_osum.bin.score --set "sttc=corpora/replies/data/test/manifest.jsonl,exp/decode/$answers:replies" --out "exp/score/$answers:replies"
+    python -m wenet_osum.bin.score --set "sttc=corpora/replies/data/test/manifest.jsonl,exp/decode/$answers:replies" --resample speaker \
+      --out "exp/score/$answers:replies"
   done
   echo "reports: $work/exp/score; training curves: tensorboard --logdir $work/exp"
 fi

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from wenet_osum import config
 from wenet_osum.decode import load, options
+from wenet_osum.score import resampling
 
 if TYPE_CHECKING:
     from wenet_osum.train.compare import Verdict
@@ -38,6 +39,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", default="", help='some of its tasks, e.g. "asr ser"; default: all')
     parser.add_argument("--margin", "--gate_margin", type=float, default=2.0, help="points a figure may be worse")
     parser.add_argument("--limit", type=int, default=500, help="utterances a task at most, evenly spread over the list")
+    parser.add_argument("--resample", choices=resampling.UNITS, default="utterance", help="what the bootstrap draws: utterances, or speakers")
     parser.add_argument("--normalizer", default="none", help="spelling rules of score, e.g. basic")
     options.add_arguments(parser)
     return parser.parse_args(argv)
@@ -119,13 +121,15 @@ def _decoded(args: argparse.Namespace, folders: list[str], lists: dict[str, str]
     for task, path in lists.items():
         keys = {job.key for job in jobs[task]}
         references = [r.utterance for r in read_references(path) if r.utterance.key in keys]
-        yield from decoded(parsed[task], references, sides[0][task], sides[1][task], args.normalizer, args.margin)
+        how = (args.normalizer, args.margin, args.resample)
+        yield from decoded(parsed[task], references, sides[0][task], sides[1][task], *how)
 
 
 def _forced(args: argparse.Namespace, folders: list[str], lists: dict[str, str]) -> Iterator[Verdict]:
     """Phase 1: both Whispers with the texts of the trained one."""
     import torch
 
+    from wenet_osum.bin._references import read_references
     from wenet_osum.models import build
     from wenet_osum.text.template import Template
     from wenet_osum.train.compare import forced, tokens_compared
@@ -135,8 +139,11 @@ def _forced(args: argparse.Namespace, folders: list[str], lists: dict[str, str])
         model = build.load(folder, getattr(torch, args.dtype))
         mels = model.encoder.mels
         sides.append({task: forced(model, template, task, path, args.limit, mels) for task, path in lists.items()})
-    for task in lists:
-        yield tokens_compared(task, sides[0][task], sides[1][task], args.margin)
+    for task, path in lists.items():
+        (keys, after), (_, before) = sides[0][task], sides[1][task]
+        speakers = resampling.speakers_of(r.utterance for r in read_references(path))
+        clusters = resampling.clusters_of(keys, speakers, args.resample).of_rows
+        yield tokens_compared(task, after, before, args.margin, clusters)
 
 
 if __name__ == "__main__":

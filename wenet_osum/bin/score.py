@@ -4,6 +4,7 @@ examples:
   wenet_osum score --ref data/test.list --hyp exp/x/decode/ser --task ser --out exp/x/score
   wenet_osum score --set ser=data/ser.list,exp/x/decode/ser --set asr=data/asr.list,exp/x/decode/asr --normalizer basic --out exp/x/score --report
   wenet_osum score --ref data/test.list --hyp exp/x/decode/ser --compare exp/y/decode/ser --task ser --out exp/x_y
+  wenet_osum score --set asr=data/test.list,exp/a/decode --resample speaker --out exp/a/score
   wenet_osum score --set asr=data/dev.list,exp/a/decode --bar 'asr/wer<=60' --require_bars --out exp/a/score
   wenet_osum score --ref ravdess.jsonl --label_map ravdess --hyp exp/x/decode/ravdess --task '<EMOTION>' --out exp/x/ravdess
   wenet_osum score --ref chat.jsonl --hyp exp/x/decode/sttc --task sttc --judge http://localhost:8000/v1 Qwen2.5-72B-Instruct --out exp/x/chat
@@ -28,16 +29,28 @@ from typing import Any, NamedTuple
 import yaml
 
 from wenet_osum import tasks
-from wenet_osum.bin._metadata import decoding, facts
 from wenet_osum.bin._labels import disagreements, label_sets
+from wenet_osum.bin._metadata import decoding, facts
 from wenet_osum.bin._references import Reference, read_references, sound
 from wenet_osum.records import Score, Utterance
-from wenet_osum.score import compare_task, comparison, count_table, prompt_sensitivity, report, score_task, targets
+from wenet_osum.score import (
+    compare_task,
+    comparison,
+    count_table,
+    prompt_sensitivity,
+    report,
+    resampling,
+    score_task,
+    targets,
+)
 from wenet_osum.score.hypotheses import find_file, read_hypotheses
 from wenet_osum.score.judge import RUBRIC, Judge
 from wenet_osum.score.task_section import PLAYERS
 from wenet_osum.tasks import Task, label_map
 
+# Below so many, percentiles of a cluster bootstrap lie too close (Cameron, Gelbach and Miller, 2008,
+# 10.1162/rest.90.3.414).
+FEW_SPEAKERS = 10
 MISSED = 3  # exit status when a bar that was required is missed
 PAGE_BYTES = 8_000_000  # audio in the page, all players together
 
@@ -73,6 +86,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--judge_rubric", metavar="FILE", help="what the judge is told instead of the built-in rubric")
     parser.add_argument("--judge_cache", metavar="FILE", help="verdicts so far (OUT/judge.jsonl)")
     parser.add_argument("--exp", nargs="*", default=[], metavar="DIR", help="training folders whose log.jsonl is drawn in the page")
+    parser.add_argument("--resample", choices=resampling.UNITS, default="utterance", help="what the bootstrap draws: single utterances, or speakers with all of theirs")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap draws")
     parser.add_argument("--seed", type=int, default=777, help="seed of the bootstrap")
     parser.add_argument("--no_audio", action="store_true", help="no audio players in the page")
@@ -112,6 +126,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     tree = {"data": data, "comparison": compared, "prompts": asked}
     files = _write(args, scores, meta, goals, tree, test_sets, lists)
     print(report.markdown_table(scores, goals), end="")
+    print(f"intervals: {meta['intervals']}")
     print("".join(f"{line}\n" for line in comparison.lines(compared)) + prompt_sensitivity.markdown(asked), end="")
     print(f"written: {', '.join(map(str, files))}")
     return _bars_status(scores, goals) if args.require_bars else 0
@@ -155,6 +170,7 @@ def _meta(
     """The head of the report."""
     maps = {t.labels.name: t.labels.source for t in test_sets if t.labels}
     meta = {"title": args.title, **facts(command, lists.values()), "normalizer": args.normalizer}
+    meta["intervals"] = resampling.described([args.resample])
     meta |= {"label map": "; ".join(f"{name} ({source})" for name, source in maps.items())}
     meta |= {"decoding": decoding(find_file(t.hyp, t.task) for t in test_sets)}
     said = [s.detail["judge"] for s in scores if "judge" in s.detail]
@@ -226,12 +242,15 @@ def _score(test_set: TestSet, references: list[Utterance], args: argparse.Namesp
     hypotheses, odd = read_hypotheses(test_set.hyp, test_set.task)
     for sentence in odd:
         print(f"score: {sentence}", file=sys.stderr)
-    scores = score_task(test_set.task, references, hypotheses, args.normalizer, resamples=args.resamples, seed=args.seed, train=train, judge=judge)
+    how = {"resample": args.resample, "resamples": args.resamples, "seed": args.seed, "judge": judge}
+    scores = score_task(test_set.task, references, hypotheses, args.normalizer, train=train, **how)
     detail = scores[0].detail
     for name, what in (("missing", "references have no answer, counted as wrong"), ("extra", "answers have no reference, left out")):
         if detail.get(name):
             print(f"score: {test_set.task.name}: {detail[name]} {what}", file=sys.stderr)
     _say_left_out(test_set.task, scores, len(references))
+    if args.resample == "speaker":
+        _say_speakers(test_set.task, references)
     return scores
 
 
@@ -243,6 +262,18 @@ def _say_left_out(task: Task, scores: list[Score], whole: int) -> None:
         print(f"score: {task.name}: {said}", file=sys.stderr)
     for name in scores[0].detail.get("not_in_references", []):
         said = f"no reference has {attributes[name]}, {name} is not scored"
+        print(f"score: {task.name}: {said}", file=sys.stderr)
+
+
+def _say_speakers(task: Task, references: list[Utterance]) -> None:
+    """Say what was drawn: how many speakers, and utterances without one, each by itself."""
+    speakers = {utterance.speaker for utterance in references if utterance.speaker}
+    without = sum(not utterance.speaker for utterance in references)
+    if without:
+        said = f"{without} of {len(references)} references have no speaker, each is resampled by itself"
+        print(f"score: {task.name}: {said}", file=sys.stderr)
+    if 0 < len(speakers) < FEW_SPEAKERS:
+        said = f"{len(speakers)} speakers are few: an interval that resamples them is too narrow"
         print(f"score: {task.name}: {said}", file=sys.stderr)
 
 
@@ -262,14 +293,15 @@ def _compare(
     for sentence in odd:
         print(f"score: {sentence}", file=sys.stderr)
     first = read_hypotheses(test_set.hyp, test_set.task)[0]
-    how = {"resamples": args.resamples, "seed": args.seed, "judge": judge}
+    how = {"resample": args.resample, "resamples": args.resamples, "seed": args.seed, "judge": judge}
     found = compare_task(test_set.task, references, first, answers, args.normalizer, **how)
     scored = {(s.detail["field"], s.metric, s.subset): s for s in own}
     rows, paths = [], (test_set.hyp, second)
     for name, d in found.items():
         value, about = scored[name].value, scored[name].about
         both = (value, value - d.difference)
-        rows.append(comparison.row(test_set.task.name, name, both, d, paths, about.lower_is_better))
+        row = comparison.row(test_set.task.name, name, both, d, paths, about.lower_is_better, args.resample)
+        rows.append(row)
     return rows
 
 

@@ -13,7 +13,6 @@ matrix. Classes are those that occur in the references:
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -45,9 +44,10 @@ def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSum
     answers = [predicted(field, pair) for pair in pairs]
     columns = _cells(names, truth, answers)
 
-    # Classes count alike in the means over classes, so the rarest class decides how sure these are.
-    support = Counter(truth)
-    balanced = len(support) * min(support.values())
+    # Each class is estimated by itself in the means over classes; the accuracy takes all as one.
+    classes = np.array([names.index(label) for label in truth])
+    together = np.zeros(len(pairs), dtype=int)
+    keys = [pair.reference.key for pair in pairs]
     statistics = {
         ACCURACY: _accuracy,
         UAR: _uar,
@@ -56,14 +56,14 @@ def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSum
     }
     found = []
     for metric, statistic in statistics.items():
-        trials = len(pairs) if metric is ACCURACY else balanced
         sums = MetricSums(
             metric,
             columns,
             over_matrix(statistic, len(names)),
             len(pairs),
-            trials=trials,
+            strata=together if metric is ACCURACY else classes,
             detail={"minor": metric not in MAIN},
+            keys=keys,
         )
         found.append(sums)
 
@@ -258,7 +258,7 @@ def _calibration(
 
     Its sums per answer are (answers with a probability, 3 · BINS).
     """
-    probs, right = [], []
+    probs, right, keys = [], [], []
     for pair, expected, answer in zip(pairs, truth, answers, strict=True):
         if answer is None:
             continue
@@ -266,6 +266,7 @@ def _calibration(
         if prob is not None:
             probs.append(prob)
             right.append(answer == expected)
+            keys.append(pair.reference.key)
     if not probs:
         return []
 
@@ -281,7 +282,7 @@ def _calibration(
     columns[rows, 2 * BINS + bins] = right
 
     detail = {"minor": True, "bins": _bins(columns.sum(axis=0))}
-    return [MetricSums(ECE, columns, _ece, len(probs), detail=detail)]
+    return [MetricSums(ECE, columns, _ece, len(probs), detail=detail, keys=keys)]
 
 
 def _ece(sums: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from wenet_osum.records import Metric
 from wenet_osum.score.align import count, loops
-from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, share
+from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, one_class, share
 from wenet_osum.score.normalize import CHARACTER_LANGUAGES, MIXED_LANGUAGES, language, prepare
 from wenet_osum.tasks import Field
 from wenet_osum.tasks.base import join_words
@@ -124,8 +124,9 @@ def _rate(
     }
     rate = share([SUBSTITUTIONS, DELETIONS, INSERTIONS], WORDS)
     # The errors in an utterance depend on one another, so an utterance is a single trial.
-    trials = int(np.count_nonzero(columns[:, WORDS]))
-    return MetricSums(metric, columns, rate, int(sums[WORDS]), subset, trials, detail)
+    strata = one_class(columns[:, WORDS] > 0)
+    keys = [line.pair.reference.key for line in lines]
+    return MetricSums(metric, columns, rate, int(sums[WORDS]), subset, strata, detail, keys)
 
 
 def _worst(lines: list[Line], limit: int) -> list[dict[str, Any]]:

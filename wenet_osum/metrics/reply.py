@@ -57,14 +57,18 @@ def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSum
     # Three are means over replies: a sum over replies by their number, which column 0 adds up to.
     total = len(pairs)
     columns = np.array(rows, dtype=float)
+    facts = {
+        "strata": np.zeros(total, dtype=int),
+        "keys": [pair.reference.key for pair in pairs],
+    }
     found = []
     for column, metric in enumerate((EXACT_MATCH, TOKEN_F1, ROUGE_L), 1):
         mean = share(column, 0)
-        found.append(MetricSums(metric, columns, mean, total, trials=total))
+        found.append(MetricSums(metric, columns, mean, total, **facts))
 
     # chrF is computed from the n-grams of all replies together.
     grams = np.array(grams, dtype=float)
-    found.append(MetricSums(CHRF, grams, chrf_of_counts, total, trials=total))
+    found.append(MetricSums(CHRF, grams, chrf_of_counts, total, **facts))
 
     found[0].detail |= {
         "normalizer": options.normalizer,

@@ -29,7 +29,15 @@ import numpy as np
 from wenet_osum.metrics import error_rate
 from wenet_osum.records import Metric, Utterance, Word
 from wenet_osum.score.align import align
-from wenet_osum.score.metric_sums import MetricSums, Options, Pair, Statistic, counts, share
+from wenet_osum.score.metric_sums import (
+    MetricSums,
+    Options,
+    Pair,
+    Statistic,
+    counts,
+    one_class,
+    share,
+)
 from wenet_osum.score.normalize import fold, language
 from wenet_osum.tasks import Field
 
@@ -184,6 +192,7 @@ def _subset(lines: list[Line], subset: str, whole: bool, options: Options) -> li
 
     reference = int(sums[REFERENCE])
     paired = int(sums[PAIRED])
+    keys = [line.pair.reference.key for line in lines]
     found = []
     for metric, statistic, count in _statistics(reference, paired):
         minor = not whole or metric.name not in MAIN
@@ -193,25 +202,25 @@ def _subset(lines: list[Line], subset: str, whole: bool, options: Options) -> li
             statistic,
             count,
             subset,
-            _trials(metric, columns),
+            _strata(metric, columns),
             {"minor": minor},
+            keys,
         )
         found.append(one)
     found[0].detail |= _detail(lines, sums, offset, options)
     return found
 
 
-def _trials(metric: Metric, columns: np.ndarray) -> int:
-    """Count the independent trials behind a metric: the utterances that have words to measure.
+def _strata(metric: Metric, columns: np.ndarray) -> np.ndarray | None:
+    """Tell which utterances are trials of a metric: those that have words to measure.
 
-    The words of an utterance depend on one another. A mean in ms is no share of trials: 0.
+    The words of an utterance depend on one another. A mean in ms is no share of trials: None.
     """
     if metric.unit == "ms":
-        return 0
+        return None
     of_all = not metric.name.startswith("within_") or metric.name.endswith("_all")
     words = REFERENCE if of_all else PAIRED
-    filled = np.count_nonzero(columns[:, words])
-    return int(filled)
+    return one_class(columns[:, words] > 0)
 
 
 def _statistics(reference: int, paired: int) -> list[tuple[Metric, Statistic, int]]:

@@ -1,12 +1,20 @@
-"""Bootstrap intervals and the paired test, both over utterances.
+"""Bootstrap intervals and the paired test, over utterances or over clusters of them.
 
 The method is that of Bisani and Ney (2004, 10.1109/ICASSP.2004.1326009). Resampling is seeded: the
 same scores give the same interval. Words of one utterance stay together, since their errors depend
-on one another.
+on one another. With clusters (resampling.py), whole clusters are drawn, so that utterances of one
+speaker stay together as well.
 
 Resampling cannot widen what is the same in every utterance: with all of them right it would call
 100 % certain. There the interval is exact (Clopper and Pearson, 1934, 10.1093/biomet/26.4.404): n
 right trials of n leave a share of 1 − 0.025^(1/n) open, where each utterance is a trial.
+
+In clusters, n is the number of clusters. Clopper and Pearson's bound holds for n independent
+trials, and clustered samples have as many as the number of utterances divided by the design effect
+1 + (m − 1)·ρ, m utterances per cluster with correlation ρ (Kish, 1965, Survey Sampling; Korn and
+Graubard, 1998, Survey Methodology 24, 193–201). Where all are right, the sample says nothing of ρ.
+The worst case ρ = 1 leaves one trial per cluster: the bound then holds whatever ρ is, for no more
+utterances can go wrong than belong to speakers with anything wrong.
 """
 
 from __future__ import annotations
@@ -50,13 +58,18 @@ def estimate(
     resamples: int = 1000,
     seed: int = 777,
     trials: int = 0,
+    clusters: np.ndarray | None = None,
 ) -> Estimate:
     """Take the statistic of the sums of ``columns`` (U, C) with its interval; NaN if U is 0.
 
     ``trials`` is for shares in %: how many independent trials stand behind them
-    (``MetricSums.trials``).
+    (``MetricSums.trials``). ``clusters`` (U,) numbers the clusters of the rows, which are drawn
+    whole; None draws single rows. One cluster alone tells nothing of others: its interval is NaN,
+    unless it is the exact one.
     """
     columns = np.asarray(columns, dtype=float)
+    if clusters is not None:
+        columns = sums_of_clusters(columns, clusters)
     if not len(columns):
         return Estimate(math.nan, math.nan, math.nan)
     value = _value(columns, statistic)
@@ -69,6 +82,10 @@ def estimate(
             low = 100.0 - left_open(trials)
         elif value == 0.0:
             high = left_open(trials)
+
+    # Drawn from a single cluster, all draws are the same and say nothing.
+    if low == high and _alone(columns, clusters):
+        low = high = math.nan
     return Estimate(value, low, high)
 
 
@@ -79,11 +96,13 @@ def paired(
     resamples: int = 1000,
     seed: int = 777,
     trials: int = 0,
+    clusters: np.ndarray | None = None,
 ) -> Difference:
     """Test two systems by the paired bootstrap.
 
-    Row i of both (U, C) arrays belongs to the same utterance; ``trials`` is as in ``estimate``.
-    Raises ValueError when shapes differ or there is no utterance.
+    Row i of both (U, C) arrays belongs to the same utterance; ``trials`` and ``clusters`` are as in
+    ``estimate``. On one cluster alone interval and p are NaN. Raises ValueError when shapes differ
+    or there is no utterance.
     """
     first = np.asarray(first, dtype=float)
     second = np.asarray(second, dtype=float)
@@ -93,6 +112,11 @@ def paired(
             "paired test needs the same utterances for both systems, "
             f"got {first.shape} and {second.shape}"
         )
+
+    utterances = len(first)
+    if clusters is not None:
+        first = sums_of_clusters(first, clusters)
+        second = sums_of_clusters(second, clusters)
 
     # Both systems are drawn together, so that each draw has the same utterances of both.
     width = first.shape[1]
@@ -112,7 +136,30 @@ def paired(
     if trials and low == high:
         low, high = _open_difference(difference, left_open(trials))
     p_value = min(1.0, p_value)
-    return Difference(difference, low, high, p_value, len(first))
+
+    # Drawn from a single cluster, all draws are the same and say nothing.
+    if _alone(first, clusters):
+        p_value = math.nan
+        if low == high:
+            low = high = math.nan
+    return Difference(difference, low, high, p_value, utterances)
+
+
+def sums_of_clusters(columns: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Add up the rows (U, C) of each cluster (U,): (K, C).
+
+    A statistic of sums does not tell the clusters' sums from those of their rows, so that to draw
+    clusters is to draw these rows.
+    """
+    _, numbers = np.unique(clusters, return_inverse=True)
+    sums = np.zeros((numbers.max(initial=-1) + 1, columns.shape[1]))
+    np.add.at(sums, numbers, columns)
+    return sums
+
+
+def _alone(sums: np.ndarray, clusters: np.ndarray | None) -> bool:
+    """Tell whether clusters are drawn and there is a single one."""
+    return clusters is not None and len(sums) == 1
 
 
 def _value(columns: np.ndarray, statistic: Statistic) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from wenet_osum.score import page
 from wenet_osum.score.bootstrap import Difference
 from wenet_osum.score.markdown import table_lines
+from wenet_osum.score.resampling import described
 
 TITLE = "Comparison"
 # Below this p value, a difference is taken for one.
@@ -26,7 +27,8 @@ HEAD = [
     "better",
 ]
 EXPLAIN = (
-    "First minus second system on the same utterances, paired bootstrap, two-sided p. "
+    "First minus second system on the same utterances, paired bootstrap ({intervals}), "
+    "two-sided p. "
     f"A side is called better when p < {LEVEL:g}; with many rows some differences are chance. "
     "Where no utterance differs, the interval is the exact bound of as many equal ones."
 )
@@ -39,11 +41,12 @@ def row(
     difference: Difference,
     paths: tuple[str, str],
     lower_is_better: bool,
+    resample: str = "utterance",
 ) -> dict[str, Any]:
     """Make the row of one metric.
 
     ``name`` is (field, metric, subset); ``values`` and ``paths`` are (first, second);
-    ``lower_is_better`` decides which side won.
+    ``lower_is_better`` decides which side won; ``resample`` is what the bootstrap drew.
     """
     better = ""
     if difference.p_value < LEVEL:
@@ -60,6 +63,7 @@ def row(
         "first_value": values[0],
         "second_value": values[1],
         **difference._asdict(),
+        "resample": resample,
         "better": better,
     }
 
@@ -81,7 +85,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         _number(row["second_value"]),
         _number(row["difference"], "+.2f"),
         f"[{low}, {high}]",
-        f"{row['p_value']:.3f}",
+        _number(row["p_value"], ".3f"),
         row["better"] or "–",
     ]
 
@@ -90,7 +94,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Write a sentence per row, for the terminal."""
     form = (
         "{task} {metric} {subset}: difference {difference:+.2f} "
-        "[{low:+.2f}, {high:+.2f}], p = {p_value:.3f}"
+        "[{low:+.2f}, {high:+.2f}], p = {p_value:.3f}, {resample}s resampled"
     )
     return [form.format(**row) for row in rows]
 
@@ -99,9 +103,14 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Write the table as markdown, with a heading; empty without rows."""
     if not rows:
         return ""
-    lines = [f"## {TITLE}", "", EXPLAIN, _sides(rows), ""]
+    lines = [f"## {TITLE}", "", _explained(rows), _sides(rows), ""]
     lines += table_lines(HEAD, map(_cells, rows))
     return "\n".join(lines) + "\n"
+
+
+def _explained(rows: Sequence[dict[str, Any]]) -> str:
+    """Say how the systems were compared."""
+    return EXPLAIN.format(intervals=described(row["resample"] for row in rows))
 
 
 def _sides(rows: Sequence[dict[str, Any]]) -> str:
@@ -130,4 +139,4 @@ def section(rows: Sequence[dict[str, Any]]) -> str:
     # Columns of numbers begin behind task, field and metric and end before the better side.
     head = [*HEAD[:3], *(f">{name}" for name in HEAD[3:8]), HEAD[8]]
     sides = escape(_sides(rows))
-    return f'<p class="dim small">{EXPLAIN} {sides}</p>{page.table(head, lines)}'
+    return f'<p class="dim small">{_explained(rows)} {sides}</p>{page.table(head, lines)}'

@@ -194,7 +194,8 @@ def compute(field: Field, pairs: list[Pair], texts: list[tuple[str, str]], judge
     facts = judge.facts() | {"answered_by": dict(sorted(models.items())), "not_asked": len(pairs) - len(asked)}
     counted = {name: faults[name] for name in ODD}
     detail = {"judge": facts, **counted, "worst": _worst(pairs, texts, verdicts, worst)}
-    return MetricSums(POINTS, columns, _mean, int(columns[:, 0].sum()), detail=detail)
+    keys = [pair.reference.key for pair in pairs]
+    return MetricSums(POINTS, columns, _mean, int(columns[:, 0].sum()), detail=detail, keys=keys)
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:

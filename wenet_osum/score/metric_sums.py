@@ -67,9 +67,35 @@ class MetricSums:
     # number of items that the value is a share or mean of: words, characters, utterances
     count: int
     subset: str = "all"
-    # independent trials behind a share in % (bootstrap.py); 0 for a value that is no share
-    trials: int = 0
+    # (U,): the class that each row is a trial of, below 0 where it is no trial; None: the value is
+    # no share in %, so that it has no exact interval (bootstrap.py)
+    strata: np.ndarray | None = None
     detail: dict[str, Any] = field(default_factory=dict)
+    # (U,): the utterance of each row; None: one row per pair, in their order
+    keys: Sequence[str] | None = None
+
+    def trials(self, clusters: np.ndarray) -> int:
+        """Count the independent trials behind the value; 0 where it is no share.
+
+        ``clusters`` (U,) numbers what is drawn together. A cluster is one trial however many rows
+        it has, for its answers may all depend on one another. Classes count alike in a mean over
+        classes, so the class with the fewest clusters decides how sure it is.
+        """
+        if self.strata is None or not np.any(self.strata >= 0):
+            return 0
+        sizes = []
+        for stratum in np.unique(self.strata[self.strata >= 0]):
+            of_class = np.unique(clusters[self.strata == stratum])
+            sizes.append(len(of_class))
+
+        # A speaker with utterances of several classes is still one trial.
+        of_all = np.unique(clusters[self.strata >= 0])
+        return min(len(of_all), len(sizes) * min(sizes))
+
+
+def one_class(trials: np.ndarray) -> np.ndarray:
+    """Make the strata (U,) of a share over all rows, of which those in ``trials`` (U,) count."""
+    return np.where(trials, 0, -1)
 
 
 def share(top: int | list[int], bottom: int, scale: float = 100.0) -> Statistic:

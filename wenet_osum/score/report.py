@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wenet_osum.records import Score
-from wenet_osum.score import page, plots
+from wenet_osum.score import page, plots, resampling
 from wenet_osum.score.curves import section as curve_section
 from wenet_osum.score.targets import reached, target_of
 from wenet_osum.score.task_section import task_section
@@ -21,7 +21,7 @@ from wenet_osum.score.values import written
 # Entries of the head that are set as code.
 CODE = ("command", "commit", "data hash")
 EXPLAIN = (
-    "Intervals: 95 %, bootstrap over utterances; "
+    "Intervals: {intervals}; "
     "where all are right or all wrong, exact (Clopper-Pearson). "
     "Majority: always the commonest class. Text only: naive Bayes on the reference words. "
     "Missing and unread answers count as wrong."
@@ -114,12 +114,13 @@ HEAD = [
     "95 % interval",
     "count",
     "utterances",
+    "clusters",
     "majority",
     "text only",
     "to reach",
 ]
 KEPT = 7
-NUMBERS = range(3, 9)
+NUMBERS = range(3, 10)
 
 
 def markdown_table(scores: Sequence[Score], targets: dict | None = None) -> str:
@@ -133,6 +134,7 @@ def markdown_table(scores: Sequence[Score], targets: dict | None = None) -> str:
             *written(score),
             str(score.count),
             str(score.utterances),
+            _clusters(score),
             *baselines(score),
             _outcome(score, targets or {}),
         ]
@@ -155,6 +157,12 @@ def markdown_table(scores: Sequence[Score], targets: dict | None = None) -> str:
         rule += "-" * (width + 1)
         rule += ":|" if column in NUMBERS else "-|"
     return "\n".join([texts[0], rule, *texts[1:]]) + "\n"
+
+
+def _clusters(score: Score) -> str:
+    """Write the number of clusters that were drawn from; empty where utterances were drawn."""
+    number = resampling.clusters(score)
+    return "" if number is None else f"{number:,}"
 
 
 def _filled(columns: int, always: int, rows: list[list[str]]) -> list[int]:
@@ -236,9 +244,10 @@ def write_report(
     if curves:
         links.append(_link("training", "training"))
     summary = _summary(shown, targets or {})
+    explained = EXPLAIN.format(intervals=resampling.described(resampling.units(shown)))
     body = [
         f"<header>{_head(title, facts, links)}</header>",
-        f'<section><h2>Scores</h2><p class="dim small">{EXPLAIN}</p>{summary}</section>',
+        f'<section><h2>Scores</h2><p class="dim small">{explained}</p>{summary}</section>',
         "\n".join(more),
         "\n".join(parts),
         curves,
@@ -287,6 +296,7 @@ def _summary(scores: list[Score], targets: dict) -> str:
             f'<span class="dim">{limits}</span>',
             _scale(score, target),
             f"{score.count:,}",
+            _clusters(score),
             *baselines(score),
             _verdict(score, target) if target else "",
         ]
@@ -299,6 +309,7 @@ def _summary(scores: list[Score], targets: dict) -> str:
         ">95 % interval",
         "0 – 100 %",
         ">count",
+        ">clusters",
         ">majority",
         ">text only",
         ">to reach",

@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from wenet_osum import lookup, tasks
 from wenet_osum.records import Hypothesis, Score, Utterance
+from wenet_osum.score import resampling
 from wenet_osum.score.bootstrap import Difference, estimate, paired
 from wenet_osum.score.metric_sums import MetricSums, Options, Pair
 from wenet_osum.tasks import Field, Task
@@ -30,6 +33,7 @@ def score_task(
     hypotheses: dict[str, Hypothesis],
     normalizer: str = "none",
     *,
+    resample: str = "utterance",
     resamples: int = 1000,
     seed: int = 777,
     worst: int = 20,
@@ -43,14 +47,28 @@ def score_task(
     are counted in ``detail["extra"]``. ``train`` adds the text-only baseline, ``judge`` its mean
     verdict on replies.
 
+    ``resample`` says what the bootstrap of the intervals draws: ``utterance``, or ``speaker``, all
+    utterances of a speaker together. ``detail["resampled"]`` counts what it draws from, and the
+    utterances without a speaker, each of which is drawn by itself.
+
     Raises ValueError for double reference keys, for labels that their set does not know, for
-    hypotheses of another list or task, when no reference can be scored, and when the judge cannot
-    be asked.
+    hypotheses of another list or task, for an unknown ``resample``, when no reference can be
+    scored, and when the judge cannot be asked.
     """
+    resampling.check_unit(resample)
+    speakers = resampling.speakers_of(references)
     options = Options(normalizer, resamples, seed, worst, train, judge)
     scores = []
     for field, sums in _compute_all(task, references, hypotheses, options):
-        found = estimate(sums.columns, sums.statistic, resamples, seed, sums.trials)
+        clusters = resampling.clusters_of(sums.keys, speakers, resample)
+        found = estimate(
+            sums.columns,
+            sums.statistic,
+            resamples,
+            seed,
+            sums.trials(clusters.of_rows),
+            _drawn(clusters),
+        )
         score = Score(
             task=task.name,
             metric=sums.metric.name,
@@ -60,7 +78,7 @@ def score_task(
             count=int(sums.count),
             utterances=len(sums.columns),
             subset=sums.subset,
-            detail={"field": field.name, **sums.detail},
+            detail={"field": field.name, resampling.DETAIL: clusters.told(), **sums.detail},
             about=sums.metric,
         )
         scores.append(score)
@@ -74,6 +92,7 @@ def compare_task(
     second: dict[str, Hypothesis],
     normalizer: str = "none",
     *,
+    resample: str = "utterance",
     resamples: int = 1000,
     seed: int = 777,
     judge: Judge | None = None,
@@ -82,20 +101,21 @@ def compare_task(
 
     Returns (field, metric, subset) → value of the first minus that of the second. A metric that
     rests on other utterances in one of the systems (calibration without probabilities) is left out.
-    Raises ValueError as ``score_task`` does.
+    With ``resample="speaker"`` whole speakers are drawn, the same for both systems. Raises
+    ValueError as ``score_task`` does.
     """
+    resampling.check_unit(resample)
+    speakers = resampling.speakers_of(references)
     options = Options(normalizer, resamples, seed, judge=judge)
     of_first = _by_name(_compute_all(task, references, first, options))
     of_second = _by_name(_compute_all(task, references, second, options))
     found = {}
     for name, a in of_first.items():
         b = of_second.get(name)
-        if b is None or not len(a.columns):
+        if b is None or not a.keys or a.keys != b.keys:
             continue
-        # Another number of rows means other utterances.
-        if a.columns.shape != b.columns.shape:
-            continue
-        trials = min(a.trials, b.trials)
+        clusters = resampling.clusters_of(a.keys, speakers, resample)
+        trials = min(a.trials(clusters.of_rows), b.trials(clusters.of_rows))
         found[name] = paired(
             a.columns,
             b.columns,
@@ -103,8 +123,14 @@ def compare_task(
             resamples,
             seed,
             trials,
+            _drawn(clusters),
         )
     return found
+
+
+def _drawn(clusters: resampling.Clusters) -> np.ndarray | None:
+    """Return the clusters that the bootstrap draws; None where it draws single utterances."""
+    return None if clusters.unit == "utterance" else clusters.of_rows
 
 
 def _by_name(computed: list[tuple[Field, MetricSums]]) -> dict[Name, MetricSums]:
@@ -138,12 +164,29 @@ def _compute_all(
         metric = metric_of(field)
         computed = metric.compute(field, pairs, options)
         for sums in computed:
+            sums.keys = _keys(sums, pairs)
             sums.detail = {**beside, **sums.detail}
             # Beside another answer, one line on the transcript is enough: the one over all.
             if len(task.fields) > 1 and field.kind == "transcript":
                 sums.detail["minor"] = sums is not computed[-1]
             found.append((field, sums))
     return found
+
+
+def _keys(sums: MetricSums, pairs: list[Pair]) -> list[str]:
+    """Return the utterance of each row of a metric's columns.
+
+    Raises ValueError when a metric of one's own does not say it.
+    """
+    keys = sums.keys
+    if keys is None:
+        keys = [pair.reference.key for pair in pairs]
+    if len(keys) != len(sums.columns):
+        raise ValueError(
+            f"metric {sums.metric.name} has {len(sums.columns)} rows for {len(keys)} utterances; "
+            "its MetricSums has to say in keys which utterance each row is of"
+        )
+    return list(keys)
 
 
 def _occurring(task: Task, references: Sequence[Utterance]) -> tuple[list[Field], list[str]]:

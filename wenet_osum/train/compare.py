@@ -126,10 +126,14 @@ def decoded(
     before: dict[str, Hypothesis],
     normalizer: str,
     margin: float,
+    resample: str = "utterance",
 ) -> list[Verdict]:
-    """Compare the metrics that a report shows of this task, as far as they are in percent."""
+    """Compare the metrics that a report shows of this task, as far as they are in percent.
+
+    ``resample`` says what the bootstrap draws (``score.resampling``).
+    """
     scores = score_task(task, references, after, normalizer, resamples=1)
-    differences = compare_task(task, references, after, before, normalizer)
+    differences = compare_task(task, references, after, before, normalizer, resample=resample)
     verdicts = []
     for score in scores:
         about = score.about
@@ -144,25 +148,31 @@ def decoded(
 
 
 def forced(
-    model: WhisperPhase, template: Template, task: str, listed: str, limit: int, mels: int
-) -> np.ndarray:
+    model: WhisperPhase,
+    template: Template,
+    task: str,
+    listed: str,
+    limit: int,
+    mels: int,
+) -> tuple[list[str], np.ndarray]:
     """Ask phase 1 for the right tokens by teacher forcing.
 
-    Takes up to ``limit`` utterances of the list, from long to short. Returns (U, 2): per utterance
-    the weight of the answer tokens that are right, and of all. Raises ValueError for a list
-    without a readable utterance.
+    Takes up to ``limit`` utterances of the list, from long to short. Returns their keys and (U, 2):
+    per utterance the weight of the answer tokens that are right, and of all. Raises ValueError for
+    a list without a readable utterance.
     """
     device = torch.device("cpu")
     if torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     model.to(device)
 
-    rows = []
+    keys, rows = [], []
     with torch.no_grad():
         for batch in eval_loader(listed, task, template, BatchConfig(), mels, limit=limit):
             if batch.filler:
                 continue
             batch = batch.to(device)
+            keys += batch.keys
             sizes = batch.answer_lengths.tolist()
             weights = batch.answer_weights
             right = model(batch).correct.double() * weights
@@ -174,17 +184,26 @@ def forced(
             f"dev list {listed} has no readable utterance for task {task}; "
             "check it with tools/check_data_list.py"
         )
-    return np.array(rows)
+    return keys, np.array(rows)
 
 
-def tokens_compared(task: str, after: np.ndarray, before: np.ndarray, margin: float) -> Verdict:
-    """Compare the token accuracy of phase 1 with that of its start, in percent."""
+def tokens_compared(
+    task: str,
+    after: np.ndarray,
+    before: np.ndarray,
+    margin: float,
+    clusters: np.ndarray | None = None,
+) -> Verdict:
+    """Compare the token accuracy of phase 1 with that of its start, in percent.
+
+    ``clusters`` (U,) numbers what the bootstrap draws together; None draws single utterances.
+    """
 
     def accuracy(sums: np.ndarray) -> np.ndarray:
         right, all_tokens = sums.T
         return 100 * right / all_tokens
 
-    difference = paired(after, before, accuracy)
+    difference = paired(after, before, accuracy, clusters=clusters)
     return Verdict(task, TOKENS, "all", difference, margin)
 
 
