@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shlex
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,9 @@ def dry(monkeypatch):
 def check(words: list[str], dry) -> None:
     """Fail unless the command exists and takes its arguments."""
     words = [word for word in words if word not in ("<", ">")]
+    words = without_variables(words)
+    if not words:
+        return
     program, rest = words[0], words[1:]
     if program == "torchrun":
         place = rest.index("-m")
@@ -149,6 +153,12 @@ def check(words: list[str], dry) -> None:
         assert (ROOT / rest[0]).exists(), f"{rest[0]} is not there"
     else:
         assert program in OUTSIDE | {"wenet_osum"}, f"{program} is neither ours nor a known program"
+
+
+def without_variables(words: list[str]) -> list[str]:
+    """Leave out variables that are set before a command, or by themselves."""
+    set_here = list(takewhile(lambda word: re.match(r"\w+=", word), words))
+    return words[len(set_here) :]
 
 
 def without_redirection(words: list[str]) -> list[str]:

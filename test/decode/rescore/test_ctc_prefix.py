@@ -113,7 +113,7 @@ def test_the_blank_is_that_of_training_whatever_ends_an_answer(chat_parts):
 def test_a_ctc_over_some_tokens_is_refused_for_it_cuts_words_otherwise(chat_parts, monkeypatch):
     """Half a word is no beginning of the whole one, so there are no prefix scores to add."""
     model, template = chat_parts
-    classes = ctc_classes.learn(template.tokenizer, ["the cat sat on the mat"], 30)
+    classes = ctc_classes.learn(template.tokenizer, ["the cat sat on the mat"] * 9, 60)
     ids = template.tokenizer.convert_tokens_to_ids(classes)
     encoder = ctc_classes.ClassEncoder(template.tokenizer, ids)
     half, whole = (encoder.classes(encode(encoder.tokenizer, text)) for text in ("the c", "the cat"))
