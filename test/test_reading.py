@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "wenet_osum"
 UNFOLDED = [
     "__init__.py",
     "__main__.py",
+    "config",
     "corpus",
     "decode/all_prompts.py",
     "decode/beam.py",

@@ -24,7 +24,7 @@ from wenet_osum.bin._exit import fault, leave
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, and say faults as plain sentences. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="wenet_osum train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="yaml of the phase (wenet_osum/config.py: TrainConfig)")
+    parser.add_argument("--config", required=True, help="yaml of the phase (wenet_osum/config/tables.py: TrainConfig)")
     parser.add_argument("--data", help="yaml of the data (DataConfig); replaces data: of the configuration")
     parser.add_argument("--exp_dir", required=True, help="folder of checkpoints and logs")
     parser.add_argument("--override", action="append", default=[], metavar="NAME=VALUE", help="e.g. optim.lr=1e-4; may be repeated")

@@ -129,7 +129,7 @@ def _differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str
 
 def _lora(model: OsumModel | WhisperPhase, conf: LoraConfig) -> None:
     """Add LoRA, or check that the adapters a loaded model has are those asked for."""
-    assert isinstance(model, OsumModel), "config.check lets LoRA through for kind osum only"
+    assert isinstance(model, OsumModel), "config.rules lets LoRA through for kind osum only"
     if model.lora is None:
         model.add_lora(conf)
         return
