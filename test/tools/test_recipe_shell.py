@@ -16,6 +16,7 @@ STAND_IN = """#!/bin/bash
 words=({name} "$@")
 printf '⟨%s⟩' "${{words[@]}}" >> "{notes}"
 echo >> "{notes}"
+case "$*" in *run_commands.py*) cat > /dev/null ;; esac  # else what pipes into it is told that nobody reads
 while [ $# -gt 0 ]; do
   if [ "$1" = --out ]; then mkdir -p "$(dirname "$2")"; case $2 in *.*) ;; *) mkdir -p "$2" ;; esac; fi
   shift
@@ -36,7 +37,9 @@ def told(tmp_path):
         (work / "data" / split / "manifest.jsonl").write_text(f"{split}\n")
         for task in ("asr", "ser"):
             (work / "data" / split / f"{task}.list").write_text("")
-    (work / "data/text").mkdir()
+    for corpus in (".", "toy", "fsdd", "speechocean762", "ravdess"):
+        (work / "data" / corpus / "text").mkdir(parents=True)
+        (work / "data" / corpus / "text/train.txt").write_text("one two\n")
     (work / "data/train/data.list").write_text("")
     (work / "data/tasks").write_text("asr ser\n")
 
@@ -73,7 +76,6 @@ def flags_of(path: Path) -> set[str]:
     return known
 
 
-SMALL = {"chat", "commonvoice", "meld", "multitask", "speechocean762", "style", "vocalsound"}
 MORE = {"timestamp": ["--source", "source"], "osum": ["--size", "0.5b"]}
 
 
