@@ -1,16 +1,18 @@
 """Train one phase.
 
-Under torchrun it trains with all its processes, alone with one. Started again with the same command, a run goes on from its last
-checkpoint.
+Under torchrun it trains with all its processes, alone with one. Started again with the same
+command, a run goes on from its last checkpoint.
 
 examples:
   wenet_osum train --config conf/train_1.yaml --data conf/data.yaml --exp_dir exp/1
-  wenet_osum train --config conf/train_4_lora.yaml --data conf/data.yaml --exp_dir exp/4 --override optim.lr=1e-4
-  torchrun --standalone --nproc_per_node 8 -m wenet_osum.bin.train --config conf/train_4_lora.yaml --data conf/data.yaml --exp_dir exp/4
+  wenet_osum train --config conf/train_4_lora.yaml --exp_dir exp/4 --override optim.lr=1e-4 seed=3
+  torchrun --standalone --nproc_per_node 8 -m wenet_osum.bin.train --config conf/train_4_lora.yaml \
+    --data conf/data.yaml --exp_dir exp/4
 
 exit status:
-  0 done, 1 a fault of data or model, 2 a fault of the configuration, 3 a sanity check failed, 85 interrupted by SIGTERM or SIGUSR1 and saved
-  (torchrun turns 85 into 1; the file REQUEUE in exp_dir tells the same)
+  0 done, 1 a fault of data or model, 2 a fault of the configuration, 3 a sanity check failed,
+  85 interrupted by SIGTERM or SIGUSR1 and saved (torchrun turns 85 into 1; the file REQUEUE in
+  exp_dir tells the same)
 """
 
 from __future__ import annotations

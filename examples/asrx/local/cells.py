@@ -25,6 +25,7 @@ from result import result_of
 
 from wenet_osum import config
 from wenet_osum.bin import train
+from wenet_osum.files import write_text
 from wenet_osum.text.template import Template
 
 RESULT, CONF = "result.json", Path(__file__).resolve().parents[1] / "conf/train_cell.yaml"
@@ -97,9 +98,7 @@ def run(cell: Cell, args: argparse.Namespace) -> int:
             raise ValueError(f"cell {cell.name}: training ended with status {status}; {folder}/train/train.log says why")
         return status
     found = result_of(cell, folder, args.shared, args.data)
-    unfinished = folder / f"{RESULT}.tmp"
-    unfinished.write_text(json.dumps(found, ensure_ascii=False, indent=1), encoding="utf-8")
-    unfinished.replace(folder / RESULT)
+    write_text(folder / RESULT, json.dumps(found, ensure_ascii=False, indent=1))
     for checkpoint in [*(folder / "train").glob("step_*"), folder / "train/final"]:  # the weights of a cell are not needed any more
         shutil.rmtree(checkpoint)
     return 0
