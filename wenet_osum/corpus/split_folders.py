@@ -12,12 +12,18 @@ def split_pairs(source: str | Path, out: str | Path) -> list[tuple[Path, Path]]:
 
     A ``source`` that is a file is paired with ``out``. Raises ValueError for a folder without one.
     """
-    source, out = Path(source), Path(out)
+    source = Path(source)
+    out = Path(out)
     if not source.is_dir():
         return [(source, out)]
+
     pairs = []
     for manifest in sorted(source.glob(f"*/{MANIFEST}")):
-        pairs.append((manifest, out / manifest.relative_to(source)))
+        inside = manifest.relative_to(source)
+        target = out / inside
+        pairs.append((manifest, target))
     if not pairs:
-        raise ValueError(f"{source}: no SPLIT/{MANIFEST} in it; give a folder as stage 0 writes it")
+        raise ValueError(
+            f"{source}: no SPLIT/{MANIFEST} in it; give a folder as stage 0 writes it"
+        )
     return pairs
