@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from wenet_osum import config
 from wenet_osum.config import ConfigError, DataConfig, TrainConfig
+from wenet_osum.config.yaml_files import Merged, lineage
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPE_CONFS = sorted((ROOT / "examples").glob("*/conf/**/*.yaml"))
+ALL_CONFS = sorted((ROOT / "examples").glob("*/conf/**/*.yaml"))
+# base*.yaml are parts that others build on
+RECIPE_CONFS = [path for path in ALL_CONFS if not path.name.startswith("base")]
 WHISPER = {"model": {"kind": "whisper", "whisper": "exp/init/whisper"}, "train_parts": {"*": {}}, "max_steps": 1}
 
 
@@ -28,6 +34,48 @@ def test_conf_of_recipe_loads(path):
 
 def test_recipes_have_confs():
     assert RECIPE_CONFS
+
+
+def own_and_inherited(path: Path) -> tuple[dict, dict]:
+    """Return what a conf says itself, and what its bases say."""
+    own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    bases = Merged()
+    for source, tree in lineage(path).items():
+        if source != path:
+            bases.put(tree, source)
+    return own, bases.tree
+
+
+def said_again(own: dict, inherited: dict, prefix: str = "") -> list[str]:
+    """Return the names of values that a file says although its bases say the same."""
+    found = []
+    for key, value in own.items():
+        below = inherited.get(key)
+        if isinstance(value, dict) and value and isinstance(below, dict):
+            found += said_again(value, below, f"{prefix}{key}.")
+        elif key in inherited and value == below:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+@pytest.mark.parametrize("path", ALL_CONFS, ids=lambda p: "-".join(p.relative_to(ROOT / "examples").parts))
+def test_a_conf_says_only_what_is_its_own(path):
+    assert not said_again(*own_and_inherited(path))
+
+
+def test_every_base_of_the_recipes_has_someone_who_builds_on_it():
+    used = {source for path in RECIPE_CONFS for source in lineage(path)}
+    assert set(ALL_CONFS) <= used
+
+
+def test_few_lines_stand_in_three_training_confs():
+    """What many would say stands in a base. Lines count that give a value, bases aside."""
+    counts = Counter()
+    for path in (path for path in ALL_CONFS if path.name.startswith("train_")):
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        counts.update({line for line in lines if line and not re.match("#|base:|.*:$", line)})
+    repeated = sum(count for count in counts.values() if count > 2)
+    assert repeated <= 0.33 * counts.total(), f"{repeated} of {counts.total()} lines"
 
 
 def test_saved_form_loads_to_the_same(tmp_path):
@@ -134,3 +182,84 @@ def test_broken_file_is_told(tmp_path, text, message):
 def test_missing_file_is_told(tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         config.load(tmp_path / "none.yaml")
+
+
+def write_chain(folder: Path, **texts: str) -> Path:
+    """Write files a.yaml, b.yaml, … and return a.yaml."""
+    for name, text in texts.items():
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder / "a.yaml"
+
+
+def test_tables_merge_with_those_of_the_base_and_anything_else_replaces_it(tmp_path):
+    path = write_chain(
+        tmp_path,
+        a="base: b.yaml\noptim: {lr: 1.0e-4}\naugment: {speeds: [1.0], spec_augment: null}\n",
+        b="base: c.yaml\noptim: {clip: 1.0, lr: 1.0e-3}\nmax_steps: 7\n",
+        c=BASE + "optim: {clip: 9.0, eps: 1.0e-8}\n"
+        "augment: {speeds: [0.9, 1.1], spec_augment: {max_time: 3}}\n",
+    )
+    conf = config.load(path)
+    assert (conf.optim.lr, conf.optim.clip, conf.optim.eps, conf.max_steps) == (1e-4, 1.0, 1e-8, 7)
+    assert conf.augment.speeds == [1.0] and conf.augment.spec_augment is None
+    assert conf.model.whisper == "w" and list(conf.train_parts) == ["*"]
+
+
+def test_of_several_bases_the_later_wins_and_a_shared_one_counts_once(tmp_path):
+    """Without the second, what ``first`` says of ``shared`` would be undone through ``second``."""
+    path = write_chain(
+        tmp_path,
+        a="base: [first.yaml, second.yaml]\n",
+        first="base: shared.yaml\nseed: 1\nkeep: 1\n",
+        second="base: shared.yaml\nkeep: 2\n",
+        shared=BASE + "seed: 0\nkeep: 0\nlog_every: 3\n",
+    )
+    conf = config.load(path)
+    assert (conf.seed, conf.keep, conf.log_every) == (1, 2, 3)
+
+
+def test_paths_of_bases_are_relative_to_the_file_that_names_them(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    write_chain(tmp_path, **{"conf/b": "base: parts/c.yaml\n", "conf/parts/c": BASE, "a": "base: conf/b.yaml\nseed: 3\n"})
+    assert config.load("../a.yaml").seed == 3
+
+
+def test_the_saved_form_is_the_merged_whole(tmp_path):
+    conf = config.load(write_chain(tmp_path, a="base: b.yaml\nseed: 5\n", b=BASE))
+    (tmp_path / "run").mkdir()
+    config.save(conf, tmp_path / "run/train.yaml")
+    saved = yaml.safe_load((tmp_path / "run/train.yaml").read_text())
+    assert "base" not in saved and (saved["seed"], saved["max_steps"]) == (5, 10)
+    assert config.load(tmp_path / "run/train.yaml") == conf
+
+
+@pytest.mark.parametrize(
+    ("b", "message"),
+    [
+        ("base: a.yaml\n", r"config .*b\.yaml: its base leads back .*a\.yaml → .*b\.yaml → .*a\.yaml"),
+        ("base: b.yaml\n", r"config .*b\.yaml: its base leads back"),
+        ("base: none.yaml\n", r"config .*b\.yaml: its base .*none\.yaml does not exist; .*relative"),
+        ("base: 3\n", r"config .*b\.yaml: base 3 must be a path relative to this file"),
+        ("base: [3]\n", r"config .*b\.yaml: base \[3\] must be a path relative to this file"),
+        ("- a\n", r"config .*b\.yaml must be a table of keys"),
+        (BASE + "max_step: 3\n", r"max_step: unknown key .*'max_steps'.* \(in .*b\.yaml\)"),
+        (BASE + "optim: {rate: 3}\n", r"optim\.rate: unknown key .* \(in .*b\.yaml\)"),
+        (BASE + "modle: {lora: 3}\n", r"modle: unknown key .* \(in .*b\.yaml\)"),
+        (BASE + "augment: {speeds: [1.0, x]}\n", r"augment\.speeds\[1\]: expected .* \(in .*b\.yaml\)"),
+        (BASE + "optim: {lr: x}\nseed: x\n", r"a\.yaml: 2 faults\n.*lr: .*b\.yaml\)\n.*seed: expected int, got 'y'$"),
+    ],
+)
+def test_the_file_at_fault_is_named(tmp_path, b, message):
+    path = write_chain(tmp_path, a="base: b.yaml\nseed: y\n", b=b)
+    with pytest.raises(ConfigError, match=message):
+        config.load(path)
+
+
+def test_what_the_command_line_sets_is_no_fault_of_a_base(tmp_path):
+    path = write_chain(tmp_path, a="base: b.yaml\n", b=BASE + "seed: 3\n")
+    with pytest.raises(ConfigError) as told:
+        config.load(path, TrainConfig, ["seed=x"])
+    assert "seed: expected int, got 'x'" in str(told.value) and "(in" not in str(told.value)

@@ -16,6 +16,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "wenet_osum"
 UNFOLDED = [
     "__init__.py",
     "__main__.py",
+    "bin/encode_states.py",
+    "bin/train.py",
+    "config",
     "corpus",
     "decode/all_prompts.py",
     "decode/beam.py",
@@ -38,6 +41,7 @@ UNFOLDED = [
     "decode/text_formats.py",
     "decode/transcript_position.py",
     "decode/write.py",
+    "files.py",
     "lookup.py",
     "metrics",
     "migrate.py",

@@ -31,6 +31,40 @@ def test_recipe_has_the_standard_stages(recipe):
     assert announced == tested, "every stage says its number and what it does"
 
 
+def stages_of(text: str) -> list[str]:
+    """Return the text of each stage of a run.sh."""
+    return re.findall(r"^if in_stages .*?^fi$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands_of(stage: str) -> list[str]:
+    """Return the commands of a stage that do the work; a line that goes on belongs to the one before."""
+    joined = stage.replace("\\\n", " ")
+    return re.findall(r'(?<!\()(?:python|torchrun|bash) "?(?:\$|-m |--standalone)[^\n]*|^ *"\$\{ask\[@\].*', joined, re.MULTILINE)
+
+
+def test_recipe_shows_its_commands(recipe):
+    """So that it can be read, copied and changed without another file: few commands a stage, under a comment."""
+    text = (recipe / "run.sh").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 110
+    counts = {stage.splitlines()[0]: len(commands_of(stage)) for stage in stages_of(text)}
+    assert max(counts.values()) <= 3, counts
+    assert "#" in "".join(stages_of(text)), "comments that teach"
+
+
+def test_recipe_prints_what_wenet_s_tool_prints(recipe):
+    text = (recipe / "run.sh").read_text(encoding="utf-8")
+    assert "compute-wer.py" in stages_of(text)[-1] or recipe.name == "asrx", "asrx ends with a page about cells"
+
+
+def test_what_recipes_share_is_little():
+    assert len((ROOT / "tools/recipe.sh").read_text(encoding="utf-8").splitlines()) <= 60
+
+
+def test_commands_of_a_stage_are_seen():
+    stage = 'if in_stages 1; then\n  echo "stage 1: x"\n  python "$tools/a.py" b \\\n    c\n  torchrun --standalone d\nfi'
+    assert len(commands_of(stage)) == 2 and stages_of(f"x\n{stage}\ny") == [stage]
+
+
 def test_recipe_parses_its_options(recipe):
     done = subprocess.run(["bash", "run.sh", "--help"], cwd=recipe, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "--stop_stage" in done.stdout, done.stderr

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.corpus.events import POSITIONS, EventConfig, by_label  # noqa: E402
+from wenet_osum.corpus.split_folders import MANIFEST, split_pairs  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.rewrite import AddEvent, rewrite  # noqa: E402
@@ -25,7 +26,7 @@ from wenet_osum.dataset.rewrite import AddEvent, rewrite  # noqa: E402
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--events", required=True, help="manifest of event recordings")
+    args.add_argument("--events", required=True, help="manifest of event recordings, or a folder with one per split")
     args.add_argument("--labels", nargs="+", help="only these events (default: all in the manifest)")
     args.add_argument("--wav_dir", required=True, help="folder for the new recordings")
     args.add_argument("--share", type=float, default=1.0, help="share of utterances that get an event (1.0); the others are written as they are")
@@ -34,30 +35,49 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--longest_s", type=float, default=3.0, help="longer events are cut to their loudest stretch (3)")
     args.add_argument("--seed", type=int, default=777)
     args.add_argument("--jobs", type=int, default=1, help="processes (1)")
-    args.add_argument("manifest")
-    args.add_argument("out")
+    args.add_argument("manifest", help="of speech, or a folder with one per split: train/manifest.jsonl, …")
+    args.add_argument("out", help="manifest, or a folder; where it is that of the events, those are kept as events.jsonl")
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parser().parse_args(argv)
-    dropped, counts = Dropped(), Counter()
     try:
-        conf = EventConfig(tuple(args.positions), tuple(args.level_db), longest_s=args.longest_s)
-        rows = by_label([row for row in read_manifest(args.events) if not args.labels or row.get("event") in args.labels])
-        if not rows:
-            raise ValueError(f"{args.events}: no row has an event{f' of {args.labels}' if args.labels else ''}; tools/check_data_list.py shows what it holds")
-        speech = read_manifest(args.manifest, dropped)
-        made = rewrite(speech, AddEvent(rows, args.events, conf, args.share), args.wav_dir, dropped, args.seed, args.jobs, args.manifest)
-        written = write_manifest(args.out, (counts.update([u.get("event") or "none"]) or u for u in made))
+        whole = [_add(args, *pair) for pair in split_pairs(args.manifest, args.out)]
     except (ValueError, OSError) as error:
         print(f"add_events.py: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {written} utterances, {dropped.total()} left out; events: {', '.join(f'{k} {n}' for k, n in sorted(counts.items()))}")
+    return 0 if all(whole) else 1
+
+
+def _add(args: argparse.Namespace, manifest: Path, out: Path) -> bool:
+    """Write one manifest of speech with events; tells whether anything was written."""
+    dropped, counts = Dropped(), Counter()
+    conf = EventConfig(tuple(args.positions), tuple(args.level_db), longest_s=args.longest_s)
+    events, wav_dir = _of_split(args, out)
+    rows = by_label([row for row in read_manifest(events) if not args.labels or row.get("event") in args.labels])
+    if not rows:
+        raise ValueError(f"{events}: no row has an event{f' of {args.labels}' if args.labels else ''}; tools/check_data_list.py shows what it holds")
+    speech = read_manifest(manifest, dropped)
+    made = rewrite(speech, AddEvent(rows, str(events), conf, args.share), str(wav_dir), dropped, args.seed, args.jobs, str(manifest))
+    written = write_manifest(out, (counts.update([u.get("event") or "none"]) or u for u in made))
+    print(f"{out}: {written} utterances, {dropped.total()} left out; events: {', '.join(f'{k} {n}' for k, n in sorted(counts.items()))}")
     if dropped:
         print(table(dropped))
-    return 0 if written else 1
+    return bool(written)
+
+
+def _of_split(args: argparse.Namespace, out: Path) -> tuple[Path, Path]:
+    """Return the events and the folder of recordings for the manifest ``out``: of folders, those of its split."""
+    if not Path(args.events).is_dir():
+        return Path(args.events), Path(args.wav_dir)
+    split = out.parent.name
+    events = Path(args.events) / split / MANIFEST
+    if events == out:
+        kept = events.with_name("events.jsonl")
+        events = events.rename(kept)
+    return events, Path(args.wav_dir) / split
 
 
 if __name__ == "__main__":

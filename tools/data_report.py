@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Describe lists on one HTML page: hours, durations and labels of each, and which speakers, sentences and recordings they share.
 
-    python tools/data_report.py --disjoint speaker --out data/report.html train=data/train.jsonl dev=data/dev.jsonl test=data/test.jsonl
+    python tools/data_report.py --disjoint speaker --out data/report.html data/train data/dev data/test
+    python tools/data_report.py --disjoint speaker --out data/report.html train=data/train.jsonl test=data/test.jsonl
 
-A list is a manifest, or a data.list of shards (of which transcripts are not read, so sentences are not compared). Exit status: 0 done, 1 a fault, or
-lists share what --disjoint forbids.
+A list is a manifest, a folder that holds manifest.jsonl, or a data.list of shards (of which transcripts are not read, so sentences are not
+compared). Exit status: 0 done, 1 a fault, or lists share what --disjoint forbids.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--title", default="Data")
     parser.add_argument("--lang", nargs="+", help="only utterances of these languages")
     parser.add_argument("--out", required=True, help="HTML page to write")
-    parser.add_argument("lists", nargs="+", metavar="NAME=LIST")
+    parser.add_argument("lists", nargs="+", metavar="FOLDER|NAME=LIST")
     args = parser.parse_args(argv)
     splits, left_out = {}, {}
     try:
         for item in args.lists:
-            name, _, path = item.rpartition("=")
-            left_out[name or path] = dropped = Dropped()
+            name, path = _named(item)
+            left_out[name] = dropped = Dropped()
             rows = _rows(path, dropped)
-            splits[name or path] = [u for u in rows if not args.lang or u.lang in args.lang or note(dropped, u.key, f"language {u.lang}")]
+            splits[name] = [u for u in rows if not args.lang or u.lang in args.lang or note(dropped, u.key, f"language {u.lang}")]
         html = report(splits, args.title, args.disjoint, left_out)
         Path(args.out).write_text(html, encoding="utf-8")
     except (ValueError, OSError) as error:
@@ -48,6 +49,14 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print("\n".join(summary(splits)), f"page: {args.out}", sep="\n")
     return 0
+
+
+def _named(item: str) -> tuple[str, str]:
+    """Return the name and the path of a list; a folder is named after itself."""
+    if Path(item).is_dir():
+        return Path(item).name, str(Path(item) / "manifest.jsonl")
+    name, _, path = item.rpartition("=")
+    return name or path, path
 
 
 def _rows(path: str, dropped: Dropped) -> Iterator[Utterance]:

@@ -2,7 +2,9 @@
 """Give the utterances of a manifest word times by forced alignment with the CTC head of a phase-1 model.
 
     python tools/force_align.py --model exp/1_whisper/final data/train/manifest.jsonl data/train/timed.jsonl
+    python tools/force_align.py --model exp/1_whisper/final data aligned
 
+The second form takes every data/SPLIT/manifest.jsonl and writes aligned/SPLIT/manifest.jsonl.
 Utterances that cannot be aligned are written without times and counted by reason. Exit status: 0 done, 1 a fault or no utterance got times.
 """
 
@@ -22,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.corpus.forced_align import GAP_S, force_align  # noqa: E402
 from wenet_osum.corpus.match_words import Unmatched  # noqa: E402
+from wenet_osum.corpus.split_folders import split_pairs  # noqa: E402
 from wenet_osum.dataset.audio import decode, log_mel  # noqa: E402
 from wenet_osum.dataset.drop import Drop, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
@@ -39,28 +42,35 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="folder of a phase-1 model with a CTC head, e.g. exp/1_whisper/final")
     parser.add_argument("--gap_s", type=float, default=GAP_S, help=f"longest gap between words that is split between them, s ({GAP_S})")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("manifest")
-    parser.add_argument("out")
+    parser.add_argument("manifest", help="manifest, or a folder with one per split")
+    parser.add_argument("out", help="manifest, or a folder")
     args = parser.parse_args(argv)
-    faults: Counter = Counter()
     try:
-        written = write_manifest(args.out, _timed(args, faults))
+        parts = _load(args.model, args.device)
+        aligned = [_align(args, parts, *pair) for pair in split_pairs(args.manifest, args.out)]
     except (ValueError, OSError) as error:
         print(f"force_align.py: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {written} utterances, {written - faults.total()} with word times")
+    return 0 if all(aligned) else 1
+
+
+def _align(args: argparse.Namespace, parts: tuple, manifest: Path, out: Path) -> bool:
+    """Write one manifest with times; tells whether any utterance got some."""
+    faults: Counter = Counter()
+    written = write_manifest(out, _timed(args, parts, manifest, faults))
+    print(f"{out}: {written} utterances, {written - faults.total()} with word times")
     if faults:
         print(f"without word times, by reason:\n{table(faults)}")
-    return 0 if written > faults.total() else 1
+    return written > faults.total()
 
 
-def _timed(args: argparse.Namespace, faults: Counter) -> Iterator[Utterance]:
-    emit, encode, blank = _load(args.model, args.device)
-    for utterance in read_manifest(args.manifest):
+def _timed(args: argparse.Namespace, parts: tuple, manifest: Path, faults: Counter) -> Iterator[Utterance]:
+    emit, encode, blank = parts
+    for utterance in read_manifest(manifest):
         try:
             if not utterance.txt:
                 raise Unmatched("no transcript")
-            audio = decode(recording(utterance, find(utterance.wav, args.manifest)))
+            audio = decode(recording(utterance, find(utterance.wav, str(manifest))))
             words = force_align(emit(audio), utterance.txt, encode, blank, SUBSAMPLING * FRAME_S, args.gap_s)
             yield dataclasses.replace(utterance, words=words)
         except (Unmatched, Drop) as fault:

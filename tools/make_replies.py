@@ -20,6 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from wenet_osum.corpus.split_folders import split_pairs  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, note, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.decode.text_replies import SYSTEM, TextLlm, answer_all, with_wrong_words  # noqa: E402
@@ -38,12 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--max_tokens", type=int, default=60, help="of a reply; longer ones are left out")
     parser.add_argument("--batch_size", type=int, default=16, help="transcripts asked at once")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("manifest", help="manifest or list with transcripts")
+    parser.add_argument("manifest", help="manifest or list with transcripts, or a folder with one per split")
     parser.add_argument("out", help="manifest; with --hyp or --wrong_words a folder")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     try:
-        _make(args)
+        for manifest, out in split_pairs(args.manifest, args.out):
+            _make(argparse.Namespace(**vars(args) | {"manifest": str(manifest), "out": str(out)}))
     except (ValueError, OSError) as error:
         print(f"make_replies.py: {error}", file=sys.stderr)
         return 1

@@ -1,5 +1,12 @@
 #!/usr/bin/env python3
-"""Write one raw list per task out of one manifest: OUT/<task>.list holds the utterances that have all fields of the task."""
+"""Write a raw list and a reference text per task: the utterances of a manifest that have all fields of the task.
+
+    python tools/make_task_lists.py --tasks "asr ser" data/dev data/test
+    python tools/make_task_lists.py --tasks "asr ser <AGE><GENDER>" --limit 240 data/test.jsonl data/test
+
+A folder that holds manifest.jsonl gets ser.list beside it, to be decoded and scored, and ser.text, ``key target`` per line,
+for compute-wer.py and compute-acc.py. With a manifest and a folder, they are written into the folder.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +16,40 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wenet_osum.corpus.task_lists import choose  # noqa: E402
+from wenet_osum.corpus.task_lists import choose, reference_lines  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
+from wenet_osum.files import write_text  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", required=True, help='task names or tags without inner spaces, e.g. "asr ser <AGE><GENDER>"')
-    parser.add_argument("--limit", type=int, help="utterances a task at most, taken at even distances")
-    parser.add_argument("manifest", help="manifest or raw list")
-    parser.add_argument("out", help="folder to write the lists into")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tasks", required=True, help="names, or tags without inner spaces")
+    parser.add_argument("--limit", type=int, help="utterances per task, taken at even distances")
+    parser.add_argument("paths", nargs="+", help="folders, or one manifest and one folder")
     args = parser.parse_args(argv)
+    pairs = [(Path(path) / "manifest.jsonl", Path(path)) for path in args.paths]
+    if Path(args.paths[0]).is_file() and len(args.paths) == 2:
+        pairs = [(Path(args.paths[0]), Path(args.paths[1]))]
     try:
-        utterances = list(read_manifest(args.manifest))
-        for name in args.tasks.split():
-            count = write_manifest(Path(args.out) / f"{name}.list", choose(utterances, name, args.limit))
-            print(f"{args.out}/{name}.list: {count} of {len(utterances)} utterances")
+        for manifest, folder in pairs:
+            write_lists(manifest, folder, args.tasks.split(), args.limit)
     except (ValueError, OSError) as error:
         print(f"make_task_lists.py: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def write_lists(manifest: Path, folder: Path, names: list[str], limit: int | None) -> None:
+    """Write the list and the reference text of each task into a folder."""
+    utterances = list(read_manifest(manifest))
+    for name in names:
+        chosen = choose(utterances, name, limit)
+        write_manifest(folder / f"{name}.list", chosen)
+        write_text(folder / f"{name}.text", reference_lines(chosen, name))
+        print(f"{folder}/{name}.list: {len(chosen)} of {len(utterances)} utterances")
 
 
 if __name__ == "__main__":

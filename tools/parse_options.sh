@@ -1,17 +1,27 @@
 #!/usr/bin/env bash
 # Command-line options for shell scripts, as Kaldi and WeNet users know them. To be sourced:
 #
-#   stage=0            # each variable set before this line is an option
-#   help_message="Usage: run.sh [--stage N]"
+#   stage=0  # first stage
 #   . tools/parse_options.sh || exit 1
 #
-# "--name value" and "--name=value" set the variable `name`; dashes in a name become underscores. A name that no variable
-# has is an error. A variable that holds true or false takes only these. --help prints $help_message. What is left stays in "$@".
+# Each variable set before is an option: "--name value" and "--name=value" set the variable `name`; dashes in a name become
+# underscores. A name that no variable has is an error. A variable that holds true or false takes only these. What is left stays
+# in "$@". --help prints $help_message or, without one, what the script itself says: its second line, its options with default and
+# comment, and its stages.
+
+# Prints the help of the script $1, out of its own lines.
+describe_script() {
+  sed -n '2s/^# *//p' "$1"
+  echo $'\nOptions, with their defaults:'
+  sed -n -E '/parse_options\.sh/q; s/^([a-z_]+)=(.*[^ ])? +# +(.*)/  --\1 \2\n      \3/p' "$1"
+  echo $'\nStages:'
+  sed -n -E 's/^ *echo "stage (-?[0-9]+): (.*)"$/  \1  \2/p' "$1"
+}
 
 while [ $# -gt 0 ]; do
   case "$1" in
     --help|-h)
-      printf '%s\n' "${help_message:-$0 has no help message}"
+      if [ -n "${help_message:-}" ]; then printf '%s\n' "$help_message"; else describe_script "$0"; fi
       exit 0 ;;
     --) shift; break ;;
     --*) ;;

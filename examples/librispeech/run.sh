@@ -1,95 +1,108 @@
 #!/usr/bin/env bash
-# ASR on read English, LibriSpeech. README.md explains the recipe.
+# ASR on read English, LibriSpeech. README.md explains the recipe; --help lists its options.
+# shellcheck disable=SC2046,SC2086,SC2154  # options and settings are words; tools/recipe.sh sets conf, configs, last and tools
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/path.sh"
+
 stage=-1         # first stage
 stop_stage=6     # last stage
-data_dir=        # the folder LibriSpeech/, with train-clean-100/, …, SPEAKERS.TXT in it; empty: downloads/LibriSpeech in the recipe's folder, filled by stage -1
+data_dir=$here/downloads/LibriSpeech  # folder with train-clean-100/, …, SPEAKERS.TXT in it, filled by stage -1
 train="train-clean-100 train-clean-360 train-other-500"  # parts that are trained on
-work=            # where data/ and exp/ go; empty: this folder
-size=0.5b        # 0.5b, 7b: a published Whisper and a published LLM, with the phases of examples/osum; small: made from nothing, to try the stages
-whisper=         # folder or hub name of the Whisper of the larger sizes; empty: as examples/osum names it
+work=$here       # where data/ and exp/ go
+size=0.5b        # small: models made from nothing, for a CPU; 0.5b, 7b: a published Whisper and LLM, in the phases of examples/osum
+whisper=         # folder or hub name of the Whisper of sizes 0.5b and 7b; empty: as examples/osum names it
 llm=             # the same for the LLM
-memory_gib=24    # of one device; stage 2 of the larger sizes stops when a phase does not fit
-nproc=1          # training processes, one a device
-phases="1 2 3 4" # training phases of stage 3
+memory_gib=24    # of one device; stage 2 of sizes 0.5b and 7b stops when a phase does not fit
+nproc=1          # processes that train and decode, one per device
+phases="1 2 3 4"  # training phases of stage 3
 average_num=3    # checkpoints averaged
 strict_counts=false  # true: stop unless the corpus is complete
-override=            # settings for every training phase, e.g. "max_steps=2 eval_every=2"
-# shellcheck disable=SC2034  # parse_options.sh prints it
-help_message="Usage: run.sh [--stage N] [--stop_stage M] [--data_dir DIR] [--train \"PARTS\"] [--work DIR] [--size small|0.5b|7b] [--whisper DIR] [--llm DIR]
-  [--nproc N] [--memory_gib N] [--phases \"1 2 3 4\"] [--average_num N] [--strict_counts true] [--override \"a.b=c d=e\"]
-Stages: -1 download, 0 prepare, 1 check and pack, 2 initial models, 3 train, 4 average, 5 decode, 6 score and report"
+override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
 
-# shellcheck source=path.sh
-. "$here/path.sh"
-# shellcheck source=../../tools/parse_options.sh
 . "$WENET_OSUM_ROOT/tools/parse_options.sh" || exit 1
-
-cd "${RUN_FROM:-$PWD}"  # paths the user gives are relative to where the user is
-work=$(realpath -m "${work:-$here}")
-data_dir=$(realpath -m "${data_dir:-$here/downloads/LibriSpeech}")
-tasks="asr"
-# shellcheck disable=SC2034  # recipe.sh reads these. LLMs know words in lower case; the epochs and the warm-up of the confs are for thousands of hours
-published="lowercase=true optim.warmup_steps=1000 optim.accumulation=4 eval_every=1000 max_epochs=2" test_sets="test_clean test_other" train_list= normalizer=basic
-# shellcheck source=../../tools/recipe.sh
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
-choose_models
-mkdir -p "$work"
-cd "$work"
+choose_size
+go_to_work data_dir
+tasks=asr
+# LLMs know words in lower case; epochs and warm-up of the published sizes are for thousands of hours.
+if [ "$size" != small ]; then override="lowercase=true optim.warmup_steps=1000 optim.accumulation=4 eval_every=1000 max_epochs=2 $override"; fi
 
 if in_stages -1; then
-  if [ -d "$data_dir" ]; then
-    echo "stage -1: $data_dir is there, nothing to download"
-  else
-    echo "stage -1: downloading https://www.openslr.org/12 to $data_dir"
-    mkdir -p "$data_dir.part"
-    for part in $train dev-clean dev-other test-clean test-other; do  # begun again, it goes on where it stopped
-      if [ -f "$data_dir.part/$part.done" ]; then continue; fi
-      wget -c -q -O "$data_dir.part/$part.tar.gz" "https://www.openslr.org/resources/12/$part.tar.gz"
-      tar -xzf "$data_dir.part/$part.tar.gz" --strip-components=1 -C "$data_dir.part"
-      touch "$data_dir.part/$part.done"
-      rm "$data_dir.part/$part.tar.gz"
-    done
-    rm "$data_dir.part"/*.done
-    mv "$data_dir.part" "$data_dir"
+  echo "stage -1: https://www.openslr.org/12 → $data_dir; nothing to download where it is there"
+  if [ ! -d "$data_dir" ]; then
+    bash "$here/local/download.sh" "$data_dir" $train dev-clean dev-other test-clean test-other
   fi
 fi
 
 if in_stages 0; then
   echo "stage 0: reading transcripts and speakers"
-  strict=()
-  if [ "$strict_counts" = true ]; then strict=(--strict_counts); fi
-  python "$here/local/prepare.py" --data_dir "$data_dir" --train "$train" --out data "${strict[@]}"
+  python "$here/local/prepare.py" --data_dir "$data_dir" --out data --train "$train" $(flag strict_counts)
+  # Hours, durations and labels of the splits on one page; a speaker in two of them stops here.
+  python "$tools/data_report.py" --disjoint speaker --out data/report.html data/train data/dev data/test_*
 fi
 
 if in_stages 1; then
   echo "stage 1: packing and checking"
-  pack_and_list "$tasks" "speaker"
+  # Shards of 500 utterances, which training reads one after the other. What cannot be packed is counted by reason.
+  python "$tools/make_shard_list.py" --shuffle --num_utts_per_shard 500 --num_threads "$nproc" \
+    --manifest data/train/manifest.jsonl data/train/shards data/train/data.list
+  python "$tools/check_data_list.py" --list data/train/data.list
+  # A list per task and, for scoring, its reference text, out of what holds the task's fields.
+  python "$tools/make_task_lists.py" --tasks "$tasks" data/dev data/test_*
+  # The test sets together, for recipes that mix others.
+  mkdir -p data/test && cat data/test_*/manifest.jsonl >data/test/manifest.jsonl
 fi
 
 if in_stages 2; then
   echo "stage 2: initial models"
-  initial_models data/train/manifest.jsonl
+  if [ "$size" = small ]; then
+    # A tokenizer and an LLM made of the training text, and a Whisper-shaped model.
+    torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.make_models --text data/text/train.txt \
+      --manifest data/train/manifest.jsonl --conf "$conf/models.yaml" --out exp/init
+  else
+    # Published models stay as they are. This counts what each phase will take, and stops when one does not fit.
+    python -m wenet_osum.bin.estimate --config "${configs[@]}" ${whisper:+--whisper "$whisper"} ${llm:+--llm "$llm"} \
+      --devices "$nproc" --memory_gib "$memory_gib"
+  fi
 fi
 
 if in_stages 3; then
   echo "stage 3: training phases $phases"
-  train_phases "$here/conf/data.yaml"
+  # Each phase begins from the average of the one before. Started again, it goes on from its last checkpoint.
+  # On several machines, give torchrun --nnodes and --rdzv_endpoint instead of --standalone (docs/training.md).
+  for phase in $phases; do
+    torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$conf/train_$phase.yaml" \
+      --data "$here/conf/data.yaml" --exp_dir "exp/$phase" ${whisper:+--whisper "$whisper"} ${llm:+--llm "$llm"} --override $override
+    [ "$phase" = "$last" ] || python -m wenet_osum.bin.average --exp_dir "exp/$phase" --mode best --num "$average_num" --out "exp/$phase/final"
+  done
 fi
 
 if in_stages 4; then
-  echo "stage 4: averaging the best $average_num checkpoints of the last phase"
-  average "${phases##* }"
+  echo "stage 4: averaging the best $average_num checkpoints of phase $last"
+  python -m wenet_osum.bin.average --exp_dir "exp/$last" --mode best --num "$average_num" --out "exp/$last/final"
 fi
 
 if in_stages 5; then
   echo "stage 5: decoding"
-  decode "$tasks"
+  # Greedy by default; see wenet_osum recognize --help for beams, rescoring and prompts. What is decoded already is kept.
+  for set in data/test_*; do
+    for task in $tasks; do
+      torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.recognize --model "exp/$last/final" \
+        --list "$set/$task.list" --task "$task" --out "exp/decode/${set#data/}/$task"
+    done
+  done
 fi
 
 if in_stages 6; then
   echo "stage 6: scoring"
-  score "$tasks" "LibriSpeech"
+  for set in data/test_*; do
+    name=${set#data/}
+    python -m wenet_osum.bin.score --set "asr=$set/asr.list,exp/decode/$name/asr" \
+      --normalizer basic --out "exp/score/$name" --report --title "LibriSpeech, $name"
+    # The block WeNet's users know; exp/score/$name/wer has every utterance.
+    python "$tools/compute-wer.py" --char=1 --v=1 "$set/asr.text" "exp/decode/$name/asr/text" | tee "exp/score/$name/wer" | tail -n 8
+  done
+  echo "reports: $work/exp/score; training curves: tensorboard --logdir $work/exp"
 fi

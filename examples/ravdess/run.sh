@@ -1,49 +1,36 @@
 #!/usr/bin/env bash
-# SER (emotion) on acted speech, tested on actors nobody trained on. README.md explains the recipe.
+# SER (emotion) on acted speech, tested on actors nobody trained on. README.md explains the recipe; --help lists its options.
+# shellcheck disable=SC2046,SC2086,SC2154  # options and settings are words; tools/recipe.sh sets conf, configs, last and tools
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/path.sh"
+
 stage=-1         # first stage
 stop_stage=6     # last stage
-data_dir=        # folder of the official archive Audio_Speech_Actors_01-24.zip, with Actor_01/ … in it; empty: downloads/ in the work folder, filled by stage -1
-work=            # where data/ and exp/ go; empty: this folder
-nproc=2          # training processes
-phases="1 2 3 4" # training phases of stage 3
+data_dir=$here/downloads/ravdess  # folder of the official archive Audio_Speech_Actors_01-24.zip, with Actor_01/ … in it, filled by stage -1
+work=$here       # where data/ and exp/ go
+nproc=2          # processes that train and decode, one per device
+phases="1 2 3 4"  # training phases of stage 3
 average_num=1    # checkpoints averaged
 fold=0           # which of six folds of actors is the test set; the next one is dev
 actors=          # instead of fold: the actors of each split, e.g. "train=1-12 dev=13-14 test=15-18"
 emotions=7       # 7: calm counts as neutral, as the label map has it; 8: it is a label of its own
 strict_counts=false  # true: stop unless the corpus is complete
-override=            # settings for every training phase, e.g. "max_steps=2 eval_every=2"
-# shellcheck disable=SC2034  # parse_options.sh prints it
-help_message="Usage: run.sh [--stage N] [--stop_stage M] [--data_dir DIR] [--work DIR] [--nproc N] [--phases \"1 2 3 4\"]
-  [--average_num N] [--fold X] [--actors \"SPLIT=FIRST-LAST …\"] [--emotions 7|8] [--strict_counts true] [--override \"a.b=c d=e\"]
-Stages: -1 download, 0 prepare, 1 check and pack, 2 initial models, 3 train, 4 average, 5 decode, 6 score and report"
+override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
 
-# shellcheck source=path.sh
-. "$here/path.sh"
-# shellcheck source=../../tools/parse_options.sh
 . "$WENET_OSUM_ROOT/tools/parse_options.sh" || exit 1
-
-cd "${RUN_FROM:-$PWD}"  # paths the user gives are relative to where the user is
-work=$(realpath -m "${work:-$here}")
-data_dir=$(realpath -m "${data_dir:-$here/downloads/ravdess}")
-tasks="ser"
-title="RAVDESS, ${actors:-fold $fold}, $emotions emotions"
-if [ "$emotions" = 8 ]; then  # the label set of every phase; answers are scored with the set they were chosen from
-  override="labels.emotion=[neutral,calm,happy,sad,anger,fear,disgust,surprise] $override"
-fi
-mkdir -p "$work"
-cd "$work"
-# shellcheck source=../../tools/recipe.sh
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
+conf=$here/conf
+name_phases
+go_to_work data_dir
+tasks=ser
+# The label set of every phase; answers are scored with the set they were chosen from.
+if [ "$emotions" = 8 ]; then override="labels.emotion=[neutral,calm,happy,sad,anger,fear,disgust,surprise] $override"; fi
 
 if in_stages -1; then
-  if [ -d "$data_dir/Actor_01" ]; then
-    echo "stage -1: $data_dir is there, nothing to download"
-  else
-    echo "stage -1: downloading https://zenodo.org/records/1188976 to $data_dir"
-    mkdir -p "$(dirname "$data_dir")"
+  echo "stage -1: https://zenodo.org/records/1188976 → $data_dir; nothing to download where it is there"
+  if [ ! -d "$data_dir/Actor_01" ]; then
     mkdir -p "$data_dir.part"
     wget -q -O "$data_dir.part/speech.zip" "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1"
     (cd "$data_dir.part" && python -m zipfile -e speech.zip . && rm speech.zip)
@@ -53,38 +40,57 @@ fi
 
 if in_stages 0; then
   echo "stage 0: reading labels from the file names"
-  strict=()
-  if [ "$strict_counts" = true ]; then strict=(--strict_counts); fi
-  # shellcheck disable=SC2086  # actors are words
-  python "$here/local/prepare.py" --data_dir "$data_dir" --out data --fold "$fold" --emotions "$emotions" ${actors:+--actors $actors} "${strict[@]}"
+  python "$here/local/prepare.py" --data_dir "$data_dir" --out data --fold "$fold" --emotions "$emotions" \
+    ${actors:+--actors $actors} $(flag strict_counts)
+  # Hours, durations and labels of the splits on one page; a speaker in two of them stops here.
+  python "$tools/data_report.py" --disjoint speaker --out data/report.html data/train data/dev data/test
 fi
 
 if in_stages 1; then
   echo "stage 1: packing and checking"
-  pack_and_list "$tasks" "speaker"
+  # Shards of 500 utterances, which training reads one after the other. What cannot be packed is counted by reason.
+  python "$tools/make_shard_list.py" --shuffle --num_utts_per_shard 500 --num_threads "$nproc" \
+    --manifest data/train/manifest.jsonl data/train/shards data/train/data.list
+  python "$tools/check_data_list.py" --list data/train/data.list
+  # A list per task and, for scoring, its reference text, out of what holds the task's fields.
+  python "$tools/make_task_lists.py" --tasks "$tasks" data/dev data/test
 fi
 
 if in_stages 2; then
   echo "stage 2: initial models"
-  make_models data/text/train.txt data/train/manifest.jsonl "$here/conf/models.yaml"
+  # A tokenizer and an LLM made of the training text, and a Whisper-shaped model.
+  torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.make_models --text data/text/train.txt \
+    --manifest data/train/manifest.jsonl --conf "$conf/models.yaml" --out exp/init
 fi
 
 if in_stages 3; then
   echo "stage 3: training phases $phases"
-  train_phases "$here/conf/data.yaml"
+  # Each phase begins from the average of the one before. Started again, it goes on from its last checkpoint.
+  # On several machines, give torchrun --nnodes and --rdzv_endpoint instead of --standalone (docs/training.md).
+  for phase in $phases; do
+    torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$conf/train_$phase.yaml" \
+      --data "$here/conf/data.yaml" --exp_dir "exp/$phase" --override $override
+    [ "$phase" = "$last" ] || python -m wenet_osum.bin.average --exp_dir "exp/$phase" --mode best --num "$average_num" --out "exp/$phase/final"
+  done
 fi
 
 if in_stages 4; then
-  echo "stage 4: averaging the best $average_num checkpoints of the last phase"
-  average "${phases##* }"
+  echo "stage 4: averaging the best $average_num checkpoints of phase $last"
+  python -m wenet_osum.bin.average --exp_dir "exp/$last" --mode best --num "$average_num" --out "exp/$last/final"
 fi
 
 if in_stages 5; then
   echo "stage 5: decoding"
-  decode "$tasks"
+  # Greedy by default; see wenet_osum recognize --help for beams, rescoring and prompts. What is decoded already is kept.
+  torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.recognize --model "exp/$last/final" \
+    --list data/test/ser.list --task ser --out exp/decode/ser
 fi
 
 if in_stages 6; then
   echo "stage 6: scoring"
-  score "$tasks" "$title"
+  python -m wenet_osum.bin.score --set ser=data/test/ser.list,exp/decode/ser \
+    --train_list data/train/manifest.jsonl --out exp/score --report --title "RAVDESS, ${actors:-fold $fold}, $emotions emotions"
+  # The block WeNet's users know; exp/score/wer has every utterance.
+  python "$tools/compute-wer.py" --char=1 --v=1 data/test/ser.text exp/decode/ser/text | tee exp/score/wer | tail -n 8
+  echo "report: $work/exp/score/report.html; training curves: tensorboard --logdir $work/exp"
 fi

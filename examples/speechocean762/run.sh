@@ -1,50 +1,37 @@
 #!/usr/bin/env bash
-# ASR, SGC (gender) and SAP (age group) on English read by Mandarin speakers, half of them children. README.md explains the recipe.
+# ASR, SGC (gender) and SAP (age group) on English read by Mandarin speakers, half of them children. README.md explains the recipe; --help lists its options.
+# shellcheck disable=SC2046,SC2086,SC2154  # options and settings are words; tools/recipe.sh sets conf, configs, last and tools
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/path.sh"
+
 stage=-1         # first stage
 stop_stage=6     # last stage
-data_dir=        # copy of the official folder, with WAVE/, train/ and test/ in it; empty: downloads/ in the work folder, filled by stage -1
-work=            # where data/ and exp/ go; empty: this folder
-size=small       # small: made from nothing, for a CPU; 0.5b, 7b: a published Whisper and a published LLM, with the phases of examples/osum
-whisper=         # folder or hub name of the Whisper of the larger sizes; empty: as examples/osum names it
+data_dir=$here/downloads/speechocean762  # the official folder, with WAVE/, train/ and test/ in it, filled by stage -1
+work=$here       # where data/ and exp/ go
+size=small       # small: models made from nothing, for a CPU; 0.5b, 7b: a published Whisper and LLM, in the phases of examples/osum
+whisper=         # folder or hub name of the Whisper of sizes 0.5b and 7b; empty: as examples/osum names it
 llm=             # the same for the LLM
-memory_gib=24    # of one device; stage 2 of the larger sizes stops when a phase does not fit
-nproc=2          # training processes
-phases="1 2 3 4" # training phases of stage 3
+memory_gib=24    # of one device; stage 2 of sizes 0.5b and 7b stops when a phase does not fit
+nproc=2          # processes that train and decode, one per device
+phases="1 2 3 4"  # training phases of stage 3
 average_num=1    # checkpoints averaged
-case=lower           # of transcripts: lower, or keep, the capitals of the corpus
+case=lower       # of transcripts: lower, or keep, the capitals of the corpus
 strict_counts=false  # true: stop unless the corpus is complete
-override=            # settings for every training phase, e.g. "max_steps=2 eval_every=2"
-# shellcheck disable=SC2034  # parse_options.sh prints it
-help_message="Usage: run.sh [--stage N] [--stop_stage M] [--data_dir DIR] [--work DIR] [--size small|0.5b|7b] [--whisper DIR] [--llm DIR]
-  [--memory_gib N] [--nproc N] [--phases \"1 2 3 4\"] [--average_num N] [--case lower|keep] [--strict_counts true] [--override \"a.b=c d=e\"]
-Stages: -1 download, 0 prepare, 1 check and pack, 2 initial models, 3 train, 4 average, 5 decode, 6 score and report"
+override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
 
-# shellcheck source=path.sh
-. "$here/path.sh"
-# shellcheck source=../../tools/parse_options.sh
 . "$WENET_OSUM_ROOT/tools/parse_options.sh" || exit 1
-
-cd "${RUN_FROM:-$PWD}"  # paths the user gives are relative to where the user is
-work=$(realpath -m "${work:-$here}")
-data_dir=$(realpath -m "${data_dir:-$here/downloads/speechocean762}")
-tasks="asr sgc sap"
-# shellcheck disable=SC2034  # tools/recipe.sh reads it
-published="max_epochs=20 optim.warmup_steps=100 optim.accumulation=1"  # settings of the larger sizes, whose own are for 50,000 h
-# shellcheck source=../../tools/recipe.sh
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
-choose_models
-mkdir -p "$work"
-cd "$work"
+choose_size
+go_to_work data_dir
+tasks="asr sgc sap"
+# For 3 h: epochs and warm-up of the published sizes are for thousands of hours.
+if [ "$size" != small ]; then override="max_epochs=20 optim.warmup_steps=100 optim.accumulation=1 $override"; fi
 
 if in_stages -1; then
-  if [ -d "$data_dir/WAVE" ]; then
-    echo "stage -1: $data_dir is there, nothing to download"
-  else
-    echo "stage -1: downloading https://www.openslr.org/101 to $data_dir"
-    mkdir -p "$(dirname "$data_dir")"
+  echo "stage -1: https://www.openslr.org/101 → $data_dir; nothing to download where it is there"
+  if [ ! -d "$data_dir/WAVE" ]; then
     mkdir -p "$data_dir.part"
     wget -q -O - https://www.openslr.org/resources/101/speechocean762.tar.gz | tar -xz --strip-components=1 -C "$data_dir.part"
     mv "$data_dir.part" "$data_dir"
@@ -53,37 +40,64 @@ fi
 
 if in_stages 0; then
   echo "stage 0: reading the Kaldi folders"
-  strict=()
-  if [ "$strict_counts" = true ]; then strict=(--strict_counts); fi
-  python "$here/local/prepare.py" --data_dir "$data_dir" --out data --case "$case" "${strict[@]}"
+  python "$here/local/prepare.py" --data_dir "$data_dir" --out data --case "$case" $(flag strict_counts)
+  # Hours, durations and labels of the splits on one page; a speaker in two of them stops here.
+  python "$tools/data_report.py" --disjoint speaker --out data/report.html data/train data/dev data/test
 fi
 
 if in_stages 1; then
   echo "stage 1: packing and checking"
-  pack_and_list "$tasks" "speaker"
+  # Shards of 500 utterances, which training reads one after the other. What cannot be packed is counted by reason.
+  python "$tools/make_shard_list.py" --shuffle --num_utts_per_shard 500 --num_threads "$nproc" \
+    --manifest data/train/manifest.jsonl data/train/shards data/train/data.list
+  python "$tools/check_data_list.py" --list data/train/data.list
+  # A list per task and, for scoring, its reference text, out of what holds the task's fields.
+  python "$tools/make_task_lists.py" --tasks "$tasks" data/dev data/test
 fi
 
 if in_stages 2; then
   echo "stage 2: initial models"
-  initial_models data/train/manifest.jsonl
+  if [ "$size" = small ]; then
+    # A tokenizer and an LLM made of the training text, and a Whisper-shaped model.
+    torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.make_models --text data/text/train.txt \
+      --manifest data/train/manifest.jsonl --conf "$conf/models.yaml" --out exp/init
+  else
+    # Published models stay as they are. This counts what each phase will take, and stops when one does not fit.
+    python -m wenet_osum.bin.estimate --config "${configs[@]}" ${whisper:+--whisper "$whisper"} ${llm:+--llm "$llm"} \
+      --devices "$nproc" --memory_gib "$memory_gib"
+  fi
 fi
 
 if in_stages 3; then
   echo "stage 3: training phases $phases"
-  train_phases "$here/conf/data.yaml"
+  # Each phase begins from the average of the one before. Started again, it goes on from its last checkpoint.
+  # On several machines, give torchrun --nnodes and --rdzv_endpoint instead of --standalone (docs/training.md).
+  for phase in $phases; do
+    torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$conf/train_$phase.yaml" \
+      --data "$here/conf/data.yaml" --exp_dir "exp/$phase" ${whisper:+--whisper "$whisper"} ${llm:+--llm "$llm"} --override $override
+    [ "$phase" = "$last" ] || python -m wenet_osum.bin.average --exp_dir "exp/$phase" --mode best --num "$average_num" --out "exp/$phase/final"
+  done
 fi
 
 if in_stages 4; then
-  echo "stage 4: averaging the best $average_num checkpoints of the last phase"
-  average "${phases##* }"
+  echo "stage 4: averaging the best $average_num checkpoints of phase $last"
+  python -m wenet_osum.bin.average --exp_dir "exp/$last" --mode best --num "$average_num" --out "exp/$last/final"
 fi
 
 if in_stages 5; then
   echo "stage 5: decoding"
-  decode "$tasks"
+  # Greedy by default; see wenet_osum recognize --help for beams, rescoring and prompts. What is decoded already is kept.
+  for task in $tasks; do
+    torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.recognize --model "exp/$last/final" \
+      --list "data/test/$task.list" --task "$task" --out "exp/decode/$task"
+  done
 fi
 
 if in_stages 6; then
   echo "stage 6: scoring"
-  score "$tasks" "speechocean762"
+  python -m wenet_osum.bin.score --set asr=data/test/asr.list,exp/decode/asr --set sgc=data/test/sgc.list,exp/decode/sgc --set sap=data/test/sap.list,exp/decode/sap \
+    --train_list data/train/manifest.jsonl --out exp/score --report --title "speechocean762"
+  # The block WeNet's users know; exp/score/wer has every utterance.
+  python "$tools/compute-wer.py" --char=1 --v=1 data/test/asr.text exp/decode/asr/text | tee exp/score/wer | tail -n 8
+  echo "report: $work/exp/score/report.html; training curves: tensorboard --logdir $work/exp"
 fi

@@ -240,8 +240,10 @@ def test_pooled_states_do_not_depend_on_the_batch(probe, published_pair, tmp_pat
 
 def test_stages_stay_short_and_every_test_set_is_made():
     """Each stage is a few commands under a comment; a set that nothing writes would be passed over for ever."""
-    script = (RECIPE / "run.sh").read_text(encoding="utf-8")
-    made = set(re.findall(r"corpora/(\w+)/data/(?:test|\$split)/manifest\.jsonl", script))
+    parts = [RECIPE / "run.sh", *sorted((RECIPE / "local").glob("*.sh"))]
+    script = "".join(path.read_text(encoding="utf-8") for path in parts)
+    made = set(re.findall(r"corpora/(\w+)/data/test/manifest\.jsonl", script))
+    made |= set(re.findall(r"corpora/\w+/data corpora/(\w+)/data\b", script))
     made |= set(re.findall(r"\$work/corpora/(\w+)/data", script)) | {"en_word_times", "mfa_styles"}
     asked = set(re.findall(r"\b[a-z]+:(\w+)\b", re.search(r'^tests="([^"]*)"', script, re.MULTILINE)[1]))
     assert asked and asked <= made, asked - made

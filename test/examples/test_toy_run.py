@@ -21,6 +21,8 @@ def test_toy_mini_ends_with_a_report(tmp_path):
     shutil.copytree(ROOT / "examples/toy", tmp_path / "examples/toy", ignore=made)
     for name in ("wenet_osum", "tools"):
         (tmp_path / name).symlink_to(ROOT / name)
+    # its configurations build on those of all small recipes
+    (tmp_path / "examples/osum").symlink_to(ROOT / "examples/osum")
     shutil.copy(ROOT / "path.sh", tmp_path)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "VIRTUAL_ENV": sys.prefix}
     command = ["bash", "run.sh", "--mini", "true"]

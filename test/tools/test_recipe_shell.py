@@ -1,97 +1,175 @@
-"""What recipes share in tools/recipe.sh: which configuration a phase has, and what published models change in it. Stand-ins note the commands."""
+"""Every recipe run with stand-ins that note the commands: what is asked for, of whom, and in which order."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = {"here": f"{ROOT}/examples/meld", "phases": "1 2 3 4", "nproc": "3", "average_num": "1", "override": "", "stage": "0", "stop_stage": "6"}
-SETTINGS |= {"size": "small", "whisper": "", "llm": "", "published": "max_epochs=5", "memory_gib": "24"}
+RECIPES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/run.sh"))
+# Notes its words and makes the folder of --out; words with spaces stay one word between ⟨ ⟩.
+STAND_IN = """#!/bin/bash
+words=({name} "$@")
+printf '⟨%s⟩' "${{words[@]}}" >> "{notes}"
+echo >> "{notes}"
+case "$*" in *run_commands.py*) cat > /dev/null ;; esac  # else what pipes into it is told that nobody reads
+while [ $# -gt 0 ]; do
+  if [ "$1" = --out ]; then mkdir -p "$(dirname "$2")"; case $2 in *.*) ;; *) mkdir -p "$2" ;; esac; fi
+  shift
+done
+"""
 
 
 @pytest.fixture
 def told(tmp_path):
-    """Runs a line after sourcing recipe.sh; returns its exit status, what python and torchrun were told, and the messages."""
-    for name in ("python", "torchrun"):
-        (tmp_path / name).write_text(f'#!/bin/bash\necho "{name} $*" >> "{tmp_path}/told"\n')
-        (tmp_path / name).chmod(0o755)
+    """Run stages of a recipe in a work folder as prepare.py leaves it; returns status, commands and messages."""
+    notes, bin_folder, work = tmp_path / "notes", tmp_path / "bin", tmp_path / "work"
+    bin_folder.mkdir()
+    for name in ("python", "torchrun", "wget", "git"):
+        (bin_folder / name).write_text(STAND_IN.format(name=name, notes=notes), encoding="utf-8")
+        (bin_folder / name).chmod(0o755)
+    for split in ("train", "dev", "test", "test_clean", "test_other"):
+        (work / "data" / split).mkdir(parents=True)
+        (work / "data" / split / "manifest.jsonl").write_text(f"{split}\n")
+        for task in ("asr", "ser"):
+            (work / "data" / split / f"{task}.list").write_text("")
+    for corpus in (".", "toy", "fsdd", "speechocean762", "ravdess"):
+        (work / "data" / corpus / "text").mkdir(parents=True)
+        (work / "data" / corpus / "text/train.txt").write_text("one two\n")
+    (work / "data/train/data.list").write_text("")
+    (work / "data/tasks").write_text("asr ser\n")
 
-    def run(line: str, **settings: str) -> tuple[int, list[str], str]:
-        env = os.environ | SETTINGS | settings | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "WENET_OSUM_ROOT": str(ROOT)}
-        script = f"set -euo pipefail; . {ROOT}/tools/recipe.sh; {line}"
-        done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
-        lines = (tmp_path / "told").read_text().splitlines() if (tmp_path / "told").exists() else []
-        return done.returncode, lines, done.stdout + done.stderr
+    def run(recipe: str, *options: str) -> tuple[int, list[list[str]], str]:
+        # the stand-ins come before the environment's own python
+        env = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "VIRTUAL_ENV": "set"}
+        command = ["bash", f"{ROOT}/examples/{recipe}/run.sh", "--work", str(work), *options]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
+        lines = notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
+        return done.returncode, [line[1:-1].split("⟩⟨") for line in lines], done.stdout + done.stderr
 
     return run
 
 
-def trained(lines: list[str]) -> list[str]:
-    """Configuration and settings of each training, without where they lie."""
-    return [line.split("--config ")[1].replace(f"{ROOT}/examples/", "") for line in lines if "bin.train" in line]
+def source_of(words: list[str]) -> Path:
+    """Return the Python file that a command runs."""
+    if "-m" in words:
+        return ROOT / (words[words.index("-m") + 1].replace(".", "/") + ".py")
+    return Path(words[1])
+
+
+def flags_of(path: Path) -> set[str]:
+    """Return the options that the source of a command names, and those it takes from shared tables."""
+    text = path.read_text(encoding="utf-8")
+    known = set(re.findall(r"--[a-z_]+", text))
+    if path.name == "prepare.py":
+        known |= {"--data_dir", "--out", "--strict_counts"}
+    if path.name == "recognize.py":
+        options = (ROOT / "wenet_osum/decode/options.py").read_text(encoding="utf-8")
+        known |= {f"--{name}" for name in re.findall(r"^    (\w+):", options, re.MULTILINE)}
+    if path.name in ("compute-wer.py", "compute-acc.py"):
+        module = path.stem.replace("-", "_")
+        known |= flags_of(ROOT / f"wenet_osum/score/{module}.py")
+    return known
+
+
+MORE = {"timestamp": ["--source", "source"], "osum": ["--size", "0.5b"]}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_command_is_there_and_knows_its_options(told, recipe):
+    status, commands, said = told(recipe, "--stage", "0", *MORE.get(recipe, []))
+    assert status == 0, said
+    wrong = []
+    for words in commands:
+        path = source_of(words)
+        assert path.is_file(), words
+        used = {word.partition("=")[0] for word in words if re.match(r"--[a-z_]+(=|$)", word)}
+        wrong += [f"{path.name} {flag}" for flag in used - flags_of(path) - {"--standalone", "--nproc_per_node"}]
+        wrong += [word for word in words if word.endswith(".yaml") and "/conf/" in word and not Path(word).is_file()]
+    assert not wrong
+    ran = {source_of(words).name for words in commands}
+    # asrx and toy decode in commands of their own, natural what lies in corpora/
+    assert "recognize.py" in ran or recipe in ("asrx", "natural", "toy")
+
+
+def trainings(commands: list[list[str]]) -> list[str]:
+    """Return configuration, data and settings of each training, without where they lie."""
+    found = []
+    for words in commands:
+        if "wenet_osum.bin.train" in words:
+            found.append(" ".join(words[words.index("--config") + 1 :]).replace(f"{ROOT}/examples/", ""))
+    return found
 
 
 def test_small_models_take_the_phases_as_they_are(told):
-    _, lines, _ = told("choose_models; train_phases d.yaml; initial_models m.jsonl", override="max_steps=2 eval_every=1")
-    assert trained(lines)[0] == "osum/conf/small/train_1_whisper.yaml --data d.yaml --exp_dir exp/1_whisper --override max_steps=2 --override eval_every=1"
-    assert [line.split()[0].split("/")[-1] for line in trained(lines)] == [f"train_{n}.yaml" for n in ("1_whisper", "2_adapter", "3_encoder", "4_llm")]
-    assert "published" not in str(lines) and "max_epochs" not in str(lines)
-    made = f"bin.make_models --text data/text/train.txt --manifest m.jsonl --conf {ROOT}/examples/osum/conf/small/models.yaml --out exp/init"
-    assert lines[-1].startswith("torchrun --standalone --nproc_per_node 3 ") and lines[-1].endswith(made)
+    _, commands, _ = told("meld", "--stage", "2", "--nproc", "3", "--override", "max_steps=2 eval_every=1")
+    first, *_, last = trainings(commands)
+    assert first == f"osum/conf/small/train_1_whisper.yaml --data meld/conf/data.yaml --exp_dir exp/1_whisper --override max_steps=2 eval_every=1"
+    assert last.startswith("osum/conf/small/train_4_llm.yaml")
+    made = " ".join(commands[0])
+    assert made.startswith("torchrun --standalone --nproc_per_node 3 -m wenet_osum.bin.make_models --text data/text/train.txt")
+    assert made.endswith(f"--conf {ROOT}/examples/osum/conf/small/models.yaml --out exp/init")
 
 
-def test_published_models_are_named_where_they_are_loaded_and_the_user_has_the_last_word(told, tmp_path):
+def test_published_models_are_named_to_every_phase_and_the_user_has_the_last_word(told, tmp_path):
     (tmp_path / "my whisper").mkdir()
-    _, lines, _ = told("choose_models; train_phases d.yaml", size="0.5b", whisper="my whisper", llm="Qwen/Qwen2-1.5B", override="max_epochs=1")
-    first, second, third, fourth = trained(lines)
-    model = f" --override model.whisper={tmp_path}/my whisper"
-    assert first == f"osum/conf/0.5b/train_1_whisper.yaml --data d.yaml --exp_dir exp/1_whisper --override max_epochs=5{model} --override max_epochs=1"
-    assert f"{model} --override model.llm=Qwen/Qwen2-1.5B --override max_epochs=1" in second
-    assert "model." not in third + fourth and fourth.startswith("osum/conf/0.5b/train_4_lora.yaml") and "--exp_dir exp/4_lora" in fourth
-    _, lines, _ = told("choose_models; train_phases d.yaml", size="7b", phases="4_full")
-    assert trained(lines)[-1].startswith("osum/conf/7b/train_4_full.yaml")
+    names = ["--whisper", "my whisper", "--llm", "Qwen/Qwen2-1.5B"]
+    _, commands, _ = told("meld", "--stage", "2", "--stop_stage", "3", "--size", "0.5b", *names, "--override", "max_epochs=1")
+    models = f"--whisper {tmp_path}/my whisper --llm Qwen/Qwen2-1.5B"
+    settings = "--override max_epochs=5 optim.warmup_steps=500 eval_every=500 max_epochs=1"
+    assert all(line.endswith(f"{models} {settings}") for line in trainings(commands))
+    assert trainings(commands)[-1].startswith("osum/conf/0.5b/train_4_lora.yaml"), "LoRA, not the full LLM"
+    counted = " ".join(commands[0])
+    assert "wenet_osum.bin.estimate" in counted and counted.count("/conf/0.5b/train_") == 4
+    assert counted.endswith(f"{models} --devices 2 --memory_gib 24")
 
 
-def test_published_models_are_counted_before_they_run(told):
-    _, lines, _ = told("choose_models; initial_models m.jsonl", size="7b", llm="Qwen/Qwen2-7B-Instruct", phases="2 4")
-    (line,) = lines
-    names = [word.split("/")[-1] for word in line.split() if word.endswith(".yaml")]
-    assert "bin.estimate" in line and names == ["train_2_adapter.yaml", "train_4_lora.yaml"]
-    assert line.endswith("--llm Qwen/Qwen2-7B-Instruct --devices 3 --memory_gib 24")
+def test_phases_are_chosen_by_number_or_name(told):
+    _, commands, _ = told("meld", "--stage", "3", "--stop_stage", "4", "--size", "7b", "--phases", "3 4_full")
+    assert [line.split()[0] for line in trainings(commands)] == ["osum/conf/7b/train_3_encoder.yaml", "osum/conf/7b/train_4_full.yaml"]
+    averaged = [words[words.index("--exp_dir") + 1] for words in commands if "wenet_osum.bin.average" in words]
+    assert averaged == ["exp/3_encoder", "exp/4_full"], "each once: the last in stage 4"
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"size": "1b"}, "--size 1b: known are 0.5b 7b small"), ({"whisper": "w"}, "are for published models")])
-def test_wrong_choices_stop(told, settings, message):
-    status, lines, said = told("choose_models; train_phases d.yaml", **settings)
-    assert status == 1 and message in said and not lines
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--size", "1b"], "--size 1b: known are 0.5b 7b small"), (["--whisper", "w"], "are for published models")],
+)
+def test_wrong_choices_stop(told, options, message):
+    status, commands, said = told("meld", "--stage", "2", *options)
+    assert status == 1 and message in said and not commands
 
 
-def test_recipes_with_confs_of_their_own_keep_them(told):
-    _, lines, _ = told("train_phases d.yaml", here=f"{ROOT}/examples/ravdess", size="")
-    assert trained(lines)[3].startswith("ravdess/conf/train_4_llm.yaml --data d.yaml --exp_dir exp/4_llm")
+def test_each_test_set_is_decoded_and_scored_in_a_folder_of_its_own(told, tmp_path):
+    _, commands, said = told("librispeech", "--stage", "1")
+    assert (tmp_path / "work/data/test/manifest.jsonl").read_text() == "test_clean\ntest_other\n"
+    decoded = [" ".join(words[words.index("--list") :]) for words in commands if "wenet_osum.bin.recognize" in words]
+    assert decoded == [f"--list data/{name}/asr.list --task asr --out exp/decode/{name}/asr" for name in ("test_clean", "test_other")]
+    scored = [" ".join(words) for words in commands if "wenet_osum.bin.score" in words]
+    assert scored[1].endswith("--normalizer basic --out exp/score/test_other --report --title LibriSpeech, test_other"), said
 
 
-def test_each_test_set_that_is_there_is_decoded_and_scored_in_a_folder_of_its_own(told, tmp_path):
-    for name in ("dev", "test_clean"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        (tmp_path / f"data/{name}/manifest.jsonl").write_text(f"{name}\n")
-    sets = {"test_sets": "test_clean test_other", "train_list": "", "normalizer": "basic"}
-    _, lines, said = told('pack_and_list "asr srwt" speaker; decode "asr srwt"; score asr Title', size="", **sets)
-    assert "data/test_other is not there and left out" in said and (tmp_path / "data/test/manifest.jsonl").read_text() == "test_clean\n"
-    assert [line.split(" data/")[-1] for line in lines if "make_task_lists" in line] == ["dev", "test_clean"]
-    assert lines[4].endswith("--out data/report.html train=data/train/manifest.jsonl dev=data/dev/manifest.jsonl test_clean=data/test_clean/manifest.jsonl")
-    assert [line.split("--list ")[1] for line in lines if "recognize" in line] == [f"data/test_clean/{t}.list --task {t} --out exp/decode/test_clean/{t}" for t in ("asr", "srwt")]
-    wanted = "--set asr=data/test_clean/asr.list,exp/decode/test_clean/asr --normalizer basic --out exp/score/test_clean --report --title Title, test_clean"
-    assert lines[-1].endswith(wanted)
+def test_the_paper_s_phases_are_compared_with_what_they_began_from(told):
+    _, commands, _ = told("osum", "--stage", "3", "--stop_stage", "3")
+    compared = [words[words.index("--exp_dir") + 1 : words.index("--dev")] for words in commands if "wenet_osum.bin.compare" in words]
+    assert compared == [
+        ["exp/1_whisper", "--before", "openai/whisper-medium"],
+        ["exp/3_encoder", "--before", "exp/2_adapter/final"],
+        ["exp/4_lora", "--before", "exp/3_encoder/final"],
+    ]
 
 
-def test_one_test_set_stays_where_it_was_and_published_sizes_decode_on_all_devices(told, tmp_path):
-    (tmp_path / "data/test").mkdir(parents=True)
-    (tmp_path / "data/test/manifest.jsonl").write_text("")
-    _, lines, _ = told("choose_models; decode ser; score ser Title", size="0.5b")
-    assert lines[0].startswith("torchrun --standalone --nproc_per_node 3 -m wenet_osum.bin.recognize") and lines[0].endswith("--out exp/decode/ser")
-    assert lines[1].endswith("exp/decode/ser --train_list data/train/manifest.jsonl --normalizer none --out exp/score --report --title Title")
+def test_the_toy_trains_the_llm_or_lora(told):
+    _, commands, _ = told("toy", "--stage", "3", "--stop_stage", "4")
+    assert trainings(commands)[-1].startswith("toy/conf/train_4_llm.yaml") and "--num 1 --out exp/4_llm/average" in " ".join(commands[-1])
+    assert "toy/conf/data_1.yaml --exp_dir exp/1_whisper" in trainings(commands)[0]
+
+
+def test_help_is_what_the_script_itself_says():
+    done = subprocess.run(["bash", str(ROOT / "examples/aishell/run.sh"), "--help"], capture_output=True, text=True, check=True)
+    for line in ("  --average_num 3\n      checkpoints averaged", "  --data_dir $here/downloads/aishell\n", "  1  packing and checking"):
+        assert line in done.stdout

@@ -49,8 +49,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--config", required=True, help="yaml of the phase, with features: encoded")
     add("--data", help="yaml of the data (DataConfig); replaces data: of the configuration")
     add("--num_jobs", type=int, default=1, help="processes, each with a model of its own")
-    override = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
-    add("--override", **override, help="e.g. cache.after=4; may be repeated")
+    override = {"nargs": "*", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
+    add("--override", **override, help="e.g. cache.after=4 cache.variants=2")
     return parser.parse_args(argv)
 
 

@@ -36,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", nargs="+", required=True, help="yaml of one phase or of several, in their order")
     parser.add_argument("--whisper", help="folder or hub name whose config.json gives the sizes; default: as the configuration names it")
     parser.add_argument("--llm", help="the same for the LLM")
-    parser.add_argument("--override", action="append", default=[], metavar="NAME=VALUE", help="of every phase, e.g. batch.max_frames=6000")
+    parser.add_argument("--override", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="of every phase, e.g. batch.max_frames=6000")
     parser.add_argument("--seconds", type=float, default=8.0, help="audio of the mean utterance, s")
     parser.add_argument("--prompt_tokens", type=int, default=20, help="of the mean utterance")
     parser.add_argument("--answer_tokens", type=int, default=40, help="of the mean utterance, end of text included")

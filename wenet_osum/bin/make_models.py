@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--manifest", required=True, help="training manifest; from it the LLM learns its tasks as pseudo-speech (small/pseudo_speech.py)")
     parser.add_argument("--conf", required=True, help="yaml with the sizes (small/models.py)")
     parser.add_argument("--out", required=True, help="folder to write whisper/ and llm/ into")
-    parser.add_argument("--override", action="append", default=[], metavar="NAME=VALUE", help="e.g. llm.epochs=2")
+    parser.add_argument("--override", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="e.g. llm.epochs=2")
     args = parser.parse_args(argv)
     try:
         conf = config.load(args.conf, SmallModels, args.override)

@@ -36,9 +36,10 @@ from pathlib import Path
 
 from wenet_osum import tasks
 from wenet_osum.decode import load, options
-from wenet_osum.decode.text_formats import FORMATS
 from wenet_osum.decode.progress import Progress, counted
 from wenet_osum.decode.speech import Transcriber, make_job
+from wenet_osum.decode.text_formats import FORMATS
+from wenet_osum.files import write_bytes
 from wenet_osum.records import Hypothesis
 
 OLD_NAMES = {"text": "txt"}  # of formats, still taken
@@ -117,9 +118,8 @@ def show(answer: Hypothesis, format: str, path: Path | None) -> bool:
         sys.stdout.write(form.write(answer))
         sys.stdout.flush()
     else:
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(form.write(answer), encoding="utf-8", errors="backslashreplace", newline="\n")
-        os.replace(temporary, path)
+        text = form.write(answer).encode("utf-8", "backslashreplace")
+        write_bytes(path, text)
     return not reason
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from wenet_osum import tasks
 from wenet_osum.records import Utterance
 
@@ -29,3 +31,14 @@ def choose(utterances: list[Utterance], task: str, limit: int | None = None) -> 
         index = number * len(found) // limit
         chosen.append(found[index])
     return chosen
+
+
+def reference_lines(utterances: list[Utterance], task: str) -> str:
+    """Write the targets of utterances as ``key target`` lines, for compute-wer.py."""
+    parsed, lines = tasks.parse(task), []
+    for utterance in utterances:
+        # One line per utterance, and a key without white space, as recognize writes its text.
+        key = re.sub(r"\s", "_", utterance.key)
+        target = " ".join(parsed.write(utterance).split())
+        lines.append(f"{key} {target}\n")
+    return "".join(lines)

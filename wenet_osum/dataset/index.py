@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from wenet_osum import tasks
+from wenet_osum.files import replaced
 from wenet_osum.records import Utterance
 
 SUFFIX = ".index.npz"
@@ -87,18 +88,15 @@ def save(index: Index, faults: list[tuple[str, str]], stamp: list[int], source: 
     ``faults`` are the (key, reason) left out of it, ``stamp`` is [bytes, mtime_ns] of the file, ``source`` what a packer made it from.
     """
     target = Path(to or index.path + SUFFIX)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     names, known = [*index.columns], [*index.columns.values()]
     made = {"stamp": stamp, "source": source, "faults": faults}
     meta = json.dumps({"version": _VERSION, "kind": index.kind, "columns": names} | made)
     table = np.stack(known) if len(index) else np.zeros((len(names), 0), np.str_)
     try:
-        with open(temporary, "wb") as out:  # few arrays: each costs when a list of 50,000 shards is loaded
+        with replaced(target) as temporary, open(temporary, "wb") as out:  # few arrays: each costs when a list of 50,000 shards is loaded
             places = np.stack([index.offsets, index.sizes])
             np.savez(out, meta=np.array(meta), keys=index.keys, places=places, durations=index.durations, columns=table, lengths=index.lengths)
-        os.replace(temporary, target)
     except OSError:
-        temporary.unlink(missing_ok=True)
         return False
     return True
 

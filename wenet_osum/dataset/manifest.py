@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
+from wenet_osum.files import replaced
 from wenet_osum.records import Utterance
 
 WHITE_KEY = "key: holds white space, which ends a key in text files"  # counted reason
@@ -139,21 +139,15 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
 
 def write_manifests(paths: dict[str, Path], rows: Iterable[tuple[str, Utterance]]) -> Counter:
     """Write each utterance to the manifest its name stands for; all files appear whole, or none does. Returns the number in each."""
-    temporary = {name: path.with_name(f"{path.name}.{os.getpid()}.tmp") for name, path in paths.items()}
-    counts = Counter(dict.fromkeys(paths, 0))
-    for path in paths.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with contextlib.ExitStack() as stack:
-            files = {name: stack.enter_context(open(path, "w", encoding="utf-8", newline="\n")) for name, path in temporary.items()}
-            for name, utterance in rows:
-                files[name].write(utterance.to_json() + "\n")
-                counts[name] += 1
-        for name, path in paths.items():
-            os.replace(temporary[name], path)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
+    counts, files = Counter(dict.fromkeys(paths, 0)), {}
+    with contextlib.ExitStack() as stack:
+        # Leaving runs backwards: all files are closed before the first of them takes its place.
+        temporary = {name: stack.enter_context(replaced(path)) for name, path in paths.items()}
+        for name, path in temporary.items():
+            files[name] = stack.enter_context(open(path, "w", encoding="utf-8", newline="\n"))
+        for name, utterance in rows:
+            files[name].write(utterance.to_json() + "\n")
+            counts[name] += 1
     return counts
 
 

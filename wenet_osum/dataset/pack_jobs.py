@@ -15,6 +15,7 @@ from pathlib import Path
 from wenet_osum.dataset.drop import Dropped, note
 from wenet_osum.dataset.manifest import parse_line, reason_of
 from wenet_osum.dataset.shard import write_list
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
 
@@ -48,11 +49,7 @@ def _line(key: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, target)
+    write_text(path, text)
 
 
 def read_shuffled(path: str, seed: int, dropped: Dropped) -> Iterator[Utterance]:

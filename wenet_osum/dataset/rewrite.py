@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +25,7 @@ from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.pack import recording
 from wenet_osum.dataset.scan import find
 from wenet_osum.dataset.tar import stem_of
+from wenet_osum.files import write_bytes
 from wenet_osum.records import SAMPLE_RATE, Utterance
 from wenet_osum.tasks.ved import EVENT
 
@@ -106,9 +106,7 @@ def _rewrite_some(utterances: list[Utterance], change: Change, out_dir: str, see
         try:
             audio, changed = change(read_audio(utterance, list_path), utterance, rng(seed, 0, utterance.key))
             path = f"{out_dir}/{stem_of(changed.key)}.wav"
-            Path(path).parent.mkdir(parents=True, exist_ok=True)  # keys may hold slashes
-            Path(path + ".tmp").write_bytes(write_wav(audio))
-            os.replace(path + ".tmp", path)
+            write_bytes(path, write_wav(audio))
             done.append((dataclasses.replace(changed, wav=path, duration=round(len(audio) / SAMPLE_RATE, 4)), ""))
         except Drop as drop:
             done.append((utterance, drop.reason))

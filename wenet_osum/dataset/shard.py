@@ -24,6 +24,7 @@ from wenet_osum.dataset.manifest import parse_line
 from wenet_osum.dataset.pack import Report, pack, recording
 from wenet_osum.dataset.remote import is_pipe, is_url, read_remote, seeks, spooled
 from wenet_osum.dataset.scan import Faults, find, groups, scan_file, scan_raw, scan_tar
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
 __all__ = ["Drop", "Dropped", "Handles", "Index", "Report", "load_index", "load_list", "pack", "read", "write_list"]
@@ -239,9 +240,5 @@ def _read_raw(index: Index, line: bytes) -> tuple[Utterance, bytes]:
 
 
 def write_list(path: str | Path, shard_paths: Iterable[str | Path]) -> None:
-    """Write a data.list, a shard a line; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join(f"{shard}\n" for shard in shard_paths), encoding="utf-8")
-    os.replace(temporary, path)
+    """Write a data.list, one shard per line; the file appears whole or not at all."""
+    write_text(path, "".join(f"{shard}\n" for shard in shard_paths))

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from wenet_osum.files import write_text
 from wenet_osum.records import Hypothesis
 
 SETTINGS, HYPOTHESES, TEXT = "settings.json", "hyp.jsonl", "text"
@@ -86,7 +86,7 @@ def open_run(
 
     written = settings | told
     text = json.dumps(written, ensure_ascii=False, indent=1, sort_keys=True)
-    _replace(path, text)
+    write_text(path, text)
     for part in _parts(folder):
         if complete:
             part.unlink()
@@ -289,10 +289,3 @@ def _free_name(name: str, taken: set[str]) -> str:
         numbered = f"{name}_{number}"
     taken.add(numbered)
     return numbered
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one step, so that a kill leaves the old one or the new one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

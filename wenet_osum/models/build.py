@@ -182,7 +182,7 @@ def set_encoder_conf(model: OsumModel | WhisperPhase, conf: dict[str, Any]) -> N
 
 def _lora(model: OsumModel | WhisperPhase, conf: LoraConfig) -> None:
     """Add LoRA, or check that the adapters a loaded model has are those asked for."""
-    assert isinstance(model, OsumModel), "config.check lets LoRA through for kind osum only"
+    assert isinstance(model, OsumModel), "config.rules lets LoRA through for kind osum only"
     loaded = model.lora
     if loaded is None:
         model.add_lora(conf)

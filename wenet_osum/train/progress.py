@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wenet_osum.files import write_text
 from wenet_osum.records import Batch
 from wenet_osum.train.rehearse import peak_gib
 from wenet_osum.train.tally import Tally, merge, scores
@@ -247,9 +248,7 @@ def _cut_log(path: Path, step: int) -> None:
             continue
         if row["step"] <= step:
             kept.append(line + "\n")
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(kept))
 
 
 def line(

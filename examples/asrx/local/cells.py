@@ -25,6 +25,7 @@ from result import result_of
 
 from wenet_osum import config
 from wenet_osum.bin import train
+from wenet_osum.files import write_text
 from wenet_osum.text.template import Template
 
 RESULT, CONF = "result.json", Path(__file__).resolve().parents[1] / "conf/train_cell.yaml"
@@ -67,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--xs", nargs="+", default=[*XS, TOGETHER], choices=[*XS, TOGETHER], help="only cells of these X")
     args.add_argument("--arms", nargs="+", default=[*ARMS], choices=[*ARMS], help="only cells of these arms")
     args.add_argument("--seeds", nargs="+", type=int, default=[*SEEDS], help="only cells of these seeds")
-    args.add_argument("--override", action="append", default=[], metavar="NAME=VALUE", help="setting of the training, e.g. max_steps=2")
+    args.add_argument("--override", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="setting of the training, e.g. max_steps=2")
     return args
 
 
@@ -92,14 +93,12 @@ def run(cell: Cell, args: argparse.Namespace) -> int:
     settings = [f"seed={cell.seed}", f"model.init_from={args.shared}", *args.override]
     settings.append(f"batch.max_tokens={limit_of(data, settings, args)}")
     command = ["--config", str(CONF), "--data", str(folder / "data.yaml"), "--exp_dir", str(folder / "train")]
-    if status := train.main([*command, *(word for setting in settings for word in ("--override", setting))]):
+    if status := train.main([*command, "--override", *settings]):
         if status != INTERRUPTED:
             raise ValueError(f"cell {cell.name}: training ended with status {status}; {folder}/train/train.log says why")
         return status
     found = result_of(cell, folder, args.shared, args.data)
-    unfinished = folder / f"{RESULT}.tmp"
-    unfinished.write_text(json.dumps(found, ensure_ascii=False, indent=1), encoding="utf-8")
-    unfinished.replace(folder / RESULT)
+    write_text(folder / RESULT, json.dumps(found, ensure_ascii=False, indent=1))
     for checkpoint in [*(folder / "train").glob("step_*"), folder / "train/final"]:  # the weights of a cell are not needed any more
         shutil.rmtree(checkpoint)
     return 0

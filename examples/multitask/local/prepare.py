@@ -16,8 +16,9 @@ from wenet_osum.config import DataConfig, SourceConfig
 from wenet_osum.corpus import command
 from wenet_osum.corpus.data_report import hours
 from wenet_osum.corpus.split import check_disjoint
-from wenet_osum.corpus.task_lists import choose
+from wenet_osum.corpus.task_lists import choose, reference_lines
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
+from wenet_osum.files import write_text
 from wenet_osum.dataset.prepared import text
 from wenet_osum.records import Utterance
 
@@ -124,7 +125,9 @@ def write_tests(splits: dict[str, dict[str, list[Utterance]]], sources: list[Sou
             continue
         dev[task] = str((options.out / "dev" / f"{task}.list").resolve())
         for split, rows in found.items():
-            count = write_manifest(options.out / split / f"{task}.list", choose(rows, task, options.limit[split == "test"] or None))
+            chosen = choose(rows, task, options.limit[split == "test"] or None)
+            count = write_manifest(options.out / split / f"{task}.list", chosen)
+            write_text(options.out / split / f"{task}.text", reference_lines(chosen, task))
             corpora = [source.name for source in sources if task in source.tasks]
             print(f"{task}: {count} of {len(rows)} {split} utterances of {', '.join(corpora)}")
         there.append(task)

@@ -14,6 +14,7 @@ from checks import check_disjoint, check_vocabulary, table, text_baseline  # noq
 from plan import SIZES, Order, plan  # noqa: E402
 from render import render_all  # noqa: E402
 
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance  # noqa: E402
 
 CHUNK = 64  # utterances made in one go by one espeak-ng; part of the corpus: another number gives slightly other audio
@@ -75,10 +76,8 @@ def _text(row: Utterance) -> str:
 
 
 def _write(path: Path, lines: list[str]) -> None:
-    """Under a temporary name first, so that a file that exists is complete."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    unfinished.replace(path)
+    """Write lines, all or none, so that a file that exists is complete."""
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 if __name__ == "__main__":

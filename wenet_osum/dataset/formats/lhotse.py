@@ -17,6 +17,7 @@ from typing import Any
 from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
 from wenet_osum.dataset.manifest import from_row, reason_of
+from wenet_osum.files import replaced
 from wenet_osum.records import Utterance
 
 # our field or label → its place in a supervision
@@ -88,7 +89,7 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     recordings: dict[str, dict[str, Any]] = {}
     count = 0
-    with gzip.open(folder / "supervisions.jsonl.gz.tmp", "wt", encoding="utf-8") as out:
+    with replaced(folder / "supervisions.jsonl.gz") as temporary, gzip.open(temporary, "wt", encoding="utf-8") as out:
         for utterance in utterances:
             recording = recordings.get(utterance.wav) or _recording(utterance, len(recordings))
             if recording is None:
@@ -99,7 +100,6 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
             count += 1
     with gzip.open(folder / "recordings.jsonl.gz", "wt", encoding="utf-8") as out:
         out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in recordings.values())
-    os.replace(folder / "supervisions.jsonl.gz.tmp", folder / "supervisions.jsonl.gz")
     return count
 
 

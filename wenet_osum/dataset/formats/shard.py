@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from wenet_osum.dataset.pack import pack
 from wenet_osum.dataset.shard import Handles, load_list, write_list
 from wenet_osum.dataset.shard import read as read_one
 from wenet_osum.dataset.tar import stem_of
+from wenet_osum.files import write_bytes
 from wenet_osum.records import Utterance
 
 LAYOUT = "json"
@@ -34,10 +34,7 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
 def save_audio(audio_dir: str, key: str, suffix: str, audio: bytes) -> str:
     """Write the audio of an utterance under its key; gives the path."""
     target = Path(audio_dir) / f"{stem_of(key)}{suffix}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_bytes(audio)
-    os.replace(temporary, target)
+    write_bytes(target, audio)
     return str(target)
 
 

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Where corpora and test sets lie. To be sourced by run.sh, whose variables it reads.
+# shellcheck disable=SC2154
+
+# The folder of --corpora, or in one of them, that holds $1; says so where there is none, and that $2 is left out.
+find_corpus() {
+  local folder found
+  for folder in $corpora; do
+    for found in "$folder/$1" "$folder"/*/"$1"; do
+      if [ -e "$found" ]; then echo "${found%"/$1"}"; return; fi
+    done
+  done
+  echo "$2 is left out: no $1 in $corpora" >&2
+  return 1
+}
+
+# The list of test set $1, nothing where it is not there.
+test_list() {
+  local list=corpora/${1#*:}/data/test/manifest.jsonl
+  if [ -f "$list" ]; then echo "$list"; else echo "test $1 is left out: no $list" >&2; fi
+}
