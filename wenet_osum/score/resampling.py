@@ -32,9 +32,10 @@ class Clusters(NamedTuple):
 
     def told(self) -> dict[str, Any]:
         """Return what ``score.json`` says of them."""
+        clusters = np.unique(self.of_rows)
         return {
             "unit": self.unit,
-            "clusters": len(np.unique(self.of_rows)),
+            "clusters": len(clusters),
             "without_speaker": self.without_speaker,
         }
 
@@ -56,15 +57,20 @@ def clusters_of(keys: Sequence[str], speakers: dict[str, str | None], unit: str)
 
     # Names come with what they name, so that no key is taken for a speaker.
     names = []
+    without_speaker = 0
     for key in keys:
         speaker = speakers[key]
-        names.append(("speaker", speaker) if speaker else ("utterance", key))
-    without_speaker = sum(kind == "utterance" for kind, _ in names)
+        if speaker:
+            names.append(("speaker", speaker))
+        else:
+            names.append(("utterance", key))
+            without_speaker += 1
 
     # Numbered in sorted order, so that an interval does not depend on the order of the list.
-    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-    of_rows = np.array([numbers[name] for name in names], dtype=int)
-    return Clusters(unit, of_rows, without_speaker)
+    in_order = sorted(set(names))
+    numbers = {name: number for number, name in enumerate(in_order)}
+    of_rows = [numbers[name] for name in names]
+    return Clusters(unit, np.array(of_rows, dtype=int), without_speaker)
 
 
 def speakers_of(references: Iterable[Utterance]) -> dict[str, str | None]:
@@ -74,14 +80,18 @@ def speakers_of(references: Iterable[Utterance]) -> dict[str, str | None]:
 
 def described(units: Iterable[str]) -> str:
     """Say what was drawn, e.g. ``95 %, speakers resampled``."""
-    drawn = " and ".join(f"{unit}s" for unit in sorted(set(units)))
+    names = [f"{unit}s" for unit in set(units)]
+    drawn = " and ".join(sorted(names))
     return f"95 %, {drawn} resampled"
 
 
 def units(scores: Iterable[Score]) -> set[str]:
     """Return what was drawn for these scores; those that do not say it drew utterances."""
-    default = {"unit": "utterance"}
-    return {score.detail.get(DETAIL, default)["unit"] for score in scores}
+    found = set()
+    for score in scores:
+        told = score.detail.get(DETAIL, {})
+        found.add(told.get("unit", "utterance"))
+    return found
 
 
 def clusters(score: Score) -> int | None:
