@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wenet_osum.decode.pipeline import read_list  # noqa: E402
+from wenet_osum.decode.jobs import read_list  # noqa: E402
 from wenet_osum.decode.whisper_own import transcribe  # noqa: E402
 
 

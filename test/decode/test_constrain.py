@@ -19,7 +19,7 @@ def answer_state(parts):
         answer_state = AnswerState(template, parse(task), free)
         for token in template.encode(text):
             choice = answer_state.step(token)
-            if choice:
+            if choice or answer_state.done:
                 return answer_state, choice
         return answer_state, None
 
@@ -96,6 +96,41 @@ def test_free_asks_for_nothing(parts, answer_state):
     assert choice is None and said.step(template.end_id) is None and said.done
 
 
+@pytest.mark.parametrize(
+    ("task", "text", "kept"),
+    [
+        ("asr", "the cat in the mid<male>", "the cat in the mid"),
+        ("asr", "<male>", ""),
+        ("<EMOTION><TRANSCRIBE>", "<sad>the cat<male>", "<sad>the cat"),
+        ("srwt", "<0.00>the<0.42><0.50>cat<0.94><male>", "<0.00>the<0.42><0.50>cat<0.94>"),
+    ],
+)
+def test_a_tag_that_was_not_asked_for_ends_the_answer(parts, answer_state, task, text, kept):
+    _, template = parts
+    said, choice = answer_state(task, text)
+    if choice:
+        said.take_label(choice, "sad")
+        for token in template.encode("the cat<male>"):
+            if not said.done:
+                said.step(token)
+    assert said.done and said.cut and template.decode(said.ids) == kept
+
+
+def test_escaped_brackets_and_times_end_no_answer(parts, answer_state):
+    _, template = parts
+    for task, text in (("asr", r"if a \< b \\\\ or c \> d"), ("srwt", "<0.00>the<0.42>")):
+        said, choice = answer_state(task, text)
+        assert choice is None and not said.done and template.decode(said.ids) == text
+        assert said.step(template.end_id) is None and said.done and not said.cut
+
+
+def test_where_anything_may_be_said_nothing_is_cut(parts, answer_state):
+    _, template = parts
+    for task, text, free in (("asr", "the cat<male>", True), ("sttc", "a<开始回答>b <c>", False)):
+        said, _ = answer_state(task, text, free=free)
+        assert not said.done and not said.cut and template.decode(said.ids) == text
+
+
 class Merging:
     """A tokenizer whose tokens cross tag borders: the longest known piece is taken."""
 
@@ -131,6 +166,14 @@ def test_tokens_may_cross_tag_borders_in_string_joined_answers():
     assert not choice.forced and [template.PIECES[i] for i in choice.continuations["male"]] == ["male", ">"]
     said.take_label(choice, "male")
     assert said.done and template.decode(said.ids) == "你好。<happy><male>"
+
+
+def test_what_a_token_says_before_a_tag_is_kept():
+    template = Merging()
+    said = AnswerState(template, parse("asr"))
+    for piece in ("你", "。<"):
+        said.step(template.PIECES.index(piece))
+    assert said.done and said.cut and template.decode(said.ids) == "你。"
 
 
 def test_a_spelling_of_its_own_is_continued_as_it_is():

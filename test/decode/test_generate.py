@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from wenet_osum.decode import generate as generation
-from wenet_osum.decode import greedy
+from wenet_osum.decode import greedy, prefix
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.stops import LoopGuard, limit
@@ -135,6 +135,31 @@ def test_a_loop_ends_and_is_flagged(parts, clips, batch_of, monkeypatch):
     answer = generate(model, template, batch, [task], DecodeOptions(), counts)[0]
     assert {"loop", "label_forced"} <= set(answer.flags) and answer.transcript == "a" * 32 and answer.labels
     assert counts["loop"] == 1
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_an_answer_ends_before_a_tag_that_was_not_asked_for(parts, clips, batch_of, monkeypatch, beams):
+    """The model wants to say a label after the transcript, as in the other tasks it was taught."""
+    model, template = parts
+    wanted = template.encode("the cat<male>")
+
+    def script(prefixes, inputs, positions):
+        """Make the next token of every answer the one that is wanted."""
+        read(prefixes, inputs, positions)
+        places = prefixes.mask.shape[1]
+        if "inputs_embeds" in inputs:
+            prefixes.prompt = places
+        following = min(places - prefixes.prompt, len(wanted) - 1)
+        prefixes.logits = torch.full_like(prefixes.logits, -20.0)
+        prefixes.logits[:, wanted[following]] = 20.0
+
+    read = prefix.Prefixes._read
+    monkeypatch.setattr(prefix.Prefixes, "_read", script)
+    task, counts = parse("asr"), Counter()
+    batch = batch_of(template, clips([50, 80]), [task] * 2)
+    for answer in generate(model, template, batch, [task] * 2, DecodeOptions(num_beams=beams), counts):
+        assert (answer.transcript, answer.text) == ("the cat", "the cat") and "tag_cut" in answer.flags
+    assert counts["tag_cut"] == 2
 
 
 def test_loop_guard_lets_short_repetitions_pass():

@@ -16,6 +16,7 @@ import soundfile
 
 from wenet_osum.bin import recognize, transcribe
 from wenet_osum.decode import longform, pipeline, write
+from wenet_osum.decode.jobs import Job, group_jobs
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.tasks import parse
 
@@ -158,8 +159,8 @@ def test_faults_are_sentences(model_dir, raw_list, tmp_path, capsys):
 
 
 def test_batches_keep_their_budget():
-    jobs = [pipeline.Job(i, str(i), s, None) for i, s in enumerate([1, 5, 31, 2, 9, 1, 1, 40])]
-    groups = pipeline.group_jobs(jobs, 3, 1000)
+    jobs = [Job(i, str(i), s, None) for i, s in enumerate([1, 5, 31, 2, 9, 1, 1, 40])]
+    groups = group_jobs(jobs, 3, 1000)
     assert [[job.seconds for job in group] for group in groups] == [[40], [31], [9], [5, 2], [1, 1, 1]]
 
 

@@ -256,7 +256,7 @@ def test_stages_stay_short_and_every_test_set_is_made():
 @pytest.mark.skipif(not (WEIGHTS and DATA), reason="OSUM_REAL_WEIGHTS and OSUM_REAL_DATA name no folders of models and corpora")
 def test_real_corpora_and_a_published_whisper(tmp_path):
     """The data stage on the real downloads, and Whisper's own decoder on a few real sentences."""
-    from wenet_osum.decode.pipeline import read_list
+    from wenet_osum.decode.jobs import read_list
     from wenet_osum.decode.whisper_own import transcribe
     from wenet_osum.score import wer
     from wenet_osum.score.normalize import get

@@ -26,7 +26,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from wenet_osum.dataset import audio  # noqa: E402
-from wenet_osum.decode import pipeline  # noqa: E402
+from wenet_osum.decode import longform  # noqa: E402
+from wenet_osum.decode.jobs import Job, read_list  # noqa: E402
 from wenet_osum.decode.options import DecodeOptions  # noqa: E402
 from wenet_osum.decode.pipeline import Recognizer  # noqa: E402
 from wenet_osum.models import build  # noqa: E402
@@ -84,7 +85,7 @@ def load(args: argparse.Namespace, dtype: torch.dtype = torch.float32) -> Recogn
 def read_clips(args: argparse.Namespace) -> Clips:
     """The first --utterances of --list that are no longer than 30 s, or noise of 2 to 8 s."""
     if args.list:
-        jobs = [job for job in pipeline.read_list(args.list)[0] if not job.error and job.seconds <= pipeline.longform.WHOLE_S]
+        jobs = [job for job in read_list(args.list)[0] if not job.error and job.seconds <= longform.WHOLE_S]
         read = [job.read() for job in jobs[: args.utterances]]
         return [(u, audio.decode(source if isinstance(source, bytes) else source.read_bytes())) for u, source in read]
     draws = np.random.default_rng(7)
@@ -94,7 +95,7 @@ def read_clips(args: argparse.Namespace) -> Clips:
 
 def batched(recognizer: Recognizer, clips: Clips) -> list[Hypothesis]:
     """Answers in batches of similar length, as recognize makes them."""
-    jobs = [pipeline.Job(i, u.key, len(samples) / SAMPLE_RATE, lambda: None) for i, (u, samples) in enumerate(clips)]
+    jobs = [Job(i, u.key, len(samples) / SAMPLE_RATE, lambda: None) for i, (u, samples) in enumerate(clips)]
     answers: dict[int, Hypothesis] = {}
     for group in recognizer.groups(jobs):
         items = [recognizer.load(*clips[job.index]) for job in group]

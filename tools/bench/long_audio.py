@@ -24,7 +24,7 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from wenet_osum.dataset import audio  # noqa: E402
-from wenet_osum.decode import pipeline  # noqa: E402
+from wenet_osum.decode.jobs import read_list  # noqa: E402
 from wenet_osum.records import SAMPLE_RATE  # noqa: E402
 
 LENGTHS_S = (0.1, 60.0, 600.0, 3600.0, 10800.0)
@@ -36,7 +36,7 @@ def clips(path: str | None) -> list[np.ndarray]:
     """Sounds to put together, (samples,) at 16 kHz."""
     if not path:
         return [np.random.default_rng(i).normal(0, 0.1, SAMPLE_RATE + 1000 * i).astype(np.float32) for i in range(20)]
-    read = [job.read() for job in pipeline.read_list(path)[0] if not job.error and job.seconds <= WHOLE_S]
+    read = [job.read() for job in read_list(path)[0] if not job.error and job.seconds <= WHOLE_S]
     return [audio.decode(source if isinstance(source, bytes) else source.read_bytes()) for _, source in read[:200]]
 
 

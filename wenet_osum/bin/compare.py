@@ -107,7 +107,7 @@ def _is_whisper(folder: str) -> bool:
 def _decoded(args: argparse.Namespace, folders: list[str], lists: dict[str, str]) -> Iterator[Verdict]:
     """A verdict a figure, task by task; the models are loaded one after the other."""
     from wenet_osum.bin._references import read_references
-    from wenet_osum.decode.pipeline import read_list
+    from wenet_osum.decode.jobs import read_list
     from wenet_osum.train.compare import answers, decoded, spread
 
     args.task = "auto"

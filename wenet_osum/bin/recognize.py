@@ -29,12 +29,14 @@ from typing import TypeVar
 
 from wenet_osum import tasks
 from wenet_osum.bin._exit import leave
-from wenet_osum.decode import all_prompts, load, lock, longform, options, pipeline, write
+from wenet_osum.decode import all_prompts, load, lock, longform, options, write
+from wenet_osum.decode.jobs import Job, group_jobs, read_list
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.decode.progress import Progress, counted
 from wenet_osum.records import Hypothesis
 from wenet_osum.text.template import read_settings
 
-Maker = Callable[[argparse.Namespace], pipeline.Recognizer]
+Maker = Callable[[argparse.Namespace], Recognizer]
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # processes may finish far apart
 
@@ -117,14 +119,14 @@ def recognize(args: argparse.Namespace, rank: int, size: int, make: Maker = load
     into or that holds answers of other settings, and when answers are missing at the end.
     """
     options.search(args)
-    jobs, dropped = pipeline.read_list(args.list)
+    jobs, dropped = read_list(args.list)
     with _alone(args.out, size):
         return _recognize(args, jobs, dropped, rank, size, make)
 
 
 def _recognize(
     args: argparse.Namespace,
-    jobs: list[pipeline.Job],
+    jobs: list[Job],
     dropped: Counter,
     rank: int,
     size: int,
@@ -135,7 +137,7 @@ def _recognize(
         return 0
     done = write.finished(args.out)
     _barrier(size)  # nobody may append before all have seen what is finished
-    groups = pipeline.group_jobs([job for job in jobs if job.index not in done], args.batch_size, args.max_frames, longform.whole_s(args.longest_s))
+    groups = group_jobs([job for job in jobs if job.index not in done], args.batch_size, args.max_frames, longform.whole_s(args.longest_s))
     counts = Counter()
     if groups:
         counts = _decode(args, groups[rank::size], rank, make)
@@ -147,7 +149,7 @@ def _recognize(
     return 1 if jobs and counts["errors"] == len(jobs) else 0
 
 
-def _begin(args: argparse.Namespace, jobs: list[pipeline.Job], dropped: Counter) -> bool:
+def _begin(args: argparse.Namespace, jobs: list[Job], dropped: Counter) -> bool:
     """Prepare the folder; True when it is complete already."""
     if double := dropped["duplicate key"]:
         _say(0, f"{args.list}: {double} lines repeat a key; the first of each is decoded")
@@ -171,7 +173,7 @@ def label_sets(model: str) -> dict[str, list[str]]:
     return {field.name: list(field.labels.names) for field in fields}
 
 
-def _decode(args: argparse.Namespace, groups: list[list[pipeline.Job]], rank: int, make: Maker) -> Counter:
+def _decode(args: argparse.Namespace, groups: list[list[Job]], rank: int, make: Maker) -> Counter:
     recognizer = make(args)
     jobs = [job for group in groups for job in group]
     progress = Progress(len(jobs), sum(job.seconds for job in jobs), quiet=rank != 0)

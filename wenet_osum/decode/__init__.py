@@ -1,1 +1,4 @@
-"""From features to answers: batched decoding, labels held to their sets, long audio, result files."""
+"""From features to answers.
+
+Batched decoding, labels held to their sets, long audio, result files.
+"""

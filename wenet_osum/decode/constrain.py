@@ -8,7 +8,12 @@ tokens lie. A label begins
 - at once, when nothing free stands before it (label-first tasks, the second of two labels),
 - where the model ends the text, or a guard stops it: then the label is forced.
 
-Its probability is the softmax over the label set of each label's log-probability as a whole, given
+Where no label follows, a transcript has no tag at all: targets write ``<`` in it as ``\<``. A model
+that opens one there, because it was taught other tasks too, takes the transcript to be over, and so
+it is: the answer ends before the tag, and is marked as ``cut``. A reply begins with a tag and stays
+free.
+
+The probability of a label is the softmax over the label set of each label's log-probability as a whole, given
 the answer so far.
 """
 
@@ -59,6 +64,8 @@ class AnswerState:
         self.opened = False
         # The last character is a backslash that escapes the next one.
         self.escaped = False
+        # The model opened a tag that was not asked for, and the answer ended before it.
+        self.cut = False
 
     def clone(self) -> AnswerState:
         """Return an independent copy, for beams."""
@@ -106,13 +113,34 @@ class AnswerState:
             return self._choice("", forced)
         if token in self.template.end_ids:
             return self.end()
+        lead = None if self._tags_are_free() else self._before_tag(self._text(token))
+        if lead is None:
+            self._append(token)
+            return None
         if self._label_follows():
-            lead = self._before_tag(self._text(token))
-            if lead is not None:
-                self.field_index += len(self.stretch)
-                return self._choice(lead, forced=False)
-        self._append(token)
+            self.field_index += len(self.stretch)
+            return self._choice(lead, forced=False)
+        self._cut(lead)
         return None
+
+    def _tags_are_free(self) -> bool:
+        """Return whether tags may stand in the present stretch: the mark of a reply is one."""
+        return self.free or self.stretch[-1].kind == "reply"
+
+    def _cut(self, lead: str) -> None:
+        """End the answer before a tag that was not asked for.
+
+        ``lead`` is the text that the model said in the same token before it opened the tag.
+        """
+        # Half a character stays away: its other half will not come.
+        rest = lead.replace("\ufffd", "")
+        if self.opened:
+            # In a transcript with times, the tag was opened by the token before.
+            rest = self._text(self.ids.pop())[:-1]
+        if rest:
+            self.ids += self.template.encode(rest)
+        self.opened = False
+        self.done = self.cut = True
 
     def end(self) -> Choice | None:
         """End the present stretch of free text.

@@ -15,32 +15,38 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wenet_osum.decode.generate import hypothesis, make_row
+from wenet_osum.decode.generate import device_of, finish, in_eval_mode, make_rows
 from wenet_osum.decode.joint import check_training
 from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
 from wenet_osum.decode.row import TIE, Row
 from wenet_osum.models.whisper import WhisperPhase
-from wenet_osum.records import FRAME_S, Batch, Hypothesis
+from wenet_osum.records import Batch, Hypothesis
 
 if TYPE_CHECKING:
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.tasks.base import Task
     from wenet_osum.text.template import Template
 
-ANSWERED = "<TRANSCRIBE>"  # the task
+# The task.
+ANSWERED = "<TRANSCRIBE>"
 
 
 def refusal(task: Task) -> str | None:
     """Say why a task cannot be answered by CTC; None: it can."""
     if task.tags == ANSWERED:
         return None
-    return f"mode {CTC_GREEDY_SEARCH} hears words only and answers {ANSWERED}, not {task.tags}; use mode attention"
+    return (
+        f"mode {CTC_GREEDY_SEARCH} hears words only and answers {ANSWERED}, "
+        f"not {task.tags}; use mode attention"
+    )
 
 
 def check_model(model: OsumModel | WhisperPhase) -> None:
     """Raise ValueError for a model that was not trained with CTC."""
     if isinstance(model, WhisperPhase):
-        model.token_logits(torch.zeros(1, model.config.d_model, device=model.device))
+        # Without a CTC head it refuses any state.
+        state = torch.zeros(1, model.config.d_model, device=model.device)
+        model.token_logits(state)
     else:
         check_training(f"mode {CTC_GREEDY_SEARCH}", ("ctc",), model.config.losses)
 
@@ -54,33 +60,39 @@ def generate(
 ) -> list[Hypothesis]:
     """Answer every utterance of a batch. ``counts`` collects ``steps``, ``ties`` and the flags."""
     tasks = [template.task(name) for name in batch.tasks]
-    seconds = (batch.feature_lengths * FRAME_S).tolist()
-    rows = [make_row(template, *row, options) for row in zip(batch.keys, tasks, seconds, strict=True)]
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            batch = batch.to(next(model.parameters()).device)
-            states, lengths = model.ctc_states(batch.features, batch.feature_lengths)
-            head = model.speech_classes()
-            for row, mine, length in zip(rows, states, lengths.tolist(), strict=True):
-                # Its own states alone: what surrounds it in the batch cannot matter.
-                _decide(row, head.logits(mine[:length]), head.blank, head.token_ids, counts)
-    finally:
-        model.train(training)
-    counts.update(flag for row in rows for flag in row.flags)
-    return [hypothesis(row, template) for row in rows]
+    rows = make_rows(template, batch, tasks, options)
+    with in_eval_mode(model):
+        device = device_of(model)
+        batch = batch.to(device)
+        states, lengths = model.ctc_states(batch.features, batch.feature_lengths)
+        head = model.speech_classes()
+        for row, of_row, length in zip(rows, states, lengths.tolist(), strict=True):
+            # Its own states alone: what surrounds it in the batch cannot matter.
+            own = of_row[:length]
+            logits = head.logits(own)
+            _decide(row, logits, head.blank, head.token_ids, counts)
+    return finish(rows, template, counts)
 
 
 def _decide(
-    row: Row, logits: Tensor, blank: int, token_ids: Callable[[list[int]], list[int]], counts: Counter
+    row: Row,
+    logits: Tensor,
+    blank: int,
+    token_ids: Callable[[list[int]], list[int]],
+    counts: Counter,
 ) -> None:
     """Write the best path of ``logits`` (N, C) into a row."""
-    best = logits.topk(2, dim=-1).values
-    ties = int((best[:, 0] - best[:, 1] <= TIE).sum())
+    top = logits.topk(2, dim=-1)
+    first, second = top.values.unbind(-1)
+    close = first - second <= TIE
+    ties = int(close.sum())
     counts["steps"] += len(logits)
     counts["ties"] += ties
     if ties:
         row.flag("tie")
-    path = logits.argmax(-1).unique_consecutive().tolist()
-    row.answer_state.ids = token_ids([number for number in path if number != blank])
+
+    # A class that several states in a row agree on stands once; then the blanks are taken out.
+    best = logits.argmax(-1)
+    path = best.unique_consecutive()
+    classes = [number for number in path.tolist() if number != blank]
+    row.answer_state.ids = token_ids(classes)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,8 +29,13 @@ from wenet_osum.records import FRAME_S, Batch, Hypothesis
 from wenet_osum.tasks.base import Task
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.text.template import Template
+
+# flag: the model opened a tag that was not asked for, where its answer was ended
+TAG_CUT = "tag_cut"
 
 
 def generate(
@@ -39,23 +46,49 @@ def generate(
     options: DecodeOptions | None = None,
     counts: Counter | None = None,
 ) -> list[Hypothesis]:
-    """Answer every utterance of a batch; the answers do not depend on which others are in it (float32, ties apart).
+    """Answer every utterance of a batch.
 
-    ``tasks`` are those of the rows; without it ``batch.tasks``. ``counts`` collects ``steps``, ``ties`` and the flags.
+    In float32 the answers do not depend on which others are in it, ties apart. ``tasks`` are those
+    of the rows; without it ``batch.tasks``. ``counts`` collects ``steps``, ``ties`` and the flags.
     """
-    options, counts = options or DecodeOptions(), Counter() if counts is None else counts
+    options = options or DecodeOptions()
+    if counts is None:
+        counts = Counter()
     tasks = tasks or [template.task(name) for name in batch.tasks]
-    rows = [make_row(template, *pair, options) for pair in zip(batch.keys, tasks, (batch.feature_lengths * FRAME_S).tolist(), strict=True)]
+    rows = make_rows(template, batch, tasks, options)
+    with in_eval_mode(model):
+        batch = batch.to(device_of(model))
+        prompts = _prompts(model, template, batch, rows, options)
+        answer(prompts, rows, options, counts)
+    return finish(rows, template, counts)
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Run the body without gradients and dropout; a model in training goes on training after it."""
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            batch = batch.to(next(model.parameters()).device)
-            answer(_prompts(model, template, batch, rows, options), rows, options, counts)
+            yield
     finally:
         model.train(training)
-    counts.update(flag for row in rows for flag in row.flags)
-    return [hypothesis(row, template) for row in rows]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's weights."""
+    return next(model.parameters()).device
+
+
+def finish(rows: list[Row], template: Template, counts: Counter) -> list[Hypothesis]:
+    """Turn finished rows into answers, and add their flags to ``counts``."""
+    answers = []
+    for row in rows:
+        if row.answer_state.cut:
+            row.flag(TAG_CUT)
+        counts.update(row.flags)
+        answers.append(hypothesis(row, template))
+    return answers
 
 
 def _prompts(
@@ -67,23 +100,32 @@ def _prompts(
 ) -> Prompts:
     """Return what stands before the answers of ``rows``."""
     if isinstance(model, WhisperPhase):
-        for row, prompt in zip(rows, batch.prompt_lengths.tolist(), strict=True):
+        prompt_lengths = batch.prompt_lengths.tolist()
+        for row, prompt in zip(rows, prompt_lengths, strict=True):
             row.room = _room(model, template, row.answer_state.task, prompt)
         return WhisperPrompts(model, batch)
+
     speech, lengths = model.padded_speech(batch.features, batch.feature_lengths)
     if options.joint:
         rescorers = Rescorers(model, template, options.joint)
         for row, states, length in zip(rows, speech, lengths.tolist(), strict=True):
-            row.joint = rescorers.begin(states[:length])
-    embeds, mask = model.prompts_with(speech, lengths, Question.of(batch))
+            own = states[:length]
+            row.joint = rescorers.begin(own)
+    question = Question.of(batch)
+    embeds, mask = model.prompts_with(speech, lengths, question)
     return LLMPrompts(model.llm, embeds, mask)
 
 
 def _room(model: WhisperPhase, template: Template, task: Task, prompt: int) -> int:
-    """Return how many answer tokens a decoder of fixed length can hold before the labels that may
-    still have to come. Raises Drop when the prompt leaves none."""
-    labels = [template.label_ids(field).values() for field in task.label_fields]
-    reserved = sum(max(len(ids) for ids in of_field) for of_field in labels)
+    """Return how many answer tokens a decoder of fixed length can hold.
+
+    Room is left for the labels that may still have to come. Raises Drop when the prompt leaves
+    none.
+    """
+    reserved = 0
+    for field in task.label_fields:
+        sizes = map(len, template.label_ids(field).values())
+        reserved += max(sizes)
     reach = model.config.max_target_positions
     room = reach - 1 - prompt - reserved
     if room < 1:
@@ -91,30 +133,59 @@ def _room(model: WhisperPhase, template: Template, task: Task, prompt: int) -> i
     return room
 
 
-def make_row(template: Template, key: str, task: Task, audio_s: float, options: DecodeOptions) -> Row:
-    """Begin an answer."""
-    row = Row(key, AnswerState(template, task, options.free), audio_s, options.max_tokens)
+def make_rows(
+    template: Template, batch: Batch, tasks: list[Task], options: DecodeOptions
+) -> list[Row]:
+    """Begin the answer of every utterance of a batch."""
+    seconds = (batch.feature_lengths * FRAME_S).tolist()
+    rows = []
+    for key, task, audio_s in zip(batch.keys, tasks, seconds, strict=True):
+        row = make_row(template, key, task, audio_s, options)
+        rows.append(row)
+    return rows
+
+
+def make_row(
+    template: Template, key: str, task: Task, audio_s: float, options: DecodeOptions
+) -> Row:
+    """Begin the answer of one utterance."""
+    state = AnswerState(template, task, options.free)
+    row = Row(key, state, audio_s, options.max_tokens)
     if options.temperature:
-        digest = hashlib.sha256(f"{options.seed} {key}".encode()).digest()
-        row.draws = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        row.draws = _draws(options.seed, key)
     return row
+
+
+def _draws(seed: int, key: str) -> torch.Generator:
+    """Return random numbers that depend on the seed and the key alone."""
+    digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
+    # 63 bits, which torch takes as a seed.
+    number = int.from_bytes(digest[:8], "big") >> 1
+    return torch.Generator().manual_seed(number)
 
 
 def answer(prompts: Prompts, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
     """Complete the rows, which go on from ``prompts``."""
-    if options.num_beams == 1:
-        every = [*range(len(rows))]
-        complete(prompts.prefixes(every, [[] for _ in rows]), rows, options, counts)
+    if options.num_beams > 1:
+        alternate(prompts, rows, options, counts)
         return
-    alternate(prompts, rows, options, counts)
+    every = list(range(len(rows)))
+    nothing_said = [[] for _ in rows]
+    prefixes = prompts.prefixes(every, nothing_said)
+    complete(prefixes, rows, options, counts)
 
 
 def hypothesis(row: Row, template: Template) -> Hypothesis:
-    """The finished row, its text taken apart by the task."""
-    task, text = row.answer_state.task, template.decode(row.answer_state.ids)
+    """Return the finished row, its text taken apart by the task."""
+    task = row.answer_state.task
+    text = template.decode(row.answer_state.ids)
     reading = task.read(text)
-    labels = reading.labels | {name: max(p, key=p.get) for name, p in row.probs.items()}
-    unread = {name: found for name, found in reading.unread.items() if name not in row.probs}
+
+    # Labels that were chosen out of their set are known without reading.
+    labels, unread = dict(reading.labels), dict(reading.unread)
+    for name, probs in row.probs.items():
+        labels[name] = max(probs, key=probs.get)
+        unread.pop(name, None)
     return Hypothesis(
         key=row.key,
         task=task.tags,

@@ -24,17 +24,34 @@ if TYPE_CHECKING:
 
 
 def recognizer(args: argparse.Namespace) -> Recognizer:
-    """Load the model that ``args.model`` names and make it ready to answer. Raises ValueError for bad options and unsuitable folders."""
+    """Load the model that ``args.model`` names and make it ready to answer.
+
+    Raises ValueError for bad options and unsuitable folders.
+    """
     options = search(args)
     torch.set_num_threads(args.threads)
     cpu_kernels.keep_few()
     template = Template.load(args.model)
-    task = None if args.task == "auto" else template.task(args.task)
-    model = build.load(args.model, getattr(torch, args.dtype))
+    task = None
+    if args.task != "auto":
+        task = template.task(args.task)
+
+    dtype = getattr(torch, args.dtype)
+    model = build.load(args.model, dtype)
     _check(model, template, options, task)
     if isinstance(model, OsumModel) and model.lora is not None:
         model.merge_lora()
-    return Recognizer(_on_device(model), template, options, task, args.prompt, args.lang, args.batch_size, args.max_frames, args.longest_s)
+    return Recognizer(
+        _on_device(model),
+        template,
+        options,
+        task,
+        args.prompt,
+        args.lang,
+        args.batch_size,
+        args.max_frames,
+        args.longest_s,
+    )
 
 
 def _check(
@@ -43,9 +60,11 @@ def _check(
     """Raise ValueError for a way of decoding that the model was not made or trained for."""
     if options.mode == CTC_GREEDY_SEARCH:
         ctc_greedy.check_model(model)
-        if task is not None and (why := ctc_greedy.refusal(task)):
+        why = ctc_greedy.refusal(task) if task else None
+        if why:
             raise ValueError(why)
         return
+
     if isinstance(model, OsumModel):
         joint.check_model(model, template, options.joint)
         if model.config.answers_trained is False:
@@ -56,13 +75,18 @@ def _check(
             )
     elif options.joint:
         names = ", ".join(options.joint)
-        raise ValueError(f"rescore {names}: weighs in on an LLM, and phase 1 has none; leave it out")
+        raise ValueError(
+            f"rescore {names}: weighs in on an LLM, and phase 1 has none; leave it out"
+        )
 
 
 def _on_device(model: nn.Module) -> nn.Module:
-    """The model on this process's accelerator, if there is one."""
-    if not torch.accelerator.is_available():
-        return model.eval()
-    kind, local = torch.accelerator.current_accelerator().type, int(os.environ.get("LOCAL_RANK", 0))
-    torch.accelerator.set_device_index(local)
-    return model.to(torch.device(kind, local)).eval()
+    """Move the model to this process's accelerator, if there is one."""
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator().type
+        # torchrun numbers the processes of a machine; each has an accelerator of its own.
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        torch.accelerator.set_device_index(local)
+        device = torch.device(kind, local)
+        model.to(device)
+    return model.eval()

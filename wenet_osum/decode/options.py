@@ -1,7 +1,8 @@
 """The options of decoding: one table, from which everything that takes or keeps options is made.
 
-Commands (``add_arguments``), ``wenet_osum.load(**settings)`` (``from_settings``), the settings beside answers
-(``deciding``) and the table in docs/decoding.md (``markdown``) follow from the fields below; a new option is one field.
+Commands (``add_arguments``), ``wenet_osum.load(**settings)`` (``from_settings``), the settings
+beside answers (``deciding``) and the table in docs/decoding.md (``markdown``) follow from the
+fields below; a new option is one field.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from wenet_osum.decode import joint, longform
 from wenet_osum.text.template import LANGUAGES
 
 CTC_GREEDY_SEARCH = "ctc_greedy_search"
-MODES = ("attention", CTC_GREEDY_SEARCH)  # WeNet's names
-DTYPES = ("float32", "bfloat16")  # names of torch's
-LEAST_TEMPERATURE = 1e-6  # below it decoding is greedy: logits / 1e-310 would be infinite
+# WeNet's names.
+MODES = ("attention", CTC_GREEDY_SEARCH)
+# torch's names.
+DTYPES = ("float32", "bfloat16")
+# Below it decoding is greedy: logits / 1e-310 would be infinite.
+LEAST_TEMPERATURE = 1e-6
 
 
 def option(
@@ -34,11 +38,23 @@ def option(
     """Describe a field as an option.
 
     ``kind`` reads its text on a command line (bool: a flag without a value). ``decides`` says that
-    answers depend on it: a run does not go on in a folder whose answers were made with another value.
+    answers depend on it: a run does not go on in a folder whose answers were made with another
+    value.
     """
-    about = {"help": help, "kind": kind, "choices": choices, "metavar": metavar, "decides": decides}
+    about = {
+        "help": help,
+        "kind": kind,
+        "choices": choices,
+        "metavar": metavar,
+        "decides": decides,
+    }
     if isinstance(default, (dict, list)):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=about)
+
+        def fresh() -> Any:
+            """Make a copy, so that no two tables share one."""
+            return type(default)(default)
+
+        return dataclasses.field(default_factory=fresh, metadata=about)
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -80,32 +96,43 @@ class DecodeOptions:
     free: bool = option(False, "do not limit labels to their label set", bool)
 
     def __post_init__(self) -> None:
+        self._check_numbers()
+        if self.temperature < LEAST_TEMPERATURE:
+            self.temperature = 0.0
+        self._check_together()
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens {self.max_tokens} must be 1 or more")
+
+    def _check_numbers(self) -> None:
+        """Raise ValueError for a number that is no good by itself."""
         if self.num_beams < 1:
             raise ValueError(f"num_beams {self.num_beams} must be 1 (greedy) or more")
         if not 0 <= self.temperature < math.inf or self.repetition_penalty <= 0:
-            wrong = f"temperature {self.temperature} must be a finite number of 0 or more"
-            raise ValueError(f"{wrong} and repetition_penalty {self.repetition_penalty} above 0")
+            raise ValueError(
+                f"temperature {self.temperature} must be a finite number of 0 or more "
+                f"and repetition_penalty {self.repetition_penalty} above 0"
+            )
         if not math.isfinite(self.length_penalty):
             raise ValueError(f"length_penalty {self.length_penalty} must be a finite number")
-        if self.temperature < LEAST_TEMPERATURE:
-            self.temperature = 0.0
+
+    def _check_together(self) -> None:
+        """Raise ValueError for options that do not go together."""
         if self.temperature and self.num_beams > 1:
             raise ValueError(
                 f"num_beams {self.num_beams} with temperature {self.temperature}: "
                 "beams do not sample; choose one of them"
             )
         joint.check_weights(self.rescore, self.temperature)
-        if self.mode != MODES[0] and (self.num_beams > 1 or self.temperature or self.joint):
+        searches = self.num_beams > 1 or self.temperature or self.joint
+        if self.mode != MODES[0] and searches:
             raise ValueError(
-                f"mode {self.mode} has one best path: num_beams, temperature and rescore are of mode "
-                f"{MODES[0]}; leave them out"
+                f"mode {self.mode} has one best path: num_beams, temperature and rescore "
+                f"are of mode {MODES[0]}; leave them out"
             )
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError(f"max_tokens {self.max_tokens} must be 1 or more")
 
     @property
     def joint(self) -> dict[str, float]:
-        """The rescorers that have a weight; empty: the LLM answers alone."""
+        """Return the rescorers that have a weight; empty: the LLM answers alone."""
         return {name: weight for name, weight in self.rescore.items() if weight}
 
 
@@ -114,9 +141,7 @@ class PromptOptions:
     """How the model is asked."""
 
     prompt: str | None = option(None, "wording to ask with; default: the task's first prompt")
-    lang: str = option(
-        "zh", "language of the prompt, whatever the utterance's", choices=LANGUAGES
-    )
+    lang: str = option("zh", "language of the prompt, whatever the utterance's", choices=LANGUAGES)
 
 
 @dataclass
@@ -148,6 +173,8 @@ class RunOptions:
 
 
 TABLES: tuple[type, ...] = (DecodeOptions, PromptOptions, RunOptions)
+# Defaults that say nothing to a reader.
+NOTHING = (None, {}, [])
 
 
 def fields() -> Iterator[tuple[type, dataclasses.Field]]:
@@ -166,11 +193,21 @@ def default(field: dataclasses.Field) -> Any:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a command all options, and answer those of former versions with what to write now."""
-    groups = {table: parser.add_argument_group(_title(table)) for table in TABLES}
+    groups = {}
+    for table in TABLES:
+        title = _title(table)
+        groups[table] = parser.add_argument_group(title)
     for table, field in fields():
-        groups[table].add_argument(f"--{field.name}", **_argument(field))
+        about = _argument(field)
+        groups[table].add_argument(f"--{field.name}", **about)
+
     for name, now in lookup.renamed("options").items():
-        parser.add_argument(f"--{name}", action=lookup.RenamedOption, const=now, help=argparse.SUPPRESS)
+        parser.add_argument(
+            f"--{name}",
+            action=lookup.RenamedOption,
+            const=now,
+            help=argparse.SUPPRESS,
+        )
 
 
 def _title(table: type) -> str:
@@ -178,11 +215,16 @@ def _title(table: type) -> str:
 
 
 def _argument(field: dataclasses.Field) -> dict[str, Any]:
-    about, usual = field.metadata, default(field)
+    """Describe an option to argparse; its help ends with the default."""
+    about = field.metadata
+    text = about["help"]
     if about["kind"] is bool:
-        return {"action": "store_true", "help": about["help"]}
-    shown = f" ({usual:g})" if isinstance(usual, float) else f" ({usual})"
-    text = about["help"] + (shown if usual not in (None, {}, []) else "")
+        return {"action": "store_true", "help": text}
+    usual = default(field)
+    if isinstance(usual, float):
+        text += f" ({usual:g})"
+    elif usual not in NOTHING:
+        text += f" ({usual})"
     return {
         "type": _argparse_kind(about["kind"]),
         "default": usual,
@@ -217,16 +259,22 @@ def from_settings(settings: dict[str, Any]) -> argparse.Namespace:
         if name in gone:
             raise ValueError(f"{name}: this option is gone; {gone[name]}")
         if name not in known:
-            raise ValueError(lookup.unknown("setting", name, [*known]))
+            message = lookup.unknown("setting", name, list(known))
+            raise ValueError(message)
+
     values = {}
     for name, field in known.items():
         given = settings.get(name)
-        values[name] = default(field) if given is None else _value(field, given)
+        if given is None:
+            values[name] = default(field)
+        else:
+            values[name] = _value(field, given)
     return argparse.Namespace(**values)
 
 
 def _value(field: dataclasses.Field, given: Any) -> Any:
-    kind, choices = field.metadata["kind"], field.metadata["choices"]
+    """Read the value given for an option. Raises ValueError for one that it cannot have."""
+    kind = field.metadata["kind"]
     if kind is bool:
         return bool(given)
     if isinstance(given, (dict, list, tuple)):
@@ -234,31 +282,44 @@ def _value(field: dataclasses.Field, given: Any) -> Any:
         if not isinstance(usual, (dict, list)):
             raise ValueError(f"{field.name} {given!r}: expected one value")
         return type(usual)(given)
+
     try:
         value = kind(str(given))
     except ValueError as error:
         raise ValueError(f"{field.name} {given!r}: {error}") from None
+    choices = field.metadata["choices"]
     if choices and value not in choices:
-        raise ValueError(f"{field.name}: {lookup.unknown('value', value, list(choices))}")
+        message = lookup.unknown("value", value, list(choices))
+        raise ValueError(f"{field.name}: {message}")
     return value
 
 
 def search(args: argparse.Namespace) -> DecodeOptions:
     """Take the search out of the options. Raises ValueError for bad values of any option."""
     for name in ("batch_size", "max_frames", "threads"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} {getattr(args, name)} must be 1 or more")
+        number = getattr(args, name)
+        if number < 1:
+            raise ValueError(f"--{name} {number} must be 1 or more")
+
+    # Unknown names and pieces too short or too long are refused before the model is loaded.
     lookup.add_plugins(args.plugins)
-    joint.rescorer_classes(args.rescore)  # refuses unknown names before the model is loaded
-    longform.whole_s(args.longest_s)  # refuses what is too short or too long
+    joint.rescorer_classes(args.rescore)
+    longform.whole_s(args.longest_s)
+
     table = TABLES[0]
-    return table(**{field.name: getattr(args, field.name) for field in dataclasses.fields(table)})
+    values = {}
+    for field in dataclasses.fields(table):
+        values[field.name] = getattr(args, field.name)
+    return table(**values)
 
 
 def deciding(args: argparse.Namespace) -> dict[str, Any]:
     """Take the options that answers depend on, to be kept beside them."""
-    names = (field.name for _, field in fields() if field.metadata["decides"])
-    return {name: getattr(args, name) for name in names}
+    found = {}
+    for _, field in fields():
+        if field.metadata["decides"]:
+            found[field.name] = getattr(args, field.name)
+    return found
 
 
 def markdown() -> str:
@@ -266,6 +327,7 @@ def markdown() -> str:
     lines = ["| option | default | meaning |", "|---|---|---|"]
     for _, field in fields():
         usual = default(field)
-        shown = "" if usual in (None, False, {}, []) else f"`{usual}`"
-        lines.append(f"| `--{field.name}` | {shown} | {field.metadata['help']} |")
+        shown = "" if usual in (False, *NOTHING) else f"`{usual}`"
+        text = field.metadata["help"]
+        lines.append(f"| `--{field.name}` | {shown} | {text} |")
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """What a text LLM answers to a transcript, asked in its own chat template.
 
-Such answers are what a model that hears is taught (distillation: nobody has to write a reply), and what a
-cascade of recognizer and LLM would say.
+Such answers are what a model that hears is taught (distillation: nobody has to write a reply), and
+what a cascade of recognizer and LLM would say.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SYSTEM = "Answer in one short sentence."
-NO_END = "no end within the longest reply"  # reasons why a transcript has no reply
+# Reasons why a transcript has no reply.
+NO_END = "no end within the longest reply"
 EMPTY = "the reply is empty"
 
 
@@ -33,38 +34,52 @@ class TextLlm:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     system: str = SYSTEM
-    max_tokens: int = 60  # of a reply
+    # of a reply
+    max_tokens: int = 60
 
     @classmethod
     def load(cls, source: str, system: str = SYSTEM, max_tokens: int = 60) -> TextLlm:
-        """Load a folder or hub name. Raises ValueError for an LLM whose tokenizer has no chat template."""
+        """Load a folder or hub name.
+
+        Raises ValueError for an LLM whose tokenizer has no chat template.
+        """
         tokenizer = load_tokenizer(source)
         if not tokenizer.chat_template:
             rule = "replies are asked for in the LLM's own chat template; give an Instruct model"
             raise ValueError(f"{source}: its tokenizer has no chat template; {rule}")
         tokenizer.padding_side = "left"
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+
         fast = torch.accelerator.is_available()
         dtype = torch.bfloat16 if fast else torch.float32
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).eval()
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         if fast:
-            model.to(torch.accelerator.current_accelerator())
-        return cls(model, tokenizer, system, max_tokens)
+            device = torch.accelerator.current_accelerator()
+            model.to(device)
+        return cls(model.eval(), tokenizer, system, max_tokens)
 
     def prompt(self, text: str) -> str:
-        """Lay out system text and transcript as the LLM was taught, up to where its answer begins."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        turns = [*system, {"role": "user", "content": text}]
+        """Lay out system text and transcript as the LLM was taught, up to its answer."""
+        turns = []
+        if self.system:
+            turns.append({"role": "system", "content": self.system})
+        turns.append({"role": "user", "content": text})
         return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
     def replies(self, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Answer a batch of transcripts: the reply and "", or what there is of it and the reason why it is none."""
+        """Answer a batch of transcripts.
+
+        Yields the reply and an empty text, or what there is of it and the reason why it is none.
+        """
         prompts = [self.prompt(text) for text in texts]
-        asked = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+        asked = self.tokenizer(
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=False,
+        )
         asked = asked.to(self.model.device)
-        # The published settings may sample; only the ends of an answer are taken from them.
-        ends = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
-        ends = [ends] if isinstance(ends, int) else list(ends)
+        ends = self._end_ids()
         greedy = GenerationConfig(
             do_sample=False,
             max_new_tokens=self.max_tokens,
@@ -73,31 +88,56 @@ class TextLlm:
         )
         with torch.inference_mode():
             ids = self.model.generate(**asked, generation_config=greedy)
-        for row in ids[:, asked["input_ids"].shape[1] :].tolist():
+
+        # What was generated stands behind the prompt.
+        prompt = asked["input_ids"].shape[1]
+        replies = ids[:, prompt:].tolist()
+        for row in replies:
             text = self.tokenizer.decode(row, skip_special_tokens=True)
             text = " ".join(text.split())
-            ended = any(token in ends for token in row)
-            yield text, "" if ended and text else EMPTY if ended else NO_END
+            if not any(token in ends for token in row):
+                reason = NO_END
+            else:
+                reason = "" if text else EMPTY
+            yield text, reason
+
+    def _end_ids(self) -> list[int]:
+        """Return the tokens that end an answer.
+
+        The published settings may sample; only these are taken from them.
+        """
+        ends = self.model.generation_config.eos_token_id
+        ends = ends or self.tokenizer.eos_token_id
+        if isinstance(ends, int):
+            return [ends]
+        return list(ends)
 
 
-def answer_all(llm: TextLlm, texts: Sequence[str], kept: Path, batch_size: int = 16) -> dict[str, tuple[str, str]]:
+def answer_all(
+    llm: TextLlm, texts: Sequence[str], kept: Path, batch_size: int = 16
+) -> dict[str, tuple[str, str]]:
     """Answer every different transcript once; gives reply and reason by transcript.
 
-    ``kept`` is a file of JSON lines that answers are appended to, batch by batch: a run that was stopped
-    goes on behind its last whole line.
+    ``kept`` is a file of JSON lines that answers are appended to, batch by batch: a run that was
+    stopped goes on behind its last whole line.
     """
     found = _read_kept(kept)
-    lacking = sorted({*texts} - {*found}, key=lambda text: (len(text), text))
+    missing = set(texts) - set(found)
+    # Of similar length, so that batches have little padding.
+    lacking = sorted(missing, key=lambda text: (len(text), text))
     kept.parent.mkdir(parents=True, exist_ok=True)
     with open(kept, "a", encoding="utf-8", newline="\n") as out:
         for begin in range(0, len(lacking), batch_size):
             batch = lacking[begin : begin + batch_size]
-            for text, (reply, reason) in zip(batch, llm.replies(batch), strict=True):
+            replies = llm.replies(batch)
+            for text, (reply, reason) in zip(batch, replies, strict=True):
                 found[text] = (reply, reason)
                 row = {"txt": text, "reply": reply, "reason": reason}
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                line = json.dumps(row, ensure_ascii=False)
+                out.write(f"{line}\n")
             out.flush()
-            print(f"{min(begin + batch_size, len(lacking))} of {len(lacking)} transcripts", flush=True)
+            done = begin + len(batch)
+            print(f"{done} of {len(lacking)} transcripts", flush=True)
     return found
 
 
@@ -108,8 +148,10 @@ def _read_kept(path: Path) -> dict[str, tuple[str, str]]:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]
     path.write_text("".join(whole), encoding="utf-8")
-    rows = map(json.loads, whole)
-    return {row["txt"]: (row["reply"], row["reason"]) for row in rows}
+    found = {}
+    for row in map(json.loads, whole):
+        found[row["txt"]] = (row["reply"], row["reason"])
+    return found
 
 
 def with_wrong_words(texts: dict[str, str], share: float) -> dict[str, str]:
@@ -117,10 +159,17 @@ def with_wrong_words(texts: dict[str, str], share: float) -> dict[str, str]:
 
     Shows what so many errors of a recognizer cost. What is drawn depends on the keys alone.
     """
-    words = sorted({word for text in texts.values() for word in text.split()})
+    there: set[str] = set()
+    for text in texts.values():
+        there.update(text.split())
+    words = sorted(there)
+
     changed = {}
     for key, text in texts.items():
         draw = random.Random(key)
-        said = [draw.choice(words) if draw.random() < share else word for word in text.split()]
+        said = []
+        for word in text.split():
+            replaced = draw.random() < share
+            said.append(draw.choice(words) if replaced else word)
         changed[key] = " ".join(said)
     return changed

@@ -31,37 +31,51 @@ class WhisperPrompts:
     def __init__(self, model: WhisperPhase, batch: Batch) -> None:
         self.model = model
         self.states, self.lengths = model.encoder(batch.features, batch.feature_lengths)
-        self.ids = batch.prompt_ids.cpu().split(batch.prompt_lengths.tolist())
+        ids = batch.prompt_ids.cpu()
+        lengths = batch.prompt_lengths.tolist()
+        self.ids = ids.split(lengths)
 
     def prefixes(self, rows: list[int], answers: list[list[int]]) -> WhisperPrefixes:
         """Return the prefixes of ``rows`` after their ``answers`` so far."""
         start = torch.tensor([self.model.config.decoder_start_token_id])
-        texts = [
-            torch.cat([start, self.ids[row], torch.tensor(said, dtype=torch.int64)])
-            for row, said in zip(rows, answers, strict=True)
-        ]
+        texts = []
+        for row, said in zip(rows, answers, strict=True):
+            prompt = self.ids[row]
+            answer = torch.tensor(said, dtype=torch.int64)
+            text = torch.cat([start, prompt, answer])
+            texts.append(text)
+
         lengths = self.lengths[rows]
-        states = self.states[rows, : int(lengths.max())]
+        longest = int(lengths.max())
+        states = self.states[rows, :longest]
         return WhisperPrefixes(self.model, states, lengths, texts)
 
 
 class WhisperPrefixes(Prefixes):
     """Answers so far over the encoder states (B, N, D) of ``lengths`` (B,)."""
 
-    scored_together = 8  # a row's keys of the encoder states are far more than those of its text
+    # A row's keys of the encoder states are far more than those of its text.
+    scored_together = 8
 
     def __init__(
         self, model: WhisperPhase, states: Tensor, lengths: Tensor, texts: list[Tensor]
     ) -> None:
         self.model, self.states = model, states
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        mask = valid_mask(lengths, states.shape[1], states.device)
-        whole = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        self.heard = whole if mask is None else mask  # (B, N), the states that exist
-        ids = pad_sequence(texts, batch_first=True, padding_side="left").to(states.device)
-        lengths = torch.tensor([len(text) for text in texts])
-        places = torch.arange(ids.shape[1] - 1, -1, -1)
-        self._start({"input_ids": ids}, (places < lengths[:, None]).to(states.device))
+
+        # (B, N), the states that exist
+        device = states.device
+        mask = valid_mask(lengths, states.shape[1], device)
+        if mask is None:
+            mask = torch.ones(states.shape[:2], dtype=torch.bool, device=device)
+        self.heard = mask
+
+        # Tokens are real where fewer of them follow than the text is long.
+        ids = pad_sequence(texts, batch_first=True, padding_side="left")
+        sizes = torch.tensor([len(text) for text in texts])
+        from_end = torch.arange(ids.shape[1] - 1, -1, -1)
+        real = from_end < sizes[:, None]
+        self._start({"input_ids": ids.to(device)}, real.to(device))
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows (also repeated or reordered)."""
@@ -78,11 +92,27 @@ class WhisperPrefixes(Prefixes):
         last: bool = False,
     ) -> Tensor:
         ids = inputs["input_ids"]
-        heard = self.heard if rows is None else self.heard[rows]
-        cross, causal = heard[:, None, None, :], _causal(mask, ids.shape[1])
-        # After the first pass the layers read the cached keys, and of the states only that they are there.
-        hidden = run_decoder(self.model.decoder, ids, self.states, cross, causal, positions, cache)
-        return self.model.proj_out(hidden[:, -1:] if last else hidden).float()
+        heard = self.heard
+        if rows is not None:
+            heard = heard[rows]
+        cross = heard[:, None, None, :]
+        causal = _causal(mask, ids.shape[1])
+
+        # After the first pass the layers read the cached keys, and of the states only that they
+        # are there.
+        hidden = run_decoder(
+            self.model.decoder,
+            ids,
+            self.states,
+            cross,
+            causal,
+            positions,
+            cache,
+        )
+        if last:
+            hidden = hidden[:, -1:]
+        logits = self.model.proj_out(hidden)
+        return logits.float()
 
     def _selected(self, index: Tensor, padding: int = 0) -> EncoderDecoderCache:
         text = selected(self.cache.self_attention_cache, index, padding)
@@ -91,12 +121,15 @@ class WhisperPrefixes(Prefixes):
 
 
 def _causal(mask: Tensor, new: int) -> Tensor:
-    """Return (B, 1, new, L) bool: what the last ``new`` positions may look at, of all that ``mask``
-    (B, L) says exist.
+    """Return what the last ``new`` positions may look at: (B, 1, new, L), bool.
 
-    Each looks at itself, also padding: a softmax over nothing would be no number.
+    These are positions that ``mask`` (B, L) says exist, up to their own. Each looks at itself, also
+    padding: a softmax over nothing would be no number.
     """
-    whole = torch.arange(mask.shape[1], device=mask.device)
-    query = whole[-new:, None]
-    seen = (whole <= query) & mask.bool()[:, None, :]
-    return (seen | (whole == query))[:, None]
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    query = positions[-new:, None]
+    exists = mask.bool()
+    seen = (positions <= query) & exists[:, None, :]
+    itself = positions == query
+    allowed = seen | itself
+    return allowed[:, None]

@@ -15,7 +15,8 @@ import traceback
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from wenet_osum.decode.pipeline import Job, Recognizer
+from wenet_osum.decode.jobs import Job
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.serve.metrics import Metrics
 

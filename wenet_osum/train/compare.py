@@ -21,7 +21,7 @@ import torch
 
 from wenet_osum.config import BatchConfig
 from wenet_osum.dataset.dataset import eval_loader
-from wenet_osum.decode import pipeline
+from wenet_osum.decode.jobs import Job
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import Hypothesis, Metric, Utterance
 from wenet_osum.score import compare_task, score_task
@@ -97,7 +97,7 @@ def spread(items: Sequence, limit: int) -> list:
 
 
 def answers(
-    recognizer: Recognizer, task: str, jobs: list[pipeline.Job], out: Path
+    recognizer: Recognizer, task: str, jobs: list[Job], out: Path
 ) -> dict[str, Hypothesis]:
     """Let the model answer; returns the answers by key.
 
