@@ -8,7 +8,8 @@ import pytest
 
 from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
 from wenet_osum.dataset.index import Index, column_names
-from wenet_osum.dataset.plan import OPEN_FILES, Plan, files_needed
+from wenet_osum.dataset.arrange import OPEN_FILES, files_needed
+from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import TokenEstimate, build_pool
 
 BUDGET = BatchConfig(max_frames=2000, max_tokens=1500, max_utterances=16, window=3)
@@ -136,27 +137,70 @@ def shares_of_steps(plan, scarce, size):
     return found.reshape(-1, size).sum(axis=1), np.diff(plan.bounds)[:whole].reshape(-1, size).sum(axis=1)
 
 
-@pytest.mark.parametrize("size", [32, 128])
-def test_a_scarce_task_is_in_as_many_steps_as_if_drawn_at_random(size):
-    common = pool([shard(1000, f"c{i}") for i in range(100)], BatchConfig(), name="common")
-    scarce = pool([shard(1000, "s0")], BatchConfig(), name="scarce")
-    plan = Plan([common, scarce], BatchConfig(), 0, 0)
-    found, utterances = shares_of_steps(plan, 1, size)
+COMMON_S = (2, 15)
+STEPS = [1, 2, 4, 8, 16, 32, 64, 128]  # micro-batches: accumulation and processes of 1, 2, 8, and more
+
+
+def beside_a_common_source(count, seconds, common=100):
+    """A source of 1,000 utterances a shard beside one of ``count``, evenly of so many seconds."""
+    ours = BatchConfig()
+    spread = np.linspace(*COMMON_S, 1000)
+    common = pool([shard(1000, f"c{i}", spread) for i in range(common)], ours, name="common")
+    scarce = pool([shard(count, "s0", np.linspace(*seconds, count))], ours, name="scarce")
+    return Plan([common, scarce], ours, 0, 0)
+
+
+@pytest.mark.parametrize(("seconds", "padding"), [(COMMON_S, 0.01), ((1, 3), 0.01), ((20, 30), 0.045)])
+def test_a_scarce_task_is_missing_from_no_more_steps_than_if_drawn_at_random(seconds, padding):
+    plan = beside_a_common_source(1000, seconds)
     share = (plan.source == 1).mean()
-    absent_at_random = ((1 - share) ** utterances).mean()
-    spread_at_random = np.sqrt((1 - share) / share / utterances.mean())
-    absent = found == 0
-    assert absent.mean() <= 1.5 * absent_at_random + 1 / len(found)
-    assert found.std() / found.mean() <= 1.5 * spread_at_random
-    assert not (absent[1:] & absent[:-1]).any(), "two steps in a row without it"
-    assert plan.padding_share() < 0.01
+    for size in STEPS:
+        found, utterances = shares_of_steps(plan, 1, size)
+        at_random = ((1 - share) ** utterances).mean()
+        error = np.sqrt(at_random / len(found)) + 1 / len(found)
+        assert (found == 0).mean() <= at_random + 2 * error, f"steps of {size} micro-batches"
+        spread_at_random = np.sqrt((1 - share) / share / utterances.mean())
+        assert found.std() / found.mean() <= 1.1 * spread_at_random, f"steps of {size} micro-batches"
+    assert plan.padding_share() < padding
 
 
-def test_a_scarce_task_of_short_utterances_is_not_gathered_in_few_steps():
-    common = pool([shard(1000, f"c{i}", seconds=np.linspace(2, 15, 1000)) for i in range(100)], BatchConfig(), name="common")
-    scarce = pool([shard(1000, "s0", seconds=np.linspace(1, 3, 1000))], BatchConfig(), name="scarce")
-    found, utterances = shares_of_steps(Plan([common, scarce], BatchConfig(), 0, 0), 1, 32)
-    assert (found == 0).mean() < 0.25 and (found / utterances).max() < 0.08
+@pytest.mark.parametrize("seconds", [(1, 3), (20, 30)])
+def test_a_task_of_a_few_percent_is_in_a_quarter_of_the_micro_batches(seconds):
+    plan = beside_a_common_source(2000, seconds, common=40)
+    found, _ = shares_of_steps(plan, 1, 8)
+    assert not (found == 0).any()
+    assert plan.padding_share() < 0.055
+
+
+def test_a_scarce_task_of_a_source_with_others_is_spread_as_well():
+    """Its utterances, short ones, bring their task along."""
+    seconds, task = np.linspace(2, 15, 1000), np.full(1000, "asr", dtype=object)
+    seconds[::100], task[::100] = np.linspace(1, 3, 10), "ser"
+    columns = {"task": task.astype(str), "emotion": np.full(1000, "sad")}
+    shards = [shard(1000, f"m{i}", seconds, **columns) for i in range(40)]
+    plan = Plan([pool(shards, BatchConfig(), tasks={})], BatchConfig(), 0, 0)
+    names = [one.name for one in plan.pools[0].tasks]
+    present = np.add.reduceat(plan.task == names.index("ser"), plan.bounds[:-1]) > 0
+    assert present.sum() > 0.85 * 400, "nearly each in a micro-batch of its own"
+
+
+@pytest.mark.parametrize("trial", range(20))
+def test_guests_keep_the_budgets_and_none_is_lost(trial):
+    """Sources of all sizes and lengths under budgets that leave room for few utterances."""
+    draw = np.random.default_rng(trial)
+    conf = BatchConfig(int(draw.integers(3000, 6000)), int(draw.integers(600, 1500)), int(draw.integers(1, 12)))
+    pools = []
+    for number in range(int(draw.integers(2, 7))):
+        longest = draw.uniform(1, 29)
+        count = int(draw.choice([3, 30, 300]))
+        shards = [shard(count, f"g{number}", draw.uniform(0.5, longest, count))]
+        pools.append(pool(shards, conf, name=f"n{number}", tasks={"asr": 1.0, "srwt": 0.1}))
+    plan = Plan(pools, conf, trial, 0)
+    costs = plan.costs()
+    assert (costs["frames"] <= conf.max_frames).all()
+    assert (costs["tokens"] <= conf.max_tokens).all()
+    assert (costs["utterances"] <= conf.max_utterances).all()
+    assert len(set(identity(plan))) == len(plan.row) == sum(map(len, pools))
 
 
 def test_task_shares():

@@ -28,10 +28,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from wenet_osum.config import BatchConfig, DataConfig, FilterConfig, SourceConfig, TrainConfig
 from wenet_osum.dataset import fingerprint
+from wenet_osum.dataset.arrange import OPEN_FILES, files_needed
 from wenet_osum.dataset.batch import collate
+from wenet_osum.dataset.compose import cut
+from wenet_osum.dataset.draw import Draws, count_draws
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
-from wenet_osum.dataset.plan import OPEN_FILES, Draws, Plan, count_draws, cut, files_needed
+from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool, TokenCounter, TokenEstimate, build_pool, published_rate
 from wenet_osum.dataset.sample import (
     SampleConfig,
@@ -282,7 +285,7 @@ def eval_loader(
     chosen = np.arange(len(pool)) if not limit or limit >= len(pool) else np.linspace(0, len(pool) - 1, limit).round().astype(int)
     order = chosen[np.argsort(-pool.frames[chosen], kind="stable")]
     asked = pool.eligible[order].argmax(axis=1)
-    starts = cut(pool.frames[order], pool.tokens[order, asked], [len(order)], conf_batch)
+    starts = cut(pool.frames[order], pool.tokens[order, asked], conf_batch)
     fillers = -len(starts) % world_size
     items = np.array([*zip(starts, [*starts[1:], len(order)], strict=True), *[(len(order),) * 2] * fillers], dtype=np.int64)
     zero = np.zeros(len(order), dtype=np.int64)

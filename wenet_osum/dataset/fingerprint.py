@@ -15,11 +15,12 @@ import numpy as np
 
 from wenet_osum import config
 from wenet_osum.config import BatchConfig, FilterConfig, TrainConfig
-from wenet_osum.dataset.plan import Draws, Plan
+from wenet_osum.dataset.draw import Draws
+from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool
 
-# the way in which plan.py orders an epoch; raise it with every change that gives another order
-ORDER = 2
+# the way in which an epoch is ordered an epoch; raise it with every change that gives another order
+ORDER = 3
 # of a source: what it is asked, without the place where its list lies
 MIXTURE = ("name", "weight", "tasks", "where")
 
