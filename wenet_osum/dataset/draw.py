@@ -32,15 +32,27 @@ def draw_source(number: int, pool: Pool, seed: int, epoch: int) -> Draws:
     """Draw the utterances of source ``number`` for one epoch."""
     name, weight = pool.source.name, pool.source.weight
     times = _times_drawn(pool, seed, epoch)
-    who = np.repeat(np.arange(len(pool)), times)
+    everyone = np.arange(len(pool))
+    who = np.repeat(everyone, times)
+
+    # the draws of an utterance stand side by side: which of them is it
+    position = np.arange(len(who))
     first_draw = np.cumsum(times) - times
-    repeat = np.arange(len(who)) - np.repeat(first_draw, times)
+    repeat = position - np.repeat(first_draw, times)
 
     draw = rng(seed, epoch, f"draw {name}")
-    task = _share_out(pool.eligible[who], pool.shares, draw)
+    task = _share_out(
+        pool.eligible[who],
+        pool.shares,
+        draw,
+    )
     shard = pool.shard[who]
     return {
-        "source": np.full(len(who), number, dtype=np.int32),
+        "source": np.full(
+            len(who),
+            number,
+            dtype=np.int32,
+        ),
         "shard": shard,
         "row": pool.row[who],
         "task": task,
@@ -48,23 +60,32 @@ def draw_source(number: int, pool: Pool, seed: int, epoch: int) -> Draws:
         "frames": pool.frames[who].astype(np.int64),
         "tokens": pool.tokens[who, task].astype(np.int64),
         "seconds": pool.seconds[who],
-        "shard_pass": _shard_passes(shard, repeat, len(pool.indices), weight, draw),
+        "shard_pass": _shard_passes(
+            shard,
+            repeat,
+            len(pool.indices),
+            weight,
+            draw,
+        ),
     }
 
 
 def _times_drawn(pool: Pool, seed: int, epoch: int) -> np.ndarray:
     """Return how often an epoch draws each utterance of a source, (n,) int64."""
     n, weight = len(pool), pool.source.weight
-    ranks = rng(seed, 0, f"phase {pool.source.name}").permutation(n)
-    phase = (ranks + 0.5) / n
-    until_now = np.floor(epoch * weight + phase)
-    until_then = np.floor((epoch + 1) * weight + phase)
-    return (until_then - until_now).astype(np.int64)
+    draw = rng(
+        seed,
+        0,
+        f"phase {pool.source.name}",
+    )
+    phase = (draw.permutation(n) + 0.5) / n
+    before = np.floor(epoch * weight + phase)
+    after = np.floor((epoch + 1) * weight + phase)
+    times = after - before
+    return times.astype(np.int64)
 
 
-def _share_out(
-    eligible: np.ndarray, shares: np.ndarray, draw: np.random.Generator
-) -> np.ndarray:
+def _share_out(eligible: np.ndarray, shares: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """Choose a task for every draw: (D, T) bool → (D,) int32.
 
     Within draws that have the same choice, shares are met exactly (± 1).
@@ -74,24 +95,30 @@ def _share_out(
         if not len(rows):
             continue
         tasks = eligible[rows[0]]
-        borders = np.cumsum(np.where(tasks, shares, 0.0))
+        allowed = np.where(tasks, shares, 0.0)
+        borders = np.cumsum(allowed)
 
         # evenly spaced points in random order, each in the stretch of one task
         places = draw.permutation(len(rows)) + draw.random()
         points = places / len(rows) * borders[-1]
         task = np.searchsorted(borders, points, side="right")
-        chosen[rows] = np.minimum(task, np.flatnonzero(tasks)[-1])
+        last = np.flatnonzero(tasks)[-1]
+        chosen[rows] = np.minimum(task, last)
     return chosen
 
 
 def _same_choice(eligible: np.ndarray) -> list[np.ndarray]:
     """Group draws, (D, T) bool, by the set of tasks they can be asked: their numbers."""
-    if eligible.shape[1] <= 1:
-        return [np.arange(len(eligible))]
+    draws, tasks = eligible.shape
+    if tasks <= 1:
+        return [np.arange(draws)]
     bits = np.packbits(eligible, axis=1)
     sets, member = np.unique(bits, axis=0, return_inverse=True)
-    member = member.reshape(-1)
-    return [np.flatnonzero(member == number) for number in range(len(sets))]
+    groups = []
+    for number in range(len(sets)):
+        same = member.reshape(-1) == number
+        groups.append(np.flatnonzero(same))
+    return groups
 
 
 def _shard_passes(
@@ -106,11 +133,14 @@ def _shard_passes(
     Passes follow each other; in each the shards come in a new order.
     """
     passes = int(repeat.max(initial=-1)) + 1
-    moments = np.zeros((max(passes, 1), shards))
+    size = (max(passes, 1), shards)
+    moments = np.zeros(size)
     for number in range(passes):
         # the last pass is short when the weight has a fraction
-        length = min(1.0, max(weight - number, 0.0)) or 1.0
+        left = max(weight - number, 0.0)
+        length = min(1.0, left) or 1.0
         places = draw.permutation(shards) + draw.random(shards)
         begin = number + places / shards * length
-        moments[number] = begin / max(weight, number + length)
+        whole = max(weight, number + length)
+        moments[number] = begin / whole
     return moments[repeat, shard]

@@ -46,7 +46,15 @@ class Plan:
         self.dropped = sum((pool.dropped for pool in pools), Counter())
         self.restricted = sum((pool.restricted for pool in pools), Counter())
         if draws is None:
-            draws = [draw_source(number, pool, seed, epoch) for number, pool in enumerate(pools)]
+            draws = [
+                draw_source(
+                    number,
+                    pool,
+                    seed,
+                    epoch,
+                )
+                for number, pool in enumerate(pools)
+            ]
         if not count_draws(draws):
             raise ValueError(
                 f"epoch {epoch} draws no utterance from {len(pools)} sources; "
@@ -70,7 +78,14 @@ class Plan:
 
     def draws(self) -> np.ndarray:
         """Return source, shard, row, task and repeat of every draw, (D, 5)."""
-        return np.stack([self.source, self.shard, self.row, self.task, self.repeat], axis=1)
+        columns = (
+            self.source,
+            self.shard,
+            self.row,
+            self.task,
+            self.repeat,
+        )
+        return np.stack(columns, axis=1)
 
     def items(self, rank: int, start: int = 0) -> np.ndarray:
         """Return what a rank reads after ``start`` global micro-batches are done.
@@ -80,8 +95,10 @@ class Plan:
         last step are split until they do; fillers stand in where there are fewer utterances than
         places.
         """
-        assert 0 <= rank < self.world_size and start >= 0, (rank, self.world_size, start)
-        pairs = np.stack([self.bounds[:-1], self.bounds[1:]], axis=1)[start:]
+        assert 0 <= rank < self.world_size, (rank, self.world_size)
+        assert start >= 0, start
+        first, end = self.bounds[:-1], self.bounds[1:]
+        pairs = np.stack([first, end], axis=1)[start:]
         step = self.world_size * self.accumulation
         whole = len(pairs) // step * step
         if whole < len(pairs):
@@ -92,55 +109,69 @@ class Plan:
     def _fill(self, pieces: list[list[int]], step: int) -> list[list[int]]:
         """Split the largest micro-batches until there are ``step`` of them."""
         while len(pieces) < step:
-            sizes = [self._size_to_split(first, end) for first, end in pieces]
+            sizes = [self._size_to_split(*piece) for piece in pieces]
             largest = int(np.argmax(sizes))
             if not sizes[largest]:
-                last = pieces[-1][1]
-                return pieces + [[last, last]] * (step - len(pieces))
+                # nothing is left to split: the others are empty
+                _, last = pieces[-1]
+                fillers = step - len(pieces)
+                return pieces + [[last, last]] * fillers
             first, end = pieces[largest]
             middle = (first + end) // 2
-            pieces[largest : largest + 1] = [[first, middle], [middle, end]]
+            halves = [[first, middle], [middle, end]]
+            pieces[largest : largest + 1] = halves
         return pieces
 
     def _size_to_split(self, first: int, end: int) -> int:
         """Return the frames of a micro-batch with padding; 0 where it cannot be split."""
-        if end - first <= 1:
+        utterances = end - first
+        if utterances <= 1:
             return 0
-        return (end - first) * int(self.frames[first:end].max())
+        longest = self.frames[first:end].max()
+        return utterances * int(longest)
 
     def expected_hours(self) -> dict[str, float]:
         """Return the hours of recordings in this epoch by ``source/task``."""
         hours = {}
         for number, pool in enumerate(self.pools):
             for position, task in enumerate(pool.tasks):
-                chosen = (self.source == number) & (self.task == position)
-                if chosen.any():
-                    seconds = float(self.seconds[chosen].sum(dtype=np.float64))
-                    hours[f"{pool.source.name}/{task.name}"] = seconds / 3600
+                asked = self.task == position
+                seconds = self.seconds[asked & (self.source == number)]
+                if len(seconds):
+                    total = float(seconds.sum(dtype=np.float64))
+                    name = f"{pool.source.name}/{task.name}"
+                    hours[name] = total / 3600
         return hours
 
     def costs(self) -> dict[str, np.ndarray]:
         """Return what each micro-batch takes of each budget, (G,)."""
-        first = self.bounds[:-1]
         sizes = np.diff(self.bounds)
         return {
-            "frames": sizes * np.maximum.reduceat(self.frames, first),
-            "tokens": np.add.reduceat(self.tokens, first),
+            "frames": sizes * self._longest(),
+            "tokens": np.add.reduceat(
+                self.tokens,
+                self.bounds[:-1],
+            ),
             "utterances": sizes,
         }
 
+    def _longest(self) -> np.ndarray:
+        """Return the frames of the longest utterance in each micro-batch, (G,)."""
+        return np.maximum.reduceat(self.frames, self.bounds[:-1])
+
     def padding_share(self) -> float:
         """Return the share of frames the encoder computes that are padding, 0 to 1."""
-        spoken = float(self.frames.sum(dtype=np.int64))
-        return 1.0 - spoken / float(self.costs()["frames"].sum())
+        spoken = int(self.frames.sum(dtype=np.int64))
+        computed = int(self.costs()["frames"].sum())
+        return 1.0 - spoken / computed
 
     def longest(self, n: int = 1) -> list[int]:
         """Return the numbers of the micro-batches that the rehearsal tries.
 
         They are the ``n`` largest by each budget, and the ``n`` with the longest utterance.
         """
-        longest = np.maximum.reduceat(self.frames, self.bounds[:-1])
         chosen = []
-        for cost in (*self.costs().values(), longest):
-            chosen += np.argsort(-cost, kind="stable")[:n].tolist()
+        for cost in (*self.costs().values(), self._longest()):
+            largest = np.argsort(-cost, kind="stable")
+            chosen += largest[:n].tolist()
         return [*dict.fromkeys(chosen)]

@@ -266,7 +266,7 @@ def _reader(index: shard.Index, i: int, handles: shard.Handles) -> Callable[[], 
             utterance = parse_line(handles.read(index.path, int(index.offsets[i]), int(index.sizes[i])))
             if not is_url(utterance.wav):
                 return utterance, Path(find(utterance.wav, index.path))
-        return shard.read(index, i, handles)
+        return shard.read_utterance(index, i, handles)
 
     return read
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wenet_osum.config import REPEAT_PROMPT, DataConfig, TrainConfig
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import read_tags
-from wenet_osum.dataset.shard import Handles, load_list, read
+from wenet_osum.dataset.shard import Handles, load_list, read_utterance
 from wenet_osum.decode.generate import answer, hypothesis, make_row
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import LLMPrompts
@@ -136,7 +136,7 @@ def with_transcripts(lists: Iterable[str], template: Template, count: int) -> li
         places = [(index, row) for index in indices for row in range(len(index))]
         for index, row in spread(places, count):
             try:
-                utterance = read_tags(read(index, row, handles)[0], task, template)
+                utterance = read_tags(read_utterance(index, row, handles)[0], task, template)
             except Drop:  # counted when it is drawn for training
                 continue
             if template.transcript(utterance)[0]:
