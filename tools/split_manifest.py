@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Split a manifest by speaker (or recording, or sentence) into shares of its hours, labels balanced: OUT/<name>.jsonl.
 
-    python tools/split_manifest.py --shares train=0.8 dev=0.1 test=0.1 --balance gender age data/all.jsonl data
+    python tools/split_manifest.py data/all.jsonl data --shares train=0.8 dev=0.1 test=0.1 --balance gender age
 """
 
 from __future__ import annotations

@@ -8,10 +8,11 @@ import pytest
 import soundfile
 import torch
 
-from wenet_osum.config import AugmentConfig, FilterConfig, SpecAugmentConfig
+from wenet_osum.config import AugmentConfig, FilterConfig, ModelConfig, SpecAugmentConfig
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import SampleConfig, make_sample, read_tags, sample_from_audio, silent_sample
 from wenet_osum.models.losses import ctc
+from wenet_osum.models.objective import make_objective
 from wenet_osum.records import Utterance, Word
 from wenet_osum.text.template import Template
 from wenet_osum.text.timing import ANY_TIME
@@ -146,3 +147,16 @@ def test_decoding_needs_no_target(template):
 def test_silence_stands_in(template):
     sample = silent_sample(template, SampleConfig(mels=128))
     assert sample.features.shape == (50, 128) and sample.answer_weights == [0.0] and sample.answer_ids == [template.end_id]
+
+
+def test_what_nothing_is_learned_from_is_left_out_and_a_filler_is_not(template):
+    """Phase of CTC alone (ce_weight 0): a clip with a label and no transcript has no target."""
+    entry = {"name": "ctc", "weight": 1.0}
+    objective = make_objective(ModelConfig(losses=[entry], ce_weight=0.0), template)
+    conf = SampleConfig(targets=objective.targets)
+    cough = Utterance("k", "k.wav", labels={"emotion": "happy"})
+    with pytest.raises(Drop, match="target: none of model.losses has one"):
+        make_sample(cough, wav(1.2), template.task("<EMOTION>"), template, conf)
+    assert make_sample(TIMED, wav(1.2), template.task("asr"), template, conf).targets
+    filler = silent_sample(template, conf)
+    assert filler.targets["transcript_ids"].tolist() == [] and filler.answer_weights == [0.0]

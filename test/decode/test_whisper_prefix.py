@@ -37,7 +37,7 @@ def teacher_forced(model, clip, prompt, answer):
     """Logits of the token after prompt and answer, without any cache."""
     states, lengths = model.encoder(clip[None], torch.tensor([len(clip)]))
     fields = (torch.tensor(prompt), torch.tensor([len(prompt)]), torch.tensor([*answer, 0]), torch.tensor([len(answer) + 1]))
-    ids, _ = model._decoder_input(*fields)
+    ids = model._decoder_input(*fields)
     from wenet_osum.models.whisper import run_decoder
 
     return model.proj_out(run_decoder(model.decoder, ids, states[:, : lengths[0]], None))[0, -1]

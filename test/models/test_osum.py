@@ -218,7 +218,7 @@ def test_ctc_in_the_loss(model, batch, as_batch):
         logs = (rows / rows.square().mean(1, keepdim=True).sqrt() @ classes.T).log_softmax(-1)
         expected += torch.nn.functional.ctc_loss(logs, target, (len(rows),), (len(target),), blank=2, reduction="sum")
     assert torch.allclose(mixed.loss, 0.75 * plain + 0.25 * expected, rtol=1e-4)
-    assert [int(n) for n in mixed.left_out.values()] == [0]
+    assert [int(n) for n in mixed.left_out.values()] == [0, 0]
     silent = {"answer_weights": torch.zeros_like(batch["answer_weights"])}
     assert float(model(as_batch(batch | silent, **transcripts)).loss) == 0.0
     first = torch.tensor([[0.0, 0.08]] + [[-torch.inf, torch.inf]] * 5)

@@ -101,6 +101,29 @@ def test_frozen_parts_cost_less_and_checkpointing_trades():
     assert shared.memory["frozen weights, 4 bytes each"] == pytest.approx(plain.memory["frozen weights, 4 bytes each"] / 4)
 
 
+def test_without_answers_the_llm_costs_memory_alone():
+    """At ce_weight 0 it does not run (models/objective.py), however large it is."""
+    (speech, llm), mean = small_sizes(), Mean(2.0, 5, 7)
+    parts = {"adapter.*": {}, "encoder.*": {}}
+    entry = {"name": "ctc", "weight": 1.0}
+    with_answers = small(train_parts=parts)
+    alone = small(train_parts=parts)
+    alone.model.ce_weight, alone.model.losses = 0.0, [entry]
+    deeper = Qwen2Config.from_dict(llm.to_dict() | {"num_hidden_layers": 9, "layer_types": None})
+    plain, without, deep = (
+        estimate(conf, speech, size, mean)
+        for conf, size in ((with_answers, llm), (alone, llm), (alone, deeper))
+    )
+    assert deep.flops == without.flops < plain.flops
+    kept = "activations kept for the backward pass"
+    assert deep.memory[kept] == without.memory[kept] < plain.memory[kept]
+    assert "one chunk of logits" in plain.memory and "one chunk of logits" not in without.memory
+    frozen = "frozen weights, 4 bytes each"
+    assert deep.memory[frozen] > without.memory[frozen] == plain.memory[frozen] > 0
+    adapter = estimate(small(train_parts={"adapter.*": {}}), speech, llm, mean)
+    assert without.flops > 0.2 * adapter.flops, "the encoder's and the adapter's stay"
+
+
 def test_what_is_kept_equals_what_real_tensors_keep():
     """The same pass on the CPU with the real attention: bytes autograd holds, within the difference of the attention kernels."""
     conf, sizes, mean = small(), small_sizes(), Mean(2.0, 5, 7)

@@ -20,8 +20,8 @@ from wenet_osum.records import SAMPLE_RATE, Sample, Utterance
 from wenet_osum.tasks.base import Task, find_tags
 from wenet_osum.text.template import Target, Template
 
-# what further losses have to know of an utterance
-Targets = Callable[[Utterance], dict[str, torch.Tensor]]
+# what further losses have to know of an utterance; None: nothing is to be learned from it
+Targets = Callable[[Utterance], dict[str, torch.Tensor] | None]
 TOLERANCE_S = 0.01  # by which the header's duration may differ from the true one
 SILENCE_S = 0.5  # of the sample that stands in for others
 
@@ -160,14 +160,12 @@ def _complete(
     draw_key: str,
 ) -> Sample:
     """Add the texts to a sound. Raises Drop."""
-    target, further = Target([], [], []), {}
+    target = Target([], [], [])
     if conf.answers:
         target = _target(utterance, task, template, conf)
     prompt_ids = _prompt(task, template, conf, draw_key)
     tokens = len(prompt_ids) + len(template.suffix_ids) + len(target.ids)
     _check_reach(tokens, conf.reach)
-    if conf.answers and conf.targets:
-        further = conf.targets(utterance)
     return Sample(
         key=utterance.key,
         task=task.tags,
@@ -177,10 +175,23 @@ def _complete(
         answer_weights=target.weights,
         answer_labels=target.labels,
         suffix_ids=template.suffix_ids,
-        targets=further,
+        targets=_further_targets(utterance, conf),
         utterance=utterance,
         audio_s=audio_s,
     )
+
+
+def _further_targets(utterance: Utterance, conf: SampleConfig) -> dict[str, torch.Tensor]:
+    """Return the targets of further losses. Raises Drop where nothing is to be learned."""
+    if not conf.answers or conf.targets is None:
+        return {}
+    targets = conf.targets(utterance)
+    if targets is None:
+        raise Drop(
+            "target: none of model.losses has one",
+            "model.ce_weight 0 learns no answers; ctc needs a transcript",
+        )
+    return targets
 
 
 def _sample_from_states(
@@ -248,7 +259,8 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
     else:
         samples = round(SILENCE_S * SAMPLE_RATE)
         sound = _sound(np.zeros(samples, dtype=np.float32), conf)
-    utterance = Utterance(key="", wav="")
+    # an empty transcript, not a missing one: further losses have nothing to leave out
+    utterance = Utterance(key="", wav="", txt="")
     lang = prompt_language(template, task)
     return Sample(
         key="",

@@ -21,6 +21,7 @@ from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import LLMPrompts, Prompts
 from wenet_osum.decode.row import Row
 from wenet_osum.decode.whisper_prefix import WhisperPrompts
+from wenet_osum.models.layout import Question
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S, Batch, Hypothesis
 from wenet_osum.tasks.base import Task
@@ -74,8 +75,7 @@ def _prompts(
         rescorers = Rescorers(model, template, options.joint)
         for row, states, length in zip(rows, speech, lengths.tolist(), strict=True):
             row.joint = rescorers.begin(states[:length])
-    asked = (batch.prompt_ids, batch.prompt_lengths, batch.suffix_ids)
-    embeds, mask = model.prompts_with(speech, lengths, *asked)
+    embeds, mask = model.prompts_with(speech, lengths, Question.of(batch))
     return LLMPrompts(model.llm, embeds, mask)
 
 

@@ -1,1 +1,2 @@
-"""The models: `osum.py` (encoder → adapter → LLM) and `whisper.py` (phase 1), what they are made of, and what of them trains."""
+"""The models: `osum.py` (encoder → adapter → LLM) and `whisper.py` (phase 1), what they are made
+of, and what of them trains."""

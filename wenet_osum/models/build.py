@@ -19,47 +19,73 @@ from wenet_osum.text.tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from wenet_osum.config import LoraConfig
 
-KINDS: dict[str, type] = {"wenet_osum": OsumModel, "whisper": WhisperPhase}  # model_type of config.json → class
+# model_type of config.json → class.
+KINDS: dict[str, type] = {"wenet_osum": OsumModel, "whisper": WhisperPhase}
+# Differences that a message shows.
+SHOWN = 4
 
 
 def build(
     conf: ModelConfig, dtype: torch.dtype = torch.float32, checkpointing: bool = False
 ) -> tuple[OsumModel | WhisperPhase, PreTrainedTokenizerBase]:
-    """The model that ``conf`` describes, in eval mode, and the tokenizer of its texts. Raises ValueError when parts do not fit together.
+    """Make the model that ``conf`` describes, in eval mode, and the tokenizer of its texts.
 
-    ``checkpointing`` recomputes the activations of every layer in the backward pass.
+    ``checkpointing`` recomputes the activations of every layer in the backward pass. Raises
+    ValueError when parts do not fit together.
     """
-    if conf.init_from:
-        model = load(conf.init_from, dtype)
-        if isinstance(model, OsumModel) != (conf.kind == "osum"):
-            held = type(model).__name__
-            raise ValueError(f"model.init_from {conf.init_from}: it holds a {held}, but model.kind is {conf.kind!r}; change one of them")
-    elif conf.kind == "whisper":
-        model = WhisperPhase.from_pretrained(conf.whisper, dtype)
-    else:
-        encoder = conf.encoder.name if conf.encoder else "whisper"
-        parts = (conf.encoder_source, conf.llm, conf.adapter, conf.adapter_conf)
-        model = OsumModel.from_parts(*parts, dtype, encoder, conf.adapter_init)
+    model = _begin(conf, dtype)
     for part, folder in conf.init_parts.items():
         take_over(model, part, folder)
     set_encoder_conf(model, conf.encoder_conf)
     if conf.lora:
         _lora(model, conf.lora)
-    tokenizer = load_tokenizer(conf.init_from or (conf.whisper if conf.kind == "whisper" else conf.llm))
+
+    # Texts are those of the model it goes on from, or of its language model.
+    language = conf.whisper if conf.kind == "whisper" else conf.llm
+    tokenizer = load_tokenizer(conf.init_from or language)
     check_vocabulary(model, tokenizer)
     if checkpointing:
         set_checkpointing(model)
     return model.eval(), tokenizer
 
 
-def load(folder: str | Path, dtype: torch.dtype | str = torch.float32) -> OsumModel | WhisperPhase:
-    """The model in a folder or under a hub name, in eval mode; its config.json says of which kind.
+def _begin(conf: ModelConfig, dtype: torch.dtype) -> OsumModel | WhisperPhase:
+    """Load the model that ``conf`` goes on from, or assemble a new one."""
+    if conf.init_from:
+        model = load(conf.init_from, dtype)
+        is_osum = isinstance(model, OsumModel)
+        if is_osum != (conf.kind == "osum"):
+            held = type(model).__name__
+            raise ValueError(
+                f"model.init_from {conf.init_from}: it holds a {held}, "
+                f"but model.kind is {conf.kind!r}; change one of them"
+            )
+        return model
+    if conf.kind == "whisper":
+        return WhisperPhase.from_pretrained(conf.whisper, dtype)
+    return OsumModel.from_parts(
+        conf.encoder_source,
+        conf.llm,
+        adapter=conf.adapter,
+        adapter_conf=conf.adapter_conf,
+        dtype=dtype,
+        encoder=conf.encoder.name if conf.encoder else "whisper",
+        adapter_init=conf.adapter_init,
+    )
 
-    ``dtype`` "auto": as saved.
+
+def load(folder: str | Path, dtype: torch.dtype | str = torch.float32) -> OsumModel | WhisperPhase:
+    """Load the model in a folder or under a hub name, in eval mode; its config.json says of which
+    kind.
+
+    ``dtype`` "auto": as saved. Raises ValueError where there is no model of ours.
     """
     kind = _model_type(folder)
     if kind not in KINDS:
-        raise ValueError(f"{folder}: {lookup.unknown('model_type', kind, sorted(KINDS))}; give a folder that training or model.whisper made")
+        unknown = lookup.unknown("model_type", kind, sorted(KINDS))
+        raise ValueError(
+            f"{folder}: {unknown}; give a folder that training or model.whisper made"
+        )
     if kind == "whisper":
         return WhisperPhase.from_pretrained(folder, dtype)
     return OsumModel.from_pretrained(folder, dtype=dtype).eval()
@@ -67,38 +93,70 @@ def load(folder: str | Path, dtype: torch.dtype | str = torch.float32) -> OsumMo
 
 def _model_type(folder: str | Path) -> str:
     try:
-        return AutoConfig.from_pretrained(str(folder)).model_type
+        config = AutoConfig.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
-        raise ValueError(f"no model in {str(folder)!r}: {error}; give a folder with config.json, or a hub name") from None
+        raise ValueError(
+            f"no model in {str(folder)!r}: {error}; give a folder with config.json, or a hub name"
+        ) from None
+    return config.model_type
 
 
 def take_over(model: nn.Module, part: str, folder: str | Path) -> None:
     """Copy the weights of one part, such as ``encoder``, from another model's folder.
 
-    The folder may hold a model of either kind, or for ``llm`` a causal LM alone; LoRA adapters there are merged.
-    Raises ValueError when the part is unknown or a name or shape differs.
+    The folder may hold a model of either kind, or for ``llm`` a causal LM alone; LoRA adapters
+    there are merged. Raises ValueError when the part is unknown or a name or shape differs.
     """
     known = [name for name, child in model.named_children() if child is not None]
     if part not in known:
         raise ValueError(f"model.init_parts: {lookup.unknown('part', part, known)}")
-    if part == "llm" and _model_type(folder) not in KINDS:
-        source: nn.Module = causal.read(str(folder))
-    else:
-        whole = load(folder)
-        if isinstance(whole, OsumModel) and whole.lora is not None:
-            whole.merge_lora()
-        source = getattr(whole, part, None)
-        if source is None:
-            raise ValueError(f"model.init_parts {part}: {folder} holds a {type(whole).__name__} without {part}; give another folder")
+    source = _part_of(folder, part)
     target = getattr(model, part)
-    faults = _differences(target.state_dict(), source.state_dict())
+
+    # An adapter may have been made with other settings that its weights can be rewritten for.
+    state = source.state_dict()
+    if type(source) is type(target) and hasattr(target, "fit_state"):
+        state = target.fit_state(state)
+    faults = _differences(target.state_dict(), state)
     if faults:
-        some = "; ".join(faults[:4])
-        raise ValueError(f"model.init_parts {part}: {folder} does not fit, {len(faults)} differences: {some}; give a folder of the same sizes")
-    target.load_state_dict(source.state_dict())
+        some = "; ".join(faults[:SHOWN])
+        raise ValueError(
+            f"model.init_parts {part}: {folder} does not fit, {len(faults)} differences: {some}; "
+            "give a folder of the same sizes"
+        )
+    target.load_state_dict(state)
     if part == "encoder" and hasattr(source.config, "pad_s"):
         # As it was trained, unless encoder_conf of the new model says otherwise.
-        target.config.pad_s = getattr(source.config, "pad_s", 0.0)
+        target.config.pad_s = source.config.pad_s
+
+
+def _part_of(folder: str | Path, part: str) -> nn.Module:
+    """Load a part of the model in a folder. Raises ValueError when it has none of that name."""
+    if part == "llm" and _model_type(folder) not in KINDS:
+        return causal.read(str(folder))
+    whole = load(folder)
+    if isinstance(whole, OsumModel) and whole.lora is not None:
+        whole.merge_lora()
+    source = getattr(whole, part, None)
+    if source is None:
+        raise ValueError(
+            f"model.init_parts {part}: {folder} holds a {type(whole).__name__} without {part}; "
+            "give another folder"
+        )
+    return source
+
+
+def _differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
+    """List names that one of two parts lacks, and shapes that differ."""
+    faults = [f"{name} is missing there" for name in ours if name not in theirs]
+    for name, tensor in theirs.items():
+        if name not in ours:
+            faults.append(f"{name} is unknown here")
+            continue
+        there, here = tuple(tensor.shape), tuple(ours[name].shape)
+        if there != here:
+            faults.append(f"{name} is {there} there, {here} here")
+    return faults
 
 
 def set_encoder_conf(model: OsumModel | WhisperPhase, conf: dict[str, Any]) -> None:
@@ -111,7 +169,9 @@ def set_encoder_conf(model: OsumModel | WhisperPhase, conf: dict[str, Any]) -> N
     config = model.encoder.config
     plug_in = lookup.load("wenet_osum.models.encoder", config.model_type)
     if not hasattr(plug_in, "set_conf"):
-        raise ValueError(f"model.encoder_conf {conf}: encoder {config.model_type!r} has no settings")
+        raise ValueError(
+            f"model.encoder_conf {conf}: encoder {config.model_type!r} has no settings"
+        )
     try:
         plug_in.set_conf(config, **conf)
     except TypeError as error:
@@ -120,34 +180,40 @@ def set_encoder_conf(model: OsumModel | WhisperPhase, conf: dict[str, Any]) -> N
         ) from None
 
 
-def _differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
-    faults = [f"{name} is missing there" for name in ours if name not in theirs]
-    faults += [f"{name} is unknown here" for name in theirs if name not in ours]
-    both = [name for name in ours if name in theirs and ours[name].shape != theirs[name].shape]
-    return faults + [f"{name} is {tuple(theirs[name].shape)} there, {tuple(ours[name].shape)} here" for name in both]
-
-
 def _lora(model: OsumModel | WhisperPhase, conf: LoraConfig) -> None:
     """Add LoRA, or check that the adapters a loaded model has are those asked for."""
     assert isinstance(model, OsumModel), "config.check lets LoRA through for kind osum only"
-    if model.lora is None:
+    loaded = model.lora
+    if loaded is None:
         model.add_lora(conf)
         return
-    have = (model.lora.r, float(model.lora.lora_alpha), sorted(model.lora.target_modules))
+    have = (loaded.r, float(loaded.lora_alpha), sorted(loaded.target_modules))
     want = (conf.r, conf.alpha, sorted(conf.targets))
     if have != want:
-        raise ValueError(f"model.lora {want} (r, alpha, targets) differs from the loaded adapters {have}; merge those first, or drop model.lora")
+        raise ValueError(
+            f"model.lora {want} (r, alpha, targets) differs from the loaded adapters {have}; "
+            "merge those first, or drop model.lora"
+        )
 
 
 def check_vocabulary(model: OsumModel | WhisperPhase, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise ValueError when the tokenizer knows ids that the model has no embedding for."""
-    rows = model.config.vocab_size if isinstance(model, WhisperPhase) else model.config.llm.vocab_size
+    config = model.config
+    rows = config.vocab_size if isinstance(model, WhisperPhase) else config.llm.vocab_size
     if len(tokenizer) > rows:
-        raise ValueError(f"the tokenizer has {len(tokenizer)} ids, the model embeddings for {rows}; use the tokenizer that belongs to the model")
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} ids, the model embeddings for {rows}; "
+            "use the tokenizer that belongs to the model"
+        )
 
 
 def set_checkpointing(model: OsumModel | WhisperPhase) -> None:
-    """Recompute the activations of every layer in the backward pass (``use_reentrant=False``, which DDP and frozen inputs need)."""
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    """Recompute the activations of every layer in the backward pass.
+
+    ``use_reentrant=False`` is what DDP and frozen inputs need.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    if enable is None:
+        enable = model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     model.train(model.training)

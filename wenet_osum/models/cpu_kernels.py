@@ -12,4 +12,6 @@ VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 def keep_few() -> None:
     """Bound the kernels that oneDNN keeps, unless the user has; call it before the first kernel."""
-    os.environ.setdefault(VARIABLE, str(KERNELS))
+    if VARIABLE in os.environ:
+        return
+    os.environ[VARIABLE] = str(KERNELS)

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 KINDS = ("dot", "distance")
-SHARPNESS = 24.0  # nats; a state on its token has probability 1 among 1,000 classes, near 1 beside twins
+# Nats; a state on its token has probability 1 among 1,000 classes, near 1 beside twins.
+SHARPNESS = 24.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Scoring:
 
     def __post_init__(self) -> None:
         if self.scores not in KINDS:
-            raise ValueError(f"scores {self.scores!r} must be {' or '.join(KINDS)}")
+            kinds = " or ".join(KINDS)
+            raise ValueError(f"scores {self.scores!r} must be {kinds}")
         if not self.sharpness > 0:
             raise ValueError(f"sharpness {self.sharpness} must be above 0 nats")
 
@@ -45,7 +47,8 @@ class Scoring:
 
         Raises ValueError where it is one of the classes.
         """
-        if self.classes is not None and blank in self.classes:
+        classes = self.classes or ()
+        if blank in classes:
             raise ValueError(f"classes: token {blank} is CTC's blank; take it out of the classes")
         return CTCScores(table, blank, self)
 
@@ -54,9 +57,12 @@ class Scoring:
 class SpeechClasses:
     """The classes of a model's CTC for decoding, as ``CTCScores`` has them."""
 
-    logits: Callable[[Tensor], Tensor]  # states (…, D) → scores (…, C)
-    blank: int  # its class
-    token_ids: Callable[[list[int]], list[int]]  # of classes
+    # States (…, D) → scores (…, C).
+    logits: Callable[[Tensor], Tensor]
+    # Its class.
+    blank: int
+    # Of classes.
+    token_ids: Callable[[list[int]], list[int]]
 
 
 def scoring_of(losses: Iterable[dict[str, Any]] | None) -> Scoring:
@@ -64,10 +70,17 @@ def scoring_of(losses: Iterable[dict[str, Any]] | None) -> Scoring:
 
     A model that does not say was trained with what was the only way then.
     """
-    entry = next((loss for loss in losses or () if loss["name"] == "ctc"), {})
-    known = {key: entry[key] for key in ("scores", "sharpness") if key in entry}
+    entry: dict[str, Any] = {}
+    for loss in losses or ():
+        if loss["name"] == "ctc":
+            entry = loss
+            break
     classes = entry.get("classes")
-    return Scoring(classes=None if classes is None else tuple(classes), **known)
+    return Scoring(
+        scores=entry.get("scores", "dot"),
+        classes=None if classes is None else tuple(classes),
+        sharpness=entry.get("sharpness", SHARPNESS),
+    )
 
 
 class CTCScores:
@@ -76,42 +89,55 @@ class CTCScores:
 
     def __init__(self, table: Tensor, blank: int, scoring: Scoring) -> None:
         self.scoring = scoring
-        if scoring.classes is None:
-            self.ids, self.blank = None, blank
-            self.tokens = table.float()  # (C, H), the classes' embeddings
-        else:
-            # The blank is the last class; token ids of the others are ids[class].
+
+        # Token ids of the classes, None: each token is one; the blank's class; and the classes'
+        # embeddings (C, H).
+        self.ids: Tensor | None = None
+        self.blank = blank
+        self.tokens = table.float()
+        if scoring.classes is not None:
+            # The blank is the last class.
             self.ids = torch.tensor([*scoring.classes, blank], device=table.device)
             self.blank = len(scoring.classes)
             self.tokens = table[self.ids].float()
-        self.rows, self.offsets = self.tokens, None  # (C, H), (C,)
+
+        # (C, H) and (C,), None for zeros.
+        self.rows = self.tokens
+        self.offsets: Tensor | None = None
         if scoring.scores == "distance":
             scale = scoring.sharpness / mean_squared_distance(self.tokens)
+            lengths = self.tokens.square().sum(-1)
             self.rows = 2 * scale * self.tokens
-            self.offsets = -scale * self.tokens.square().sum(-1)
+            self.offsets = -scale * lengths
 
     def states(self, speech: Tensor) -> Tensor:
         """Return speech embeddings (…, H) as they are compared, float32."""
-        return speech.float() if self.offsets is not None else normed(speech)
+        if self.offsets is None:
+            return normed(speech)
+        return speech.float()
 
     def logits(self, speech: Tensor) -> Tensor:
         """Return scores (…, C) float32 of speech embeddings (…, H)."""
-        return functional.linear(self.states(speech), self.rows, self.offsets)
+        states = self.states(speech)
+        return functional.linear(states, self.rows, self.offsets)
 
     def token_ids(self, classes: list[int]) -> list[int]:
         """Return the token ids of classes, none of them the blank."""
-        if self.scoring.classes is None:
+        tokens = self.scoring.classes
+        if tokens is None:
             return classes
-        return [self.scoring.classes[number] for number in classes]
+        return [tokens[number] for number in classes]
 
 
 def normed(speech: Tensor) -> Tensor:
     """Return speech embeddings (…, H) at a root mean square of 1, float32."""
-    return functional.rms_norm(speech.float(), speech.shape[-1:])
+    width = speech.shape[-1]
+    return functional.rms_norm(speech.float(), (width,))
 
 
 @torch.no_grad()
 def mean_squared_distance(tokens: Tensor) -> Tensor:
     """Return the mean of ‖a - b‖² over all pairs of rows of ``tokens`` (C, H), a row with itself
     too: twice the variance, summed over channels."""
-    return 2 * tokens.var(0, correction=0).sum()
+    variances = tokens.var(0, correction=0)
+    return 2 * variances.sum()

@@ -14,30 +14,46 @@ from torch import Tensor, nn
 
 
 def of_parts(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name of the dtype of each part, the first word of the names in ``state``; of several dtypes
-    the one that holds them all.
-    """
+    """Name the dtype of each part, the first word of the names in ``state``; of several dtypes the
+    one that holds them all."""
     found: dict[str, torch.dtype] = {}
     for name, tensor in state.items():
-        part = name.split(".", 1)[0]
-        if tensor.is_floating_point():
-            found[part] = torch.promote_types(found.get(part, tensor.dtype), tensor.dtype)
-    return {part: str(dtype).removeprefix("torch.") for part, dtype in found.items()}
+        if not tensor.is_floating_point():
+            continue
+        part = _part(name)
+        before = found.get(part, tensor.dtype)
+        found[part] = torch.promote_types(before, tensor.dtype)
+    names = {}
+    for part, dtype in found.items():
+        name = str(dtype)
+        names[part] = name.removeprefix("torch.")
+    return names
+
+
+def _part(name: str) -> str:
+    """Return the part that a tensor belongs to."""
+    part, _, _ = name.partition(".")
+    return part
 
 
 def widest(dtypes: Mapping[str, str]) -> torch.dtype:
-    """The dtype that holds all of ``dtypes`` (names, at least one) without rounding."""
-    first, *others = (getattr(torch, name) for name in dtypes.values())
-    for dtype in others:
-        first = torch.promote_types(first, dtype)
-    return first
+    """Return the dtype that holds all of ``dtypes`` (names, at least one) without rounding."""
+    first, *others = dtypes.values()
+    found = getattr(torch, first)
+    for name in others:
+        dtype = getattr(torch, name)
+        found = torch.promote_types(found, dtype)
+    return found
 
 
 def apply(model: nn.Module, dtypes: Mapping[str, str]) -> None:
-    """Bring the parameters of each part to its dtype. Buffers stay: those of rotary positions need
-    float32.
+    """Bring the parameters of each part to its dtype.
+
+    Buffers stay: those of rotary positions need float32.
     """
     for name, parameter in model.named_parameters():
-        wanted = dtypes.get(name.split(".", 1)[0])
-        if wanted is not None and parameter.is_floating_point():
-            parameter.data = parameter.data.to(getattr(torch, wanted))
+        wanted = dtypes.get(_part(name))
+        if wanted is None or not parameter.is_floating_point():
+            continue
+        dtype = getattr(torch, wanted)
+        parameter.data = parameter.data.to(dtype)

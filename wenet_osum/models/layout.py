@@ -1,4 +1,5 @@
-"""Prompt, speech, suffix and answer of each utterance as embeddings of the LLM, in one row or padded.
+"""Prompt, speech, suffix and answer of each utterance as embeddings of the LLM, in one row or
+padded.
 
 Letters: B utterances, P prompt and A answer tokens of all utterances, S speech embeddings of the
 longest, U suffix tokens, L tokens of all utterances laid end to end, H width of the LLM.
@@ -6,27 +7,81 @@ longest, U suffix tokens, L tokens of all utterances laid end to end, H width of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from wenet_osum.models.lengths import spans, valid_mask
 
-START, END = 0, 1  # rows of speech_boundary
+if TYPE_CHECKING:
+    from wenet_osum.records import Batch
+
+# Rows of speech_boundary.
+START, END = 0, 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked about B utterances, by the names that the processor gives it."""
+
+    # (B, T, M) log-mel.
+    features: Tensor
+    # (B,) int64, frames.
+    feature_lengths: Tensor
+    # (P,) int64, all prompts end to end.
+    prompt_ids: Tensor
+    # (B,) int64.
+    prompt_lengths: Tensor
+    # (U,) int64, what stands behind the speech of all (text/chat.py); None: nothing does.
+    suffix_ids: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: Batch) -> Question:
+        """Return what a batch asks."""
+        return cls(
+            batch.features,
+            batch.feature_lengths,
+            batch.prompt_ids,
+            batch.prompt_lengths,
+            batch.suffix_ids,
+        )
+
+    @classmethod
+    def split(
+        cls, inputs: Iterable[Tensor], keywords: dict[str, Any]
+    ) -> tuple[Question, dict[str, Any]]:
+        """Take a question out of the arguments of a call, and return the other keywords too."""
+        names = {field.name for field in fields(cls)}
+        asked, others = {}, {}
+        for name, value in keywords.items():
+            if name in names:
+                asked[name] = value
+            else:
+                others[name] = value
+        return cls(*inputs, **asked), others
 
 
 @dataclass(frozen=True)
 class Pieces:
     """What is laid out for each of B utterances. Lengths are (B,) int64 on the CPU."""
 
-    prompt_ids: Tensor  # (P,) end to end
-    prompts: Tensor  # lengths
-    speech: Tensor  # (B, S, H)
-    speeches: Tensor  # lengths
-    suffix_ids: Tensor | None = None  # (U,) the same for all; None: nothing
-    answer_ids: Tensor | None = None  # (A,) end to end; None: nothing
-    answers: Tensor | None = None  # lengths
+    # (P,) end to end.
+    prompt_ids: Tensor
+    # Lengths.
+    prompts: Tensor
+    # (B, S, H).
+    speech: Tensor
+    # Lengths.
+    speeches: Tensor
+    # (U,) the same for all; None: nothing.
+    suffix_ids: Tensor | None = None
+    # (A,) end to end; None: nothing.
+    answer_ids: Tensor | None = None
+    # Lengths.
+    answers: Tensor | None = None
 
 
 def lay_out(embed: nn.Module, boundary: nn.Module, pieces: Pieces) -> tuple[Tensor, Tensor]:
@@ -35,45 +90,68 @@ def lay_out(embed: nn.Module, boundary: nn.Module, pieces: Pieces) -> tuple[Tens
     ``embed`` gives token embeddings, ``boundary`` the two vectors around the speech. All of it is
     one gather from [text; padded speech; boundary].
     """
-    prompts, speeches = pieces.prompts, pieces.speeches
-    rows, longest, width = pieces.speech.shape
-    zero, one, row = torch.zeros_like(prompts), torch.ones_like(prompts), torch.arange(rows)
-    answers = zero if pieces.answers is None else pieces.answers
+    nothing = pieces.prompt_ids[:0]
+    suffix_ids = nothing if pieces.suffix_ids is None else pieces.suffix_ids
+    answer_ids = nothing if pieces.answer_ids is None else pieces.answer_ids
 
-    # The tokens of all pieces, embedded at once.
-    texts = [pieces.prompt_ids, pieces.suffix_ids, pieces.answer_ids]
-    prompt_ids, suffix_ids, answer_ids = (pieces.prompt_ids[:0] if t is None else t for t in texts)
-    ids = torch.cat([prompt_ids, suffix_ids, answer_ids])
+    # The source: the tokens of all texts, embedded at once; all speech; the borders.
+    ids = torch.cat([pieces.prompt_ids, suffix_ids, answer_ids])
     text = embed(ids)
+    width = pieces.speech.shape[-1]
+    speech = pieces.speech.reshape(-1, width)
     # Called, so that a device_map can bring its weight.
     borders = boundary(torch.arange(2, device=ids.device))
-    source = torch.cat([text, pieces.speech.reshape(-1, width).to(text), borders.to(text)])
+    source = torch.cat([text, speech.to(text), borders.to(text)])
 
-    # Where each piece of each utterance begins in the source, in the order of the layout.
-    first_answer = len(prompt_ids) + len(suffix_ids)
-    first_border = len(ids) + rows * longest
+    # Where each piece of each utterance lies in the source, in the order of the layout.
+    starts, lengths = _places(pieces, len(suffix_ids), len(ids))
+    index = spans(starts.flatten(), lengths.flatten())
+    index = index.to(source.device, non_blocking=True)
+    return source.index_select(0, index), lengths.sum(1)
+
+
+def _places(pieces: Pieces, suffix: int, texts: int) -> tuple[Tensor, Tensor]:
+    """Return where the six pieces of each utterance begin in the source, and their lengths, both
+    (B, 6).
+
+    ``suffix`` counts the tokens behind the speech, ``texts`` all tokens.
+    """
+    prompts, speeches = pieces.prompts, pieces.speeches
+    rows, longest, _ = pieces.speech.shape
+    row = torch.arange(rows)
+    one = torch.ones_like(prompts)
+    answers = torch.zeros_like(prompts) if pieces.answers is None else pieces.answers
+
+    # What of an utterance lies end to end begins where the one before ends.
+    prompt = prompts.cumsum(0) - prompts
+    answer = answers.cumsum(0) - answers
+    first_suffix = len(pieces.prompt_ids)
+    first_answer = first_suffix + suffix
+    first_border = texts + rows * longest
     starts = [
-        prompts.cumsum(0) - prompts,
+        prompt,
         one * (first_border + START),
-        len(ids) + row * longest,
+        texts + row * longest,
         one * (first_border + END),
-        one * len(prompt_ids),
-        first_answer + answers.cumsum(0) - answers,
+        one * first_suffix,
+        first_answer + answer,
     ]
-    sizes = [prompts, one, speeches, one, one * len(suffix_ids), answers]
-    lengths = torch.stack(sizes, dim=1)
-    index = spans(torch.stack(starts, dim=1).flatten(), lengths.flatten())
-    laid = source.index_select(0, index.to(source.device, non_blocking=True))
-    return laid, lengths.sum(1)
+    lengths = [prompts, one, speeches, one, one * suffix, answers]
+    return torch.stack(starts, dim=1), torch.stack(lengths, dim=1)
 
 
 def pad_left(embeddings: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Pad utterances end to end (L, H) with zeros before each: (B, L of the longest, H), and the
     mask of what is there, int64."""
-    rows, longest = len(lengths), int(lengths.max())
-    valid = valid_mask(lengths, longest)
-    mask = torch.ones(rows, longest, dtype=torch.bool) if valid is None else valid.flip(1)
-    mask = mask.to(embeddings.device)
-    padded = embeddings.new_zeros(rows, longest, embeddings.shape[1])
+    rows = len(lengths)
+    longest = int(lengths.max())
+    mask = valid_mask(lengths, longest)
+    if mask is None:
+        mask = torch.ones(rows, longest, dtype=torch.bool)
+
+    # What is there on the left of a mask is there on the right of the mask turned round.
+    mask = mask.flip(1).to(embeddings.device)
+    width = embeddings.shape[1]
+    padded = embeddings.new_zeros(rows, longest, width)
     padded[mask] = embeddings
     return padded, mask.long()

@@ -1,4 +1,5 @@
-"""Masks from lengths. Lengths stay on the CPU, so that no step waits for the accelerator to learn them."""
+"""Masks from lengths. Lengths stay on the CPU, so that no step waits for the accelerator to learn
+them."""
 
 from __future__ import annotations
 
@@ -6,15 +7,28 @@ import torch
 from torch import Tensor
 
 
-def valid_mask(lengths: Tensor, size: int, device: torch.device | str = "cpu") -> Tensor | None:
-    """True where a row of ``size`` positions holds something: (B, size) bool. None when every row is full: nothing to mask."""
-    if int(lengths.min()) == size:
+def valid_mask(
+    lengths: Tensor, size: int, device: torch.device | str = "cpu"
+) -> Tensor | None:
+    """Return (B, size) bool: True where a row of ``size`` positions holds something.
+
+    None when every row is full: nothing to mask.
+    """
+    shortest = int(lengths.min())
+    if shortest == size:
         return None
-    return (torch.arange(size) < lengths.cpu()[:, None]).to(device, non_blocking=True)
+    positions = torch.arange(size)
+    ends = lengths.cpu()[:, None]
+    mask = positions < ends
+    return mask.to(device, non_blocking=True)
 
 
 def spans(starts: Tensor, lengths: Tensor) -> Tensor:
-    """The ranges ``start … start + length - 1`` laid end to end, (Σ lengths,) int64."""
+    """Return the ranges ``start … start + length - 1`` laid end to end, (Σ lengths,) int64."""
     ends = lengths.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
-    return torch.arange(total) + torch.repeat_interleave(starts - ends + lengths, lengths, output_size=total)
+
+    # Each range is a part of 0, 1, 2, …, moved from where it lies there to its start.
+    moved = starts - (ends - lengths)
+    moved = torch.repeat_interleave(moved, lengths, output_size=total)
+    return torch.arange(total) + moved

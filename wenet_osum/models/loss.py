@@ -11,43 +11,71 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
-CHUNK = 1024  # answer positions whose logits exist at once; 0.6 GB in float32 at a vocabulary of 152k
+# Answer positions whose logits exist at once; 0.6 GB in float32 at a vocabulary of 152k.
+CHUNK = 1024
 
 
 @dataclass
 class LossOutput(ModelOutput):
-    """Sums over a micro-batch; the caller divides by the weight of all ranks and micro-batches. A: answer tokens of the batch, in order."""
+    """Sums over a micro-batch; the caller divides by the weight of all ranks and micro-batches.
 
-    loss: Tensor | None = None  # scalar, ce_weight · Σ weight · nll + Σ of further losses (models/objective.py), not divided
-    weight: Tensor | None = None  # scalar, Σ weight
-    nll: Tensor | None = None  # (A,) float32, negative log-likelihood of each answer token, nats, without gradient
-    correct: Tensor | None = None  # (A,) bool, the token is the most likely one
-    left_out: dict[str, Tensor] | None = None  # reason → utterances that a further loss could not count, int64
+    A: answer tokens of the batch, in order.
+    """
+
+    # Scalar, ce_weight · Σ weight · nll + Σ of further losses (models/objective.py), not divided.
+    loss: Tensor | None = None
+    # Scalar, Σ weight.
+    weight: Tensor | None = None
+    # (A,) float32, negative log-likelihood of each answer token, nats, without gradient.
+    nll: Tensor | None = None
+    # (A,) bool, the token is the most likely one.
+    correct: Tensor | None = None
+    # Reason → utterances that a further loss could not count, int64.
+    left_out: dict[str, Tensor] | None = None
 
 
-def token_losses(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood (A,) float32 and correctness (A,) bool of ``targets`` (A,) at ``hidden`` (A, H).
+def token_losses(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute the negative log-likelihood (A,) float32 and correctness (A,) bool of ``targets``
+    (A,) at ``hidden`` (A, H).
 
-    More than ``CHUNK`` positions are done in pieces whose logits are computed again in the backward pass, so that memory does
-    not grow with A × vocabulary.
+    More than ``CHUNK`` positions are done in pieces whose logits are computed again in the backward
+    pass, so that memory does not grow with A × vocabulary.
     """
     if len(targets) <= CHUNK:
         return _losses(head, hidden, targets)
-    pieces = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
-    if torch.is_grad_enabled():
-        parts = [checkpoint(_losses, head, h, t, use_reentrant=False) for h, t in pieces]
-    else:
-        parts = [_losses(head, h, t) for h, t in pieces]
-    return torch.cat([nll for nll, _ in parts]), torch.cat([correct for _, correct in parts])
+    recompute = torch.is_grad_enabled()
+    losses, right = [], []
+    for states, ids in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+        if recompute:
+            nll, correct = checkpoint(_losses, head, states, ids, use_reentrant=False)
+        else:
+            nll, correct = _losses(head, states, ids)
+        losses.append(nll)
+        right.append(correct)
+    return torch.cat(losses), torch.cat(right)
 
 
-def _losses(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    logits = head(hidden).float()
-    correct = logits.detach().argmax(-1) == targets
-    return functional.cross_entropy(logits, targets, reduction="none"), correct
+def _losses(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    logits = head(hidden)
+    logits = logits.float()
+    likeliest = logits.detach().argmax(-1)
+    nll = functional.cross_entropy(logits, targets, reduction="none")
+    return nll, likeliest == targets
 
 
 def weighted(nll: Tensor, correct: Tensor, weights: Tensor | None) -> LossOutput:
     """Put token losses and their weights (A,) together; no weights means 1 each."""
-    weights = torch.ones_like(nll) if weights is None else weights.to(nll)
-    return LossOutput(loss=(nll * weights).sum(), weight=weights.sum(), nll=nll.detach(), correct=correct)
+    if weights is None:
+        weights = torch.ones_like(nll)
+    weights = weights.to(nll)
+    total = (nll * weights).sum()
+    return LossOutput(
+        loss=total,
+        weight=weights.sum(),
+        nll=nll.detach(),
+        correct=correct,
+    )

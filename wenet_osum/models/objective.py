@@ -38,18 +38,27 @@ class Speech:
     encoder's."""
 
     states: Tensor  # (B, N, D)
-    lengths: Tensor  # (B,) int64, on the CPU
-    state_s: float | None  # s of speech in one state; None: it depends on what is said
-    logits: Callable[[], Tensor]  # gives (B, N, V) float32, how much each state is like each class
-    blank: int | None  # the class that says nothing
-    table: Tensor | None = None  # (V, D), the LLM's token embeddings, in whose space the states lie
+    # (B,) int64, on the CPU.
+    lengths: Tensor
+    # Seconds of speech in one state; None: it depends on what is said.
+    state_s: float | None
+    # Gives (B, N, V) float32, how much each state is like each class.
+    logits: Callable[[], Tensor]
+    # The class that says nothing.
+    blank: int | None
+    # (V, D), the LLM's token embeddings, in whose space the states lie.
+    table: Tensor | None = None
 
     def fixed_state_s(self) -> float:
-        """Return the seconds of speech in one state. Raises ValueError where there is no fixed number."""
+        """Return the seconds of speech in one state.
+
+        Raises ValueError where there is no fixed number.
+        """
         if self.state_s is None:
             raise ValueError(
-                "model.losses: a loss asks when words are spoken, but the adapter's embeddings have no "
-                "times; choose an adapter of fixed rate, or leave that loss (ctc: word_times) out"
+                "model.losses: a loss asks when words are spoken, but the adapter's embeddings "
+                "have no times; choose an adapter of fixed rate, or leave that loss "
+                "(ctc: word_times) out"
             )
         return self.state_s
 
@@ -76,11 +85,14 @@ class Loss(Protocol):
 
 @dataclass
 class Objective:
-    """The weights of a run, which a model holds while it is trained. Without arguments:
-    cross-entropy alone."""
+    """The weights of a run, which a model holds while it is trained.
+
+    Without arguments: cross-entropy alone.
+    """
 
     ce_weight: float = 1.0
-    losses: list[tuple[float, Loss]] = field(default_factory=list)  # with their weights
+    # Each with its weight.
+    losses: list[tuple[float, Loss]] = field(default_factory=list)
     # The entries of the yaml, which the model's config.json keeps, with what losses have ``kept``.
     entries: list[dict[str, Any]] = field(default_factory=list)
 
@@ -89,9 +101,27 @@ class Objective:
         """Whether a loss compares speech with classes."""
         return any(loss.needs_logits for _, loss in self.losses)
 
-    def targets(self, utterance: Utterance) -> dict[str, Tensor]:
-        """Return what the losses have to know of an utterance; what several ask for is there
-        once."""
+    def has_target(self, utterance: Utterance) -> bool:
+        """Return whether anything is to be learned from an utterance.
+
+        Its answer is, unless ``ce_weight`` is 0; then one of the losses has to say so.
+        """
+        if self.ce_weight or not self.losses:
+            return True
+        for _, loss in self.losses:
+            learns_from = getattr(loss, "has_target", None)
+            if learns_from is None or learns_from(utterance):
+                return True
+        return False
+
+    def targets(self, utterance: Utterance) -> dict[str, Tensor] | None:
+        """Return what the losses have to know of an utterance.
+
+        What several ask for is there once. None: nothing is to be learned from it, so its answer
+        tokens must not count in Σ weights.
+        """
+        if not self.has_target(utterance):
+            return None
         found: dict[str, Tensor] = {}
         for _, loss in self.losses:
             found |= loss.targets(utterance)
@@ -113,15 +143,20 @@ class Objective:
             output = weighted(*answers(), batch.answer_weights)
             output.loss = self.ce_weight * output.loss
             return output
-        extra, left_out = self._extra(batch, speech)
+
+        extra, left_out = self._extra(batch, speech)  # (B,)
         if self.ce_weight:
             output = weighted(*answers(), batch.answer_weights)
         else:
             output = _spread(batch, extra)
+
         # Fillers have no weighted answer token; their other losses must not count either.
         has_answer = any_weight(batch.answer_weights, batch.answer_lengths.cpu(), extra.device)
         further = (extra * has_answer).sum()
-        output.loss = self.ce_weight * output.loss + further if self.ce_weight else further
+        if self.ce_weight:
+            output.loss = self.ce_weight * output.loss + further
+        else:
+            output.loss = further
         output.left_out = left_out
         return output
 
@@ -135,8 +170,10 @@ class Objective:
                 found = loss(speech, batch.targets)
             except KeyError as error:
                 name = type(loss).__module__.rpartition(".")[2]
-                advice = "give the dataset the targets of the model's objective (Objective.targets)"
-                raise ValueError(f"loss {name} needs {error} in the batch's targets; {advice}") from None
+                raise ValueError(
+                    f"loss {name} needs {error} in the batch's targets; give the dataset the "
+                    "targets of the model's objective (Objective.targets)"
+                ) from None
             total = total + weight * found.values
             left_out |= found.left_out
         return total, left_out
@@ -148,19 +185,26 @@ def make_objective(conf: ModelConfig, template: Template) -> Objective:
     Raises ValueError for a name without a file, for keys that a loss does not take, and for a loss
     of the other kind.
     """
-    losses = [(float(entry["weight"]), _make(entry, conf.kind, template)) for entry in conf.losses]
-    made = zip(conf.losses, losses, strict=True)
-    entries = [entry | getattr(loss, "kept", {}) for entry, (_, loss) in made]
+    losses, entries = [], []
+    for entry in conf.losses:
+        loss = _make(entry, conf.kind, template)
+        weight = float(entry["weight"])
+        losses.append((weight, loss))
+        entries.append(entry | getattr(loss, "kept", {}))
     return Objective(conf.ce_weight, losses, entries)
 
 
 def _make(entry: dict[str, Any], kind: str, template: Template) -> Loss:
-    name = entry["name"]
-    keys = {key: value for key, value in entry.items() if key not in ("name", "weight")}
+    """Make the loss of one entry of the yaml."""
+    keys = dict(entry)
+    name = keys.pop("name")
+    keys.pop("weight", None)
     made = loss_class(name)
     if kind not in made.kinds:
         kinds = " and ".join(made.kinds)
-        raise ValueError(f"model.losses {name}: is for kind {kinds}, and model.kind is {kind}; drop it")
+        raise ValueError(
+            f"model.losses {name}: is for kind {kinds}, and model.kind is {kind}; drop it"
+        )
     try:
         return made(template, **keys)
     except (TypeError, ValueError) as error:
@@ -175,7 +219,9 @@ def loss_class(name: str) -> type:
         raise ValueError(f"model.losses: {error}") from None
 
 
-def trained_with(before: list[dict[str, Any]] | None, now: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+def trained_with(
+    before: list[dict[str, Any]] | None, now: list[dict[str, Any]]
+) -> list[dict[str, Any]] | None:
     """Return the losses to keep in config.json: those of this run, then those of the runs before
     it.
 
@@ -183,31 +229,52 @@ def trained_with(before: list[dict[str, Any]] | None, now: list[dict[str, Any]])
     """
     if before is None and not now:
         return None
-    names = [entry["name"] for entry in now]
-    return [*now, *(entry for entry in before or [] if entry["name"] not in names)]
+    names = {entry["name"] for entry in now}
+    kept = list(now)
+    for entry in before or []:
+        if entry["name"] not in names:
+            kept.append(entry)
+    return kept
 
 
 def any_weight(weights: Tensor | None, answers: Tensor, device: torch.device) -> Tensor:
-    """Return (B,) float32: 1 for utterances with a weighted answer token, 0 for fillers."""
+    """Return (B,) float32: 1 for utterances with a weighted answer token, 0 for fillers.
+
+    ``weights`` are (A,), None for 1 each; ``answers`` (B,) count the tokens of each utterance.
+    """
+    count = len(answers)
     if weights is None:
-        return torch.ones(len(answers), device=device)
-    row = torch.repeat_interleave(torch.arange(len(answers)), answers).to(device)
-    counts = torch.zeros(len(answers), device=device)
-    return counts.index_add_(0, row, (weights.to(device) != 0).float()).clamp(max=1)
+        return torch.ones(count, device=device)
+    numbers = torch.arange(count)
+    row = torch.repeat_interleave(numbers, answers).to(device)  # (A,)
+    weighs = (weights != 0).to(device, torch.float32)
+    counts = torch.zeros(count, device=device)
+    counts.index_add_(0, row, weighs)
+    return counts.clamp(max=1)
 
 
 def _spread(batch: Batch, extra: Tensor) -> LossOutput:
     """Return the losses (B,) of utterances as losses of their answer tokens."""
     answers = batch.answer_lengths.cpu()
-    each = extra.detach() / answers.clamp(min=1).to(extra)
-    nll = torch.repeat_interleave(each, answers.to(extra.device))
-    return weighted(nll, torch.zeros_like(nll, dtype=torch.bool), batch.answer_weights)
+    tokens = answers.clamp(min=1).to(extra)
+    each = extra.detach() / tokens
+    total = int(answers.sum())
+    nll = torch.repeat_interleave(each, answers.to(extra.device), output_size=total)
+    wrong = torch.zeros_like(nll, dtype=torch.bool)
+    return weighted(nll, wrong, batch.answer_weights)
 
 
 def _refuse_training(answering: dict[str, torch.nn.Module]) -> None:
     """Raise ValueError when a module is to be trained that does not run."""
-    trained = [name for name, module in answering.items() if any(p.requires_grad for p in module.parameters())]
-    if trained and torch.is_grad_enabled():
-        patterns = ", ".join(f"{name}.*" for name in trained)
+    if not torch.is_grad_enabled():
+        return
+    trained = []
+    for name, module in answering.items():
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            trained.append(name)
+    if trained:
         names = " and ".join(trained)
-        raise ValueError(f"model.ce_weight 0 runs no {names}, yet train_parts names it; leave {patterns} out")
+        patterns = ", ".join(f"{name}.*" for name in trained)
+        raise ValueError(
+            f"model.ce_weight 0 runs no {names}, yet train_parts names it; leave {patterns} out"
+        )

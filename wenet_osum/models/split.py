@@ -1,4 +1,5 @@
-"""An encoder in two parts: the lower one, frozen, whose states are kept on disk, and the upper one.
+"""An encoder in two parts: the lower one, frozen, whose states are kept on disk, and the upper
+one.
 
 Letters: B utterances, N states of the longest, D width. ``after`` counts the layers of the lower
 part. Encoders that can be run so are described in models/encoder.
@@ -27,9 +28,10 @@ def encode(encoder: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
     Where the batch carries states from disk, only the layers above them are computed.
     """
-    if batch.states_after is None:
+    after = batch.states_after
+    if after is None:
         return encoder(batch.features, batch.feature_lengths)
-    return encoder.upper(batch.features, batch.feature_lengths, batch.states_after)
+    return encoder.upper(batch.features, batch.feature_lengths, after)
 
 
 def layers_below(encoder: nn.Module, after: int | None) -> int:
@@ -61,7 +63,8 @@ def check_frozen(encoder: nn.Module, after: int, patterns: Iterable[str]) -> Non
         if not getattr(parameter, "requires_grad", False):
             continue
         full = f"encoder.{name}"
-        pattern = next((p for p in patterns if fnmatch.fnmatchcase(full, p)), "")
+        matching = [p for p in patterns if fnmatch.fnmatchcase(full, p)]
+        pattern = matching[0] if matching else ""
         advice = "leave the encoder out"
         if after < encoder.depth:
             advice = f"name the layers above alone, e.g. 'encoder.layers.{encoder.depth - 1}.*'"
@@ -73,18 +76,28 @@ def check_frozen(encoder: nn.Module, after: int, patterns: Iterable[str]) -> Non
 
 
 def describe(encoder: nn.Module, after: int) -> dict[str, Any]:
-    """All that states depend on beside the audio: a hash of the weights below, and settings.
+    """Return all that states depend on beside the audio: a hash of the weights below, and settings.
 
     The hash is of the bytes as float32, so that a folder in half precision and its copy in float32
     give the same.
     """
     hashed = hashlib.blake2b(digest_size=16)
     for name, tensor in _lower_tensors(encoder, after):
-        hashed.update(f"{name} {tuple(tensor.shape)}".encode())
-        hashed.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    plain = {"version": VERSION, "encoder": encoder.config.model_type, "after": after}
-    plain |= {"layers": encoder.depth, "width": encoder.width, "mels": encoder.mels}
-    return plain | encoder.lower_settings(after) | {"weights": hashed.hexdigest()}
+        title = f"{name} {tuple(tensor.shape)}"
+        hashed.update(title.encode())
+        plain = tensor.detach().cpu().float().contiguous()
+        hashed.update(plain.numpy().tobytes())
+    settings = {
+        "version": VERSION,
+        "encoder": encoder.config.model_type,
+        "after": after,
+        "layers": encoder.depth,
+        "width": encoder.width,
+        "mels": encoder.mels,
+    }
+    settings |= encoder.lower_settings(after)
+    settings["weights"] = hashed.hexdigest()
+    return settings
 
 
 @torch.no_grad()
@@ -92,13 +105,16 @@ def round_lower(encoder: nn.Module, after: int, dtype: torch.dtype) -> None:
     """Round the frozen weights below the states to ``dtype``, in which training keeps them."""
     for _, tensor in _lower_tensors(encoder, after):
         if tensor.is_floating_point():
-            tensor.copy_(tensor.to(dtype))
+            rounded = tensor.to(dtype)
+            tensor.copy_(rounded)
 
 
 def _lower_tensors(encoder: nn.Module, after: int) -> list[tuple[str, Tensor]]:
-    """Parameters and buffers below the states, by their names in the encoder."""
+    """Return parameters and buffers below the states, by their names in the encoder."""
     found = []
     for name, module in encoder.lower_modules(after).items():
         tensors = [*module.named_parameters(), *module.named_buffers()]
-        found += [(f"{name}.{inner}", tensor) for inner, tensor in tensors]
+        for inner, tensor in tensors:
+            full = f"{name}.{inner}"
+            found.append((full, tensor))
     return found

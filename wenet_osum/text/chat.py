@@ -20,25 +20,31 @@ if TYPE_CHECKING:
 
 # Marks of private-use characters, which no template changes and no text holds.
 PROMPT, SPEECH, ANSWER = "\ue000prompt\ue001", "\ue000speech\ue001", "\ue000answer\ue001"
-# The text whose embedding a new model has on both sides of the speech: what disturbs an Instruct LLM
-# least. Measured with Qwen2.5-Coder-0.5B-Instruct (dequantized from Q4_K_M), which repeated the same
-# 32 transcripts of speechocean762 (test set, lower case), asked in three wordings, with a WER of
+# The text whose embedding a new model has on both sides of the speech: what disturbs an Instruct
+# LLM least. Measured with Qwen2.5-Coder-0.5B-Instruct (dequantized from Q4_K_M), which repeated the
+# same 32 transcripts of speechocean762 (test set, lower case), asked in three wordings, with a WER
+# of
 #     1.5, 1.5, 2.1 %  between line breaks
 #    17.0, 10.3, 3.1 % between spaces
 #    14.4, 8.2, 7.2 %  between ends of text, as a model in the plain layout has them.
 # In a fourth wording and on 128 others it was 5.8 % between line breaks and 3.9 % between spaces.
 BOUNDARY = "\n"
-PROBE = "Transcribe it. 转录。"  # a prompt whose pieces must join as the tokenizer joins the whole
+# A prompt whose pieces must join as the tokenizer joins the whole.
+PROBE = "Transcribe it. 转录。"
 
 
 @dataclass(frozen=True)
 class ChatForm:
     """What stands around prompt, speech and answer."""
 
-    before: list[int]  # token ids up to the last control token before the prompt
-    lead: str  # plain text between that and the prompt, e.g. "user\n"
-    after: list[int]  # token ids between speech and answer
-    end_id: int  # ends the answer: the end of the assistant's turn
+    # Token ids up to the last control token before the prompt.
+    before: list[int]
+    # Plain text between that and the prompt, e.g. "user\n".
+    lead: str
+    # Token ids between speech and answer.
+    after: list[int]
+    # Ends the answer: the end of the assistant's turn.
+    end_id: int
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
         """Encode everything before the speech.
@@ -46,7 +52,8 @@ class ChatForm:
         A control token that is written in ``prompt`` is spelled out. Lead and prompt are encoded
         together, for the tokenizer may merge letters over their border.
         """
-        return [*self.before, *encode(tokenizer, self.lead + prompt)]
+        text = self.lead + prompt
+        return [*self.before, *encode(tokenizer, text)]
 
 
 def read_form(tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> ChatForm:
@@ -66,7 +73,11 @@ def read_form(tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> 
     before, after = _cut(tokenizer, asked, PROMPT + SPEECH, add_generation_prompt=True)
 
     # From the last control token on, text may merge with the prompt.
-    border = max((before.rfind(c) + len(c) for c in _controls(tokenizer) if c in before), default=0)
+    border = 0
+    for control in _controls(tokenizer):
+        if control in before:
+            end = before.rfind(control) + len(control)
+            border = max(border, end)
     form = ChatForm(
         _encode_controls(tokenizer, before[:border]),
         before[border:],
@@ -120,9 +131,11 @@ def _cut(
 
 def _controls(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """List the control tokens as they are written."""
-    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    added = tokenizer.added_tokens_decoder.values()
+    return [token.content for token in added if token.special]
 
 
 def _encode_controls(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Encode text of the template itself: a control token in it is one."""
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"])
+    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=False)
+    return list(encoded["input_ids"])

@@ -24,7 +24,8 @@ from wenet_osum.text.tokenizer import encode
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SOME = 5  # examples in a message
+# Examples in a message.
+SOME = 5
 
 
 def learn(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], size: int) -> list[str]:
@@ -37,6 +38,8 @@ def learn(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], size: int) -
     """
     tree = _tree(tokenizer)
     ranks = {pair: rank for rank, pair in enumerate(_merges(tree))}
+
+    # How often the texts need each character, and each merge.
     characters: Counter[str] = Counter()
     merges: Counter[tuple[str, str]] = Counter()
     for word, times in _words(tokenizer, texts).items():
@@ -49,8 +52,11 @@ def learn(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], size: int) -
             f"size {size}: the transcripts have {len(characters)} different characters, "
             "each of which must be a class; raise it"
         )
+
+    # All characters, then the merges, the most frequent first.
     chosen = dict.fromkeys(sorted(characters))
-    for first, second in sorted(merges, key=lambda pair: (-merges[pair], ranks[pair])):
+    ordered = sorted(merges, key=lambda pair: (-merges[pair], ranks[pair]))
+    for first, second in ordered:
         if len(chosen) == size:
             break
         if first in chosen and second in chosen:
@@ -68,15 +74,19 @@ def read(tokenizer: PreTrainedTokenizerBase, source: str | Path) -> list[int]:
         return _of_model(path)
     try:
         text = path.read_text(encoding="utf-8")
-        pieces = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        lines = json.loads(text) if path.suffix == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
-        advice = "make the file with tools/make_ctc_classes.py"
-        raise ValueError(f"classes {source}: cannot be read ({error}); {advice}") from None
-    pieces = list(dict.fromkeys(piece for piece in pieces if piece))
+        raise ValueError(
+            f"classes {source}: cannot be read ({error}); "
+            "make the file with tools/make_ctc_classes.py"
+        ) from None
+
+    # Each once.
+    pieces = dict.fromkeys(line for line in lines if line)
     vocabulary = tokenizer.get_vocab()
     unknown = [piece for piece in pieces if piece not in vocabulary]
     if unknown or not pieces:
-        some = ", ".join(map(repr, unknown[:SOME]))
+        some = ", ".join(repr(piece) for piece in unknown[:SOME])
         raise ValueError(
             f"classes {source}: {len(unknown)} of {len(pieces)} lines are no token of "
             f"{tokenizer.name_or_path!r} ({some}); make the file anew for this LLM"
@@ -85,12 +95,16 @@ def read(tokenizer: PreTrainedTokenizerBase, source: str | Path) -> list[int]:
 
 
 def _of_model(folder: Path) -> list[int]:
+    """Read the classes that a model was trained with."""
     config = folder / "config.json"
-    tree = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    found = [loss for loss in tree.get("losses") or () if loss.get("classes")]
-    if not found:
-        raise ValueError(f"classes {folder}: its config.json names none; give a file of classes")
-    return found[0]["classes"]
+    tree = {}
+    if config.is_file():
+        text = config.read_text(encoding="utf-8")
+        tree = json.loads(text)
+    for loss in tree.get("losses") or ():
+        if loss.get("classes"):
+            return loss["classes"]
+    raise ValueError(f"classes {folder}: its config.json names none; give a file of classes")
 
 
 class ClassEncoder:
@@ -102,18 +116,27 @@ class ClassEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> None:
         self.ids = tuple(ids)
         self.tokenizer = restricted(tokenizer, self.ids)
-        self._class_of = {token: number for number, token in enumerate(self.ids)}
+        # Token id → class.
+        self._class_of: dict[int, int] = {}
+        for number, token in enumerate(self.ids):
+            self._class_of[token] = number
 
     def classes(self, tokens: Sequence[int]) -> list[int] | None:
         """Return the classes (places in ``ids``) of tokens; None where one is none: the text has a
         character that no class can write."""
         found = [self._class_of.get(token) for token in tokens]
-        return None if None in found else found
+        if None in found:
+            return None
+        return found
 
     def missing(self, text: str) -> set[str]:
         """Return the characters of ``text`` that no class can write."""
-        characters = sorted(set(text))
-        return {c for c in characters if self.classes(encode(self.tokenizer, c)) is None}
+        found = set()
+        for character in set(text):
+            tokens = encode(self.tokenizer, character)
+            if self.classes(tokens) is None:
+                found.add(character)
+        return found
 
 
 @lru_cache(maxsize=4)
@@ -126,11 +149,15 @@ def restricted(
 
     tree = _tree(tokenizer)
     known = set(tokenizer.convert_ids_to_tokens(list(ids)))
-    kept = [(a, b) for a, b in _merges(tree) if {a, b, a + b} <= known]
+    kept = []
+    for first, second in _merges(tree):
+        if {first, second, first + second} <= known:
+            kept.append((first, second))
     tree["model"] |= {"merges": kept, "ignore_merges": False, "dropout": None}
     # Control tokens are never part of a transcript; spelled out they are text.
     tree |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-    made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(tree)))
+    backend = Tokenizer.from_str(json.dumps(tree))
+    made = PreTrainedTokenizerFast(tokenizer_object=backend)
     made.name_or_path = tokenizer.name_or_path
     return made
 
@@ -150,8 +177,13 @@ def _tree(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 def _merges(tree: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the merges in their order; older files write a pair as one string."""
-    rows = tree["model"]["merges"]
-    return [tuple(row.split(" ") if isinstance(row, str) else row) for row in rows]
+    pairs = []
+    for row in tree["model"]["merges"]:
+        if isinstance(row, str):
+            row = row.split(" ")
+        first, second = row
+        pairs.append((first, second))
+    return pairs
 
 
 def _words(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Counter[str]:
@@ -172,11 +204,12 @@ def _merged(word: str, ranks: dict[tuple[str, str], int]) -> Iterator[tuple[str,
     """Yield the merges that byte pair encoding makes in ``word``, one after the other."""
     parts = list(word)
     while True:
-        pairs = [pair for pair in zip(parts, parts[1:], strict=False) if pair in ranks]
-        if not pairs:
+        pairs = list(zip(parts, parts[1:], strict=False))
+        known = [pair for pair in pairs if pair in ranks]
+        if not known:
             return
-        best = min(pairs, key=ranks.__getitem__)
-        place = next(i for i, pair in enumerate(zip(parts, parts[1:], strict=False)) if pair == best)
+        best = min(known, key=ranks.__getitem__)
+        place = pairs.index(best)
         parts[place : place + 2] = ["".join(best)]
         yield best
 
@@ -196,9 +229,14 @@ def coverage(
         written += 1
         pieces += len(tokens)
         plain += len(encode(tokenizer, text))
-    each = max(1, written)
-    said = f"{len(texts)} transcripts, {pieces / each:.1f} classes each ({plain / each:.1f} tokens)"
+    count = max(1, written)
+    classes_each, tokens_each = pieces / count, plain / count
+    said = f"{len(texts)} transcripts, {classes_each:.1f} classes each ({tokens_each:.1f} tokens)"
     if not missing:
         return said + ", all can be written"
-    some = ", ".join(f"{piece!r} {count}" for piece, count in missing.most_common(SOME))
-    return f"{said}, {len(texts) - written} cannot be written and CTC leaves them out ({some})"
+    examples = []
+    for piece, times in missing.most_common(SOME):
+        examples.append(f"{piece!r} {times}")
+    some = ", ".join(examples)
+    left_out = len(texts) - written
+    return f"{said}, {left_out} cannot be written and CTC leaves them out ({some})"

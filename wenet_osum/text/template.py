@@ -1,14 +1,17 @@
 """The only place that knows how prompt, speech and answer are laid out.
 
-    prompt ids · speech start · speech · speech end · suffix ids · answer ids, the last of them the end
+    prompt ids · speech start · speech · speech end · suffix ids · answer ids
 
-``template: plain``, for base LLMs and converted checkpoints: the prompt is the task's wording, there
-is no suffix, and the end of text ends an answer. ``template: chat``, for Instruct LLMs: prompt and
-suffix are what the LLM's own chat template writes around the speech, which stands in the user's
-turn, and the end of turn ends an answer (text/chat.py).
+The last of the answer ids is the end.
 
-Targets are encoded field by field and the ids joined, so that a label starts at a token border (a BPE would merge ``。<``
-and ``><``). Converted checkpoints were trained on whole strings: ``target_tokenization="whole"``.
+``template: plain``, for base LLMs and converted checkpoints: the prompt is the task's wording,
+there is no suffix, and the end of text ends an answer. ``template: chat``, for Instruct LLMs:
+prompt and suffix are what the LLM's own chat template writes around the speech, which stands in the
+user's turn, and the end of turn ends an answer (text/chat.py).
+
+Targets are encoded field by field and the ids joined, so that a label starts at a token border (a
+BPE would merge ``。<`` and ``><``). Converted checkpoints were trained on whole strings:
+``target_tokenization="whole"``.
 """
 
 from __future__ import annotations
@@ -33,29 +36,39 @@ from wenet_osum.text.tokenizer import encode, encode_with_offsets, end_id, load_
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FILE = "text.json"  # lies beside the tokenizer in a model folder
+# Lies beside the tokenizer in a model folder.
+FILE = "text.json"
 LANGUAGES = ("zh", "en")
 TEMPLATES = ("plain", "chat")
+# What FILE holds beside its version: arguments of Template.
+SETTINGS = ("labels", "prompts", "target_tokenization", "lowercase", "template", "system")
+# Characters of a value that a message shows.
+SHOWN = 80
+
+# Task tags → language → sentences.
+PromptTable = dict[str, dict[str, list[str]]]
 
 
 @dataclass
 class Target:
     """What the model has to say for one utterance."""
 
-    ids: list[int]  # answer tokens, the end last
-    weights: list[float]  # loss weight of each
-    labels: list[bool]  # whether each belongs to a label
+    # Answer tokens, the end last.
+    ids: list[int]
+    # Loss weight of each.
+    weights: list[float]
+    # Whether each belongs to a label.
+    labels: list[bool]
 
 
 class Template:
     """Prompts, targets and their token ids for one model.
 
-    ``labels`` are the user's label sets by field name, ``prompts`` a table {task: {zh: […], en: […]}} or the path of a yaml
-    with it (a plain list counts as Chinese), ``loss_weight`` weights answer tokens by field name,
-    ``template`` is one of ``TEMPLATES``, ``system`` the system message of a chat (None: what the
-    chat template writes by itself).
-    Raises ValueError for a field that no task has, and where the tokenizer's chat template does
-    not fit.
+    ``labels`` are the user's label sets by field name, ``prompts`` a table {task: {zh: […], en:
+    […]}} or the path of a yaml with it (a plain list counts as Chinese), ``loss_weight`` weights
+    answer tokens by field name, ``template`` is one of ``TEMPLATES``, ``system`` the system message
+    of a chat (None: what the chat template writes by itself). Raises ValueError for a field that no
+    task has, and where the tokenizer's chat template does not fit.
     """
 
     def __init__(
@@ -69,139 +82,271 @@ class Template:
         template: str = "plain",
         system: str | None = None,
     ) -> None:
-        self.tokenizer, self.labels, self.target_tokenization, self.lowercase = tokenizer, labels or {}, target_tokenization, lowercase
-        self.loss_weight = loss_weight or {}
-        known = sorted({f.name for name in tasks.names() for f in tasks.parse(name).fields})
-        for name in self.loss_weight:
-            if name not in known:
-                raise ValueError(f"loss_weight: {lookup.unknown('field', name, known)}")
-        if template not in TEMPLATES:
-            raise ValueError(lookup.unknown("template", template, [*TEMPLATES]))
-        if system is not None and template != "chat":
-            raise ValueError(f"system {system!r}: template {template} has no system message; set template: chat")
-        self.template, self.system = template, system
-        self.chat = chat.read_form(tokenizer, system) if template == "chat" else None
-        self.suffix_ids = self.chat.after if self.chat else []  # token ids between speech and answer
-        self.end_id = self.chat.end_id if self.chat else end_id(tokenizer)  # of an answer
-        # An Instruct LLM may also end with its end of text, which is then no part of the answer.
-        self.end_ids = frozenset({self.end_id, end_id(tokenizer)} if self.chat else {self.end_id})
+        _check_template(template, system)
+        self.tokenizer = tokenizer
+        self.labels = labels or {}
         self.prompts = _read_prompts(prompts)
+        self.target_tokenization = target_tokenization
+        self.lowercase = lowercase
+        self.loss_weight = loss_weight or {}
+        _check_fields(self.loss_weight)
+        self.template = template
+        self.system = system
+
+        # What stands between speech and answer, and what ends an answer.
+        self.chat: chat.ChatForm | None = None
+        self.suffix_ids: list[int] = []
+        end_of_text = end_id(tokenizer)
+        self.end_id = end_of_text
+        if template == "chat":
+            self.chat = chat.read_form(tokenizer, system)
+            self.suffix_ids = self.chat.after
+            self.end_id = self.chat.end_id
+        # An Instruct LLM may also end with its end of text, which is then no part of the answer.
+        self.end_ids = frozenset({self.end_id, end_of_text} if self.chat else {self.end_id})
+
+        # The same few texts are asked for again and again.
         self.task = lru_cache(maxsize=None)(self._task)
-        self._encoded = lru_cache(maxsize=4096)(lambda text: encode(tokenizer, text))
+        self._encoded_label = lru_cache(maxsize=4096)(self.encode)
         self._encoded_prompt = lru_cache(maxsize=4096)(self._encode_prompt)
 
     def _task(self, text: str) -> Task:
-        return tasks.parse(text, self.labels or None)
+        labels = self.labels or None
+        return tasks.parse(text, labels)
+
+    # -- prompts ------------------------------------------------------------------------------
 
     def prompt_text(self, task: Task, lang: str = "zh", pick: int = 0) -> str:
-        """Prompt number ``pick`` of a task; item 0 is the one scoring uses. Raises ValueError for a language without prompts."""
-        return self._prompt_texts(task, lang)[pick]
+        """Return prompt number ``pick`` of a task; item 0 is the one scoring uses.
+
+        Raises ValueError for a language without prompts.
+        """
+        texts = self._prompt_texts(task, lang)
+        return texts[pick]
 
     def _prompt_texts(self, task: Task, lang: str) -> list[str]:
+        """Return all wordings of a task in one language, those of the user's table first."""
         own = self.prompts.get(task.tags, {})
         if own and lang not in own:
-            raise ValueError(f"no {lang!r} prompts for {task.tags}; the prompt table has {', '.join(own)}")
+            known = ", ".join(own)
+            raise ValueError(f"no {lang!r} prompts for {task.tags}; the prompt table has {known}")
         return own.get(lang) or task.prompts(lang)
 
     def prompt_ids(self, task: Task, lang: str = "zh", pick: int = 0) -> list[int]:
-        """Token ids of a prompt."""
-        return self.encode_prompt(self.prompt_text(task, lang, pick))
+        """Return the token ids of a prompt."""
+        text = self.prompt_text(task, lang, pick)
+        return self.encode_prompt(text)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a wording as it stands before the speech; in a chat with all that comes before it."""
-        return list(self._encoded_prompt(text))
+        """Encode a wording as it stands before the speech; in a chat with all that comes before
+        it."""
+        ids = self._encoded_prompt(text)
+        return list(ids)
 
     def _encode_prompt(self, text: str) -> list[int]:
-        return self.chat.prompt_ids(self.tokenizer, text) if self.chat else encode(self.tokenizer, text)
+        if self.chat is None:
+            return self.encode(text)
+        return self.chat.prompt_ids(self.tokenizer, text)
 
     def draw_prompt_ids(self, task: Task, seed: int, epoch: int, key: str) -> list[int]:
-        """Token ids of a prompt drawn over all languages and wordings; the same for the same (seed, epoch, key)."""
-        texts = [t for lang in self.prompts.get(task.tags, LANGUAGES) for t in self._prompt_texts(task, lang)]
-        return self.encode_prompt(texts[zlib.crc32(f"{seed} {epoch} {key}".encode()) % len(texts)])
+        """Return the token ids of a prompt drawn over all languages and wordings; the same for the
+        same (seed, epoch, key)."""
+        texts: list[str] = []
+        for lang in self.prompts.get(task.tags, LANGUAGES):
+            texts += self._prompt_texts(task, lang)
+        draw = f"{seed} {epoch} {key}"
+        number = zlib.crc32(draw.encode())
+        return self.encode_prompt(texts[number % len(texts)])
+
+    # -- targets ------------------------------------------------------------------------------
 
     def target(self, task: Task, utterance: Utterance) -> Target:
-        """The answer to learn. Raises ValueError when the utterance lacks a field of the task."""
-        pieces = [(field.name, self._cased(text)) for field, text in task.targets(utterance)]
+        """Return the answer to learn.
+
+        Raises ValueError when the utterance lacks a field of the task.
+        """
+        pieces = []
+        for field, text in task.targets(utterance):
+            pieces.append((field.name, self._cased(text)))
         if self.target_tokenization == "by_field":
             encoded = [(name, self.encode(text)) for name, text in pieces]
         else:
             encoded = self._encode_whole(pieces)
-        ids = [i for _, part in encoded for i in part]
-        names = [name for name, part in encoded for _ in part]
-        weights = [self.loss_weight.get(name, 1.0) for name in names]
+
+        # Each token weighs as its field does, and the end 1.
         of_labels = {field.name for field in task.label_fields}
-        labels = [name in of_labels for name in names]
-        return Target([*ids, self.end_id], [*weights, 1.0], [*labels, False])
+        target = Target([], [], [])
+        for name, ids in encoded:
+            count = len(ids)
+            weight = self.loss_weight.get(name, 1.0)
+            target.ids += ids
+            target.weights += [weight] * count
+            target.labels += [name in of_labels] * count
+        target.ids.append(self.end_id)
+        target.weights.append(1.0)
+        target.labels.append(False)
+        return target
 
     def _encode_whole(self, pieces: list[tuple[str, str]]) -> list[tuple[str, list[int]]]:
-        """Ids of the joined string; a token belongs to the field its first character lies in."""
-        ids, offsets = encode_with_offsets(self.tokenizer, "".join(text for _, text in pieces))
-        owner = [name for name, text in pieces for _ in text]
-        return [(owner[start], [i]) for i, (start, _) in zip(ids, offsets, strict=True)]
+        """Encode the joined string; a token belongs to the field its first character lies in."""
+        text = ""
+        # The field of each character.
+        owner: list[str] = []
+        for name, piece in pieces:
+            text += piece
+            owner += [name] * len(piece)
+        ids, offsets = encode_with_offsets(self.tokenizer, text)
+        encoded = []
+        for token, (start, _) in zip(ids, offsets, strict=True):
+            encoded.append((owner[start], [token]))
+        return encoded
 
     def transcript(
         self, utterance: Utterance, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> tuple[list[int], list[Span]]:
-        """Token ids of the plain transcript and when each is spoken (text/timing.py), both empty when it is not known.
+        """Return the token ids of the plain transcript and when each is spoken (text/timing.py),
+        both empty when it is not known.
 
         ``tokenizer`` is another way to cut it into tokens; None: the model's own.
         """
         text = self.transcript_text(utterance)
-        words = [word._replace(text=self._cased(word.text)) for word in utterance.words or []]
-        return timed_tokens(tokenizer or self.tokenizer, text, words) if text else ([], [])
+        if not text:
+            return [], []
+        words = []
+        for word in utterance.words or []:
+            cased = self._cased(word.text)
+            words.append(word._replace(text=cased))
+        return timed_tokens(tokenizer or self.tokenizer, text, words)
 
     def transcript_text(self, utterance: Utterance) -> str:
         """Return the transcript as it stands in an answer; empty when it is not known."""
-        return self._cased(escape(" ".join((utterance.txt or "").split())))
+        txt = utterance.txt or ""
+        line = " ".join(txt.split())
+        return self._cased(escape(line))
 
     def label_ids(self, field: Field) -> dict[str, list[int]]:
-        """Token ids of each label of a field as it stands in an answer."""
-        return {name: list(self._encoded(self._cased(f"<{name}>"))) for name in field.labels.names}
+        """Return the token ids of each label of a field as it stands in an answer."""
+        found = {}
+        for name in field.labels.names:
+            text = self._cased(f"<{name}>")
+            ids = self._encoded_label(text)
+            found[name] = list(ids)
+        return found
+
+    # -- text and tokens ----------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text."""
+        """Encode plain text."""
         return encode(self.tokenizer, text)
 
     def decode(self, ids: list[int]) -> str:
-        """Text of token ids, without the end and whatever follows it."""
+        """Return the text of token ids, without the end and whatever follows it."""
         kept = list(takewhile(lambda token: token not in self.end_ids, ids))
-        return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return self.tokenizer.decode(
+            kept,
+            skip_special_tokens=False,
+            clean_up_tokenization_spaces=False,
+        )
 
     def _cased(self, text: str) -> str:
-        return text.lower() if self.lowercase else text
+        if self.lowercase:
+            return text.lower()
+        return text
+
+    # -- saved, loaded ------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer and text settings into a model folder."""
         self.tokenizer.save_pretrained(str(folder))
-        names = ("labels", "prompts", "target_tokenization", "lowercase", "template", "system")
-        settings = {"format_version": migrate.FORMAT_VERSION} | {name: getattr(self, name) for name in names}
-        (Path(folder) / FILE).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
+        settings: dict[str, Any] = {"format_version": migrate.FORMAT_VERSION}
+        for name in SETTINGS:
+            settings[name] = getattr(self, name)
+        text = json.dumps(settings, ensure_ascii=False, indent=1)
+        path = Path(folder) / FILE
+        path.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, loss_weight: dict[str, float] | None = None) -> Template:
         """Read what ``save`` wrote; a folder without text settings gets the built-in ones."""
-        return cls(load_tokenizer(folder), loss_weight=loss_weight, **read_settings(folder))
+        tokenizer = load_tokenizer(folder)
+        settings = read_settings(folder)
+        return cls(tokenizer, loss_weight=loss_weight, **settings)
+
+
+def _check_template(template: str, system: str | None) -> None:
+    """Raise ValueError for an unknown template, and for a system message where there is none."""
+    if template not in TEMPLATES:
+        raise ValueError(lookup.unknown("template", template, [*TEMPLATES]))
+    if system is not None and template != "chat":
+        raise ValueError(
+            f"system {system!r}: template {template} has no system message; set template: chat"
+        )
+
+
+def _check_fields(loss_weight: dict[str, float]) -> None:
+    """Raise ValueError for a field that no task has."""
+    known = set()
+    for name in tasks.names():
+        known |= {field.name for field in tasks.parse(name).fields}
+    for name in loss_weight:
+        if name not in known:
+            raise ValueError(f"loss_weight: {lookup.unknown('field', name, sorted(known))}")
 
 
 def read_settings(source: str | Path, **where: Any) -> dict[str, Any]:
-    """The text settings in a model folder or under a hub name, {} when there are none; ``where`` are the hub's keywords (``revision``, …)."""
+    """Read the text settings in a model folder or under a hub name, {} when there are none.
+
+    ``where`` are the hub's keywords (``revision``, …).
+    """
     from transformers.utils import cached_file
 
-    path = cached_file(str(source), FILE, _raise_exceptions_for_missing_entries=False, **where)
-    return migrate.text_settings(json.loads(Path(path).read_text(encoding="utf-8")), path) if path else {}
+    name = str(source)
+    path = cached_file(name, FILE, _raise_exceptions_for_missing_entries=False, **where)
+    if not path:
+        return {}
+    text = Path(path).read_text(encoding="utf-8")
+    settings = json.loads(text)
+    return migrate.text_settings(settings, path)
 
 
-def _read_prompts(source: dict | str | Path | None) -> dict[str, dict[str, list[str]]]:
-    """Prompt table by canonical tags. Raises ValueError for a malformed table or an unknown task."""
+def _read_prompts(source: dict | str | Path | None) -> PromptTable:
+    """Read a prompt table by canonical tags.
+
+    Raises ValueError for a malformed table or an unknown task.
+    """
     if source is None:
         return {}
-    table = source if isinstance(source, dict) else yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+    table = source
+    if not isinstance(source, dict):
+        text = Path(source).read_text(encoding="utf-8")
+        table = yaml.safe_load(text)
     if not isinstance(table, dict):
-        raise ValueError(f"prompts {source} must be a table {{task: {{zh: […], en: […]}}}}, got {type(table).__name__}")
+        kind = type(table).__name__
+        raise ValueError(
+            f"prompts {source} must be a table {{task: {{zh: […], en: […]}}}}, got {kind}"
+        )
     read = {}
     for name, rows in table.items():
-        rows = {"zh": rows} if isinstance(rows, list) else rows
-        if not isinstance(rows, dict) or not all(lang in LANGUAGES and texts and all(isinstance(t, str) for t in texts) for lang, texts in rows.items()):
-            raise ValueError(f"prompts of {name!r} must be {{zh: [sentence, …], en: [sentence, …]}}, got {str(rows)[:80]}")
-        read[tasks.parse(name).tags] = {lang: list(texts) for lang, texts in rows.items()}
+        if isinstance(rows, list):
+            rows = {"zh": rows}
+        if not _is_prompts(rows):
+            shown = str(rows)[:SHOWN]
+            raise ValueError(
+                f"prompts of {name!r} must be {{zh: [sentence, …], en: [sentence, …]}}, "
+                f"got {shown}"
+            )
+        task = tasks.parse(name)
+        read[task.tags] = {lang: list(texts) for lang, texts in rows.items()}
     return read
+
+
+def _is_prompts(rows: Any) -> bool:
+    """Return whether it is a table of sentences by language, at least one in each."""
+    if not isinstance(rows, dict):
+        return False
+    for lang, texts in rows.items():
+        if lang not in LANGUAGES or not texts:
+            return False
+        if not all(isinstance(text, str) for text in texts):
+            return False
+    return True

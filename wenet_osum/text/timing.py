@@ -13,15 +13,21 @@ from wenet_osum.text.tokenizer import encode, encode_with_offsets
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Span = tuple[float, float]  # start and end, s
-ANY_TIME: Span = (-math.inf, math.inf)  # of what belongs to no word with known times
+# Start and end, s.
+Span = tuple[float, float]
+# Of what belongs to no word with known times.
+ANY_TIME: Span = (-math.inf, math.inf)
 
 
-def timed_tokens(tokenizer: PreTrainedTokenizerBase, text: str, words: Sequence[Word], spread: bool = False) -> tuple[list[int], list[Span]]:
-    """Token ids of ``text``, and when each is spoken: from the start of the first word it has a letter of to the end of the last.
+def timed_tokens(
+    tokenizer: PreTrainedTokenizerBase, text: str, words: Sequence[Word], spread: bool = False
+) -> tuple[list[int], list[Span]]:
+    """Encode ``text``, and say when each token is spoken: from the start of the first word it has a
+    letter of to the end of the last.
 
-    ``spread``: the letters of a word share its time evenly, so that a part of a word gets a part of it. Words are looked for in the
-    order they come; one that is not there is passed over. A token that has no letter of a word could be said at ``ANY_TIME``.
+    ``spread``: the letters of a word share its time evenly, so that a part of a word gets a part of
+    it. Words are looked for in the order they come; one that is not there is passed over. A token
+    that has no letter of a word could be said at ``ANY_TIME``.
     """
     if not words:
         ids = encode(tokenizer, text)
@@ -29,13 +35,24 @@ def timed_tokens(tokenizer: PreTrainedTokenizerBase, text: str, words: Sequence[
     ids, offsets = encode_with_offsets(tokenizer, text)
     letters = _letter_spans(text, words, spread)
     spans = []
-    for start, end in offsets:
-        known = [span for span in letters[start:end] if span is not None]
-        spans.append((min(s for s, _ in known), max(e for _, e in known)) if known else ANY_TIME)
+    for first, end in offsets:
+        known = [span for span in letters[first:end] if span is not None]
+        span = _around(known)
+        spans.append(span)
     return ids, spans
 
 
+def _around(spans: list[Span]) -> Span:
+    """Return the time from the earliest start to the latest end."""
+    if not spans:
+        return ANY_TIME
+    starts = [start for start, _ in spans]
+    ends = [end for _, end in spans]
+    return min(starts), max(ends)
+
+
 def _letter_spans(text: str, words: Sequence[Word], spread: bool) -> list[Span | None]:
+    """Return when each character of ``text`` is spoken; None: it belongs to no word."""
     spans: list[Span | None] = [None] * len(text)
     cursor = 0
     for word in words:
@@ -43,8 +60,20 @@ def _letter_spans(text: str, words: Sequence[Word], spread: bool) -> list[Span |
         begin = text.find(letters, cursor)
         if begin < 0:
             continue
-        cursor = begin + len(letters)
-        step = (word.end - word.start) / max(1, len(letters))
-        for i in range(len(letters)):
-            spans[begin + i] = (word.start + i * step, word.start + (i + 1) * step) if spread else (word.start, word.end)
+        count = len(letters)
+        cursor = begin + count
+        for i in range(count):
+            place = begin + i
+            spans[place] = (word.start, word.end)
+            if spread:
+                spans[place] = _part(word, i, count)
     return spans
+
+
+def _part(word: Word, number: int, count: int) -> Span:
+    """Return the time of one of ``count`` letters that share a word's evenly."""
+    seconds = word.end - word.start
+    step = seconds / count
+    start = word.start + number * step
+    next_number = number + 1
+    return start, word.start + next_number * step

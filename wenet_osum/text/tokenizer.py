@@ -11,55 +11,92 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 END_OF_TEXT = "<|endoftext|>"
-WHOLE = ("TokenizersBackend", "PreTrainedTokenizerFast")  # classes whose tokenizer.json says everything
+# Classes whose tokenizer.json says everything.
+WHOLE = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 def load_tokenizer(source: str | Path, **where: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub name; ``where`` are the hub's keywords (``revision``, …). Raises ValueError when there is none.
+    """Load the tokenizer of a folder or hub name; ``where`` are the hub's keywords (``revision``,
+    …).
 
-    In a folder whose model is a Qwen2, AutoTokenizer puts Qwen2's way of splitting words in place of the one in tokenizer.json; the ids would not
-    be those the model was trained with. So a tokenizer that says it is whole is taken as it is.
+    In a folder whose model is a Qwen2, AutoTokenizer puts Qwen2's way of splitting words in place
+    of the one in tokenizer.json; the ids would not be those the model was trained with. So a
+    tokenizer that says it is whole is taken as it is. Raises ValueError when there is none.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+    name = str(source)
     try:
-        whole = get_tokenizer_config(str(source), **where).get("tokenizer_class") in WHOLE
-        return (PreTrainedTokenizerFast if whole else AutoTokenizer).from_pretrained(str(source), **where)
+        config = get_tokenizer_config(name, **where)
+        is_whole = config.get("tokenizer_class") in WHOLE
+        kind = PreTrainedTokenizerFast if is_whole else AutoTokenizer
+        return kind.from_pretrained(name, **where)
     except (OSError, ValueError) as error:
-        raise ValueError(f"no tokenizer in {str(source)!r}: {error}; give a folder with tokenizer.json or a hub name") from None
+        raise ValueError(
+            f"no tokenizer in {name!r}: {error}; give a folder with tokenizer.json or a hub name"
+        ) from None
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of plain text: nothing is added, and ``<|endoftext|>`` in it is spelled out, not the control token."""
-    return list(_encoded(tokenizer, text)[0])
+    """Encode plain text: nothing is added, and ``<|endoftext|>`` in it is spelled out, not the
+    control token."""
+    ids, _ = _encoded(tokenizer, text)
+    return list(ids)
 
 
-def encode_with_offsets(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """The same, and the characters of ``text`` that each token stands for: first, and the one after the last."""
+def encode_with_offsets(
+    tokenizer: PreTrainedTokenizerBase, text: str
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Encode plain text, and return the characters of it that each token stands for: the first, and
+    the one after the last.
+
+    Raises ValueError for a tokenizer that does not know them.
+    """
     ids, offsets = _encoded(tokenizer, text)
     if offsets is None:
-        raise ValueError(f"tokenizer {tokenizer.name_or_path!r} is a slow one, which does not tell where its tokens stand; use a folder with tokenizer.json")
+        raise ValueError(
+            f"tokenizer {tokenizer.name_or_path!r} is a slow one, which does not tell where its "
+            "tokens stand; use a folder with tokenizer.json"
+        )
     return list(ids), list(offsets)
 
 
 @lru_cache(maxsize=64)
-def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]] | None]:
-    """Kept for a moment: a transcript is encoded for the answer and again for CTC. A fast tokenizer is asked without its wrapper, which takes as long."""
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, text: str
+) -> tuple[Sequence[int], Sequence[tuple[int, int]] | None]:
+    """Return ids and offsets.
+
+    Kept for a moment: a transcript is encoded for the answer and again for CTC. A fast tokenizer is
+    asked without its wrapper, which takes as long.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.truncation or backend.padding:
-        whole = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=backend is not None)
-        return whole["input_ids"], whole.get("offset_mapping")
+        encoded = tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=backend is not None,
+        )
+        return encoded["input_ids"], encoded.get("offset_mapping")
     backend.encode_special_tokens = True
     found = backend.encode(text, add_special_tokens=False)
     return found.ids, found.offsets
 
 
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that ends an answer: ``<|endoftext|>`` where the vocabulary has it, else the end-of-sentence token."""
+    """Return the id that ends an answer: ``<|endoftext|>`` where the vocabulary has it, else the
+    end-of-sentence token.
+
+    Raises ValueError when there is neither.
+    """
     found = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
     if found is None or found == tokenizer.unk_token_id:
         found = tokenizer.eos_token_id
     if found is None:
-        raise ValueError(f"tokenizer {tokenizer.name_or_path!r} has neither {END_OF_TEXT} nor an end-of-sentence token; add one")
+        raise ValueError(
+            f"tokenizer {tokenizer.name_or_path!r} has neither {END_OF_TEXT} nor an "
+            "end-of-sentence token; add one"
+        )
     return found

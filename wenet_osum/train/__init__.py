@@ -1,1 +1,1 @@
-"""Training: the loop and what keeps it honest: rehearsal, sanity checks, checkpoints, exact resume."""
+"""Training: the loop, and around it rehearsal, sanity checks, checkpoints and exact resume."""

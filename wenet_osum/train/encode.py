@@ -46,15 +46,22 @@ def open_store(model: nn.Module, conf: TrainConfig) -> StateStore | None:
     """
     if conf.features != "encoded":
         return None
-    encoder, cache = model.encoder, conf.cache
+    encoder = model.encoder
+    cache = conf.cache
     after = split.layers_below(encoder, cache.after)
     split.check_frozen(encoder, after, conf.train_parts)
     if conf.dtype == "bfloat16":
         split.round_lower(encoder, after, torch.bfloat16)
-    least = int(encoder.kept_lengths(torch.zeros(1, dtype=torch.int64), after))
-    layout = Layout(after, encoder.width, cache.dtype, least, 1.0 / encoder.state_s)
+
+    # The states of no speech at all: those of the silence behind it.
+    nothing = torch.zeros(1, dtype=torch.int64)
+    least = int(encoder.kept_lengths(nothing, after))
+    states_per_s = 1.0 / encoder.state_s
+    layout = Layout(after, encoder.width, cache.dtype, least, states_per_s)
+
     key = split.describe(encoder, after)
-    return StateStore(cache.dir, key, layout, cache.variants, recipe(conf))
+    augmentation = recipe(conf)
+    return StateStore(cache.dir, key, layout, cache.variants, augmentation)
 
 
 def fill(
@@ -72,29 +79,39 @@ def fill(
     processes do not see the same folder.
     """
     conf = mixture.conf
-    pools, confs = [*mixture.pools], [_sampling(mixture)] * len(mixture.pools)
+    work = _unencoded(store, mixture, dev)
+    versions = work.versions()
+    own = versions[world.rank :: world.size]
+    missing = work.find(own)
+    _announce(store, len(versions), missing, say)
+
+    # One by one on a CPU: a batch gains nothing there, and states depend on the utterance alone.
+    budget = 0 if world.device.type == "cpu" else conf.batch.max_frames
+    work.group(missing, budget)
+    encoder.to(world.device)
+    encoder.eval()
+    dropped = _encode(work, encoder, conf, world.device, say, stopped)
+    if dropped:
+        say(f"left out of the states, to be counted in training:\n{table(dropped)}")
+
+    [interrupted] = dist.sum_over_ranks([float(stopped())])
+    store.refresh()
+    _check_shared(store)
+    return interrupted == 0
+
+
+def _unencoded(store: StateStore, mixture: Mixture, dev: Iterable[EvalLoader]) -> Unencoded:
+    """Join training and dev lists, each with how it is sampled."""
+    pools = [*mixture.pools]
+    confs = [_sampling(mixture)] * len(pools)
     for loader in dev:
         pools += loader.dataset.pools
         confs.append(loader.dataset.conf)
-    work = Unencoded(store, pools, confs)
-    versions = work.versions()
-    missing = work.find(versions[world.rank :: world.size])
-
-    _announce(store, len(versions), missing, say)
-    # alone on a CPU: a batch gains nothing there, and an utterance's states depend on it alone
-    work.group(missing, 0 if world.device.type == "cpu" else conf.batch.max_frames)
-    encoder.to(world.device).eval()
-    dropped = _encode(work, encoder, conf, world.device, say, stopped)
-
-    interrupted = dist.sum_over_ranks([float(stopped())])[0] > 0
-    if dropped:
-        say(f"left out of the states, to be counted in training:\n{table(dropped)}")
-    store.refresh()
-    _check_shared(store)
-    return not interrupted
+    return Unencoded(store, pools, confs)
 
 
 def _sampling(mixture: Mixture) -> SampleConfig:
+    """Tell how the utterances of a mixture become samples."""
     conf = mixture.conf
     return SampleConfig(mixture.mels, conf.filter, conf.augment, conf.seed)
 
@@ -102,7 +119,8 @@ def _sampling(mixture: Mixture) -> SampleConfig:
 def _announce(store: StateStore, wanted: int, missing: list, say: Say) -> None:
     """Say what is to be done, and whether the disk has the room for it."""
     seconds = np.array([version.seconds for version in missing])
-    own = [float(len(missing)), float(seconds.sum()), float(store.layout.bytes_of(seconds))]
+    size = store.layout.bytes_of(seconds)
+    own = [float(len(missing)), float(seconds.sum()), float(size)]
     count, total_s, needed = dist.sum_over_ranks(own)
 
     def prepare() -> str:
@@ -110,9 +128,11 @@ def _announce(store: StateStore, wanted: int, missing: list, say: Say) -> None:
         return store.check_room(int(needed))
 
     room = dist.from_rank_zero(prepare)
+    hours = total_s / 3600
+    there = wanted - int(count)
     say(
         f"states after {store.layout.after} layers of the encoder: {wanted} utterances wanted, "
-        f"{wanted - int(count)} there; to compute {int(count)}, {total_s / 3600:.3g} h: {room}"
+        f"{there} there; to compute {int(count)}, {hours:.3g} h: {room}"
     )
 
 
@@ -126,14 +146,20 @@ def _encode(
     stopped: Stopped,
 ) -> Counter:
     """Encode this process's groups into parts; returns what could not be read, by reason."""
-    writer, dropped, done = PartWriter(work.store), Counter(), 0
-    part_began = told = time.monotonic()
+    writer = PartWriter(work.store)
+    after = work.store.layout.after
+    dropped: Counter = Counter()
     total = sum(len(group) for group in work.groups)
+    done = 0
+    part_began = told = time.monotonic()
+
     for ready, failed in in_order(work, conf.workers, conf.prefetch):
         dropped += failed
         if ready:
-            _add(writer, encoder, work.store.layout.after, ready, device)
+            _add(writer, encoder, after, ready, device)
         done += len(ready) + failed.total()
+
+        # A part that is written is safe from a kill.
         now = time.monotonic()
         if writer.size >= PART_BYTES or now - part_began >= PART_S:
             writer.close()
@@ -143,6 +169,7 @@ def _encode(
             told = now
         if stopped():
             break
+
     writer.close()
     return dropped
 
@@ -151,22 +178,31 @@ def _add(
     writer: PartWriter, encoder: nn.Module, after: int, ready: list[ToEncode], device: torch.device
 ) -> None:
     """Encode a group and hand its states to the writer."""
-    features = nn.utils.rnn.pad_sequence([one.features for one in ready], batch_first=True)
-    frames = torch.tensor([len(one.features) for one in ready])
-    states, lengths = encoder.lower(features.to(device), frames, after)
-    kept = encoder.kept_lengths(lengths, after).tolist()
+    # (B, T, M) and (B,)
+    features = [one.features for one in ready]
+    frames = torch.tensor([len(rows) for rows in features])
+    padded = nn.utils.rnn.pad_sequence(features, batch_first=True)
+
+    # (B, N, D) and (B,)
+    states, lengths = encoder.lower(padded.to(device), frames, after)
+    kept = encoder.kept_lengths(lengths, after)
+
     found = states.float().cpu().numpy()
-    for one, rows, length, row in zip(ready, kept, lengths.tolist(), found, strict=True):
-        writer.add(one.digest, one.encoded._replace(states=row[:rows], length=length))
+    counts = zip(kept.tolist(), lengths.tolist(), strict=True)
+    for one, row, (rows, length) in zip(ready, found, counts, strict=True):
+        encoded = one.encoded._replace(states=row[:rows], length=length)
+        writer.add(one.digest, encoded)
 
 
 def _check_shared(store: StateStore) -> None:
     counts = dist.gather(len(store))
-    if len(set(counts)) > 1:
-        raise ValueError(
-            f"features: encoded: the processes see {', '.join(map(str, counts))} utterances in "
-            f"{store.folder}; cache.dir must be a folder that all machines share"
-        )
+    if len(set(counts)) == 1:
+        return
+    seen = ", ".join(map(str, counts))
+    raise ValueError(
+        f"features: encoded: the processes see {seen} utterances in {store.folder}; "
+        "cache.dir must be a folder that all machines share"
+    )
 
 
 class Opened(NamedTuple):
@@ -190,7 +226,8 @@ def open_data(
 
     ``model`` is as it was loaded, with what trains chosen; no engine has moved or cut it.
     """
-    store, mels = open_store(model, conf), model.encoder.mels
+    store = open_store(model, conf)
+    mels = model.encoder.mels
     facts = {
         "speech_tokens": token_counter(model),
         # Phase 1's decoder ends at its last position; an LLM is not asked.
@@ -200,9 +237,9 @@ def open_data(
     }
     mixture = Mixture(data, conf, template, mels, **facts)
     dev = dev_loaders(data, conf, template, mels, world, **facts)
-    if store is None:
-        return Opened(mixture, dev, interrupted=False)
-    ended = fill(store, model.encoder, mixture, dev.values(), world, say, stopped)
+    ended = True
+    if store is not None:
+        ended = fill(store, model.encoder, mixture, dev.values(), world, say, stopped)
     return Opened(mixture, dev, interrupted=not ended)
 
 
@@ -213,4 +250,5 @@ def encode_all(
     torch.manual_seed(conf.seed)
     model, template = open_model(conf, None)
     trainable.apply_train_parts(model, conf.train_parts, conf.optim)
-    return not open_data(model, template, conf, data, world, say, stopped).interrupted
+    opened = open_data(model, template, conf, data, world, say, stopped)
+    return not opened.interrupted

@@ -13,7 +13,8 @@ memory   weights, gradients, AdamW's moments, what autograd keeps of the pass, a
          logits. The first three are exact. Activations are those of a model in bfloat16 (or
          float32) throughout, without the allocator's losses, the temporaries of single operations,
          and the float32 copies that autocast and peft make: leave a fifth of the device free.
-         Further losses (model.losses) are not counted.
+         Further losses (model.losses) are not counted. At ``ce_weight`` 0 the LLM, or phase 1's
+         decoder, only lies in memory: it does not run.
 
 Letters: B utterances of a micro-batch, A answer tokens of it.
 """
@@ -23,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, WhisperForConditionalGeneration
 
 from wenet_osum import lookup
@@ -31,10 +32,10 @@ from wenet_osum.config import ModelConfig, TrainConfig
 from wenet_osum.models import split, trainable
 from wenet_osum.models.build import set_encoder_conf
 from wenet_osum.models.loss import CHUNK
-from wenet_osum.models.objective import loss_class
+from wenet_osum.models.objective import Objective, Speech, UtteranceLosses, loss_class
 from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.models.whisper import WhisperPhase
-from wenet_osum.records import FRAME_S, Batch
+from wenet_osum.records import FRAME_S, Batch, Utterance
 from wenet_osum.train.meta_pass import checkpointed_layers, run_pass
 
 # Speech start and speech end.
@@ -153,7 +154,8 @@ def estimate(
 ) -> Estimate:
     """Count one micro-batch of ``conf`` on each of ``devices``.
 
-    Raises ValueError for train_parts that match nothing and utterances beyond the budgets.
+    Raises ValueError for train_parts that match nothing, or train what does not run, and for
+    utterances beyond the budgets.
     """
     mean = mean or Mean()
     lookup.add_plugins(conf.plugins)
@@ -168,13 +170,16 @@ def estimate(
     memory = _weights(model, conf, devices)
     model.to(torch.bfloat16 if conf.dtype == "bfloat16" else torch.float32)
     batch = batch_of(model, mean, count, "meta", states_after(model, conf))
+    if conf.model.ce_weight == 0:
+        model.objective = Objective(0.0, [(1.0, SpeechAlone())])
     costs = run_pass(model.train(), batch, conf.checkpointing)
 
-    has_llm = llm is not None and conf.model.kind != "whisper"
-    vocabulary = llm.vocab_size if has_llm else whisper.vocab_size
-    rows = min(CHUNK, count * mean.answer_tokens)
     memory["activations kept for the backward pass"] = costs.kept
-    memory["one chunk of logits"] = rows * vocabulary * HEAD_BYTES
+    if conf.model.ce_weight:
+        has_llm = llm is not None and conf.model.kind != "whisper"
+        vocabulary = llm.vocab_size if has_llm else whisper.vocab_size
+        rows = min(CHUNK, count * mean.answer_tokens)
+        memory["one chunk of logits"] = rows * vocabulary * HEAD_BYTES
     return Estimate(
         table=table,
         utterances=count,
@@ -186,6 +191,22 @@ def estimate(
         recomputed=costs.recomputed,
         memory=memory,
     )
+
+
+class SpeechAlone:
+    """Stands in for the losses of a run without answers: it costs next to nothing, and its gradient
+    reaches all that makes speech."""
+
+    kinds = ("osum", "whisper")
+    needs_logits = False
+
+    def targets(self, utterance: Utterance) -> dict[str, Tensor]:
+        """Return nothing: it asks for no target."""
+        return {}
+
+    def __call__(self, speech: Speech, targets: dict[str, Tensor]) -> UtteranceLosses:
+        """Sum the states (B, N, D) of each utterance: (B,)."""
+        return UtteranceLosses(speech.states.sum((1, 2)))
 
 
 def _utterances(conf: TrainConfig, mean: Mean, positions: int, min_frames: int) -> int:

@@ -26,6 +26,7 @@ from wenet_osum.models.layout import Pieces, lay_out, pad_left
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Hypothesis, Score, Utterance
 from wenet_osum.score import score_task
+from wenet_osum.tasks.base import Task
 from wenet_osum.text import chat
 from wenet_osum.text.template import Template
 from wenet_osum.train import dist
@@ -38,7 +39,7 @@ TASK = "asr"
 NORMALIZER = "basic"  # lower case, no punctuation: an LLM writes both as it likes
 BATCH = 16  # transcripts decoded at once
 SPARE = 16  # tokens that an answer may have beyond twice its transcript's
-UNENDED = ("length_limit", "loop")  # flags of answers that were cut off
+UNENDED = frozenset({"length_limit", "loop"})  # flags of answers that were cut off
 
 
 @dataclass
@@ -51,38 +52,51 @@ class Repetition:
     answers: dict[str, Hypothesis]  # by key
 
     def __post_init__(self) -> None:
-        task, worst = self.template.task(TASK), len(self.utterances)
-        scored = (task, self.utterances, self.answers, NORMALIZER)
+        task = self.template.task(TASK)
+        scores = score_task(
+            task,
+            self.utterances,
+            self.answers,
+            NORMALIZER,
+            resamples=1,
+            worst=len(self.utterances),
+        )
         # The last figure is that of all languages together.
-        self.score: Score = score_task(*scored, resamples=1, worst=worst)[-1]
+        self.score: Score = scores[-1]
 
     def __str__(self) -> str:
+        title = self.score.about.title
+        count = len(self.utterances)
         return (
-            f"repeat gate: {self.score.about.title} {self.score.value:.1f} % of "
-            f"{len(self.utterances)} transcripts that the LLM was to repeat"
+            f"repeat gate: {title} {self.score.value:.1f} % of {count} transcripts "
+            "that the LLM was to repeat"
         )
 
     def lines(self) -> Iterator[str]:
         """Tell every answer: key, errors, transcript and answer, separated by tabs."""
-        notes = {row["key"]: row["note"] for row in self.score.detail["worst"]}
+        worst = self.score.detail["worst"]
+        notes = {row["key"]: row["note"] for row in worst}
         for utterance in self.utterances:
-            text = self.answers[utterance.key].text
-            yield f"{utterance.key}\t{notes.get(utterance.key, 'repeated')}\t{utterance.txt}\t{text}"
+            key = utterance.key
+            note = notes.get(key, "repeated")
+            columns = [key, note, utterance.txt, self.answers[key].text]
+            yield "\t".join(columns)
 
     def check(self, max_wer: float) -> None:
         """Raise ValueError above ``max_wer`` (%), with the worst answer and what to look at."""
         if self.score.value <= max_wer:
             return
         worst = self.score.detail["worst"][0]
-        unended = sum(any(f in UNENDED for f in a.flags) for a in self.answers.values())
+        answered = self.answers[worst["key"]].text
+        cut = [a for a in self.answers.values() if UNENDED.intersection(a.flags)]
         end = self.template.tokenizer.convert_ids_to_tokens(self.template.end_id)
         raise ValueError(
             f"{self}, above repeat_gate.max_wer {max_wer:g}. Spoken to like this it cannot "
             f"transcribe, however good the adapter is. The worst: {worst['ref']!r} was answered "
-            f"{self.answers[worst['key']].text!r}. Check that model.llm is an Instruct LLM with its "
-            f"own chat template (a base LLM wants template: plain), the wording in "
-            f"repeat_gate.prompt, {self.prompt!r}, and the end of turn {end!r}, which {unended} "
-            f"of {len(self.answers)} answers lack; `wenet_osum repeat_gate` shows all answers"
+            f"{answered!r}. Check that model.llm is an Instruct LLM with its own chat template "
+            "(a base LLM wants template: plain), the wording in repeat_gate.prompt, "
+            f"{self.prompt!r}, and the end of turn {end!r}, which {len(cut)} of "
+            f"{len(self.answers)} answers lack; `wenet_osum repeat_gate` shows all answers"
         )
 
 
@@ -92,7 +106,8 @@ def hold(run: Run) -> None:
         return
     opened = (run.conf, run.data, run.model, run.template, run.world.device)
     # One process asks; all learn what came of it.
-    if said := dist.from_rank_zero(lambda: check_run(*opened)):
+    said = dist.from_rank_zero(lambda: check_run(*opened))
+    if said:
         run.progress.log(said)
 
 
@@ -110,9 +125,7 @@ def check_run(
         return None
     if _has_learned(model):
         return "repeat gate: not held, the LLM's LoRA adapters have learned to answer speech"
-    dev = [path for _, path in sorted(data.dev.items(), key=lambda row: row[0] != TASK)]
-    lists = [*dev, *(source.list for source in data.train)]
-    utterances = with_transcripts(lists, template, gate.utterances)
+    utterances = with_transcripts(_lists(data), template, gate.utterances)
     if not utterances:
         return "repeat gate: not held, no list has transcripts"
     for part in (model.llm, model.speech_boundary):
@@ -122,36 +135,59 @@ def check_run(
     return str(found)
 
 
+def _lists(data: DataConfig) -> list[str]:
+    """Order the lists of a run: dev of recognition, the other dev lists, training."""
+    names = sorted(data.dev, key=lambda name: name != TASK)
+    dev = [data.dev[name] for name in names]
+    train = [source.list for source in data.train]
+    return dev + train
+
+
 def _has_learned(model: OsumModel) -> bool:
-    """Whether LoRA changes what the LLM says: B begins as zeros."""
-    rows = model.llm.named_parameters()
-    return any("lora_B" in name and bool(weight.any()) for name, weight in rows)
+    """Tell whether LoRA changes what the LLM says: its matrices B begin as zeros."""
+    for name, weight in model.llm.named_parameters():
+        if "lora_B" in name and bool(weight.any()):
+            return True
+    return False
 
 
 def with_transcripts(lists: Iterable[str], template: Template, count: int) -> list[Utterance]:
-    """Read ``count`` utterances with a transcript from the first list that has any, evenly spread."""
+    """Read ``count`` utterances with a transcript, from the first list that has any."""
     task = template.task(TASK)
     for path in lists:
-        indices, handles, found = load_list(path, Counter()), Handles(), []
-        places = [(index, row) for index in indices for row in range(len(index))]
-        for index, row in spread(places, count):
-            try:
-                utterance = read_tags(read_utterance(index, row, handles)[0], task, template)
-            except Drop:  # counted when it is drawn for training
-                continue
-            if template.transcript(utterance)[0]:
+        found = []
+        for utterance in _some(path, count, task, template):
+            ids, _ = template.transcript(utterance)
+            if ids:
                 found.append(utterance)
         if found:
             return found
     return []
 
 
+def _some(path: str, count: int, task: Task, template: Template) -> Iterator[Utterance]:
+    """Read ``count`` utterances of a list at even distances."""
+    handles = Handles()
+    rows = []
+    for index in load_list(path, Counter()):
+        rows += [(index, row) for row in range(len(index))]
+    for index, row in spread(rows, count):
+        try:
+            utterance, *_ = read_utterance(index, row, handles)
+            yield read_tags(utterance, task, template)
+        except Drop:
+            # It is counted when it is drawn for training.
+            continue
+
+
 def boundary_of(llm: nn.Module, template: Template) -> nn.Embedding:
     """Make the speech boundary that a new model has in a chat, for an LLM alone."""
     embed = llm.get_input_embeddings()
+    token = template.encode(chat.BOUNDARY)[:1]
     with torch.no_grad():
-        vector = embed(torch.tensor(template.encode(chat.BOUNDARY)[:1], device=embed.weight.device))
-    return nn.Embedding.from_pretrained(vector.repeat(2, 1))
+        vector = embed(_tensor(token, embed.weight.device))
+    both = vector.repeat(2, 1)
+    return nn.Embedding.from_pretrained(both)
 
 
 @torch.inference_mode()
@@ -186,25 +222,33 @@ def _answers(
     device = embed.weight.device
 
     # Transcripts as speech, in the layout of training.
-    texts = [template.transcript(utterance)[0] for utterance in utterances]
-    rows = [embed(_tensor(ids, device)) for ids in texts]
+    texts, rows = [], []
+    for utterance in utterances:
+        ids, _ = template.transcript(utterance)
+        texts.append(ids)
+        rows.append(embed(_tensor(ids, device)))
     speech = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     lengths = torch.tensor([len(ids) for ids in texts])
+
     asked = template.encode_prompt(prompt)
     pieces = Pieces(
-        _tensor(asked * len(texts), device),
-        torch.full_like(lengths, len(asked)),
-        speech,
-        lengths,
-        _tensor(template.suffix_ids, device),
+        prompt_ids=_tensor(asked * len(texts), device),
+        prompts=torch.full_like(lengths, len(asked)),
+        speech=speech,
+        speeches=lengths,
+        suffix_ids=_tensor(template.suffix_ids, device),
     )
-    prompts = LLMPrompts(llm, *pad_left(*lay_out(embed, boundary, pieces)))
+    laid, totals = lay_out(embed, boundary, pieces)
+    embeddings, mask = pad_left(laid, totals)
+    prompts = LLMPrompts(llm, embeddings, mask)
 
     # The search of decoding. Where it gives up is said by tokens, for there is no audio.
-    task, answers = template.task(TASK), []
+    task = template.task(TASK)
+    answers = []
     for utterance, ids in zip(utterances, texts, strict=True):
         options = DecodeOptions(max_tokens=2 * len(ids) + SPARE)
-        answers.append(make_row(template, utterance.key, task, 0.0, options))
+        row = make_row(template, utterance.key, task, 0.0, options)
+        answers.append(row)
     answer(prompts, answers, DecodeOptions(), Counter())
     return {row.key: hypothesis(row, template) for row in answers}
 

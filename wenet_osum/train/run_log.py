@@ -22,9 +22,11 @@ def header(run: Run, hours: dict[str, float]) -> None:
     """
     log, conf, world = run.progress.log, run.conf, run.world
     plan = run.loader.plan
+    count = conf.optim.accumulation
+    batches = "1 micro-batch" if count == 1 else f"{count} micro-batches"
     log(
         f"{world.size} × {world.device.type}, engine {conf.engine}, {conf.dtype}, "
-        f"{conf.optim.accumulation} micro-batches a step and process"
+        f"{batches} per step and process"
     )
     if run.source:
         _resumed(run)

@@ -26,50 +26,63 @@ class Interrupt:
     """Remembers SIGTERM and SIGUSR1 until the step is over."""
 
     def __init__(self) -> None:
-        self.seen, self.before = False, {}
+        self.seen = False
+        self.before: dict[int, Any] = {}  # signal → its handler outside
 
     def __enter__(self) -> Interrupt:
         for number in (signal.SIGTERM, signal.SIGUSR1):
-            self.before[number] = signal.signal(number, self._note)
+            outside = signal.signal(number, self._note)
+            self.before[number] = outside
         return self
 
     def _note(self, number: int, frame: Any) -> None:
         self.seen = True
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        for number in self.before:
+            outside = self.before[number]
+            signal.signal(number, outside)
 
 
 def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
-    """The model and its template: from a checkpoint of this run, or as the configuration describes it.
+    """Open the model and its template, from a checkpoint of this run or as ``conf`` describes it.
 
     With ``init_from`` labels, prompts, writing and layout come from that model unless the
-    configuration gives its own. ``conf`` learns how many frames the model's encoder computes of an utterance at
-    least.
+    configuration gives its own. ``conf`` learns how many frames the model's encoder computes per
+    utterance at least.
     """
     lookup.add_plugins(conf.plugins)
     if source is not None:
-        model, template = build.load(source), Template.load(source, loss_weight=conf.loss_weight)
+        model = build.load(source)
+        template = Template.load(source, loss_weight=conf.loss_weight)
     else:
         model, template = _new_model(conf)
-    model.set_objective(make_objective(conf.model, template))
-    conf.batch.min_frames = max(conf.batch.min_frames, getattr(model.encoder, "min_frames", 0))
+    objective = make_objective(conf.model, template)
+    model.set_objective(objective)
+
+    least = getattr(model.encoder, "min_frames", 0)
+    conf.batch.min_frames = max(conf.batch.min_frames, least)
     return model, template
 
 
 def _new_model(conf: TrainConfig) -> tuple[Any, Template]:
     model, tokenizer = build.build(conf.model)
     template = _new_template(conf, tokenizer)
-    begun = conf.model.init_from
-    if template.template == "chat" and not (begun and Template.load(begun).template == "chat"):
-        # A model new to this layout.
-        model.set_speech_boundary(template.encode(chat.BOUNDARY)[0])
+    if template.template == "chat" and not _began_in_chat(conf):
+        # A model new to this layout gets the border that disturbs an Instruct LLM least.
+        [token] = template.encode(chat.BOUNDARY)[:1]
+        model.set_speech_boundary(token)
     return model, template
 
 
+def _began_in_chat(conf: TrainConfig) -> bool:
+    """Tell whether the model that training begins from was trained in a chat."""
+    begun = conf.model.init_from
+    return bool(begun) and Template.load(begun).template == "chat"
+
+
 def _new_template(conf: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Template:
-    """Make the template of a new run: what the configuration leaves open is that of ``init_from``."""
+    """Make the template of a new run; ``init_from`` says what the configuration leaves open."""
     settings = {
         "labels": conf.labels,
         "prompts": conf.prompts,
@@ -96,14 +109,17 @@ def token_counter(model: Any) -> TokenCounter:
     """Let the plan ask the model how many positions speech takes: frames (n,) to tokens (n,)."""
 
     def count(frames: np.ndarray) -> np.ndarray:
-        return model.speech_tokens(torch.from_numpy(frames)).numpy()
+        tokens = model.speech_tokens(torch.from_numpy(frames))
+        return tokens.numpy()
 
     return count
 
 
 def seed_everything(seed: int, step: int, rank: int) -> None:
-    """Random draws of a step (dropout, …) depend on nothing but these three numbers."""
-    value = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+    """Let random draws of a step (dropout, …) depend on nothing but these three numbers."""
+    sequence = np.random.SeedSequence([seed, step, rank])
+    [drawn] = sequence.generate_state(1, np.uint64)
+    value = int(drawn)
     torch.manual_seed(value)
     random.seed(value)
     np.random.seed(value % 2**32)

@@ -15,7 +15,7 @@ from wenet_osum.text.template import Template
 
 lookup.add_plugins(["wenet_osum.small"])
 KNOWN = Utterance("a", "a", "red cat", labels={"gender": "male"}, words=[Word("red", 0.1, 0.3), Word("cat", 0.3, 0.7)])
-SILENT = Utterance("", "")  # a filler's
+SILENT = Utterance("", "", "")  # a filler's
 
 
 @pytest.fixture(scope="module")

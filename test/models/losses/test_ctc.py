@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wenet_osum.models.losses.ctc import EXCLUDED, MARGIN_S, Loss, ctc_losses
+from wenet_osum.config import ModelConfig
+from wenet_osum.dataset.batch import join_targets
+from wenet_osum.models.losses.ctc import EXCLUDED, MARGIN_S, NO_TRANSCRIPT, Loss, ctc_losses
+from wenet_osum.models.objective import Speech, make_objective
+from wenet_osum.records import Utterance
 
 BLANK, STATE_S = 0, 0.25
 WHENEVER = (-torch.inf, torch.inf)
@@ -103,8 +107,47 @@ def test_word_times_are_asked_for_only_where_they_are_used():
         def transcript(self, utterance):
             return [1, 2], [(0.0, 0.5), WHENEVER]
 
-    assert [*Loss(Template()).targets(None)] == ["transcript_ids"]
-    targets = Loss(Template(), word_times=True).targets(None)
+    known = Utterance("", "", "red cat")
+    assert [*Loss(Template()).targets(known)] == ["transcript_ids"]
+    targets = Loss(Template(), word_times=True).targets(known)
     assert targets["transcript_times"].tolist() == [[0.0, 0.5], [*WHENEVER]]
     with pytest.raises(ValueError, match="needs word_times: true"):
         Loss(Template(), blanks_in_words=False)
+
+
+class Words:
+    """Stands in for a Template: every word is class 1."""
+
+    def transcript(self, utterance):
+        words = utterance.txt.split()
+        return [1] * len(words), [WHENEVER] * len(words)
+
+
+LABEL_ONLY = Utterance("", "", labels={"event": "cough"})
+SPOKEN, SILENT = Utterance("", "", "red"), Utterance("", "", "")
+
+
+@pytest.mark.parametrize("word_times", [False, True])
+def test_an_utterance_without_a_transcript_is_left_out_and_a_silent_one_is_blanks(word_times):
+    torch.manual_seed(0)
+    logits = torch.randn(3, 6, 4, requires_grad=True)
+    loss = Loss(Words(), word_times=word_times)
+    speech = Speech(logits, torch.tensor([6, 6, 6]), STATE_S, lambda: logits, BLANK)
+    targets = join_targets([loss.targets(utterance) for utterance in (SPOKEN, LABEL_ONLY, SILENT)])
+    found = loss(speech, targets)
+    assert found.values[1] == 0 and found.left_out[NO_TRANSCRIPT] == 1
+    blanks = -logits.log_softmax(-1)[2, :, BLANK].sum()
+    torch.testing.assert_close(found.values[2], blanks)
+    found.values.sum().backward()
+    assert not logits.grad[1].any() and logits.grad[0].any() and logits.grad[2].any()
+
+
+def test_nothing_is_learned_from_a_label_alone_without_answers():
+    """So its answer tokens must not count in the weight that the sum of CTC is divided by."""
+    entry = {"name": "ctc", "weight": 1.0}
+    alone = make_objective(ModelConfig(losses=[entry], ce_weight=0.0), Words())
+    assert alone.targets(LABEL_ONLY) is None
+    assert alone.targets(SPOKEN)["transcript_ids"].tolist() == [1]
+    assert alone.targets(SILENT)["transcript_ids"].tolist() == []
+    beside = make_objective(ModelConfig(losses=[entry]), Words())
+    assert beside.targets(LABEL_ONLY) is not None, "its answer is learned"

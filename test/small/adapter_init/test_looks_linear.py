@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wenet_osum.models.adapter.conv_transformer import Adapter
-from wenet_osum.models.osum import init_adapter
+from wenet_osum.models.assemble import init_adapter
 
 
 def test_with_room_it_begins_as_a_linear_map_that_hides_no_channel():

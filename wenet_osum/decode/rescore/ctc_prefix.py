@@ -268,7 +268,13 @@ class State:
 
 
 class Rescorer:
-    """Scores the tokens of transcripts by the CTC that the adapter was trained with."""
+    """Scores the tokens of transcripts by the CTC that the adapter was trained with.
+
+    Raises ValueError for a CTC with some of the LLM's tokens as classes. Such a CTC writes a word
+    with other pieces than the LLM does, and half a word often with others than the whole, so that
+    what the LLM has written so far is no beginning of what CTC reads. To take the tokens outside
+    the classes for impossible would forbid most words.
+    """
 
     losses = ("ctc",)
     needs = ()
@@ -281,8 +287,9 @@ class Rescorer:
             classes = len(self.scores.ids) - 1
             raise ValueError(
                 "rescore ctc_prefix: the LLM writes with all of its tokens, "
-                f"and this model's CTC has {classes} of them as classes; "
-                "leave it out, or train ctc with classes: null"
+                f"and this model's CTC has {classes} of them as classes, which cut words into "
+                "other pieces; leave it out, decode by CTC alone with --mode ctc_greedy_search, "
+                "or train ctc with classes: null"
             )
 
     def begin(self, states: Tensor) -> State:

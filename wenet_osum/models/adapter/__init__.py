@@ -6,6 +6,9 @@
     Adapter.complete_conf(input_width, conf)
                                      chooses for a new model what its ``adapter_conf`` leaves open;
                                      the choice is saved. A static method that may be left out.
+    adapter.fit_state(state)         rewrites the weights of an adapter with another
+                                     ``adapter_conf``, taken over from its folder, to fit; may be
+                                     left out.
 
 The plan of an epoch, the cost estimate and CTC ask the adapter: nobody else knows a rate.
 """

@@ -1,9 +1,12 @@
-"""The adapter of OSUM (arXiv 2501.13306): three causal convolutions, a few transformer layers, a linear map to the LLM's width.
+"""The adapter of OSUM (arXiv 2501.13306): three causal convolutions, a few transformer layers, a
+linear map to the LLM's width.
 
-Letters: B utterances, N encoder states (50 Hz) of the longest, S = ceil(ceil(N / 2) / 2) embeddings (12.5 Hz), D width, H width of the LLM.
+Letters: B utterances, N encoder states (50 Hz) of the longest, S = ceil(ceil(N / 2) / 2) embeddings
+(12.5 Hz), D width, H width of the LLM.
 
-One convolution of stride 2 makes ceil(n / 2) of n states: output j sees inputs 2j-2 … 2j, and left padding alone places the last
-output on the last input or one before, so an odd length keeps its last state (WeNet's mask rule ``[:, 0::2]`` counts the same).
+One convolution of stride 2 makes ceil(n / 2) of n states: output j sees inputs 2j-2 … 2j, and left
+padding alone places the last output on the last input or one before, so an odd length keeps its
+last state (WeNet's mask rule ``[:, 0::2]`` counts the same).
 """
 
 from __future__ import annotations
@@ -21,70 +24,128 @@ from wenet_osum.models.sinusoids import positions
 
 KERNEL = 3
 STRIDES = (1, 2, 2)
-LARGEST_HEAD = 256  # channels: flash attention's limit
+HEADS = 4
+# Channels: flash attention's limit.
+LARGEST_HEAD = 256
 
 
 class Adapter(nn.Module):
     """Encoder states of ``input_width`` to LLM embeddings of ``output_width``.
 
-    ``width`` (None: that of the encoder), ``layers``, ``heads``, ``ffn`` (inner width of a layer) and ``dropout`` are the keys of ``adapter_conf``.
+    The keys of ``adapter_conf`` are ``width`` (None: that of the encoder), ``layers``, ``heads``,
+    ``ffn`` (inner width of a layer), ``dropout``, and ``gain`` (whether embeddings are multiplied
+    by a fixed number, see ``initialize``; new models have one, converted and older ones none).
     """
 
     def __init__(
-        self, input_width: int, output_width: int, width: int | None = None, layers: int = 4, heads: int = 4, ffn: int = 2560, dropout: float = 0.1
+        self,
+        input_width: int,
+        output_width: int,
+        width: int | None = None,
+        layers: int = 4,
+        heads: int = HEADS,
+        ffn: int = 2560,
+        dropout: float = 0.1,
+        gain: bool = False,
     ) -> None:
         super().__init__()
         width = width or input_width
         if width % heads or width % 2:
-            raise ValueError(f"adapter width {width} must be even and a multiple of heads {heads}; change adapter_conf")
-        inputs = [input_width, *[width] * (len(STRIDES) - 1)]
-        self.convolutions = nn.ModuleList(nn.Conv1d(n, width, KERNEL, stride) for n, stride in zip(inputs, STRIDES, strict=True))
+            raise ValueError(
+                f"adapter width {width} must be even and a multiple of heads {heads}; "
+                "change adapter_conf"
+            )
+
+        # Down to 12.5 embeddings per second.
+        self.convolutions = nn.ModuleList()
+        channels = input_width
+        for stride in STRIDES:
+            self.convolutions.append(nn.Conv1d(channels, width, KERNEL, stride))
+            channels = width
         self.input = nn.Linear(width, width)
         self.input_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(Layer(width, heads, ffn, dropout) for _ in range(layers))
+
+        # Embeddings look at each other.
+        self.layers = nn.ModuleList()
+        for _ in range(layers):
+            self.layers.append(Layer(width, heads, ffn, dropout))
         self.norm = nn.LayerNorm(width)
+
         self.output = nn.Linear(width, output_width)
+        self.register_buffer("gain", torch.ones(()) if gain else None)
         self._balance()
 
     @staticmethod
     def complete_conf(input_width: int, conf: dict[str, Any]) -> dict[str, Any]:
-        """``adapter_conf`` of a new model with its ``heads``: 4, or where those were above
-        ``LARGEST_HEAD`` channels the next number that fits.
+        """Complete the ``adapter_conf`` of a new model with its ``heads`` and ``gain``.
 
-        The number is saved with the model; a model that was saved without one has 4.
+        Heads are 4, or where those were above ``LARGEST_HEAD`` channels the next number that fits.
+        Both are saved with the model; a model that was saved without them has 4 heads and no gain.
         """
         width = conf.get("width") or input_width
-        dividing = (heads for heads in range(4, width + 1) if width % heads == 0)
-        fitting = (heads for heads in dividing if width // heads <= LARGEST_HEAD)
-        return {"heads": next(fitting, 4)} | conf
+        chosen = HEADS
+        for heads in range(HEADS, width + 1):
+            if width % heads == 0 and width // heads <= LARGEST_HEAD:
+                chosen = heads
+                break
+        return {"heads": chosen, "gain": True} | conf
 
     @torch.no_grad()
     def _balance(self) -> None:
-        """Begin without biases before the layers, and with a norm as small as the positions that are added to it.
+        """Begin without biases before the layers, and with a norm as small as the positions that
+        are added to it.
 
-        Positions are added to √width times the norm's output: without the factor 1/√width they would be lost in it, and
-        the layers' sums as well.
+        Positions are added to √width times the norm's output: without the factor 1/√width they
+        would be lost in it, and the layers' sums as well.
         """
         for module in (*self.convolutions, self.input):
             nn.init.zeros_(module.bias)
-        nn.init.constant_(self.input_norm.weight, self.input_norm.weight.shape[0] ** -0.5)
+        scale = self.input_norm.weight
+        width = len(scale)
+        nn.init.constant_(scale, width**-0.5)
 
     @torch.no_grad()
     def initialize(self, std: float) -> None:
-        """Set the initial weights of a new adapter: torch's own start shrinks the signal at each convolution."""
+        """Set the weights of a new adapter; its embeddings begin with the standard deviation
+        ``std``, that of the LLM's tokens.
+
+        Where there is a gain, it does that, not small weights: an optimizer such as AdamW moves
+        every weight by the learning rate, and the embeddings of published LLMs are so small (0.017)
+        that one step would throw these far beyond all tokens.
+        """
+        # Torch's own start shrinks the signal at each convolution.
         for convolution in self.convolutions:
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        self.initialize_output(std)
+        if self.gain is None:
+            self.initialize_output(std)
+        else:
+            self.initialize_output(1.0)
+            self.gain.fill_(std)
 
     @torch.no_grad()
     def initialize_output(self, std: float) -> None:
-        """Let the embeddings begin with the standard deviation ``std``, that of the LLM's tokens.
+        """Let the last linear map give the standard deviation ``std``.
 
-        Beside larger ones the LLM's layers could add nothing.
+        Beside embeddings larger than its tokens the LLM's layers could add nothing. The norm before
+        the map makes whatever it takes of deviation 1.
         """
-        nn.init.normal_(self.output.weight, std=std / math.sqrt(self.output.in_features))
+        width = self.output.in_features
+        weight_std = std / math.sqrt(width)
+        nn.init.normal_(self.output.weight, std=weight_std)
         nn.init.zeros_(self.output.bias)
+
+    def fit_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rewrite the weights of another such adapter so that they fit this one, with a gain or
+        without, and give the same embeddings."""
+        fitting = dict(state)
+        if self.gain is not None:
+            fitting.setdefault("gain", torch.ones_like(self.gain))
+        elif "gain" in fitting:
+            gain = fitting.pop("gain")
+            for name in ("output.weight", "output.bias"):
+                fitting[name] = gain * fitting[name]
+        return fitting
 
     @property
     def stride(self) -> int:
@@ -98,23 +159,50 @@ class Adapter(nn.Module):
         return lengths
 
     def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, N, D) of ``lengths`` (B,) to embeddings (B, S, H) and their lengths (B,), on the CPU.
+        """States (B, N, D) of ``lengths`` (B,) to embeddings (B, S, H) and their lengths (B,), on
+        the CPU.
 
-        The convolutions look back only, so what lies after an utterance's end cannot reach it; attention masks it as keys.
+        The convolutions look back only, so what lies after an utterance's end cannot reach it;
+        attention masks it as keys.
         """
-        # a frozen encoder may be in half precision beside an adapter in float32
-        hidden = states.transpose(1, 2).to(self.convolutions[0].weight.dtype)
-        for convolution in self.convolutions:
-            hidden = functional.gelu(convolution(functional.pad(hidden, (KERNEL - 1, 0))))
-        hidden = self.dropout(self.input_norm(self.input(hidden.transpose(1, 2))))
-        width = hidden.shape[2]
-        hidden = self.dropout(hidden * math.sqrt(width) + positions(hidden.shape[1], width, hidden.device).to(hidden.dtype))
-        lengths = self.output_lengths(lengths.cpu())
-        mask = valid_mask(lengths, hidden.shape[1], hidden.device)
-        mask = mask if mask is None else mask[:, None, None, :]
+        hidden = self._convolved(states)  # (B, S, D)
+        hidden = self.input(hidden)
+        hidden = self.dropout(self.input_norm(hidden))
+
+        # Positions, as WeNet adds them: beside states that are √width times larger.
+        _, longest, width = hidden.shape
+        places = positions(longest, width, hidden.device)
+        hidden = hidden * math.sqrt(width)
+        hidden = self.dropout(hidden + places.to(hidden.dtype))
+
+        lengths = lengths.cpu()
+        lengths = self.output_lengths(lengths)
+        mask = key_mask(lengths, longest, hidden.device)
         for layer in self.layers:
             hidden = layer(hidden, mask)
-        return self.output(self.norm(hidden)), lengths
+        embeddings = self.output(self.norm(hidden))
+        if self.gain is not None:
+            embeddings = self.gain * embeddings
+        return embeddings, lengths
+
+    def _convolved(self, states: Tensor) -> Tensor:
+        """Run the convolutions: (B, N, D) to (B, S, D)."""
+        # A frozen encoder may be in half precision beside an adapter in float32.
+        dtype = self.convolutions[0].weight.dtype
+        hidden = states.to(dtype)
+        hidden = hidden.transpose(1, 2)
+        for convolution in self.convolutions:
+            padded = functional.pad(hidden, (KERNEL - 1, 0))
+            hidden = functional.gelu(convolution(padded))
+        return hidden.transpose(1, 2)
+
+
+def key_mask(lengths: Tensor, longest: int, device: torch.device) -> Tensor | None:
+    """Return (B, 1, 1, longest) bool, True for keys that exist; None: all of them do."""
+    mask = valid_mask(lengths, longest, device)
+    if mask is None:
+        return None
+    return mask[:, None, None, :]
 
 
 class Layer(GradientCheckpointingLayer):
@@ -135,14 +223,31 @@ class Layer(GradientCheckpointingLayer):
 
     def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Hidden (B, S, D); mask (B, 1, 1, S), True for keys that exist, None for all."""
-        hidden = hidden + self.dropout(self._attend(self.attention_norm(hidden), mask))
-        inner = self.dropout(functional.relu(self.ffn_in(self.ffn_norm(hidden))))
+        attended = self._attend(self.attention_norm(hidden), mask)
+        hidden = hidden + self.dropout(attended)
+
+        inner = self.ffn_in(self.ffn_norm(hidden))
+        inner = self.dropout(functional.relu(inner))
         return hidden + self.dropout(self.ffn_out(inner))
 
     def _attend(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        rows, length, width = hidden.shape
-        heads = (rows, length, self.heads, width // self.heads)
-        query, key, value = (project(hidden).view(heads).transpose(1, 2) for project in (self.query, self.key, self.value))
-        rate = self.dropout.p if self.training else 0.0
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
-        return self.out(attended.transpose(1, 2).reshape(rows, length, width))
+        """Let positions look at each other: (B, S, D) to (B, S, D)."""
+        query = self._split_heads(self.query(hidden))
+        key = self._split_heads(self.key(hidden))
+        value = self._split_heads(self.value(hidden))
+        attended = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        joined = attended.transpose(1, 2).reshape(hidden.shape)
+        return self.out(joined)
+
+    def _split_heads(self, projected: Tensor) -> Tensor:
+        """(B, S, D) to (B, heads, S, D / heads)."""
+        rows, length, width = projected.shape
+        channels = width // self.heads
+        split = projected.view(rows, length, self.heads, channels)
+        return split.transpose(1, 2)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wenet_osum.models.adapter.conv_transformer import Layer
+from wenet_osum.models.adapter.conv_transformer import Layer, key_mask
 from wenet_osum.models.lengths import valid_mask
 from wenet_osum.models.sinusoids import positions
 
@@ -24,9 +24,10 @@ from wenet_osum.models.sinusoids import positions
 class Adapter(nn.Module):
     """Encoder states of ``input_width`` to LLM embeddings of ``output_width``.
 
-    The keys of ``adapter_conf`` are ``factor`` (states per embedding), ``width`` (inside; None: that
-    of the LLM), ``layers`` (transformer layers after the projection, with ``heads`` and inner width
-    ``ffn``) and ``dropout``. Raises ValueError for a factor below 1 and heads that do not fit.
+    The keys of ``adapter_conf`` are ``factor`` (states per embedding), ``width`` (inside; None:
+    that of the LLM), ``layers`` (transformer layers after the projection, with ``heads`` and inner
+    width ``ffn``) and ``dropout``. Raises ValueError for a factor below 1 and heads that do not
+    fit.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Adapter(nn.Module):
         self.input_norm = nn.LayerNorm(input_width * factor)
         self.input = nn.Linear(input_width * factor, width)
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(Layer(width, heads, ffn, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList()
+        for _ in range(layers):
+            self.layers.append(Layer(width, heads, ffn, dropout))
         # Only layers need it: their residual stream grows.
         self.norm = nn.LayerNorm(width) if layers else nn.Identity()
         self.output = nn.Linear(width, output_width)
@@ -65,55 +68,74 @@ class Adapter(nn.Module):
     def initialize(self, std: float) -> None:
         """Let embeddings begin with the standard deviation ``std``.
 
-        A fixed gain does it, not small weights: an optimizer such as AdamW moves every weight by the
-        learning rate, and the embeddings of published LLMs are so small (0.017) that one step would
-        throw them far beyond all tokens. The gain is measured on states of unit normal distribution,
-        which the first LayerNorm makes of any.
+        A fixed gain does it, not small weights: an optimizer such as AdamW moves every weight by
+        the learning rate, and the embeddings of published LLMs are so small (0.017) that one step
+        would throw them far beyond all tokens. The gain is measured on states of unit normal
+        distribution, which the first LayerNorm makes of any.
         """
+        width = self.output.in_features
+        nn.init.normal_(self.output.weight, std=width**-0.5)
+        nn.init.zeros_(self.output.bias)
+
+        # States of 64 embeddings, without dropout.
         draw = torch.Generator().manual_seed(0)
-        states = torch.randn(1, 64 * self.stride, self.input.in_features // self.stride, generator=draw)
+        channels = self.input.in_features // self.stride
+        longest = 64 * self.stride
+        states = torch.randn(1, longest, channels, generator=draw)
         training = self.training
         self.eval()
-        nn.init.normal_(self.output.weight, std=self.output.in_features**-0.5)
-        nn.init.zeros_(self.output.bias)
         self.gain.fill_(1.0)
-        made, _ = self(states.to(self.input.weight.dtype), torch.tensor([states.shape[1]]))
-        self.gain.copy_(std / made.float().std())
+        made, _ = self(states, torch.tensor([longest]))
+
+        # What brings them to the deviation that is asked for.
+        made_std = made.float().std()
+        self.gain.copy_(std / made_std)
         self.train(training)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Embeddings from ``lengths`` states: a last group that is not full counts as well."""
-        return (lengths + self.stride - 1) // self.stride
+        full = lengths + self.stride - 1
+        return full // self.stride
 
     def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Project states (B, N, D) of ``lengths`` (B,) to embeddings (B, S, H) and their lengths
         (B,), on the CPU."""
         lengths = lengths.cpu()
         # A frozen encoder may be in half precision beside an adapter in float32.
-        hidden = self._stacked(states.to(self.input.weight.dtype), lengths)
-        hidden = self.dropout(functional.gelu(self.input(self.input_norm(hidden))))
+        states = states.to(self.input.weight.dtype)
+        hidden = self._stacked(states, lengths)  # (B, S, factor · D)
+        hidden = self.input(self.input_norm(hidden))
+        hidden = self.dropout(functional.gelu(hidden))  # (B, S, W)
+
         lengths = self.output_lengths(lengths)
         if self.layers:
             hidden = self._attended(hidden, lengths)
-        return self.gain * self.output(self.norm(hidden)), lengths
+        embeddings = self.output(self.norm(hidden))
+        return self.gain * embeddings, lengths
 
     def _stacked(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Return (B, S, factor · D), where zeros fill up the last group of an utterance."""
         rows, longest, width = states.shape
+
+        # Whatever lies behind an utterance must not get into its last group.
         mask = valid_mask(lengths, longest, states.device)
         if mask is not None:
-            # Whatever lies behind an utterance must not get into its last group.
-            states = states.masked_fill(~mask[..., None], 0.0)
-        states = functional.pad(states, (0, 0, 0, -longest % self.stride))
-        return states.reshape(rows, -1, self.stride * width)
+            behind = ~mask[..., None]
+            states = states.masked_fill(behind, 0.0)
+
+        # The last group is filled up, and the states of each group become one.
+        lacking = -longest % self.stride
+        states = functional.pad(states, (0, 0, 0, lacking))
+        stacked = self.stride * width
+        return states.reshape(rows, -1, stacked)
 
     def _attended(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """Let embeddings look at each other: (B, S, W) to (B, S, W)."""
         _, longest, width = hidden.shape
-        places = positions(longest, width, hidden.device).to(hidden.dtype)
-        hidden = self.dropout(hidden + places)
-        mask = valid_mask(lengths, longest, hidden.device)
-        mask = mask if mask is None else mask[:, None, None, :]
+        places = positions(longest, width, hidden.device)
+        hidden = hidden + places.to(hidden.dtype)
+        hidden = self.dropout(hidden)
+        mask = key_mask(lengths, longest, hidden.device)
         for layer in self.layers:
             hidden = layer(hidden, mask)
         return hidden

@@ -1,13 +1,15 @@
-"""Speech encoders, a file each; the file is named after the ``model_type`` of the encoder's configuration.
+"""Speech encoders, a file each; the file is named after the ``model_type`` of the encoder's
+configuration.
 
-A file holds ``class Encoder`` and ``read(source, dtype)``, which takes one from a folder or hub name.
+A file holds ``class Encoder`` and ``read(source, dtype)``, which takes one from a folder or hub
+name.
 
     Encoder(config)(features, lengths) -> (states, lengths)
     encoder.width                    channels of a state
     encoder.mels                     mel bins of the features it takes
     encoder.state_s                  seconds of speech in one state
     encoder.output_lengths(lengths)  states of utterances of that many frames
-    encoder.min_frames               frames it computes of an utterance at least; may be left out (0)
+    encoder.min_frames               frames it computes of an utterance at least; 0 when left out
     set_conf(config, **encoder_conf) changes settings of its configuration; may be left out (none)
 
 An encoder that can be run in two parts, so that the states between them can be kept on disk
@@ -15,12 +17,13 @@ An encoder that can be run in two parts, so that the states between them can be 
 
     encoder.depth                            number of layers
     encoder.lower(features, lengths, after)  (states, lengths) after so many layers
-    encoder.upper(states, lengths, after)    the rest; upper(*lower(…, k), k) is what the encoder gives
+    encoder.upper(states, lengths, after)    the rest; upper(*lower(…, k), k) is what the encoder
+                                             gives
     encoder.lower_modules(after)             name → module of what ``lower`` runs
     encoder.lower_settings(after)            settings that its states depend on, beside the weights
     encoder.kept_lengths(lengths, after)     states to keep of utterances of that many states
 
-``features`` are log-mel (B, T, mels) at 100 frames per second, ``lengths`` (B,) count frames, then states.
-A configuration class that transformers does not know is registered in the file itself
+``features`` are log-mel (B, T, mels) at 100 frames per second, ``lengths`` (B,) count frames, then
+states. A configuration class that transformers does not know is registered in the file itself
 (``AutoConfig.register``): the file is imported before a model's configuration is read.
 """

@@ -1,10 +1,12 @@
 """The Whisper encoder on the frames there are.
 
-Letters: B utterances, T frames (10 ms) of the longest, M mel bins, N = ceil(T / 2) states (20 ms), D width.
+Letters: B utterances, T frames (10 ms) of the longest, M mel bins, N = ceil(T / 2) states (20 ms),
+D width.
 
-The modules and their names are those of transformers' WhisperEncoder, so every Whisper checkpoint fits. Its own forward insists on
-30 s and ignores its mask; this one runs on any length. A padded utterance gives the numbers it gives alone: padded frames are zero
-before each convolution (as its own zero padding would be), and padded states are no keys in attention.
+The modules and their names are those of transformers' WhisperEncoder, so every Whisper checkpoint
+fits. Its own forward insists on 30 s and ignores its mask; this one runs on any length. A padded
+utterance gives the numbers it gives alone: padded frames are zero before each convolution (as its
+own zero padding would be), and padded states are no keys in attention.
 
 Published Whisper was trained on 30 s always, speech and then silence. With ``pad_s`` in its config,
 utterances that are shorter are made so long with silence first, and the states of that silence are
@@ -24,19 +26,20 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoi
 from wenet_osum.models.lengths import valid_mask
 from wenet_osum.records import FRAME_S
 
-SUBSAMPLING = 2  # frames a state
+# Frames per state.
+SUBSAMPLING = 2
 FRAMES_A_SECOND = 100
 
-# what Whisper's extractor makes of silence: (log10(energy) + 4) / 4 of an energy of 1e-10, but
-# never more than 8 below the utterance's peak in log10, which is 2 after the division
+# What Whisper's extractor makes of silence: (log10(energy) + 4) / 4 of an energy of 1e-10, but
+# never more than 8 below the utterance's peak in log10, which is 2 after the division.
 SILENCE, RANGE = -1.5, 2.0
 
 
 def set_conf(config: WhisperConfig, pad_s: float | None = None) -> None:
-    """Put ``encoder_conf`` into the encoder's config. ``pad_s``: seconds up to which silence
-    follows an utterance; None: as it is.
+    """Put ``encoder_conf`` into the encoder's config.
 
-    Raises ValueError when the encoder's positions do not reach so far.
+    ``pad_s``: seconds up to which silence follows an utterance; None: as it is. Raises
+    ValueError when the encoder's positions do not reach so far.
     """
     if pad_s is None:
         return
@@ -50,9 +53,13 @@ def set_conf(config: WhisperConfig, pad_s: float | None = None) -> None:
 
 
 class Encoder(WhisperEncoder):
-    """Whisper encoder with lengths. ``encoder_layerdrop`` is not applied: a skipped layer is an unused parameter to DDP."""
+    """Whisper encoder with lengths.
 
-    fixed_parameters = ("embed_positions.weight",)  # sinusoids: never trained, whatever pattern names them
+    ``encoder_layerdrop`` is not applied: a skipped layer is an unused parameter to DDP.
+    """
+
+    # Sinusoids: never trained, whatever pattern names them.
+    fixed_parameters = ("embed_positions.weight",)
     state_s = SUBSAMPLING * FRAME_S
 
     def __init__(self, config: WhisperConfig) -> None:
@@ -75,18 +82,23 @@ class Encoder(WhisperEncoder):
     @property
     def min_frames(self) -> int:
         """Frames the encoder computes of an utterance at least."""
-        return round(getattr(self.config, "pad_s", 0.0) * FRAMES_A_SECOND)
+        pad_s = getattr(self.config, "pad_s", 0.0)
+        return round(pad_s * FRAMES_A_SECOND)
 
     def output_lengths(self, lengths: Any) -> Any:
-        """States of utterances of ``lengths`` frames, a tensor or a number: the half, rounded up."""
+        """Return the states of utterances of ``lengths`` frames, a tensor or a number: the half,
+        rounded up."""
         return (lengths + 1) // SUBSAMPLING
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode log-mel features (B, T, M) of ``lengths`` (B,) frames into states (B, N, D) and their lengths (B,), on the CPU.
+        """Encode log-mel features (B, T, M) of ``lengths`` (B,) frames into states (B, N, D) and
+        their lengths (B,), on the CPU.
 
-        Raises ValueError for utterances without frames or longer than the positions reach (3000 frames, 30 s), or other mel bins.
+        Raises ValueError for utterances without frames or longer than the positions reach (3000
+        frames, 30 s), or other mel bins.
         """
-        return self.upper(*self.lower(features, lengths, 0), 0)
+        states, lengths = self.lower(features, lengths, after=0)
+        return self.upper(states, lengths, after=0)
 
     @property
     def depth(self) -> int:
@@ -94,13 +106,17 @@ class Encoder(WhisperEncoder):
         return len(self.layers)
 
     def lower_modules(self, after: int) -> dict[str, nn.Module]:
-        """What ``lower`` runs, by name: all of the encoder when ``after`` is its last layer."""
-        names = ["conv1", "conv2", "embed_positions", *(f"layers.{n}" for n in range(after))]
-        names += ["layer_norm"] if after == self.depth else []
+        """Return what ``lower`` runs, by name: all of the encoder when ``after`` is its last
+        layer."""
+        names = ["conv1", "conv2", "embed_positions"]
+        for number in range(after):
+            names.append(f"layers.{number}")
+        if after == self.depth:
+            names.append("layer_norm")
         return {name: self.get_submodule(name) for name in names}
 
     def lower_settings(self, after: int) -> dict[str, Any]:
-        """What else the states of ``lower`` depend on, beside its weights."""
+        """Return what else the states of ``lower`` depend on, beside its weights."""
         config = self.config
         return {
             "pad_s": float(getattr(config, "pad_s", 0.0)),
@@ -109,12 +125,15 @@ class Encoder(WhisperEncoder):
         }
 
     def kept_lengths(self, lengths: Tensor, after: int) -> Tensor:
-        """States that ``lower`` makes of utterances of ``lengths`` states: with those of the
-        silence behind them as long as there are layers above, which attend to them.
+        """Return the states that ``lower`` makes of utterances of ``lengths`` states.
+
+        Those of the silence behind them count as long as there are layers above, which attend to
+        them.
         """
         if after == self.depth:
             return lengths
-        return lengths.clamp(min=self.output_lengths(self.min_frames))
+        shortest = self.output_lengths(self.min_frames)
+        return lengths.clamp(min=shortest)
 
     def lower(self, features: Tensor, lengths: Tensor, after: int) -> tuple[Tensor, Tensor]:
         """Compute convolutions, positions and the first ``after`` layers: states (B, N, D) and
@@ -125,15 +144,23 @@ class Encoder(WhisperEncoder):
         """
         lengths = lengths.cpu()
         self._check(features, lengths)
-        features, heard = self._with_silence(features[:, : int(lengths.max())], lengths)
-        hidden = self._convolve(features.to(self.conv1.weight.dtype).transpose(1, 2), heard)
-        # the embedding is called, so that a device_map can bring its weight
-        positions = torch.arange(hidden.shape[1], device=hidden.device)
-        hidden = hidden + self.embed_positions(positions).to(hidden.dtype)
+        longest = int(lengths.max())
+        features, heard = self._with_silence(features[:, :longest], lengths)
+        features = features.to(self.conv1.weight.dtype)
+        hidden = self._convolve(features.transpose(1, 2), heard)  # (B, N, D)
+
+        # The embedding is called, so that a device_map can bring its weight.
+        places = torch.arange(hidden.shape[1], device=hidden.device)
+        positions = self.embed_positions(places)
+        hidden = hidden + positions.to(hidden.dtype)
         hidden = functional.dropout(hidden, p=self.dropout, training=self.training)
+
+        # The layers hear the silence, which is cut off behind the last.
         hidden = self._run_layers(hidden, self.output_lengths(heard), 0, after)
         lengths = self.output_lengths(lengths)
-        return (self._end(hidden, lengths) if after == self.depth else hidden), lengths
+        if after == self.depth:
+            hidden = self._end(hidden, lengths)
+        return hidden, lengths
 
     def upper(self, states: Tensor, lengths: Tensor, after: int) -> tuple[Tensor, Tensor]:
         """Compute the layers from ``after`` on and the final norm, on what ``lower`` gave: states
@@ -142,26 +169,28 @@ class Encoder(WhisperEncoder):
         lengths = lengths.cpu()
         states = states.to(self.layer_norm.weight.dtype)
         if after == self.depth:
-            return states[:, : int(lengths.max())], lengths
+            return _cut(states, lengths), lengths
         heard = self.kept_lengths(lengths, after)
-        hidden = self._run_layers(states[:, : int(heard.max())], heard, after, self.depth)
+        states = _cut(states, heard)
+        hidden = self._run_layers(states, heard, after, self.depth)
         return self._end(hidden, lengths), lengths
 
     def _run_layers(self, hidden: Tensor, lengths: Tensor, first: int, end: int) -> Tensor:
         """Run layers ``first`` to ``end`` on (B, N, D); ``lengths`` count states that are heard."""
         mask = valid_mask(lengths, hidden.shape[1], hidden.device)
-        mask = mask if mask is None else mask[:, None, None, :]
+        if mask is not None:
+            mask = mask[:, None, None, :]
         for layer in self.layers[first:end]:
             hidden = layer(hidden, mask)
         return hidden
 
     def _end(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """Cut off what was heard behind the speech, and apply the final norm."""
-        return self.layer_norm(hidden[:, : int(lengths.max())])
+        return self.layer_norm(_cut(hidden, lengths))
 
     def _with_silence(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, T, M) with silence up to ``pad_s`` behind each utterance, and the lengths
-        (B,) with it.
+        """Return features (B, T, M) with silence up to ``pad_s`` behind each utterance, and the
+        lengths (B,) with it.
 
         The values are those of zeros behind the samples: silence, or where the speech is so loud
         that Whisper's extractor lifts it, the utterance's peak less its range. Only the two frames
@@ -171,42 +200,78 @@ class Encoder(WhisperEncoder):
         if torch.equal(heard, lengths):
             return features, lengths
         longest = int(heard.max())
-        features = functional.pad(features, (0, 0, 0, longest - features.shape[1]))
-        beyond = torch.arange(longest) >= lengths[:, None]
-        beyond = beyond.to(features.device, non_blocking=True)[..., None]
-        peak = features.masked_fill(beyond, -torch.inf).amax((1, 2), keepdim=True)
-        return torch.where(beyond, (peak - RANGE).clamp(min=SILENCE), features), heard
+        lacking = longest - features.shape[1]
+        features = functional.pad(features, (0, 0, 0, lacking))
+        places = torch.arange(longest)
+        beyond = places >= lengths[:, None]
+        beyond = beyond.to(features.device, non_blocking=True)
+        beyond = beyond[..., None]  # (B, T, 1)
+
+        # The peak is that of the speech alone.
+        speech = features.masked_fill(beyond, -torch.inf)
+        peak = speech.amax((1, 2), keepdim=True)
+        floor = (peak - RANGE).clamp(min=SILENCE)
+        return torch.where(beyond, floor, features), heard
 
     def _convolve(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """(B, M, T) to (B, N, D); what lies after an utterance's end is zeroed before each convolution."""
+        """Run the convolutions: (B, M, T) to (B, N, D).
+
+        What lies after an utterance's end is zeroed before each.
+        """
         mask = valid_mask(lengths, hidden.shape[2], hidden.device)
-        padding = None if mask is None else ~mask[:, None, :]
+        padding = None
+        if mask is not None:
+            padding = ~mask[:, None, :]
         for convolution in (self.conv1, self.conv2):
             if padding is not None:
                 hidden = hidden.masked_fill(padding, 0.0)
-            hidden = functional.gelu(convolution(hidden))
-        # the residual stream of all layers keeps this layout
-        return hidden.transpose(1, 2).contiguous()
+            hidden = convolution(hidden)
+            hidden = functional.gelu(hidden)
+
+        # The residual stream of all layers keeps this layout.
+        hidden = hidden.transpose(1, 2)
+        return hidden.contiguous()
 
     def _check(self, features: Tensor, lengths: Tensor) -> None:
+        _, _, mels = features.shape
+        if mels != self.mels:
+            raise ValueError(
+                f"features have {mels} mel bins, this encoder takes {self.mels}; "
+                "compute features with that number"
+            )
         limit = self.config.max_source_positions * SUBSAMPLING
-        if features.shape[2] != self.mels:
-            raise ValueError(f"features have {features.shape[2]} mel bins, this encoder takes {self.mels}; compute features with that number")
         longest = int(lengths.max())
         if longest > limit:
-            raise ValueError(f"an utterance has {longest} frames, the encoder's positions reach {limit} ({limit / 100:g} s); split it first")
+            raise ValueError(
+                f"an utterance has {longest} frames, the encoder's positions reach {limit} "
+                f"({limit / FRAMES_A_SECOND:g} s); split it first"
+            )
         if int(lengths.min()) < 1:
             raise ValueError("an utterance has no frames; leave it out of the batch")
 
 
+def _cut(states: Tensor, lengths: Tensor) -> Tensor:
+    """Cut off what is behind the longest of ``lengths`` (B,) states (B, N, D)."""
+    longest = int(lengths.max())
+    return states[:, :longest]
+
+
 def read(source: str, dtype: torch.dtype = torch.float32) -> Encoder:
-    """The encoder of a Whisper folder or hub name. Raises ValueError when it holds no Whisper model."""
+    """Read the encoder of a Whisper folder or hub name.
+
+    Raises ValueError when it holds no Whisper model.
+    """
     try:
         whisper = WhisperModel.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError) as error:
-        raise ValueError(f"no Whisper model in {source!r}: {error}; give a folder of transformers' Whisper, or a hub name") from None
+        raise ValueError(
+            f"no Whisper model in {source!r}: {error}; "
+            "give a folder of transformers' Whisper, or a hub name"
+        ) from None
+    # Without the place on this machine it came from.
+    table = whisper.config.to_dict() | {"_name_or_path": ""}
     with torch.device("meta"):
-        encoder = Encoder(WhisperConfig.from_dict(whisper.config.to_dict() | {"_name_or_path": ""}))
+        encoder = Encoder(WhisperConfig.from_dict(table))
     encoder.load_state_dict(whisper.encoder.state_dict(), assign=True)
     encoder.embed_positions.requires_grad_(False)
     return encoder.eval()

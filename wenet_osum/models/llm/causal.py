@@ -1,10 +1,11 @@
 """Any causal language model of transformers, run on a whole batch as one sequence without padding.
 
-Letters: L tokens of all utterances laid end to end, Q query heads, K key heads, E channels a head, H width.
+Letters: L tokens of all utterances laid end to end, Q query heads, K key heads, E channels a head,
+H width.
 
-The attention function "packed" is registered with transformers. It keeps utterances apart when a forward brings a ``packing``, and is
-the ordinary sdpa otherwise. So generation needs no switching, and a layer recomputed in the backward pass (checkpointing) cannot
-come back with another attention.
+The attention function "packed" is registered with transformers. It keeps utterances apart when a
+forward brings a ``packing``, and is the ordinary sdpa otherwise. So generation needs no switching,
+and a layer recomputed in the backward pass (checkpointing) cannot come back with another attention.
 """
 
 from __future__ import annotations
@@ -29,85 +30,141 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from wenet_osum.models.llm import supported
 
 NAME = "packed"
-AMPERE = (8, 0)  # CUDA compute capability
+# CUDA compute capability.
+AMPERE = (8, 0)
 
 
 class Packing:
     """Where the utterances of a packed sequence lie; made once a forward, used by every layer."""
 
     def __init__(self, lengths: list[int], device: torch.device | str = "cpu") -> None:
-        self.lengths = lengths  # tokens of each utterance
+        # Tokens of each utterance.
+        self.lengths = lengths
         self.longest = max(lengths)
-        ends = torch.tensor([0, *lengths]).cumsum(0)
-        self.cu_seq_lens = ends.to(device, torch.int32, non_blocking=True)  # (B + 1,)
-        restarts = torch.repeat_interleave(ends[:-1], torch.tensor(lengths), output_size=int(ends[-1]))
-        self.position_ids = (torch.arange(int(ends[-1])) - restarts)[None].to(device, non_blocking=True)  # (1, L)
+
+        # (B + 1,), where each utterance begins, and where the last one ends.
+        borders = torch.tensor([0, *lengths]).cumsum(0)
+        self.cu_seq_lens = borders.to(device, torch.int32, non_blocking=True)
+
+        # (1, L), counted anew in each utterance.
+        total = sum(lengths)
+        starts = borders[:-1]
+        start_of = torch.repeat_interleave(starts, torch.tensor(lengths), output_size=total)
+        positions = torch.arange(total) - start_of
+        self.position_ids = positions[None].to(device, non_blocking=True)
 
 
 def packed_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, packing: Packing | None = None, **kwargs: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    packing: Packing | None = None,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each utterance: query (1, Q, L, E), key and value (1, K, L, E), result (1, L, Q, E).
+    """Compute causal attention within each utterance: query (1, Q, L, E), key and value (1, K, L,
+    E), result (1, L, Q, E).
 
     Without ``packing`` this is transformers' sdpa.
     """
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     supported.check_arguments(kwargs)
-    scale, rate, window = kwargs.get("scaling"), kwargs.get("dropout", 0.0), kwargs.get("sliding_window")
+    scale = kwargs.get("scaling")
+    rate = kwargs.get("dropout", 0.0)
+    window = kwargs.get("sliding_window")
     if _has_varlen(query) and not rate:
-        return _varlen(query, key, value, packing, scale, window), None
-    return _per_segment(query, key, value, packing, scale, rate, window), None
+        output = _varlen(query, key, value, packing, scale, window)
+    else:
+        output = _per_segment(query, key, value, packing, scale, rate, window)
+    return output, None
 
 
 def _has_varlen(query: Tensor) -> bool:
-    """True where the kernel for packed sequences runs: half precision on NVIDIA GPUs from Ampere
-    on, not on V100 and T4.
-    """
+    """Return whether the kernel for packed sequences runs: half precision on NVIDIA GPUs from
+    Ampere on, not on V100 and T4."""
     half = query.dtype in (torch.float16, torch.bfloat16)
-    return half and query.is_cuda and torch.cuda.get_device_capability(query.device) >= AMPERE
+    if not half or not query.is_cuda:
+        return False
+    return torch.cuda.get_device_capability(query.device) >= AMPERE
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float | None, window: int | None) -> Tensor:
-    """One kernel for all utterances (CUDA, half precision); it has no grouped heads, so keys are repeated."""
+def _varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packing: Packing,
+    scale: float | None,
+    window: int | None,
+) -> Tensor:
+    """Run one kernel for all utterances (CUDA, half precision).
+
+    It has no grouped heads, so keys are repeated.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     groups = query.shape[1] // key.shape[1]
-    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
     if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    ends, longest, back = packing.cu_seq_lens, packing.longest, -1 if window is None else window - 1
-    return varlen_attn(query, key, value, ends, ends, longest, longest, scale=scale, window_size=(back, 0))[None]
+        key = key.repeat_interleave(groups, dim=1)
+        value = value.repeat_interleave(groups, dim=1)
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (L, Q, E)
+    back = -1 if window is None else window - 1
+    borders, longest = packing.cu_seq_lens, packing.longest
+    where = (borders, borders, longest, longest)
+    output = varlen_attn(query, key, value, *where, scale=scale, window_size=(back, 0))
+    return output[None]
 
 
 def _per_segment(
-    query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float | None, rate: float, window: int | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packing: Packing,
+    scale: float | None,
+    rate: float,
+    window: int | None,
 ) -> Tensor:
+    """Run sdpa utterance by utterance."""
     grouped = query.shape[1] != key.shape[1]
+    segments = [x.split(packing.lengths, dim=2) for x in (query, key, value)]
     parts = []
-    for q, k, v in zip(*(x.split(packing.lengths, dim=2) for x in (query, key, value)), strict=True):
-        mask = _band(q.shape[2], window, q.device) if window is not None and q.shape[2] > window else None
+    for q, k, v in zip(*segments, strict=True):
+        mask = _band(q.shape[2], window, q.device)
         part = functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=rate, is_causal=mask is None, scale=scale, enable_gqa=grouped
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=rate,
+            is_causal=mask is None,
+            scale=scale,
+            enable_gqa=grouped,
         )
         parts.append(part.transpose(1, 2))
     return torch.cat(parts, dim=1)
 
 
-def _band(length: int, window: int, device: torch.device) -> Tensor:
-    """Causal mask (length, length) that reaches ``window`` tokens back, for models with sliding windows."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
+def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """Return the causal mask (length, length) that reaches ``window`` tokens back, for models with
+    sliding windows; None where all of the past is within reach."""
+    if window is None or length <= window:
+        return None
+    every = torch.ones(length, length, dtype=torch.bool, device=device)
+    return every.tril().triu(1 - window)
 
 
 AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)  # for generation; a packed forward brings its own "mask", see below
+# For generation; a packed forward brings its own "mask", see below.
+AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def packed_forward(llm: PreTrainedModel, embeddings: Tensor, packing: Packing) -> Tensor:
-    """Last hidden states (L, H) of the packed ``embeddings`` (L, H).
+    """Return the last hidden states (L, H) of the packed ``embeddings`` (L, H).
 
-    No cache: with one, tokens would see earlier utterances. A 4-D mask is handed through as it is by transformers, so the empty one
-    here keeps it from building an L × L mask; the attention function does not look at it.
+    No cache: with one, tokens would see earlier utterances. A 4-D mask is handed through as it is
+    by transformers, so the empty one here keeps it from building an L × L mask; the attention
+    function does not look at it.
     """
     output = llm.base_model(
         inputs_embeds=embeddings[None],
@@ -120,11 +177,10 @@ def packed_forward(llm: PreTrainedModel, embeddings: Tensor, packing: Packing) -
 
 
 def create(config: PreTrainedConfig) -> PreTrainedModel:
-    """A causal LM with the initial weights of ``config``, with packed attention. Raises ValueError
-    when it cannot run packed.
+    """Make a causal LM with the initial weights of ``config``, with packed attention.
 
-    Its dtype is torch's default, which is what a model that is being loaded is asked for; that of
-    ``config`` is of another time.
+    Raises ValueError when it cannot run packed. Its dtype is torch's default, which is what a model
+    that is being loaded is asked for; that of ``config`` is of another time.
     """
     supported.check(config)
     dtype = torch.get_default_dtype()
@@ -134,7 +190,10 @@ def create(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def read(source: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The causal LM of a folder or hub name, with packed attention. Raises ValueError when there is none or it cannot run packed."""
+    """Read the causal LM of a folder or hub name, with packed attention.
+
+    Raises ValueError when there is none or it cannot run packed.
+    """
     config = _config(source)
     try:
         supported.check_folder(config)
@@ -142,7 +201,7 @@ def read(source: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         raise ValueError(f"{source}: {error}") from None
     try:
         llm = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=NAME)
-    # KeyError: a class with a list of attentions of its own
+    # KeyError: a class with a list of attentions of its own.
     except (OSError, ValueError, KeyError) as error:
         raise _none_in(source, error) from None
     supported.check_modules(llm)
@@ -164,11 +223,15 @@ def _none_in(source: str, error: Exception) -> ValueError:
 
 
 def keep_checkpointing(llm: PreTrainedModel, training: bool) -> None:
-    """Let layers of a frozen LLM recompute too: gradients pass through them to the adapter, but transformers checkpoints only in training mode.
+    """Let layers of a frozen LLM recompute too.
 
-    Only the flag of the layer itself is set; its children, where dropout lives, stay in eval mode. Layers with dropout of their own are left.
+    Gradients pass through them to the adapter, but transformers checkpoints only in training mode.
+    Only the flag of the layer itself is set; its children, where dropout lives, stay in eval mode.
+    Layers with dropout of their own are left.
     """
-    dropout = any("drop" in k and "attention" not in k and v for k, v in llm.config.to_dict().items())
+    for name, value in llm.config.to_dict().items():
+        if "drop" in name and "attention" not in name and value:
+            return
     for layer in llm.modules():
-        if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing and not dropout:
+        if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing:
             layer.training = training

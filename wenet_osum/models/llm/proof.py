@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from wenet_osum.models.llm import causal
 from wenet_osum.models.llm.supported import ADVICE
 
-LENGTHS = (11, 13)  # tokens of the two utterances
+# Tokens of the two utterances.
+LENGTHS = (11, 13)
 
 
 @torch.no_grad()
@@ -30,37 +31,53 @@ def check_packed(llm: PreTrainedModel) -> None:
     table = llm.get_input_embeddings().weight
     if table.is_meta or type(table.data) is not Tensor:
         return
-    ids = torch.randint(table.shape[0], (sum(LENGTHS),), generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(0)
+    count = sum(LENGTHS)
+    ids = torch.randint(len(table), (count,), generator=draw)
     embeddings = llm.get_input_embeddings()(ids.to(table.device))
+    kind = llm.config.model_type
     try:
-        packed = causal.packed_forward(llm, embeddings, causal.Packing(list(LENGTHS), table.device))
-        alone = _eager(llm, embeddings)
-    # whatever an unknown model raises that does not expect embeddings in the place of ids, or our
-    # arguments
+        packing = causal.Packing(list(LENGTHS), table.device)
+        packed = causal.packed_forward(llm, embeddings, packing)  # (L, H)
+        alone = _eager(llm, embeddings)  # (L, H)
+    # Whatever an unknown model raises that does not expect embeddings in the place of ids, or our
+    # arguments.
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        kind = llm.config.model_type
         raise ValueError(f"{kind} cannot run packed: {error!r}; {ADVICE}") from error
+
     bound = torch.finfo(table.dtype).eps ** 0.5
-    pairs = zip(packed.split(LENGTHS), alone.split(LENGTHS), strict=True)
-    for which, (ours, theirs) in zip(("first", "second"), pairs, strict=True):
-        difference = float((ours - theirs).float().norm() / theirs.float().norm())
-        # not "above the bound": a NaN is no proof either
+    pairs = (packed.split(LENGTHS), alone.split(LENGTHS))
+    for which, ours, theirs in zip(("first", "second"), *pairs, strict=True):
+        difference = _relative_difference(ours, theirs)
+        # Not "above the bound": a NaN is no proof either.
         if not difference <= bound:
             raise ValueError(
-                f"{llm.config.model_type}: packed, the {which} of two utterances differs from "
+                f"{kind}: packed, the {which} of two utterances differs from "
                 f"transformers' own forward by {difference:.2g} of its length, rounding explains "
                 f"{bound:.1g}; it looks across utterances, or has more in its attention; {ADVICE}"
             )
 
 
+def _relative_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Return the length of a difference as a share of that of ``theirs``."""
+    difference = ours - theirs
+    ratio = difference.float().norm() / theirs.float().norm()
+    return float(ratio)
+
+
 def _eager(llm: PreTrainedModel, embeddings: Tensor) -> Tensor:
-    """Last states (L, H) of the utterances beside each other, padded on the right, where causal
-    attention cannot look.
-    """
-    rows = torch.nn.utils.rnn.pad_sequence(embeddings.split(LENGTHS), batch_first=True)
+    """Return the last states (L, H) of the utterances beside each other, padded on the right, where
+    causal attention cannot look."""
+    utterances = embeddings.split(LENGTHS)
+    rows = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True)
     llm.set_attn_implementation("eager")
     try:
-        hidden = llm.base_model(inputs_embeds=rows, use_cache=False).last_hidden_state
+        output = llm.base_model(inputs_embeds=rows, use_cache=False)
     finally:
         llm.set_attn_implementation(causal.NAME)
-    return torch.cat([states[:length] for states, length in zip(hidden, LENGTHS, strict=True)])
+
+    # Without the padding, end to end.
+    found = []
+    for states, length in zip(output.last_hidden_state, LENGTHS, strict=True):
+        found.append(states[:length])
+    return torch.cat(found)

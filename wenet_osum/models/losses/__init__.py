@@ -3,14 +3,21 @@ training yaml.
 
 A file holds ``class Loss`` with
 
-    kinds       model kinds it is for, e.g. ("osum", "whisper")
-    needs_logits  whether it calls ``speech.logits``; a model without such a head then makes one
-    __init__(template, **keys)  ``keys`` are those of the yaml's entry, without name and weight
-    targets(utterance)  {name: tensor}: what the loss has to know of an utterance, its first dimension counting
-                        anything. The dataset joins the tensors of a batch end to end, with their lengths
-    __call__(speech, targets)  UtteranceLosses of a batch
-    kept        may be left out: {key: value} that config.json is to keep in the place of the yaml's,
-                such as the contents of a file that a key names
+    kinds        model kinds it is for, e.g. ("osum", "whisper")
+    needs_logits whether it calls ``speech.logits``; a model without such a head then makes one
+    __init__(template, **keys)
+                 ``keys`` are those of the yaml's entry, without name and weight
+    targets(utterance)
+                 {name: tensor}: what the loss has to know of an utterance, its first dimension
+                 counting anything. The dataset joins the tensors of a batch end to end, with their
+                 lengths
+    __call__(speech, targets)
+                 UtteranceLosses of a batch
+    has_target(utterance)
+                 may be left out: False for an utterance that it can learn nothing from, such as one
+                 without a transcript
+    kept         may be left out: {key: value} that config.json is to keep in the place of the
+                 yaml's, such as the contents of a file that a key names
 
 so that the model, the dataset and the loop know no loss by name (models/objective.py).
 """

@@ -2,13 +2,15 @@
 
 Kind osum: on the adapter's output, with the LLM's own token embeddings, all or some, as classes and
 the end of text, which no transcript holds, as blank. It brings speech to where the words lie that
-are spoken, which a frozen or small LLM can then repeat. Kind whisper: on the encoder, with a linear head.
+are spoken, which a frozen or small LLM can then repeat. Kind whisper: on the encoder, with a linear
+head.
 
 Letters: B utterances, N states of the longest, V classes, C tokens of all transcripts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,18 +22,25 @@ from torch.nn import functional
 from wenet_osum.models.ctc_scores import SHARPNESS, CTCScores, Scoring
 from wenet_osum.models.objective import Speech, UtteranceLosses
 from wenet_osum.text import ctc_classes
-from wenet_osum.text.timing import ANY_TIME
+from wenet_osum.text.timing import ANY_TIME, Span
 
 if TYPE_CHECKING:
     from wenet_osum.records import Utterance
     from wenet_osum.text.template import Template
 
-MARGIN_S = 0.05  # how far from its word's time a token may be spoken
-BORDER_S = 0.03  # how far inside a word blanks begin to be excluded; a repeated word needs one at its border
-EXCLUDED = -20.0  # nats added to what is spoken at another time
+# How far from its word's time a token may be spoken.
+MARGIN_S = 0.05
+# How far inside a word blanks begin to be excluded; a repeated word needs one at its border.
+BORDER_S = 0.03
+# Nats added to what is spoken at another time.
+EXCLUDED = -20.0
+# Reasons for which an utterance is left out.
 IMPOSSIBLE = "ctc: transcript longer than its frames"
 NOT_WRITTEN = "ctc: transcript has characters that no class writes"
-UNWRITABLE = -1  # in the place of classes
+NO_TRANSCRIPT = "ctc: no transcript"
+# Marks in the place of a transcript's classes.
+UNWRITABLE = -1
+MISSING = -2
 
 
 class Loss:
@@ -45,6 +54,10 @@ class Loss:
     (models/ctc_scores.py). ``classes``: a file of token texts that are the classes
     (text/ctc_classes.py), or a model folder whose classes are used; None: all tokens of the LLM.
     ``commitment``: weight of the distance between states and their tokens, 0: off.
+
+    An utterance without a transcript, such as a clip that has only a label, is left out and
+    counted: nobody knows that nothing is said in it. An empty transcript says so, and is learned as
+    blanks.
     """
 
     kinds = ("osum", "whisper")
@@ -61,115 +74,169 @@ class Loss:
         sharpness: float = SHARPNESS,
     ) -> None:
         if not blanks_in_words and not word_times:
-            raise ValueError("blanks_in_words: false needs word_times: true, which says where words are")
+            raise ValueError(
+                "blanks_in_words: false needs word_times: true, which says where words are"
+            )
         if not commitment >= 0:
             raise ValueError(f"commitment {commitment} must be 0 (off) or more")
-        self.template, self.word_times, self.blanks_in_words = template, word_times, blanks_in_words
-        self.commitment, self.encoder = commitment, None
-        if isinstance(classes, (str, Path)):
-            classes = ctc_classes.read(template.tokenizer, classes)
-        if classes is not None:
-            self.encoder = ctc_classes.ClassEncoder(template.tokenizer, classes)
-        self.scoring = Scoring(scores, self.encoder and self.encoder.ids, sharpness)
+        self.template = template
+        self.word_times = word_times
+        self.blanks_in_words = blanks_in_words
+        self.commitment = commitment
+
+        # Writes transcripts with the classes; None: with all tokens of the LLM.
+        self.encoder = _class_encoder(template, classes)
+        ids = None if self.encoder is None else self.encoder.ids
+        self.scoring = Scoring(scores, ids, sharpness)
         # The ids themselves, so that a model folder needs no file beside it.
-        self.kept = {} if self.encoder is None else {"classes": list(self.encoder.ids)}
-        self.name = "transcript_ids" if self.encoder is None else "transcript_classes"
+        self.kept = {} if ids is None else {"classes": list(ids)}
+
+        # What the targets are called in a batch.
+        self.name = "transcript_ids" if ids is None else "transcript_classes"
+        self.times_name = "transcript_times" if ids is None else "transcript_class_times"
+
+    def has_target(self, utterance: Utterance) -> bool:
+        """Return whether there is a transcript, be it empty."""
+        return utterance.txt is not None
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
         """Return ``transcript_ids`` (C,), or with ``classes`` ``transcript_classes`` (C,), and with
         ``word_times`` their times (C, 2), s.
 
-        A transcript that the classes cannot write is the one class ``UNWRITABLE``.
+        A transcript that is not known is the one class ``MISSING``, one that the classes cannot
+        write ``UNWRITABLE``.
         """
-        if self.encoder is None:
-            ids, times = self.template.transcript(utterance)
-        else:
-            tokens, times = self.template.transcript(utterance, self.encoder.tokenizer)
-            ids = self.encoder.classes(tokens)
-            if ids is None:
-                ids, times = [UNWRITABLE], [ANY_TIME]
+        ids, times = self._written(utterance)
         found = {self.name: torch.tensor(ids, dtype=torch.int64)}
         if self.word_times:
-            found[self._times] = torch.tensor(times, dtype=torch.float32).view(-1, 2)
+            spans = torch.tensor(times, dtype=torch.float32)
+            # Also of no token at all the shape is (0, 2).
+            found[self.times_name] = spans.view(-1, 2)
         return found
 
-    @property
-    def _times(self) -> str:
-        return "transcript_times" if self.encoder is None else "transcript_class_times"
+    def _written(self, utterance: Utterance) -> tuple[list[int], list[Span]]:
+        """Return the classes of a transcript, or a mark, and when each is spoken."""
+        if not self.has_target(utterance):
+            return [MISSING], [ANY_TIME]
+        if self.encoder is None:
+            return self.template.transcript(utterance)
+        tokens, times = self.template.transcript(utterance, self.encoder.tokenizer)
+        ids = self.encoder.classes(tokens)
+        if ids is None:
+            return [UNWRITABLE], [ANY_TIME]
+        return ids, times
 
     def __call__(self, speech: Speech, targets: dict[str, Tensor]) -> UtteranceLosses:
-        """Compute the losses. Those of transcripts longer than their frames, or that the classes
-        cannot write, are 0, and counted."""
-        ids, id_lengths = targets[self.name], targets[f"{self.name}_lengths"]
+        """Compute the losses of a batch.
+
+        Those of transcripts that are missing, longer than their frames, or that the classes cannot
+        write are 0, and counted.
+        """
+        ids = targets[self.name]  # (C,)
+        id_lengths = targets[f"{self.name}_lengths"]  # (B,)
+        missing = _rows_with(MISSING, ids, id_lengths)
         unwritable = _rows_with(UNWRITABLE, ids, id_lengths)
+
+        # In float32 throughout, whatever autocast does around it.
         with torch.autocast(speech.states.device.type, enabled=False):
             compared = self._scores(speech)
-            logs = compared.logits(speech.states) if compared else speech.logits().float()
-            logs = logs.log_softmax(-1)
+            logits = compared.logits(speech.states) if compared else speech.logits().float()
+            logs = logits.log_softmax(-1)  # (B, N, V)
             values, impossible = ctc_losses(
                 logs,
                 speech.lengths,
                 ids.clamp(min=0),
                 id_lengths,
                 compared.blank if compared else speech.blank,
-                targets[self._times] if self.word_times else None,
-                speech.fixed_state_s() if self.word_times else 0.0,
-                self.blanks_in_words,
+                times=targets[self.times_name] if self.word_times else None,
+                state_s=speech.fixed_state_s() if self.word_times else 0.0,
+                blanks_in_words=self.blanks_in_words,
             )
-            values = values.masked_fill(unwritable.to(values.device), 0.0)
+
+            # Rows without classes have none of it, nor a gradient.
+            unknown = (missing | unwritable).to(values.device)
+            values = values.masked_fill(unknown, 0.0)
             if self.commitment:
                 pull = commitment(speech.states, speech.lengths, compared, logs)
                 values = values + self.commitment * _at_most(pull, values)
-        left_out = {IMPOSSIBLE: impossible}
+
+        left_out = {IMPOSSIBLE: impossible, NO_TRANSCRIPT: missing.sum()}
         if self.encoder is not None:
             left_out[NOT_WRITTEN] = unwritable.sum()
         return UtteranceLosses(values, left_out)
 
     def _scores(self, speech: Speech) -> CTCScores | None:
         """Return how states are compared with the LLM's tokens; None: the model has a head of its
-        own. Raises ValueError for keys that such a model has no use for."""
+        own.
+
+        Raises ValueError for keys that such a model has no use for.
+        """
         if speech.table is not None:
             return self.scoring.over(speech.table, speech.blank)
         if self.scoring != Scoring() or self.commitment:
             raise ValueError(
-                "model.losses ctc: scores, classes, sharpness and commitment are for kind osum, whose "
-                "classes are the LLM's tokens; leave them out for kind whisper"
+                "model.losses ctc: scores, classes, sharpness and commitment are for kind osum, "
+                "whose classes are the LLM's tokens; leave them out for kind whisper"
             )
         return None
 
 
-def commitment(
-    states: Tensor, lengths: Tensor, compared: CTCScores, logs: Tensor
-) -> Tensor:
-    """Return Σ ‖s - q‖² / √H of each utterance (B,), over its ``lengths`` states (B, N, H) that are
-    not blank, q the embedding of the likeliest class by ``logs`` (B, N, C) (DirectSpeech2LLM).
+def _class_encoder(
+    template: Template, classes: str | Sequence[int] | None
+) -> ctc_classes.ClassEncoder | None:
+    """Return what writes transcripts with ``classes``; None: all tokens are classes."""
+    if classes is None:
+        return None
+    if isinstance(classes, (str, Path)):
+        classes = ctc_classes.read(template.tokenizer, classes)
+    return ctc_classes.ClassEncoder(template.tokenizer, classes)
 
-    It brings states to where the LLM knows them; CTC alone is as content with what lies far beyond.
+
+def commitment(states: Tensor, lengths: Tensor, compared: CTCScores, logs: Tensor) -> Tensor:
+    """Return Σ ‖s - q‖² / √H of each utterance (B,) (DirectSpeech2LLM).
+
+    The sum is over its ``lengths`` states (B, N, H) that are not blank, and q the embedding of the
+    likeliest class by ``logs`` (B, N, C). It brings states to where the LLM knows
+    them; CTC alone is as content with what lies far beyond.
     """
-    best = logs.detach().argmax(-1)
-    spoken = (best != compared.blank) & _exists(lengths, best.shape[1], best.device)
-    squares = (states.float() - compared.tokens[best]).square().sum(-1)
-    return (squares * spoken).sum(1) / states.shape[-1] ** 0.5
+    best = logs.detach().argmax(-1)  # (B, N)
+    longest = best.shape[1]
+    exists = _exists(lengths, longest, best.device)
+    spoken = exists & (best != compared.blank)
+    distances = states.float() - compared.tokens[best]  # (B, N, H)
+    squares = distances.square().sum(-1)
+    total = (squares * spoken).sum(1)
+    width = states.shape[-1]
+    return total / math.sqrt(width)
 
 
 def _at_most(values: Tensor, bounds: Tensor) -> Tensor:
-    """Scale ``values`` (B,) down to ``bounds`` (B,) where they are above; their gradient keeps its
-    direction, where that of a clamp would end."""
-    scale = (bounds / values.clamp(min=1e-12)).clamp(max=1.0).detach()
-    return scale * values
+    """Scale ``values`` (B,) down to ``bounds`` (B,) where they are above.
+
+    Their gradient keeps its direction, where that of a clamp would end.
+    """
+    positive = values.clamp(min=1e-12)
+    scale = (bounds / positive).clamp(max=1.0)
+    return scale.detach() * values
 
 
 def _rows_with(mark: int, ids: Tensor, lengths: Tensor) -> Tensor:
-    """Return (B,) bool: whether ``mark`` is among the ids (C,) of each row."""
-    rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths.cpu())
-    found = torch.zeros(len(lengths), dtype=torch.bool)
-    found[rows[(ids == mark).cpu()]] = True
+    """Return (B,) bool on the CPU: whether ``mark`` is among the ids (C,) of each row."""
+    count = len(lengths)
+    numbers = torch.arange(count)
+    rows = torch.repeat_interleave(numbers, lengths.cpu())
+    marked = ids == mark
+    marked = marked.cpu()
+    found = torch.zeros(count, dtype=torch.bool)
+    found[rows[marked]] = True
     return found
 
 
 def _exists(lengths: Tensor, longest: int, device: torch.device) -> Tensor:
     """Return (B, N) bool: True for states that exist."""
-    return (torch.arange(longest) < lengths.cpu()[:, None]).to(device)
+    places = torch.arange(longest)
+    exists = places < lengths.cpu()[:, None]
+    return exists.to(device)
 
 
 def ctc_losses(
@@ -192,40 +259,68 @@ def ctc_losses(
     """
     allowed_share = None
     if times is not None and bool(times.isfinite().any()):
-        constrained = logs + _constraint(logs, ids, id_lengths, blank, times, state_s, blanks_in_words)
-        # The gradient of torch's CTC takes for granted that the probabilities of a state add up to one. So they are
-        # normalized over what is allowed, and the share of what is allowed goes into the loss afterwards.
-        share = constrained.logsumexp(-1)
+        constraint = _constraint(logs, ids, id_lengths, blank, times, state_s, blanks_in_words)
+        constrained = logs + constraint
+
+        # The gradient of torch's CTC takes for granted that the probabilities of a state add up to
+        # one. So they are normalized over what is allowed, and the share of what is allowed goes
+        # into the loss afterwards.
+        share = constrained.logsumexp(-1)  # (B, N)
         logs = constrained - share[..., None]
         exists = _exists(lengths, share.shape[1], share.device)
         allowed_share = (share * exists).sum(1)
-    logs, id_lengths = logs.transpose(0, 1), id_lengths.cpu()
-    losses = functional.ctc_loss(logs, ids, lengths, id_lengths, blank=blank, reduction="none")
-    bad = losses.detach().isinf()
-    if bool(bad.any()):
-        # An infinite loss has NaN gradients. zero_infinity makes both zero, but hides how many there were.
-        losses = functional.ctc_loss(logs, ids, lengths, id_lengths, blank=blank, reduction="none", zero_infinity=True)
+
+    losses, impossible = _torch_losses(logs, lengths, ids, id_lengths, blank)
     if allowed_share is not None:
-        losses = losses - allowed_share.masked_fill(bad, 0.0)
-    return losses, bad.sum()
+        losses = losses - allowed_share.masked_fill(impossible, 0.0)
+    return losses, impossible.sum()
+
+
+def _torch_losses(
+    logs: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, blank: int
+) -> tuple[Tensor, Tensor]:
+    """Return torch's CTC loss (B,), 0 where it is infinite, and (B,) bool: where it is."""
+    logs = logs.transpose(0, 1)  # (N, B, V), as torch takes them
+    given = (logs, ids, lengths, id_lengths.cpu())
+    losses = functional.ctc_loss(*given, blank=blank, reduction="none")
+    infinite = losses.detach().isinf()
+    if bool(infinite.any()):
+        # An infinite loss has NaN gradients. zero_infinity makes both zero, but hides how many
+        # there were.
+        losses = functional.ctc_loss(*given, blank=blank, reduction="none", zero_infinity=True)
+    return losses, infinite
 
 
 def _constraint(
-    logs: Tensor, ids: Tensor, id_lengths: Tensor, blank: int, times: Tensor, state_s: float, blanks_in_words: bool
+    logs: Tensor,
+    ids: Tensor,
+    id_lengths: Tensor,
+    blank: int,
+    times: Tensor,
+    state_s: float,
+    blanks_in_words: bool,
 ) -> Tensor:
-    """Return what to add to ``logs``: 0 for what may be spoken in a state, ``EXCLUDED`` for
-    everything else."""
-    rows = torch.repeat_interleave(torch.arange(len(id_lengths)), id_lengths.cpu()).to(ids.device)
-    starts, ends = times[:, :1], times[:, 1:]
-    begins = torch.arange(logs.shape[1], device=times.device) * state_s
+    """Return what to add to ``logs`` (B, N, V): 0 for what may be spoken in a state, ``EXCLUDED``
+    for everything else."""
+    count, states, _ = logs.shape
+    numbers = torch.arange(count)
+    rows = torch.repeat_interleave(numbers, id_lengths.cpu())
+    rows = rows.to(ids.device)  # (C,)
+    starts, ends = times[:, :1], times[:, 1:]  # (C, 1)
+    begins = torch.arange(states, device=times.device) * state_s  # (N,)
+    over = begins + state_s
+    known = starts.isfinite()
     added = torch.full_like(logs, EXCLUDED, dtype=torch.float32)
+
     # A token may be spoken in the states of its word, and a little around it.
-    spoken = (begins + state_s > starts - MARGIN_S) & (begins < ends + MARGIN_S)
+    spoken = (over > starts - MARGIN_S) & (begins < ends + MARGIN_S)  # (C, N)
     token, state = spoken.nonzero(as_tuple=True)
     added[rows[token], state, ids[token]] = 0.0
+
+    # Between and in words there may be silence, or between them alone.
     added[..., blank] = 0.0
     if not blanks_in_words:
-        inside = (begins > starts + BORDER_S) & (begins + state_s < ends - BORDER_S) & starts.isfinite()
+        inside = (begins > starts + BORDER_S) & (over < ends - BORDER_S) & known
         token, state = inside.nonzero(as_tuple=True)
         added[rows[token], state, blank] = EXCLUDED
     return added
