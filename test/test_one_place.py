@@ -28,7 +28,7 @@ from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool, build_pool
 from wenet_osum.dataset.sample import SampleConfig, make_sample
-from wenet_osum.dataset.shard import Handles, load_list, pack, read, write_list
+from wenet_osum.dataset.shard import Handles, load_list, pack, read_utterance, write_list
 from wenet_osum.decode import joint
 from wenet_osum.models import objective
 from wenet_osum.records import Batch, Utterance
@@ -167,7 +167,7 @@ def test_a_new_label_is_drawn_and_written_from_any_list(corpus, accent, tiny_fol
     template, targets = Template.load(tiny_folder), {}
     conf = SampleConfig(filter=FilterConfig(min_s=0.1))
     for row in plan.row:
-        utterance, audio = read(able.indices[0], int(row), Handles())
+        utterance, audio = read_utterance(able.indices[0], int(row), Handles())
         sample = make_sample(utterance, audio, accent, template, conf)
         targets[utterance.key] = template.decode(sample.answer_ids)
     assert targets == {"k0": "the cat<north>", "k1": "the cat<south>", "k2": "the cat<north>"}

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from wenet_osum.dataset.audio import decode  # noqa: E402
 from wenet_osum.dataset.drop import Drop, Dropped, note  # noqa: E402
 from wenet_osum.dataset.manifest import WHITE_KEY, has_white_space  # noqa: E402
-from wenet_osum.dataset.shard import Handles, Index, load_list, read  # noqa: E402
+from wenet_osum.dataset.shard import Handles, Index, load_list, read_utterance  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def _decode(indices: list[Index], dropped: Dropped) -> None:
     for index in indices:
         for i, key in enumerate(index.keys):
             try:
-                decode(read(index, i, handles)[1])
+                decode(read_utterance(index, i, handles)[1])
             except Drop as drop:
                 note(dropped, str(key), drop.reason)
 

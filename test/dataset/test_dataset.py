@@ -10,13 +10,22 @@ import pytest
 import soundfile
 import torch
 
-from wenet_osum.config import AugmentConfig, BatchConfig, DataConfig, OptimConfig, SourceConfig, SpecAugmentConfig, TrainConfig
-from wenet_osum.dataset.dataset import Mixture, eval_loader, measure_tokens, train_loader
+from wenet_osum.config import (
+    AugmentConfig,
+    BatchConfig,
+    DataConfig,
+    OptimConfig,
+    SourceConfig,
+    SpecAugmentConfig,
+    TrainConfig,
+)
+from wenet_osum.dataset.dataset import Mixture, eval_loader, train_loader
 from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.dataset.measure import measure_tokens
 from wenet_osum.dataset.shard import load_list, pack, write_list
 from wenet_osum.records import Utterance
-from wenet_osum.text.template import Template
 from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.text.template import Template
 
 COUNT = 23
 TEXTS = ["red cat", "你好世界", "two plus three is five", "hello"]
@@ -111,7 +120,7 @@ LEAVES_IN_THE_MIDDLE = """
 import sys
 from types import SimpleNamespace
 
-from wenet_osum.dataset.dataset import Loader
+from wenet_osum.dataset.loader import Loader
 
 class Items:
     def __len__(self):

@@ -68,7 +68,7 @@ def test_two_changes_in_an_epoch_neither_lose_nor_repeat_a_draw(trial):
     last = Plan(pools_of(budget), budget, 0, 3, draws=left)
     read.update(identity(last))
     assert read == whole
-    costs = last._costs()
+    costs = last.costs()
     assert (costs["frames"] <= budget.max_frames).all() and (
         costs["tokens"] <= budget.max_tokens
     ).all()

@@ -11,14 +11,15 @@ import pytest
 
 from wenet_osum import config
 from wenet_osum.config import BatchConfig, ConfigError, FilterConfig, SourceConfig, TrainConfig
-from wenet_osum.dataset.dataset import Mixture, measure_tokens
+from wenet_osum.dataset.dataset import Mixture
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index, column_names
+from wenet_osum.dataset.measure import measure_tokens
 from wenet_osum.dataset.pool import build_pool, tell_long_targets
 from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
 from wenet_osum.records import Utterance, Word
-from wenet_osum.text.template import Template
 from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.text.template import Template
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def measured(template, monkeypatch):
     def pool(counts, limits, share=None, reach=None):
         one = index(counts)
         told = [(timed(c, f"u{i}"), one.lengths[i]) for i, c in enumerate(counts)]
-        monkeypatch.setattr("wenet_osum.dataset.dataset._some_utterances", lambda indices: told)
+        monkeypatch.setattr("wenet_osum.dataset.measure._some_utterances", lambda indices: told)
         source = SourceConfig("a", "a.list", tasks=share or {"srwt": 1.0})
         estimate = lambda tasks: measure_tokens([one], template, tasks)  # noqa: E731
         return build_pool(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from wenet_osum.dataset.audio import write_wav
-from wenet_osum.dataset.shard import Handles, load_list, pack, read, write_list
+from wenet_osum.dataset.shard import Handles, load_list, pack, read_utterance, write_list
 from wenet_osum.records import Utterance
 
 WAV = write_wav((np.arange(3200) % 100 / 200).astype(np.float32))
@@ -28,7 +28,7 @@ def utterance(folder, key, **fields):
 def load(path):
     """Key → (utterance, audio bytes), and what was left out."""
     dropped, handles = Counter(), Handles()
-    return {str(i.keys[row]): read(i, row, handles) for i in load_list(path, dropped) for row in range(len(i))}, dropped
+    return {str(i.keys[row]): read_utterance(i, row, handles) for i in load_list(path, dropped) for row in range(len(i))}, dropped
 
 
 @pytest.mark.parametrize("arguments", ["{first} {last}", ""])

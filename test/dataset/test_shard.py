@@ -15,7 +15,7 @@ import pytest
 from wenet_osum.dataset import index as indices
 from wenet_osum.dataset import pack as packing
 from wenet_osum.dataset.audio import decode, write_wav
-from wenet_osum.dataset.shard import Drop, Dropped, Handles, load_list, pack, read, write_list
+from wenet_osum.dataset.shard import Drop, Dropped, Handles, load_list, pack, read_utterance, write_list
 from wenet_osum.dataset.tar import split_name, stem_of
 from wenet_osum.records import Utterance, Word
 
@@ -53,7 +53,7 @@ def list_of(*paths):
 def load(path):
     """{key: (utterance, audio)} of a list, and the faults."""
     dropped, handles = Dropped(), Handles()
-    found = {str(k): read(index, i, handles) for index in load_list(path, dropped) for i, k in enumerate(index.keys)}
+    found = {str(k): read_utterance(index, i, handles) for index in load_list(path, dropped) for i, k in enumerate(index.keys)}
     return found, dropped
 
 
@@ -213,13 +213,13 @@ def test_a_file_changed_behind_the_index_is_a_drop(tmp_path):
     (index,) = load_list(path, Counter())
     make_tar(tmp_path / "x.tar", [("c.wav", WAV), ("c.txt", "x")])
     with pytest.raises(Drop, match="index does not fit"):
-        read(index, 0, Handles())
+        read_utterance(index, 0, Handles())
     (tmp_path / "x.tar").write_bytes(b"")
     with pytest.raises(Drop, match="shorter than its index says"):
-        read(index, 1, Handles())
+        read_utterance(index, 1, Handles())
     (tmp_path / "x.tar").unlink()
     with pytest.raises(Drop, match="cannot be read"):
-        read(index, 1, Handles())
+        read_utterance(index, 1, Handles())
 
 
 def test_an_index_of_another_version_or_without_a_column_is_built_anew(tmp_path, monkeypatch):
@@ -303,11 +303,11 @@ def test_raw_list(tmp_path):
     assert index.durations.tolist() == [pytest.approx(v) for v in (0.2, 0.1, 1.0)]
     assert dropped == {"audio: file not found": 1, "duplicate key": 1, "manifest: manifest row needs a non-empty string 'key'": 1}
     handles = Handles()
-    whole, segment = read(index, 0, handles), read(index, 1, handles)
+    whole, segment = read_utterance(index, 0, handles), read_utterance(index, 1, handles)
     assert whole[0].txt == NASTY and whole[1] == WAV
     assert segment[0].start is None and segment[0].end is None and np.array_equal(decode(segment[1]), decode(WAV)[800:2400])
     with pytest.raises(Drop, match="file not found"):
-        read(index, 2, handles)
+        read_utterance(index, 2, handles)
     write_recording(tmp_path, "none.wav")  # mending a recording needs no change of the list
     assert "gone" in load_list(tmp_path / "raw.list", Counter())[0].keys
 

@@ -14,7 +14,7 @@ import pytest
 
 from wenet_osum import config, tasks
 from wenet_osum.dataset import index
-from wenet_osum.dataset.dataset import measure_tokens
+from wenet_osum.dataset.measure import measure_tokens
 from wenet_osum.dataset.pool import build_pool
 from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
 from wenet_osum.records import Utterance, Word

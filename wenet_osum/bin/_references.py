@@ -42,11 +42,11 @@ def _lines(path: str) -> list[str]:
 
 
 def _from_shards(path: str) -> list[Reference]:
-    from wenet_osum.dataset.shard import Handles, load_list, read
+    from wenet_osum.dataset.shard import Handles, load_list, read_utterance
 
     dropped: Counter = Counter()
     handles = Handles()
-    found = [Reference(read(index, i, handles)[0], path, (index, i)) for index in load_list(path, dropped) for i in range(len(index))]
+    found = [Reference(read_utterance(index, i, handles)[0], path, (index, i)) for index in load_list(path, dropped) for i in range(len(index))]
     if dropped:
         reasons = "; ".join(f"{n} × {reason}" for reason, n in dropped.most_common(3))
         raise ValueError(f"list {path}: {sum(dropped.values())} references cannot be read ({reasons}); tools/check_data_list.py shows each")
@@ -61,11 +61,11 @@ def contents(references: list[Reference]) -> bytes:
 
 def sound(reference: Reference, room: int) -> tuple[bytes, str] | None:
     """The utterance's audio and its MIME type; None when it is not at hand or larger than a page should hold."""
-    from wenet_osum.dataset.shard import Handles, find, read, recording
+    from wenet_osum.dataset.shard import Handles, find, read_utterance, recording
 
     try:
         if reference.index_row:
-            audio = read(*reference.index_row, Handles())[1] if LOCAL not in reference.index_row[0].path else b""
+            audio = read_utterance(*reference.index_row, Handles())[1] if LOCAL not in reference.index_row[0].path else b""
         else:
             audio = recording(reference.utterance, find(reference.utterance.wav, reference.list)) if LOCAL not in reference.utterance.wav else b""
     except (ValueError, OSError):

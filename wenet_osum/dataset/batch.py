@@ -7,44 +7,64 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from wenet_osum.records import Batch, Sample
 
 
-def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, filler: Sample | None = None) -> Batch:
-    """A micro-batch of ``samples`` in their order; ``dropped`` counts those that could not be read, by reason.
+def collate(
+    samples: list[Sample],
+    dropped: Mapping[str, int] | None = None,
+    filler: Sample | None = None,
+) -> Batch:
+    """Make a micro-batch of ``samples`` in their order.
 
-    Without any sample, ``filler`` stands in with zero weights, so that a rank never falls out of step.
+    ``dropped`` counts those that could not be read, by reason. Without any sample, ``filler``
+    stands in with zero weights, so that a rank never falls out of step.
     """
     is_filler = not samples
     if is_filler:
         assert filler is not None, "a micro-batch without samples needs a filler"
-        samples = [dataclasses.replace(filler, answer_weights=[0.0] * len(filler.answer_ids))]
-    features, feature_lengths = _pad([s.features for s in samples])
+        weightless = [0.0] * len(filler.answer_ids)
+        samples = [dataclasses.replace(filler, answer_weights=weightless)]
+
+    # sound: of all samples features, or of all audio, or of all states
+    features, feature_lengths = _pad([sample.features for sample in samples])
     states_after = samples[0].states_after
     if states_after is not None:
-        feature_lengths = torch.tensor([s.state_length for s in samples], dtype=torch.int64)
-    prompt_ids, prompt_lengths = _join([s.prompt_ids for s in samples])
-    answer_ids, answer_lengths = _join([s.answer_ids for s in samples])
+        feature_lengths = _integers(sample.state_length for sample in samples)
+    audio = None
+    if samples[0].audio is not None:
+        audio, _ = _pad([sample.audio for sample in samples])
+
+    # texts
+    prompt_ids, prompt_lengths = _join(sample.prompt_ids for sample in samples)
+    answer_ids, answer_lengths = _join(sample.answer_ids for sample in samples)
+    weights, labels = [], []
+    for sample in samples:
+        weights += sample.answer_weights
+        labels += sample.answer_labels
     suffix = samples[0].suffix_ids
-    assert all(s.suffix_ids == suffix for s in samples), "samples of a batch are of one template"
+    same = all(sample.suffix_ids == suffix for sample in samples)
+    assert same, "samples of a batch are of one template"
+
     return Batch(
-        keys=[s.key for s in samples],
-        tasks=[s.task for s in samples],
+        keys=[sample.key for sample in samples],
+        tasks=[sample.task for sample in samples],
         features=features,
         feature_lengths=feature_lengths,
         prompt_ids=prompt_ids,
         prompt_lengths=prompt_lengths,
         answer_ids=answer_ids,
         answer_lengths=answer_lengths,
-        answer_weights=torch.tensor([w for s in samples for w in s.answer_weights], dtype=torch.float32),
-        answer_labels=torch.tensor([label for s in samples for label in s.answer_labels], dtype=torch.bool),
-        suffix_ids=torch.tensor(suffix, dtype=torch.int64) if suffix else None,
-        targets=join_targets([s.targets for s in samples]),
-        utterances=[s.utterance for s in samples if s.utterance is not None],
-        audio_s=[s.audio_s for s in samples],
-        audio=None if samples[0].audio is None else torch.nn.utils.rnn.pad_sequence([s.audio for s in samples], batch_first=True),
-        masks=[s.masks for s in samples],
+        answer_weights=torch.tensor(weights, dtype=torch.float32),
+        answer_labels=torch.tensor(labels, dtype=torch.bool),
+        suffix_ids=_integers(suffix) if suffix else None,
+        targets=join_targets([sample.targets for sample in samples]),
+        utterances=[sample.utterance for sample in samples if sample.utterance is not None],
+        audio_s=[sample.audio_s for sample in samples],
+        audio=audio,
+        masks=[sample.masks for sample in samples],
         states_after=states_after,
         dropped=dict(dropped or {}),
         filler=is_filler,
@@ -52,21 +72,32 @@ def collate(samples: list[Sample], dropped: Mapping[str, int] | None = None, fil
 
 
 def join_targets(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Lay the targets of a batch end to end: name → tensor, and name_lengths → (B,) int64, how long each was."""
+    """Lay the targets of a batch end to end.
+
+    Returns name → tensor, and name_lengths → (B,) int64, how long each was.
+    """
     joined = {}
     for name in rows[0]:
-        joined[name] = torch.cat([row[name] for row in rows])
-        joined[f"{name}_lengths"] = torch.tensor([len(row[name]) for row in rows], dtype=torch.int64)
+        parts = [row[name] for row in rows]
+        joined[name] = torch.cat(parts)
+        joined[f"{name}_lengths"] = _integers(map(len, parts))
     return joined
 
 
-def _pad(features: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """B times (frames, M) → (B, T, M) with zeros behind each, (B,) lengths."""
-    lengths = torch.tensor([len(f) for f in features], dtype=torch.int64)
-    return torch.nn.utils.rnn.pad_sequence(features, batch_first=True), lengths
+def _integers(values: Iterable[int]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.int64)
+
+
+def _pad(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Pad B times (length, …) to (B, T, …) with zeros behind each; return the lengths (B,), too."""
+    lengths = _integers(map(len, rows))
+    return pad_sequence(rows, batch_first=True), lengths
 
 
 def _join(rows: Iterable[list[int]]) -> tuple[Tensor, Tensor]:
-    """Rows of ids → all of them end to end, and (B,) lengths."""
-    rows = list(rows)
-    return torch.tensor([i for row in rows for i in row], dtype=torch.int64), torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    """Lay rows of ids end to end; return their lengths (B,), too."""
+    ids, lengths = [], []
+    for row in rows:
+        ids += row
+        lengths.append(len(row))
+    return _integers(ids), _integers(lengths)

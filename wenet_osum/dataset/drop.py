@@ -6,19 +6,28 @@ from collections import Counter
 
 
 class Drop(ValueError):
-    """An utterance that cannot be used. ``reason`` is what gets counted, ``detail`` names the value and the rule it breaks."""
+    """An utterance that cannot be used.
+
+    ``reason`` is what gets counted, ``detail`` names the value and the rule it breaks.
+    """
 
     def __init__(self, reason: str, detail: str = ""):
-        super().__init__(f"{reason}: {detail}" if detail else reason)
+        told = f"{reason}: {detail}" if detail else reason
+        super().__init__(told)
         self.reason = reason
         self.detail = detail
 
-    def __reduce__(self) -> tuple:  # Exception pickles its message only; drops cross process borders
-        return Drop, (self.reason, self.detail)
+    def __reduce__(self) -> tuple:
+        # Exception pickles its message only, and drops cross process borders
+        arguments = (self.reason, self.detail)
+        return Drop, arguments
 
 
 class Dropped(Counter):
-    """Counts by reason that also remember every key: ``pairs`` is [(key, reason), …] in the order they came."""
+    """Counts by reason that also remember every key.
+
+    ``pairs`` is [(key, reason), …] in the order they came.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -33,5 +42,11 @@ def note(dropped: Counter, key: str, reason: str) -> None:
 
 
 def table(dropped: Counter) -> str:
-    """The counts as lines ``  12  reason``, most frequent first; empty when nothing was dropped."""
-    return "\n".join(f"{count:8d}  {reason}" for reason, count in dropped.most_common())
+    """Write the counts as lines ``  12  reason``, most frequent first.
+
+    Returns an empty text when nothing was dropped.
+    """
+    lines = []
+    for reason, count in dropped.most_common():
+        lines.append(f"{count:8d}  {reason}")
+    return "\n".join(lines)

@@ -15,11 +15,12 @@ import numpy as np
 
 from wenet_osum import config
 from wenet_osum.config import BatchConfig, FilterConfig, TrainConfig
-from wenet_osum.dataset.plan import Draws, Plan
+from wenet_osum.dataset.draw import Draws
+from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool
 
-# the way in which plan.py orders an epoch; raise it with every change that gives another order
-ORDER = 2
+# the way in which an epoch is ordered an epoch; raise it with every change that gives another order
+ORDER = 3
 # of a source: what it is asked, without the place where its list lies
 MIXTURE = ("name", "weight", "tasks", "where")
 
@@ -46,7 +47,14 @@ def _source(pool: Pool) -> dict[str, Any]:
 def digest(pool: Pool) -> str:
     """Hash a source's utterances, their lengths, order and tasks to 16 hexadecimal digits."""
     hashed = hashlib.blake2b(digest_size=8)
-    for column in (pool.shard, pool.row, pool.seconds, pool.frames, pool.eligible, pool.tokens):
+    for column in (
+        pool.shard,
+        pool.row,
+        pool.seconds,
+        pool.frames,
+        pool.eligible,
+        pool.tokens,
+    ):
         hashed.update(np.ascontiguousarray(column).data)
     hashed.update(" ".join(task.tags for task in pool.tasks).encode())
     return hashed.hexdigest()
@@ -59,12 +67,16 @@ def obstacles(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """
     if before.get("order") != now["order"]:
         return ["the epoch was ordered by another version of this toolkit"]
-    rows = [
-        {row["name"]: {k: row[k] for k in MIXTURE} for row in plan["train"]}
-        for plan in (before, now)
-    ]
-    orders = [{"train": table, "order of sources": [*table]} for table in rows]
-    return differences(*orders)
+    mixtures = []
+    for plan in (before, now):
+        table = {row["name"]: _mixture_of(row) for row in plan["train"]}
+        mixtures.append({"train": table, "order of sources": [*table]})
+    return differences(*mixtures)
+
+
+def _mixture_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what a source is asked, of a row of a fingerprint."""
+    return {name: row[name] for name in MIXTURE}
 
 
 def settings(before: dict[str, Any], conf: TrainConfig) -> TrainConfig:
@@ -93,7 +105,16 @@ def rest(plan: Plan, consumed: int, pools: list[Pool], dropped: Counter) -> list
     What those pools do not hold, or not for its task, is left out and counted in ``dropped``.
     """
     start = int(plan.bounds[min(consumed, len(plan))])
-    return [_rest_of(plan, start, number, pool, dropped) for number, pool in enumerate(pools)]
+    return [
+        _rest_of(
+            plan,
+            start,
+            number,
+            pool,
+            dropped,
+        )
+        for number, pool in enumerate(pools)
+    ]
 
 
 def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) -> Draws:
@@ -104,13 +125,24 @@ def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) 
     )
 
     # where the utterance stands in the other pool, which is sorted by shard and row
-    there, wanted = (_place(s, r) for s, r in ((pool.shard, pool.row), (shard, row)))
-    position = np.minimum(np.searchsorted(there, wanted), len(there) - 1)
+    there, wanted = (
+        _place(s, r)
+        for s, r in (
+            (pool.shard, pool.row),
+            (shard, row),
+        )
+    )
+    position = np.minimum(
+        np.searchsorted(there, wanted),
+        len(there) - 1,
+    )
     fits = (there[position] == wanted) & pool.eligible[position, task]
     if not fits.all():
         reason = f"{pool.source.name}: drawn for this epoch, left out by the new filter or budgets"
         dropped[reason] += int((~fits).sum())
-    position, shard, row, task, repeat = (values[fits] for values in (position, shard, row, task, repeat))
+    position, shard, row, task, repeat = (
+        values[fits] for values in (position, shard, row, task, repeat)
+    )
 
     # a pass over a shard comes when its first draw would have come
     _, first, shard_pass = np.unique(_place(shard, repeat), return_index=True, return_inverse=True)
@@ -141,7 +173,11 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
         return [] if before == now else [f"{name}: {_short(before)} → {_short(now)}"]
     found = []
     for key in dict.fromkeys([*before, *now]):
-        found += differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+        found += differences(
+            before.get(key),
+            now.get(key),
+            f"{name}.{key}" if name else str(key),
+        )
     return found
 
 
@@ -151,7 +187,14 @@ def _by_name(value: Any) -> Any:
     """
     if not isinstance(value, (list, tuple)):
         return value
-    named = value and all(isinstance(row, dict) and "name" in row for row in value)
+    named = value and all(
+        isinstance(
+            row,
+            dict,
+        )
+        and "name" in row
+        for row in value
+    )
     return {row["name"]: row for row in value} if named else list(value)
 
 

@@ -1,4 +1,7 @@
-"""Durations of many recordings from their headers, read side by side: on a network drive each file costs a round trip."""
+"""Durations of many recordings from their headers, read side by side.
+
+On a network drive each file costs a round trip.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,13 @@ from wenet_osum.records import Utterance
 AHEAD = 4096  # utterances under way
 
 
-def with_durations(utterances: Iterable[Utterance], dropped: Counter, threads: int = 16) -> Iterator[Utterance]:
-    """The utterances in their order, each with the duration of its recording; those whose recording cannot be read are counted in ``dropped``."""
+def with_durations(
+    utterances: Iterable[Utterance], dropped: Counter, threads: int = 16
+) -> Iterator[Utterance]:
+    """Yield the utterances in their order, each with the duration of its recording.
+
+    Those whose recording cannot be read are counted in ``dropped``.
+    """
     rest = iter(utterances)
     with ThreadPoolExecutor(threads) as pool:
         while chunk := list(itertools.islice(rest, AHEAD)):

@@ -1,4 +1,7 @@
-"""The index of a shard or raw list: what is in it and where, so that an epoch can be planned without reading audio."""
+"""The index of a shard or raw list: what is in it and where.
+
+So an epoch can be planned without reading audio.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,15 @@ class Index:
 
     path: str  # tar path, URL or pipe, or the raw list
     keys: np.ndarray  # (n,) str
-    offsets: np.ndarray  # (n,) int64, bytes: the first member's header in the tar, or the line in the raw list
+    offsets: (
+        np.ndarray
+    )  # (n,) int64, bytes: the first member's header in the tar, or the line in the raw list
     sizes: np.ndarray  # (n,) int64, bytes up to the end of the last member, or of the line
     durations: np.ndarray  # (n,) float32, s
     columns: dict[str, np.ndarray]  # column_names() → (n,) str, "" = unknown; age as written
-    lengths: np.ndarray  # (n, 3) int32: UTF-8 bytes of txt, number of words with times, UTF-8 bytes of reply
+    lengths: (
+        np.ndarray
+    )  # (n, 3) int32: UTF-8 bytes of txt, number of words with times, UTF-8 bytes of reply
     kind: str  # "tar" | "raw"
 
     def __len__(self) -> int:
@@ -54,8 +61,13 @@ class Index:
 
     def select(self, rows: np.ndarray | slice) -> Index:
         """The index of some of its utterances; ``rows`` is a mask, positions or a slice."""
-        own = {name: getattr(self, name)[rows] for name in ("keys", "offsets", "sizes", "durations", "lengths")}
-        return dataclasses.replace(self, **own, columns={k: v[rows] for k, v in self.columns.items()})
+        own = {
+            name: getattr(self, name)[rows]
+            for name in ("keys", "offsets", "sizes", "durations", "lengths")
+        }
+        return dataclasses.replace(
+            self, **own, columns={k: v[rows] for k, v in self.columns.items()}
+        )
 
 
 def build(path: str, kind: str, rows: Iterable[tuple[Utterance, int, int, float]]) -> Index:
@@ -65,7 +77,14 @@ def build(path: str, kind: str, rows: Iterable[tuple[Utterance, int, int, float]
     columns = {}
     for name in column_names():
         columns[name] = np.array([_cell(u.get(name)) for u in utterances], dtype=np.str_)
-    lengths = [(len((u.txt or "").encode()), len(u.words or ()), len((u.reply or "").encode())) for u in utterances]
+    lengths = [
+        (
+            len((u.txt or "").encode()),
+            len(u.words or ()),
+            len((u.reply or "").encode()),
+        )
+        for u in utterances
+    ]
     return Index(
         path=path,
         keys=np.array([u.key for u in utterances], dtype=np.str_),
@@ -82,10 +101,17 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def save(index: Index, faults: list[tuple[str, str]], stamp: list[int], source: str = "", to: Path | str | None = None) -> bool:
+def save(
+    index: Index,
+    faults: list[tuple[str, str]],
+    stamp: list[int],
+    source: str = "",
+    to: Path | str | None = None,
+) -> bool:
     """Store an index beside its file; False where the folder is read-only.
 
-    ``faults`` are the (key, reason) left out of it, ``stamp`` is [bytes, mtime_ns] of the file, ``source`` what a packer made it from.
+    ``faults`` are the (key, reason) left out of it, ``stamp`` is [bytes, mtime_ns] of the file,
+    ``source`` what a packer made it from.
     """
     target = Path(to or index.path + SUFFIX)
     names, known = [*index.columns], [*index.columns.values()]
@@ -93,9 +119,18 @@ def save(index: Index, faults: list[tuple[str, str]], stamp: list[int], source: 
     meta = json.dumps({"version": _VERSION, "kind": index.kind, "columns": names} | made)
     table = np.stack(known) if len(index) else np.zeros((len(names), 0), np.str_)
     try:
-        with replaced(target) as temporary, open(temporary, "wb") as out:  # few arrays: each costs when a list of 50,000 shards is loaded
+        # Few arrays: each costs when a list of 50,000 shards is loaded.
+        with replaced(target) as temporary, open(temporary, "wb") as out:
             places = np.stack([index.offsets, index.sizes])
-            np.savez(out, meta=np.array(meta), keys=index.keys, places=places, durations=index.durations, columns=table, lengths=index.lengths)
+            np.savez(
+                out,
+                meta=np.array(meta),
+                keys=index.keys,
+                places=places,
+                durations=index.durations,
+                columns=table,
+                lengths=index.lengths,
+            )
     except OSError:
         return False
     return True
@@ -123,8 +158,19 @@ def restore(
                 return None
             places, table = stored["places"], stored["columns"]
             columns = {name: table[i] for i, name in enumerate(names)}
-            arrays = (stored["keys"], places[0], places[1], stored["durations"], columns, stored["lengths"])
-            return Index(path, *arrays, kind=meta["kind"]), [tuple(f) for f in meta["faults"]], meta["source"]
+            arrays = (
+                stored["keys"],
+                places[0],
+                places[1],
+                stored["durations"],
+                columns,
+                stored["lengths"],
+            )
+            return (
+                Index(path, *arrays, kind=meta["kind"]),
+                [tuple(f) for f in meta["faults"]],
+                meta["source"],
+            )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

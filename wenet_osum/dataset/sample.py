@@ -20,13 +20,18 @@ from wenet_osum.records import SAMPLE_RATE, Sample, Utterance
 from wenet_osum.tasks.base import Task, find_tags
 from wenet_osum.text.template import Target, Template
 
-# What further losses have to know of an utterance; None: nothing is to be learned from it.
+# what further losses have to know of an utterance; None: nothing is to be learned from it
 Targets = Callable[[Utterance], dict[str, torch.Tensor] | None]
+TOLERANCE_S = 0.01  # by which the header's duration may differ from the true one
+SILENCE_S = 0.5  # of the sample that stands in for others
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How samples are made. Without ``augment`` nothing is drawn and prompts are the scoring ones: dev sets and decoding."""
+    """How samples are made.
+
+    Without ``augment`` nothing is drawn and prompts are the scoring ones: dev sets and decoding.
+    """
 
     mels: int = 80
     filter: FilterConfig = field(default_factory=FilterConfig)
@@ -35,54 +40,114 @@ class SampleConfig:
     epoch: int = 0
     # tokens of prompt and answer that a decoder can take; None: any number
     reach: int | None = None
-    answers: bool = True  # False: decoding; no target is needed and the filter does not apply
-    on_device: bool = False  # samples carry audio and masks; the device makes the features of them (device_features.py)
-    targets: Targets | None = None  # of further losses (models/objective.py); None: there are none
-    states: StateStore | None = None  # where states of the encoder are read in the place of features
-    prompt_lang: str = "zh"  # language of the one prompt that dev and decoding use, whatever the utterance's: it must not tell the model
+    # False: decoding; no target is needed and the filter does not apply
+    answers: bool = True
+    # samples carry audio and masks; the device makes the features of them (device_features.py)
+    on_device: bool = False
+    # of further losses (models/objective.py); None: there are none
+    targets: Targets | None = None
+    # where states of the encoder are read in the place of features
+    states: StateStore | None = None
+    # language of the one prompt that dev and decoding use, whatever the utterance's: it must not
+    # tell the model
+    prompt_lang: str = "zh"
 
 
-def make_sample(utterance: Utterance, data: bytes, task: Task, template: Template, conf: SampleConfig, repeat: int = 0) -> Sample:
-    """An utterance with the bytes of its audio file → Sample. ``repeat`` counts its earlier draws in the epoch: each is augmented anew.
+def make_sample(
+    utterance: Utterance,
+    data: bytes,
+    task: Task,
+    template: Template,
+    conf: SampleConfig,
+    repeat: int = 0,
+) -> Sample:
+    """Make a Sample of an utterance with the bytes of its audio file.
 
-    Raises Drop for anything that cannot be used.
+    ``repeat`` counts its earlier draws in the epoch: each is augmented anew. Raises Drop for
+    anything that cannot be used.
     """
     if conf.states is not None:
         return _sample_from_states(utterance, data, task, template, conf, repeat)
-    return sample_from_audio(utterance, decode(data, utterance.start, utterance.end), task, template, conf, repeat)
+    audio = decode(data, utterance.start, utterance.end)
+    return sample_from_audio(utterance, audio, task, template, conf, repeat)
 
 
-def sample_from_audio(utterance: Utterance, audio: np.ndarray, task: Task, template: Template, conf: SampleConfig, repeat: int = 0) -> Sample:
-    """The same for audio in memory, (samples,) float32 at 16 kHz, mono."""
+def sample_from_audio(
+    utterance: Utterance,
+    audio: np.ndarray,
+    task: Task,
+    template: Template,
+    conf: SampleConfig,
+    repeat: int = 0,
+) -> Sample:
+    """Do the same for audio in memory, (samples,) float32 at 16 kHz, mono."""
     if conf.answers:
         _check_duration(len(audio) / SAMPLE_RATE, conf.filter)
     utterance = read_tags(utterance, task, template)
     draw_key = _draw_key(utterance, repeat)
     sound, audio, speed = _draw(audio, draw_key, conf)
     utterance = _at_speed(utterance, speed)
-    return _complete(utterance, sound, len(audio) / SAMPLE_RATE, task, template, conf, draw_key)
+    seconds = len(audio) / SAMPLE_RATE
+    return _complete(utterance, sound, seconds, task, template, conf, draw_key)
 
 
 def _draw_key(utterance: Utterance, repeat: int) -> str:
-    """What an utterance's draws are made from, beside seed and epoch."""
+    """Return what an utterance's draws are made from, beside seed and epoch."""
     return f"{utterance.key}#{repeat}" if repeat else utterance.key
 
 
 def _draw(
     audio: np.ndarray, draw_key: str, conf: SampleConfig
 ) -> tuple[dict[str, Any], np.ndarray, float]:
-    """Augmented: the sound of a Sample, the audio and its speed factor."""
-    draw, speed = augment.rng(conf.seed, conf.epoch, draw_key), 1.0
+    """Augment: return the sound of a Sample, the audio and its speed factor."""
+    draw = augment.rng(conf.seed, conf.epoch, draw_key)
+    speed = 1.0
     if conf.augment:
-        audio, speed = augment.augment(audio, _fitting_speeds(conf, len(audio) / SAMPLE_RATE), draw)
+        fitting = _fitting_speeds(conf, len(audio) / SAMPLE_RATE)
+        audio, speed = augment.augment(audio, fitting, draw)
     return _sound(audio, conf, draw), audio, speed
 
 
+def _fitting_speeds(conf: SampleConfig, seconds: float) -> AugmentConfig:
+    """Leave out the speeds that would stretch the audio beyond ``filter.max_s``."""
+    speeds = conf.augment.speeds
+    fitting = [speed for speed in speeds if seconds / speed <= conf.filter.max_s]
+    if fitting == speeds:
+        return conf.augment
+    return dataclasses.replace(conf.augment, speeds=fitting or [1.0])
+
+
 def _at_speed(utterance: Utterance, speed: float) -> Utterance:
-    """With word times as after a change of speed; it comes before the target is written."""
+    """Give word times as after a change of speed; it comes before the target is written."""
     if not utterance.words or speed == 1.0:
         return utterance
-    return dataclasses.replace(utterance, words=augment.scale_words(utterance.words, speed))
+    words = augment.scale_words(utterance.words, speed)
+    return dataclasses.replace(utterance, words=words)
+
+
+def _sound(
+    audio: np.ndarray, conf: SampleConfig, draw: np.random.Generator | None = None
+) -> dict[str, Any]:
+    """Make features with their masks, or audio with the masks for its features to be.
+
+    Without ``draw`` nothing is masked.
+    """
+    if conf.on_device:
+        wave, frames = for_device(audio)
+        masks = _masks(frames, conf, draw)
+        return {"features": torch.empty(frames, 0), "audio": wave, "masks": masks}
+    features = log_mel(audio, conf.mels)
+    masks = _masks(len(features), conf, draw)
+    if masks:
+        features = augment.apply_masks(features, masks)
+    return {"features": features}
+
+
+def _masks(frames: int, conf: SampleConfig, draw: np.random.Generator | None) -> list[augment.Mask]:
+    """Draw the masks of so many frames, where any are wanted."""
+    if draw is None or not conf.augment or not conf.augment.spec_augment:
+        return []
+    return augment.draw_masks(frames, conf.mels, conf.augment.spec_augment, draw)
 
 
 def _complete(
@@ -94,10 +159,13 @@ def _complete(
     conf: SampleConfig,
     draw_key: str,
 ) -> Sample:
-    """The Sample of a sound, with its texts. Raises Drop."""
-    target = _target(utterance, task, template, conf) if conf.answers else Target([], [], [])
-    prompt_ids = _prompt(utterance, task, template, conf, draw_key)
-    _check_reach(len(prompt_ids) + len(template.suffix_ids) + len(target.ids), conf.reach)
+    """Add the texts to a sound. Raises Drop."""
+    target = Target([], [], [])
+    if conf.answers:
+        target = _target(utterance, task, template, conf)
+    prompt_ids = _prompt(task, template, conf, draw_key)
+    tokens = len(prompt_ids) + len(template.suffix_ids) + len(target.ids)
+    _check_reach(tokens, conf.reach)
     return Sample(
         key=utterance.key,
         task=task.tags,
@@ -134,29 +202,35 @@ def _sample_from_states(
     conf: SampleConfig,
     repeat: int,
 ) -> Sample:
-    """The same from the encoder's states on disk. Raises Drop where there are none."""
+    """Do the same from the encoder's states on disk. Raises Drop where there are none."""
     store = conf.states
     variant = store.variant(conf.epoch, repeat) if conf.augment else None
     digest = store.digest(data, utterance.key, variant)
     if digest not in store:
         # whatever kept it from being encoded is told as it would be without states
-        _check_duration(len(decode(data, utterance.start, utterance.end)) / SAMPLE_RATE, conf.filter)
+        audio = decode(data, utterance.start, utterance.end)
+        _check_duration(len(audio) / SAMPLE_RATE, conf.filter)
     encoded = store.read(digest)
     _check_duration(encoded.source_s, conf.filter)
-    utterance = _at_speed(read_tags(utterance, task, template), encoded.speed)
+    utterance = read_tags(utterance, task, template)
+    utterance = _at_speed(utterance, encoded.speed)
     sound = _stored_sound(encoded, store)
-    return _complete(utterance, sound, encoded.audio_s, task, template, conf, _draw_key(utterance, repeat))
+    draw_key = _draw_key(utterance, repeat)
+    return _complete(utterance, sound, encoded.audio_s, task, template, conf, draw_key)
 
 
 def _stored_sound(encoded: Encoded, store: StateStore) -> dict[str, Any]:
-    states = torch.from_numpy(encoded.states)
-    return {"features": states, "states_after": store.layout.after, "state_length": encoded.length}
+    return {
+        "features": torch.from_numpy(encoded.states),
+        "states_after": store.layout.after,
+        "state_length": encoded.length,
+    }
 
 
 def features_to_encode(
     utterance: Utterance, data: bytes, conf: SampleConfig
 ) -> tuple[torch.Tensor, Encoded]:
-    """Features (frames, mels) of which states are to be kept, and what is known of them before.
+    """Make features (frames, mels) of which states are to be kept, with what is known before.
 
     ``conf.epoch`` is the version of the utterance. Raises Drop.
     """
@@ -164,23 +238,18 @@ def features_to_encode(
     source_s = len(audio) / SAMPLE_RATE
     _check_duration(source_s, conf.filter)
     sound, audio, speed = _draw(audio, utterance.key, conf)
-    times = (source_s, len(audio) / SAMPLE_RATE, speed)
-    return sound["features"], Encoded(np.empty((0, 0), dtype=np.float32), 0, *times)
-
-
-def _sound(audio: np.ndarray, conf: SampleConfig, draw: np.random.Generator | None = None) -> dict[str, Any]:
-    """Features with their masks, or audio with the masks for its features to be. Without ``draw`` nothing is masked."""
-    masking = conf.augment.spec_augment if conf.augment and draw is not None else None
-    wave, frames = for_device(audio) if conf.on_device else (None, 0)
-    features = torch.empty(frames, 0) if conf.on_device else log_mel(audio, conf.mels)
-    masks = augment.draw_masks(len(features), conf.mels, masking, draw) if masking else []
-    if conf.on_device:
-        return {"features": features, "audio": wave, "masks": masks}
-    return {"features": augment.apply_masks(features, masks) if masks else features}
+    known = Encoded(
+        states=np.empty((0, 0), dtype=np.float32),
+        length=0,
+        source_s=source_s,
+        audio_s=len(audio) / SAMPLE_RATE,
+        speed=speed,
+    )
+    return sound["features"], known
 
 
 def silent_sample(template: Template, conf: SampleConfig) -> Sample:
-    """Half a second of silence with weight zero: keeps a rank in step that has nothing to read.
+    """Make half a second of silence with weight zero: a rank that has nothing to read keeps step.
 
     Its states, where states are read, are zeros: whatever they are, they count nothing.
     """
@@ -188,81 +257,123 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
     if conf.states is not None:
         sound = _no_states(conf.states)
     else:
-        sound = _sound(np.zeros(SAMPLE_RATE // 2, dtype=np.float32), conf)
-    prompt = template.prompt_ids(task, prompt_language(template, task))
-    # An empty transcript, not a missing one: further losses have nothing to leave out.
+        samples = round(SILENCE_S * SAMPLE_RATE)
+        sound = _sound(np.zeros(samples, dtype=np.float32), conf)
+    # an empty transcript, not a missing one: further losses have nothing to leave out
     utterance = Utterance(key="", wav="", txt="")
-    answer = {"answer_ids": [template.end_id], "answer_weights": [0.0], "answer_labels": [False]}
-    answer["targets"] = conf.targets(utterance) if conf.targets else {}
-    answer["suffix_ids"] = template.suffix_ids
-    return Sample(key="", task=task.tags, **sound, prompt_ids=prompt, **answer, utterance=utterance, audio_s=0.5)
+    lang = prompt_language(template, task)
+    return Sample(
+        key="",
+        task=task.tags,
+        **sound,
+        prompt_ids=template.prompt_ids(task, lang),
+        answer_ids=[template.end_id],
+        answer_weights=[0.0],
+        answer_labels=[False],
+        suffix_ids=template.suffix_ids,
+        targets=conf.targets(utterance) if conf.targets else {},
+        utterance=utterance,
+        audio_s=SILENCE_S,
+    )
 
 
 def _no_states(store: StateStore) -> dict[str, Any]:
-    """The sound of half a second, all zeros."""
-    length = round(store.layout.states_a_second / 2)
+    """Return the sound of half a second, all zeros."""
+    length = round(store.layout.states_a_second * SILENCE_S)
     rows = max(length, store.layout.min_rows)
     zeros = np.zeros((rows, store.layout.width), dtype=store.layout.dtype)
-    return _stored_sound(Encoded(zeros, length, 0.5, 0.5, 1.0), store)
+    encoded = Encoded(zeros, length, SILENCE_S, SILENCE_S, 1.0)
+    return _stored_sound(encoded, store)
 
 
 def prompt_language(template: Template, task: Task, lang: str = "zh") -> str:
-    """``lang`` where the task has prompts in it, else Chinese, else what the user's prompt table has."""
-    known = [*template.prompts.get(task.tags, {})] or ["zh", "en"]
-    return next((name for name in (lang, "zh") if name in known), known[0])
+    """Choose the language of a task's prompt.
+
+    It is ``lang`` where the task has prompts in it, else Chinese, else what the user's prompt
+    table has.
+    """
+    table = template.prompts.get(task.tags, {})
+    known = [*table] or ["zh", "en"]
+    for name in (lang, "zh"):
+        if name in known:
+            return name
+    return known[0]
 
 
 def read_tags(utterance: Utterance, task: Task, template: Template) -> Utterance:
-    """A ``txt`` in the published form (``你好<anger>``) taken apart into fields; any other utterance as it is.
+    """Take a ``txt`` in the published form (``你好<anger>``) apart into fields.
 
-    The reader is the utterance's own task, else the one it is asked now. Fields that the utterance has already win.
+    Any other utterance stays as it is. The reader is the utterance's own task, else the one it is
+    asked now. Fields that the utterance has already win.
     """
     if not utterance.txt or not find_tags(utterance.txt):
         return utterance
-    try:
-        reader = template.task(utterance.task) if utterance.task else task
-    except ValueError:  # a task this model does not know
-        reader = task
+    reader = _reader(utterance, task, template)
     reading = reader.read(utterance.txt)
-    if reading.unread or [f.tag for f in reader.fields] == ["<TRANSCRIBE>"]:  # a text that only happens to hold < >
+
+    # a text that only happens to hold < >
+    tags = [field.tag for field in reader.fields]
+    if reading.unread or tags == ["<TRANSCRIBE>"]:
         return utterance
+
     found = {"txt": reading.transcript, "words": reading.words, "reply": reading.reply}
-    found |= {f.attribute: reading.labels[f.name] for f in reader.label_fields}
-    known = {name for name in found if name != "txt" and utterance.get(name) is not None}
-    new = {name: value for name, value in found.items() if name not in known}
+    for label in reader.label_fields:
+        found[label.attribute] = reading.labels[label.name]
+    new = {}
+    for name, value in found.items():
+        if name == "txt" or utterance.get(name) is None:
+            new[name] = value
     return utterance.with_values(new)
 
 
+def _reader(utterance: Utterance, task: Task, template: Template) -> Task:
+    """Return the task that reads an utterance's text."""
+    if not utterance.task:
+        return task
+    try:
+        return template.task(utterance.task)
+    except ValueError:
+        # a task this model does not know
+        return task
+
+
 def _check_duration(seconds: float, limits: FilterConfig) -> None:
-    # the plan has judged the header's duration; a header can be wrong
-    if seconds < limits.min_s - 0.01:
+    """Raise Drop: the plan has judged the header's duration, and a header can be wrong."""
+    if seconds < limits.min_s - TOLERANCE_S:
         raise Drop(f"audio: shorter than {limits.min_s} s", f"{seconds:.3f} s; filter.min_s")
-    if seconds > limits.max_s + 0.01:
+    if seconds > limits.max_s + TOLERANCE_S:
         raise Drop(f"audio: longer than {limits.max_s} s", f"{seconds:.3f} s; filter.max_s")
 
 
-def _fitting_speeds(conf: SampleConfig, seconds: float) -> AugmentConfig:
-    """Without the speeds that would stretch the audio beyond ``filter.max_s``."""
-    fitting = [s for s in conf.augment.speeds if seconds / s <= conf.filter.max_s] or [1.0]
-    return conf.augment if fitting == conf.augment.speeds else dataclasses.replace(conf.augment, speeds=fitting)
-
-
-def _prompt(utterance: Utterance, task: Task, template: Template, conf: SampleConfig, key: str) -> list[int]:
+def _prompt(task: Task, template: Template, conf: SampleConfig, key: str) -> list[int]:
+    """Return a drawn prompt in training, else the one of scoring."""
     if conf.augment:
         return template.draw_prompt_ids(task, conf.seed, conf.epoch, key)
-    return template.prompt_ids(task, prompt_language(template, task, conf.prompt_lang))
+    lang = prompt_language(template, task, conf.prompt_lang)
+    return template.prompt_ids(task, lang)
 
 
 def _target(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> Target:
+    """Return the target. Raises Drop where the utterance lacks a field, or it is too long."""
     if missing := task.missing(utterance):
-        raise Drop(f"target: lacks {missing[0]}", f"task {task.tags} needs {', '.join(missing)}")
+        needed = ", ".join(missing)
+        raise Drop(
+            f"target: lacks {missing[0]}",
+            f"task {task.tags} needs {needed}",
+        )
     target = template.target(task, utterance)
     limit = conf.filter.target_limit(task.name, task.tags)
     if len(target.ids) > limit:
-        raise Drop(f"target: longer than {limit} tokens", f"{len(target.ids)} tokens; filter.max_target_tokens for {task.name}")
+        rule = f"filter.max_target_tokens for {task.name}"
+        raise Drop(
+            f"target: longer than {limit} tokens",
+            f"{len(target.ids)} tokens; {rule}",
+        )
     return target
 
 
 def _check_reach(tokens: int, reach: int | None) -> None:
+    """Raise Drop for more tokens than a decoder can take."""
     if reach is not None and tokens > reach:
-        raise Drop(f"target: with its prompt beyond the decoder's {reach} positions", f"{tokens} tokens")
+        reason = f"target: with its prompt beyond the decoder's {reach} positions"
+        raise Drop(reason, f"{tokens} tokens")

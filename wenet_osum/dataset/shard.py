@@ -1,6 +1,6 @@
 """Lists of shards and raw lists: their indices, and single utterances read by seek.
 
-``load_list`` says what there is, ``read`` brings one utterance with its audio, ``pack`` and ``write_list`` make shards.
+``load_list`` says what there is, ``read_utterance`` brings one utterance with its audio, ``pack`` and ``write_list`` make shards.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from wenet_osum.dataset.scan import Faults, find, groups, scan_file, scan_raw, s
 from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
-__all__ = ["Drop", "Dropped", "Handles", "Index", "Report", "load_index", "load_list", "pack", "read", "write_list"]
+__all__ = ["Drop", "Dropped", "Handles", "Index", "Report", "load_index", "load_list", "pack", "read_utterance", "write_list"]
 RAW_ROWS = 1000  # lines of a raw list in one Index
 REMOTE = ".remote"  # LIST.remote: the folder with the indices of a list's addresses and programs
 
@@ -202,7 +202,7 @@ class Handles:
         self.close()
 
 
-def read(index: Index, i: int, handles: Handles) -> tuple[Utterance, bytes]:
+def read_utterance(index: Index, i: int, handles: Handles) -> tuple[Utterance, bytes]:
     """Utterance ``i`` and the bytes of its audio file. A segment comes cut out, with ``start`` and ``end`` taken off.
 
     Raises Drop for anything that cannot be read.

@@ -89,7 +89,11 @@ class StateStore:
         of an utterance are drawn (empty: nothing is drawn).
         """
         self.layout, self.variants, self.recipe = layout, variants, recipe
-        text = json.dumps(key | {"dtype": layout.dtype}, sort_keys=True, indent=1)
+        text = json.dumps(
+            key | {"dtype": layout.dtype},
+            sort_keys=True,
+            indent=1,
+        )
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         self.folder = Path(root) / self.fingerprint
         self._key = text
@@ -112,11 +116,23 @@ class StateStore:
         self._maps: dict[int, np.ndarray] = {}
         columns = [_read_index(path) for path in self._parts]
         together = columns or [{name: _empty(name) for name in COLUMNS}]
-        joined = {name: np.concatenate([part[name] for part in together]) for name in COLUMNS}
-        part = np.repeat(np.arange(len(columns)), [len(part["rows"]) for part in columns])
+        joined = {}
+        for name in COLUMNS:
+            joined[name] = np.concatenate([part[name] for part in together])
+        part = np.repeat(
+            np.arange(len(columns)),
+            [len(part["rows"]) for part in columns],
+        )
         order = np.lexsort(joined["digests"].T[::-1])
         self._columns = {name: values[order] for name, values in joined.items()}
-        self._part = part[order] if len(columns) else np.empty(0, dtype=np.int64)
+        self._part = (
+            part[order]
+            if len(columns)
+            else np.empty(
+                0,
+                dtype=np.int64,
+            )
+        )
         self._high = np.ascontiguousarray(self._columns["digests"][:, 0])
 
     def __len__(self) -> int:
@@ -130,7 +146,12 @@ class StateStore:
         """
         hashed = hashlib.blake2b(data, digest_size=16)
         if variant is not None and self.recipe:
-            hashed.update(f"|{self.recipe}|{variant}|{key}".encode("utf-8", "surrogatepass"))
+            hashed.update(
+                f"|{self.recipe}|{variant}|{key}".encode(
+                    "utf-8",
+                    "surrogatepass",
+                )
+            )
         return hashed.digest()
 
     def variant(self, epoch: int, repeat: int) -> int:
@@ -158,7 +179,14 @@ class StateStore:
         row = {name: self._columns[name][at] for name in COLUMNS}
         first, rows = int(row["first"]), int(row["rows"])
         states = np.array(self._map(int(self._part[at]))[first : first + rows])
-        times = (float(row[name]) for name in ("source_s", "audio_s", "speed"))
+        times = (
+            float(row[name])
+            for name in (
+                "source_s",
+                "audio_s",
+                "speed",
+            )
+        )
         return Encoded(states, int(row["length"]), *times)
 
     def _map(self, part: int) -> np.ndarray:
@@ -166,7 +194,10 @@ class StateStore:
         if part not in self._maps:
             path = self._parts[part].with_name(STATES)
             flat = np.memmap(path, dtype=self.layout.dtype, mode="r")
-            self._maps[part] = flat.reshape(-1, self.layout.width)
+            self._maps[part] = flat.reshape(
+                -1,
+                self.layout.width,
+            )
         return self._maps[part]
 
     def check_room(self, needed: int) -> str:
@@ -203,7 +234,14 @@ class PartWriter:
             raise self._fault(error) from None
         numbers = (encoded.length, encoded.source_s, encoded.audio_s, encoded.speed)
         name = np.frombuffer(digest, dtype=np.uint64)
-        self._rows.append((name, self._end, len(states), *numbers))
+        self._rows.append(
+            (
+                name,
+                self._end,
+                len(states),
+                *numbers,
+            )
+        )
         self._end += len(states)
 
     @property
@@ -228,7 +266,13 @@ class PartWriter:
             self._file.close()
             columns = zip(*self._rows, strict=True)
             typed = zip(COLUMNS.items(), columns, strict=True)
-            arrays = {name: np.array(values, dtype=dtype) for (name, dtype), values in typed}
+            arrays = {
+                name: np.array(
+                    values,
+                    dtype=dtype,
+                )
+                for (name, dtype), values in typed
+            }
             np.savez(self._path / INDEX, **arrays)
             os.replace(self._path, self._path.with_suffix(""))
         except OSError as error:
@@ -265,12 +309,21 @@ def _read_index(path: Path) -> dict[str, np.ndarray]:
 
 
 def _empty(name: str) -> np.ndarray:
-    return np.empty((0, 2) if name == "digests" else 0, dtype=COLUMNS[name])
+    return np.empty(
+        (0, 2) if name == "digests" else 0,
+        dtype=COLUMNS[name],
+    )
 
 
 def _last_change(folder: Path) -> float:
     """Time at which a folder or a file in it was last written, s; now, when it is gone."""
     try:
-        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+        return max(
+            path.stat().st_mtime
+            for path in (
+                folder,
+                *folder.iterdir(),
+            )
+        )
     except OSError:
         return time.time()

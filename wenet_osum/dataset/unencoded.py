@@ -19,9 +19,10 @@ from torch.utils.data import Dataset
 
 from wenet_osum.config import TrainConfig, changes_of
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.dataset.pool import FRAMES_A_SECOND, Pool
+from wenet_osum.dataset.judge import FRAMES_A_SECOND
+from wenet_osum.dataset.pool import Pool
 from wenet_osum.dataset.sample import SampleConfig, features_to_encode
-from wenet_osum.dataset.shard import Handles, read
+from wenet_osum.dataset.shard import Handles, read_utterance
 from wenet_osum.dataset.states import Encoded, StateStore
 
 AS_IT_IS = -1  # the version that nothing has changed
@@ -39,7 +40,10 @@ def recipe(conf: TrainConfig) -> str:
     lists = [Path(path).read_text(encoding="utf-8") for path in named]
     drawn = dataclasses.asdict(augment) | {"lists": lists}
     drawn |= {"seed": conf.seed, "max_s": conf.filter.max_s}
-    return hashlib.blake2b(json.dumps(drawn, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        json.dumps(drawn, sort_keys=True).encode(),
+        digest_size=16,
+    ).hexdigest()
 
 
 class Missing(NamedTuple):
@@ -81,11 +85,28 @@ class Unencoded(Dataset):
     def versions(self) -> np.ndarray:
         """(n, 4): pool, shard, row and version of all that is wanted."""
         found = [np.empty((0, 4), dtype=np.int64)]
-        for number, (pool, conf) in enumerate(zip(self.pools, self.confs, strict=True)):
+        for number, (pool, conf) in enumerate(
+            zip(
+                self.pools,
+                self.confs,
+                strict=True,
+            )
+        ):
             drawn = conf.augment is not None and self.store.recipe
             for variant in range(self.store.variants) if drawn else [AS_IT_IS]:
-                source, version = (np.full(len(pool), value) for value in (number, variant))
-                found.append(np.stack([source, pool.shard, pool.row, version], axis=1))
+                source, version = (
+                    np.full(
+                        len(pool),
+                        value,
+                    )
+                    for value in (number, variant)
+                )
+                found.append(
+                    np.stack(
+                        [source, pool.shard, pool.row, version],
+                        axis=1,
+                    )
+                )
         return np.concatenate(found)
 
     def find(self, versions: np.ndarray) -> list[Missing]:
@@ -97,7 +118,11 @@ class Unencoded(Dataset):
         for number, shard, row, variant in versions.tolist():
             pool = self.pools[number]
             try:
-                utterance, data = read(pool.indices[shard], row, self.handles)
+                utterance, data = read_utterance(
+                    pool.indices[shard],
+                    row,
+                    self.handles,
+                )
             except Drop:
                 continue
             drawn = None if variant == AS_IT_IS else variant
@@ -139,9 +164,17 @@ class Unencoded(Dataset):
     def _features(self, version: Missing) -> ToEncode:
         """Read, decode and augment one version. Raises Drop."""
         pool, conf = self.pools[version.pool], self.confs[version.pool]
-        utterance, data = read(pool.indices[version.shard], version.row, self.handles)
+        utterance, data = read_utterance(
+            pool.indices[version.shard],
+            version.row,
+            self.handles,
+        )
         drawn = None if version.variant == AS_IT_IS else version.variant
         if self.store.digest(data, utterance.key, drawn) != version.digest:
             raise Drop("audio: changed while states were computed", "start again")
-        plain = dataclasses.replace(conf, states=None, epoch=max(version.variant, 0))
+        plain = dataclasses.replace(
+            conf,
+            states=None,
+            epoch=max(version.variant, 0),
+        )
         return ToEncode(version.digest, *features_to_encode(utterance, data, plain))

@@ -78,7 +78,7 @@ def _reader(index: shard.Index, i: int, handles: shard.Handles) -> Callable[[], 
             if not is_url(utterance.wav):
                 wav = find(utterance.wav, index.path)
                 return utterance, Path(wav)
-        return shard.read(index, i, handles)
+        return shard.read_utterance(index, i, handles)
 
     return read
 

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from wenet_osum.config import DataConfig, TrainConfig
-from wenet_osum.dataset.dataset import EvalLoader, Mixture, in_order
+from wenet_osum.dataset.dataset import EvalLoader, Mixture
 from wenet_osum.dataset.drop import table
+from wenet_osum.dataset.loader import in_order
 from wenet_osum.dataset.sample import SampleConfig
 from wenet_osum.dataset.states import Layout, PartWriter, StateStore
 from wenet_osum.dataset.unencoded import ToEncode, Unencoded, recipe

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wenet_osum.config import REPEAT_PROMPT, DataConfig, TrainConfig
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import read_tags
-from wenet_osum.dataset.shard import Handles, load_list, read
+from wenet_osum.dataset.shard import Handles, load_list, read_utterance
 from wenet_osum.decode.generate import answer, hypothesis, make_row
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import LLMPrompts
@@ -173,7 +173,7 @@ def _some(path: str, count: int, task: Task, template: Template) -> Iterator[Utt
         rows += [(index, row) for row in range(len(index))]
     for index, row in spread(rows, count):
         try:
-            utterance, *_ = read(index, row, handles)
+            utterance, *_ = read_utterance(index, row, handles)
             yield read_tags(utterance, task, template)
         except Drop:
             # It is counted when it is drawn for training.

@@ -12,7 +12,7 @@ import torch
 
 from wenet_osum import lookup
 from wenet_osum.config import TrainConfig
-from wenet_osum.dataset.pool import TokenCounter
+from wenet_osum.dataset.estimate import TokenCounter
 from wenet_osum.models import build
 from wenet_osum.models.objective import make_objective
 from wenet_osum.text import chat

@@ -9,7 +9,7 @@ from pathlib import Path
 from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.pack import pack
 from wenet_osum.dataset.shard import Handles, load_list, write_list
-from wenet_osum.dataset.shard import read as read_one
+from wenet_osum.dataset.shard import read_utterance
 from wenet_osum.dataset.tar import stem_of
 from wenet_osum.files import write_bytes
 from wenet_osum.records import Utterance
@@ -23,7 +23,7 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
     for index in load_list(path, dropped):
         for i, key in enumerate(index.keys):
             try:
-                utterance, audio = read_one(index, i, handles)
+                utterance, audio = read_utterance(index, i, handles)
             except Drop as drop:
                 note(dropped, str(key), drop.reason)
                 continue

@@ -1,0 +1,134 @@
+"""How many tokens texts take: learned from a few utterances, so that an epoch can be planned."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.index import Index
+from wenet_osum.dataset.pool import TokenEstimate
+from wenet_osum.dataset.sample import read_tags
+from wenet_osum.dataset.shard import Handles, read_utterance
+from wenet_osum.records import Utterance
+from wenet_osum.tasks.base import Task
+from wenet_osum.tasks.fields import REPLY_MARK
+from wenet_osum.text.template import Template
+
+MEASURED = 64  # utterances of a source whose texts are tokenized
+# of the least share that a measured target takes of its estimate: what is longer even so is not
+# read at all
+SURE = 0.9
+PROMPTS_DRAWN = 64  # prompts of a task drawn to learn the longest
+TIME = "<12.34>"  # a time of a word
+
+Measured = list[tuple[Utterance, np.ndarray]]  # utterances with their (3,) lengths of the index
+
+
+def measure_tokens(indices: list[Index], template: Template, tasks: list[Task]) -> TokenEstimate:
+    """Learn from evenly spread utterances how many tokens a byte of text takes at most.
+
+    Prompts, times and labels are encoded.
+    """
+    measured = list(_some_utterances(indices))
+    labels = [_label_tokens(task, template) for task in tasks]
+    mark = len(template.encode(REPLY_MARK))
+    estimate = TokenEstimate(
+        prompt=_longest_prompt(template, tasks) + len(template.suffix_ids),
+        per_byte=_tokens_per_byte(measured, template),
+        per_word=2 * len(template.encode(TIME)),
+        label=max([mark, *labels]),
+    )
+    shares = {}
+    for task in tasks:
+        share = _target_shares(measured, estimate, template, task)
+        if share:
+            shares[task.tags] = share
+    return dataclasses.replace(estimate, measured=shares)
+
+
+def _longest_prompt(template: Template, tasks: list[Task]) -> int:
+    """Return the tokens of the longest of many drawn prompts."""
+    longest = 0
+    for task in tasks:
+        for number in range(PROMPTS_DRAWN):
+            ids = template.draw_prompt_ids(task, 0, 0, str(number))
+            longest = max(longest, len(ids))
+    return longest
+
+
+def _tokens_per_byte(measured: Measured, template: Template) -> float:
+    """Return the largest ratio of a measured text; 1 where there is none."""
+    largest = 0.0
+    for utterance, _ in measured:
+        for text in filter(None, (utterance.txt, utterance.reply)):
+            tokens = len(template.encode(text))
+            largest = max(largest, tokens / len(text.encode()))
+    return largest or 1.0
+
+
+def _some_utterances(indices: list[Index]) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Yield ``MEASURED`` utterances, evenly spread, with their (3,) lengths of the index."""
+    handles = Handles()
+    sizes = [len(index) for index in indices]
+    ends = np.cumsum(sizes)
+    spread = np.linspace(
+        0,
+        ends[-1] - 1,
+        MEASURED,
+    )
+    for number in np.unique(spread.astype(int)).tolist():
+        shard = int(np.searchsorted(ends, number, side="right"))
+        row = number - int(ends[shard]) + sizes[shard]
+        index = indices[shard]
+        try:
+            utterance, _ = read_utterance(index, row, handles)
+        except Drop:
+            # it is counted when it is drawn
+            continue
+        yield utterance, index.lengths[row]
+
+
+def _target_shares(
+    measured: Measured,
+    estimate: TokenEstimate,
+    template: Template,
+    task: Task,
+) -> tuple[float, float] | None:
+    """Measure the share of the estimate that targets of a task take.
+
+    Returns the least one, and that of all together; None where none of the utterances can be asked
+    the task.
+    """
+    rows = []
+    for utterance, lengths in measured:
+        utterance = read_tags(utterance, task, template)
+        if task.present(utterance):
+            tokens = len(template.target(task, utterance).ids)
+            bound = estimate.answer(task, lengths[None])
+            rows.append((tokens, int(bound[0])))
+    if not rows:
+        return None
+
+    # short texts, of which ends and labels are a large part, tell little about those near a limit
+    by_bound = sorted(rows, key=_bound)
+    longer = by_bound[len(rows) // 2 :]
+    shares = [tokens / bound for tokens, bound in longer]
+    tokens, bounds = zip(*longer, strict=True)
+    return SURE * min(shares), sum(tokens) / sum(bounds)
+
+
+def _bound(row: tuple[int, int]) -> int:
+    """Return the estimate of a measured target."""
+    return row[1]
+
+
+def _label_tokens(task: Task, template: Template) -> int:
+    """Return the tokens of the task's longest label; 0 where it has none."""
+    longest = 0
+    for field in task.label_fields:
+        for ids in template.label_ids(field).values():
+            longest = max(longest, len(ids))
+    return longest
