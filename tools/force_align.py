@@ -59,8 +59,7 @@ def _align(args: argparse.Namespace, parts: tuple, manifest: Path, out: Path) ->
     faults: Counter = Counter()
     written = write_manifest(out, _timed(args, parts, manifest, faults))
     print(f"{out}: {written} utterances, {written - faults.total()} with word times")
-    if faults:
-        print(f"without word times, by reason:\n{table(faults)}")
+    print(f"without word times, by reason:\n{table(faults)}" if faults else "none is without")
     return written > faults.total()
 
 

@@ -13,8 +13,8 @@ that opens one there, because it was taught other tasks too, takes the transcrip
 it is: the answer ends before the tag, and is marked as ``cut``. A reply begins with a tag and stays
 free.
 
-The probability of a label is the softmax over the label set of each label's log-probability as a whole, given
-the answer so far.
+The probability of a label is the softmax over the label set of each label's log-probability as a
+whole, given the answer so far.
 """
 
 from __future__ import annotations
