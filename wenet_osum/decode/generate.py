@@ -19,8 +19,10 @@ from wenet_osum.decode.greedy import complete
 from wenet_osum.decode.joint import Rescorers
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import LLMPrompts, Prompts
+from wenet_osum.decode.progress import SPEECH_S, SPEECH_TOKENS
 from wenet_osum.decode.row import Row
 from wenet_osum.decode.whisper_prefix import WhisperPrompts
+from wenet_osum.models import shrink
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S, Batch, Hypothesis
 from wenet_osum.tasks.base import Task
@@ -40,7 +42,7 @@ def generate(
 ) -> list[Hypothesis]:
     """Answer every utterance of a batch; the answers do not depend on which others are in it (float32, ties apart).
 
-    ``tasks`` are those of the rows; without it ``batch.tasks``. ``counts`` collects ``steps``, ``ties`` and the flags.
+    ``tasks`` are those of the rows; without it ``batch.tasks``. ``counts`` collects ``steps``, ``ties``, speech tokens and seconds, and the flags.
     """
     options, counts = options or DecodeOptions(), Counter() if counts is None else counts
     tasks = tasks or [template.task(name) for name in batch.tasks]
@@ -50,7 +52,7 @@ def generate(
     try:
         with torch.inference_mode():
             batch = batch.to(next(model.parameters()).device)
-            answer(_prompts(model, template, batch, rows, options), rows, options, counts)
+            answer(_prompts(model, template, batch, rows, options, counts), rows, options, counts)
     finally:
         model.train(training)
     counts.update(flag for row in rows for flag in row.flags)
@@ -63,17 +65,22 @@ def _prompts(
     batch: Batch,
     rows: list[Row],
     options: DecodeOptions,
+    counts: Counter,
 ) -> Prompts:
-    """Return what stands before the answers of ``rows``."""
+    """Return what stands before the answers of ``rows``. ``counts`` collects speech tokens and seconds."""
     if isinstance(model, WhisperPhase):
         for row, prompt in zip(rows, batch.prompt_lengths.tolist(), strict=True):
             row.room = _room(model, template, row.answer_state.task, prompt)
         return WhisperPrompts(model, batch)
-    speech, lengths = model.padded_speech(batch.features, batch.feature_lengths)
+    states, lengths = model.ctc_states(batch.features, batch.feature_lengths)
     if options.joint:
         rescorers = Rescorers(model, template, options.joint)
-        for row, states, length in zip(rows, speech, lengths.tolist(), strict=True):
-            row.joint = rescorers.begin(states[:length])
+        for row, own, length in zip(rows, states, lengths.tolist(), strict=True):
+            row.joint = rescorers.begin(own[:length])
+    tasks = [row.answer_state.task.tags for row in rows]
+    speech, lengths = shrink.heard(model, states, lengths, tasks)
+    counts[SPEECH_TOKENS] += int(lengths.sum())
+    counts[SPEECH_S] += float(batch.feature_lengths.sum()) * FRAME_S
     asked = (batch.prompt_ids, batch.prompt_lengths, batch.suffix_ids)
     embeds, mask = model.prompts_with(speech, lengths, *asked)
     return LLMPrompts(model.llm, embeds, mask)

@@ -22,6 +22,7 @@ class LossOutput(ModelOutput):
     weight: Tensor | None = None  # scalar, Σ weight
     nll: Tensor | None = None  # (A,) float32, negative log-likelihood of each answer token, nats, without gradient
     correct: Tensor | None = None  # (A,) bool, the token is the most likely one
+    speech_lengths: Tensor | None = None  # (B,) int64 on the CPU, LLM positions of the speech; None: the LLM did not run
     left_out: dict[str, Tensor] | None = None  # reason → utterances that a further loss could not count, int64
 
 

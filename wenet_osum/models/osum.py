@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,14 @@ from transformers import (
     AutoModel,
     AutoModelForMultimodalLM,
     AutoProcessor,
-    GenerationConfig,
     GenerationMixin,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
 from wenet_osum import lookup, migrate
-from wenet_osum.models import dtypes, lora, split, trainable
+from wenet_osum.models import dtypes, lora, shrink, split, trainable
+from wenet_osum.models.assemble import greedy, init_adapter, make_adapter
 from wenet_osum.models.ctc_scores import CTCScores, normed, scoring_of
 from wenet_osum.models.layout import Pieces, lay_out, pad_left
 from wenet_osum.models.lengths import spans
@@ -236,8 +237,10 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         """
         if objective.needs_logits and self.blank is None:
             raise ValueError("model.losses: the LLM names no eos_token_id, which is the blank of CTC; set it in its config.json")
+        losses = trained_with(self.config.losses, objective.entries)
+        shrink.check_trained(self.config.adapter, self.adapter, losses)
         self.objective = objective
-        self.config.losses = trained_with(self.config.losses, objective.entries)
+        self.config.losses = losses
         self.config.answers_trained = bool(self.config.answers_trained or objective.ce_weight)
 
     def forward(self, batch: Batch) -> LossOutput:
@@ -254,7 +257,10 @@ class OsumModel(PreTrainedModel, GenerationMixin):
             self.blank,
             self.get_input_embeddings().weight,
         )
-        return self.objective(batch, speech, partial(self._answers, batch, states, lengths), {"llm": self.llm, "speech_boundary": self.speech_boundary})
+        heard = shrink.heard(self, states, lengths, batch.tasks) if self.objective.ce_weight else (states, lengths)
+        output = self.objective(batch, speech, partial(self._answers, batch, *heard), shrink.answering(self))
+        output.speech_lengths = heard[1] if self.objective.ce_weight else None
+        return output
 
     def _answers(self, batch: Batch, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Run the LLM over all utterances as one packed sequence: losses and correctness of the answer tokens (A,)."""
@@ -279,16 +285,20 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         return normed(speech) @ self.get_input_embeddings().weight.float().T
 
     def ctc_states(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the speech embeddings (B, S, H) that CTC reads, and their lengths (B,), on the CPU."""
-        return self.padded_speech(features, feature_lengths)
+        """Return the speech embeddings (B, S, H) that CTC reads, not shrunk, and their lengths (B,),
+        on the CPU."""
+        return self._adapted(*self.encoder(features, feature_lengths))
 
     def speech_classes(self) -> CTCScores:
         """Return how CTC compares speech with the LLM's tokens, as the model was trained."""
         return scoring_of(self.config.losses).over(self.get_input_embeddings().weight, self.blank)
 
-    def padded_speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Padded speech embeddings (B, S, H) and their lengths (B,), on the CPU."""
-        return self._adapted(*self.encoder(features, feature_lengths))
+    def padded_speech(
+        self, features: Tensor, feature_lengths: Tensor, tasks: Sequence[str] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute what the LLM hears: padded speech embeddings (B, S, H) and their lengths (B,), on
+        the CPU. ``tasks`` as in ``shrink.heard``."""
+        return shrink.heard(self, *self.ctc_states(features, feature_lengths), tasks)
 
     def _adapted(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The same from the encoder's states."""
@@ -301,7 +311,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
     @property
     def embedding_s(self) -> float:
-        """Seconds of speech in one embedding. Raises ValueError where the adapter has no fixed rate."""
+        """Seconds of speech in one embedding that CTC reads. Raises ValueError where the adapter has no fixed rate."""
         if self.adapter.stride is None:
             raise ValueError(
                 f"adapter {self.config.adapter} has no fixed rate, so its embeddings have no times; "
@@ -309,9 +319,12 @@ class OsumModel(PreTrainedModel, GenerationMixin):
             )
         return self.adapter.stride * self.encoder.state_s
 
-    def speech_embeddings(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What the LLM hears: embeddings of all utterances end to end (ΣS, H), 12.5 a second, and their lengths (B,), on the CPU."""
-        speech, lengths = self.padded_speech(features, feature_lengths)
+    def speech_embeddings(
+        self, features: Tensor, feature_lengths: Tensor, tasks: Sequence[str] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the LLM hears: embeddings of all utterances end to end (ΣS, H), and their lengths
+        (B,), on the CPU. ``tasks`` as in ``padded_speech``."""
+        speech, lengths = self.padded_speech(features, feature_lengths, tasks)
         index = spans(torch.arange(len(lengths)) * speech.shape[1], lengths)
         return speech.flatten(0, 1).index_select(0, index.to(speech.device)), lengths
 
@@ -322,13 +335,15 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         prompt_ids: Tensor,
         prompt_lengths: Tensor,
         suffix_ids: Tensor | None = None,
+        tasks: Sequence[str] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What stands before the answers, padded on the left with zeros: (B, L, H), with its mask (B, L) int64.
 
         ``suffix_ids`` (U,) stand behind the speech of all (text/chat.py); None: nothing does.
+        ``tasks`` as in ``padded_speech``.
         Positions are to count the mask's ones (``mask.cumsum(1) - 1``), as ``generate`` of transformers does: so they equal training's.
         """
-        speech = self.padded_speech(features, feature_lengths)
+        speech = self.padded_speech(features, feature_lengths, tasks)
         return self.prompts_with(*speech, prompt_ids, prompt_lengths, suffix_ids)
 
     def prompts_with(
@@ -351,45 +366,16 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         prompt_ids: Tensor,
         prompt_lengths: Tensor,
         suffix_ids: Tensor | None = None,
+        tasks: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Answers by transformers' ``generate``, whose keywords are taken: token ids (B, new tokens), padded after their end."""
-        asked = (features, feature_lengths, prompt_ids, prompt_lengths, suffix_ids)
+        """Answers by transformers' ``generate``, whose keywords are taken: token ids (B, new tokens), padded after their end.
+
+        ``tasks`` as in ``padded_speech``.
+        """
+        asked = (features, feature_lengths, prompt_ids, prompt_lengths, suffix_ids, tasks)
         embeddings, mask = self.prompt_embeddings(*asked)
         return self.llm.generate(inputs_embeds=embeddings, attention_mask=mask, **kwargs)
-
-
-def greedy(settings: GenerationConfig) -> GenerationConfig:
-    """Keep the special tokens of an LLM's settings for ``generate`` and nothing else.
-
-    Those of an Instruct LLM would sample and penalize repetition.
-    """
-    return GenerationConfig(
-        do_sample=False,
-        bos_token_id=settings.bos_token_id,
-        eos_token_id=settings.eos_token_id,
-        pad_token_id=settings.pad_token_id,
-    )
-
-
-def make_adapter(config: OsumConfig, width: int) -> nn.Module:
-    """The adapter that ``config`` names, between an encoder of ``width`` channels and the LLM."""
-    adapter = lookup.load("wenet_osum.models.adapter", config.adapter).Adapter
-    try:
-        return adapter(width, config.llm.hidden_size, **config.adapter_conf)
-    except TypeError as error:
-        raise ValueError(f"adapter_conf {config.adapter_conf} does not fit adapter {config.adapter!r}: {error}") from None
-
-
-def init_adapter(adapter: nn.Module, std: float, name: str | None = None) -> None:
-    """Set the initial weights of an adapter whose embeddings are to have the standard deviation ``std``.
-
-    ``name`` is a file in models/adapter_init; without it the adapter's own method ``initialize`` is called, if it has one.
-    """
-    if name is not None:
-        lookup.load("wenet_osum.models.adapter_init", name).initialize(adapter, std)
-    elif hasattr(adapter, "initialize"):
-        adapter.initialize(std)
 
 
 AutoConfig.register("wenet_osum", OsumConfig)

@@ -76,7 +76,7 @@ class OsumProcessor(ProcessorMixin):
         lang: str | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
-        """Exactly what ``model.generate`` takes: features, feature_lengths, prompt_ids (all prompts end to end), prompt_lengths.
+        """Exactly what ``model.generate`` takes: features, feature_lengths, prompt_ids (all prompts end to end), prompt_lengths, tasks (tags).
 
         A chat template also gives suffix_ids, which stand behind the speech.
         ``task`` is a name or tags, any combination of them, or a list with one for each sound. ``prompt`` replaces the task's own wording,
@@ -88,9 +88,11 @@ class OsumProcessor(ProcessorMixin):
         names = task if isinstance(task, list) else [task] * rows
         if len(names) != rows:
             raise ValueError(f"{len(names)} tasks for {rows} sounds; give one for all, or one for each")
-        prompts = [self._prompt(self.template.task(name), prompt, lang) for name in names]
+        asked = [self.template.task(name) for name in names]
+        prompts = [self._prompt(one, prompt, lang) for one in asked]
         inputs["prompt_ids"] = torch.tensor([i for ids in prompts for i in ids], dtype=torch.int64)
         inputs["prompt_lengths"] = torch.tensor([len(ids) for ids in prompts], dtype=torch.int64)
+        inputs["tasks"] = [one.tags for one in asked]
         if suffix := self.template.suffix_ids:
             inputs["suffix_ids"] = torch.tensor(suffix, dtype=torch.int64)
         return inputs
@@ -101,7 +103,7 @@ class OsumProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """What a call gives."""
-        names = [*self.feature_extractor.model_input_names, "prompt_ids", "prompt_lengths"]
+        names = [*self.feature_extractor.model_input_names, "prompt_ids", "prompt_lengths", "tasks"]
         return [*names, "suffix_ids"] if self.template.suffix_ids else names
 
     def decode(self, token_ids: Tensor | list[int], skip_special_tokens: bool = True, **options: Any) -> str:

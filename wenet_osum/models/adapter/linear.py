@@ -19,6 +19,7 @@ from torch.nn import functional
 from wenet_osum.models.adapter.conv_transformer import Layer
 from wenet_osum.models.lengths import valid_mask
 from wenet_osum.models.sinusoids import positions
+from wenet_osum.models.stack import check_factor, stack, stacked_lengths
 
 
 class Adapter(nn.Module):
@@ -41,11 +42,7 @@ class Adapter(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if not isinstance(factor, int) or factor < 1:
-            raise ValueError(
-                f"adapter_conf: factor {factor!r} must be a whole number of 1 or more, "
-                "the encoder states of one embedding"
-            )
+        check_factor("factor", factor)
         width = width or output_width
         if layers and (width % heads or width % 2):
             raise ValueError(
@@ -83,29 +80,19 @@ class Adapter(nn.Module):
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Embeddings from ``lengths`` states: a last group that is not full counts as well."""
-        return (lengths + self.stride - 1) // self.stride
+        return stacked_lengths(lengths, self.stride)
 
     def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Project states (B, N, D) of ``lengths`` (B,) to embeddings (B, S, H) and their lengths
         (B,), on the CPU."""
         lengths = lengths.cpu()
         # A frozen encoder may be in half precision beside an adapter in float32.
-        hidden = self._stacked(states.to(self.input.weight.dtype), lengths)
+        hidden = stack(states.to(self.input.weight.dtype), lengths, self.stride)
         hidden = self.dropout(functional.gelu(self.input(self.input_norm(hidden))))
         lengths = self.output_lengths(lengths)
         if self.layers:
             hidden = self._attended(hidden, lengths)
         return self.gain * self.output(self.norm(hidden)), lengths
-
-    def _stacked(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """Return (B, S, factor · D), where zeros fill up the last group of an utterance."""
-        rows, longest, width = states.shape
-        mask = valid_mask(lengths, longest, states.device)
-        if mask is not None:
-            # Whatever lies behind an utterance must not get into its last group.
-            states = states.masked_fill(~mask[..., None], 0.0)
-        states = functional.pad(states, (0, 0, 0, -longest % self.stride))
-        return states.reshape(rows, -1, self.stride * width)
 
     def _attended(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """Let embeddings look at each other: (B, S, W) to (B, S, W)."""
