@@ -160,10 +160,19 @@ class SourceConfig:
 
 
 @dataclass
+class MixtureConfig:
+    """How the sources share an epoch (dataset/temperature.py)."""
+
+    # T of each epoch, the last one of all that follow: shares go by the size of a source to the power of 1/T
+    temperature: list[float] = field(default_factory=lambda: [1.0])
+
+
+@dataclass
 class DataConfig:
     """What is trained on and tested on."""
 
     train: list[SourceConfig] = field(default_factory=list)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
     dev: dict[str, str] = field(default_factory=dict)  # task → list
 
 
@@ -308,6 +317,9 @@ def check(conf: Any) -> list[str]:
             if source.weight <= 0:
                 faults.append(f"train source {source.name!r}: weight {source.weight} must be above 0; drop the row to leave the list out")
             faults += [f"train source {source.name!r}: share {s} of task {t!r} must be above 0" for t, s in source.tasks.items() if s <= 0]
+        warmth = conf.mixture.temperature
+        if not warmth or any(t <= 0 for t in warmth):
+            faults.append(f"mixture.temperature {warmth}: needs at least one number, all above 0; 1 leaves the weights as they are")
         double = {s.name for s in conf.train if [x.name for x in conf.train].count(s.name) > 1}
         faults += [f"train source {name!r}: the name stands twice" for name in sorted(double)]
     return faults

@@ -27,7 +27,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from wenet_osum.config import BatchConfig, DataConfig, FilterConfig, SourceConfig, TrainConfig
-from wenet_osum.dataset import fingerprint
+from wenet_osum.dataset import fingerprint, temperature
 from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
@@ -182,9 +182,10 @@ class Mixture:
         self.dropped: Counter = Counter()  # what the readers left out, by reason
         self.sources = data.train
         self.listed = [load_list(source.list, self.dropped) for source in data.train]
+        self.temperature = data.mixture.temperature  # of each epoch
         self.pools = self._judge(conf)
         # what the order of its epochs depends on
-        self.plan = fingerprint.fingerprint(conf, self.pools, reach)
+        self.plan = fingerprint.fingerprint(conf, self.pools, reach, self.temperature)
 
     def _judge(self, conf: TrainConfig) -> list[Pool]:
         """The sources by the filter and the budgets of ``conf``."""
@@ -209,7 +210,8 @@ class Mixture:
         left = self._left_over(epoch, earlier, dropped) if earlier else None
         if left is not None and not count_draws(left):
             return None
-        plan = Plan(self.pools, conf.batch, conf.seed, epoch, world_size, conf.optim.accumulation, left)
+        pools = temperature.apply(self.pools, self.temperature, epoch)
+        plan = Plan(pools, conf.batch, conf.seed, epoch, world_size, conf.optim.accumulation, left)
         plan.dropped.update(dropped)
         draws = np.stack([plan.source, plan.shard, plan.row, plan.task, plan.repeat], axis=1)
         how = {"on_device": conf.features == "device", "targets": self.targets, "states": self.states}
@@ -231,6 +233,7 @@ class Mixture:
                     f"train: the lists of {', '.join(changed)} hold other utterances, lengths or labels than when epoch {epoch} began, "
                     "so what it has read cannot be told; bring back the old lists, or go on in a new --exp_dir with model.init_from"
                 )
+            pools = temperature.apply(pools, fingerprint.temperature(part["plan"]), epoch)
             plan = Plan(pools, conf.batch, conf.seed, epoch, draws=draws)
             draws = fingerprint.rest(plan, part["consumed"], judged[number + 1], dropped)
         return draws

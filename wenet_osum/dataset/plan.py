@@ -185,7 +185,9 @@ def _draw(number: int, pool: Pool, seed: int, epoch: int) -> dict[str, np.ndarra
     """The draws of one source in one epoch, without order; ``shard_pass`` in [0, 1) places each shard's passes evenly over the epoch."""
     n, weight, name = len(pool), pool.source.weight, pool.source.name
     phase = (rng(seed, 0, f"phase {name}").permutation(n) + 0.5) / n
-    times = (np.floor((epoch + 1) * weight + phase) - np.floor(epoch * weight + phase)).astype(np.int64)
+    before = epoch * weight if pool.passes_before is None else pool.passes_before
+    after = (epoch + 1) * weight if pool.passes_before is None else before + weight
+    times = (np.floor(after + phase) - np.floor(before + phase)).astype(np.int64)
     who = np.repeat(np.arange(n), times)
     repeat = np.arange(len(who)) - np.repeat(np.cumsum(times) - times, times)
     draw = rng(seed, epoch, f"draw {name}")
