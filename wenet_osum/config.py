@@ -65,6 +65,7 @@ class PartConfig:
 
     lr: float | None = None  # peak learning rate; None: optim.lr
     weight_decay: float | None = None  # None: optim.weight_decay
+    unfreeze: float = 0.0  # share of the run's steps after which the part begins to train; 0: at once
 
 
 @dataclass
@@ -300,6 +301,7 @@ def check(conf: Any) -> list[str]:
             faults.append('train_parts: name what trains, e.g. {"adapter.*": {}}')
         if conf.max_steps is None and conf.max_epochs is None and conf.max_hours is None:
             faults.append("max_steps, max_epochs or max_hours: one is needed to end the run")
+        faults += _check_unfreeze(conf)
         if conf.optim.name == "muon" and conf.engine == "fsdp":
             faults.append("optim.name muon: needs whole matrices, which engine fsdp cuts; use engine ddp or optim.name adamw")
         for name in ("noise", "reverb"):
@@ -322,6 +324,20 @@ def check(conf: Any) -> list[str]:
             faults.append(f"mixture.temperature {warmth}: needs at least one number, all above 0; 1 leaves the weights as they are")
         double = {s.name for s in conf.train if [x.name for x in conf.train].count(s.name) > 1}
         faults += [f"train source {name!r}: the name stands twice" for name in sorted(double)]
+    return faults
+
+
+def _check_unfreeze(conf: TrainConfig) -> list[str]:
+    """Return what is wrong with parts that begin to train later."""
+    faults = []
+    late = {pattern: part.unfreeze for pattern, part in conf.train_parts.items() if part.unfreeze}
+    for pattern, share in late.items():
+        if not 0 < share < 1:
+            faults.append(f"train_parts {pattern!r}: unfreeze {share} must be a share of the steps, 0 or more and below 1")
+    if late and conf.max_steps is None and conf.max_epochs is None:
+        faults.append("train_parts: unfreeze is a share of a run of known length; give max_steps or max_epochs")
+    if late and conf.optim.name == "muon":
+        faults.append("train_parts: unfreeze goes with optim.name adamw; muon shares matrices out by their gradients")
     return faults
 
 
