@@ -68,7 +68,7 @@ def test_saved_processor_comes_back_with_its_settings(processor, tmp_path):
 
 def test_gives_exactly_what_generate_takes(model, processor):
     inputs = processor(audio=[NOISE, NOISE[:5000]], task=["ser", "<GENDER><AGE>"])
-    assert list(inputs) == processor.model_input_names == ["features", "feature_lengths", "prompt_ids", "prompt_lengths"]
+    assert list(inputs) == processor.model_input_names == ["features", "feature_lengths", "prompt_ids", "prompt_lengths", "tasks"]
     assert inputs["feature_lengths"].tolist() == [75, 31] and not inputs["features"][1, 31:].any()
     assert torch.equal(inputs["features"][0], log_mel(NOISE, 8))
     ser, both = inputs["prompt_ids"].split(inputs["prompt_lengths"].tolist())

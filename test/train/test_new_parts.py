@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 
 import numpy as np
@@ -195,6 +196,30 @@ def test_an_adapter_without_a_fixed_rate_states_the_most(tiny, shards, own_files
         _ = model.embedding_s
     tokens, frames = planned_tokens(model, conf)
     assert (tokens > frames / 2).all(), "the plan makes room for the most"
+
+
+def test_an_adapter_that_shrinks_to_what_ctc_hears(tiny, shards, tmp_path, capsys):
+    """Planned and counted for the most that may remain; the log and recognize tell what did."""
+    conf = {"adapter": "ctc_shrink", "adapter_conf": {"heads": 2, "ffn": 32, "unshrunk": ["asr"]}}
+    conf |= {"losses": [{"name": "ctc", "weight": 0.3, "scores": "distance"}]}
+    model, conf = walk(tiny, shards, tmp_path, **whisper(tiny), **conf)
+    told = re.search(r"speech: (\d+) LLM tokens for (\d+) s, ([\d.]+) per second", capsys.readouterr().err)
+    assert 0 < float(told[3]) < 25
+    log = (tmp_path / "exp/log.jsonl").read_text(encoding="utf-8").splitlines()
+    rates = [row["speech_tokens_per_s"] for row in map(json.loads, log) if "speech_tokens_per_s" in row]
+    assert rates and all(0 < rate < 26 for rate in rates)
+
+    tokens, frames = planned_tokens(model, conf)
+    assert (tokens > frames / 4).all(), "the plan makes room for the most"
+    counted = estimate(conf, model.config.encoder, model.config.llm, Mean(1.0, 5, 5))
+    # 100 frames → 50 states → 25 embeddings, two borders, ten of text
+    assert counted.positions == 25 + 2 + 10 and counted.flops > 0
+
+    features, lengths = torch.randn(2, 90, model.encoder.mels), torch.tensor([90, 61])
+    _, shrunk = model.speech_embeddings(features, lengths)
+    _, whole = model.speech_embeddings(features, lengths, ["asr", "sgc"])
+    most = model.speech_tokens(lengths)
+    assert torch.equal(whole, most) and (shrunk <= most).all()
 
 
 def test_an_encoder_is_one_file_chosen_by_the_yaml(tiny, shards, own_files, tmp_path):

@@ -32,7 +32,7 @@ from wenet_osum.bin._exit import leave
 from wenet_osum.decode import all_prompts, load, lock, longform, options, write
 from wenet_osum.decode.jobs import Job, group_jobs, read_list
 from wenet_osum.decode.pipeline import Recognizer
-from wenet_osum.decode.progress import Progress, counted
+from wenet_osum.decode.progress import Progress, counted, speech_rate
 from wenet_osum.records import Hypothesis
 from wenet_osum.text.template import read_settings
 
@@ -210,6 +210,8 @@ def _report(args: argparse.Namespace, keys: list[str], before: int, counts: Coun
         _say(0, f"{odd} keys hold white space, which ends a key in {write.TEXT}: there it is _")
     if counts["steps"]:
         _say(0, f"ties within 1e-4: {counts['ties']} of {counts['steps']} steps ({100 * counts['ties'] / counts['steps']:.3f} %)")
+    if rate := speech_rate(counts):
+        _say(0, rate)
     if notes := counted(counts):
         _say(0, f"counted: {notes}")
 

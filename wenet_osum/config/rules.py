@@ -34,6 +34,7 @@ def _of_training(conf: TrainConfig) -> list[str]:
         *_of_template(conf),
         *_of_losses(conf.model),
         *_of_run(conf),
+        *_of_unfreezing(conf),
         *_of_augmentation(conf.augment),
         *_of_target_limits(conf.filter),
     ]
@@ -183,8 +184,40 @@ def _of_cache(conf: TrainConfig) -> list[str]:
     return faults
 
 
+def _of_unfreezing(conf: TrainConfig) -> list[str]:
+    """Check parts that begin to train later."""
+    faults = []
+    late = {}
+    for pattern, part in conf.train_parts.items():
+        if part.unfreeze:
+            late[pattern] = part.unfreeze
+    for pattern, share in late.items():
+        if not 0 < share < 1:
+            faults.append(
+                f"train_parts {pattern!r}: unfreeze {share} must be a share of the steps, "
+                "0 or more and below 1"
+            )
+    if late and conf.max_steps is None and conf.max_epochs is None:
+        faults.append(
+            "train_parts: unfreeze is a share of a run of known length; "
+            "give max_steps or max_epochs"
+        )
+    if late and conf.optim.name == "muon":
+        faults.append(
+            "train_parts: unfreeze goes with optim.name adamw; "
+            "muon shares matrices out by their gradients"
+        )
+    return faults
+
+
 def _of_mixture(conf: DataConfig) -> list[str]:
     faults = []
+    temperature = conf.mixture.temperature
+    if not temperature or any(t <= 0 for t in temperature):
+        faults.append(
+            f"mixture.temperature {temperature}: needs at least one number, all above 0; "
+            "1 leaves the weights as they are"
+        )
     for source in conf.train:
         faults += _of_source(source)
     counts = Counter(source.name for source in conf.train)

@@ -82,6 +82,8 @@ class PartConfig:
 
     lr: float | None = None  # peak learning rate; None: optim.lr
     weight_decay: float | None = None  # None: optim.weight_decay
+    # share of the run's steps after which the part begins to train; 0: at once
+    unfreeze: float = 0.0
 
 
 @dataclass
@@ -187,10 +189,20 @@ class SourceConfig:
 
 
 @dataclass
+class MixtureConfig:
+    """How the sources share an epoch (dataset/temperature.py)."""
+
+    # T of each epoch, the last one of all that follow: shares go by the size of a source to the
+    # power of 1/T
+    temperature: list[float] = field(default_factory=lambda: [1.0])
+
+
+@dataclass
 class DataConfig:
     """What is trained on and tested on."""
 
     train: list[SourceConfig] = field(default_factory=list)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
     dev: dict[str, str] = field(default_factory=dict)  # task → list
 
 

@@ -36,7 +36,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from wenet_osum.config import BatchConfig, DataConfig, FilterConfig, SourceConfig, TrainConfig
-from wenet_osum.dataset import fingerprint
+from wenet_osum.dataset import fingerprint, temperature
 from wenet_osum.dataset.arrange import OPEN_FILES, files_needed
 from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.compose import Costs, cut
@@ -175,9 +175,10 @@ class Mixture:
         self.dropped: Counter = Counter()
         self.sources = data.train
         self.listed = [load_list(source.list, self.dropped) for source in data.train]
+        self.temperature = data.mixture.temperature  # of each epoch
         self.pools = self._judge(conf)
         # what the order of its epochs depends on
-        self.plan = fingerprint.fingerprint(conf, self.pools, reach)
+        self.plan = fingerprint.fingerprint(conf, self.pools, reach, self.temperature)
 
     def _judge(self, conf: TrainConfig) -> list[Pool]:
         """Judge the sources by the filter and the budgets of ``conf``."""
@@ -221,7 +222,8 @@ class Mixture:
             if not count_draws(left):
                 return None
         accumulation = conf.optim.accumulation
-        plan = Plan(self.pools, conf.batch, conf.seed, epoch, world_size, accumulation, left)
+        pools = temperature.apply(self.pools, self.temperature, epoch)
+        plan = Plan(pools, conf.batch, conf.seed, epoch, world_size, accumulation, left)
         plan.dropped.update(dropped)
 
         files = files_needed(conf.batch.window, len(self.pools))
@@ -263,6 +265,7 @@ class Mixture:
                     f"labels than when epoch {epoch} began, so what it has read cannot be told; "
                     "bring back the old lists, or go on in a new --exp_dir with model.init_from"
                 )
+            pools = temperature.apply(pools, fingerprint.temperature(part["plan"]), epoch)
             plan = Plan(pools, conf.batch, conf.seed, epoch, draws=draws)
             draws = fingerprint.rest(plan, part["consumed"], after, dropped)
         return draws

@@ -79,9 +79,12 @@ def _times_drawn(pool: Pool, seed: int, epoch: int) -> np.ndarray:
         f"phase {pool.source.name}",
     )
     phase = (draw.permutation(n) + 0.5) / n
-    before = np.floor(epoch * weight + phase)
-    after = np.floor((epoch + 1) * weight + phase)
-    times = after - before
+    passed = pool.passes_before
+    if passed is None:
+        begins, ends = epoch * weight, (epoch + 1) * weight
+    else:
+        begins, ends = passed, passed + weight
+    times = np.floor(ends + phase) - np.floor(begins + phase)
     return times.astype(np.int64)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,16 @@ ORDER = 3
 MIXTURE = ("name", "weight", "tasks", "where")
 
 
-def fingerprint(conf: TrainConfig, pools: list[Pool], reach: int | None = None) -> dict[str, Any]:
-    """All that decides which utterances make which micro-batch, as plain tables."""
+def fingerprint(
+    conf: TrainConfig,
+    pools: list[Pool],
+    reach: int | None = None,
+    temperature: Sequence[float] = (1.0,),
+) -> dict[str, Any]:
+    """Return all that decides which utterances make which micro-batch, as plain tables.
+
+    ``temperature`` is that of each epoch (temperature.py).
+    """
     plain = {
         "order": ORDER,
         "seed": conf.seed,
@@ -34,6 +43,7 @@ def fingerprint(conf: TrainConfig, pools: list[Pool], reach: int | None = None) 
         "filter": dataclasses.asdict(conf.filter),
         "slowest": min(conf.augment.speeds),
         "reach": reach,
+        "temperature": [*temperature],
     }
     order = [pool.source.name for pool in pools]
     return plain | {"sources": order, "train": [_source(pool) for pool in pools]}
@@ -70,8 +80,14 @@ def obstacles(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     mixtures = []
     for plan in (before, now):
         table = {row["name"]: _mixture_of(row) for row in plan["train"]}
-        mixtures.append({"train": table, "order of sources": [*table]})
+        mixture = {"train": table, "order of sources": [*table]}
+        mixtures.append(mixture | {"mixture.temperature": temperature(plan)})
     return differences(*mixtures)
+
+
+def temperature(plan: dict[str, Any]) -> list[float]:
+    """Return the temperatures of a fingerprint; older ones have none, which is 1."""
+    return plan.get("temperature", [1.0])
 
 
 def _mixture_of(row: dict[str, Any]) -> dict[str, Any]:

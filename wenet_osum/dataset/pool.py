@@ -42,6 +42,8 @@ class Pool:
     restricted: Counter = field(default_factory=Counter)
     # task name → its targets against their limit
     too_long: dict[str, TooLong] = field(default_factory=dict)
+    # passes over the list in the epochs before this one; None: as many as its weight says
+    passes_before: float | None = None
 
     def __len__(self) -> int:
         return len(self.row)

@@ -21,8 +21,10 @@ from wenet_osum.decode.greedy import complete
 from wenet_osum.decode.joint import Rescorers
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import LLMPrompts, Prompts
+from wenet_osum.decode.progress import SPEECH_S, SPEECH_TOKENS
 from wenet_osum.decode.row import Row
 from wenet_osum.decode.whisper_prefix import WhisperPrompts
+from wenet_osum.models import shrink
 from wenet_osum.models.layout import Question
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S, Batch, Hypothesis
@@ -58,7 +60,7 @@ def generate(
     rows = make_rows(template, batch, tasks, options)
     with in_eval_mode(model):
         batch = batch.to(device_of(model))
-        prompts = _prompts(model, template, batch, rows, options)
+        prompts = _prompts(model, template, batch, rows, options, counts)
         answer(prompts, rows, options, counts)
     return finish(rows, template, counts)
 
@@ -97,20 +99,28 @@ def _prompts(
     batch: Batch,
     rows: list[Row],
     options: DecodeOptions,
+    counts: Counter,
 ) -> Prompts:
-    """Return what stands before the answers of ``rows``."""
+    """Return what stands before the answers of ``rows``; ``counts`` collects tokens and seconds of
+    speech."""
     if isinstance(model, WhisperPhase):
         prompt_lengths = batch.prompt_lengths.tolist()
         for row, prompt in zip(rows, prompt_lengths, strict=True):
             row.room = _room(model, template, row.answer_state.task, prompt)
         return WhisperPrompts(model, batch)
 
-    speech, lengths = model.padded_speech(batch.features, batch.feature_lengths)
+    # Rescorers hear all states; the LLM hears fewer where the adapter shrinks.
+    states, lengths = model.ctc_states(batch.features, batch.feature_lengths)
     if options.joint:
         rescorers = Rescorers(model, template, options.joint)
-        for row, states, length in zip(rows, speech, lengths.tolist(), strict=True):
-            own = states[:length]
+        for row, padded, length in zip(rows, states, lengths.tolist(), strict=True):
+            own = padded[:length]
             row.joint = rescorers.begin(own)
+    asked = [row.answer_state.task.tags for row in rows]
+    speech, lengths = shrink.heard(model, states, lengths, asked)
+
+    counts[SPEECH_TOKENS] += int(lengths.sum())
+    counts[SPEECH_S] += float(batch.feature_lengths.sum()) * FRAME_S
     question = Question.of(batch)
     embeds, mask = model.prompts_with(speech, lengths, question)
     return LLMPrompts(model.llm, embeds, mask)

@@ -10,8 +10,10 @@ from collections import Counter
 EVERY_S = {True: 0.2, False: 10.0}
 # Characters of the bar.
 BAR = 24
+# Counts of what the LLM was given: positions that speech took, and seconds of it.
+SPEECH_TOKENS, SPEECH_S = "speech tokens", "speech seconds"
 # Counts that are reported elsewhere.
-OWN_LINES = ("steps", "ties", "tie", "errors")
+OWN_LINES = ("steps", "ties", "tie", "errors", SPEECH_TOKENS, SPEECH_S)
 
 
 def counted(counts: Counter) -> str:
@@ -21,6 +23,15 @@ def counted(counts: Counter) -> str:
         if times and name not in OWN_LINES:
             notes.append(f"{name} {times}")
     return ", ".join(notes)
+
+
+def speech_rate(counts: Counter) -> str:
+    """Say how many positions of the LLM a second of speech took, or return an empty text."""
+    seconds = counts[SPEECH_S]
+    if not seconds:
+        return ""
+    tokens = counts[SPEECH_TOKENS]
+    return f"speech: {tokens} LLM tokens for {seconds:.0f} s, {tokens / seconds:.2f} per second"
 
 
 class Progress:

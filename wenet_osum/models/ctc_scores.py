@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 KINDS = ("dot", "distance")
+# Embeddings whose scores exist at once: 0.6 GB where all tokens of an LLM are classes.
+ROWS = 1024
 # Nats; a state on its token has probability 1 among 1,000 classes, near 1 beside twins.
 SHARPNESS = 24.0
 
@@ -120,6 +122,19 @@ class CTCScores:
         """Return scores (…, C) float32 of speech embeddings (…, H)."""
         states = self.states(speech)
         return functional.linear(states, self.rows, self.offsets)
+
+    @torch.no_grad()
+    def best(self, speech: Tensor) -> Tensor:
+        """Return the likeliest class (…) of speech embeddings (…, H)."""
+        rows = speech.detach().flatten(0, -2)
+        rows = rows.to(self.rows.device)
+        found = []
+        # Never in half precision, which the loss does not use either.
+        with torch.autocast(speech.device.type, enabled=False):
+            for part in rows.split(ROWS):
+                scores = self.logits(part)
+                found.append(scores.argmax(-1))
+        return torch.cat(found).view(speech.shape[:-1])
 
     def token_ids(self, classes: list[int]) -> list[int]:
         """Return the token ids of classes, none of them the blank."""

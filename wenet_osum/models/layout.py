@@ -7,7 +7,7 @@ longest, U suffix tokens, L tokens of all utterances laid end to end, H width of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ class Question:
     prompt_lengths: Tensor
     # (U,) int64, what stands behind the speech of all (text/chat.py); None: nothing does.
     suffix_ids: Tensor | None = None
+    # Names or tags of what is asked, for adapters that shrink for some tasks only; None: for all.
+    tasks: Sequence[str] | None = None
 
     @classmethod
     def of(cls, batch: Batch) -> Question:
@@ -47,6 +49,7 @@ class Question:
             batch.prompt_ids,
             batch.prompt_lengths,
             batch.suffix_ids,
+            batch.tasks,
         )
 
     @classmethod

@@ -30,6 +30,8 @@ class LossOutput(ModelOutput):
     nll: Tensor | None = None
     # (A,) bool, the token is the most likely one.
     correct: Tensor | None = None
+    # (B,) int64 on the CPU, LLM positions of the speech; None: the LLM did not run.
+    speech_lengths: Tensor | None = None
     # Reason → utterances that a further loss could not count, int64.
     left_out: dict[str, Tensor] | None = None
 

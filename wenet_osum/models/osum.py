@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from transformers import (
 )
 
 from wenet_osum import lookup
-from wenet_osum.models import dtypes, lora, split, trainable
+from wenet_osum.models import dtypes, lora, shrink, split, trainable
 from wenet_osum.models.assemble import assemble, make_adapter
 from wenet_osum.models.ctc_scores import CTCScores, normed, scoring_of
 from wenet_osum.models.layout import Pieces, Question, lay_out, pad_left
@@ -98,9 +99,13 @@ class OsumModel(PreTrainedModel, GenerationMixin):
             blank=self.blank,
             table=self.get_input_embeddings().weight,
         )
-        answers = partial(self._answers, batch, states, lengths)
-        answering = {"llm": self.llm, "speech_boundary": self.speech_boundary}
-        return self.objective(batch, speech, answers, answering)
+        heard, heard_lengths = states, None
+        if self.objective.ce_weight:
+            heard, heard_lengths = shrink.heard(self, states, lengths, batch.tasks)
+        answers = partial(self._answers, batch, heard, heard_lengths)
+        output = self.objective(batch, speech, answers, shrink.answering(self))
+        output.speech_lengths = heard_lengths
+        return output
 
     def _answers(
         self, batch: Batch, speech: Tensor, speech_lengths: Tensor
@@ -140,7 +145,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         ``generate``.
         """
         question, settings = Question.split(inputs, keywords)
-        speech = self.padded_speech(question.features, question.feature_lengths)
+        speech = self._heard(question)
         embeddings, mask = self.prompts_with(*speech, question)
         return self.llm.generate(inputs_embeds=embeddings, attention_mask=mask, **settings)
 
@@ -153,7 +158,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         training's.
         """
         question = Question(*inputs, **named)
-        speech = self.padded_speech(question.features, question.feature_lengths)
+        speech = self._heard(question)
         return self.prompts_with(*speech, question)
 
     def prompts_with(
@@ -174,24 +179,30 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
     # -- speech in the LLM's space ------------------------------------------------------------
 
-    def padded_speech(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return padded speech embeddings (B, S, H) of features (B, T, M), and their lengths (B,),
-        on the CPU."""
-        states, lengths = self.encoder(features, feature_lengths)
-        return self._adapted(states, lengths)
+    def padded_speech(
+        self, features: Tensor, feature_lengths: Tensor, tasks: Sequence[str] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the LLM hears of features (B, T, M): padded embeddings (B, S, H), and their
+        lengths (B,), on the CPU. ``tasks`` as in ``shrink.heard``."""
+        states, lengths = self.ctc_states(features, feature_lengths)
+        return shrink.heard(self, states, lengths, tasks)
+
+    def _heard(self, question: Question) -> tuple[Tensor, Tensor]:
+        """Return what the LLM hears of a question."""
+        return self.padded_speech(question.features, question.feature_lengths, question.tasks)
 
     def _adapted(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the same from the encoder's states."""
+        """Return the adapter's embeddings of the encoder's states."""
         speech, lengths = self.adapter(states, lengths)
         # Under a device_map of several devices they come along with the states.
         return speech, lengths.cpu()
 
     def speech_embeddings(
-        self, features: Tensor, feature_lengths: Tensor
+        self, features: Tensor, feature_lengths: Tensor, tasks: Sequence[str] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return what the LLM hears: embeddings of all utterances end to end (ΣS, H), and their
-        lengths (B,), on the CPU."""
-        speech, lengths = self.padded_speech(features, feature_lengths)
+        lengths (B,), on the CPU. ``tasks`` as in ``shrink.heard``."""
+        speech, lengths = self.padded_speech(features, feature_lengths, tasks)
         rows, longest, _ = speech.shape
         starts = torch.arange(rows) * longest
         index = spans(starts, lengths)
@@ -233,9 +244,10 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         return normed(speech) @ table.T
 
     def ctc_states(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the speech embeddings (B, S, H) that CTC reads, and their lengths (B,), on the
-        CPU."""
-        return self.padded_speech(features, feature_lengths)
+        """Return the speech embeddings (B, S, H) that CTC reads, not shrunk, and their lengths
+        (B,), on the CPU."""
+        states, lengths = self.encoder(features, feature_lengths)
+        return self._adapted(states, lengths)
 
     def speech_classes(self) -> CTCScores:
         """Return how CTC compares speech with the LLM's tokens, as the model was trained."""
@@ -255,9 +267,11 @@ class OsumModel(PreTrainedModel, GenerationMixin):
                 "model.losses: the LLM names no eos_token_id, which is the blank of CTC; "
                 "set it in its config.json"
             )
-        self.objective = objective
         config = self.config
-        config.losses = trained_with(config.losses, objective.entries)
+        losses = trained_with(config.losses, objective.entries)
+        shrink.check_trained(config.adapter, self.adapter, losses)
+        self.objective = objective
+        config.losses = losses
         config.answers_trained = bool(config.answers_trained or objective.ce_weight)
 
     def train(self, mode: bool = True) -> OsumModel:

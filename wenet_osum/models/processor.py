@@ -117,7 +117,7 @@ class OsumProcessor(ProcessorMixin):
         return_tensors: str = "pt",
     ) -> BatchFeature:
         """Make exactly what ``model.generate`` takes: features, feature_lengths, prompt_ids (all
-        prompts end to end), prompt_lengths.
+        prompts end to end), prompt_lengths, tasks (tags).
 
         A chat template also gives suffix_ids, which stand behind the speech. ``task`` is a name or
         tags, any combination of them, or a list with one for each sound. ``prompt`` replaces the
@@ -137,12 +137,16 @@ class OsumProcessor(ProcessorMixin):
         # All prompts end to end.
         ids: list[int] = []
         lengths: list[int] = []
+        tags: list[str] = []
         for name in names:
-            asked = self._prompt(self.template.task(name), prompt, lang)
+            own = self.template.task(name)
+            asked = self._prompt(own, prompt, lang)
             ids += asked
             lengths.append(len(asked))
+            tags.append(own.tags)
         inputs["prompt_ids"] = torch.tensor(ids, dtype=torch.int64)
         inputs["prompt_lengths"] = torch.tensor(lengths, dtype=torch.int64)
+        inputs["tasks"] = tags
         suffix = self.template.suffix_ids
         if suffix:
             inputs["suffix_ids"] = torch.tensor(suffix, dtype=torch.int64)
@@ -160,7 +164,7 @@ class OsumProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """What a call gives."""
         names = list(self.feature_extractor.model_input_names)
-        names += ["prompt_ids", "prompt_lengths"]
+        names += ["prompt_ids", "prompt_lengths", "tasks"]
         if self.template.suffix_ids:
             names.append("suffix_ids")
         return names

@@ -25,6 +25,7 @@ from wenet_osum.train import dist, run_log
 from wenet_osum.train.optim import check_schedule, lr_scale, set_learning_rates
 from wenet_osum.train.run import Run
 from wenet_osum.train.start import Interrupt, seed_everything
+from wenet_osum.train.unfreeze import forget_frozen
 
 
 def train(conf: TrainConfig, exp_dir: str | Path) -> int:
@@ -87,6 +88,10 @@ def take_step(run: Run, batches: list[Batch]) -> None:
             output = engine.loss(batch)
             (output.loss * scale).backward()
         run.meter.add_output(batch, output)
+
+    # Parts that stand still for a share of the run have no gradient yet.
+    for pattern in forget_frozen(run.groups, conf.train_parts, step, state.total_steps):
+        run.progress.log(f"step {step}: {pattern} begins to train")
 
     # The learning rate is a function of the step alone. A gradient that is not finite is left out.
     run.lr = set_learning_rates(run.optimizer, lr_scale(step, conf.optim, state.total_steps))

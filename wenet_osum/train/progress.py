@@ -33,6 +33,9 @@ class Meter:
     audio_s: float = 0.0
     # Answer tokens.
     tokens: int = 0
+    # Positions that speech took in the LLM, and the audio it was, s.
+    speech_tokens: int = 0
+    speech_s: float = 0.0
     # Feature frames that hold speech.
     frames: int = 0
     # Feature frames computed, padding included.
@@ -54,6 +57,10 @@ class Meter:
     def add_output(self, batch: Batch, output: Any) -> None:
         """Count what the model made of a micro-batch."""
         self.tally.add(batch, output)
+        speech_lengths = getattr(output, "speech_lengths", None)
+        if speech_lengths is not None and not batch.filler:
+            self.speech_tokens += int(speech_lengths.sum())
+            self.speech_s += sum(batch.audio_s)
         left_out = output.left_out or {}
         for reason, count in left_out.items():
             self.dropped[reason] += int(count)
@@ -64,6 +71,8 @@ class Meter:
             "wait_s": self.wait_s,
             "audio_s": self.audio_s,
             "tokens": self.tokens,
+            "speech_tokens": self.speech_tokens,
+            "speech_s": self.speech_s,
             "frames": self.frames,
             "padded": self.padded,
             "dropped": self.dropped,
@@ -82,12 +91,12 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     dropped: Counter = Counter()
     elapsed, memory = 1e-9, 0.0
     for row in rows:
-        for name in ("wait_s", "audio_s", "tokens", "frames", "padded"):
+        for name in ("wait_s", "audio_s", "tokens", "speech_tokens", "speech_s", "frames", "padded"):
             total[name] += row[name]
         dropped += row["dropped"]
         elapsed = max(elapsed, row["elapsed"])
         memory = max(memory, row["memory"])
-    return {
+    found = {
         "tasks": merge(row["tasks"] for row in rows),
         "audio_h_per_h": total["audio_s"] / elapsed,
         "tokens_per_s": total["tokens"] / elapsed,
@@ -96,6 +105,10 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "memory_gib": memory,
         "dropped": dropped,
     }
+    # What the LLM did not listen to has no rate.
+    if total["speech_s"]:
+        found["speech_tokens_per_s"] = total["speech_tokens"] / total["speech_s"]
+    return found
 
 
 def duration(seconds: float) -> str:
@@ -282,6 +295,8 @@ def line(
         f"data wait {data_wait:.1f}%",
         f"mem {stats['memory_gib']:.2f} GiB",
     ]
+    if "speech_tokens_per_s" in stats:
+        parts.append(f"speech {stats['speech_tokens_per_s']:.2f} tok/s of audio")
     if left_s is not None:
         parts.append(f"left {duration(left_s)}")
     return "  ".join(parts)

@@ -98,7 +98,8 @@ def usable(rows: dict[str, list[Utterance]], sources: list[SourceConfig], task: 
 
 def prepare(options: argparse.Namespace) -> None:
     """Everything. Raises ValueError for whatever is wrong with the recipes' lists."""
-    sources = find(config.load(options.mixture, DataConfig), options.data_dir.resolve(), options.strict)
+    asked = config.load(options.mixture, DataConfig)
+    sources = find(asked, options.data_dir.resolve(), options.strict)
     splits = {split: read_split(sources, split) for split in SPLITS}
     for line in check_disjoint({split: [u for rows in found.values() for u in rows] for split, found in splits.items()}, DISJOINT):
         print(f"note: {line}")
@@ -107,7 +108,7 @@ def prepare(options: argparse.Namespace) -> None:
         rows = splits["train"][source.name]
         print(f"{source.name}: {len(rows)} utterances, {hours(rows):.3f} h, {source.weight:g} passes an epoch, {', '.join(source.tasks)}")
     dev = write_tests(splits, sources, options)
-    config.save(DataConfig(train=sources, dev=dev), options.out / "data.yaml")
+    config.save(DataConfig(train=sources, mixture=asked.mixture, dev=dev), options.out / "data.yaml")
     for split, found in splits.items():
         write_manifest(options.out / split / "manifest.jsonl", [u for rows in found.values() for u in rows])
     train = [u for rows in splits["train"].values() for u in rows]

@@ -10,5 +10,14 @@
                                      ``adapter_conf``, taken over from its folder, to fit; may be
                                      left out.
 
+An adapter that keeps fewer embeddings by what CTC hears in them has beside that
+
+    adapter.shrinker(embeddings, lengths, labels, blank, whole) -> (embeddings, lengths)
+                                     a module: ``labels`` (B, S) are the CTC classes of embeddings,
+                                     ``whole`` (B,) those utterances that are to stay as they are
+    adapter.unshrunk                 tasks whose utterances do
+
+Then ``stride`` and ``output_lengths`` are of the embeddings that CTC reads, the most that remain.
+
 The plan of an epoch, the cost estimate and CTC ask the adapter: nobody else knows a rate.
 """

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wenet_osum.models.adapter.conv_transformer import Layer, key_mask
-from wenet_osum.models.lengths import valid_mask
 from wenet_osum.models.sinusoids import positions
+from wenet_osum.models.stack import check_factor, stack, stacked_lengths
 
 
 class Adapter(nn.Module):
@@ -42,11 +42,7 @@ class Adapter(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if not isinstance(factor, int) or factor < 1:
-            raise ValueError(
-                f"adapter_conf: factor {factor!r} must be a whole number of 1 or more, "
-                "the encoder states of one embedding"
-            )
+        check_factor("factor", factor)
         width = width or output_width
         if layers and (width % heads or width % 2):
             raise ValueError(
@@ -94,8 +90,7 @@ class Adapter(nn.Module):
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Embeddings from ``lengths`` states: a last group that is not full counts as well."""
-        full = lengths + self.stride - 1
-        return full // self.stride
+        return stacked_lengths(lengths, self.stride)
 
     def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Project states (B, N, D) of ``lengths`` (B,) to embeddings (B, S, H) and their lengths
@@ -103,7 +98,7 @@ class Adapter(nn.Module):
         lengths = lengths.cpu()
         # A frozen encoder may be in half precision beside an adapter in float32.
         states = states.to(self.input.weight.dtype)
-        hidden = self._stacked(states, lengths)  # (B, S, factor · D)
+        hidden = stack(states, lengths, self.stride)  # (B, S, factor · D)
         hidden = self.input(self.input_norm(hidden))
         hidden = self.dropout(functional.gelu(hidden))  # (B, S, W)
 
@@ -112,22 +107,6 @@ class Adapter(nn.Module):
             hidden = self._attended(hidden, lengths)
         embeddings = self.output(self.norm(hidden))
         return self.gain * embeddings, lengths
-
-    def _stacked(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """Return (B, S, factor · D), where zeros fill up the last group of an utterance."""
-        rows, longest, width = states.shape
-
-        # Whatever lies behind an utterance must not get into its last group.
-        mask = valid_mask(lengths, longest, states.device)
-        if mask is not None:
-            behind = ~mask[..., None]
-            states = states.masked_fill(behind, 0.0)
-
-        # The last group is filled up, and the states of each group become one.
-        lacking = -longest % self.stride
-        states = functional.pad(states, (0, 0, 0, lacking))
-        stacked = self.stride * width
-        return states.reshape(rows, -1, stacked)
 
     def _attended(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """Let embeddings look at each other: (B, S, W) to (B, S, W)."""

@@ -1,0 +1,48 @@
+"""Parts that stand still for a share of the run and train afterwards, as Whisper in Kimi-Audio
+(arXiv 2504.18425), which is frozen for about a fifth of the tokens.
+
+A part that stands still is computed with gradients, which are then forgotten: so all engines and
+processes do the same in every step, the optimizer keeps nothing of that time, and its moments begin
+where the part begins to train. Which step that is, the length of the run says; nothing has to be
+remembered for a run that goes on from a checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from wenet_osum.config import PartConfig
+
+
+def first_step(part: PartConfig, total_steps: int | None) -> int:
+    """Return the first step (from 1) in which a part trains, of a run of ``total_steps``."""
+    if not part.unfreeze:
+        return 1
+    assert total_steps, "config.check lets no unfreeze through without a length"
+    still = math.ceil(part.unfreeze * total_steps)
+    return still + 1
+
+
+def forget_frozen(
+    groups: Iterable[dict[str, Any]],
+    parts: Mapping[str, PartConfig],
+    step: int,
+    total_steps: int | None,
+) -> list[str]:
+    """Forget the gradients of parts that stand still in ``step``; returns the patterns of those
+    that train for the first time.
+
+    ``groups`` are those of the optimizer, ``parts`` the train_parts of the run.
+    """
+    begun: dict[str, None] = {}
+    for group in groups:
+        pattern = group["pattern"]
+        begins = first_step(parts[pattern], total_steps)
+        if step < begins:
+            for parameter in group["params"]:
+                parameter.grad = None
+        elif step == begins > 1:
+            begun[pattern] = None
+    return list(begun)
