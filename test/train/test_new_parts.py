@@ -204,7 +204,8 @@ def test_an_adapter_that_shrinks_to_what_ctc_hears(tiny, shards, tmp_path, capsy
     conf |= {"losses": [{"name": "ctc", "weight": 0.3, "scores": "distance"}]}
     model, conf = walk(tiny, shards, tmp_path, **whisper(tiny), **conf)
     told = re.search(r"speech: (\d+) LLM tokens for (\d+) s, ([\d.]+) per second", capsys.readouterr().err)
-    assert 0 < float(told[3]) < 25
+    # 25 per second at most, each utterance rounded up.
+    assert 0 < float(told[3]) < 26
     log = (tmp_path / "exp/log.jsonl").read_text(encoding="utf-8").splitlines()
     rates = [row["speech_tokens_per_s"] for row in map(json.loads, log) if "speech_tokens_per_s" in row]
     assert rates and all(0 < rate < 26 for rate in rates)

@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wenet_osum.models.lengths import valid_mask
 from wenet_osum.tasks import parse
-
-if TYPE_CHECKING:
-    from wenet_osum.models.osum import OsumModel
 
 # What becomes of states in which CTC hears nothing.
 BLANKS = ("keep", "pool", "drop")
@@ -95,7 +92,7 @@ def _places(
 
 
 def heard(
-    model: OsumModel, states: Tensor, lengths: Tensor, tasks: Sequence[str] | None = None
+    model: Any, states: Tensor, lengths: Tensor, tasks: Sequence[str] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return what the LLM hears of the adapter's embeddings (B, N, H), and the lengths (B,), on the
     CPU: fewer where the adapter shrinks, else the same.
@@ -121,13 +118,17 @@ def heard(
 def _all_different(states: Tensor) -> Tensor:
     """Return labels (B, N) on the CPU of which no two are the same, and none is a class."""
     rows, longest, _ = states.shape
-    labels = -1 - torch.arange(longest)
+    numbers = torch.arange(longest)
+    labels = -1 - numbers
     return labels.expand(rows, -1)
 
 
-def answering(model: OsumModel) -> dict[str, nn.Module]:
+def answering(model: Any) -> dict[str, nn.Module]:
     """Return the modules that run for answers alone, by name."""
-    found: dict[str, nn.Module] = {"llm": model.llm, "speech_boundary": model.speech_boundary}
+    found: dict[str, nn.Module] = {
+        "llm": model.llm,
+        "speech_boundary": model.speech_boundary,
+    }
     if hasattr(model.adapter, "shrinker"):
         found["adapter.shrinker"] = model.adapter.shrinker
     return found

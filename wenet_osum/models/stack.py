@@ -37,6 +37,9 @@ def stack(states: Tensor, lengths: Tensor, factor: int) -> Tensor:
         # Whatever lies behind an utterance must not get into its last group.
         behind = ~mask[..., None]
         states = states.masked_fill(behind, 0.0)
+
+    # The last group is filled up, and the states of each group become one.
     missing = -longest % factor
     states = functional.pad(states, (0, 0, 0, missing))
-    return states.reshape(rows, -1, factor * width)
+    stacked = factor * width
+    return states.reshape(rows, -1, stacked)

@@ -20,6 +20,8 @@ from wenet_osum.train.rehearse import peak_gib
 from wenet_osum.train.tally import Tally, merge, scores
 
 LOG, LINES, BOARD, KEYS = "log.jsonl", "train.log", "tensorboard", "keys"
+# What is added up over processes.
+SUMMED = ("wait_s", "audio_s", "tokens", "speech_tokens", "speech_s", "frames", "padded")
 
 
 @dataclass
@@ -91,7 +93,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     dropped: Counter = Counter()
     elapsed, memory = 1e-9, 0.0
     for row in rows:
-        for name in ("wait_s", "audio_s", "tokens", "speech_tokens", "speech_s", "frames", "padded"):
+        for name in SUMMED:
             total[name] += row[name]
         dropped += row["dropped"]
         elapsed = max(elapsed, row["elapsed"])

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.pack import pack
-from wenet_osum.dataset.shard import Handles, load_list, write_list
-from wenet_osum.dataset.shard import read_utterance
+from wenet_osum.dataset.shard import Handles, load_list, read_utterance, write_list
 from wenet_osum.dataset.tar import stem_of
 from wenet_osum.files import write_bytes
 from wenet_osum.records import Utterance

@@ -73,5 +73,6 @@ class Adapter(nn.Module):
         hidden = functional.silu(hidden)
         hidden = self.dropout(hidden)
         hidden = self.output(hidden)
-        embeddings = self.gain * self.norm(hidden)
+        hidden = self.norm(hidden)
+        embeddings = self.gain * hidden
         return embeddings, self.output_lengths(lengths)

@@ -8,9 +8,10 @@ The loss ``ctc`` is computed on what align gives, and the same scores find the r
 its blank and the distance form are that loss's (models/ctc_scores.py). What look-back is for: a
 state says which word was spoken, while voice and mood lie in the states between.
 
-The released code differs from the paper in two places, and ``compat: released`` does as it does. Its
-transformer layer is handed one utterance with time on the axis of the batch, so that a state can
-look at itself alone. The mask of look-back is inverted, so that kept states see only each other.
+The released code differs from the paper in two places, and ``compat: released`` does as it does.
+Its transformer layer is handed one utterance with time on the axis of the batch, so that a state
+can look at itself alone. The mask of look-back is inverted, so that kept states see only each
+other.
 
 Letters: B utterances, N encoder states of the longest, S = ceil(N / factor) embeddings of the
 longest, K kept ones, D width of the states, H width of the LLM.
@@ -74,7 +75,15 @@ class Adapter(nn.Module):
         self.layer = Layer(output_width, heads, inner, dropout)
         self.norm = nn.LayerNorm(output_width)
         self.register_buffer("gain", torch.ones(()))
-        self.shrinker = Shrinker(output_width, heads, dropout, runs, blanks, look_back, compat)
+        self.shrinker = Shrinker(
+            output_width,
+            heads,
+            dropout,
+            runs,
+            blanks,
+            look_back,
+            compat,
+        )
 
     @torch.no_grad()
     def initialize(self, std: float) -> None:
@@ -105,13 +114,16 @@ class Adapter(nn.Module):
         hidden = self.input(stacked)
         lengths = self.output_lengths(lengths)
 
-        longest, device = hidden.shape[1], hidden.device
+        # Embeddings look at each other.
+        longest = hidden.shape[1]
+        device = hidden.device
         if self.released:
             mask = torch.eye(longest, dtype=torch.bool, device=device)
         else:
             mask = key_mask(lengths, longest, device)
         hidden = self.layer(hidden, mask)
-        return self.gain * self.norm(hidden), lengths
+        hidden = self.norm(hidden)
+        return self.gain * hidden, lengths
 
 
 class Shrinker(nn.Module):
@@ -149,9 +161,12 @@ class Shrinker(nn.Module):
         longest = embeddings.shape[1]
         exists = torch.arange(longest) < lengths[:, None]
         nothing = ~exists[..., None]
-        embeddings = embeddings.masked_fill(nothing.to(embeddings.device), 0.0)
+        nothing = nothing.to(embeddings.device)
+        embeddings = embeddings.masked_fill(nothing, 0.0)
 
-        kept = runs.weights.to(embeddings) @ embeddings
+        # An embedding of each run, which then looks back.
+        weights = runs.weights.to(embeddings)
+        kept = weights @ embeddings
         if self.look_back is not None:
             seen = runs.firsts if self.released else exists
             kept = self._look_back(kept, embeddings, seen)
@@ -162,18 +177,22 @@ class Shrinker(nn.Module):
         # micro-batch, as DDP wants it.
         missing = longest - kept.shape[1]
         kept = functional.pad(kept, (0, 0, 0, missing))
-        stays = whole.to(kept.device)[:, None, None]
-        chosen = torch.where(stays, embeddings.to(kept), kept)
+        stays = whole.to(kept.device)
+        stays = stays[:, None, None]
+        embeddings = embeddings.to(kept)
+        chosen = torch.where(stays, embeddings, kept)
         lengths = torch.where(whole, lengths, runs.lengths)
         most = int(lengths.max())
         return chosen[:, :most], lengths
 
     def _look_back(self, kept: Tensor, embeddings: Tensor, seen: Tensor) -> Tensor:
         """Let kept embeddings look at those ``seen`` (B, S), at unit scale, as the norm gives."""
-        mask = seen.to(kept.device)[:, None, None, :]
+        mask = seen.to(kept.device)
+        mask = mask[:, None, None, :]
         query = kept / self.gain
         every = embeddings / self.gain
-        return self.gain * self.look_back(query, every, mask)
+        found = self.look_back(query, every, mask)
+        return self.gain * found
 
 
 class LookBack(nn.Module):
@@ -196,10 +215,18 @@ class LookBack(nn.Module):
         value = self._by_head(self.value(embeddings))
         rate = self.dropout.p if self.training else 0.0
         attended = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=rate
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=rate,
         )
-        joined = attended.transpose(1, 2).flatten(2)
-        return self.norm(kept + self.out(joined))
+
+        # Heads side by side again, then residual and norm.
+        joined = attended.transpose(1, 2)
+        joined = joined.flatten(2)
+        changed = kept + self.out(joined)
+        return self.norm(changed)
 
     def _by_head(self, hidden: Tensor) -> Tensor:
         """Cut (B, N, H) into heads: (B, heads, N, H / heads)."""

@@ -49,8 +49,9 @@ class Adapter(nn.Module):
                 f"adapter_conf: width {width} must be even and a multiple of heads {heads}"
             )
         self.stride = factor
-        self.input_norm = nn.LayerNorm(input_width * factor)
-        self.input = nn.Linear(input_width * factor, width)
+        stacked = input_width * factor
+        self.input_norm = nn.LayerNorm(stacked)
+        self.input = nn.Linear(stacked, width)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList()
         for _ in range(layers):
@@ -99,13 +100,16 @@ class Adapter(nn.Module):
         # A frozen encoder may be in half precision beside an adapter in float32.
         states = states.to(self.input.weight.dtype)
         hidden = stack(states, lengths, self.stride)  # (B, S, factor · D)
-        hidden = self.input(self.input_norm(hidden))
-        hidden = self.dropout(functional.gelu(hidden))  # (B, S, W)
+        hidden = self.input_norm(hidden)
+        hidden = self.input(hidden)
+        hidden = functional.gelu(hidden)
+        hidden = self.dropout(hidden)  # (B, S, W)
 
         lengths = self.output_lengths(lengths)
         if self.layers:
             hidden = self._attended(hidden, lengths)
-        embeddings = self.output(self.norm(hidden))
+        hidden = self.norm(hidden)
+        embeddings = self.output(hidden)
         return self.gain * embeddings, lengths
 
     def _attended(self, hidden: Tensor, lengths: Tensor) -> Tensor:
