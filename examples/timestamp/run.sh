@@ -60,7 +60,7 @@ if in_stages 1; then
     --manifest data/train/manifest.jsonl data/train/shards data/train/data.list
   # A list per task and, for scoring, its reference text, out of what holds the task's fields.
   python "$tools/make_task_lists.py" --tasks "asr srwt" data/dev $tests
-  [ "$corpus" = aishell ] || mkdir -p data/test && cat data/test_*/manifest.jsonl >data/test/manifest.jsonl
+  [ "$corpus" = aishell ] || { mkdir -p data/test; cat data/test_*/manifest.jsonl >data/test/manifest.jsonl; }
 fi
 
 if in_stages 2; then
