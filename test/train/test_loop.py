@@ -129,7 +129,12 @@ def test_one_big_batch_equals_many_small_ones(tiny, tmp_path, weights_of):
         results.append(weights_of(tmp_path / name / "final"))
     start = weights_of(tiny.folder / "whisper")["model.safetensors:model.encoder.conv1.weight"]
     assert (results[0]["model.safetensors:encoder.conv1.weight"] - start).abs().max() > 1e-4, "nothing was learned"
-    assert max((results[0][n] - results[1][n]).abs().max() for n in results[0]) < 1e-6
+    # A step of rate 1 adds gradients up in another order: a few roundings of a number around 1.
+    big, small = results
+    for name in big:
+        size = max(1.0, float(big[name].abs().max()))
+        bound = 16 * torch.finfo(torch.float32).eps * size
+        assert (big[name] - small[name]).abs().max() < bound, name
 
 
 def test_signal_saves_and_asks_to_come_back(tiny, unbroken, tmp_path, monkeypatch, weights_of):
