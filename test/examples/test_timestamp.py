@@ -137,5 +137,5 @@ def aligner(tmp_path):
 @pytest.mark.timeout(300)
 def test_recipe_from_forced_alignment_to_report_at_two_steps(source, aligner, tmp_path, smoke):
     smoke("timestamp", tmp_path / "work", "--corpus", "aishell", "--source", "source", "--aligner", "aligner", "--size", "small")
-    table = (tmp_path / "work/exp/score/score.md").read_text(encoding="utf-8")
+    table = (tmp_path / "work/exp/score/test/score.md").read_text(encoding="utf-8")
     assert "| srwt " in table and "| asr " in table
