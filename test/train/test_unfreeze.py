@@ -73,14 +73,15 @@ def test_what_cannot_be(changes, message):
 @pytest.mark.slow
 def test_a_run_goes_on_as_if_never_stopped(tiny, tmp_path, monkeypatch, weights_of):
     parts = tiny.tree()["train_parts"] | {"encoder.*": {"unfreeze": 0.5}}
-    conf = tiny.conf(train_parts=parts, max_steps=4, eval_every=1)
+    conf = tiny.conf(train_parts=parts, max_steps=4, eval_every=1, keep=4)
     assert train(conf, tmp_path / "whole") == 0
     folders = checkpoint.complete(tmp_path / "whole")
-    still, moving = (weights_of(folder) for folder in (folders[0], folders[-1]))
-    names = [name for name in still if ":encoder.layers" in name]
+    steps = [weights_of(folder) for folder in folders]
+    names = [name for name in steps[0] if ":encoder.layers" in name]
     log = (tmp_path / "whole/train.log").read_text(encoding="utf-8")
     assert "step 3: encoder.* begins to train" in log
-    assert any(not torch.equal(still[name], moving[name]) for name in names)
+    assert names and all(torch.equal(steps[0][name], steps[1][name]) for name in names)
+    assert not any(torch.equal(steps[1][name], steps[2][name]) for name in names)
 
     original = loop.take_step
 

@@ -1,0 +1,46 @@
+"""examples/kimi_audio: its prompts, and what its phases train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wenet_osum import config, tasks
+
+RECIPE = Path(__file__).resolve().parents[2] / "examples/kimi_audio"
+
+
+@pytest.fixture(scope="module")
+def prepare(load_prepare):
+    return load_prepare("kimi_audio")
+
+
+def test_every_task_has_many_prompts_and_keeps_that_of_scoring(prepare, tmp_path, capsys):
+    prepare.prepare(prepare.arguments(["--out", str(tmp_path)]))
+    table = yaml.safe_load((tmp_path / "prompts.yaml").read_text(encoding="utf-8"))
+    assert "<TRANSCRIBE>: 259 en, 261 zh" in capsys.readouterr().out
+    assert set(table) == {tasks.parse(name).tags for name in tasks.names()}
+    for name in tasks.names():
+        for lang, prompts in table[tasks.parse(name).tags].items():
+            assert prompts[0] == tasks.parse(name).prompts(lang)[0]
+            assert len(set(prompts)) == len(prompts) >= (200 if name == "asr" else 30)
+
+
+def test_too_few_and_equal_prompts_are_refused(prepare):
+    with pytest.raises(ValueError, match="asr, en: 30 prompts, at least 200 are needed"):
+        prepare.check("asr", "en", [str(i) for i in range(30)])
+    with pytest.raises(ValueError, match="ser, zh: 1 prompts stand twice"):
+        prepare.check("ser", "zh", [*"abcdefga"])
+    with pytest.raises(ValueError, match="asks has no row for task asr"):
+        prepare.table({"asks": {}})
+
+
+def test_the_encoder_is_trained_after_a_fifth():
+    first, second = (config.load(path, config.TrainConfig) for path in sorted(RECIPE.glob("conf/train_*.yaml")))
+    assert first.model.adapter == "concat_mlp" and set(first.train_parts) == {"adapter.*", "speech_boundary.*"}
+    assert second.train_parts["encoder.*"].unfreeze == 0.2
+    assert {part.unfreeze for name, part in second.train_parts.items() if name != "encoder.*"} == {0.0}
+    weights = [source.weight for source in config.load(RECIPE / "conf/data.yaml", config.DataConfig).train]
+    assert all(2 <= weight <= 4 for weight in weights)

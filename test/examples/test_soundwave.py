@@ -1,0 +1,97 @@
+"""examples/soundwave with tiny stand-ins: a filtered corpus, three phases, answers and scores."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wenet_osum import config, tasks
+from wenet_osum.models import build
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "examples/soundwave"
+WORDS = ["she read line a", "she read line b", "she read line c"]
+
+
+def prepared(folder: Path, tone) -> None:
+    """What examples/natural leaves: speakers apart, with transcript, gender and age."""
+    for split, count in (("train", 8), ("dev", 2), ("test", 2)):
+        rows = []
+        for i in range(count):
+            key = f"{split}{i}"
+            wav = folder / f"wav/{key}.wav"
+            wav.parent.mkdir(parents=True, exist_ok=True)
+            wav.write_bytes(tone(0.6, 150 + 40 * i))
+            row = {"key": key, "wav": str(wav), "txt": WORDS[i % 3], "lang": "en", "duration": 0.6}
+            rows.append(row | {"speaker": key, "gender": ["female", "male"][i % 2], "age": 30 - 20 * (i % 2)})
+        path = folder / f"corpora/speechocean762/data/{split}/manifest.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def first_pass(folder: Path) -> None:
+    """Answers that are there already are not asked for again; the last of them is wrong."""
+    folder.mkdir(parents=True)
+    said = [WORDS[i % 3] for i in range(7)] + ["something else was said"]
+    rows = [
+        {"key": f"train{i}", "task": "<TRANSCRIBE>", "text": text, "transcript": text}
+        for i, text in enumerate(said)
+    ]
+    (folder / "hyp.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair, two_steps_published):
+    natural, work = tmp_path / "natural", tmp_path / "work"
+    prepared(natural, tone)
+    first_pass(work / "exp/first_pass/speechocean762")
+    models = ["--whisper", "whisper", "--llm", "llm", "--corpora_dir", str(natural)]
+    rules = ["--rules", "--max_wer 30 --min_s none"]
+    override = f"{two_steps_published} repeat_gate.utterances=0 model.adapter_conf.heads=2"
+    said = smoke("soundwave", work, *models, *rules, override=override)
+
+    assert "7 of 8 utterances" in said and "1  word error rate above 30 %" in said
+    assert "ravdess is left out" in said
+    mixture = config.load(work / "data/all/data.yaml", config.DataConfig)
+    assert mixture.mixture.temperature == [1, 6, 11]
+    assert [source.name for source in mixture.train] == ["clean_speechocean762"]
+
+    exp = work / "exp"
+    model = build.load(exp / "3_sft/final")
+    assert model.config.adapter == "ctc_shrink" and model.lora is not None
+    assert model.adapter.unshrunk == ("srwt",) and model.config.losses[0]["classes"]
+    for phase, told in (("1_align", False), ("2_shrink", True), ("3_sft", True)):
+        log = (exp / phase / "train.log").read_text()
+        assert ("tok/s of audio" in log) == told, phase
+    score = json.loads((exp / "score/sap:speechocean762/score.json").read_text())
+    assert {row["task"] for row in score["scores"]} == {"sap"}
+
+
+def test_what_must_be_prepared_first_is_named(tmp_path, smoke):
+    with pytest.raises(AssertionError, match="run 'bash run.sh --recipe natural --stop_stage 1' first"):
+        smoke("soundwave", tmp_path / "work", "--corpora_dir", str(tmp_path), "--stop_stage", "0")
+
+
+def test_prompts_ask_for_what_is_trained():
+    """Every task of phase III that has no file has questions of its own, in both languages."""
+    data = config.load(RECIPE / "conf/data_sft.yaml", config.DataConfig)
+    asked = {task for source in data.train for task in source.tasks} - set(tasks.names())
+    prompts = yaml.safe_load((RECIPE / "local/prompts.yaml").read_text(encoding="utf-8"))
+    assert asked == set(prompts)
+    for task, table in prompts.items():
+        assert tasks.parse(task).tags == task and set(table) == {"zh", "en"}
+        assert all(len(set(found)) == len(found) > 1 for found in table.values())
+
+
+def test_the_phases_are_soundwaves():
+    confs = [config.load(path, config.TrainConfig) for path in sorted(RECIPE.glob("conf/train_*.yaml"))]
+    align, shrink, sft = confs
+    assert align.model.ce_weight == 0 and not any("shrinker" in part for part in align.train_parts)
+    assert (shrink.model.ce_weight, shrink.model.losses[0]["weight"]) == (1.0, 0.3)
+    assert not sft.model.losses and set(sft.train_parts) == {"adapter.shrinker.*", "*lora*"}
+    assert not any(re.search("encoder", part) for conf in confs for part in conf.train_parts)
