@@ -22,7 +22,7 @@ override=        # settings for every training phase, e.g. "max_steps=2 eval_eve
 conf=$here/conf examples=$(dirname "$here")
 name_phases
 go_to_work corpora_dir
-. "$examples/soundwave/local/sets.sh"  # test_list
+. "$examples/natural/local/sets.sh"  # test_list
 # What is tested, TASK:SET; a set is corpora/SET/data/test/manifest.jsonl, and is passed over where it is not there.
 tests="asr:speechocean762 asr:test300 sgc:adults sap:speechocean762 ser:ravdess ved:esc50 srwt:fsdd sttc:replies"
 

@@ -46,11 +46,11 @@ def follow(
     script = block("bash").replace("llm=Qwen/Qwen2.5-0.5B-Instruct", f"llm={llm}")
     assert str(llm) in script
     settings = "".join(f" --override {setting}" for setting in overrides)
-    models = f" --override model.whisper={whisper} --override model.llm={llm} {adapter}"
+    models = f" --whisper {whisper} --llm {llm}"
     lines = []
     for line in script.splitlines():
         if " train --config" in line:
-            line += settings + (models if "train_2_align" in line else "")
+            line += models + settings + (adapter if "train_2_align" in line else "")
         lines.append(line)
     path = os.pathsep.join(filter(None, [str(first or ""), os.environ["PATH"]]))
     own = {"PATH": path, "VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1"}
@@ -96,7 +96,7 @@ def test_six_commands_lead_to_a_report(tmp_path, warm_bin, published_pair, two_s
         rows.append({"key": f"u{i}", "wav": f"{i}.wav", "txt": text, "lang": "en", "speaker": f"s{i % 10}"})
     (work / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     overrides = [*two_steps_published.split(), "repeat_gate.utterances=0", "rehearsal=false"]
-    adapter = "--override model.adapter_conf.heads=4"
+    adapter = " --override model.adapter_conf.heads=4"
     follow(work, published_pair["whisper"], published_pair["llm"], overrides, adapter, warm_bin)
     check_report(work)
 

@@ -23,6 +23,17 @@ def valid_mask(
     return mask.to(device, non_blocking=True)
 
 
+def key_mask(lengths: Tensor, longest: int, device: torch.device) -> Tensor | None:
+    """Return (B, 1, 1, longest) bool, as attention takes it: True for keys that exist.
+
+    None: all of them do.
+    """
+    mask = valid_mask(lengths, longest, device)
+    if mask is None:
+        return None
+    return mask[:, None, None, :]
+
+
 def spans(starts: Tensor, lengths: Tensor) -> Tensor:
     """Return the ranges ``start … start + length - 1`` laid end to end, (Σ lengths,) int64."""
     ends = lengths.cumsum(0)

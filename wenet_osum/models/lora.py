@@ -28,7 +28,7 @@ _ADAPTER = re.compile(r"\.lora_[A-Za-z_]+\.")
 def add(llm: nn.Module, conf: Any) -> Any:
     """Put adapters into ``llm`` and return peft's LoraConfig.
 
-    ``conf`` is that or the one of ``config.py``. Raises ValueError when no module has a target's
+    ``conf`` is that or the one of ``config``. Raises ValueError when no module has a target's
     name.
     """
     from peft import LoraConfig, inject_adapter_in_model

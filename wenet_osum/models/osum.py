@@ -285,7 +285,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
     def add_lora(self, conf: Any) -> None:
         """Put LoRA adapters into the LLM; ``conf`` is peft's LoraConfig or the one of
-        ``config.py``."""
+        ``config``."""
         if self.lora is not None:
             raise ValueError("the model has LoRA adapters already; merge them first (merge_lora)")
         self.lora = lora.add(self.llm, conf)

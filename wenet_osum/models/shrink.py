@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wenet_osum.models.lengths import valid_mask
 from wenet_osum.tasks import parse
 
 # What becomes of states in which CTC hears nothing.
@@ -174,11 +173,3 @@ def keeps_all(task: str, unshrunk: Iterable[str]) -> bool:
 def _tags(task: str) -> frozenset[str]:
     fields = parse(task).fields
     return frozenset(field.tag for field in fields)
-
-
-def key_mask(lengths: Tensor, longest: int, device: torch.device) -> Tensor | None:
-    """Return (B, 1, 1, N) bool, True for states that exist, as attention takes it; None: all do."""
-    mask = valid_mask(lengths, longest, device)
-    if mask is None:
-        return None
-    return mask[:, None, None, :]

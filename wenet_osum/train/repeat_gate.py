@@ -19,7 +19,7 @@ from wenet_osum.config import REPEAT_PROMPT, DataConfig, TrainConfig
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import read_tags
 from wenet_osum.dataset.shard import Handles, load_list, read_utterance
-from wenet_osum.decode.generate import answer, hypothesis, make_row
+from wenet_osum.decode.generate import answer, finish, in_eval_mode, make_row
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import LLMPrompts
 from wenet_osum.models.layout import Pieces, lay_out, pad_left
@@ -190,7 +190,6 @@ def boundary_of(llm: nn.Module, template: Template) -> nn.Embedding:
     return nn.Embedding.from_pretrained(both)
 
 
-@torch.inference_mode()
 def repeat(
     llm: nn.Module,
     boundary: nn.Module,
@@ -199,15 +198,11 @@ def repeat(
     prompt: str = REPEAT_PROMPT,
 ) -> Repetition:
     """Let ``llm`` answer ``prompt`` about each transcript, greedily and without LoRA's dropout."""
-    training = llm.training
-    llm.eval()
     answers = {}
-    try:
+    with in_eval_mode(llm):
         for first in range(0, len(utterances), BATCH):
             part = utterances[first : first + BATCH]
             answers |= _answers(llm, boundary, template, part, prompt)
-    finally:
-        llm.train(training)
     return Repetition(prompt, template, utterances, answers)
 
 
@@ -250,7 +245,7 @@ def _answers(
         row = make_row(template, utterance.key, task, 0.0, options)
         answers.append(row)
     answer(prompts, answers, DecodeOptions(), Counter())
-    return {row.key: hypothesis(row, template) for row in answers}
+    return {found.key: found for found in finish(answers, template, Counter())}
 
 
 def _tensor(ids: list[int], device: torch.device) -> Tensor:

@@ -20,7 +20,7 @@ def first_step(part: PartConfig, total_steps: int | None) -> int:
     """Return the first step (from 1) in which a part trains, of a run of ``total_steps``."""
     if not part.unfreeze:
         return 1
-    assert total_steps, "config.check lets no unfreeze through without a length"
+    assert total_steps, "config.rules lets no unfreeze through without a length"
     still = math.ceil(part.unfreeze * total_steps)
     return still + 1
 

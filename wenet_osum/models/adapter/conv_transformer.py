@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from wenet_osum.models.lengths import valid_mask
+from wenet_osum.models.lengths import key_mask
 from wenet_osum.models.sinusoids import positions
 
 KERNEL = 3
@@ -197,14 +197,6 @@ class Adapter(nn.Module):
         return hidden.transpose(1, 2)
 
 
-def key_mask(lengths: Tensor, longest: int, device: torch.device) -> Tensor | None:
-    """Return (B, 1, 1, longest) bool, True for keys that exist; None: all of them do."""
-    mask = valid_mask(lengths, longest, device)
-    if mask is None:
-        return None
-    return mask[:, None, None, :]
-
-
 class Layer(GradientCheckpointingLayer):
     """A pre-norm transformer layer with ReLU."""
 
@@ -232,9 +224,9 @@ class Layer(GradientCheckpointingLayer):
 
     def _attend(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Let positions look at each other: (B, S, D) to (B, S, D)."""
-        query = self._split_heads(self.query(hidden))
-        key = self._split_heads(self.key(hidden))
-        value = self._split_heads(self.value(hidden))
+        query = split_heads(self.query(hidden), self.heads)
+        key = split_heads(self.key(hidden), self.heads)
+        value = split_heads(self.value(hidden), self.heads)
         attended = functional.scaled_dot_product_attention(
             query,
             key,
@@ -242,12 +234,12 @@ class Layer(GradientCheckpointingLayer):
             attn_mask=mask,
             dropout_p=self.dropout.p if self.training else 0.0,
         )
-        joined = attended.transpose(1, 2).reshape(hidden.shape)
+        joined = attended.transpose(1, 2)
+        joined = joined.reshape(hidden.shape)
         return self.out(joined)
 
-    def _split_heads(self, projected: Tensor) -> Tensor:
-        """(B, S, D) to (B, heads, S, D / heads)."""
-        rows, length, width = projected.shape
-        channels = width // self.heads
-        split = projected.view(rows, length, self.heads, channels)
-        return split.transpose(1, 2)
+
+def split_heads(projected: Tensor, heads: int) -> Tensor:
+    """Cut (B, S, D) into heads: (B, heads, S, D / heads)."""
+    split = projected.unflatten(2, (heads, -1))
+    return split.transpose(1, 2)

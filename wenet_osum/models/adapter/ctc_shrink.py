@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wenet_osum.models.adapter.conv_transformer import Layer
-from wenet_osum.models.shrink import BLANKS, RUNS, check_tasks, find_runs, key_mask
+from wenet_osum.models.adapter.conv_transformer import Layer, split_heads
+from wenet_osum.models.lengths import key_mask
+from wenet_osum.models.shrink import BLANKS, RUNS, check_tasks, find_runs
 from wenet_osum.models.stack import check_factor, stack, stacked_lengths
 
 COMPAT = ("intended", "released")
@@ -210,9 +211,9 @@ class LookBack(nn.Module):
 
     def forward(self, kept: Tensor, embeddings: Tensor, mask: Tensor) -> Tensor:
         """Kept (B, K, H) look at embeddings (B, S, H), where mask (B, 1, 1, S) is True."""
-        query = self._by_head(self.query(kept))
-        key = self._by_head(self.key(embeddings))
-        value = self._by_head(self.value(embeddings))
+        query = split_heads(self.query(kept), self.heads)
+        key = split_heads(self.key(embeddings), self.heads)
+        value = split_heads(self.value(embeddings), self.heads)
         rate = self.dropout.p if self.training else 0.0
         attended = functional.scaled_dot_product_attention(
             query,
@@ -227,11 +228,6 @@ class LookBack(nn.Module):
         joined = joined.flatten(2)
         changed = kept + self.out(joined)
         return self.norm(changed)
-
-    def _by_head(self, hidden: Tensor) -> Tensor:
-        """Cut (B, N, H) into heads: (B, heads, N, H / heads)."""
-        cut = hidden.unflatten(2, (self.heads, -1))
-        return cut.transpose(1, 2)
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wenet_osum.models.adapter.conv_transformer import Layer, key_mask
+from wenet_osum.models.adapter.conv_transformer import Layer
+from wenet_osum.models.lengths import key_mask
 from wenet_osum.models.sinusoids import positions
 from wenet_osum.models.stack import check_factor, stack, stacked_lengths
 
