@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from wenet_osum.corpus.forced_align import GAP_S, force_align  # noqa: E402
 from wenet_osum.corpus.match_words import Unmatched  # noqa: E402
 from wenet_osum.corpus.split_folders import split_pairs  # noqa: E402
-from wenet_osum.dataset.audio import decode, log_mel  # noqa: E402
+from wenet_osum.dataset.audio import decode  # noqa: E402
+from wenet_osum.dataset.log_mel import log_mel  # noqa: E402
 from wenet_osum.dataset.drop import Drop, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.pack import recording  # noqa: E402

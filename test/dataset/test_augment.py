@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from wenet_osum.config import AugmentConfig, SpecAugmentConfig
-from wenet_osum.dataset import augment
+from wenet_osum.dataset import augment, steps
 from wenet_osum.dataset.audio import write_wav
-from wenet_osum.records import Word
+from wenet_osum.dataset.sample_config import SampleConfig
+from wenet_osum.records import Utterance, Word
 
 
 def tone(seconds=1.0, hz=440.0, level=0.5):
@@ -101,11 +102,16 @@ def test_bad_recording_is_named(tmp_path):
 def test_whole_chain_repeats_and_default_changes_nothing(tmp_path):
     path = write_list(tmp_path, [tone(0.2, 100.0), tone(0.3, 200.0)])
     conf = AugmentConfig(speeds=[0.9, 1.1], noise=path, noise_prob=0.7, reverb=path, reverb_prob=0.7, gain_db=(-6.0, 6.0))
-    first, again = (augment.augment(tone(), conf, augment.rng(1, 2, "k")) for _ in range(2))
-    assert np.array_equal(first[0], again[0]) and first[1] == again[1]
-    assert not np.array_equal(first[0], augment.augment(tone(), conf, augment.rng(1, 3, "k"))[0])
-    same, factor = augment.augment(tone(), AugmentConfig(), augment.rng(1, 2, "k"))
-    assert np.array_equal(same, tone()) and factor == 1.0
+
+    def changed(conf, epoch):
+        signal = steps.Signal(Utterance("k", "k.wav"), augment.rng(1, epoch, "k"), audio=tone())
+        return steps.run(signal, SampleConfig(augment=conf))
+
+    first, again = changed(conf, 2), changed(conf, 2)
+    assert np.array_equal(first.audio, again.audio) and first.speed == again.speed
+    assert not np.array_equal(first.audio, changed(conf, 3).audio)
+    same = changed(AugmentConfig(), 2)
+    assert np.array_equal(same.audio, tone()) and same.speed == 1.0
 
 
 def test_masks_stay_in_bounds_and_leave_the_input():

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from wenet_osum.config import AugmentConfig, SpecAugmentConfig
-from wenet_osum.dataset.audio import log_mel, write_wav
+from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.device_features import log_mels, for_device, with_features
+from wenet_osum.dataset.log_mel import log_mel
 from wenet_osum.dataset.sample import SampleConfig, make_sample, silent_sample
 from wenet_osum.records import Utterance
 from wenet_osum.text.template import Template

@@ -11,7 +11,7 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from wenet_osum.config import BatchConfig, ModelConfig, PartConfig, TrainConfig
-from wenet_osum.dataset.audio import log_mel
+from wenet_osum.dataset.log_mel import log_mel
 from wenet_osum.models import build
 from wenet_osum.models.encoder.whisper import Encoder, set_conf
 from wenet_osum.models.osum import OsumModel

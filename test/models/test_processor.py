@@ -14,7 +14,8 @@ import soundfile
 import torch
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForMultimodalLM, AutoProcessor
 
-from wenet_osum.dataset.audio import log_mel, resample
+from wenet_osum.dataset.audio import resample
+from wenet_osum.dataset.log_mel import log_mel
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.models.processor import OsumFeatureExtractor, OsumProcessor
 from wenet_osum.text.template import Template

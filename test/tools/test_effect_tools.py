@@ -12,12 +12,13 @@ import pytest
 
 from wenet_osum import config, lookup
 from wenet_osum.config import AugmentConfig, TrainConfig
-from wenet_osum.dataset import augment
+from wenet_osum.dataset import augment, steps
 from wenet_osum.dataset.audio import decode, write_wav
+from wenet_osum.dataset.sample_config import SampleConfig
 from wenet_osum.dataset.effects.codec import CODECS
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.dataset.robustness import CONDITIONS, check
-from wenet_osum.records import Word
+from wenet_osum.records import Utterance, Word
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 NAMES = lookup.names(augment.EFFECTS)
@@ -113,10 +114,15 @@ def test_wrong_rows_are_told(row, message):
 def test_training_uses_them_and_without_them_nothing_changes():
     tree = {"model": {"kind": "whisper", "whisper": "w"}, "train_parts": {"*": {}}, "max_steps": 1}
     conf = config.from_dict(tree | {"augment": {"effects": [{"name": "clipping", "share": [0.5, 0.5]}]}}, TrainConfig).augment
-    audio, _ = augment.augment(bursts(), conf, augment.rng(0, 0, "a"))
-    assert np.abs(audio).max() == pytest.approx(np.abs(bursts()).max() / 2)
-    plain = [augment.augment(bursts(), AugmentConfig(speeds=[0.9, 1.1], gain_db=(-3, 3), effects=e), augment.rng(0, 0, "a"))[0] for e in ([], [{"name": "gain", "prob": 0}])]
+    assert np.abs(trained_on(conf)).max() == pytest.approx(np.abs(bursts()).max() / 2)
+    speeds = {"speeds": [0.9, 1.1], "gain_db": (-3, 3)}
+    plain = [trained_on(AugmentConfig(**speeds, effects=rows)) for rows in ([], [{"name": "gain", "prob": 0}])]
     assert np.array_equal(plain[0].shape, plain[1].shape)
+
+
+def trained_on(conf):
+    signal = steps.Signal(Utterance("a", "a.wav"), augment.rng(0, 0, "a"), audio=bursts())
+    return steps.run(signal, SampleConfig(augment=conf)).audio
 
 
 @pytest.fixture

@@ -34,8 +34,9 @@ from side_by_side import race, show  # noqa: E402
 
 from wenet_osum.config import BatchConfig, DataConfig, SourceConfig, from_dict  # noqa: E402
 from wenet_osum.dataset import tar  # noqa: E402
-from wenet_osum.dataset.audio import decode, log_mel, write_wav  # noqa: E402
+from wenet_osum.dataset.audio import decode, write_wav  # noqa: E402
 from wenet_osum.dataset.dataset import Mixture  # noqa: E402
+from wenet_osum.dataset.log_mel import log_mel  # noqa: E402
 from wenet_osum.dataset.shard import pack, write_list  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
 from wenet_osum.text.template import Template  # noqa: E402

@@ -18,7 +18,7 @@ import numpy as np
 import plain_loader
 import soundfile
 
-from wenet_osum.dataset.audio import log_mel
+from wenet_osum.dataset.log_mel import log_mel
 
 
 def there(name: str, package: str = "") -> bool:

@@ -1,6 +1,7 @@
-"""Audio: bytes → samples at 16 kHz, durations from headers, and the log-mel features of Whisper.
+"""Audio: bytes to samples at 16 kHz and back, segments cut out, durations told from headers.
 
-torch, librosa and soundfile are imported where they are used: packing and checking lists works without loading them.
+torch and soundfile are imported where they are used: packing and checking lists works without
+loading them. Features are made in log_mel.py.
 """
 
 from __future__ import annotations
@@ -8,93 +9,113 @@ from __future__ import annotations
 import io
 import math
 import os
-import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.log_mel import HOP
+from wenet_osum.dataset.riff import FLOAT, PCM, Riff, check_whole, read_riff
 from wenet_osum.records import SAMPLE_RATE
 
 if TYPE_CHECKING:
     import soundfile
-    import torch
-    from torch import Tensor
+    from torchaudio.transforms import Resample
 
-N_FFT, HOP = 400, 160  # samples: 25 ms window, 10 ms hop
 MIN_SAMPLES = HOP  # shorter audio has no frame and is dropped
-MIN_PADDED = N_FFT // 2 + 1  # log_mel pads shorter audio with zeros up to this, or the reflection at the edges fails
-BAND = 16  # mel bins computed together: fewer make products of zeros rarer, and matrix products slower
 HEAD = 4096  # bytes that nearly always hold all header chunks
 RATES = (1000, 768_000)  # Hz; anything else is a rate in kHz or no rate at all
-EXACT = ("FLAC", "WAV", "WAVEX")  # refused when cut short; of other formats what is left is decoded
-FFMPEG_HINT = "ffmpeg -i yours out.wav makes one"  # after what says which recordings can be read
+# Refused when cut short; of other formats what is left is decoded.
+EXACT = ("FLAC", "WAV", "WAVEX")
+# Follows what says which recordings can be read.
+FFMPEG_HINT = "ffmpeg -i yours out.wav makes one"
 UNRECOGNIZED = 1  # libsndfile's code for a format it does not know
-COUNTS = (b"Xing", b"Info", b"VBRI")  # marks of an MP3 whose first frame counts the others
-COUNTED_SAMPLES = 1 << 16  # read at once to count those of an MP3 that does not
-_STREAMED = 0x7FFFF000  # declared sizes from here on mean "unknown": the writer could not seek back
+# Marks of an MP3 whose first frame counts the others, and the samples read at once to count
+# those of one that does not.
+COUNTS = (b"Xing", b"Info", b"VBRI")
+COUNTED_SAMPLES = 1 << 16
+# The kernel of a resampling between rates with larger numbers in their ratio takes gigabytes.
+LARGEST_RATIO = 2000
+# How segments are written: libsndfile's format to the type of numbers that keeps it bit-exact.
+EXACT_TYPES = {"PCM_16": "int16", "PCM_24": "int32", "PCM_32": "int32", "FLOAT": "float32"}
+
+Source = bytes | memoryview | str | Path  # an audio file's bytes, or its path
 
 
-class Riff(NamedTuple):
-    """Where a RIFF file keeps its samples."""
-
-    codec: int  # 1 PCM, 3 float
-    channels: int
-    rate: int  # Hz
-    block: int  # bytes a sample of all channels
-    bits: int
-    data: int  # byte where the samples begin
-    size: int | None  # bytes of samples as declared, None when the header does not know
-
-
-def decode(data: bytes | memoryview, start: float | None = None, end: float | None = None) -> np.ndarray:
+def decode(
+    data: bytes | memoryview, start: float | None = None, end: float | None = None
+) -> np.ndarray:
     """Decode an audio file to mono float32 at 16 kHz, (samples,); channels are averaged.
 
-    ``start`` and ``end`` (s) take a segment. Full scale is 1.0; louder float audio stays as it is. Raises Drop for audio that cannot be read,
-    is empty or cut short, is shorter than 10 ms, holds NaN or infinity, or has a rate outside 1 to
-    768 kHz. A cut MP3 or Ogg is as long as what is left.
+    ``start`` and ``end`` (s) take a segment. Full scale is 1.0; louder float audio stays as it is.
+    Raises Drop for audio that cannot be read, is empty or cut short, is shorter than 10 ms, holds
+    NaN or infinity, or has a rate outside 1 to 768 kHz. A cut MP3 or Ogg is as long as what is
+    left.
     """
     audio, rate = _samples(data)
     check_file_rate(rate)
     audio = _segment(audio, rate, start, end)
-    if audio.ndim == 2:
-        audio = audio.mean(axis=1, dtype=np.float32)
-    audio = resample(audio, rate)
+    audio = resample(_mono(audio), rate)
     if len(audio) < MIN_SAMPLES:
-        raise Drop("audio: shorter than 10 ms" if len(audio) else "audio: empty", f"{len(audio)} samples at 16 kHz, {MIN_SAMPLES} are needed")
+        reason = "audio: shorter than 10 ms" if len(audio) else "audio: empty"
+        raise Drop(reason, f"{len(audio)} samples at 16 kHz, {MIN_SAMPLES} are needed")
     return audio
 
 
 def _samples(data: bytes | memoryview) -> tuple[np.ndarray, int]:
-    """(samples,) or (samples, channels) float32, and the rate in Hz."""
+    """Read (samples,) or (samples, channels) float32, and the rate in Hz. Raises Drop."""
     riff = read_riff(data)
     check_whole(data, riff)
-    if riff and riff.codec == 1 and riff.bits == 16 and riff.block == 2 * riff.channels:
-        size = (len(data) - riff.data) if riff.size is None else riff.size
-        audio = np.frombuffer(data, "<i2", size // riff.block * riff.channels, riff.data).astype(np.float32)
-        audio *= np.float32(1 / 32768)
-        return (audio.reshape(-1, riff.channels) if riff.channels > 1 else audio), riff.rate
+    # nearly all corpora are 16-bit WAV: its bytes are the samples
+    if riff and riff.is_pcm16:
+        return _pcm16(data, riff), riff.rate
+    return _by_soundfile(data)
+
+
+def _pcm16(data: bytes | memoryview, riff: Riff) -> np.ndarray:
+    """Read the samples of a 16-bit WAV."""
+    count = riff.samples(len(data)) * riff.channels
+    integers = np.frombuffer(data, "<i2", count, riff.data)
+    audio = integers.astype(np.float32)
+    audio *= np.float32(1 / 32768)
+    if riff.channels == 1:
+        return audio
+    return audio.reshape(-1, riff.channels)
+
+
+def _by_soundfile(data: bytes | memoryview) -> tuple[np.ndarray, int]:
+    """Read any format that libsndfile knows. Raises Drop."""
     import soundfile
 
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            audio, rate, promised = file.read(dtype="float32"), file.samplerate, file.frames
+            audio = file.read(dtype="float32")
+            rate = file.samplerate
+            promised = file.frames
             exact = file.format in EXACT
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-        raise unreadable(f"{len(data)} bytes starting {bytes(data[:8])!r}", error) from None
+        head = bytes(data[:8])
+        raise unreadable(f"{len(data)} bytes starting {head!r}", error) from None
+
     if exact and len(audio) < promised:
-        raise Drop("audio: cut short", f"the header promises {promised} samples, {len(audio)} can be decoded")
-    if not np.isfinite(audio).all():
-        bad = int(np.flatnonzero(~np.isfinite(audio))[0])
-        raise Drop("audio: NaN or infinity", f"sample {bad} is {audio.flat[bad]}; every sample must be a finite number")
+        told = f"the header promises {promised} samples"
+        raise Drop("audio: cut short", f"{told}, {len(audio)} can be decoded")
+    finite = np.isfinite(audio)
+    if not finite.all():
+        bad = int(np.flatnonzero(~finite)[0])
+        told = f"sample {bad} is {audio.flat[bad]}"
+        raise Drop("audio: NaN or infinity", f"{told}; every sample must be a finite number")
     return audio, rate
 
 
 def unreadable(what: str, error: Exception) -> Drop:
     """Return the Drop for audio that soundfile cannot open, with a hint for unknown formats."""
-    told = f"{what}: {getattr(error, 'error_string', error)}"
+    reason = getattr(error, "error_string", error)
+    told = f"{what}: {reason}"
     if getattr(error, "code", None) == UNRECOGNIZED:
         told += f" It must be a recording such as WAV, FLAC, MP3 or Ogg ({FFMPEG_HINT})"
     return Drop("audio: unreadable", told)
@@ -102,112 +123,219 @@ def unreadable(what: str, error: Exception) -> Drop:
 
 def check_file_rate(rate: int) -> None:
     """Raise Drop for a sample rate that no recording has: resampling takes memory by the rate."""
-    if not RATES[0] <= rate <= RATES[1]:
-        reason = f"audio: sample rate outside {RATES[0]} to {RATES[1]} Hz"
+    lowest, highest = RATES
+    if not lowest <= rate <= highest:
+        reason = f"audio: sample rate outside {lowest} to {highest} Hz"
         raise Drop(reason, f"the header says {rate} Hz; write the file again with the right one")
 
 
-def check_whole(data: bytes | memoryview, riff: Riff | None = None) -> None:
-    """Raise Drop when a RIFF file ends before the samples its header (``riff``, if it has been read) promises."""
-    riff = riff or read_riff(data)
-    if riff and riff.size is not None and riff.data + riff.size > len(data):
-        raise Drop("audio: cut short", f"the header promises {riff.size} bytes of samples, {len(data) - riff.data} are there")
+def _mono(audio: np.ndarray) -> np.ndarray:
+    """Average channels: (samples,) float32 of audio with or without an axis of them."""
+    if audio.ndim == 1:
+        return audio
+    return audio.mean(axis=1, dtype=np.float32)
 
 
 def _segment(audio: np.ndarray, rate: int, start: float | None, end: float | None) -> np.ndarray:
+    """Take the samples from ``start`` to ``end`` (s). Raises Drop where there are none."""
     if start is None and end is None:
         return audio
-    first, last = round((start or 0.0) * rate), len(audio) if end is None else round(end * rate)
+    first = round((start or 0.0) * rate)
+    last = len(audio)
+    if end is not None:
+        last = round(end * rate)
     if first >= len(audio):
-        raise Drop("audio: segment outside the recording", f"start {start} s, the recording ends at {len(audio) / rate:.2f} s")
+        ends = len(audio) / rate
+        told = f"start {start} s, the recording ends at {ends:.2f} s"
+        raise Drop("audio: segment outside the recording", told)
     return audio[first:last]
 
 
-def cut(source: bytes | str | Path, start: float | None, end: float | None) -> bytes:
-    """A segment of a recording (file or its bytes) as WAV in the recording's own sample format; integer formats stay bit-exact. Raises Drop."""
+def cut(source: Source, start: float | None, end: float | None) -> bytes:
+    """Cut a segment (s) out of a recording, as WAV in its own sample format.
+
+    Integer formats stay bit-exact. Raises Drop.
+    """
     import soundfile
 
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, (bytes, memoryview)) else str(source)) as file:
-            first = round((start or 0.0) * file.samplerate)
-            last = file.frames if end is None else min(round(end * file.samplerate), file.frames)
-            if first >= last:
-                raise Drop("audio: segment outside the recording", f"{start} to {end} s of {file.frames / file.samplerate:.2f} s")
-            subtype = file.subtype if file.subtype in ("PCM_16", "PCM_24", "PCM_32") else "FLOAT"
-            file.seek(first)
-            audio = file.read(last - first, dtype={"PCM_16": "int16", "FLOAT": "float32"}.get(subtype, "int32"), always_2d=True)
+        with soundfile.SoundFile(_opened(source)) as file:
             rate = file.samplerate
+            first, last = _span(file, start, end)
+            subtype = file.subtype if file.subtype in EXACT_TYPES else "FLOAT"
+            file.seek(first)
+            audio = file.read(
+                last - first,
+                dtype=EXACT_TYPES[subtype],
+                always_2d=True,
+            )
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise unreadable("recording of a segment", error) from None
     return write_wav(audio, rate, subtype)
 
 
+def _span(file: soundfile.SoundFile, start: float | None, end: float | None) -> tuple[int, int]:
+    """Return the first sample of a segment and the one after its last. Raises Drop."""
+    first = round((start or 0.0) * file.samplerate)
+    last = file.frames
+    if end is not None:
+        last = min(last, round(end * file.samplerate))
+    if first >= last:
+        whole = file.frames / file.samplerate
+        told = f"{start} to {end} s of {whole:.2f} s"
+        raise Drop("audio: segment outside the recording", told)
+    return first, last
+
+
+def _opened(source: Source) -> str | io.BytesIO:
+    """Return what soundfile opens: a path, or bytes as a file."""
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return io.BytesIO(source)
+
+
 def write_wav(audio: np.ndarray, rate: int = SAMPLE_RATE, subtype: str = "PCM_16") -> bytes:
-    """Samples as the bytes of a WAV file. Float audio beyond full scale is clipped in PCM formats, never wrapped."""
+    """Write samples as the bytes of a WAV file.
+
+    Float audio beyond full scale is clipped in PCM formats, never wrapped.
+    """
     import soundfile
 
     if audio.dtype.kind == "f" and subtype == "PCM_16":
-        audio = np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)
+        whole = np.rint(audio * 32768.0)
+        audio = np.clip(whole, -32768, 32767).astype(np.int16)
     out = io.BytesIO()
     soundfile.write(out, audio, rate, subtype=subtype, format="WAV")
     return out.getvalue()
 
 
 def convert(data: bytes, rate: int) -> bytes:
-    """An audio file at another rate (Hz), as 16-bit mono WAV; the same bytes when it has that rate already. Raises Drop."""
-    audio, own = _samples(data)
-    check_file_rate(own)
-    if own == rate:
+    """Write an audio file at another rate (Hz), as 16-bit mono WAV.
+
+    Returns the same bytes when it has that rate already. Raises Drop.
+    """
+    audio, own_rate = _samples(data)
+    check_file_rate(own_rate)
+    if own_rate == rate:
         return data
-    return write_wav(resample(audio.mean(axis=1, dtype=np.float32) if audio.ndim == 2 else audio, own, rate), rate)
+    audio = resample(_mono(audio), own_rate, rate)
+    return write_wav(audio, rate)
 
 
 def resample(audio: np.ndarray, rate: int, to: int = SAMPLE_RATE) -> np.ndarray:
-    """(samples,) float32 at ``rate`` Hz → at ``to`` Hz, by torchaudio's windowed sinc with the kernel kept."""
+    """Change (samples,) float32 from ``rate`` Hz to ``to`` Hz.
+
+    It is torchaudio's windowed sinc, its kernel kept for the next call.
+    """
+    audio = np.ascontiguousarray(audio, dtype=np.float32)
     if rate == to or not len(audio):
-        return np.ascontiguousarray(audio, dtype=np.float32)
+        return audio
     common = math.gcd(rate, to)
-    if max(rate, to) // common > 2000:  # the kernel of such odd pairs would take gigabytes; polyphase filtering does not
+    before, after = rate // common, to // common
+
+    # Polyphase filtering needs no kernel for every place between two samples.
+    if max(before, after) > LARGEST_RATIO:
         from scipy.signal import resample_poly
 
-        return resample_poly(audio, to // common, rate // common).astype(np.float32)
+        return resample_poly(audio, after, before).astype(np.float32)
+
     import torch
 
-    return _resampler(rate // common, to // common)(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))).numpy()
+    changed = _resampler(before, after)(torch.from_numpy(audio))
+    return changed.numpy()
 
 
 @lru_cache(maxsize=32)
-def _resampler(rate: int, to: int):
+def _resampler(rate: int, to: int) -> Resample:
     import torchaudio
 
     return torchaudio.transforms.Resample(rate, to)
 
 
-def read_duration(source: bytes | memoryview | str | Path) -> float:
-    """Duration in s from the header (of a file, or of its first bytes): RIFF and FLAC without decoding, others by soundfile.
+def read_duration(source: Source) -> float:
+    """Return the duration in s as the header tells it, of a file or of its first bytes.
 
-    Bytes must be the whole file for formats other than RIFF and FLAC. Raises Drop when the audio cannot be read or is empty.
+    RIFF and FLAC are read without decoding; of any other format soundfile needs the whole file.
+    Raises Drop when the audio cannot be read or is empty.
     """
     if isinstance(source, (str, Path)):
-        data, total = _read_head(source)
+        head, total = _read_head(source)
     else:
-        data, total = source, len(source)
-    seconds = _header_seconds(data, total)
+        head, total = source, len(source)
+    seconds = _header_seconds(head, total)
     if seconds is None:
-        import soundfile
-
-        try:
-            opened = str(source) if isinstance(source, (str, Path)) else io.BytesIO(source)
-            with soundfile.SoundFile(opened) as file:
-                seconds = _count_samples(file, source) / file.samplerate
-        except (soundfile.SoundFileError, RuntimeError, TypeError, ZeroDivisionError) as error:
-            raise unreadable(f"starting {bytes(data[:8])!r}", error) from None
+        seconds = _seconds_by_soundfile(source, head)
     if seconds <= 0:
         raise Drop("audio: empty", "the header counts no samples")
     return seconds
 
 
-def _count_samples(file: soundfile.SoundFile, source: bytes | memoryview | str | Path) -> int:
+def whole_duration(data: bytes) -> float:
+    """Do ``check_whole`` and ``read_duration`` of a file's bytes, its header read once."""
+    riff = read_riff(data)
+    check_whole(data, riff)
+    if _tells_duration(riff):
+        seconds = riff.seconds(len(data))
+        if seconds:
+            return seconds
+    return read_duration(data)
+
+
+def _tells_duration(riff: Riff | None) -> bool:
+    """Tell whether the header of a RIFF file counts its samples: compressed ones it does not."""
+    return riff is not None and riff.codec in (PCM, FLOAT)
+
+
+def _read_head(path: str | Path) -> tuple[bytes, int]:
+    """Read the first bytes of a file, and how many it has. Raises Drop."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return file.read(HEAD), size
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = "audio: file not found" if missing else "audio: unreadable"
+        raise Drop(reason, f"{path}: {error.strerror}") from None
+
+
+def _header_seconds(head: bytes | memoryview, total: int) -> float | None:
+    """Read the duration of a file of ``total`` bytes from its first ones; None: they do not say."""
+    if not total:
+        return 0.0
+    riff = read_riff(head)
+    if _tells_duration(riff):
+        return riff.seconds(total)
+    if _is_flac(head):
+        # 64 bits: rate 20, channels 3, sample size 5, samples 36
+        bits = int.from_bytes(head[18:26], "big")
+        rate = bits >> 44
+        samples = bits & ((1 << 36) - 1)
+        if rate and samples:
+            return samples / rate
+    return None
+
+
+def _is_flac(head: bytes | memoryview) -> bool:
+    """Tell whether a file begins with FLAC's own header."""
+    if len(head) < 26:
+        return False
+    first_block = head[4] & 0x7F
+    return bytes(head[:4]) == b"fLaC" and first_block == 0
+
+
+def _seconds_by_soundfile(source: Source, head: bytes | memoryview) -> float:
+    """Count the samples of any format that libsndfile knows. Raises Drop."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(_opened(source)) as file:
+            return _count_samples(file, source) / file.samplerate
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        first = bytes(head[:8])
+        raise unreadable(f"starting {first!r}", error) from None
+
+
+def _count_samples(file: soundfile.SoundFile, source: Source) -> int:
     """Return the number of samples; an MP3 without a count of its frames is decoded for it.
 
     libsndfile guesses by the bits of the first frame, which is several times too many
@@ -221,125 +349,31 @@ def _count_samples(file: soundfile.SoundFile, source: bytes | memoryview | str |
     return counted
 
 
-def _counts_frames(source: bytes | memoryview | str | Path) -> bool:
-    """Whether the first frame of an MP3, after an ID3 tag, holds their number."""
-    with open(source, "rb") if isinstance(source, (str, Path)) else io.BytesIO(source) as file:
+def _counts_frames(source: Source) -> bool:
+    """Tell whether the first frame of an MP3, after an ID3 tag, holds their number."""
+    with _reading(source) as file:
         head = file.read(10)
-        # Seven bits a byte tell how long the tag is.
-        tag = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(reversed(head[6:])))
-        file.seek(10 + tag if head[:3] == b"ID3" else 0)
+        begin = 0
+        if head[:3] == b"ID3":
+            begin = 10 + _tag_bytes(head[6:])
+        file.seek(begin)
         frame = file.read(HEAD)
     return any(mark in frame for mark in COUNTS)
 
 
-def _read_head(path: str | Path) -> tuple[bytes, int]:
-    try:
-        with open(path, "rb") as file:
-            return file.read(HEAD), os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise Drop("audio: file not found" if isinstance(error, FileNotFoundError) else "audio: unreadable", f"{path}: {error.strerror}") from None
+def _tag_bytes(written: bytes) -> int:
+    """Read how long an ID3 tag is: seven bits of each byte tell it."""
+    size = 0
+    for byte in written:
+        size = (size << 7) + (byte & 0x7F)
+    return size
 
 
-def whole_duration(data: bytes) -> float:
-    """``check_whole`` and ``read_duration`` of a file's bytes, its header read once."""
-    riff = read_riff(data)
-    if riff and riff.codec in (1, 3) and (seconds := _riff_seconds(riff, len(data))):
-        check_whole(data, riff)
-        return seconds
-    check_whole(data)
-    return read_duration(data)
-
-
-def _riff_seconds(riff: Riff, total: int) -> float:
-    size = total - riff.data if riff.size is None else riff.size
-    return size // riff.block / riff.rate
-
-
-def _header_seconds(data: bytes | memoryview, total: int) -> float | None:
-    if not total:
-        return 0.0
-    riff = read_riff(data)
-    if riff and riff.codec in (1, 3):
-        return _riff_seconds(riff, total)
-    if bytes(data[:4]) == b"fLaC" and len(data) >= 26 and data[4] & 0x7F == 0:
-        bits = int.from_bytes(data[18:26], "big")  # rate 20, channels 3, sample size 5, samples 36 bits
-        rate, samples = bits >> 44, bits & ((1 << 36) - 1)
-        return samples / rate if rate and samples else None
-    return None
-
-
-def read_riff(data: bytes | memoryview) -> Riff | None:
-    """Walk the chunks of a RIFF file up to its samples; None when it is none, or they lie behind the end of ``data``."""
-    if len(data) < 12 or bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"WAVE":
-        return None
-    whole, at, form = struct.unpack_from("<I", data, 4)[0], 12, None
-    while at + 8 <= len(data):
-        name, size = bytes(data[at : at + 4]), struct.unpack_from("<I", data, at + 4)[0]
-        if name == b"fmt " and at + 24 <= len(data):
-            codec, channels, rate, _, block, bits = struct.unpack_from("<HHIIHH", data, at + 8)
-            if codec == 0xFFFE and size >= 26 and at + 34 <= len(data):
-                codec = struct.unpack_from("<H", data, at + 32)[0]
-            form = (codec, channels, rate, block, bits)
-        elif name == b"data":
-            known = size < _STREAMED and not (size == 0 and whole in (0, 0xFFFFFFFF))
-            return Riff(*form, at + 8, size if known else None) if form and all(form[1:4]) else None
-        at += 8 + size + size % 2
-    return None
-
-
-def log_mel(audio: np.ndarray, mels: int = 80) -> Tensor:
-    """Whisper's log-mel features: (samples,) at 16 kHz → (frames, mels) float32, a frame every 10 ms, samples // 160 in all.
-
-    Audio under 201 samples is padded with zeros to 201, so there is at least one frame. Digital silence is −1.5.
-    """
-    import torch
-
-    wave = torch.from_numpy(reflected(audio))
-    spectrum = torch.stft(wave, N_FFT, HOP, window=mel_window(), center=False, return_complex=True)
-    parts = torch.view_as_real(spectrum.T[:-1]).reshape(-1, N_FFT + 2)  # (frames, 402): real and imaginary side by side
-    parts.square_()
-    logs = torch.empty(len(parts), mels)
-    for rows, columns, filters in _filter_bands(mels):  # the sum over both parts happens inside the products
-        torch.mm(parts[:, columns], filters, out=logs[:, rows])
-    logs.clamp_(min=1e-10).log10_()
-    return logs.clamp_(min=logs.max() - 8.0).add_(4.0).mul_(0.25)
-
-
-def reflected(audio: np.ndarray) -> np.ndarray:
-    """(samples,) → (samples + 400,) float32: both ends continued by reflection, so that frames are centered. Short audio is first padded to 201 samples."""
-    edge, size = N_FFT // 2, max(len(audio), MIN_PADDED)
-    wave = np.zeros(size + N_FFT, dtype=np.float32)
-    wave[edge : edge + len(audio)] = audio
-    wave[:edge] = wave[2 * edge : edge : -1]
-    wave[edge + size :] = wave[edge + size - 2 : size - 2 : -1]
-    return wave
-
-
-@lru_cache(maxsize=4)
-def mel_window(device: torch.device | str = "cpu") -> Tensor:
-    """The window of the log-mel features."""
-    import torch
-
-    return torch.hann_window(N_FFT, device=device)
-
-
-@lru_cache(maxsize=4)
-def doubled_filters(mels: int, device: torch.device | str = "cpu") -> Tensor:
-    """Slaney mel filters, every row twice: (402, mels)."""
-    import librosa
-    import torch
-
-    filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=mels)  # (mels, 201)
-    return torch.from_numpy(filters).float().repeat_interleave(2, dim=1).T.contiguous().to(device)
-
-
-@lru_cache(maxsize=4)
-def _filter_bands(mels: int) -> list[tuple[slice, slice, Tensor]]:
-    """The doubled filters in bands of neighbors: mel bins, the columns where they are not zero, and those weights. A quarter of the products."""
-    whole, bands = doubled_filters(mels), []
-    for first in range(0, mels, BAND):
-        rows = slice(first, first + BAND)
-        used = whole[:, rows].any(dim=1).nonzero()
-        columns = slice(int(used[0]), int(used[-1]) + 1)
-        bands.append((rows, columns, whole[columns, rows].contiguous()))
-    return bands
+@contextmanager
+def _reading(source: Source) -> Iterator[io.IOBase]:
+    """Open a path, or bytes as a file."""
+    if isinstance(source, (str, Path)):
+        with open(source, "rb") as file:
+            yield file
+    else:
+        yield io.BytesIO(source)

@@ -1,4 +1,4 @@
-"""Changes to training audio and features, in the order of ``augment``, then masks of features.
+"""Changes to training audio and features; steps.py applies them in their order.
 
 Every draw comes from a generator that (seed, epoch, key) fix, so workers do not matter.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from wenet_osum import config, lookup
-from wenet_osum.config import AugmentConfig, SpecAugmentConfig
+from wenet_osum.config import SpecAugmentConfig
 from wenet_osum.dataset.audio import decode, resample
 from wenet_osum.records import SAMPLE_RATE, Word
 
@@ -54,24 +54,6 @@ def rng(seed: int, epoch: int, key: str) -> np.random.Generator:
     )
     number = int.from_bytes(hashed.digest(), "big")
     return np.random.Generator(np.random.PCG64(number))
-
-
-def augment(
-    audio: np.ndarray, conf: AugmentConfig, draw: np.random.Generator
-) -> tuple[np.ndarray, float]:
-    """Apply all changes to the waveform, in the order a microphone meets them.
-
-    Returns the audio and the speed factor, by which word times are to be divided.
-    """
-    audio, factor = speed(audio, conf.speeds, draw)
-    if conf.reverb and draw.random() < conf.reverb_prob:
-        audio = reverberate(audio, conf.reverb, draw)
-    if conf.noise and draw.random() < conf.noise_prob:
-        audio = add_noise(audio, conf.noise, conf.noise_snr_db, draw)
-    if conf.effects:
-        audio = apply_effects(audio, conf.effects, draw)
-    audio = gain(audio, conf.gain_db, draw)
-    return audio, factor
 
 
 def speed(

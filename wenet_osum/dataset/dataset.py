@@ -4,20 +4,21 @@
     build_pool      who can be drawn       (pool.py)
     Plan            who reads what, when   (plan.py)
     read_utterance  bytes of an utterance  (shard.py)
-    make_sample     features and ids       (sample.py)
+    make_sample     features and ids       (sample.py; the steps of its sound: steps.py)
     collate         a micro-batch          (batch.py)
 
-The sound of a training utterance goes through these steps, in this order:
+The sound of a training utterance goes through these steps (the list ``STEPS`` of steps.py is what
+runs), in this order:
 
-    decode          file → mono, 16 kHz            (audio.py, by way of its resample)
-    speed           augment.speeds                 (augment.py, as all that follow)
-    reverberate     augment.reverb
-    add_noise       augment.noise
-    apply_effects   augment.effects                (a file each in effects/)
-    gain            augment.gain_db
-    log_mel         samples → frames, mel bins     (audio.py; on a device: device_features.py)
-    draw_masks      augment.spec_augment
-    apply_masks     what was drawn
+    decode           file → mono, 16 kHz
+    check_duration   filter.min_s, filter.max_s
+    speed_perturb    augment.speeds
+    reverberate      augment.reverb
+    add_noise        augment.noise
+    apply_effects    augment.effects, a file each in effects/
+    change_gain      augment.gain_db
+    compute_log_mel  samples → frames, mel bins
+    spec_augment     augment.spec_augment
 
 The plan names every sample of every micro-batch; workers only fetch, decode and augment what they
 are told. So neither the number of workers nor that of ranks changes what is trained on, and
@@ -47,7 +48,8 @@ from wenet_osum.dataset.loader import Loader
 from wenet_osum.dataset.measure import measure_tokens
 from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool, TokenCounter, build_pool, published_rate
-from wenet_osum.dataset.sample import SampleConfig, Targets, make_sample, silent_sample
+from wenet_osum.dataset.sample import make_sample, silent_sample
+from wenet_osum.dataset.sample_config import SampleConfig, Targets
 from wenet_osum.dataset.shard import Handles, load_list, read_utterance
 from wenet_osum.dataset.states import StateStore
 from wenet_osum.records import Batch, Sample

@@ -12,7 +12,9 @@ class Drop(ValueError):
     """
 
     def __init__(self, reason: str, detail: str = ""):
-        told = f"{reason}: {detail}" if detail else reason
+        told = reason
+        if detail:
+            told = f"{reason}: {detail}"
         super().__init__(told)
         self.reason = reason
         self.detail = detail
@@ -38,7 +40,8 @@ def note(dropped: Counter, key: str, reason: str) -> None:
     """Count one dropped utterance; a ``Dropped`` keeps its key too."""
     dropped[reason] += 1
     if isinstance(dropped, Dropped):
-        dropped.pairs.append((key, reason))
+        pair = (key, reason)
+        dropped.pairs.append(pair)
 
 
 def table(dropped: Counter) -> str:
@@ -48,5 +51,6 @@ def table(dropped: Counter) -> str:
     """
     lines = []
     for reason, count in dropped.most_common():
-        lines.append(f"{count:8d}  {reason}")
+        line = f"{count:8d}  {reason}"
+        lines.append(line)
     return "\n".join(lines)

@@ -1,56 +1,24 @@
-"""Utterance → Sample: decoded, augmented, turned into features, its prompt and target into ids."""
+"""Utterance → Sample: its sound taken through all steps (steps.py), prompt and target as ids."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from wenet_osum.config import AugmentConfig, FilterConfig
-from wenet_osum.dataset import augment
-from wenet_osum.dataset.audio import decode, log_mel
-from wenet_osum.dataset.device_features import for_device
+from wenet_osum.dataset import augment, steps
+from wenet_osum.dataset.audio import decode
 from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.sample_config import SampleConfig
 from wenet_osum.dataset.states import Encoded, StateStore
+from wenet_osum.dataset.steps import Signal
 from wenet_osum.records import SAMPLE_RATE, Sample, Utterance
 from wenet_osum.tasks.base import Task, find_tags
 from wenet_osum.text.template import Target, Template
 
-# what further losses have to know of an utterance; None: nothing is to be learned from it
-Targets = Callable[[Utterance], dict[str, torch.Tensor] | None]
-TOLERANCE_S = 0.01  # by which the header's duration may differ from the true one
 SILENCE_S = 0.5  # of the sample that stands in for others
-
-
-@dataclass(frozen=True)
-class SampleConfig:
-    """How samples are made.
-
-    Without ``augment`` nothing is drawn and prompts are the scoring ones: dev sets and decoding.
-    """
-
-    mels: int = 80
-    filter: FilterConfig = field(default_factory=FilterConfig)
-    augment: AugmentConfig | None = None
-    seed: int = 0
-    epoch: int = 0
-    # tokens of prompt and answer that a decoder can take; None: any number
-    reach: int | None = None
-    # False: decoding; no target is needed and the filter does not apply
-    answers: bool = True
-    # samples carry audio and masks; the device makes the features of them (device_features.py)
-    on_device: bool = False
-    # of further losses (models/objective.py); None: there are none
-    targets: Targets | None = None
-    # where states of the encoder are read in the place of features
-    states: StateStore | None = None
-    # language of the one prompt that dev and decoding use, whatever the utterance's: it must not
-    # tell the model
-    prompt_lang: str = "zh"
 
 
 def make_sample(
@@ -68,8 +36,8 @@ def make_sample(
     """
     if conf.states is not None:
         return _sample_from_states(utterance, data, task, template, conf, repeat)
-    audio = decode(data, utterance.start, utterance.end)
-    return sample_from_audio(utterance, audio, task, template, conf, repeat)
+    signal = Signal(utterance, _generator(utterance, conf, repeat), data=data)
+    return _sample_of(signal, task, template, conf, repeat)
 
 
 def sample_from_audio(
@@ -81,13 +49,19 @@ def sample_from_audio(
     repeat: int = 0,
 ) -> Sample:
     """Do the same for audio in memory, (samples,) float32 at 16 kHz, mono."""
-    if conf.answers:
-        _check_duration(len(audio) / SAMPLE_RATE, conf.filter)
-    utterance = read_tags(utterance, task, template)
+    signal = Signal(utterance, _generator(utterance, conf, repeat), audio=audio)
+    return _sample_of(signal, task, template, conf, repeat)
+
+
+def _sample_of(
+    signal: Signal, task: Task, template: Template, conf: SampleConfig, repeat: int
+) -> Sample:
+    """Take the steps of the sound (steps.py), then add the texts. Raises Drop."""
+    steps.run(signal, conf)
+    utterance = read_tags(signal.utterance, task, template)
+    utterance = _at_speed(utterance, signal.speed)
     draw_key = _draw_key(utterance, repeat)
-    sound, audio, speed = _draw(audio, draw_key, conf)
-    utterance = _at_speed(utterance, speed)
-    seconds = len(audio) / SAMPLE_RATE
+    sound, seconds = signal.fields(), signal.seconds
     return _complete(utterance, sound, seconds, task, template, conf, draw_key)
 
 
@@ -96,25 +70,10 @@ def _draw_key(utterance: Utterance, repeat: int) -> str:
     return f"{utterance.key}#{repeat}" if repeat else utterance.key
 
 
-def _draw(
-    audio: np.ndarray, draw_key: str, conf: SampleConfig
-) -> tuple[dict[str, Any], np.ndarray, float]:
-    """Augment: return the sound of a Sample, the audio and its speed factor."""
-    draw = augment.rng(conf.seed, conf.epoch, draw_key)
-    speed = 1.0
-    if conf.augment:
-        fitting = _fitting_speeds(conf, len(audio) / SAMPLE_RATE)
-        audio, speed = augment.augment(audio, fitting, draw)
-    return _sound(audio, conf, draw), audio, speed
-
-
-def _fitting_speeds(conf: SampleConfig, seconds: float) -> AugmentConfig:
-    """Leave out the speeds that would stretch the audio beyond ``filter.max_s``."""
-    speeds = conf.augment.speeds
-    fitting = [speed for speed in speeds if seconds / speed <= conf.filter.max_s]
-    if fitting == speeds:
-        return conf.augment
-    return dataclasses.replace(conf.augment, speeds=fitting or [1.0])
+def _generator(utterance: Utterance, conf: SampleConfig, repeat: int = 0) -> np.random.Generator:
+    """Make the generator of all that is drawn for the sound of an utterance."""
+    draw_key = _draw_key(utterance, repeat)
+    return augment.rng(conf.seed, conf.epoch, draw_key)
 
 
 def _at_speed(utterance: Utterance, speed: float) -> Utterance:
@@ -123,31 +82,6 @@ def _at_speed(utterance: Utterance, speed: float) -> Utterance:
         return utterance
     words = augment.scale_words(utterance.words, speed)
     return dataclasses.replace(utterance, words=words)
-
-
-def _sound(
-    audio: np.ndarray, conf: SampleConfig, draw: np.random.Generator | None = None
-) -> dict[str, Any]:
-    """Make features with their masks, or audio with the masks for its features to be.
-
-    Without ``draw`` nothing is masked.
-    """
-    if conf.on_device:
-        wave, frames = for_device(audio)
-        masks = _masks(frames, conf, draw)
-        return {"features": torch.empty(frames, 0), "audio": wave, "masks": masks}
-    features = log_mel(audio, conf.mels)
-    masks = _masks(len(features), conf, draw)
-    if masks:
-        features = augment.apply_masks(features, masks)
-    return {"features": features}
-
-
-def _masks(frames: int, conf: SampleConfig, draw: np.random.Generator | None) -> list[augment.Mask]:
-    """Draw the masks of so many frames, where any are wanted."""
-    if draw is None or not conf.augment or not conf.augment.spec_augment:
-        return []
-    return augment.draw_masks(frames, conf.mels, conf.augment.spec_augment, draw)
 
 
 def _complete(
@@ -209,9 +143,9 @@ def _sample_from_states(
     if digest not in store:
         # whatever kept it from being encoded is told as it would be without states
         audio = decode(data, utterance.start, utterance.end)
-        _check_duration(len(audio) / SAMPLE_RATE, conf.filter)
+        steps.check_seconds(len(audio) / SAMPLE_RATE, conf.filter)
     encoded = store.read(digest)
-    _check_duration(encoded.source_s, conf.filter)
+    steps.check_seconds(encoded.source_s, conf.filter)
     utterance = read_tags(utterance, task, template)
     utterance = _at_speed(utterance, encoded.speed)
     sound = _stored_sound(encoded, store)
@@ -234,18 +168,16 @@ def features_to_encode(
 
     ``conf.epoch`` is the version of the utterance. Raises Drop.
     """
-    audio = decode(data, utterance.start, utterance.end)
-    source_s = len(audio) / SAMPLE_RATE
-    _check_duration(source_s, conf.filter)
-    sound, audio, speed = _draw(audio, utterance.key, conf)
+    signal = Signal(utterance, _generator(utterance, conf), data=data)
+    steps.run(signal, conf)
     known = Encoded(
         states=np.empty((0, 0), dtype=np.float32),
         length=0,
-        source_s=source_s,
-        audio_s=len(audio) / SAMPLE_RATE,
-        speed=speed,
+        source_s=signal.source_s,
+        audio_s=signal.seconds,
+        speed=signal.speed,
     )
-    return sound["features"], known
+    return signal.features, known
 
 
 def silent_sample(template: Template, conf: SampleConfig) -> Sample:
@@ -257,8 +189,7 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
     if conf.states is not None:
         sound = _no_states(conf.states)
     else:
-        samples = round(SILENCE_S * SAMPLE_RATE)
-        sound = _sound(np.zeros(samples, dtype=np.float32), conf)
+        sound = _silence(conf)
     # an empty transcript, not a missing one: further losses have nothing to leave out
     utterance = Utterance(key="", wav="", txt="")
     lang = prompt_language(template, task)
@@ -275,6 +206,15 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
         utterance=utterance,
         audio_s=SILENCE_S,
     )
+
+
+def _silence(conf: SampleConfig) -> dict[str, Any]:
+    """Return the sound of half a second of silence, which nothing changes."""
+    samples = round(SILENCE_S * SAMPLE_RATE)
+    audio = np.zeros(samples, dtype=np.float32)
+    signal = Signal(Utterance(key="", wav=""), audio=audio)
+    steps.compute_log_mel(signal, conf)
+    return signal.fields()
 
 
 def _no_states(store: StateStore) -> dict[str, Any]:
@@ -335,14 +275,6 @@ def _reader(utterance: Utterance, task: Task, template: Template) -> Task:
     except ValueError:
         # a task this model does not know
         return task
-
-
-def _check_duration(seconds: float, limits: FilterConfig) -> None:
-    """Raise Drop: the plan has judged the header's duration, and a header can be wrong."""
-    if seconds < limits.min_s - TOLERANCE_S:
-        raise Drop(f"audio: shorter than {limits.min_s} s", f"{seconds:.3f} s; filter.min_s")
-    if seconds > limits.max_s + TOLERANCE_S:
-        raise Drop(f"audio: longer than {limits.max_s} s", f"{seconds:.3f} s; filter.max_s")
 
 
 def _prompt(task: Task, template: Template, conf: SampleConfig, key: str) -> list[int]:

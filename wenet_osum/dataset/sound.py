@@ -1,4 +1,8 @@
-"""A sound in memory or on disk → the audio file that ``dataset/audio.py`` decodes: what Python users hand over, and what is refused."""
+"""A sound as Python users hand it over, made an audio file that ``dataset/audio.py`` decodes.
+
+A sound is a path, an audio file's bytes, an open file, an array or a tensor. What is none of them
+is refused with the value, the rule and the next step.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ import torch
 from wenet_osum.dataset.audio import RATES, write_wav
 from wenet_osum.records import SAMPLE_RATE
 
-Array = np.ndarray | torch.Tensor  # (samples,), or with channels on the shorter axis; int16, or float with full scale 1.0
+# (samples,), or with channels on the shorter axis; int16, or float with full scale 1.0
+Array = np.ndarray | torch.Tensor
 Data = bytes | bytearray | memoryview | BinaryIO
 # A tuple, or a dict with the keys below, is an array with its own rate in Hz.
 Sound = str | os.PathLike | Data | Array | tuple[Array, int] | dict
@@ -23,60 +28,119 @@ LOUDEST = 100.0  # float samples beyond this are integers that were cast, not lo
 
 
 def source_of(sound: Sound, rate: int = SAMPLE_RATE) -> bytes | Path:
-    """The sound as an audio file: its path, or its bytes. ``rate`` (Hz) is that of bare samples. Raises ValueError for what is none."""
+    """Return a sound as an audio file: its path, or its bytes.
+
+    ``rate`` (Hz) is that of bare samples. Raises ValueError for what is no sound.
+    """
     if isinstance(sound, (str, os.PathLike)):
         return Path(sound)
     if isinstance(sound, (bytes, bytearray, memoryview)):
         return bytes(sound)
     if hasattr(sound, "read"):
-        data = sound.read()
-        if not isinstance(data, bytes):
-            raise ValueError(f"the file was opened as text: its read() gave {type(data).__name__}; open it with mode 'rb'")
-        return data
+        return _read_all(sound)
+    array, rate = _with_rate(sound, rate)
+    samples = _as_numpy(array)
+    return wav_of(samples, rate)
+
+
+def _read_all(file: BinaryIO) -> bytes:
+    """Read an open file. Raises ValueError for one that was opened as text."""
+    data = file.read()
+    if not isinstance(data, bytes):
+        given = f"its read() gave {type(data).__name__}"
+        raise ValueError(f"the file was opened as text: {given}; open it with mode 'rb'")
+    return data
+
+
+def _with_rate(sound: Array | tuple | dict, rate: int) -> tuple[Array, int]:
+    """Return a sound's array and the rate it names, else ``rate``."""
     if isinstance(sound, dict):
-        sound, rate = _of_dict(sound)
-    elif isinstance(sound, tuple) and len(sound) == 2 and isinstance(sound[1], Number):
-        sound, rate = sound
-    if isinstance(sound, torch.Tensor):
-        sound = sound.detach().cpu()
-        sound = (sound.float() if sound.is_floating_point() else sound).numpy()
-    elif not hasattr(sound, "__array__"):
-        raise ValueError(f"{type(sound).__name__} is no sound; give a path, bytes, an open file, an array, or a tuple (array, rate in Hz)")
-    return wav_of(np.asarray(sound), rate)
+        return _of_dict(sound)
+    is_pair = isinstance(sound, tuple) and len(sound) == 2
+    if is_pair and isinstance(sound[1], Number):
+        return sound
+    return sound, rate
 
 
 def _of_dict(sound: dict) -> tuple[Array, int]:
     """Return array and rate of a sound as `datasets` and the pipelines of transformers write it."""
-    if missing := [name for name in (ARRAY, OWN_RATE) if name not in sound]:
+    missing = [repr(name) for name in (ARRAY, OWN_RATE) if name not in sound]
+    if missing:
         known = ", ".join(map(repr, sound)) or "none"
+        lacks = " and ".join(missing)
         raise ValueError(
-            f"dict is no sound: it lacks {' and '.join(map(repr, missing))} (its keys: {known}); "
+            f"dict is no sound: it lacks {lacks} (its keys: {known}); "
             f"give {{'{ARRAY}': samples, '{OWN_RATE}': Hz}}"
         )
     return sound[ARRAY], sound[OWN_RATE]
 
 
+def _as_numpy(array: Array) -> np.ndarray:
+    """Return the samples of an array or tensor. Raises ValueError for anything else."""
+    if isinstance(array, torch.Tensor):
+        samples = array.detach().cpu()
+        # numpy knows no bfloat16
+        if samples.is_floating_point():
+            samples = samples.float()
+        return samples.numpy()
+    if hasattr(array, "__array__"):
+        return np.asarray(array)
+    raise ValueError(
+        f"{type(array).__name__} is no sound; give a path, bytes, an open file, an array, "
+        "or a tuple (array, rate in Hz)"
+    )
+
+
 def wav_of(samples: np.ndarray, rate: int) -> bytes:
-    """Samples (samples,), or with channels on the shorter axis, as the bytes of a WAV file, bit-exact for int16 and float32. Raises ValueError."""
+    """Write samples as the bytes of a WAV file, bit-exact for int16 and float32.
+
+    They are (samples,), or have channels on the shorter axis. Raises ValueError.
+    """
     check_rate(rate)
-    if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
-        samples = samples.T
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[1] > MOST_CHANNELS):
-        raise ValueError(f"shape {samples.shape}: a recording is (samples,), or has up to {MOST_CHANNELS} channels; give several as a list")
+    samples = _channels_last(samples)
     if not samples.size:
         raise ValueError("audio: empty: the array holds no samples")
+    subtype = "PCM_16"
     if samples.dtype.kind == "f":
-        samples, kind = samples.astype(np.float32), "FLOAT"
-        if (peak := float(np.abs(samples).max())) > LOUDEST:
-            raise ValueError(f"float samples up to {peak:g}: full scale is 1.0; divide what were int16 samples by 32768")
-    elif samples.dtype == np.int16:
-        kind = "PCM_16"
-    else:
-        raise ValueError(f"samples of type {samples.dtype}: the full scale is not known; give int16, or float in [-1, 1]")
-    return write_wav(np.ascontiguousarray(samples), int(rate), kind)
+        subtype = "FLOAT"
+        samples = samples.astype(np.float32)
+        _check_scale(samples)
+    elif samples.dtype != np.int16:
+        raise ValueError(
+            f"samples of type {samples.dtype}: the full scale is not known; "
+            "give int16, or float in [-1, 1]"
+        )
+    in_order = np.ascontiguousarray(samples)
+    return write_wav(in_order, int(rate), subtype)
+
+
+def _channels_last(samples: np.ndarray) -> np.ndarray:
+    """Turn (channels, samples) round. Raises ValueError for a shape that no recording has."""
+    if samples.ndim == 1:
+        return samples
+    if samples.ndim == 2:
+        shorter, longer = sorted(samples.shape)
+        if samples.shape[0] < longer:
+            samples = samples.T
+        if shorter <= MOST_CHANNELS:
+            return samples
+    rule = f"a recording is (samples,), or has up to {MOST_CHANNELS} channels"
+    raise ValueError(f"shape {samples.shape}: {rule}; give several as a list")
+
+
+def _check_scale(samples: np.ndarray) -> None:
+    """Raise ValueError for float samples far beyond full scale."""
+    peak = float(np.abs(samples).max())
+    if peak > LOUDEST:
+        found = f"float samples up to {peak:g}"
+        raise ValueError(f"{found}: full scale is 1.0; divide what were int16 samples by 32768")
 
 
 def check_rate(rate: int) -> None:
     """Raise ValueError for a sample rate that no recording has."""
-    if not isinstance(rate, Number) or isinstance(rate, complex) or not RATES[0] <= rate <= RATES[1] or int(rate) != rate:
-        raise ValueError(f"sample rate {rate!r} must be a whole number of Hz from {RATES[0]} to {RATES[1]}, such as 16000")
+    lowest, highest = RATES
+    possible = isinstance(rate, Number) and not isinstance(rate, complex)
+    if possible and lowest <= rate <= highest and int(rate) == rate:
+        return
+    rule = f"must be a whole number of Hz from {lowest} to {highest}"
+    raise ValueError(f"sample rate {rate!r} {rule}, such as 16000")

@@ -26,7 +26,8 @@ from transformers import (
     SequenceFeatureExtractor,
 )
 
-from wenet_osum.dataset.audio import decode, log_mel
+from wenet_osum.dataset.audio import decode
+from wenet_osum.dataset.log_mel import log_mel
 from wenet_osum.dataset.sample import prompt_language
 from wenet_osum.dataset.sound import Sound, source_of
 from wenet_osum.records import SAMPLE_RATE

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 
-from wenet_osum.dataset.audio import FFMPEG_HINT, check_whole
+from wenet_osum.dataset.audio import FFMPEG_HINT
 from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.riff import check_whole
 from wenet_osum.dataset.sound import MOST_CHANNELS, RATES
 from wenet_osum.serve.fault import Fault
 

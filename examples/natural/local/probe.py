@@ -24,7 +24,8 @@ from torch.nn import functional
 
 from wenet_osum import tasks
 from wenet_osum.corpus.task_lists import choose
-from wenet_osum.dataset.audio import decode, log_mel
+from wenet_osum.dataset.audio import decode
+from wenet_osum.dataset.log_mel import log_mel
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.dataset.scan import find
 from wenet_osum.models.encoder.whisper import Encoder, read, set_conf
