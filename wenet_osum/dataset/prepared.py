@@ -1,4 +1,7 @@
-"""The end of a recipe's preparation: splits are compared, written and told about, with what was left out and why."""
+"""The end of a recipe's preparation: splits are compared, described and written.
+
+What was left out is told with the reasons.
+"""
 
 from __future__ import annotations
 
@@ -14,36 +17,66 @@ from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.records import Utterance
 
 
-def write_splits(out: Path, splits: dict[str, list[Utterance]], disjoint: Sequence[str], dropped: Dropped) -> None:
-    """``OUT/<split>/manifest.jsonl`` and ``OUT/text/train.txt``; prints counts, hours, labels, shared things that are allowed, and what is left out.
+def write_splits(
+    out: Path, splits: dict[str, list[Utterance]], disjoint: Sequence[str], dropped: Dropped
+) -> None:
+    """Write ``OUT/<split>/manifest.jsonl`` and ``OUT/text/train.txt``.
 
-    Raises ValueError, before anything is written, for an empty split and when splits share what ``disjoint`` forbids.
+    Prints counts, hours, labels, shared things that are allowed, and what is left out. Raises
+    ValueError, before anything is written, for an empty split and when splits share what
+    ``disjoint`` forbids.
     """
     if dropped:
         print(f"left out:\n{table(dropped)}")
-    if empty := [name for name, rows in splits.items() if not rows]:
-        raise ValueError(f"no utterance is left for {', '.join(empty)}; the reasons above say what was found and not used")
+    empty = [name for name, rows in splits.items() if not rows]
+    if empty:
+        names = ", ".join(empty)
+        told = "the reasons above say what was found and not used"
+        raise ValueError(f"no utterance is left for {names}; {told}")
     for line in check_disjoint(splits, disjoint):
         print(f"note: {line}")
     print(*summary(splits), *labels(splits), sep="\n")
+
     for name, rows in splits.items():
         write_manifest(out / name / "manifest.jsonl", rows)
-    (out / "text").mkdir(parents=True, exist_ok=True)
-    (out / "text/train.txt").write_text("".join(f"{line}\n" for u in splits["train"] if (line := text(u))), encoding="utf-8")
+    _write_text(out / "text", splits["train"])
+
+
+def _write_text(folder: Path, utterances: list[Utterance]) -> None:
+    """Write the text of the training utterances, a line each, without those that have none."""
+    lines = []
+    for utterance in utterances:
+        line = text(utterance)
+        if line:
+            lines.append(f"{line}\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "train.txt"
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def labels(splits: dict[str, list[Utterance]]) -> list[str]:
-    """A line a split and label field that is known in it: how often each label stands there."""
+    """Say how often each label is there: one line per split and label field known in it."""
     lines = []
     for name, rows in splits.items():
         for column in counted_columns():
-            counts = Counter(label for u in rows if (label := label_of(u, column)))
-            if counts:
-                lines.append(f"{name}: {column}: {', '.join(f'{label} {count}' for label, count in counts.most_common())}")
+            known = [label_of(utterance, column) for utterance in rows]
+            counts = Counter(label for label in known if label)
+            told = []
+            for label, count in counts.most_common():
+                told.append(f"{label} {count}")
+            if told:
+                together = ", ".join(told)
+                lines.append(f"{name}: {column}: {together}")
     return lines
 
 
 def text(utterance: Utterance) -> str:
-    """What tokenizer and small LLM learn of an utterance: its words, a question with its reply as the model is to write it."""
-    task = tasks.parse("sttc" if utterance.reply is not None else "asr")
-    return task.write(utterance) if task.present(utterance) else ""
+    """Return what tokenizer and small LLM learn of an utterance.
+
+    It is its words, a question with its reply as the model is to write it.
+    """
+    asked = "asr" if utterance.reply is None else "sttc"
+    task = tasks.parse(asked)
+    if not task.present(utterance):
+        return ""
+    return task.write(utterance)

@@ -1,12 +1,15 @@
-"""Bytes from http(s) addresses, and from programs: ``pipe:PROGRAM ARGUMENTS…`` is a shard that a program prints, for stores that cannot be mounted.
+"""Bytes from http(s) addresses, and from programs.
 
-A program that names ``{first}`` and ``{last}`` (bytes, the last one included, empty for the end) prints that stretch, and reading seeks:
+``pipe:PROGRAM ARGUMENTS…`` is a shard that a program prints, for stores that cannot be mounted. A
+program that names ``{first}`` and ``{last}`` (bytes, the last one included, empty for the end)
+prints that stretch, and reading seeks:
 
-    pipe:aws s3api get-object --bucket b --key train/0001.tar --range bytes={first}-{last} /dev/stdout
+    pipe:aws s3api get-object --bucket b --key 0001.tar --range bytes={first}-{last} /dev/stdout
     pipe:curl -s -f -r {first}-{last} https://store/train/0001.tar
 
-One that does not, such as ``pipe:aws s3 cp s3://b/train/0001.tar -``, is run once a process that reads from the shard and its output kept in an unnamed file.
-No shell is involved. Pipes stand in lists of shards only, which are one's own, never in manifests, which come with data.
+One that does not, such as ``pipe:aws s3 cp s3://b/train/0001.tar -``, is run once by each process
+that reads from the shard, and its output kept in an unnamed file. No shell is involved. Pipes stand
+in lists of shards only, which are one's own, never in manifests, which come with data.
 """
 
 from __future__ import annotations
@@ -22,49 +25,67 @@ from typing import IO
 from wenet_osum.dataset.drop import Drop
 
 PIPE = "pipe:"
+TIMEOUT_S = 60
+PARTIAL_CONTENT = 206  # HTTP's answer to a range
 
 
 def is_url(path: str) -> bool:
-    """Whether a path in a list is an address."""
+    """Tell whether a path in a list is an address."""
     return path.startswith(("http://", "https://"))
 
 
 def is_pipe(path: str) -> bool:
-    """Whether a line of a list of shards is a program."""
+    """Tell whether a line of a list of shards is a program."""
     return path.startswith(PIPE)
 
 
 def seeks(path: str) -> bool:
-    """Whether a stretch of this shard can be had without the rest."""
-    return is_url(path) or (is_pipe(path) and "{first}" in path)
+    """Tell whether a stretch of this shard can be had without the rest."""
+    if is_url(path):
+        return True
+    return is_pipe(path) and "{first}" in path
 
 
 def fetch(url: str, offset: int = 0, size: int | None = None) -> bytes:
-    """The bytes of an address, or ``size`` of them from ``offset``. Raises Drop when it cannot be read."""
+    """Read an address, or ``size`` bytes of it from ``offset``.
+
+    Raises Drop when it cannot be read.
+    """
     request = urllib.request.Request(url)
     if size is not None:
-        request.add_header("Range", f"bytes={offset}-{offset + size - 1}")
+        last = offset + size - 1
+        request.add_header("Range", f"bytes={offset}-{last}")
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             data = answer.read()
-            partial = answer.status == 206
+            status = answer.status
     except (OSError, ValueError) as error:
         raise Drop("address cannot be read", f"{url}: {error}") from None
-    return data if size is None or partial else data[offset : offset + size]  # a plain server sends everything
+
+    # a plain server sends everything
+    if size is None or status == PARTIAL_CONTENT:
+        return data
+    return data[offset : offset + size]
 
 
 def read_remote(path: str, offset: int = 0, size: int | None = None) -> bytes:
-    """The same for addresses and programs; of a program that cannot seek only the whole."""
+    """Do the same for addresses and programs; of a program that cannot seek only the whole."""
     if is_url(path):
         return fetch(path, offset, size)
+    last = ""
+    if size is not None:
+        last = str(offset + size - 1)
     with tempfile.TemporaryFile() as file:
-        _run(path, file, str(offset), "" if size is None else str(offset + size - 1))
+        _run(path, file, str(offset), last)
         file.seek(0)
         return file.read()
 
 
 def spooled(path: str) -> int:
-    """A descriptor of an unnamed file with all that the program prints; the file goes away when it is closed. Raises Drop."""
+    """Return a descriptor of an unnamed file with all that the program prints.
+
+    The file goes away when it is closed. Raises Drop.
+    """
     with tempfile.TemporaryFile() as file:
         _run(path, file, "0", "")
         return os.dup(file.fileno())
@@ -73,10 +94,29 @@ def spooled(path: str) -> int:
 def _run(path: str, out: IO[bytes], first: str, last: str) -> None:
     """Run the program of a pipe. Raises Drop when it cannot be run or fails."""
     try:
-        words = [word.replace("{first}", first).replace("{last}", last) for word in shlex.split(path.removeprefix(PIPE))]
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            _arguments(path, first, last),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
     except (OSError, ValueError) as error:
         raise Drop("pipe cannot be run", f"{path}: {error}") from None
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise Drop("pipe failed", f"{path}: exit status {done.returncode}{', ' + said[-1] if said else ''}")
+        told = f"{path}: exit status {done.returncode}"
+        said = done.stderr.decode("utf-8", "replace").strip()
+        lines = said.splitlines()
+        if lines:
+            told += f", {lines[-1]}"
+        raise Drop("pipe failed", told)
+
+
+def _arguments(path: str, first: str, last: str) -> list[str]:
+    """Return the words of a pipe's program. Raises ValueError for a quote that does not end."""
+    words = []
+    for word in shlex.split(path.removeprefix(PIPE)):
+        word = word.replace("{first}", first)
+        word = word.replace("{last}", last)
+        words.append(word)
+    return words

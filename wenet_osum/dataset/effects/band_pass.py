@@ -17,5 +17,8 @@ class Effect:
     high_hz: tuple[float, float] = (3000.0, 3800.0)
 
     def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Audio within the band."""
-        return mix.band_pass(audio, float(draw.uniform(*self.low_hz)), float(draw.uniform(*self.high_hz)))
+        """Return audio within the band."""
+        low_hz = draw.uniform(*self.low_hz)
+        # each end by itself: lines differ in both
+        high_hz = draw.uniform(*self.high_hz)
+        return mix.band_pass(audio, low_hz, high_hz)

@@ -14,6 +14,10 @@ class Effect:
     share: tuple[float, float] = (0.2, 0.8)  # of the peak
 
     def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Audio without its peaks."""
-        limit = float(np.abs(audio).max(initial=0)) * float(draw.uniform(*self.share))
+        """Return audio without its peaks."""
+        magnitudes = np.abs(audio)
+        # nothing at all has no peak
+        peak = float(magnitudes.max(initial=0))
+        share = draw.uniform(*self.share)
+        limit = peak * share
         return np.clip(audio, -limit, limit)

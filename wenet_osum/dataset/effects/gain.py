@@ -1,4 +1,7 @@
-"""Level: louder or softer, and cut off where it passes full scale, as a recorder set too high does."""
+"""Level: louder or softer, and cut off where it passes full scale.
+
+So does a recorder that is set too high.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,11 @@ class Effect:
     ceiling: float = 1.0  # of full scale
 
     def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Louder or softer audio."""
-        gain = np.float32(10 ** (draw.uniform(*self.gain_db) / 20))
-        return np.clip(audio * gain, -self.ceiling, self.ceiling)
+        """Return louder or softer audio."""
+        gain_db = draw.uniform(*self.gain_db)
+        factor = 10 ** (gain_db / 20)
+        changed = audio * np.float32(factor)
+
+        ceiling = self.ceiling
+        # also when the level falls: the audio may have been louder than full scale
+        return np.clip(changed, -ceiling, ceiling)

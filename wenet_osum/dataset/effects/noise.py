@@ -15,12 +15,21 @@ class Effect:
     """Adds noise at a signal-to-noise ratio."""
 
     snr_db: tuple[float, float] = (5.0, 25.0)  # dB
-    list: str | None = None  # recordings, a path a line; None: synthesized noise
-    color: tuple[float, float] = (0.0, 2.0)  # of synthesized noise: power falls with frequency to this exponent, 0 white, 1 pink, 2 brown
+    # recordings, a path per line; None: synthesized noise
+    list: str | None = None
+    # of synthesized noise: power falls with frequency to this exponent, 0 white, 1 pink, 2 brown
+    color: tuple[float, float] = (0.0, 2.0)
 
     def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Audio plus noise."""
+        """Return audio plus noise."""
         if self.list:
-            return augment.add_noise(audio, self.list, self.snr_db, draw)
-        noise = mix.colored_noise(len(audio), draw.uniform(*self.color), draw)
-        return mix.add_noise(audio, noise, draw.uniform(*self.snr_db))
+            return augment.add_noise(
+                audio,
+                self.list,
+                self.snr_db,
+                draw,
+            )
+        color = draw.uniform(*self.color)
+        noise = mix.colored_noise(len(audio), color, draw)
+        snr_db = draw.uniform(*self.snr_db)
+        return mix.add_noise(audio, noise, snr_db)

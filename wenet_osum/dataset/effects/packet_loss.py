@@ -17,11 +17,31 @@ class Effect:
     run: float = 2.0  # packets lost in a row, on average
 
     def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Audio with holes."""
-        packets, share = -(-len(audio) // PACKET), float(draw.uniform(*self.share))
-        lost = np.zeros(packets, bool)
-        stays, starts = 1 - 1 / max(self.run, 1.0), share / max(self.run, 1.0) / max(1 - share, 1e-6)
+        """Return audio with holes."""
+        packets = -(-len(audio) // PACKET)
+        share = draw.uniform(*self.share)
         chances = draw.random(packets)
-        for i in range(packets):  # a chain of two states, after Gilbert
-            lost[i] = chances[i] < (stays if i and lost[i - 1] else starts)
-        return np.where(np.repeat(lost, PACKET)[: len(audio)], np.float32(0), audio)
+
+        # the last packet may not be full
+        lost = self._lost(chances, share)
+        silent = np.repeat(lost, PACKET)
+        silent = silent[: len(audio)]
+        return np.where(silent, np.float32(0), audio)
+
+    def _lost(self, chances: np.ndarray, share: float) -> np.ndarray:
+        """Say which packets are lost, given a number from 0 to 1 for each."""
+        # A chain of two states, after Gilbert, 1960. What follows a lost packet is lost, too, so
+        # often that a run is as long as it should be; what follows another, so often that the
+        # share comes out.
+        run = max(self.run, 1.0)
+        stays = 1 - 1 / run
+        kept = max(1 - share, 1e-6)
+        begins = share / run / kept
+
+        lost = np.zeros(len(chances), bool)
+        before = False
+        for place, chance in enumerate(chances):
+            limit = stays if before else begins
+            before = chance < limit
+            lost[place] = before
+        return lost

@@ -1,4 +1,7 @@
-"""Reverberation: measured room impulse responses of a list, or a room of noise whose sound dies away exponentially."""
+"""Reverberation: measured room impulse responses of a list, or synthesized rooms.
+
+A synthesized room is noise that dies away exponentially.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,25 @@ from wenet_osum.dataset import augment
 class Effect:
     """Puts the speech into a room; the direct sound stays in place and the level as it was."""
 
-    list: str | None = None  # impulse responses, a path a line; None: synthesized rooms
-    decay_s: tuple[float, float] = (0.2, 0.8)  # of synthesized rooms: time in which the sound falls by 60 dB, s
-    wet: tuple[float, float] = (0.3, 1.0)  # of synthesized rooms: energy of the tail over that of the direct sound, as amplitudes
+    # impulse responses, a path per line; None: synthesized rooms
+    list: str | None = None
+    # of synthesized rooms: time in which the sound falls by 60 dB, s
+    decay_s: tuple[float, float] = (0.2, 0.8)
+    # of synthesized rooms: energy of the tail over that of the direct sound, as amplitudes
+    wet: tuple[float, float] = (0.3, 1.0)
 
     def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Audio in a room."""
+        """Return audio in a room."""
         if self.list:
             return augment.reverberate(audio, self.list, draw)
-        response = mix.impulse_response(float(draw.uniform(*self.decay_s)), draw)
-        wet = mix.reverberate(audio, response, float(draw.uniform(*self.wet)))
-        return (wet * (mix.rms(audio) / max(mix.rms(wet), 1e-8))).astype(np.float32)
+
+        decay_s = draw.uniform(*self.decay_s)
+        response = mix.impulse_response(decay_s, draw)
+        share = draw.uniform(*self.wet)
+        wet = mix.reverberate(audio, response, share)
+
+        # as loud as before; silence stays silence
+        before = mix.rms(audio)
+        after = max(mix.rms(wet), 1e-8)
+        scaled = wet * (before / after)
+        return scaled.astype(np.float32)

@@ -9,5 +9,8 @@ from wenet_osum.records import Utterance
 
 def count_lost(utterance: Utterance, kept: frozenset[str], form: str, lost: Counter) -> None:
     """Count the utterance's fields that are not among ``kept``."""
-    for name in utterance.to_dict().keys() - kept:
-        lost[f"field {name} has no place in {form}"] += 1
+    known = utterance.to_dict()
+    lacking = known.keys() - kept
+    for name in lacking:
+        reason = f"field {name} has no place in {form}"
+        lost[reason] += 1

@@ -1,14 +1,17 @@
-"""A folder that Hugging Face's ``datasets`` saved (``save_to_disk``). The library is asked for only here: `pip install datasets`.
+"""A folder that Hugging Face's ``datasets`` saved (``save_to_disk``).
 
-The transcript is the column ``txt``, ``text``, ``sentence`` or ``transcription``, the key ``key``, ``id`` or the row's number; columns named like our
-fields are those fields, class labels by their names, and all others go to ``extra``.
+The library is asked for only here: `pip install datasets`.
+
+The transcript is the column ``txt``, ``text``, ``sentence`` or ``transcription``, the key ``key``,
+``id`` or the row's number; columns named like our fields are those fields, class labels by their
+names, and all others go to ``extra``.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,67 +25,167 @@ from wenet_osum.records import Utterance
 
 TEXTS = ("txt", "text", "sentence", "transcription")
 KEYS = ("key", "id")
+# columns of a row that ``audio`` stands for
+REPLACED = ("wav", "start", "end")
+Row = dict[str, Any]
 
 
 def _library() -> ModuleType:
+    """Import ``datasets``, by name: it is an extra that no requirement states."""
     try:
-        return importlib.import_module("datasets")  # by name: an extra that no requirement states
+        return importlib.import_module("datasets")
     except ImportError:
-        raise ValueError("the format hf needs Hugging Face's library: pip install datasets") from None
+        raise ValueError(
+            "the format hf needs Hugging Face's library: pip install datasets"
+        ) from None
 
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
-    """The rows of a saved split; audio stored inside becomes files in ``audio_dir``. Raises ValueError for several splits, or no column ``audio``."""
+    """Yield the rows of a saved split; audio stored inside becomes files in ``audio_dir``.
+
+    Raises ValueError for several splits, or no column ``audio``.
+    """
     library = _library()
-    try:
-        rows = library.load_from_disk(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: {error}; give a folder written by save_to_disk") from None
-    if not hasattr(rows, "column_names") or isinstance(rows, dict):
-        raise ValueError(f"{path} holds several splits ({', '.join(rows)}); give the folder of one, e.g. {path}/{next(iter(rows))}")
-    if "audio" not in rows.column_names:
-        raise ValueError(f"{path}: a column 'audio' is needed; there are {rows.column_names}")
-    names = {name: f.int2str for name, f in rows.features.items() if isinstance(f, library.ClassLabel)}
-    for number, row in enumerate(rows.cast_column("audio", library.Audio(decode=False))):
-        row |= {name: text(row[name]) for name, text in names.items() if row[name] is not None}
+    table = _load(library, path)
+    names = _class_names(library, table)
+    # files as they are, not decoded
+    undecoded = table.cast_column("audio", library.Audio(decode=False))
+    for number, row in enumerate(undecoded):
+        for column, name_of in names.items():
+            if row[column] is not None:
+                row[column] = name_of(row[column])
         try:
             yield from_row(_row(row, number, audio_dir))
         except ValueError as error:
             note(dropped, str(number), "hf: " + reason_of(error))
 
 
-def _row(row: dict[str, Any], number: int, audio_dir: str) -> dict[str, Any]:
+def _load(library: ModuleType, path: str) -> Any:
+    """Load one split. Raises ValueError for anything else."""
+    try:
+        table = library.load_from_disk(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: {error}; give a folder written by save_to_disk") from None
+    if isinstance(table, dict) or not hasattr(table, "column_names"):
+        splits = ", ".join(table)
+        first = next(iter(table))
+        raise ValueError(
+            f"{path} holds several splits ({splits}); give the folder of one, e.g. {path}/{first}"
+        )
+    if "audio" not in table.column_names:
+        raise ValueError(f"{path}: a column 'audio' is needed; there are {table.column_names}")
+    return table
+
+
+def _class_names(library: ModuleType, table: Any) -> dict[str, Callable[[int], str]]:
+    """Return, for each column of class labels, what turns their numbers into names."""
+    names = {}
+    for column, feature in table.features.items():
+        if isinstance(feature, library.ClassLabel):
+            names[column] = feature.int2str
+    return names
+
+
+def _row(row: Row, number: int, audio_dir: str) -> Row:
+    """Turn a row of the table into one of a manifest. Raises ValueError without audio."""
     audio = row.pop("audio")
-    key = next((str(row.pop(name)) for name in KEYS if row.get(name) is not None), f"row{number:09d}")
-    text = next((row.pop(name) for name in TEXTS if row.get(name) is not None), None)
-    data, path = audio.get("bytes"), audio.get("path") or ""
+    key = _take_first(row, KEYS)
+    key = f"row{number:09d}" if key is None else str(key)
+    text = _take_first(row, TEXTS)
+    extra = row.pop("extra", None) or {}
+    wav = _save(audio, key, audio_dir)
+    if row.get("words"):
+        row["words"] = [_timed(word) for word in row["words"]]
+
+    # a table has every column in every row, empty or not
+    named = {"key": key, "wav": wav, "txt": text, "extra": _known(extra)}
+    return _known(row) | named
+
+
+def _take_first(row: Row, columns: tuple[str, ...]) -> Any:
+    """Take the first of the columns that is there and not empty out of a row."""
+    for name in columns:
+        if row.get(name) is not None:
+            return row.pop(name)
+    return None
+
+
+def _known(row: Row) -> Row:
+    """Leave out what is None."""
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _timed(word: Row) -> list:
+    return [word["text"], word["start"], word["end"]]
+
+
+def _save(audio: Row, key: str, audio_dir: str) -> str:
+    """Return the path of a row's audio, written where it is stored inside."""
+    data = audio.get("bytes")
+    path = audio.get("path") or ""
     if data is None and not path:
         raise ValueError("row without audio")
-    wav = save_audio(audio_dir, key, Path(path).suffix or ".wav", data) if data is not None else path
-    extra = row.pop("extra", None) or {}
-    if row.get("words"):
-        row["words"] = [[word["text"], word["start"], word["end"]] for word in row["words"]]
-    return {k: v for k, v in row.items() if v is not None} | {"key": key, "wav": wav, "txt": text, "extra": {k: v for k, v in extra.items() if v is not None}}
+    if data is None:
+        return path
+    suffix = Path(path).suffix or ".wav"
+    return save_audio(audio_dir, key, suffix, data)
 
 
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
-    """A folder for ``load_from_disk`` with the audio inside; a segment is cut out. Words are a list of {text, start, end}."""
+    """Write a folder for ``load_from_disk`` with the audio inside; a segment is cut out.
+
+    Words are a list of {text, start, end}.
+    """
     library = _library()
     rows = []
     for utterance in utterances:
         try:
-            row = utterance.to_dict()
-            row["audio"] = {"bytes": recording(utterance, utterance.wav), "path": Path(utterance.wav).name}
+            rows.append(_row_of(utterance))
         except Drop as drop:
             lost[drop.reason] += 1
-            continue
-        row["words"] = [dict(zip(("text", "start", "end"), word, strict=True)) for word in row["words"]] if row.get("words") else None
-        rows.append({k: v for k, v in row.items() if k not in ("wav", "start", "end")})
-    names = sorted({name for row in rows for name in row})
-    # some labels are a text here and a number there (an age in years): a column has one type
-    for name in tasks.label_names():
-        if len({type(row.get(name)) for row in rows} - {type(None)}) > 1:
-            rows = [row | {name: None if row.get(name) is None else str(row[name])} for row in rows]
-    table = library.Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
-    table.cast_column("audio", library.Audio(decode=False)).save_to_disk(path)
+    _give_labels_one_type(rows)
+    table = library.Dataset.from_dict(_columns(rows))
+    undecoded = table.cast_column("audio", library.Audio(decode=False))
+    undecoded.save_to_disk(path)
     return len(rows)
+
+
+def _row_of(utterance: Utterance) -> Row:
+    """Return an utterance as a row of the table. Raises Drop where its audio cannot be read."""
+    row = utterance.to_dict()
+    audio = recording(utterance, utterance.wav)
+    file = Path(utterance.wav).name
+    row["audio"] = {"bytes": audio, "path": file}
+    words = None
+    if row.get("words"):
+        words = []
+        for text, start, end in row["words"]:
+            words.append({"text": text, "start": start, "end": end})
+    row["words"] = words
+    for name in REPLACED:
+        row.pop(name, None)
+    return row
+
+
+def _give_labels_one_type(rows: list[Row]) -> None:
+    """Write a label as text where it is a text in one row and a number in another.
+
+    An age in years is such a label, and a column has one type.
+    """
+    for name in tasks.label_names():
+        labelled = [row for row in rows if row.get(name) is not None]
+        types = {type(row[name]) for row in labelled}
+        if len(types) > 1:
+            for row in labelled:
+                row[name] = str(row[name])
+
+
+def _columns(rows: list[Row]) -> dict[str, list]:
+    """Turn rows into columns, None where a row has no entry."""
+    names = set()
+    for row in rows:
+        names.update(row)
+    columns = {}
+    for name in sorted(names):
+        columns[name] = [row.get(name) for row in rows]
+    return columns

@@ -1,7 +1,8 @@
-"""lhotse's manifests read and written directly: ``*recordings*.jsonl[.gz]`` and ``*supervisions*.jsonl[.gz]`` of a folder.
+"""lhotse's manifests: ``*recordings*.jsonl[.gz]`` and ``*supervisions*.jsonl[.gz]`` of a folder.
 
-A supervision is an utterance; its ``custom`` table holds the fields lhotse has no place for. Word times are its ``alignment["word"]``, in the
-recording's time as lhotse counts them.
+They are read and written without lhotse. A supervision is an utterance; its ``custom`` table holds
+the fields lhotse has no place for. Word times are its ``alignment["word"]``, in the recording's
+time as lhotse counts them.
 """
 
 from __future__ import annotations
@@ -11,110 +12,188 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
 from wenet_osum.dataset.manifest import from_row, reason_of
 from wenet_osum.files import replaced
-from wenet_osum.records import Utterance
+from wenet_osum.records import Utterance, Word
 
 # our field or label → its place in a supervision
 NAMED = {"txt": "text", "lang": "language", "speaker": "speaker", "gender": "gender"}
 CUSTOM = ("task", "reply")  # fields without a place
+Row = dict[str, Any]
 
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
-    """The supervisions of a folder as utterances. Raises ValueError when either manifest is missing."""
-    recordings = {row["id"]: row for file in _find(path, "recordings") for row in _rows(file)}
-    for row in (row for file in _find(path, "supervisions") for row in _rows(file)):
+    """Yield the supervisions of a folder as utterances.
+
+    Raises ValueError when either manifest is missing.
+    """
+    recordings = {}
+    for row in _rows(path, "recordings"):
+        recordings[row["id"]] = row
+    for row in _rows(path, "supervisions"):
         recording = recordings.get(row["recording_id"])
-        if fault := _fault(recording):
+        fault = _fault(recording)
+        if fault:
             note(dropped, row["id"], fault)
             continue
         try:
             yield from_row(_utterance(row, recording, path))
         except (ValueError, KeyError, TypeError) as error:
-            note(dropped, row["id"], "lhotse: " + reason_of(ValueError(str(error))))
+            reason = reason_of(ValueError(str(error)))
+            note(dropped, row["id"], f"lhotse: {reason}")
 
 
-def _find(path: str, kind: str) -> list[Path]:
-    found = sorted(p for p in Path(path).glob(f"*{kind}*") if p.name.endswith((".jsonl", ".jsonl.gz")))
+def _rows(folder: str, kind: str) -> Iterator[Row]:
+    """Yield the rows of all manifests of a kind. Raises ValueError when there is none."""
+    found = []
+    for path in Path(folder).glob(f"*{kind}*"):
+        if path.name.endswith((".jsonl", ".jsonl.gz")):
+            found.append(path)
     if not found:
-        raise ValueError(f"{path}: no *{kind}*.jsonl or .jsonl.gz; give the folder lhotse's preparation wrote")
-    return found
+        expected = f"no *{kind}*.jsonl or .jsonl.gz"
+        raise ValueError(f"{folder}: {expected}; give the folder lhotse's preparation wrote")
+    for path in sorted(found):
+        yield from _rows_of(path)
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+def _rows_of(path: Path) -> Iterator[Row]:
+    """Yield the rows of a manifest. Raises ValueError with the number of a line that is none."""
+    open_text = gzip.open if path.suffix == ".gz" else open
+    with open_text(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
                 row["id"]
             except (json.JSONDecodeError, KeyError, TypeError):
-                raise ValueError(f"{path} line {number} must be a JSON object with an id, got {line[:80]!r}") from None
+                rule = "must be a JSON object with an id"
+                raise ValueError(f"{path} line {number} {rule}, got {line[:80]!r}") from None
             yield row
 
 
-def _fault(recording: dict[str, Any] | None) -> str | None:
+def _fault(recording: Row | None) -> str | None:
+    """Say why a recording cannot be read as one file of one channel."""
     if recording is None:
         return "supervision without its recording"
     sources = recording.get("sources", [])
-    if len(sources) != 1 or len(sources[0].get("channels", [0])) != 1:
+    several = len(sources) != 1
+    if several or len(sources[0].get("channels", [0])) != 1:
         return "recording with several channels or files"
-    if sources[0].get("type") not in ("file", "url"):
-        return f"recording of type {sources[0].get('type')}"
-    return "recording with transforms" if recording.get("transforms") else None
+    kind = sources[0].get("type")
+    if kind not in ("file", "url"):
+        return f"recording of type {kind}"
+    if recording.get("transforms"):
+        return "recording with transforms"
+    return None
 
 
-def _utterance(row: dict[str, Any], recording: dict[str, Any], folder: str) -> dict[str, Any]:
-    start, length = float(row["start"]), float(row["duration"])
-    whole = start == 0 and abs(length - recording["duration"]) < 0.01
+def _utterance(row: Row, recording: Row, folder: str) -> Row:
+    """Turn a supervision into a row of a manifest."""
+    start = float(row["start"])
+    length = float(row["duration"])
     custom = dict(row.get("custom") or {})
+    own = {}
+    for name in (*CUSTOM, *tasks.label_names()):
+        if name in custom:
+            own[name] = custom.pop(name)
+    made = {"key": row["id"], "wav": _find(recording, folder)}
+    for name, column in NAMED.items():
+        made[name] = row.get(column)
+    made["words"] = _words(row, start)
+
+    # a supervision of all its recording is no segment
+    if start == 0 and abs(length - recording["duration"]) < 0.01:
+        made["duration"] = length
+    else:
+        made["start"] = start
+        made["end"] = round(start + length, 6)
+    return made | own | {"extra": custom}
+
+
+def _find(recording: Row, folder: str) -> str:
+    """Return where a recording is: a relative path may also count from the folder."""
     wav = recording["sources"][0]["source"]
     beside = Path(folder) / wav
-    own = {name: custom.pop(name) for name in (*CUSTOM, *tasks.label_names()) if name in custom}
-    items = (row.get("alignment") or {}).get("word")
-    words = [[item[0], round(item[1] - start, 6), round(item[1] + item[2] - start, 6)] for item in items] if items else None
-    column = {"duration": length} if whole else {"start": start, "end": round(start + length, 6)}
-    text = {name: row.get(column) for name, column in NAMED.items()} | {"words": words}
-    path = str(beside) if not Path(wav).exists() and beside.exists() else wav
-    return {"key": row["id"], "wav": path, **text, **column, **own, "extra": custom}
+    if not Path(wav).exists() and beside.exists():
+        return str(beside)
+    return wav
+
+
+def _words(row: Row, start: float) -> list[list] | None:
+    """Return the word times of a supervision, from where it begins."""
+    alignment = row.get("alignment") or {}
+    words = []
+    for item in alignment.get("word") or []:
+        begin = item[1]
+        end = begin + item[2]
+        times = [round(begin - start, 6), round(end - start, 6)]
+        words.append([item[0], *times])
+    return words or None
 
 
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
-    """``recordings.jsonl.gz`` and ``supervisions.jsonl.gz`` in a folder. Recordings that cannot be opened are left out."""
+    """Write ``recordings.jsonl.gz`` and ``supervisions.jsonl.gz`` into a folder.
+
+    Recordings that cannot be opened are left out.
+    """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    recordings: dict[str, dict[str, Any]] = {}
+    recordings: dict[str, Row] = {}
     count = 0
-    with replaced(folder / "supervisions.jsonl.gz") as temporary, gzip.open(temporary, "wt", encoding="utf-8") as out:
+    with _writing(folder / "supervisions.jsonl.gz") as out:
         for utterance in utterances:
-            recording = recordings.get(utterance.wav) or _recording(utterance, len(recordings))
-            if recording is None:
-                lost["recording cannot be opened"] += 1
-                continue
-            recordings[utterance.wav] = recording
-            out.write(json.dumps(_supervision(utterance, recording), ensure_ascii=False) + "\n")
+            wav = utterance.wav
+            if wav not in recordings:
+                made = _recording(utterance, len(recordings))
+                if made is None:
+                    lost["recording cannot be opened"] += 1
+                    continue
+                recordings[wav] = made
+            row = _supervision(utterance, recordings[wav])
+            out.write(_line(row))
             count += 1
     with gzip.open(folder / "recordings.jsonl.gz", "wt", encoding="utf-8") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in recordings.values())
+        for row in recordings.values():
+            out.write(_line(row))
     return count
 
 
-def _recording(utterance: Utterance, number: int) -> dict[str, Any] | None:
+@contextmanager
+def _writing(path: Path) -> Iterator[TextIO]:
+    """Open a gzip file for text; it appears whole or not at all."""
+    with replaced(path) as temporary, gzip.open(temporary, "wt", encoding="utf-8") as out:
+        yield out
+
+
+def _line(row: Row) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    return f"{text}\n"
+
+
+def _recording(utterance: Utterance, number: int) -> Row | None:
+    """Return the row of an utterance's recording; None where it cannot be opened."""
     import soundfile
 
+    wav = utterance.wav
     try:
-        info = soundfile.info(utterance.wav)
+        info = soundfile.info(wav)
     except (soundfile.SoundFileError, OSError, RuntimeError):
         return None
-    segment = utterance.start is not None or utterance.end is not None
+    # one that several utterances are cut from bears the key of none
+    name = utterance.key
+    if utterance.start is not None or utterance.end is not None:
+        name = f"recording-{number:08d}"
     channels = list(range(info.channels))
+    path = os.path.abspath(wav)  # noqa: PTH100 - links stay as they are
+    source = {"type": "file", "channels": channels, "source": path}
     return {
-        "id": f"recording-{number:08d}" if segment else utterance.key,
-        "sources": [{"type": "file", "channels": channels, "source": os.path.abspath(utterance.wav)}],
+        "id": name,
+        "sources": [source],
         "sampling_rate": info.samplerate,
         "num_samples": info.frames,
         "duration": info.frames / info.samplerate,
@@ -122,16 +201,45 @@ def _recording(utterance: Utterance, number: int) -> dict[str, Any] | None:
     }
 
 
-def _supervision(utterance: Utterance, recording: dict[str, Any]) -> dict[str, Any]:
+def _supervision(utterance: Utterance, recording: Row) -> Row:
+    """Return the row of an utterance."""
     start = utterance.start or 0.0
-    end = utterance.end if utterance.end is not None else recording["duration"]
-    row: dict[str, Any] = {"id": utterance.key, "recording_id": recording["id"], "start": start, "duration": round(end - start, 8), "channel": 0}
-    named = {column: utterance.get(name) for name, column in NAMED.items()}
-    row |= {column: value for column, value in named.items() if value is not None}
-    # what has no place in a supervision lies in its table ``custom``
-    own = {name: utterance.get(name) for name in CUSTOM} | utterance.labels
-    own = {name: value for name, value in own.items() if value is not None and name not in NAMED}
-    custom = utterance.extra | own
+    end = utterance.end
+    if end is None:
+        end = recording["duration"]
+    row: Row = {
+        "id": utterance.key,
+        "recording_id": recording["id"],
+        "start": start,
+        "duration": round(end - start, 8),
+        "channel": 0,
+    }
+    for name, column in NAMED.items():
+        value = utterance.get(name)
+        if value is not None:
+            row[column] = value
     if utterance.words:
-        row["alignment"] = {"word": [[w.text, round(w.start + start, 6), round(w.end - w.start, 6), None] for w in utterance.words]}
-    return row | ({"custom": custom} if custom else {})
+        words = [_aligned(word, start) for word in utterance.words]
+        row["alignment"] = {"word": words}
+    custom = _custom(utterance)
+    if custom:
+        row["custom"] = custom
+    return row
+
+
+def _aligned(word: Word, start: float) -> list:
+    """Return a word as lhotse keeps it: text, begin in the recording, duration, no score."""
+    begin = round(word.start + start, 6)
+    length = round(word.end - word.start, 6)
+    return [word.text, begin, length, None]
+
+
+def _custom(utterance: Utterance) -> Row:
+    """Return what has no place of its own in a supervision."""
+    own = {name: utterance.get(name) for name in CUSTOM}
+    own |= utterance.labels
+    custom = dict(utterance.extra)
+    for name, value in own.items():
+        if value is not None and name not in NAMED:
+            custom[name] = value
+    return custom

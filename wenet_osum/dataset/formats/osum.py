@@ -1,4 +1,4 @@
-"""Our manifest: a JSON object a line with every field."""
+"""Our manifest: a JSON object per line with every field."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from wenet_osum.records import Utterance
 
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
-    """The utterances of a manifest."""
+    """Yield the utterances of a manifest."""
     return read_manifest(path, dropped)
 
 
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
-    """A manifest; nothing is lost."""
+    """Write a manifest; nothing is lost."""
     return write_manifest(path, utterances)

@@ -1,4 +1,7 @@
-"""Tar shards and their data.list, WeNet's, ours and the published OSUM layout when read; written in ours, which WeNet reads too."""
+"""Tar shards and their data.list.
+
+WeNet's layout, ours and the published OSUM one are read. Ours is written, which WeNet reads too.
+"""
 
 from __future__ import annotations
 
@@ -17,34 +20,40 @@ LAYOUT = "json"
 
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
-    """The utterances of a data.list; each audio member becomes a file in ``audio_dir``, byte for byte."""
+    """Yield the utterances of a data.list.
+
+    Each audio member becomes a file in ``audio_dir``, byte for byte.
+    """
     handles = Handles()
     for index in load_list(path, dropped):
-        for i, key in enumerate(index.keys):
+        for number, key in enumerate(index.keys):
             try:
-                utterance, audio = read_utterance(index, i, handles)
+                utterance, audio = read_utterance(index, number, handles)
             except Drop as drop:
                 note(dropped, str(key), drop.reason)
                 continue
-            utterance.wav = save_audio(audio_dir, utterance.key, Path(utterance.wav).suffix, audio)
+            suffix = Path(utterance.wav).suffix
+            utterance.wav = save_audio(audio_dir, utterance.key, suffix, audio)
             yield utterance
 
 
 def save_audio(audio_dir: str, key: str, suffix: str, audio: bytes) -> str:
-    """Write the audio of an utterance under its key; gives the path."""
-    target = Path(audio_dir) / f"{stem_of(key)}{suffix}"
+    """Write the audio of an utterance under its key. Returns the path."""
+    name = f"{stem_of(key)}{suffix}"
+    target = Path(audio_dir) / name
     write_bytes(target, audio)
     return str(target)
 
 
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
-    """A data.list at ``path`` and its shards in the folder ``<path without suffix>_shards``."""
+    """Write a data.list at ``path`` and its shards in ``<path without suffix>_shards``."""
     return write_layout(path, utterances, lost, LAYOUT)
 
 
 def write_layout(path: str, utterances: Iterable[Utterance], lost: Counter, layout: str) -> int:
-    """The same in a layout of ``dataset/layout.py``."""
-    report = pack(utterances, Path(path).with_suffix("").as_posix() + "_shards", layout=layout)
+    """Do the same in a layout of ``dataset/layout.py``."""
+    stem = Path(path).with_suffix("").as_posix()
+    report = pack(utterances, f"{stem}_shards", layout=layout)
     lost.update(report.dropped)
     if report.paths:
         write_list(path, report.paths)

@@ -1,8 +1,10 @@
-"""WeNet's raw list: ``{"key", "wav", "txt"}`` a line, and ``start`` and ``end`` of a segment. Reading takes every field there is."""
+"""WeNet's raw list: ``{"key", "wav", "txt"}`` per line, and ``start`` and ``end`` of a segment.
+
+Reading takes every field there is.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -14,19 +16,26 @@ KEPT = frozenset(("key", "wav", "txt", "start", "end"))
 
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
-    """The utterances of a raw list."""
+    """Yield the utterances of a raw list."""
     return read_manifest(path, dropped)
 
 
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
-    """A raw list with transcripts; utterances without one are left out, as WeNet needs it."""
+    """Write a raw list with transcripts; utterances without one are left out, as WeNet needs it."""
     return write_manifest(path, _plain(utterances, lost))
 
 
 def _plain(utterances: Iterable[Utterance], lost: Counter) -> Iterator[Utterance]:
+    """Yield utterances with nothing but what WeNet reads."""
     for utterance in utterances:
         if utterance.txt is None:
             lost["utterance without txt"] += 1
             continue
         count_lost(utterance, KEPT, "WeNet's raw list", lost)
-        yield dataclasses.replace(Utterance(utterance.key, utterance.wav, utterance.txt), start=utterance.start, end=utterance.end)
+        yield Utterance(
+            utterance.key,
+            utterance.wav,
+            utterance.txt,
+            start=utterance.start,
+            end=utterance.end,
+        )
