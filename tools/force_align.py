@@ -29,7 +29,7 @@ from wenet_osum.dataset.audio import decode  # noqa: E402
 from wenet_osum.dataset.log_mel import log_mel  # noqa: E402
 from wenet_osum.dataset.drop import Drop, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
-from wenet_osum.dataset.pack import recording  # noqa: E402
+from wenet_osum.dataset.recording import recording  # noqa: E402
 from wenet_osum.dataset.scan import find  # noqa: E402
 from wenet_osum.models.encoder.whisper import SUBSAMPLING  # noqa: E402
 from wenet_osum.models.whisper import WhisperPhase  # noqa: E402

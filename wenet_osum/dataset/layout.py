@@ -1,8 +1,12 @@
-"""How an utterance lies in a shard: its members written and read, in our layout, WeNet's and the published OSUM one.
+"""How an utterance lies in a shard: its members written and read.
 
-json   ``<key>.<audio>``, ``<key>.txt`` (the transcript) and ``<key>.json`` (every other field); WeNet reads it
-osum   ``<key>.<audio>``, ``.txt`` (the target of the task, composed) and ``.task .lang .speaker .emotion .gender .duration .extra``;
-       fields and labels without a member of their own lie in ``.extra`` as JSON
+There are our layout, WeNet's and the published OSUM one.
+
+json   ``<key>.<audio>``, ``<key>.txt`` (the transcript) and ``<key>.json`` (every other field);
+       WeNet reads it
+osum   ``<key>.<audio>``, ``.txt`` (the target of the task, composed) and ``.task .lang .speaker
+       .emotion .gender .duration .extra``; fields and labels without a member of their own lie in
+       ``.extra`` as JSON
 """
 
 from __future__ import annotations
@@ -21,53 +25,99 @@ LAYOUTS = ("json", "osum")
 # of a row, what has members of its own in any layout or is gone when a segment was cut out
 _ELSEWHERE = frozenset(("key", "wav", "txt", "start", "end", "extra"))
 _FIELDS = OWN_FIELDS - _ELSEWHERE
+# of a row, what the layout json keeps in other members, or not at all
+_NOT_IN_JSON = ("wav", "txt", "start", "end")
 
 
 def write_members(utterance: Utterance, audio: bytes, ext: str, layout: str = "json") -> bytes:
-    """The members of one utterance, ready to be appended to a tar. Raises Drop when the layout cannot hold it."""
-    return b"".join(member_parts(utterance, audio, ext, layout))
+    """Return the members of one utterance, ready to be appended to a tar.
+
+    Raises Drop when the layout cannot hold it.
+    """
+    parts = member_parts(utterance, audio, ext, layout)
+    return b"".join(parts)
 
 
-def member_parts(utterance: Utterance, audio: bytes, ext: str, layout: str = "json", row: dict[str, Any] | None = None) -> list[bytes]:
-    """The same in pieces, the audio uncopied: what ``os.writev`` takes. ``row`` is the utterance's ``to_dict()``, where it is at hand."""
-    parts = _json_parts(utterance, row or utterance.to_dict()) if layout == "json" else _osum_parts(utterance)
+def member_parts(
+    utterance: Utterance,
+    audio: bytes,
+    ext: str,
+    layout: str = "json",
+    row: dict[str, Any] | None = None,
+) -> list[bytes]:
+    """Return the same in pieces, the audio uncopied: what ``os.writev`` takes.
+
+    ``row`` is the utterance's ``to_dict()``, where it is at hand.
+    """
+    if layout == "json":
+        texts = _json_parts(utterance, row or utterance.to_dict())
+    else:
+        texts = _osum_parts(utterance)
     stem = stem_of(utterance.key)
-    head = [header(f"{stem}.{ext}", len(audio)), audio, bytes(-len(audio) % BLOCK)]
-    return [*head, *(member(f"{stem}.{e}", text.encode()) for e, text in parts.items())]
+    head = header(f"{stem}.{ext}", len(audio))
+    padding = bytes(-len(audio) % BLOCK)
+    parts = [head, audio, padding]
+    for name, text in texts.items():
+        content = text.encode()
+        parts.append(member(f"{stem}.{name}", content))
+    return parts
 
 
 def _json_parts(utterance: Utterance, row: dict[str, Any]) -> dict[str, str]:
-    row = {k: v for k, v in row.items() if k not in ("wav", "txt", "start", "end")}
+    """Return the text members of layout json by extension."""
+    kept = dict(row)
+    for name in _NOT_IN_JSON:
+        kept.pop(name, None)
+    # the member's name tells a plain key
     if is_plain(utterance.key):
-        del row["key"]
-    parts = {} if utterance.txt is None else {"txt": utterance.txt}
-    return parts | {"json": json.dumps(row, ensure_ascii=False)}
+        del kept["key"]
+    parts = {}
+    if utterance.txt is not None:
+        parts["txt"] = utterance.txt
+    parts["json"] = json.dumps(kept, ensure_ascii=False)
+    return parts
 
 
 def _osum_parts(utterance: Utterance) -> dict[str, str]:
-    if not is_plain(utterance.key):
-        raise Drop("key: no member name in layout osum", f"{utterance.key!r} must hold no control characters or empty path parts; use layout json")
+    """Return the text members of layout osum by extension. Raises Drop."""
+    key = utterance.key
+    if not is_plain(key):
+        rule = "must hold no control characters or empty path parts"
+        raise Drop("key: no member name in layout osum", f"{key!r} {rule}; use layout json")
     if not utterance.task:
-        raise Drop("no task", f"layout osum composes the target of {utterance.key!r} from its task; give it one in the manifest")
+        told = f"layout osum composes the target of {key!r} from its task"
+        raise Drop("no task", f"{told}; give it one in the manifest")
     task, target = _compose(utterance)
+
+    # what has no member of its own lies in ``extra``
+    parts = {"txt": target}
+    rest = dict(utterance.extra)
     row = utterance.to_dict()
-    rest = utterance.extra | {k: v for k, v in row.items() if k not in _ELSEWHERE and k not in OSUM}
-    own = {name: str(row[name]) for name in OSUM if name in row and name != "extra"}
-    parts = {"txt": target} | own
+    for name, value in row.items():
+        if name not in OSUM and name not in _ELSEWHERE:
+            rest[name] = value
+    for name in OSUM:
+        if name in row and name != "extra":
+            parts[name] = str(row[name])
     parts["task"] = task.tags
-    return parts | {"extra": json.dumps(rest, ensure_ascii=False)}
+    parts["extra"] = json.dumps(rest, ensure_ascii=False)
+    return parts
 
 
 def _compose(utterance: Utterance) -> tuple[Task, str]:
+    """Return an utterance's task and what it is to answer. Raises Drop."""
     try:
         task = _task(utterance.task)
-        if missing := task.missing(utterance):
-            raise Drop(f"no {missing[0]}", f"task {utterance.task} of {utterance.key!r} needs it")
+        missing = task.missing(utterance)
+        if missing:
+            told = f"task {utterance.task} of {utterance.key!r} needs it"
+            raise Drop(f"no {missing[0]}", told)
         return task, task.write(utterance)
     except Drop:
         raise
     except ValueError as error:
-        raise Drop("task or label cannot be written", f"{utterance.key!r}: {error}") from None
+        told = f"{utterance.key!r}: {error}"
+        raise Drop("task or label cannot be written", told) from None
 
 
 @lru_cache(maxsize=64)
@@ -76,18 +126,19 @@ def _task(text: str) -> Task:
 
 
 def read_members(stem: str, parts: dict[str, memoryview]) -> tuple[Utterance, str]:
-    """Extension → content of one utterance's members → (Utterance, extension of its audio). ``txt`` stays as written, tags and all.
+    """Turn one utterance's members, extension → content, into it and the extension of its audio.
 
-    Raises Drop for a missing audio member, text that is no UTF-8 and fields that cannot be read.
+    ``txt`` stays as written, tags and all. Raises Drop for a missing audio member, text that is no
+    UTF-8 and fields that cannot be read.
     """
-    audio = next((ext for ext in parts if ext in AUDIO), None)
-    if audio is None:
-        raise Drop("no audio member", f"{stem!r} has only {sorted(parts)}")
-    row: dict[str, Any] = {"key": stem} | _texts(stem, parts)
+    audio = _audio_of(stem, parts)
+    row: dict[str, Any] = {"key": stem}
+    row |= _texts(stem, parts)
     if "json" in parts:
         row |= _json(stem, parts["json"])
     elif "txt" in row:
-        row["txt"] = row["txt"].strip()  # other tools leave line ends
+        # other tools leave line ends
+        row["txt"] = row["txt"].strip()
     row["wav"] = f"{stem}.{audio}"
     try:
         return from_row(row), audio
@@ -95,46 +146,69 @@ def read_members(stem: str, parts: dict[str, memoryview]) -> tuple[Utterance, st
         raise Drop("shard: field cannot be read", str(error)) from None
 
 
+def _audio_of(stem: str, parts: dict[str, memoryview]) -> str:
+    """Return the extension of the audio. Raises Drop when there is none."""
+    for ext in parts:
+        if ext in AUDIO:
+            return ext
+    raise Drop("no audio member", f"{stem!r} has only {sorted(parts)}")
+
+
 def _texts(stem: str, parts: dict[str, memoryview]) -> dict[str, Any]:
+    """Read the members that are text. Raises Drop for one that is not UTF-8."""
     row: dict[str, Any] = {}
     for ext in parts.keys() - AUDIO - {"json"}:
+        content = bytes(parts[ext])
         try:
-            row[ext] = bytes(parts[ext]).decode("utf-8")
+            text = content.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise Drop("text is not UTF-8", f"{stem}.{ext}: {error}; a size counted in characters cuts it like this") from None
-        if ext != "txt":
-            row[ext] = row[ext].strip()
+            told = f"{stem}.{ext}: {error}"
+            why = "a size counted in characters cuts it like this"
+            raise Drop("text is not UTF-8", f"{told}; {why}") from None
+        row[ext] = text if ext == "txt" else text.strip()
     if "duration" in row:
         row["duration"] = _float(row["duration"])
     if "extra" in row:
-        row = _open_extra(row.pop("extra")) | row
+        opened = _open_extra(row.pop("extra"))
+        row = opened | row
     return row
 
 
 def _float(text: str) -> float | None:
+    """Read a number; None where the published layout writes "none": the audio's header knows."""
     try:
         return float(text)
     except ValueError:
-        return None  # the published layout writes "none" at times; the header of the audio knows
+        return None
 
 
 def _open_extra(text: str) -> dict[str, Any]:
-    """Fields of the record kept in ``.extra`` come out of it; the rest stays extra."""
+    """Take fields of the record that are kept in ``.extra`` out of it; the rest stays extra."""
     try:
         extra = json.loads(text)
     except json.JSONDecodeError:
         return {"extra": {"extra": text}} if text else {}
     if not isinstance(extra, dict):
         return {"extra": {"extra": extra}}
-    own = {k: v for k, v in extra.items() if k in _FIELDS}
-    return own | {"extra": {k: v for k, v in extra.items() if k not in _FIELDS}}
+    own = {}
+    rest = {}
+    for name, value in extra.items():
+        if name in _FIELDS:
+            own[name] = value
+        else:
+            rest[name] = value
+    return own | {"extra": rest}
 
 
 def _json(stem: str, content: memoryview) -> dict[str, Any]:
+    """Read the ``.json`` member. Raises Drop."""
+    reason = "json member cannot be read"
     try:
-        row = json.loads(bytes(content).decode("utf-8"))
+        text = bytes(content).decode("utf-8")
+        row = json.loads(text)
     except ValueError as error:
-        raise Drop("json member cannot be read", f"{stem}.json: {error}") from None
+        raise Drop(reason, f"{stem}.json: {error}") from None
     if not isinstance(row, dict):
-        raise Drop("json member cannot be read", f"{stem}.json must hold an object, got {str(row)[:80]}")
+        got = str(row)[:80]
+        raise Drop(reason, f"{stem}.json must hold an object, got {got}")
     return row

@@ -1,4 +1,7 @@
-"""Manifests: one JSON object a line, read and written as Utterances; Kaldi text files read as such."""
+"""Manifests: one JSON object per line, read and written as Utterances.
+
+Kaldi text files are read as such, too.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,28 @@ from wenet_osum.dataset.drop import note
 from wenet_osum.files import replaced
 from wenet_osum.records import Utterance
 
-WHITE_KEY = "key: holds white space, which ends a key in text files"  # counted reason
+# A reason that is counted.
+WHITE_KEY = "key: holds white space, which ends a key in text files"
 _TEXTS = ("txt", "task", "lang", "speaker", "reply")
-_UNKNOWN = frozenset(("", "none", "null", "nan", "unk", "unknown", "n/a"))  # how corpora and the published layout write "not known"
-_LANGS = {"cn": "zh", "zho": "zh", "cmn": "zh", "chinese": "zh", "mandarin": "zh", "eng": "en", "english": "en"}
+# How corpora and the published layout write "not known".
+_UNKNOWN = frozenset(("", "none", "null", "nan", "unk", "unknown", "n/a"))
+_LANGS = {
+    "cn": "zh",
+    "zho": "zh",
+    "cmn": "zh",
+    "chinese": "zh",
+    "mandarin": "zh",
+    "eng": "en",
+    "english": "en",
+}
+Span = tuple[str, float | None, float | None]  # recording, start and end in s
 
 
 def read_manifest(path: str | Path, dropped: Counter | None = None) -> Iterator[Utterance]:
     """Yield the utterances of a manifest (also WeNet's raw lists).
 
-    Lines that cannot be read are counted in ``dropped`` by reason; without it the first one raises ValueError with its line number.
-    Raises ValueError when the file does not exist.
+    Lines that cannot be read are counted in ``dropped`` by reason; without it the first one raises
+    ValueError with its line number. Raises ValueError when the file does not exist.
     """
     labels = tasks.label_names()
     for number, line in enumerate(_lines(path), 1):
@@ -34,9 +48,10 @@ def read_manifest(path: str | Path, dropped: Counter | None = None) -> Iterator[
         try:
             yield parse_line(line, labels)
         except ValueError as error:
+            where = f"{path} line {number}"
             if dropped is None:
-                raise ValueError(f"{path} line {number}: {error}") from None
-            note(dropped, f"{path} line {number}", "manifest: " + reason_of(error))
+                raise ValueError(f"{where}: {error}") from None
+            note(dropped, where, "manifest: " + reason_of(error))
 
 
 def has_white_space(key: str) -> bool:
@@ -54,21 +69,27 @@ def without_white_keys(utterances: Iterable[Utterance], dropped: Counter) -> Ite
 
 
 def reason_of(error: ValueError) -> str:
-    """The countable part of a line's fault: what comes before the first ", got" or colon."""
-    return str(error).split(", got")[0].split(":")[0]
+    """Return the countable part of a line's fault: what comes before the first ", got" or colon."""
+    text = str(error)
+    rule, _, _ = text.partition(", got")
+    reason, _, _ = rule.partition(":")
+    return reason
 
 
 def parse_line(line: bytes, labels: Collection[str] | None = None) -> Utterance:
-    """One manifest line → Utterance. Raises ValueError with the value and the rule.
+    """Read one manifest line. Raises ValueError with the value and the rule.
 
     ``labels`` are the names of label fields; default: those of the known tasks.
     """
+    rule = "a line must be one JSON object in UTF-8"
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        text = line.decode("utf-8-sig")
+        row = json.loads(text)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"a line must be one JSON object in UTF-8, got {line[:80]!r}: {error}") from None
+        raise ValueError(f"{rule}, got {line[:80]!r}: {error}") from None
     if not isinstance(row, dict):
-        raise ValueError(f"a line must be one JSON object in UTF-8, got {str(row)[:80]}")
+        got = str(row)[:80]
+        raise ValueError(f"{rule}, got {got}")
     return from_row(row, labels)
 
 
@@ -76,23 +97,19 @@ def from_row(row: dict[str, Any], labels: Collection[str] | None = None) -> Utte
     """Check and tidy a row: types, finite times, ``<CN>`` → zh, ``<SAD>`` → SAD, ``none`` → absent.
 
     ``labels`` are the names of label fields; default: those of the known tasks. One that stands in
-    ``extra``, as in a shard packed before its task was there, is taken out of it. Raises ValueError.
+    ``extra``, as in a shard packed before its task was there, is taken out of it. Raises
+    ValueError.
     """
-    labels = tasks.label_names() if labels is None else labels
-    row = {k: v for k, v in row.items() if v is not None}
-    for name in _TEXTS:
-        if isinstance(row.get(name), (int, float)) and not isinstance(row[name], bool):
-            row[name] = str(row[name])
-        if not isinstance(row.get(name, ""), str):
-            raise ValueError(f"{name!r} must be text, got {str(row[name])[:80]!r}")
-    for name in ("lang", "speaker"):
-        if name in row:
-            row[name] = tidy_label(name, row[name])
-    if not isinstance(row.get("extra", {}), dict):
-        row["extra"] = {"extra": row["extra"]}
+    if labels is None:
+        labels = tasks.label_names()
+    row = {name: value for name, value in row.items() if value is not None}
+    _check_texts(row)
+    extra = row.get("extra")
+    if "extra" in row and not isinstance(extra, dict):
+        row["extra"] = {"extra": extra}
     if row.get("extra"):
         _claim(row, labels)
-    for name in labels:
+    for name in ("lang", "speaker", *labels):
         if name in row:
             row[name] = tidy_label(name, row[name])
     _check_unicode(row)
@@ -101,90 +118,153 @@ def from_row(row: dict[str, Any], labels: Collection[str] | None = None) -> Utte
     return utterance
 
 
+def _check_texts(row: dict[str, Any]) -> None:
+    """Turn numbers into text where text belongs. Raises ValueError for anything else."""
+    for name in _TEXTS:
+        if name not in row:
+            continue
+        value = row[name]
+        if _is_number(value):
+            row[name] = str(value)
+        elif not isinstance(value, str):
+            got = str(value)[:80]
+            raise ValueError(f"{name!r} must be text, got {got!r}")
+
+
+def _is_number(value: Any) -> bool:
+    """Tell whether a value of JSON is a number; Python takes true for one."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _claim(row: dict[str, Any], labels: Collection[str]) -> None:
     """Move labels from ``extra`` to the top level; what is no label's value stays where it is."""
-    extra = row["extra"]
-    found = {k: v for k, v in extra.items() if k in labels and k not in row and _can_be_label(v)}
+    found = {}
+    rest = {}
+    for name, value in row["extra"].items():
+        if name in labels and name not in row and _can_be_label(value):
+            found[name] = value
+        else:
+            rest[name] = value
     if found:
-        row |= found | {"extra": {k: v for k, v in extra.items() if k not in found}}
+        row |= found
+        row["extra"] = rest
 
 
 def _can_be_label(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, str) or (number and math.isfinite(value))
+    """Tell whether a value is a text or a finite number."""
+    if isinstance(value, str):
+        return True
+    return _is_number(value) and math.isfinite(value)
 
 
 def tidy_label(name: str, value: Any) -> str | float | None:
-    """A label without the brackets of the published layout; None for its words for "not known".
+    """Return a label without the brackets of the published layout; None for "not known".
 
     A number, such as an age in years, stays one. Raises ValueError for anything else.
     """
     if not _can_be_label(value):
         rule = f"{name!r} must be a label (a text or a finite number)"
-        raise ValueError(f"{rule}, got {str(value)[:80]!r}")
+        got = str(value)[:80]
+        raise ValueError(f"{rule}, got {got!r}")
     if not isinstance(value, str):
         return value
     text = value.strip()
     if text.startswith("<") and text.endswith(">"):
         text = text[1:-1].strip()
-    if text.lower() in _UNKNOWN:
+    small = text.lower()
+    if small in _UNKNOWN:
         return None
-    return _LANGS.get(text.lower(), text.lower()) if name == "lang" else text
+    if name == "lang":
+        return _LANGS.get(small, small)
+    return text
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
-    """Write utterances a JSON line each; the file appears whole or not at all. Returns their number."""
-    return write_manifests({"": Path(path)}, (("", utterance) for utterance in utterances))[""]
+    """Write utterances a JSON line each; the file appears whole or not at all.
+
+    Returns their number.
+    """
+    rows = (("", utterance) for utterance in utterances)
+    counts = write_manifests({"": Path(path)}, rows)
+    return counts[""]
 
 
 def write_manifests(paths: dict[str, Path], rows: Iterable[tuple[str, Utterance]]) -> Counter:
-    """Write each utterance to the manifest its name stands for; all files appear whole, or none does. Returns the number in each."""
-    counts, files = Counter(dict.fromkeys(paths, 0)), {}
+    """Write each utterance to the manifest its name stands for.
+
+    All files appear whole, or none does. Returns the number in each.
+    """
+    counts = Counter(dict.fromkeys(paths, 0))
     with contextlib.ExitStack() as stack:
         # Leaving runs backwards: all files are closed before the first of them takes its place.
-        temporary = {name: stack.enter_context(replaced(path)) for name, path in paths.items()}
+        temporary = {}
+        for name, path in paths.items():
+            temporary[name] = stack.enter_context(replaced(path))
+        files = {}
         for name, path in temporary.items():
             files[name] = stack.enter_context(open(path, "w", encoding="utf-8", newline="\n"))
+
         for name, utterance in rows:
-            files[name].write(utterance.to_json() + "\n")
+            line = utterance.to_json()
+            files[name].write(f"{line}\n")
             counts[name] += 1
     return counts
 
 
-def read_kaldi(wav: str | Path, text: str | Path, segments: str | Path | None = None, dropped: Counter | None = None) -> Iterator[Utterance]:
-    """Yield utterances from Kaldi's ``wav.scp``, ``text`` and ``segments`` (``key recording start end``), in the order of ``text``.
+def read_kaldi(
+    wav: str | Path,
+    text: str | Path,
+    segments: str | Path | None = None,
+    dropped: Counter | None = None,
+) -> Iterator[Utterance]:
+    """Yield utterances of Kaldi's ``wav.scp``, ``text`` and ``segments``.
 
-    Lines without a partner, keys with white space and pipes are counted in ``dropped``. Raises ValueError for a missing file or a malformed line.
+    They come in the order of ``text``. A line of ``segments`` is ``key recording start end``. Lines
+    without a partner, keys with white space and pipes are counted in ``dropped``. Raises ValueError
+    for a missing file or a malformed line.
     """
     dropped = Counter() if dropped is None else dropped
-    wavs, spans = _table(wav, dropped), _segments(segments, dropped) if segments else {}
+    wavs = _table(wav, dropped)
+    if segments:
+        spans = _segments(segments, dropped)
+    else:
+        spans = {key: (key, None, None) for key in wavs}
     used = set()
     for key, txt in _table(text, dropped).items():
+        # without segments a recording is named like its text, whether it is there or not
         span = spans.get(key) if segments else (key, None, None)
         fault = WHITE_KEY if has_white_space(key) else _fault(span, wavs)
         if fault:
             note(dropped, key, fault)
             continue
         used.add(key)
-        yield Utterance(key=key, wav=wavs[span[0]], txt=txt, start=span[1], end=span[2])
-    for key in (spans if segments else wavs).keys() - used - {k for k, _ in getattr(dropped, "pairs", [])}:
+        recording, start, end = span
+        yield Utterance(key=key, wav=wavs[recording], txt=txt, start=start, end=end)
+
+    noted = {key for key, _ in getattr(dropped, "pairs", [])}
+    for key in spans.keys() - used - noted:
         note(dropped, key, "recording without a line in text")
 
 
-def _fault(span: tuple | None, wavs: dict[str, str]) -> str | None:
+def _fault(span: Span | None, wavs: dict[str, str]) -> str | None:
+    """Say why a line of text has no audio that can be read."""
     if span is None:
         return "text without a line in segments"
-    if span[0] not in wavs:
+    recording = span[0]
+    if recording not in wavs:
         return "text without a recording"
-    if wavs[span[0]].endswith("|"):
+    if wavs[recording].endswith("|"):
         return "wav.scp holds a pipe; run it and give the file it makes"
     return None
 
 
 def _table(path: str | Path, dropped: Counter) -> dict[str, str]:
+    """Read key → the rest of its line, which a space or a tab parts from it."""
     rows: dict[str, str] = {}
     for line in _lines(path):
-        key, _, rest = line.decode("utf-8-sig").strip().partition(" ") if b"\t" not in line else line.decode("utf-8-sig").strip().partition("\t")
+        text = line.decode("utf-8-sig").strip()
+        separator = "\t" if b"\t" in line else " "
+        key, _, rest = text.partition(separator)
         if key in rows:
             note(dropped, key, f"duplicate key in {Path(path).name}")
         elif key:
@@ -192,38 +272,53 @@ def _table(path: str | Path, dropped: Counter) -> dict[str, str]:
     return rows
 
 
-def _segments(path: str | Path, dropped: Counter) -> dict[str, tuple[str, float, float]]:
+def _segments(path: str | Path, dropped: Counter) -> dict[str, Span]:
+    """Read a segments file. Raises ValueError for a malformed line."""
     rows = {}
     for key, rest in _table(path, dropped).items():
         try:
             recording, start, end = rest.split()
             rows[key] = (recording, float(start), float(end))
         except ValueError:
-            raise ValueError(f"{path}: a line must read 'key recording start_s end_s', got {key + ' ' + rest!r}") from None
+            rule = "a line must read 'key recording start_s end_s'"
+            line = f"{key} {rest}"
+            raise ValueError(f"{path}: {rule}, got {line!r}") from None
     return rows
 
 
 def _lines(path: str | Path) -> Iterator[bytes]:
+    """Yield the lines of a file. Raises ValueError when it does not exist."""
     try:
         with open(path, "rb") as lines:
             yield from lines
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; check the path, or run the stage that writes it") from None
+        advice = "check the path, or run the stage that writes it"
+        raise ValueError(f"{path} does not exist; {advice}") from None
 
 
 def _check_unicode(row: dict[str, Any]) -> None:
+    """Raise ValueError for text that UTF-8 cannot hold."""
+    text = json.dumps(row, ensure_ascii=False)
     try:
-        json.dumps(row, ensure_ascii=False).encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"text must be valid Unicode, got half of a surrogate pair in {ascii(row.get('key'))}: {error.reason}") from None
+        rule = "text must be valid Unicode, got half of a surrogate pair in"
+        key = ascii(row.get("key"))
+        raise ValueError(f"{rule} {key}: {error.reason}") from None
 
 
 def _check_times(utterance: Utterance) -> None:
+    """Raise ValueError for times that are no times, or run backwards."""
+    key = utterance.key
     for name in ("start", "end", "duration"):
         value = getattr(utterance, name)
-        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value < 0):
-            raise ValueError(f"{name!r} must be seconds of 0 or more, got {value!r} in {utterance.key!r}")
-    if utterance.end is not None and utterance.end <= (utterance.start or 0):
-        raise ValueError(f"'end' must lie after 'start', got {utterance.start} to {utterance.end} in {utterance.key!r}")
-    if not all(math.isfinite(w.start) and math.isfinite(w.end) for w in utterance.words or []):
-        raise ValueError(f"'words' must have finite times, got NaN or infinity in {utterance.key!r}")
+        if value is None:
+            continue
+        if not _is_number(value) or not math.isfinite(value) or value < 0:
+            raise ValueError(f"{name!r} must be seconds of 0 or more, got {value!r} in {key!r}")
+    start, end = utterance.start, utterance.end
+    if end is not None and end <= (start or 0):
+        raise ValueError(f"'end' must lie after 'start', got {start} to {end} in {key!r}")
+    for word in utterance.words or []:
+        if not math.isfinite(word.start) or not math.isfinite(word.end):
+            raise ValueError(f"'words' must have finite times, got NaN or infinity in {key!r}")

@@ -28,7 +28,10 @@ def write_splits(
     """
     if dropped:
         print(f"left out:\n{table(dropped)}")
-    empty = [name for name, rows in splits.items() if not rows]
+    empty = []
+    for name, rows in splits.items():
+        if not rows:
+            empty.append(name)
     if empty:
         names = ", ".join(empty)
         told = "the reasons above say what was found and not used"

@@ -1,7 +1,8 @@
-"""Changed copies of recordings, offline: each utterance's audio is decoded, changed and written as 16 kHz 16-bit WAV, in several processes.
+"""Changed copies of recordings, offline: decoded, changed and written as 16 kHz 16-bit WAV.
 
-What is drawn depends on (seed, key) alone, so neither order nor processes matter. A change is a picklable callable that takes audio, utterance and
-generator and gives audio and utterance; ``AddEvent`` and ``Degrade`` are the two there are.
+Several processes share the work. What is drawn depends on (seed, key) alone, so neither order nor
+processes matter. A change is a picklable callable that takes audio, utterance and generator and
+returns audio and utterance; ``AddEvent`` and ``Degrade`` are the two there are.
 """
 
 from __future__ import annotations
@@ -22,68 +23,107 @@ from wenet_osum.corpus.events import EventConfig, add_event, draw_event
 from wenet_osum.dataset.audio import decode, write_wav
 from wenet_osum.dataset.augment import apply_effects, rng
 from wenet_osum.dataset.drop import Drop, Dropped, note
-from wenet_osum.dataset.pack import recording
+from wenet_osum.dataset.recording import recording
 from wenet_osum.dataset.scan import find
 from wenet_osum.dataset.tar import stem_of
 from wenet_osum.files import write_bytes
 from wenet_osum.records import SAMPLE_RATE, Utterance
 from wenet_osum.tasks.ved import EVENT
 
-Change = Callable[[np.ndarray, Utterance, np.random.Generator], tuple[np.ndarray, Utterance]]
+Changed = tuple[np.ndarray, Utterance]  # audio (samples,) at 16 kHz, and whose it is
+Change = Callable[[np.ndarray, Utterance, np.random.Generator], Changed]
 CHUNK = 16  # utterances a process takes at a time
+AHEAD = 2  # chunks under way per process
 
 
 def read_audio(utterance: Utterance, list_path: str = "") -> np.ndarray:
-    """The utterance's audio at 16 kHz; relative paths count as in a list at ``list_path``. Raises Drop."""
-    return decode(recording(utterance, find(utterance.wav, list_path)))
+    """Read an utterance's audio at 16 kHz, (samples,).
+
+    Relative paths count as in a list at ``list_path``. Raises Drop.
+    """
+    path = find(utterance.wav, list_path)
+    data = recording(utterance, path)
+    return decode(data)
 
 
 @dataclass(frozen=True)
 class AddEvent:
-    """Puts an event into a share of the utterances. ``rows`` are the event corpus by label; utterances that get none stay as they are."""
+    """Puts an event into a share of the utterances.
+
+    ``rows`` are the event corpus by label; utterances that get none stay as they are.
+    """
 
     rows: dict[str, list[Utterance]]
     list_path: str
     conf: EventConfig = field(default_factory=EventConfig)
     share: float = 1.0
 
-    def __call__(self, audio: np.ndarray, utterance: Utterance, draw: np.random.Generator) -> tuple[np.ndarray, Utterance]:
-        """Speech with an event, under a key that names it. Raises Drop."""
+    def __call__(
+        self, audio: np.ndarray, utterance: Utterance, draw: np.random.Generator
+    ) -> Changed:
+        """Return speech with an event, under a key that names it. Raises Drop."""
         if draw.random() >= self.share:
             return audio, dataclasses.replace(utterance, start=None, end=None)
         source = draw_event(self.rows, draw)
         try:
-            mixed, changed = add_event(audio, utterance, read_audio(source, self.list_path), source, self.conf, draw)
+            sound = read_audio(source, self.list_path)
+            mixed, changed = add_event(audio, utterance, sound, source, self.conf, draw)
         except Drop as drop:
-            raise Drop(f"event {drop.reason}", f"{source.key!r}: {drop.detail}") from None
+            told = f"{source.key!r}: {drop.detail}"
+            raise Drop(f"event {drop.reason}", told) from None
         except ValueError as error:
-            raise Drop(str(error).split(":")[0], str(error)) from None
+            told = str(error)
+            reason, _, _ = told.partition(":")
+            raise Drop(reason, told) from None
         event = str(changed.get(EVENT.attribute)).replace(" ", "_")
         return mixed, dataclasses.replace(changed, key=f"{utterance.key}+{event}")
 
 
 @dataclass(frozen=True)
 class Degrade:
-    """Applies effects of ``dataset/effects`` one after another; keys stay, so that references and answers can be paired."""
+    """Applies effects of ``dataset/effects`` one after another.
+
+    Keys stay, so that references and answers can be paired.
+    """
 
     effects: tuple[dict, ...]
     suffix: str = ""  # of the key
 
-    def __call__(self, audio: np.ndarray, utterance: Utterance, draw: np.random.Generator) -> tuple[np.ndarray, Utterance]:
-        """The degraded audio."""
-        changed = dataclasses.replace(utterance, key=utterance.key + self.suffix, start=None, end=None)
-        return apply_effects(audio, self.effects, draw), changed
+    def __call__(
+        self, audio: np.ndarray, utterance: Utterance, draw: np.random.Generator
+    ) -> Changed:
+        """Return the degraded audio."""
+        key = utterance.key + self.suffix
+        changed = dataclasses.replace(utterance, key=key, start=None, end=None)
+        degraded = apply_effects(audio, self.effects, draw)
+        return degraded, changed
 
 
 def rewrite(
-    utterances: Iterable[Utterance], change: Change, out_dir: str | Path, dropped: Dropped, seed: int = 777, jobs: int = 1, list_path: str = ""
+    utterances: Iterable[Utterance],
+    change: Change,
+    out_dir: str | Path,
+    dropped: Dropped,
+    seed: int = 777,
+    jobs: int = 1,
+    list_path: str = "",
 ) -> Iterator[Utterance]:
-    """Yield the changed utterances, in order, their audio written under ``out_dir``. What cannot be used is counted in ``dropped``."""
-    Path(out_dir).mkdir(parents=True, exist_ok=True)
-    work = partial(_rewrite_some, change=change, out_dir=str(out_dir), seed=seed, list_path=list_path)
-    stream = iter(utterances)
-    chunks = iter(lambda: list(itertools.islice(stream, CHUNK)), [])
-    for done in map(work, chunks) if jobs == 1 else _parallel(work, chunks, jobs):
+    """Yield the changed utterances, in order, their audio written under ``out_dir``.
+
+    What cannot be used is counted in ``dropped``.
+    """
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    work = partial(
+        _rewrite_some,
+        change=change,
+        out_dir=str(out_dir),
+        seed=seed,
+        list_path=list_path,
+    )
+    chunks = _chunks(utterances)
+    results = map(work, chunks) if jobs == 1 else _parallel(work, chunks, jobs)
+    for done in results:
         for utterance, fault in done:
             if fault:
                 note(dropped, utterance.key, fault)
@@ -91,23 +131,42 @@ def rewrite(
                 yield utterance
 
 
+def _chunks(utterances: Iterable[Utterance]) -> Iterator[list[Utterance]]:
+    """Yield what a process takes at a time."""
+    rest = iter(utterances)
+    while chunk := list(itertools.islice(rest, CHUNK)):
+        yield chunk
+
+
 def _parallel(work: Callable, chunks: Iterator[list[Utterance]], jobs: int) -> Iterator[list]:
-    """Results in order, a few chunks ahead."""
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = deque(pool.submit(work, chunk) for chunk in itertools.islice(chunks, 2 * jobs))
+    """Yield results in order, a few chunks ahead."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        waiting = deque()
+        for chunk in itertools.islice(chunks, AHEAD * jobs):
+            waiting.append(pool.submit(work, chunk))
         while waiting:
             yield waiting.popleft().result()
-            waiting.extend(pool.submit(work, chunk) for chunk in itertools.islice(chunks, 1))
+            for chunk in itertools.islice(chunks, 1):
+                waiting.append(pool.submit(work, chunk))
 
 
-def _rewrite_some(utterances: list[Utterance], change: Change, out_dir: str, seed: int, list_path: str) -> list[tuple[Utterance, str]]:
+def _rewrite_some(
+    utterances: list[Utterance], change: Change, out_dir: str, seed: int, list_path: str
+) -> list[tuple[Utterance, str]]:
+    """Return each utterance changed, or as it was with the reason why it cannot be."""
     done = []
     for utterance in utterances:
+        draw = rng(seed, 0, utterance.key)
         try:
-            audio, changed = change(read_audio(utterance, list_path), utterance, rng(seed, 0, utterance.key))
-            path = f"{out_dir}/{stem_of(changed.key)}.wav"
-            write_bytes(path, write_wav(audio))
-            done.append((dataclasses.replace(changed, wav=path, duration=round(len(audio) / SAMPLE_RATE, 4)), ""))
+            audio = read_audio(utterance, list_path)
+            changed, after = change(audio, utterance, draw)
+            path = f"{out_dir}/{stem_of(after.key)}.wav"
+            write_bytes(path, write_wav(changed))
         except Drop as drop:
             done.append((utterance, drop.reason))
+            continue
+        duration = round(len(changed) / SAMPLE_RATE, 4)
+        written = dataclasses.replace(after, wav=path, duration=duration)
+        done.append((written, ""))
     return done

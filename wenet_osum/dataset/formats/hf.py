@@ -20,7 +20,7 @@ from wenet_osum import tasks
 from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.formats.shard import save_audio
 from wenet_osum.dataset.manifest import from_row, reason_of
-from wenet_osum.dataset.pack import recording
+from wenet_osum.dataset.recording import recording
 from wenet_osum.records import Utterance
 
 TEXTS = ("txt", "text", "sentence", "transcription")

@@ -1,0 +1,52 @@
+"""The bytes of a recording at a path or URL, whole or a segment of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from wenet_osum.dataset.audio import cut
+from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.remote import fetch, is_url
+from wenet_osum.records import Utterance
+
+
+def recording(utterance: Utterance, path: str) -> bytes:
+    """Read the recording at a path or URL, the utterance's segment cut out where it has one.
+
+    Raises Drop.
+    """
+    start, end = utterance.start, utterance.end
+    whole = start is None and end is None
+    if is_url(path):
+        audio = fetch(path)
+        return audio if whole else cut(audio, start, end)
+    try:
+        if whole:
+            return read_file(path)
+        # soundfile does not say that a file is missing
+        Path(path).stat()
+        return cut(path, start, end)
+    except Drop:
+        raise
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = "audio: file not found" if missing else "audio: unreadable"
+        raise Drop(reason, f"{utterance.key!r}: {path}: {error}") from None
+
+
+def read_file(path: str) -> bytes:
+    """Read a file with three system calls."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        data = os.read(descriptor, size)
+        # beyond 2 GiB the system reads in pieces
+        while len(data) < size:
+            more = os.read(descriptor, size - len(data))
+            if not more:
+                break
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
