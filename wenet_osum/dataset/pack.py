@@ -90,11 +90,11 @@ def pack(
 ) -> Report:
     """Pack utterances into ``out_dir/prefix_000000000.tar`` and so on, ``per_shard`` each.
 
-    ``jobs`` processes do so. Audio is copied byte for byte unless a segment is cut out (bit-exact for integer samples) or
-    ``resample`` (Hz) asks for another rate (then 16-bit mono WAV). Shards that an earlier run
-    finished from the same input are kept. What cannot be packed is in the report's ``dropped``.
-    ``log`` gets a line of progress; default: stderr. Raises ValueError for bad arguments; a failed
-    worker fails the call.
+    ``jobs`` processes do so. Audio is copied byte for byte unless a segment is cut out (bit-exact
+    for integer samples) or ``resample`` (Hz) asks for another rate (then 16-bit mono WAV). Shards
+    that an earlier run finished from the same input are kept. What cannot be packed is in the
+    report's ``dropped``. ``log`` gets a line of progress; default: stderr. Raises ValueError for
+    bad arguments; a failed worker fails the call.
 
     ``part`` (n, m), counted from 1, makes every m-th shard only: m machines that are given the same
     utterances make the shards of one. What is left out before shards are made (a key that stands

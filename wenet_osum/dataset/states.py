@@ -24,7 +24,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -65,11 +65,11 @@ class Layout:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one state."""
+        """Return the bytes of one state."""
         return self.width * np.dtype(self.dtype).itemsize
 
     def bytes_of(self, seconds: np.ndarray) -> int:
-        """Bytes of utterances of so many seconds (n,), about."""
+        """Return the bytes of utterances of so many seconds (n,), about."""
         rows = np.ceil(seconds * self.states_a_second).clip(min=self.min_rows)
         return int(rows.sum()) * self.row_bytes
 
@@ -85,58 +85,41 @@ class StateStore:
         variants: int = 1,
         recipe: str = "",
     ) -> None:
-        """``key`` is all that states depend on beside the audio; ``recipe`` says how ``variants``
-        of an utterance are drawn (empty: nothing is drawn).
+        """Open the folder of ``key``, which is all that states depend on beside the audio.
+
+        ``recipe`` says how ``variants`` of an utterance are drawn (empty: nothing is drawn).
         """
-        self.layout, self.variants, self.recipe = layout, variants, recipe
-        text = json.dumps(
-            key | {"dtype": layout.dtype},
-            sort_keys=True,
-            indent=1,
-        )
-        self.fingerprint = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        self.layout = layout
+        self.variants = variants
+        self.recipe = recipe
+        whole = key | {"dtype": layout.dtype}
+        self._key = json.dumps(whole, sort_keys=True, indent=1)
+        hashed = hashlib.blake2b(self._key.encode(), digest_size=8)
+        self.fingerprint = hashed.hexdigest()
         self.folder = Path(root) / self.fingerprint
-        self._key = text
-        self.refresh()
+        self._catalog = _read_catalog(self.folder)
+        self._maps: dict[int, np.ndarray] = {}  # parts that have been read from, by number
 
     def make_folder(self) -> None:
         """Create the folder with its key, and remove what killed writers have left in it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         named = self.folder / f"key.json.{uuid.uuid4().hex}"
         named.write_text(self._key + "\n", encoding="utf-8")
-        os.replace(named, self.folder / "key.json")
+        named.replace(self.folder / "key.json")
+
+        now = time.time()
         for left in self.folder.glob(f"*{TEMPORARY}"):
-            if time.time() - _last_change(left) > STALE_S:
+            untouched_s = now - _last_change(left)
+            if untouched_s > STALE_S:
                 shutil.rmtree(left, ignore_errors=True)
 
     def refresh(self) -> None:
         """Read the indices of all parts that are there now."""
-        there = sorted(self.folder.glob(f"part-*/{INDEX}"))
-        self._parts = [path for path in there if path.parent.suffix != TEMPORARY]
-        self._maps: dict[int, np.ndarray] = {}
-        columns = [_read_index(path) for path in self._parts]
-        together = columns or [{name: _empty(name) for name in COLUMNS}]
-        joined = {}
-        for name in COLUMNS:
-            joined[name] = np.concatenate([part[name] for part in together])
-        part = np.repeat(
-            np.arange(len(columns)),
-            [len(part["rows"]) for part in columns],
-        )
-        order = np.lexsort(joined["digests"].T[::-1])
-        self._columns = {name: values[order] for name, values in joined.items()}
-        self._part = (
-            part[order]
-            if len(columns)
-            else np.empty(
-                0,
-                dtype=np.int64,
-            )
-        )
-        self._high = np.ascontiguousarray(self._columns["digests"][:, 0])
+        self._catalog = _read_catalog(self.folder)
+        self._maps = {}
 
     def __len__(self) -> int:
-        return len(self._high)
+        return len(self._catalog.high)
 
     def digest(self, data: bytes, key: str = "", variant: int | None = None) -> bytes:
         """Name the states of an audio file's bytes, 16 bytes.
@@ -146,12 +129,8 @@ class StateStore:
         """
         hashed = hashlib.blake2b(data, digest_size=16)
         if variant is not None and self.recipe:
-            hashed.update(
-                f"|{self.recipe}|{variant}|{key}".encode(
-                    "utf-8",
-                    "surrogatepass",
-                )
-            )
+            version = f"|{self.recipe}|{variant}|{key}"
+            hashed.update(version.encode("utf-8", "surrogatepass"))
         return hashed.digest()
 
     def variant(self, epoch: int, repeat: int) -> int:
@@ -162,49 +141,52 @@ class StateStore:
         return self._find(digest) is not None
 
     def _find(self, digest: bytes) -> int | None:
+        """Return the row of a digest; None: there is none."""
         high, low = np.frombuffer(digest, dtype=np.uint64)
-        at = int(np.searchsorted(self._high, high))
-        while at < len(self) and self._high[at] == high:
-            if self._columns["digests"][at, 1] == low:
-                return at
-            at += 1
+        catalog = self._catalog
+        digests = catalog.columns["digests"]
+        # rows are in the order of the first half; several may share it
+        row = int(np.searchsorted(catalog.high, high))
+        while row < len(self) and catalog.high[row] == high:
+            if digests[row, 1] == low:
+                return row
+            row += 1
         return None
 
     def read(self, digest: bytes) -> Encoded:
         """Bring what is kept under a digest. Raises Drop when there is nothing."""
-        at = self._find(digest)
-        if at is None:
+        row = self._find(digest)
+        if row is None:
             why = "its audio has changed since the run began; start it again"
             raise Drop("states: not on disk", f"{self.folder}: {why}")
-        row = {name: self._columns[name][at] for name in COLUMNS}
-        first, rows = int(row["first"]), int(row["rows"])
-        states = np.array(self._map(int(self._part[at]))[first : first + rows])
-        times = (
-            float(row[name])
-            for name in (
-                "source_s",
-                "audio_s",
-                "speed",
-            )
+        kept = {}
+        for name, values in self._catalog.columns.items():
+            kept[name] = values[row]
+        first = int(kept["first"])
+        end = first + int(kept["rows"])
+        part = int(self._catalog.part[row])
+        return Encoded(
+            states=np.array(self._map(part)[first:end]),
+            length=int(kept["length"]),
+            source_s=float(kept["source_s"]),
+            audio_s=float(kept["audio_s"]),
+            speed=float(kept["speed"]),
         )
-        return Encoded(states, int(row["length"]), *times)
 
     def _map(self, part: int) -> np.ndarray:
-        """States (R, D) of a part, mapped into memory."""
+        """Return the states (R, D) of a part, mapped into memory."""
         if part not in self._maps:
-            path = self._parts[part].with_name(STATES)
+            path = self._catalog.paths[part].with_name(STATES)
             flat = np.memmap(path, dtype=self.layout.dtype, mode="r")
-            self._maps[part] = flat.reshape(
-                -1,
-                self.layout.width,
-            )
+            self._maps[part] = flat.reshape(-1, self.layout.width)
         return self._maps[part]
 
     def check_room(self, needed: int) -> str:
         """Say how many bytes are needed and free. Raises ValueError when the disk has less."""
         free = shutil.disk_usage(self.folder).free
-        there = f"{self.folder}, where {free / 1e9:.3g} GB are free"
-        said = f"{needed / 1e9:.3g} GB of states in {there}"
+        free_gb, needed_gb = free / 1e9, needed / 1e9
+        there = f"{self.folder}, where {free_gb:.3g} GB are free"
+        said = f"{needed_gb:.3g} GB of states in {there}"
         if needed > free:
             raise ValueError(
                 f"features: encoded needs {said}; make room, set cache.dir to a larger disk, "
@@ -217,8 +199,13 @@ class PartWriter:
     """Writes one part after the other; each is there for readers once ``close`` has named it."""
 
     def __init__(self, store: StateStore) -> None:
-        self.folder, self.layout = store.folder, store.layout
+        self.folder = store.folder
+        self.layout = store.layout
+        # the open part: its folder, its file, the rows of its index and the states in it
         self._path: Path | None = None
+        self._file: BinaryIO | None = None
+        self._rows: list[tuple] = []
+        self._end = 0
 
     def add(self, digest: bytes, encoded: Encoded) -> None:
         """Append an utterance.
@@ -232,29 +219,36 @@ class PartWriter:
             self._file.write(states.tobytes())
         except OSError as error:
             raise self._fault(error) from None
-        numbers = (encoded.length, encoded.source_s, encoded.audio_s, encoded.speed)
-        name = np.frombuffer(digest, dtype=np.uint64)
-        self._rows.append(
-            (
-                name,
-                self._end,
-                len(states),
-                *numbers,
-            )
+        # in the order of COLUMNS
+        row = (
+            np.frombuffer(digest, dtype=np.uint64),
+            self._end,
+            len(states),
+            encoded.length,
+            encoded.source_s,
+            encoded.audio_s,
+            encoded.speed,
         )
+        self._rows.append(row)
         self._end += len(states)
 
     @property
     def size(self) -> int:
-        """Bytes of states in the open part."""
-        return 0 if self._path is None else self._end * self.layout.row_bytes
+        """Return the bytes of states in the open part."""
+        if self._path is None:
+            return 0
+        return self._end * self.layout.row_bytes
 
     def _open(self) -> None:
-        self._rows: list[tuple] = []
+        """Begin a part, under a name that no reader takes."""
+        self._rows = []
         self._end = 0
-        self._path = self.folder / f"part-{uuid.uuid4().hex}{TEMPORARY}"
+        name = f"part-{uuid.uuid4().hex}{TEMPORARY}"
+        self._path = self.folder / name
         self._path.mkdir()
-        self._file = open(self._path / STATES, "wb")
+        # close ends it
+        path = self._path / STATES
+        self._file = open(path, "wb")  # noqa: SIM115
 
     def close(self) -> None:
         """Name the open part, if there is one. Raises ValueError when the disk is full."""
@@ -264,17 +258,9 @@ class PartWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            columns = zip(*self._rows, strict=True)
-            typed = zip(COLUMNS.items(), columns, strict=True)
-            arrays = {
-                name: np.array(
-                    values,
-                    dtype=dtype,
-                )
-                for (name, dtype), values in typed
-            }
-            np.savez(self._path / INDEX, **arrays)
-            os.replace(self._path, self._path.with_suffix(""))
+            np.savez(self._path / INDEX, **_columns_of(self._rows))
+            whole = self._path.with_suffix("")
+            self._path.replace(whole)
         except OSError as error:
             raise self._fault(error) from None
         self._path = None
@@ -291,7 +277,7 @@ class PartWriter:
 
 
 def _narrow(states: np.ndarray, dtype: str) -> np.ndarray:
-    """The states in ``dtype``. Raises ValueError when they are not finite in it."""
+    """Return the states in ``dtype``. Raises ValueError when they are not finite in it."""
     with np.errstate(over="ignore"):
         narrow = states.astype(dtype)
     if not np.isfinite(narrow).all():
@@ -303,27 +289,69 @@ def _narrow(states: np.ndarray, dtype: str) -> np.ndarray:
     return narrow
 
 
+def _columns_of(rows: list[tuple]) -> dict[str, np.ndarray]:
+    """Turn the rows of an index into its columns."""
+    columns = {}
+    values = zip(*rows, strict=True)
+    for name, column in zip(COLUMNS, values, strict=True):
+        columns[name] = np.array(column, dtype=COLUMNS[name])
+    return columns
+
+
+class _Catalog(NamedTuple):
+    """What all parts of a folder hold, in the order of digests. Letter: n utterances."""
+
+    paths: list[Path]  # of the parts' indices
+    columns: dict[str, np.ndarray]  # COLUMNS, (n, …)
+    part: np.ndarray  # (n,) int64, the number of its part
+    high: np.ndarray  # (n,) uint64, the first half of its digest
+
+
+def _read_catalog(folder: Path) -> _Catalog:
+    """Read the indices of all parts that are whole."""
+    paths = []
+    for path in sorted(folder.glob(f"part-*/{INDEX}")):
+        if path.parent.suffix != TEMPORARY:
+            paths.append(path)
+
+    # an empty part first, so that there is something to join
+    nothing = {name: _empty(name) for name in COLUMNS}
+    parts = [nothing, *map(_read_index, paths)]
+    joined = {}
+    for name in COLUMNS:
+        joined[name] = np.concatenate([part[name] for part in parts])
+    sizes = [len(part["rows"]) for part in parts[1:]]
+    numbers = np.arange(len(paths))
+    part = np.repeat(numbers, sizes)
+
+    # by the first half of the digest, then by the second
+    high, low = joined["digests"].T
+    order = np.lexsort((low, high))
+    columns = {}
+    for name, values in joined.items():
+        columns[name] = values[order]
+    first_half = np.ascontiguousarray(columns["digests"][:, 0])
+    return _Catalog(paths, columns, part[order], first_half)
+
+
 def _read_index(path: Path) -> dict[str, np.ndarray]:
+    """Read the index of a part."""
     with np.load(path) as columns:
         return dict(columns)
 
 
 def _empty(name: str) -> np.ndarray:
-    return np.empty(
-        (0, 2) if name == "digests" else 0,
-        dtype=COLUMNS[name],
-    )
+    """Return a column of no utterances."""
+    shape = (0, 2) if name == "digests" else 0
+    return np.empty(shape, dtype=COLUMNS[name])
 
 
 def _last_change(folder: Path) -> float:
-    """Time at which a folder or a file in it was last written, s; now, when it is gone."""
+    """Return when a folder or a file in it was last written, s; now, when it is gone."""
     try:
-        return max(
-            path.stat().st_mtime
-            for path in (
-                folder,
-                *folder.iterdir(),
-            )
-        )
+        times = [folder.stat().st_mtime]
+        for path in folder.iterdir():
+            times.append(path.stat().st_mtime)
+        return max(times)
     except OSError:
         return time.time()
