@@ -25,12 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from wenet_osum.corpus.forced_align import GAP_S, force_align  # noqa: E402
 from wenet_osum.corpus.match_words import Unmatched  # noqa: E402
 from wenet_osum.corpus.split_folders import split_pairs  # noqa: E402
-from wenet_osum.dataset.audio import decode  # noqa: E402
-from wenet_osum.dataset.log_mel import log_mel  # noqa: E402
 from wenet_osum.dataset.drop import Drop, table  # noqa: E402
+from wenet_osum.dataset.log_mel import log_mel  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
-from wenet_osum.dataset.recording import recording  # noqa: E402
-from wenet_osum.dataset.scan import find  # noqa: E402
+from wenet_osum.dataset.rewrite import read_audio  # noqa: E402
 from wenet_osum.models.encoder.whisper import SUBSAMPLING  # noqa: E402
 from wenet_osum.models.whisper import WhisperPhase  # noqa: E402
 from wenet_osum.records import FRAME_S, Utterance  # noqa: E402
@@ -70,7 +68,7 @@ def _timed(args: argparse.Namespace, parts: tuple, manifest: Path, faults: Count
         try:
             if not utterance.txt:
                 raise Unmatched("no transcript")
-            audio = decode(recording(utterance, find(utterance.wav, str(manifest))))
+            audio = read_audio(utterance, str(manifest))
             words = force_align(emit(audio), utterance.txt, encode, blank, SUBSAMPLING * FRAME_S, args.gap_s)
             yield dataclasses.replace(utterance, words=words)
         except (Unmatched, Drop) as fault:

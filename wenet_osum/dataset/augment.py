@@ -48,10 +48,8 @@ def rng(seed: int, epoch: int, key: str) -> np.random.Generator:
     It is the same in every process and run, which ``hash()`` is not.
     """
     name = f"{seed}|{epoch}|{key}"
-    hashed = hashlib.blake2b(
-        name.encode("utf-8", "surrogatepass"),
-        digest_size=16,
-    )
+    raw = name.encode("utf-8", "surrogatepass")
+    hashed = hashlib.blake2b(raw, digest_size=16)
     number = int.from_bytes(hashed.digest(), "big")
     return np.random.Generator(np.random.PCG64(number))
 
@@ -98,11 +96,9 @@ def reverberate(audio: np.ndarray, list_path: str, draw: np.random.Generator) ->
     # a product of spectra is a convolution, on a circle that is long enough for both
     longest = len(audio) + len(response) - 1
     size = 1 << longest.bit_length()
-    spectrum = np.fft.rfft(audio, size) * np.fft.rfft(
-        response,
-        size,
-    )
-    wet = np.fft.irfft(spectrum, size)
+    dry = np.fft.rfft(audio, size)
+    room = np.fft.rfft(response, size)
+    wet = np.fft.irfft(dry * room, size)
     wet = wet[direct : direct + len(audio)]
 
     # as loud as before
@@ -173,13 +169,8 @@ def load_effect(row: str) -> tuple[float, Effect]:
     settings = json.loads(row)
     name = settings.pop("name", None)
     prob = settings.pop("prob", 1.0)
-    if (
-        not isinstance(
-            prob,
-            (int, float),
-        )
-        or not 0 <= prob <= 1
-    ):
+    is_number = isinstance(prob, (int, float))
+    if not is_number or not 0 <= prob <= 1:
         raise ValueError(f"effect {name}: prob {prob!r} must lie between 0 and 1")
     made_of = lookup.load(EFFECTS, name).Effect
     effect = config.from_dict(settings, made_of, f"effect {name}")
@@ -222,20 +213,12 @@ def draw_masks(
         masks.append(Mask(COPY, first, last, back))
     for _ in range(conf.time_masks):
         longest = min(conf.max_time, fifth)
-        masks.append(
-            Mask(
-                TIME,
-                *_stretch(frames, longest, draw),
-            )
-        )
+        first, last = _stretch(frames, longest, draw)
+        masks.append(Mask(TIME, first, last))
     for _ in range(conf.mel_masks):
         longest = min(conf.max_mels, mels)
-        masks.append(
-            Mask(
-                MEL,
-                *_stretch(mels, longest, draw),
-            )
-        )
+        first, last = _stretch(mels, longest, draw)
+        masks.append(Mask(MEL, first, last))
     return masks
 
 

@@ -40,10 +40,8 @@ def recipe(conf: TrainConfig) -> str:
     lists = [Path(path).read_text(encoding="utf-8") for path in named]
     drawn = dataclasses.asdict(augment) | {"lists": lists}
     drawn |= {"seed": conf.seed, "max_s": conf.filter.max_s}
-    return hashlib.blake2b(
-        json.dumps(drawn, sort_keys=True).encode(),
-        digest_size=16,
-    ).hexdigest()
+    text = json.dumps(drawn, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class Missing(NamedTuple):
@@ -75,7 +73,9 @@ class Unencoded(Dataset):
         self, store: StateStore, pools: Sequence[Pool], confs: Sequence[SampleConfig]
     ) -> None:
         """A pool is of training when its ``conf`` augments, else of a dev list."""
-        self.store, self.pools, self.confs = store, pools, confs
+        self.store = store
+        self.pools = pools
+        self.confs = confs
         self.handles = Handles()
         self.groups: list[list[Missing]] = []
 
@@ -83,31 +83,21 @@ class Unencoded(Dataset):
         return len(self.groups)
 
     def versions(self) -> np.ndarray:
-        """(n, 4): pool, shard, row and version of all that is wanted."""
+        """Return pool, shard, row and version of all that is wanted, (n, 4)."""
         found = [np.empty((0, 4), dtype=np.int64)]
-        for number, (pool, conf) in enumerate(
-            zip(
-                self.pools,
-                self.confs,
-                strict=True,
-            )
-        ):
-            drawn = conf.augment is not None and self.store.recipe
-            for variant in range(self.store.variants) if drawn else [AS_IT_IS]:
-                source, version = (
-                    np.full(
-                        len(pool),
-                        value,
-                    )
-                    for value in (number, variant)
-                )
-                found.append(
-                    np.stack(
-                        [source, pool.shard, pool.row, version],
-                        axis=1,
-                    )
-                )
+        for number, pool in enumerate(self.pools):
+            for version in self._versions_of(number):
+                numbers = np.full(len(pool), number)
+                versions = np.full(len(pool), version)
+                columns = [numbers, pool.shard, pool.row, versions]
+                found.append(np.stack(columns, axis=1))
         return np.concatenate(found)
+
+    def _versions_of(self, pool: int) -> Sequence[int]:
+        """Return the versions of each utterance of a pool: only training is augmented."""
+        if self.confs[pool].augment is None or not self.store.recipe:
+            return [AS_IT_IS]
+        return range(self.store.variants)
 
     def find(self, versions: np.ndarray) -> list[Missing]:
         """Read the bytes of each version's audio and return those without states, each once.
@@ -118,11 +108,7 @@ class Unencoded(Dataset):
         for number, shard, row, variant in versions.tolist():
             pool = self.pools[number]
             try:
-                utterance, data = read_utterance(
-                    pool.indices[shard],
-                    row,
-                    self.handles,
-                )
+                utterance, data = read_utterance(pool.indices[shard], row, self.handles)
             except Drop:
                 continue
             drawn = None if variant == AS_IT_IS else variant
@@ -148,7 +134,7 @@ class Unencoded(Dataset):
             self.groups[-1].append(one)
 
     def _frames_with_one_more(self) -> float:
-        """Frames of the last group, if one more of at most its longest came to it."""
+        """Return the frames of the last group, if one more of at most its longest came to it."""
         group = self.groups[-1]
         return group[0].seconds * FRAMES_A_SECOND * (len(group) + 1)
 
