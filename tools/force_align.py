@@ -22,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wenet_osum.corpus.forced_align import GAP_S, force_align  # noqa: E402
+from wenet_osum.corpus.forced_align import GAP_S, force_align, spelling  # noqa: E402
 from wenet_osum.corpus.match_words import Unmatched  # noqa: E402
 from wenet_osum.corpus.split_folders import split_pairs  # noqa: E402
 from wenet_osum.dataset.audio import decode, log_mel  # noqa: E402
@@ -33,7 +33,6 @@ from wenet_osum.dataset.scan import find  # noqa: E402
 from wenet_osum.models.encoder.whisper import SUBSAMPLING  # noqa: E402
 from wenet_osum.models.whisper import WhisperPhase  # noqa: E402
 from wenet_osum.records import FRAME_S, Utterance  # noqa: E402
-from wenet_osum.text.ctc_classes import ClassEncoder  # noqa: E402
 from wenet_osum.text.template import Template  # noqa: E402
 
 
@@ -90,21 +89,7 @@ def _load(folder: str, device: str) -> tuple[Callable[[np.ndarray], torch.Tensor
         states, _ = model.encoder(features, torch.tensor([features.shape[1]]))
         return model.ctc_head(states)[0].log_softmax(-1)
 
-    tokenizer, classes = template.tokenizer, None
-    if model.ctc_classes is not None:
-        classes = ClassEncoder(tokenizer, model.ctc_classes)
-        tokenizer = classes.tokenizer
-
-    def encode(text: str) -> list[tuple[int, int, int]]:
-        written = text.lower() if template.lowercase else text
-        found = tokenizer(written, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-        ids = found["input_ids"]
-        if classes is not None:
-            ids = classes.classes(ids)
-            if ids is None:
-                raise Unmatched("a character that no class of CTC writes", repr(text[:40]))
-        return [(token, *place) for token, place in zip(ids, found["offset_mapping"], strict=True)]
-
+    encode = spelling(template.tokenizer, model.ctc_classes, template.lowercase)
     return emit, encode, model.blank
 
 
