@@ -51,7 +51,8 @@ def rng(seed: int, epoch: int, key: str) -> np.random.Generator:
     raw = name.encode("utf-8", "surrogatepass")
     hashed = hashlib.blake2b(raw, digest_size=16)
     number = int.from_bytes(hashed.digest(), "big")
-    return np.random.Generator(np.random.PCG64(number))
+    bits = np.random.PCG64(number)
+    return np.random.Generator(bits)
 
 
 def speed(
@@ -80,7 +81,8 @@ def scale_words(words: list[Word] | None, factor: float) -> list[Word] | None:
         return None
     scaled = []
     for word in words:
-        start, end = word.start / factor, word.end / factor
+        start = word.start / factor
+        end = word.end / factor
         scaled.append(Word(word.text, start, end))
     return scaled
 
@@ -90,8 +92,10 @@ def reverberate(audio: np.ndarray, list_path: str, draw: np.random.Generator) ->
 
     The direct sound stays in place, so that word times hold, and so does the level.
     """
-    response = _recording(_pick(list_path, draw))
-    direct = int(np.argmax(np.abs(response)))
+    path = _pick(list_path, draw)
+    response = _recording(path)
+    magnitudes = np.abs(response)
+    direct = int(np.argmax(magnitudes))
 
     # a product of spectra is a convolution, on a circle that is long enough for both
     longest = len(audio) + len(response) - 1
@@ -102,7 +106,8 @@ def reverberate(audio: np.ndarray, list_path: str, draw: np.random.Generator) ->
     wet = wet[direct : direct + len(audio)]
 
     # as loud as before
-    level = float(np.sqrt(np.mean(np.square(wet)))) or 1.0
+    power = np.mean(np.square(wet))
+    level = float(np.sqrt(power)) or 1.0
     before = np.sqrt(_power(audio))
     scaled = wet * (before / level)
     return scaled.astype(np.float32)
@@ -118,10 +123,13 @@ def add_noise(
 
     It is looped where it is short, and cut at a random place.
     """
-    noise = _recording(_pick(list_path, draw))
+    path = _pick(list_path, draw)
+    noise = _recording(path)
     if len(noise) < len(audio):
         times = -(-len(audio) // len(noise))
         noise = np.tile(noise, times)
+
+    # anywhere in it
     places = len(noise) - len(audio) + 1
     first = int(draw.integers(places))
     noise = noise[first : first + len(audio)]
@@ -169,11 +177,11 @@ def load_effect(row: str) -> tuple[float, Effect]:
     settings = json.loads(row)
     name = settings.pop("name", None)
     prob = settings.pop("prob", 1.0)
-    is_number = isinstance(prob, (int, float))
-    if not is_number or not 0 <= prob <= 1:
+    is_share = isinstance(prob, (int, float)) and 0 <= prob <= 1
+    if not is_share:
         raise ValueError(f"effect {name}: prob {prob!r} must lie between 0 and 1")
-    made_of = lookup.load(EFFECTS, name).Effect
-    effect = config.from_dict(settings, made_of, f"effect {name}")
+    module = lookup.load(EFFECTS, name)
+    effect = config.from_dict(settings, module.Effect, f"effect {name}")
     return prob, effect
 
 
@@ -206,17 +214,21 @@ def draw_masks(
     """
     masks = []
     fifth = frames // 5
+
+    # copies of what stood anywhere before
+    longest = min(conf.max_substitution, fifth)
     for _ in range(conf.substitutions):
-        longest = min(conf.max_substitution, fifth)
         first, last = _stretch(frames, longest, draw)
         back = int(draw.integers(first + 1))
         masks.append(Mask(COPY, first, last, back))
+
+    longest = min(conf.max_time, fifth)
     for _ in range(conf.time_masks):
-        longest = min(conf.max_time, fifth)
         first, last = _stretch(frames, longest, draw)
         masks.append(Mask(TIME, first, last))
+
+    longest = min(conf.max_mels, mels)
     for _ in range(conf.mel_masks):
-        longest = min(conf.max_mels, mels)
         first, last = _stretch(mels, longest, draw)
         masks.append(Mask(MEL, first, last))
     return masks
@@ -242,14 +254,18 @@ def apply_masks(features: Tensor, masks: list[Mask]) -> Tensor:
 
 
 def _stretch(total: int, longest: int, draw: np.random.Generator) -> tuple[int, int]:
+    """Draw a stretch of up to ``longest`` anywhere: its first place, and the one after its last."""
     length = int(draw.integers(longest + 1))
-    first = int(draw.integers(total - length + 1))
+    places = total - length + 1
+    first = int(draw.integers(places))
     return first, first + length
 
 
 def _pick(list_path: str, draw: np.random.Generator) -> str:
+    """Draw a recording of a list."""
     paths = read_list(list_path)
-    return paths[draw.integers(len(paths))]
+    number = draw.integers(len(paths))
+    return paths[number]
 
 
 @lru_cache(maxsize=8)
@@ -264,15 +280,18 @@ def read_list(list_path: str) -> tuple[str, ...]:
         text = Path(list_path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ValueError(f"{named} does not exist; {advice}") from None
-    lines = [line.strip() for line in text.splitlines()]
-    paths = tuple(line for line in lines if line)
+    paths = []
+    for line in text.splitlines():
+        path = line.strip()
+        if path:
+            paths.append(path)
     if not paths:
         raise ValueError(f"{named} is empty; {advice}")
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
         counted = f"{len(missing)} of {len(paths)} files do not exist"
         raise ValueError(f"{named}: {counted}, first {missing[0]!r}; correct the list")
-    return paths
+    return tuple(paths)
 
 
 @lru_cache(maxsize=64)

@@ -21,9 +21,11 @@ from wenet_osum.config import TrainConfig, changes_of
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.judge import FRAMES_A_SECOND
 from wenet_osum.dataset.pool import Pool
-from wenet_osum.dataset.sample import SampleConfig, features_to_encode
+from wenet_osum.dataset.sample import features_to_encode
+from wenet_osum.dataset.sample_config import SampleConfig
 from wenet_osum.dataset.shard import Handles, read_utterance
 from wenet_osum.dataset.states import Encoded, StateStore
+from wenet_osum.records import Utterance
 
 AS_IT_IS = -1  # the version that nothing has changed
 
@@ -38,10 +40,13 @@ def recipe(conf: TrainConfig) -> str:
         return ""
     named = [path for path in (augment.noise, augment.reverb) if path]
     lists = [Path(path).read_text(encoding="utf-8") for path in named]
-    drawn = dataclasses.asdict(augment) | {"lists": lists}
-    drawn |= {"seed": conf.seed, "max_s": conf.filter.max_s}
+    drawn = dataclasses.asdict(augment)
+    drawn["lists"] = lists
+    drawn["seed"] = conf.seed
+    drawn["max_s"] = conf.filter.max_s
     text = json.dumps(drawn, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    hashed = hashlib.blake2b(text.encode(), digest_size=16)
+    return hashed.hexdigest()
 
 
 class Missing(NamedTuple):
@@ -87,17 +92,22 @@ class Unencoded(Dataset):
         found = [np.empty((0, 4), dtype=np.int64)]
         for number, pool in enumerate(self.pools):
             for version in self._versions_of(number):
-                numbers = np.full(len(pool), number)
-                versions = np.full(len(pool), version)
-                columns = [numbers, pool.shard, pool.row, versions]
+                columns = [
+                    np.full(len(pool), number),
+                    pool.shard,
+                    pool.row,
+                    np.full(len(pool), version),
+                ]
                 found.append(np.stack(columns, axis=1))
         return np.concatenate(found)
 
     def _versions_of(self, pool: int) -> Sequence[int]:
         """Return the versions of each utterance of a pool: only training is augmented."""
-        if self.confs[pool].augment is None or not self.store.recipe:
-            return [AS_IT_IS]
-        return range(self.store.variants)
+        store = self.store
+        augmented = self.confs[pool].augment is not None
+        if augmented and store.recipe:
+            return range(store.variants)
+        return [AS_IT_IS]
 
     def find(self, versions: np.ndarray) -> list[Missing]:
         """Read the bytes of each version's audio and return those without states, each once.
@@ -106,21 +116,35 @@ class Unencoded(Dataset):
         """
         found: dict[bytes, Missing] = {}
         for number, shard, row, variant in versions.tolist():
-            pool = self.pools[number]
+            index = self.pools[number].indices[shard]
             try:
-                utterance, data = read_utterance(pool.indices[shard], row, self.handles)
+                utterance, data = read_utterance(index, row, self.handles)
             except Drop:
                 continue
-            drawn = None if variant == AS_IT_IS else variant
-            digest = self.store.digest(data, utterance.key, drawn)
-            if digest not in self.store and digest not in found:
-                seconds = float(pool.indices[shard].durations[row]) / self._slowest(number)
-                found[digest] = Missing(number, shard, row, variant, digest, seconds)
+            digest = self._digest(utterance, data, variant)
+            if digest in self.store or digest in found:
+                continue
+            seconds = float(index.durations[row])
+            found[digest] = Missing(
+                number,
+                shard,
+                row,
+                variant,
+                digest,
+                seconds / self._slowest(number),
+            )
         return [*found.values()]
+
+    def _digest(self, utterance: Utterance, data: bytes, variant: int) -> bytes:
+        """Name the states of a version."""
+        drawn = None if variant == AS_IT_IS else variant
+        return self.store.digest(data, utterance.key, drawn)
 
     def _slowest(self, pool: int) -> float:
         augment = self.confs[pool].augment
-        return min(augment.speeds) if augment else 1.0
+        if augment is None:
+            return 1.0
+        return min(augment.speeds)
 
     def group(self, missing: list[Missing], max_frames: int) -> None:
         """Put versions of like length together, up to ``max_frames`` with padding.
@@ -128,7 +152,8 @@ class Unencoded(Dataset):
         At 0 each is alone.
         """
         self.groups = []
-        for one in sorted(missing, key=lambda version: -version.seconds):
+        longest_first = sorted(missing, key=lambda version: -version.seconds)
+        for one in longest_first:
             if not self.groups or self._frames_with_one_more() > max_frames:
                 self.groups.append([])
             self.groups[-1].append(one)
@@ -136,7 +161,8 @@ class Unencoded(Dataset):
     def _frames_with_one_more(self) -> float:
         """Return the frames of the last group, if one more of at most its longest came to it."""
         group = self.groups[-1]
-        return group[0].seconds * FRAMES_A_SECOND * (len(group) + 1)
+        frames = group[0].seconds * FRAMES_A_SECOND
+        return frames * (len(group) + 1)
 
     def __getitem__(self, i: int) -> tuple[list[ToEncode], Counter]:
         ready, dropped = [], Counter()
@@ -155,12 +181,13 @@ class Unencoded(Dataset):
             version.row,
             self.handles,
         )
-        drawn = None if version.variant == AS_IT_IS else version.variant
-        if self.store.digest(data, utterance.key, drawn) != version.digest:
+        digest = self._digest(utterance, data, version.variant)
+        if digest != version.digest:
             raise Drop("audio: changed while states were computed", "start again")
         plain = dataclasses.replace(
             conf,
             states=None,
             epoch=max(version.variant, 0),
         )
-        return ToEncode(version.digest, *features_to_encode(utterance, data, plain))
+        features, known = features_to_encode(utterance, data, plain)
+        return ToEncode(version.digest, features, known)
