@@ -65,6 +65,7 @@ UNFOLDED = [
     "score/values.py",
     "score/wenet_text.py",
     "serve",
+    "small",
     "tasks",
     "text",
     "train",
