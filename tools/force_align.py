@@ -22,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wenet_osum.corpus.forced_align import GAP_S, force_align  # noqa: E402
+from wenet_osum.corpus.forced_align import GAP_S, force_align, spelling  # noqa: E402
 from wenet_osum.corpus.match_words import Unmatched  # noqa: E402
 from wenet_osum.corpus.split_folders import split_pairs  # noqa: E402
 from wenet_osum.dataset.audio import decode, log_mel  # noqa: E402
@@ -89,10 +89,7 @@ def _load(folder: str, device: str) -> tuple[Callable[[np.ndarray], torch.Tensor
         states, _ = model.encoder(features, torch.tensor([features.shape[1]]))
         return model.ctc_head(states)[0].log_softmax(-1)
 
-    def encode(text: str) -> list[tuple[int, int, int]]:
-        found = template.tokenizer(text.lower() if template.lowercase else text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-        return [(token, *place) for token, place in zip(found["input_ids"], found["offset_mapping"], strict=True)]
-
+    encode = spelling(template.tokenizer, model.ctc_classes, template.lowercase)
     return emit, encode, model.blank
 
 

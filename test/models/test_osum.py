@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, Qwen2ForCausalLM
 
 from wenet_osum import config
-from wenet_osum.models import osum
+from wenet_osum.models import answers as answers_module
 from wenet_osum.models.build import set_checkpointing
 from wenet_osum.models.llm import causal
 from wenet_osum.models.objective import Objective, make_objective
@@ -82,8 +82,8 @@ def test_logits_are_the_same_packed_padded_and_alone(model, either, take, monkey
         seen.append(head(hidden).detach())
         return original(head, hidden, targets)
 
-    original = osum.token_losses
-    monkeypatch.setattr(osum, "token_losses", token_losses)
+    original = answers_module.token_losses
+    monkeypatch.setattr(answers_module, "token_losses", token_losses)
     model(as_batch(either))
     for row in range(3):
         model(as_batch(take(either, row)))

@@ -14,7 +14,10 @@ from transformers import WhisperForConditionalGeneration
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.small.models import SmallWhisper, save_whisper
+from wenet_osum.config import ModelConfig
+from wenet_osum.models.objective import make_objective
 from wenet_osum.models.whisper import WhisperPhase
+from wenet_osum.text import ctc_classes
 from wenet_osum.text.template import Template
 from wenet_osum.small.train_tokenizer import train_tokenizer
 
@@ -65,7 +68,7 @@ def model(tmp_path):
     folder = tmp_path / "whisper"
     save_whisper(SmallWhisper(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=1), tokenizer, folder)
     phase = WhisperPhase(WhisperForConditionalGeneration.from_pretrained(folder))
-    phase.add_ctc_head()
+    phase.add_ctc_head(phase.blank)
     phase.save_pretrained(folder)
     Template(tokenizer).save(folder)
     return folder
@@ -79,6 +82,23 @@ def test_forced_alignment_with_a_phase_1_model(corpus, model, capsys):
     for utterance in read_manifest(corpus / "out.jsonl"):
         times = [t for w in utterance.words for t in (w.start, w.end)]
         assert times == sorted(times) and times[0] >= 0 and times[-1] <= 1.5
+
+
+def test_forced_alignment_with_some_tokens_as_classes(corpus, model, capsys):
+    """Words of c have characters that no class writes."""
+    template = Template.load(model)
+    pieces = ctc_classes.learn(template.tokenizer, ["hello, world. 你好"], 40)
+    (corpus / "classes.json").write_text(json.dumps(pieces))
+    phase = WhisperPhase(WhisperForConditionalGeneration.from_pretrained(model))
+    entry = {"name": "ctc", "weight": 1.0, "classes": str(corpus / "classes.json")}
+    phase.set_objective(make_objective(ModelConfig(kind="whisper", losses=[entry]), template))
+    phase.save_pretrained(model)
+    rows = [{"key": "a", "wav": "a.wav", "txt": "hello, world."}, {"key": "c", "wav": "a.wav", "txt": "four"}]
+    (corpus / "n.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert run("force_align", "--model", model, corpus / "n.jsonl", corpus / "out.jsonl") == 0
+    assert "1  a character that no class of CTC writes" in capsys.readouterr().out
+    found = {u.key: u for u in read_manifest(corpus / "out.jsonl")}
+    assert [w.text for w in found["a"].words] == ["hello,", "world."] and found["c"].words is None
 
 
 def test_what_cannot_be_aligned_is_counted(corpus, model, capsys):

@@ -9,18 +9,52 @@ A short gap between two words is therefore split between them, a longer one is a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from wenet_osum.corpus.match_words import Unmatched, spans
 from wenet_osum.records import Word
+from wenet_osum.text.ctc_classes import ClassEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 GAP_S = 0.2  # s, gaps between words up to this are split in the middle
 Token = tuple[int, int, int]  # token id, first character, one past the last
 Encode = Callable[[str], list[Token]]  # text → its tokens
+
+
+def spelling(
+    tokenizer: PreTrainedTokenizerBase, classes: Sequence[int] | None, lowercase: bool = False
+) -> Encode:
+    """Return what writes a text with ``classes``, token ids of ``tokenizer``; None: with all of
+    them.
+
+    What it gives are places in ``classes``, or the ids themselves. It raises Unmatched for a text
+    that they cannot write.
+    """
+    encoder = None
+    if classes is not None:
+        encoder = ClassEncoder(tokenizer, classes)
+        tokenizer = encoder.tokenizer
+
+    def encode(text: str) -> list[tuple[int, int, int]]:
+        written = tokenizer(
+            text.lower() if lowercase else text,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+        )
+        ids = written["input_ids"]
+        if encoder is not None:
+            ids = encoder.classes(ids)
+        if ids is None:
+            raise Unmatched("a character that no class of CTC writes", repr(text[:40]))
+        places = written["offset_mapping"]
+        return [(number, *place) for number, place in zip(ids, places, strict=True)]
+
+    return encode
 
 
 def force_align(

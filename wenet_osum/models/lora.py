@@ -9,6 +9,8 @@ folder for an adapter alone.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,19 @@ def _use_dtype_of(llm: nn.Module, tensor: Tensor) -> None:
     for name, parameter in llm.named_parameters():
         if _ADAPTER.search(name):
             parameter.data = parameter.data.to(tensor.dtype)
+
+
+@contextmanager
+def off(llm: nn.Module) -> Iterator[None]:
+    """Let ``llm`` be what it is without its adapters, as long as the context lasts."""
+    from peft.helpers import rescale_adapter_scale
+
+    has_adapters = any(_ADAPTER.search(name) for name, _ in llm.named_parameters())
+    if not has_adapters:
+        yield
+        return
+    with rescale_adapter_scale(llm, 0.0):
+        yield
 
 
 def merge(llm: nn.Module) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "wenet_osum.models.losses"
 
-# Gives losses (A,) and correctness (A,) of the answer tokens.
+# Gives losses (A,) and correctness (A,) of the answer tokens; of kind osum models/answers.py.
 Answers = Callable[[], tuple[Tensor, Tensor]]
 
 
@@ -144,7 +144,7 @@ class Objective:
             output.loss = self.ce_weight * output.loss
             return output
 
-        extra, left_out = self._extra(batch, speech)  # (B,)
+        extra, left_out = self._extra(batch, speech, answers)  # (B,)
         if self.ce_weight:
             output = weighted(*answers(), batch.answer_weights)
         else:
@@ -160,14 +160,19 @@ class Objective:
         output.left_out = left_out
         return output
 
-    def _extra(self, batch: Batch, speech: Speech) -> tuple[Tensor, dict[str, Tensor]]:
+    def _extra(
+        self, batch: Batch, speech: Speech, answers: Answers
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return Σ weight · loss of each utterance (B,), and utterances that could not count, by
         reason."""
         total = torch.zeros(len(speech.lengths), device=speech.states.device)
         left_out: dict[str, Tensor] = {}
         for weight, loss in self.losses:
+            given = (speech, batch.targets)
+            if _needs_answers(loss):
+                given += (answers,)
             try:
-                found = loss(speech, batch.targets)
+                found = loss(*given)
             except KeyError as error:
                 name = type(loss).__module__.rpartition(".")[2]
                 raise ValueError(
@@ -182,12 +187,17 @@ class Objective:
 def make_objective(conf: ModelConfig, template: Template) -> Objective:
     """Make the losses that ``conf`` names.
 
-    Raises ValueError for a name without a file, for keys that a loss does not take, and for a loss
-    of the other kind.
+    Raises ValueError for a name without a file, for keys that a loss does not take, for a loss of
+    the other kind, and for one on answers at ``ce_weight`` 0.
     """
     losses, entries = [], []
     for entry in conf.losses:
         loss = _make(entry, conf.kind, template)
+        if _needs_answers(loss) and not conf.ce_weight:
+            raise ValueError(
+                f"model.losses {entry['name']}: is computed on the answers, which ce_weight 0 "
+                "leaves out; set ce_weight above 0"
+            )
         weight = float(entry["weight"])
         losses.append((weight, loss))
         entries.append(entry | getattr(loss, "kept", {}))
@@ -209,6 +219,11 @@ def _make(entry: dict[str, Any], kind: str, template: Template) -> Loss:
         return made(template, **keys)
     except (TypeError, ValueError) as error:
         raise ValueError(f"model.losses {name}: {error}") from None
+
+
+def _needs_answers(loss: Loss) -> bool:
+    """Return whether a loss is computed on the answers of the LLM too."""
+    return getattr(loss, "needs_answers", False)
 
 
 def loss_class(name: str) -> type:

@@ -35,12 +35,13 @@ from transformers import (
 
 from wenet_osum import lookup
 from wenet_osum.models import dtypes, lora, shrink, split, trainable
+from wenet_osum.models.answers import LLMAnswers
 from wenet_osum.models.assemble import assemble, make_adapter
 from wenet_osum.models.ctc_scores import CTCScores, normed, scoring_of
 from wenet_osum.models.layout import Pieces, Question, lay_out, pad_left
 from wenet_osum.models.lengths import spans
 from wenet_osum.models.llm import causal
-from wenet_osum.models.loss import LossOutput, token_losses
+from wenet_osum.models.loss import LossOutput
 from wenet_osum.models.objective import Objective, Speech, trained_with
 from wenet_osum.models.osum_config import ENCODERS, OsumConfig
 from wenet_osum.models.processor import HUB, OsumFeatureExtractor, OsumProcessor
@@ -102,38 +103,10 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         heard, heard_lengths = states, None
         if self.objective.ce_weight:
             heard, heard_lengths = shrink.heard(self, states, lengths, batch.tasks)
-        answers = partial(self._answers, batch, heard, heard_lengths)
+        answers = LLMAnswers(self.llm, self.speech_boundary, batch, heard, heard_lengths)
         output = self.objective(batch, speech, answers, shrink.answering(self))
         output.speech_lengths = heard_lengths
         return output
-
-    def _answers(
-        self, batch: Batch, speech: Tensor, speech_lengths: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Run the LLM over all utterances as one packed sequence.
-
-        Returns losses and correctness of the answer tokens (A,).
-        """
-        answers = batch.answer_lengths.cpu()
-        pieces = Pieces(
-            batch.prompt_ids,
-            batch.prompt_lengths.cpu(),
-            speech,
-            speech_lengths,
-            batch.suffix_ids,
-            batch.answer_ids,
-            answers,
-        )
-        embed = self.get_input_embeddings()
-        embeddings, totals = lay_out(embed, self.speech_boundary, pieces)  # (L, H)
-        packing = causal.Packing(totals.tolist(), embeddings.device)
-        hidden = causal.packed_forward(self.llm, embeddings, packing)  # (L, H)
-
-        # Answers stand at the ends; what says each token is the state one place before it.
-        ends = totals.cumsum(0)
-        before = spans(ends - answers - 1, answers)
-        hidden = hidden[before.to(hidden.device)]  # (A, H)
-        return token_losses(self.get_output_embeddings(), hidden, batch.answer_ids)
 
     # -- decoding: what stands before the answers ---------------------------------------------
 

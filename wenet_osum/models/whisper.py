@@ -2,7 +2,7 @@
 head on the encoder if wanted.
 
 Letters: B utterances, T frames of the longest, N encoder states, U decoder tokens of the longest, P
-prompt and A answer tokens of all utterances, D width, V vocabulary.
+prompt and A answer tokens of all utterances, D width, V vocabulary, C classes of CTC.
 
 The decoder reads: its start token, prompt, answer; the loss is on the answer tokens. Rows are
 padded on the right, where causal attention cannot look; cross-attention sees an utterance's own
@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from wenet_osum.models import dtypes, split, trainable
-from wenet_osum.models.ctc_scores import SpeechClasses
+from wenet_osum.models.ctc_scores import SpeechClasses, scoring_of
 from wenet_osum.models.encoder.whisper import Encoder
 from wenet_osum.models.lengths import spans, valid_mask
 from wenet_osum.models.loss import LossOutput, token_losses
@@ -68,9 +68,16 @@ class WhisperPhase(nn.Module):
         return self._whisper[0].config
 
     @property
+    def ctc_classes(self) -> tuple[int, ...] | None:
+        """Token ids that are CTC's classes beside the blank; None: the whole vocabulary."""
+        losses = getattr(self.config, "losses", None)
+        return scoring_of(losses).classes
+
+    @property
     def blank(self) -> int:
-        """CTC's blank: the id after the vocabulary."""
-        return self.config.vocab_size
+        """CTC's blank: the class after all others."""
+        classes = self.ctc_classes
+        return self.config.vocab_size if classes is None else len(classes)
 
     @property
     def device(self) -> torch.device:
@@ -154,7 +161,7 @@ class WhisperPhase(nn.Module):
     # -- CTC ----------------------------------------------------------------------------------
 
     def token_logits(self, states: Tensor) -> Tensor:
-        """Return the CTC head's scores (…, V + 1) of encoder states (…, D).
+        """Return the CTC head's scores (…, C) of encoder states (…, D), the blank's last.
 
         Raises ValueError without a head.
         """
@@ -171,7 +178,14 @@ class WhisperPhase(nn.Module):
 
     def speech_classes(self) -> SpeechClasses:
         """Return the CTC head for decoding."""
-        return SpeechClasses(self.token_logits, self.blank, token_ids=list)
+        tokens = self.ctc_classes
+        if tokens is None:
+            return SpeechClasses(self.token_logits, self.blank, token_ids=list)
+
+        def token_ids(classes: list[int]) -> list[int]:
+            return [tokens[number] for number in classes]
+
+        return SpeechClasses(self.token_logits, self.blank, token_ids)
 
     def speech_tokens(self, frames: Tensor) -> Tensor:
         """Count the positions that speech takes in the decoder: none, it looks at the states."""
@@ -183,21 +197,27 @@ class WhisperPhase(nn.Module):
         """Train to ``objective`` from now on; its losses are kept in config.json.
 
         The CTC head is there when a loss needs it, with new weights unless the model has one, and
-        only then: a head without a loss would get no gradient.
+        only then: a head without a loss would get no gradient. Raises ValueError for a head of
+        other classes than the objective's.
         """
+        classes_before = self.ctc_classes
+        losses_before = getattr(self.config, "losses", None)
+        self.config.losses = trained_with(losses_before, objective.entries)
+        self.objective = objective
         if not objective.needs_logits:
             self.ctc_head = None
         elif self.ctc_head is None:
-            self.add_ctc_head()
-        self.objective = objective
-        before = getattr(self.config, "losses", None)
-        self.config.losses = trained_with(before, objective.entries)
+            self.add_ctc_head(self.blank)
+        elif self.ctc_classes != classes_before:
+            raise ValueError(
+                "model.losses ctc: the model has a CTC head of other classes; "
+                "give classes: FOLDER, that of the model, or begin with a Whisper without a head"
+            )
 
-    def add_ctc_head(self) -> None:
-        """Put a new CTC head on the encoder."""
-        classes = self.blank + 1
+    def add_ctc_head(self, classes: int) -> None:
+        """Put a new CTC head on the encoder, for so many ``classes`` and the blank."""
         dtype = self.encoder.conv1.weight.dtype
-        self.ctc_head = nn.Linear(self.config.d_model, classes, dtype=dtype)
+        self.ctc_head = nn.Linear(self.config.d_model, classes + 1, dtype=dtype)
 
     def train(self, mode: bool = True) -> WhisperPhase:
         """Training mode for what trains; modules without a trainable parameter stay in eval
@@ -236,7 +256,7 @@ class WhisperPhase(nn.Module):
         model = cls(whisper)
         head = Path(name) / CTC_FILE
         if head.exists():
-            model.add_ctc_head()
+            model.add_ctc_head(model.blank)
             model.ctc_head.load_state_dict(load_file(head))
         if dtype == "auto":
             dtypes.apply(model, getattr(whisper.config, "part_dtypes", {}))

@@ -72,17 +72,7 @@ def read(tokenizer: PreTrainedTokenizerBase, source: str | Path) -> list[int]:
     path = Path(source)
     if path.is_dir():
         return _of_model(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        lines = json.loads(text) if path.suffix == ".json" else text.splitlines()
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"classes {source}: cannot be read ({error}); "
-            "make the file with tools/make_ctc_classes.py"
-        ) from None
-
-    # Each once.
-    pieces = dict.fromkeys(line for line in lines if line)
+    pieces = _of_file(path)
     vocabulary = tokenizer.get_vocab()
     unknown = [piece for piece in pieces if piece not in vocabulary]
     if unknown or not pieces:
@@ -92,6 +82,27 @@ def read(tokenizer: PreTrainedTokenizerBase, source: str | Path) -> list[int]:
             f"{tokenizer.name_or_path!r} ({some}); make the file anew for this LLM"
         )
     return sorted(vocabulary[piece] for piece in pieces)
+
+
+def count(source: str | Path) -> int:
+    """Count the classes of a file or model folder, as ``read`` takes them, without a tokenizer."""
+    path = Path(source)
+    found = _of_model(path) if path.is_dir() else _of_file(path)
+    return len(found)
+
+
+def _of_file(path: Path) -> list[str]:
+    """Read the token texts of a file of classes, each once."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"classes {path}: cannot be read ({error}); "
+            "make the file with tools/make_ctc_classes.py"
+        ) from None
+    pieces = dict.fromkeys(line for line in lines if line)
+    return list(pieces)
 
 
 def _of_model(folder: Path) -> list[int]:

@@ -36,6 +36,7 @@ from wenet_osum.models.objective import Objective, Speech, UtteranceLosses, loss
 from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S, Batch, Utterance
+from wenet_osum.text import ctc_classes
 from wenet_osum.train.meta_pass import checkpointed_layers, run_pass
 
 # Speech start and speech end.
@@ -139,8 +140,11 @@ def meta_model(
 
 def _meta_whisper(conf: ModelConfig, whisper: PreTrainedConfig) -> nn.Module:
     model = WhisperPhase(WhisperForConditionalGeneration(whisper))
-    if any(loss_class(entry["name"]).needs_logits for entry in conf.losses):
-        model.add_ctc_head()
+    for entry in conf.losses:
+        if loss_class(entry["name"]).needs_logits:
+            source = entry.get("classes")
+            count = whisper.vocab_size if source is None else ctc_classes.count(source)
+            model.add_ctc_head(count)
     set_encoder_conf(model, conf.encoder_conf)
     return model
 

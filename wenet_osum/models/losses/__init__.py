@@ -13,6 +13,9 @@ A file holds ``class Loss`` with
                  lengths
     __call__(speech, targets)
                  UtteranceLosses of a batch
+    needs_answers
+                 may be left out: True lets ``__call__`` have the LLM's answers (models/answers.py)
+                 as a third argument
     has_target(utterance)
                  may be left out: False for an utterance that it can learn nothing from, such as one
                  without a transcript

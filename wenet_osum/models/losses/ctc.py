@@ -3,7 +3,7 @@
 Kind osum: on the adapter's output, with the LLM's own token embeddings, all or some, as classes and
 the end of text, which no transcript holds, as blank. It brings speech to where the words lie that
 are spoken, which a frozen or small LLM can then repeat. Kind whisper: on the encoder, with a linear
-head.
+head over Whisper's tokens, all or some.
 
 Letters: B utterances, N states of the longest, V classes, C tokens of all transcripts.
 """
@@ -50,10 +50,13 @@ class Loss:
     next to nothing. ``blanks_in_words`` False: and there is no blank inside a word, so that all of
     its states learn from it and not only the one where CTC puts its spike.
 
+    ``classes``: a file of token texts that are the classes (text/ctc_classes.py), or a model folder
+    whose classes are used; None: all tokens, of which a published vocabulary has so many that they
+    cost more than the encoder.
+
     The others are for kind osum. ``scores``: ``dot`` or ``distance``, with its ``sharpness``
-    (models/ctc_scores.py). ``classes``: a file of token texts that are the classes
-    (text/ctc_classes.py), or a model folder whose classes are used; None: all tokens of the LLM.
-    ``commitment``: weight of the distance between states and their tokens, 0: off.
+    (models/ctc_scores.py). ``commitment``: weight of the distance between states and their tokens,
+    0: off.
 
     An utterance without a transcript, such as a clip that has only a label, is left out and
     counted: nobody knows that nothing is said in it. An empty transcript says so, and is learned as
@@ -84,7 +87,7 @@ class Loss:
         self.blanks_in_words = blanks_in_words
         self.commitment = commitment
 
-        # Writes transcripts with the classes; None: with all tokens of the LLM.
+        # Writes transcripts with the classes; None: with all tokens.
         self.encoder = _class_encoder(template, classes)
         ids = None if self.encoder is None else self.encoder.ids
         self.scoring = Scoring(scores, ids, sharpness)
@@ -173,9 +176,10 @@ class Loss:
         """
         if speech.table is not None:
             return self.scoring.over(speech.table, speech.blank)
-        if self.scoring != Scoring() or self.commitment:
+        linear = Scoring(classes=self.scoring.classes)
+        if self.scoring != linear or self.commitment:
             raise ValueError(
-                "model.losses ctc: scores, classes, sharpness and commitment are for kind osum, "
+                "model.losses ctc: scores, sharpness and commitment are for kind osum, "
                 "whose classes are the LLM's tokens; leave them out for kind whisper"
             )
         return None

@@ -1,0 +1,106 @@
+"""The answer tokens of a batch as the LLM of a speech LLM gives them.
+
+Letters: B utterances, R chosen ones, A answer tokens of all utterances, S embeddings of the
+longest, H width of the LLM.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from wenet_osum.models import lora
+from wenet_osum.models.layout import Pieces, lay_out
+from wenet_osum.models.lengths import spans
+from wenet_osum.models.llm import causal
+from wenet_osum.models.loss import token_losses
+
+if TYPE_CHECKING:
+    from wenet_osum.records import Batch
+
+
+class LLMAnswers:
+    """Run the LLM over a batch: all utterances are one packed sequence.
+
+    ``llm`` has the head, ``boundary`` the two vectors around the speech; ``speech`` (B, S, H) are
+    its embeddings with their lengths (B,), on the CPU.
+    """
+
+    def __init__(
+        self,
+        llm: nn.Module,
+        boundary: nn.Module,
+        batch: Batch,
+        speech: Tensor,
+        lengths: Tensor,
+    ) -> None:
+        self.llm = llm
+        self.boundary = boundary
+        self.batch = batch
+        self.speech = speech
+        self.lengths = lengths
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """Compute the losses and the correctness of the answer tokens, (A,) each."""
+        return token_losses(self.head, self.hidden, self.batch.answer_ids)
+
+    @property
+    def head(self) -> nn.Module:
+        """The LLM's head: hidden states (…, H) to logits of its vocabulary."""
+        return self.llm.get_output_embeddings()
+
+    @cached_property
+    def hidden(self) -> Tensor:
+        """The hidden states (A, H) that predict the answer tokens; computed once."""
+        count = len(self.lengths)
+        rows = torch.arange(count)
+        return self._run(rows, self.speech, self.lengths)
+
+    @torch.no_grad()
+    def reading(self, rows: Tensor, texts: Tensor, lengths: Tensor) -> Tensor:
+        """Return ``hidden`` of the utterances ``rows`` (R,) as the LLM without LoRA gives it when
+        it reads.
+
+        ``texts``, end to end, are the tokens that stand in the place of each one's speech, and
+        ``lengths`` (R,) of them, on the CPU.
+        """
+        embedded = self.llm.get_input_embeddings()(texts)
+        parts = embedded.split(lengths.tolist())
+        padded = nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        with lora.off(self.llm):
+            return self._run(rows, padded, lengths)
+
+    def _run(self, rows: Tensor, speech: Tensor, lengths: Tensor) -> Tensor:
+        """Lay out the utterances ``rows`` around ``speech`` and run the LLM over them."""
+        batch = self.batch
+        prompts = batch.prompt_lengths.cpu()
+        answers = batch.answer_lengths.cpu()[rows]
+        pieces = Pieces(
+            prompt_ids=take(batch.prompt_ids, prompts, rows),
+            prompts=prompts[rows],
+            speech=speech,
+            speeches=lengths,
+            suffix_ids=batch.suffix_ids,
+            answer_ids=take(batch.answer_ids, batch.answer_lengths, rows),
+            answers=answers,
+        )
+        embeddings, totals = lay_out(self.llm.get_input_embeddings(), self.boundary, pieces)
+        packing = causal.Packing(totals.tolist(), embeddings.device)
+        hidden = causal.packed_forward(self.llm, embeddings, packing)
+
+        # Answers stand at the ends; what says each token is the state one place before it.
+        ends = totals.cumsum(0)
+        before = spans(ends - answers - 1, answers)
+        return hidden[before.to(hidden.device)]
+
+
+def take(values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
+    """Take the values of the utterances ``rows`` (R,) out of those of all, which lie end to end,
+    ``lengths`` (B,) of each."""
+    sizes = lengths.cpu()
+    starts = sizes.cumsum(0) - sizes
+    index = spans(starts[rows], sizes[rows])
+    return values[index.to(values.device)]

@@ -1,0 +1,147 @@
+"""Distillation: the LLM learns to answer speech as it answers text.
+
+The teacher is the LLM itself, without its LoRA, that reads the true transcript in the place of the
+speech. Prompt and answer are the same for both. The loss is the Kullback-Leibler divergence of the
+student's next token from the teacher's, both softened by a temperature (Hinton et al., 2015, arXiv
+1503.02531). It keeps the LLM near what it was.
+
+Letters: B utterances, R distilled ones, A their answer tokens, H width of the LLM.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from wenet_osum.models.answers import LLMAnswers, take
+from wenet_osum.models.loss import CHUNK
+from wenet_osum.models.objective import Speech, UtteranceLosses
+from wenet_osum.tasks import parse
+
+if TYPE_CHECKING:
+    from wenet_osum.records import Utterance
+    from wenet_osum.text.template import Template
+
+TEMPERATURE = 2.0
+NO_TRANSCRIPT = "distill: no transcript that the LLM could read"
+
+
+class Loss:
+    """KL divergence from the LLM that reads the transcript, summed over an utterance's tokens.
+
+    ``tasks``: those that are distilled, by name or tags; those whose answers follow from the
+    transcript alone, such as replies. Tokens of labels never count, for a label is heard and not
+    read. ``temperature`` softens both distributions.
+    """
+
+    kinds = ("osum",)
+    needs_logits = False
+    needs_answers = True
+
+    def __init__(
+        self,
+        template: Template,
+        tasks: list[str] | tuple[str, ...] = ("sttc",),
+        temperature: float = TEMPERATURE,
+    ) -> None:
+        if not temperature > 0:
+            raise ValueError(f"temperature {temperature} must be above 0")
+        self.template = template
+        self.temperature = temperature
+        tags = [parse(task).tags for task in tasks]
+        self.tags = frozenset(tags)
+
+    def targets(self, utterance: Utterance) -> dict[str, Tensor]:
+        """Return ``transcript_ids`` (C,), the tokens of the transcript, none where it is not
+        known."""
+        ids, _ = self.template.transcript(utterance)
+        tokens = torch.tensor(ids, dtype=torch.int64)
+        return {"transcript_ids": tokens}
+
+    def __call__(
+        self, speech: Speech, targets: dict[str, Tensor], answers: LLMAnswers
+    ) -> UtteranceLosses:
+        """Compute the losses of a batch.
+
+        Raises ValueError when weights of the LLM other than LoRA's train: there would be no fixed
+        teacher.
+        """
+        _check_teacher(answers.llm)
+        batch = answers.batch
+        sizes = batch.answer_lengths.cpu()
+        count = len(speech.lengths)
+        values = torch.zeros(count, device=speech.states.device)
+        texts = targets["transcript_ids"]
+        text_lengths = targets["transcript_ids_lengths"].cpu()
+
+        # Which utterances are asked such a task, and have a transcript.
+        asked = torch.tensor([self._is_asked(task) for task in batch.tasks])
+        unknown = asked & (text_lengths == 0)
+        left_out = {NO_TRANSCRIPT: unknown.sum()}
+        (rows,) = torch.where(asked & ~unknown)
+        if not len(rows):
+            return UtteranceLosses(values, left_out)
+
+        # Both distributions over the next token at every token of their answers.
+        student = take(answers.hidden, sizes, rows)
+        read = take(texts, text_lengths, rows)
+        teacher = answers.reading(rows, read, text_lengths[rows])
+        divergence = kl(answers.head, student, teacher, self.temperature)
+
+        # Summed per utterance, without the tokens of labels.
+        if batch.answer_labels is not None:
+            is_label = take(batch.answer_labels, sizes, rows)
+            divergence = divergence.masked_fill(is_label, 0.0)
+        owner = torch.repeat_interleave(rows, sizes[rows])
+        owner = owner.to(values.device)
+        values = values.index_add(0, owner, divergence)
+        return UtteranceLosses(values, left_out)
+
+    def _is_asked(self, task: str) -> bool:
+        tags = parse(task).tags
+        return tags in self.tags
+
+
+def _check_teacher(llm: nn.Module) -> None:
+    """Raise ValueError when the LLM's own weights train."""
+    for name, weight in llm.named_parameters():
+        if weight.requires_grad and "lora_" not in name:
+            raise ValueError(
+                f"model.losses distill: llm.{name} trains, so the LLM is no teacher that stays as "
+                "it is; train LoRA only, or drop the loss"
+            )
+
+
+def kl(head: nn.Module, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Compute KL(teacher ‖ student) at each token (A,), nats, from hidden states (A, H).
+
+    More than ``CHUNK`` tokens are done in pieces whose logits are computed again in the backward
+    pass, as those of the cross-entropy are (models/loss.py).
+    """
+    if len(student) <= CHUNK:
+        return _kl(head, student, teacher, temperature)
+    parts = []
+    pieces = zip(student.split(CHUNK), teacher.split(CHUNK), strict=True)
+    for own, other in pieces:
+        part = checkpoint(_kl, head, own, other, temperature, use_reentrant=False)
+        parts.append(part)
+    return torch.cat(parts)
+
+
+def _kl(head: nn.Module, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    with torch.no_grad():
+        wanted = _softened(head(teacher), temperature)
+    found = _softened(head(student), temperature)
+    difference = wanted - found
+    terms = wanted.exp() * difference
+    return terms.sum(-1)
+
+
+def _softened(logits: Tensor, temperature: float) -> Tensor:
+    """Return log-probabilities of logits (…, V), in float32."""
+    logits = logits.float()
+    softer = logits / temperature
+    return softer.log_softmax(-1)
