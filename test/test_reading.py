@@ -16,6 +16,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "wenet_osum"
 UNFOLDED = [
     "__init__.py",
     "__main__.py",
+    "bin/__init__.py",
+    "bin/_arguments.py",
+    "bin/_exit.py",
+    "bin/_labels.py",
+    "bin/_metadata.py",
+    "bin/_references.py",
     "bin/encode_states.py",
     "bin/train.py",
     "config",

@@ -31,7 +31,7 @@ import yaml
 from wenet_osum import tasks
 from wenet_osum.bin._labels import disagreements, label_sets
 from wenet_osum.bin._metadata import decoding, facts
-from wenet_osum.bin._references import Reference, read_references, sound
+from wenet_osum.bin._references import Reference, audio_of, read_references
 from wenet_osum.records import Score, Utterance
 from wenet_osum.score import (
     compare_task,
@@ -313,7 +313,7 @@ def sounds(scores: list[Score], test_sets: list[TestSet], lists: dict[str, list[
     for score in scores:
         for row in score.detail.get("worst", [])[: PLAYERS]:
             name = (score.task, row["key"])
-            audio = sound(references_of[score.task][row["key"]], room) if name not in found else None
+            audio = audio_of(references_of[score.task][row["key"]], room) if name not in found else None
             if audio:
                 found[name] = audio
                 room -= len(audio[0])
