@@ -1,7 +1,7 @@
 """Make the models of a recipe that trains from scratch: tokenizer, Whisper and LLM, all small.
 
-The tokenizer and the LLM are trained on the recipe's text. Under torchrun all processes train the
-LLM; the result is the same but for rounding.
+The tokenizer is trained on the recipe's text, the LLM on its manifest as pseudo-speech. Under
+torchrun all processes train the LLM; the result is the same but for rounding.
 
 examples:
   wenet_osum make_models --text data/train.txt --manifest data/train/manifest.jsonl \\
