@@ -1,4 +1,4 @@
-"""The command lines of commands: how they are described, and what several of them take."""
+"""Parsers of the commands, and the options that several of them take."""
 
 from __future__ import annotations
 

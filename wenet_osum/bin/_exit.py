@@ -1,4 +1,4 @@
-"""How a process ends that was one of several."""
+"""The end of a process that may be one of several."""
 
 from __future__ import annotations
 

@@ -24,8 +24,9 @@ Lists = dict[str, list[Reference]]
 
 @dataclass
 class Results:
-    """What ``score`` has found; one entry per metric and subset, task or comparison."""
+    """The findings of ``score``."""
 
+    # One per metric and subset.
     scores: list[Score]
     # Size of each test set, and what was left out of it.
     data: list[dict[str, Any]]

@@ -46,7 +46,7 @@ class SmallWhisper:
 
 @dataclass
 class SmallLlm:
-    """Sizes of the Qwen2-shaped LLM and its training on plain text."""
+    """Sizes of the Qwen2-shaped LLM, and how it is trained on pseudo-speech."""
 
     width: int = 192
     layers: int = 3
@@ -70,7 +70,7 @@ class SmallLlm:
 
 @dataclass
 class SmallModels:
-    """What ``make_models`` builds."""
+    """The models that ``make_models`` builds."""
 
     seed: int = 1
     # Tokens of the BPE, at most.
