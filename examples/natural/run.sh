@@ -68,8 +68,10 @@ if in_stages 3; then
   echo "stage 3: training phases $phases"
   for phase in $phases; do
     mixture=$(case $phase in [12]*) echo asr ;; *) echo all ;; esac)
+    # Phase 2 begins with the encoder of phase 1, where that has been trained.
+    encoder=$([ "$phase" != 2_align ] || [ ! -d exp/1_whisper/final ] || echo model.init_parts.encoder=exp/1_whisper/final)
     torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$conf/train_$phase.yaml" \
-      --data "data/$mixture/data.yaml" --exp_dir "exp/$phase" --whisper "$whisper" --llm "$llm" --override $override
+      --data "data/$mixture/data.yaml" --exp_dir "exp/$phase" --whisper "$whisper" --llm "$llm" --override $encoder $override
     python -m wenet_osum.bin.average --exp_dir "exp/$phase" --mode best --num "$average_num" --out "exp/$phase/final"
     # Words of natural sentences get times by forced alignment with the CTC head of phase 1; only training and dev use them.
     if [ "$phase" = 1_whisper ] && [ -d corpora/speechocean762 ]; then . "$here/local/align.sh"; fi

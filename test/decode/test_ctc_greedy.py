@@ -27,7 +27,7 @@ def whisper(template):
     ids = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 1}
     config = WhisperConfig(vocab_size=len(template.tokenizer), num_mel_bins=8, encoder_ffn_dim=32, decoder_ffn_dim=32, init_std=0.5, **sizes, **ids)
     model = WhisperPhase(WhisperForConditionalGeneration(config)).eval()
-    model.add_ctc_head()
+    model.add_ctc_head(model.blank)
     return model
 
 
@@ -88,14 +88,14 @@ def test_models_without_ctc_are_refused(parts, monkeypatch):
     model, template = parts
     monkeypatch.setattr(model.config, "losses", [])
     with pytest.raises(ValueError, match="mode ctc_greedy_search: needs a model that was trained with ctc"):
-        ctc_greedy.check_model(model)
+        ctc_greedy.check_model(model, "mode ctc_greedy_search")
     monkeypatch.setattr(model.config, "losses", None)
-    ctc_greedy.check_model(model)  # an older folder does not say
+    ctc_greedy.check_model(model, "mode ctc_greedy_search")  # an older folder does not say
     phase = whisper(template)
-    ctc_greedy.check_model(phase)
+    ctc_greedy.check_model(phase, "mode ctc_greedy_search")
     phase.ctc_head = None
     with pytest.raises(ValueError, match="no CTC head"):
-        ctc_greedy.check_model(phase)
+        ctc_greedy.check_model(phase, "mode ctc_greedy_search")
 
 
 @pytest.mark.parametrize("more", [{"num_beams": 2}, {"temperature": 1.0}, {"rescore": {"ctc_prefix": 0.5}}])

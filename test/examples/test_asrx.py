@@ -120,7 +120,7 @@ def work(tmp_path_factory):
     tokenizer = train_tokenizer([*TEXTS], 400)
     save_whisper(SmallWhisper(width=16, heads=2, ffn=32, encoder_layers=1, decoder_layers=1), tokenizer, folder / "init")
     shared = build.load(folder / "init")
-    shared.add_ctc_head()
+    shared.add_ctc_head(shared.blank)
     shared.save_pretrained(folder / "shared")
     Template(tokenizer).save(folder / "shared")
     return folder

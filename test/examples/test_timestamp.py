@@ -127,7 +127,7 @@ def aligner(tmp_path):
     tokenizer = train_tokenizer([TEXT], vocab_size=300)
     save_whisper(SmallWhisper(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=1), tokenizer, tmp_path / "aligner")
     phase = WhisperPhase(WhisperForConditionalGeneration.from_pretrained(tmp_path / "aligner"))
-    phase.add_ctc_head()
+    phase.add_ctc_head(phase.blank)
     phase.save_pretrained(tmp_path / "aligner")
     Template(tokenizer).save(tmp_path / "aligner")
     return tmp_path / "aligner"

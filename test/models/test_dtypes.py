@@ -110,7 +110,7 @@ def test_a_part_of_two_dtypes_is_kept_in_the_wider(model, tmp_path):
 @pytest.mark.parametrize("patterns", [["*"], ["decoder.*"], ["encoder.*", "ctc_head.*"]])
 def test_phase_1_too(folders, batch, tmp_path, patterns, as_batch):
     model = WhisperPhase.from_pretrained(folders / "whisper")
-    model.add_ctc_head()
+    model.add_ctc_head(model.blank)
     freeze(model, patterns)
     wanted = dtypes_of(model)
     wanted = {

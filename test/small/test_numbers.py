@@ -91,7 +91,7 @@ def test_the_adapter_s_losses(batch, ctc, further, loss, norm):
 @pytest.mark.parametrize(("ctc", "loss", "norm"), [(0.7, 100.193054, 54.9483287), (1.0, 135.106720, 78.4399038)])
 def test_the_encoder_s_losses(batch, ctc, loss, norm):
     model = WhisperPhase(WhisperForConditionalGeneration(WHISPER))
-    model.add_ctc_head()
+    model.add_ctc_head(model.blank)
     waves(model)
     with_losses(model, "whisper", 1 - ctc, {"name": "ctc", "weight": ctc, "word_times": True, "blanks_in_words": False})
     if ctc == 1:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from wenet_osum.decode.ctc_draft import best_path
 from wenet_osum.decode.generate import device_of, finish, in_eval_mode, make_rows
 from wenet_osum.decode.joint import check_training
 from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
@@ -41,14 +42,15 @@ def refusal(task: Task) -> str | None:
     )
 
 
-def check_model(model: OsumModel | WhisperPhase) -> None:
-    """Raise ValueError for a model that was not trained with CTC."""
+def check_model(model: OsumModel | WhisperPhase, asking: str) -> None:
+    """Raise ValueError for a model that was not trained with CTC; ``asking`` is the option that
+    needs it."""
     if isinstance(model, WhisperPhase):
         # Without a CTC head it refuses any state.
         state = torch.zeros(1, model.config.d_model, device=model.device)
         model.token_logits(state)
     else:
-        check_training(f"mode {CTC_GREEDY_SEARCH}", ("ctc",), model.config.losses)
+        check_training(asking, ("ctc",), model.config.losses)
 
 
 def generate(
@@ -91,8 +93,5 @@ def _decide(
     if ties:
         row.flag("tie")
 
-    # A class that several states in a row agree on stands once; then the blanks are taken out.
-    best = logits.argmax(-1)
-    path = best.unique_consecutive()
-    classes = [number for number in path.tolist() if number != blank]
+    classes = best_path(logits, blank)
     row.answer_state.ids = token_ids(classes)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wenet_osum.dataset.drop import Drop
+from wenet_osum.decode import ctc_draft
 from wenet_osum.decode.beam import alternate
 from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.decode.greedy import complete
@@ -31,7 +32,7 @@ from wenet_osum.records import FRAME_S, Batch, Hypothesis
 from wenet_osum.tasks.base import Task
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.text.template import Template
@@ -107,7 +108,9 @@ def _prompts(
         prompt_lengths = batch.prompt_lengths.tolist()
         for row, prompt in zip(rows, prompt_lengths, strict=True):
             row.room = _room(model, template, row.answer_state.task, prompt)
-        return WhisperPrompts(model, batch)
+        prompts = WhisperPrompts(model, batch)
+        _draft(model, template, prompts.states, prompts.lengths, rows, options, counts)
+        return prompts
 
     # Rescorers hear all states; the LLM hears fewer where the adapter shrinks.
     states, lengths = model.ctc_states(batch.features, batch.feature_lengths)
@@ -116,6 +119,7 @@ def _prompts(
         for row, padded, length in zip(rows, states, lengths.tolist(), strict=True):
             own = padded[:length]
             row.joint = rescorers.begin(own)
+    _draft(model, template, states, lengths, rows, options, counts)
     asked = [row.answer_state.task.tags for row in rows]
     speech, lengths = shrink.heard(model, states, lengths, asked)
 
@@ -124,6 +128,25 @@ def _prompts(
     question = Question.of(batch)
     embeds, mask = model.prompts_with(speech, lengths, question)
     return LLMPrompts(model.llm, embeds, mask)
+
+
+def _draft(
+    model: OsumModel | WhisperPhase,
+    template: Template,
+    states: Tensor,
+    lengths: Tensor,
+    rows: list[Row],
+    options: DecodeOptions,
+    counts: Counter,
+) -> None:
+    """Let CTC propose transcripts from its states (B, N, D) of ``lengths`` (B,), where asked to."""
+    if not options.ctc_draft:
+        return
+    pairs = zip(states, lengths.tolist(), strict=True)
+    own = [padded[:length] for padded, length in pairs]
+    classes = model.speech_classes()
+    ctc_draft.propose(rows, own, classes, template, options.trust_ctc)
+    counts[ctc_draft.TRUSTED] += sum(row.trusted for row in rows)
 
 
 def _room(model: WhisperPhase, template: Template, task: Task, prompt: int) -> int:

@@ -10,6 +10,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
+from wenet_osum.decode.ctc_draft import AGREED, PROPOSED
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import Prefixes
 from wenet_osum.decode.row import TIE, Row
@@ -38,10 +39,7 @@ def complete(
         choose(prefixes, live, counts)
 
         # Finished rows leave the batch.
-        stay = []
-        for i, row in enumerate(live):
-            if not row.finished and (row.queue or row.choice):
-                stay.append(i)
+        stay = [i for i, row in enumerate(live) if _goes_on(row)]
         if not stay:
             break
         if len(stay) < len(live):
@@ -49,20 +47,76 @@ def complete(
             prefixes.keep(stay)
 
         # A row with a label to choose has tokens in its queue before it, so all have one to feed.
-        prefixes.feed([row.queue.pop(0) for row in live])
+        if any(row.draft or row.trusted for row in live):
+            _feed_drafts(prefixes, live, options, counts)
+        else:
+            prefixes.feed([row.queue.pop(0) for row in live])
     for row in rows:
         row.queue.clear()
+
+
+def _goes_on(row: Row) -> bool:
+    """Return whether a row has something to be fed or to choose."""
+    if row.finished:
+        return False
+    return bool(row.queue or row.choice)
 
 
 def _waiting(live: list[Row], labels_only: bool) -> list[int]:
     """Return the indices of the rows that go on with the model's next token."""
     waiting = []
     for i, row in enumerate(live):
-        if row.queue or row.choice:
+        if row.queue or row.choice or row.finished:
             continue
         if row.answer_state.at_label or not labels_only:
             waiting.append(i)
     return waiting
+
+
+def _feed_drafts(
+    prefixes: Prefixes, live: list[Row], options: DecodeOptions, counts: Counter
+) -> None:
+    """Feed what the rows have said and what CTC proposes behind it, in one pass.
+
+    Each row goes on by the model's own tokens as far as these are the proposed ones.
+    """
+    guesses = [row.guesses() for row in live]
+    kept = [len(row.queue) for row in live]
+    fed = []
+    for row, guessed in zip(live, guesses, strict=True):
+        fed.append(row.queue + guessed)
+        row.queue = []
+    logits = prefixes.propose(fed)  # (B, n, V)
+
+    # Place by place, the rows that have agreed so far.
+    every = torch.arange(len(live))
+    agreeing = [i for i, guessed in enumerate(guesses) if guessed]
+    while agreeing:
+        last = torch.tensor(kept) - 1
+        own = logits[every, last]
+        tokens = pick(own, live, agreeing, options, counts)
+        right = []
+        for i, token in zip(agreeing, tokens, strict=True):
+            guess = fed[i][kept[i]]
+            if _agrees(live[i], token, guess):
+                right.append(i)
+        for i in right:
+            kept[i] += 1
+        counts[AGREED] += len(right)
+        agreeing = [i for i in right if live[i].guesses()]
+
+    counts[PROPOSED] += sum(len(guessed) for guessed in guesses)
+    prefixes.settle(kept)
+
+
+def _agrees(row: Row, token: int, guess: int) -> bool:
+    """Let a row take the model's next token; return whether it is the guess, which is fed
+    already."""
+    row.take(token)
+    if not row.queue or token != guess:
+        return False
+    row.queue.pop()
+    return True
 
 
 def choose(prefixes: Prefixes, live: list[Row], counts: Counter) -> None:
@@ -76,10 +130,8 @@ def choose(prefixes: Prefixes, live: list[Row], counts: Counter) -> None:
         labels.append(list(continuations.values()))
     scores = prefixes.score(asking, labels)
     for i, values in zip(asking, scores, strict=True):
-        counts["steps"] += 1
         tied = live[i].decide(values)
-        if tied:
-            _count_tie(live[i], counts)
+        _count_step(live[i], tied, counts)
 
 
 def pick(
@@ -105,20 +157,19 @@ def pick(
 
     # The likeliest, and whether another batch might find another.
     best, second = logits.topk(2, dim=1).values.unbind(1)
-    tied = (best - second <= TIE).tolist()
-    for row, is_tied in zip(rows, tied, strict=True):
+    tied = best - second <= TIE
+    for row, is_tied in zip(rows, tied.tolist(), strict=True):
         # At a label the token only says whether the model opens the tag by itself.
-        if row.answer_state.at_label:
-            continue
-        counts["steps"] += 1
-        if is_tied:
-            _count_tie(row, counts)
+        if not row.answer_state.at_label:
+            _count_step(row, is_tied, counts)
     return logits.argmax(1).tolist()
 
 
-def _count_tie(row: Row, counts: Counter) -> None:
-    counts["ties"] += 1
-    row.flag("tie")
+def _count_step(row: Row, tied: bool, counts: Counter) -> None:
+    counts["steps"] += 1
+    if tied:
+        counts["ties"] += 1
+        row.flag("tie")
 
 
 def penalize(logits: Tensor, said: list[list[int]], penalty: float) -> Tensor:
@@ -143,7 +194,8 @@ def draw(logits: Tensor, draws: torch.Generator, temperature: float) -> int:
 
     The cumulative distribution is inverted at a number that depends on the row's key alone.
     """
-    probs = (logits.double() / temperature).softmax(-1)
+    flattened = logits.double() / temperature
+    probs = flattened.softmax(-1)
     sums = probs.cumsum(-1)
     number = torch.rand((), generator=draws, dtype=torch.float64)
     point = number.item() * sums[-1].item()

@@ -59,12 +59,14 @@ def _check(
 ) -> None:
     """Raise ValueError for a way of decoding that the model was not made or trained for."""
     if options.mode == CTC_GREEDY_SEARCH:
-        ctc_greedy.check_model(model)
+        ctc_greedy.check_model(model, f"mode {CTC_GREEDY_SEARCH}")
         why = ctc_greedy.refusal(task) if task else None
         if why:
             raise ValueError(why)
         return
 
+    if options.ctc_draft:
+        ctc_greedy.check_model(model, "ctc_draft")
     if isinstance(model, OsumModel):
         joint.check_model(model, template, options.joint)
         if model.config.answers_trained is False:

@@ -93,6 +93,19 @@ class DecodeOptions:
         joint.parse,
         metavar="NAME=WEIGHT,…",
     )
+    ctc_draft: bool = option(
+        False,
+        "CTC proposes transcripts, and the LLM checks many tokens in one pass: the same greedy "
+        "answers, sooner; for a model trained with loss ctc",
+        bool,
+        decides=False,
+    )
+    trust_ctc: float = option(
+        0.0,
+        "with ctc_draft: where the mean entropy of CTC's frames is below so many nats, its "
+        "transcript is taken unchecked",
+        float,
+    )
     free: bool = option(False, "do not limit labels to their label set", bool)
 
     def __post_init__(self) -> None:
@@ -112,6 +125,8 @@ class DecodeOptions:
                 f"temperature {self.temperature} must be a finite number of 0 or more "
                 f"and repetition_penalty {self.repetition_penalty} above 0"
             )
+        if not self.trust_ctc >= 0:
+            raise ValueError(f"trust_ctc {self.trust_ctc} must be 0 (never) or more nats")
         if not math.isfinite(self.length_penalty):
             raise ValueError(f"length_penalty {self.length_penalty} must be a finite number")
 
@@ -122,12 +137,18 @@ class DecodeOptions:
                 f"num_beams {self.num_beams} with temperature {self.temperature}: "
                 "beams do not sample; choose one of them"
             )
+        if self.ctc_draft and (self.num_beams > 1 or self.temperature or self.joint):
+            raise ValueError(
+                "ctc_draft is for greedy search: leave num_beams, temperature and rescore out"
+            )
+        if self.trust_ctc and not self.ctc_draft:
+            raise ValueError(f"trust_ctc {self.trust_ctc} is for ctc_draft; set that too")
         joint.check_weights(self.rescore, self.temperature)
-        searches = self.num_beams > 1 or self.temperature or self.joint
+        searches = self.num_beams > 1 or self.temperature or self.joint or self.ctc_draft
         if self.mode != MODES[0] and searches:
             raise ValueError(
-                f"mode {self.mode} has one best path: num_beams, temperature and rescore "
-                f"are of mode {MODES[0]}; leave them out"
+                f"mode {self.mode} has one best path: num_beams, temperature, rescore and "
+                f"ctc_draft are of mode {MODES[0]}; leave them out"
             )
 
     @property

@@ -75,6 +75,8 @@ class Prefixes:
     next: Tensor
     # The logits (B, V) of the next token.
     logits: Tensor
+    # Those (B, n, V) behind tokens that are not settled yet.
+    proposed: Tensor | None = None
 
     # -- the cache, and its rows --------------------------------------------------------------
 
@@ -135,6 +137,45 @@ class Prefixes:
         positions = self.next.unsqueeze(1)
         self._read({"input_ids": ids}, positions)
         self.next = self.next + 1
+
+    def propose(self, tokens: list[list[int]]) -> Tensor:
+        """Append tokens to every answer, at least one, of which ``settle`` will take some back.
+
+        Returns the logits (B, n, V) behind each of n tokens, the most that a row has.
+        """
+        device = self.mask.device
+        ids, real = _right_padded(tokens)
+        ids, real = ids.to(device), real.to(device)
+
+        steps = torch.arange(ids.shape[1], device=device)
+        begin = self.next.unsqueeze(1)
+        mask = torch.cat([self.mask, real], dim=1)
+        self.proposed = self._forward(
+            {"input_ids": ids},
+            mask,
+            begin + steps,
+            self.cache,
+        )
+        return self.proposed
+
+    def settle(self, lengths: list[int]) -> None:
+        """Keep the first ``lengths`` (B,) of the tokens proposed, at least one of each row.
+
+        The others stay in the cache as what nothing looks at.
+        """
+        assert self.proposed is not None, "propose comes first"
+        device = self.mask.device
+        kept = torch.tensor(lengths, device=device)
+        rows, longest, _ = self.proposed.shape
+        places = torch.arange(longest, device=device)
+        real = places < kept.unsqueeze(1)
+        self.mask = torch.cat([self.mask, real.long()], dim=1)
+        self.next = self.next + kept
+
+        # The next token is said where the last one that is kept was read.
+        row = torch.arange(rows, device=device)
+        self.logits = self.proposed[row, kept - 1]
+        self.proposed = None
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows, also repeated or reordered.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from wenet_osum.decode.constrain import AnswerState, Choice
+from wenet_osum.decode.draft import Draft
 from wenet_osum.decode.joint import Joint
 from wenet_osum.decode.stops import LoopGuard, limit
 
@@ -32,6 +33,9 @@ class Row:
     flags: list[str] = field(default_factory=list)
     # The random numbers of sampling.
     draws: torch.Generator | None = None
+    # What CTC proposes for the transcript (ctc_draft.py), and whether it was taken as it is.
+    draft: Draft | None = None
+    trusted: bool = False
     # What rescorers know of the answer, in joint decoding.
     joint: Joint | None = None
     # The most tokens that the model has positions for, labels yet to come left out.
@@ -58,6 +62,14 @@ class Row:
         if self.choice is None and not self.answer_state.done:
             self.queue.append(token)
             self._stop_if_needed(token)
+        if self.draft:
+            self.draft.follow(token)
+
+    def guesses(self) -> list[int]:
+        """Return the tokens that it may say after those in the queue."""
+        if self.draft is None or self.choice or self.answer_state.done:
+            return []
+        return self.draft.rest()
 
     def _stop_if_needed(self, token: int) -> None:
         """End the stretch of free text in a loop, and where it is too long.
