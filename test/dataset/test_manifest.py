@@ -23,6 +23,12 @@ def test_round_trip_keeps_every_field_and_every_character(tmp_path):
     assert len(path.read_bytes().split(b"\n")) == 3
 
 
+def test_word_times_are_written_in_milliseconds():
+    words = [Word("a", 0.1 + 0.2, 0.30049), Word("b", 1 / 3, 2 / 3)]
+    row = Utterance("k", "x.wav", "a b", words=words).to_dict()
+    assert row["words"] == [["a", 0.3, 0.3], ["b", 0.333, 0.667]]
+
+
 def test_wenet_raw_list_and_published_labels_are_read():
     assert parse_line(b'{"key": "a", "wav": "a.wav", "txt": "hi"}') == Utterance("a", "a.wav", "hi")
     row = from_row({"key": "a", "wav": "w", "lang": "<CN>", "emotion": "<NEUTRAL>", "gender": "none", "speaker": 7, "age": "<ADULT>", "dataset": "x"})

@@ -26,6 +26,12 @@ def test_srt():
     )
 
 
+def test_milliseconds_are_the_nearest():
+    """1.001 s as a binary number times 1,000 is a little below 1,001."""
+    assert 1000 * 1.001 < 1001
+    assert "00:00:01,001 --> " in text_formats.srt(answer([("hello", 1.001, 2.0)]))
+
+
 def test_vtt():
     assert text_formats.vtt(answer(TWO)) == "WEBVTT\n\n00:00:00.500 --> 00:00:01.600\nhello world.\n"
 
