@@ -16,8 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "wenet_osum"
 UNFOLDED = [
     "__init__.py",
     "__main__.py",
-    "bin/encode_states.py",
-    "bin/train.py",
+    "bin",
     "config",
     "corpus",
     "dataset",
@@ -49,6 +48,7 @@ UNFOLDED = [
     "score/values.py",
     "score/wenet_text.py",
     "serve",
+    "small",
     "tasks",
     "text",
     "train",

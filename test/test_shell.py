@@ -35,6 +35,7 @@ def test_examples_use_options_that_exist(name, capsys):
     with pytest.raises(SystemExit) as leaving:
         command.main(["--help"])
     shown = capsys.readouterr().out
+    shown = shown.replace("\\\n", "")
     options = set(re.findall(r"^  (?:-\w, )?(--\w+)", shown, re.MULTILINE))
     examples = re.findall(rf"wenet_osum[ .](?:bin\.)?{name} .*", shown.split("positional arguments:")[0].split("\noptions:")[0])
     used = {flag for line in examples for flag in re.findall(r"(?<!\S)--\w+", line)}

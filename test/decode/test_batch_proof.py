@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,7 @@ def test_killed_and_started_again_it_gives_the_same(model_dir, lists, tmp_path):
     part = tmp_path / "killed/part.0.jsonl"
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as running:
         while running.poll() is None and not (part.is_file() and part.read_bytes().count(b"\n") >= 2):
-            pass
+            time.sleep(0.005)
         running.kill()
     assert running.returncode < 0 and not (tmp_path / "killed/hyp.jsonl").exists()
     held = part.read_bytes().count(b"\n")

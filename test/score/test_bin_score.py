@@ -137,6 +137,8 @@ def test_sets_of_labels_that_differ_are_told(own_labels, capsys):
     (own_labels / "hyp/settings.json").write_text('{"labels": {"gender": "tenor"}}')
     assert run(own_labels) == 1
     assert "labels of gender must be a list of texts, got tenor" in capsys.readouterr().err
+    (own_labels / "sets.yaml").write_text("gender: [tenor, soprano]\n")
+    assert run(own_labels, "--labels", f"{own_labels}/sets.yaml") == 0, "as that message advises"
 
 
 def test_set_and_comparison(folder, capsys):
@@ -190,7 +192,7 @@ def test_references_in_shards(folder, capsys):
         (["--set", "ser=only"], "must read TASK=REF,HYP"),
         (["--ref", "r", "--hyp", "h", "--task", "serr"], "did you mean 'ser'"),
         ([], "nothing to score"),
-        (["--ref", "r", "--hyp", "h", "--task", "ser", "--compare", "a", "--compare", "b"], "one path a task"),
+        (["--ref", "r", "--hyp", "h", "--task", "ser", "--compare", "a", "--compare", "b"], "one path per task"),
     ],
 )
 def test_user_faults_are_one_clear_line(tmp_path, capsys, words, message):
@@ -246,7 +248,7 @@ def test_players_only_for_sounds_that_are_at_hand_and_small(folder, monkeypatch)
 
     assert players() == 3 and players("--no_audio") == 0  # the wrong answers are heard once with their transcript and once with their label
     with monkeypatch.context() as patch:
-        patch.setattr(score, "PAGE_BYTES", 5000)  # room for one of 3244 bytes
+        patch.setattr("wenet_osum.bin._score_files.PAGE_BYTES", 5000)  # room for one of 3244 bytes
         assert players() < 3
     monkeypatch.setattr("wenet_osum.bin._references.LARGEST", 3000)
     assert players() == 0

@@ -80,5 +80,5 @@ def test_the_scorer_counts_what_a_map_leaves_out(tmp_path, capsys):
     assert tree["data"][0]["left_out_by_map"] == {"emotion fru": 2, "emotion xxx": 1} and "10579" in tree["label map"]
     accuracy = tree["scores"][0]
     assert (accuracy["value"], accuracy["utterances"], accuracy["detail"]["left_out"]) == (50.0, 2, 3)
-    assert score.main([*words, "--label_map", "iemocap", "--label_map", "meld"]) == 1 and "one a task: 1 tasks, 2 maps" in capsys.readouterr().err
+    assert score.main([*words, "--label_map", "iemocap", "--label_map", "meld"]) == 1 and "one per task: 1 tasks, 2 maps" in capsys.readouterr().err
     assert score.main([*words, "--label_map", "meld"]) == 1 and "unknown emotion 'ang'" in capsys.readouterr().err

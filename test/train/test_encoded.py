@@ -341,3 +341,16 @@ def test_estimate_counts_the_layers_that_run(tiny):
         conf.features, conf.cache = features, CacheConfig(after=after)
         flops.append(estimate.estimate(conf, *sizes).flops)
     assert flops == sorted(flops, reverse=True) and len(set(flops)) == 4
+
+
+def test_the_command_takes_the_models_names_as_train_does(tiny, tmp_path, capsys):
+    """In the place of those in the yaml."""
+    tree = settings(tiny, tmp_path)
+    tree["model"] = tree["model"] | {"whisper": "/nowhere/in/the/yaml", "llm": "/nowhere/in/the/yaml"}
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    command = ["--config", str(path), "--whisper", str(tiny.folder / "whisper")]
+    assert encode_states.main([*command, "--llm", "/nowhere/llm"]) == 1
+    assert "/nowhere/llm" in capsys.readouterr().err
+    assert encode_states.main([*command, "--llm", str(tiny.folder / "llm")]) == 0
+    assert [*(tmp_path / "states").glob("*/part-*")]

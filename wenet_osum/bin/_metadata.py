@@ -1,4 +1,4 @@
-"""What a report says of its own making: what was run, on what, where, and how the answers were decoded."""
+"""The head of a report: what was run, on which data, where, and how the answers were decoded."""
 
 from __future__ import annotations
 
@@ -14,64 +14,121 @@ from wenet_osum.bin._references import Reference, contents
 from wenet_osum.decode.write import SETTINGS
 from wenet_osum.score import report
 
-OWN = ("task", "list", "keys")  # settings that every task has its own of
+# Settings that differ between tasks by their nature.
+OWN = ("task", "list", "keys")
 
 
 def facts(command: str, lists: Iterable[list[Reference]]) -> dict[str, str]:
-    """Date, command, commit, hash of the lists, machine."""
-    meta = {"date": time.strftime("%Y-%m-%d %H:%M"), "command": command, "commit": commit()}
-    meta["data hash"] = f"sha256:{report.data_hash(map(contents, lists))}"
-    return meta | {"machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"}
+    """Return date, command, commit, hash of the lists and machine, by name."""
+    hashed = report.data_hash(map(contents, lists))
+    system = f"{platform.system()} {platform.machine()}"
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "command": command,
+        "commit": commit(),
+        "data hash": f"sha256:{hashed}",
+        "machine": f"{system}, Python {platform.python_version()}",
+    }
 
 
 def commit() -> str:
-    """The toolkit's commit, marked when files differ from it; empty outside a git checkout."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
+    """Return the toolkit's commit, with ``-dirty`` where files differ from it; empty outside a git
+    checkout."""
     try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        return head + ("-dirty" if head and git("status", "--porcelain", "--untracked-files=no") else "")
-    except OSError:  # no git on this machine
+        head = _git("rev-parse", "--short=12", "HEAD")
+        if head and _git("status", "--porcelain", "--untracked-files=no"):
+            return f"{head}-dirty"
+        return head
+    except OSError:
+        # There is no git on this machine.
         return ""
+
+
+def _git(*words: str) -> str:
+    """Return what git prints in the toolkit's folder, empty when it fails.
+
+    Raises OSError where there is no git.
+    """
+    folder = Path(__file__).parent
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        return ""
+    return done.stdout.strip()
 
 
 def decoding(files: Iterable[Path]) -> str:
-    """The settings recognize left beside its answers; those that differ between the tasks with each of their values.
+    """Describe in one line the settings that recognize left beside its answers.
 
-    Whether labels were limited to their sets is said in words.
+    Those that differ between the tasks come with each of their values. Whether labels were limited
+    to their sets is said in words.
     """
     found = []
     for path in files:
-        try:
-            found.append(json.loads((path.parent / SETTINGS).read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            continue
-    found = [_plain(settings) for settings in found if isinstance(settings, dict)]
+        settings = _read_settings(path)
+        if settings is not None:
+            found.append(_plain(settings))
     if not found:
         return ""
-    told = [_limits({f["free"] for f in found if "free" in f})]
-    for name in dict.fromkeys(name for f in found for name in f if name != "free"):
-        values = dict.fromkeys(str(f.get(name, "not said")) for f in found)
-        told.append(f"{name} {' / '.join(values)}")
-    return ", ".join(filter(None, told))
+
+    free = {settings["free"] for settings in found if "free" in settings}
+    pieces = [_limits(free)]
+    for name in _names(found):
+        values = [str(settings.get(name, "not said")) for settings in found]
+        shown = " / ".join(dict.fromkeys(values))
+        pieces.append(f"{name} {shown}")
+    return ", ".join(filter(None, pieces))
+
+
+def _read_settings(path: Path) -> dict[str, Any] | None:
+    """Read the settings beside answers; None where there are none."""
+    settings = path.parent / SETTINGS
+    try:
+        text = settings.read_text(encoding="utf-8")
+        found = json.loads(text)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _names(found: list[dict[str, Any]]) -> list[str]:
+    """Return the names of all settings in the order they come, without what ``_limits`` says."""
+    names: dict[str, None] = {}
+    for settings in found:
+        names |= dict.fromkeys(settings)
+    names.pop("free", None)
+    return list(names)
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, str | int | float]:
-    """Return the settings that go into a line; a table, such as the weights of rescorers, as ``name=value``."""
+    """Return the settings that go into a line; a table, such as the weights of rescorers, as
+    ``name=value``."""
     lines = {}
     for name, value in settings.items():
-        if isinstance(value, dict) and all(isinstance(number, (int, float)) for number in value.values()):
-            value = " ".join(f"{key}={number}" for key, number in value.items())
-        if name not in OWN and isinstance(value, (str, int, float)) and value != "":
+        if isinstance(value, dict) and all(map(_is_number, value.values())):
+            pairs = [f"{key}={number}" for key, number in value.items()]
+            value = " ".join(pairs)
+        fits = isinstance(value, str) or _is_number(value)
+        if fits and value != "" and name not in OWN:
             lines[name] = value
     return lines
 
 
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number, or True or False."""
+    return isinstance(value, (int, float))
+
+
 def _limits(free: set[bool]) -> str:
-    """Constrained or not, as far as the settings tell."""
+    """Say whether labels were limited to their sets, as far as the settings tell."""
+    if free == {True}:
+        return "labels free (--free)"
+    if free == {False}:
+        return "labels limited to their sets"
     if len(free) > 1:
         return "labels limited to their sets for some tasks, free for others (--free)"
-    return {frozenset({True}): "labels free (--free)", frozenset({False}): "labels limited to their sets"}.get(frozenset(free), "")
+    return ""

@@ -14,27 +14,51 @@ import argparse
 import sys
 from pathlib import Path
 
+from wenet_osum.bin._arguments import new_parser
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = new_parser("average", __doc__)
+    add = parser.add_argument
+    add("--exp_dir", required=True, help="folder of a training run")
+    add(
+        "--mode",
+        choices=("last", "best"),
+        default="last",
+        help="the newest checkpoints, or those with the lowest mean dev loss",
+    )
+    add("--num", type=int, default=5, help="how many; fewer are taken when there are fewer")
+    add("--out", required=True, help="model folder to write, e.g. exp/x/final")
+    return parser.parse_args(argv)
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Choose, average, and say what was averaged. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="wenet_osum average", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--exp_dir", required=True, help="folder of a training run")
-    parser.add_argument("--mode", choices=("last", "best"), default="last", help="the newest checkpoints, or those with the lowest mean dev loss")
-    parser.add_argument("--num", type=int, default=5, help="how many; fewer are taken when there are fewer")
-    parser.add_argument("--out", required=True, help="model folder to write, e.g. exp/x/final")
-    args = parser.parse_args(argv)
+    """Choose, average, and print what was averaged. Returns the exit status."""
+    args = parse(argv)
     try:
-        from wenet_osum.train.average import LORA_NOTE, average, choose, has_lora
-
-        chosen = choose(Path(args.exp_dir), args.mode, args.num)
-        average(chosen, Path(args.out))
+        lines = run(args)
     except (ValueError, OSError) as error:
         print(f"average: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: mean of {len(chosen)} checkpoints ({args.mode}): {', '.join(path.name for path in chosen)}")
-    if has_lora(chosen[-1]):
-        print(LORA_NOTE)
+    print(*lines, sep="\n")
     return 0
+
+
+def run(args: argparse.Namespace) -> list[str]:
+    """Average the checkpoints; returns lines to print.
+
+    Raises ValueError and OSError for checkpoints that are not there or do not fit together.
+    """
+    from wenet_osum.train.average import LORA_NOTE, average, choose, has_lora
+
+    chosen = choose(Path(args.exp_dir), args.mode, args.num)
+    average(chosen, Path(args.out))
+    names = ", ".join(path.name for path in chosen)
+    lines = [f"{args.out}: mean of {len(chosen)} checkpoints ({args.mode}): {names}"]
+    if has_lora(chosen[-1]):
+        lines.append(LORA_NOTE)
+    return lines
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ was. Nothing is computed that is there already.
 examples:
   wenet_osum encode_states --config conf/train_2.yaml --data conf/data.yaml
   wenet_osum encode_states --config conf/train_2.yaml --data conf/data.yaml --num_jobs 8
+  wenet_osum encode_states --config conf/train_2.yaml --data conf/data.yaml --whisper models/whisper
 
 exit status:
   0 done, 1 a fault of data, model or disk, 2 a fault of the configuration, 85 interrupted by
@@ -19,50 +20,55 @@ import subprocess
 import sys
 
 from wenet_osum import config
+from wenet_osum.bin._arguments import add_phase, new_parser, read_phase
 from wenet_osum.bin._exit import fault, leave
 
+# Exit status of a run that was interrupted.
 INTERRUPTED = 85
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, encode, and say faults as plain sentences. Returns the exit status."""
+    """Parse, encode, and print faults as plain sentences. Returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    args = _parse(argv)
+    args = parse(argv)
     if args.num_jobs > 1:
         return _start_jobs(argv, args.num_jobs)
-    overrides = [*args.override, *([f"data={args.data}"] if args.data else [])]
     try:
-        return _encode(config.load(args.config, config.TrainConfig, overrides))
+        conf = read_phase(args)
+        return encode(conf)
     except config.ConfigError as error:
         return fault("encode_states", error, 2)
     except (ValueError, OSError) as error:
         return fault("encode_states", error, 1)
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="wenet_osum encode_states",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = new_parser("encode_states", __doc__)
+    add_phase(parser, example="cache.after=4 cache.variants=2")
+    parser.add_argument(
+        "--num_jobs",
+        type=int,
+        default=1,
+        help="processes, each with a model of its own",
     )
-    add = parser.add_argument
-    add("--config", required=True, help="yaml of the phase, with features: encoded")
-    add("--data", help="yaml of the data (DataConfig); replaces data: of the configuration")
-    add("--num_jobs", type=int, default=1, help="processes, each with a model of its own")
-    override = {"nargs": "*", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
-    add("--override", **override, help="e.g. cache.after=4 cache.variants=2")
     return parser.parse_args(argv)
 
 
 def _start_jobs(argv: list[str], count: int) -> int:
     """Run the same command in ``count`` processes under torchrun."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    # the last value of an option counts
+    # The last value of an option counts.
     own = ["-m", "wenet_osum.bin.encode_states", *argv, "--num_jobs", "1"]
     return subprocess.run([sys.executable, *torchrun, *own], check=False).returncode
 
 
-def _encode(conf: config.TrainConfig) -> int:
+def encode(conf: config.TrainConfig) -> int:
+    """Compute the states a configuration needs; returns the exit status.
+
+    Raises ConfigError for a configuration that reads no states or names no lists, ValueError and
+    OSError for faults of data, model and disk.
+    """
     if conf.features != "encoded":
         raise config.ConfigError(
             f"features: {conf.features}: this configuration reads no states; set features: encoded"

@@ -1,5 +1,4 @@
-"""What only models made from nothing need: initial weights, a text LLM on pseudo-speech, losses and
-rescorers.
+"""Initial weights, a text LLM on pseudo-speech, losses and rescorers for models made from nothing.
 
 A published Whisper and a published LLM need none of it, and nothing of the core imports this room.
 Its plug-ins are known where a yaml says ``plugins: [wenet_osum.small]``, or a command ``--plugins

@@ -1,5 +1,5 @@
-"""Make the models of a recipe that trains from nothing: a tokenizer, a Whisper-shaped model, an LLM
-taught on text."""
+"""Make the models of a recipe that trains from nothing: a tokenizer, a Whisper-shaped model, and an
+LLM trained on pseudo-speech."""
 
 from __future__ import annotations
 
@@ -22,37 +22,71 @@ from wenet_osum.train import dist
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
+    from wenet_osum.records import Utterance
+
 
 def make_models(text: str, manifest: str, conf: SmallModels, out: Path) -> None:
     """Write ``out/whisper`` and ``out/llm``, ordinary transformers folders.
 
-    ``text`` is a file of training text, a line each; from ``manifest`` the LLM learns its tasks as
-    pseudo-speech. Under torchrun all processes train the LLM. Raises ValueError and OSError for
-    files that cannot be used.
+    ``text`` is a file of training text, one sentence per line; from ``manifest`` the LLM learns its
+    tasks as pseudo-speech. Under torchrun all processes train the LLM. Raises ValueError and
+    OSError for files that cannot be used.
     """
     world = dist.start(threads=1)
+    begin = partial(_begin, text, manifest, conf, out)
     try:
-        tokenizer, llm, lines = dist.from_rank_zero(partial(_begin, text, manifest, conf, out))
+        tokenizer, llm, lines = dist.from_rank_zero(begin)
         loss = train_text_lm(llm, lines, conf.llm, conf.seed, world)
     finally:
         dist.stop()
     if world.is_rank_zero:
-        llm.save_pretrained(out / "llm")
-        tokenizer.save_pretrained(str(out / "llm"))
-        print(f"text LLM: {loss:.3f} nats a token; models in {out}", flush=True)
+        folder = out / "llm"
+        llm.save_pretrained(folder)
+        tokenizer.save_pretrained(str(folder))
+        print(f"text LLM: {loss:.3f} nats per token; models in {out}", flush=True)
 
 
-def _begin(text: str, manifest: str, conf: SmallModels, out: Path) -> tuple[PreTrainedTokenizerFast, Qwen2ForCausalLM, list[Line]]:
+def _begin(
+    text: str, manifest: str, conf: SmallModels, out: Path
+) -> tuple[PreTrainedTokenizerFast, Qwen2ForCausalLM, list[Line]]:
     """Make the tokenizer, a fresh LLM and what it will read, and write the Whisper-shaped model."""
-    texts = [line for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not texts:
-        raise ValueError(f"{text} holds no text; run the stage that prepares the corpus first")
+    texts = _read_text(text)
     torch.manual_seed(conf.seed)
-    utterances = [*read_manifest(manifest)]
-    timed = tasks.parse("<TRANSCRIBE><ALIGN>")
-    tokenizer = train_tokenizer([*texts, *(timed.write(u) for u in utterances if timed.present(u))], conf.vocab_size)
+    utterances = list(read_manifest(manifest))
+    answers = _timed_answers(utterances)
+    tokenizer = train_tokenizer([*texts, *answers], conf.vocab_size)
     save_whisper(conf.whisper, tokenizer, out / "whisper")
+
     llm = small_llm(conf.llm, tokenizer)
-    print(f"{len(texts)} lines, {len(tokenizer)} tokens, LLM of {llm.num_parameters() / 1e6:.2f} M parameters", flush=True)
-    speech = PseudoSpeech(utterances, Template(tokenizer), conf.seed, conf.llm.task_weights, conf.llm.leading_silence)
-    return tokenizer, llm, [*speech.lines(math.ceil(conf.llm.epochs * len(speech.utterances)))]
+    millions = llm.num_parameters() / 1e6
+    tokens = len(tokenizer)
+    print(
+        f"{len(texts)} lines, {tokens} tokens, LLM of {millions:.2f} M parameters",
+        flush=True,
+    )
+
+    template = Template(tokenizer)
+    speech = PseudoSpeech(
+        utterances,
+        template,
+        conf.seed,
+        conf.llm.task_weights,
+        conf.llm.leading_silence,
+    )
+    count = math.ceil(conf.llm.epochs * len(speech.utterances))
+    return tokenizer, llm, list(speech.lines(count))
+
+
+def _read_text(path: str) -> list[str]:
+    """Read the lines of a text file that are not empty. Raises ValueError when there is none."""
+    whole = Path(path).read_text(encoding="utf-8")
+    texts = [line for line in whole.splitlines() if line.strip()]
+    if not texts:
+        raise ValueError(f"{path} holds no text; run the stage that prepares the corpus first")
+    return texts
+
+
+def _timed_answers(utterances: list[Utterance]) -> list[str]:
+    """Write the answers with word times, so that the tokenizer learns to write times."""
+    timed = tasks.parse("<TRANSCRIBE><ALIGN>")
+    return [timed.write(u) for u in utterances if timed.present(u)]

@@ -1,8 +1,10 @@
-"""Small Whisper- and Qwen2-shaped models with random weights, saved as the ordinary folders of transformers.
+"""Small Whisper- and Qwen2-shaped models with random weights, saved as ordinary transformers
+folders.
 
-For recipes that train from scratch on a CPU: everything downstream loads these folders with the code that loads
-``openai/whisper-*`` and ``Qwen/*``. Their usual initial spread of 0.02 suits widths of a thousand; at a hundred it leaves the
-audio far below the position embeddings, and nothing is learned for the first passes. So it is width^-½ here.
+For recipes that train from scratch on a CPU: everything downstream loads these folders with the
+code that loads ``openai/whisper-*`` and ``Qwen/*``. Their usual initial spread of 0.02 suits widths
+of a thousand. At a hundred it leaves the audio far below the position embeddings, and nothing is
+learned for the first passes; so it is width^-½ here.
 """
 
 from __future__ import annotations
@@ -14,11 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from wenet_osum.small.induction_init import init_induction_heads, init_time_embeddings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+# How far from its own place each head of a Whisper encoder begins to look, in frames of 20 ms.
+OFFSETS = (-9, -3, 3, 9)
+# The longest turn of Whisper's sinusoids, in frames / 2π.
+LONGEST_TURN = 10000.0
+# What is left of the random weights of heads that begin by looking near.
+RANDOM_SHARE = 0.3
 
 
 @dataclass
@@ -36,35 +46,51 @@ class SmallWhisper:
 
 @dataclass
 class SmallLlm:
-    """Sizes of the Qwen2-shaped LLM and its training on plain text."""
+    """Sizes of the Qwen2-shaped LLM, and how it is trained on pseudo-speech."""
 
     width: int = 192
     layers: int = 3
     heads: int = 4
     kv_heads: int = 2
     ffn: int = 512
-    epochs: float = 4.0  # passes over the text
-    lr: float = 3e-3  # peak learning rate
-    batch: int = 16  # lines a step
-    induction_init: bool = False  # starts with heads that copy (small/induction_init.py); needs 2 layers and 2 key heads
-    leading_silence: float = 0.0  # share of lines that begin with silence (small/pseudo_speech.py): for long utterances, whose late times are rare
-    task_weights: dict[str, float] = field(default_factory=dict)  # task → how often it is asked; 1 for the eight where it is not named
+    # Passes over the text.
+    epochs: float = 4.0
+    # Peak learning rate.
+    lr: float = 3e-3
+    # Lines per step.
+    batch: int = 16
+    # Begin with heads that copy (small/induction_init.py); needs 2 layers and 2 key heads.
+    induction_init: bool = False
+    # Share of lines that begin with silence (small/pseudo_speech.py), for corpora of long
+    # utterances, whose late times are rare.
+    leading_silence: float = 0.0
+    # Task → how often it is asked; 1 for the built-in tasks that are not named.
+    task_weights: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
 class SmallModels:
-    """What ``make_models`` builds."""
+    """The models that ``make_models`` builds."""
 
     seed: int = 1
-    vocab_size: int = 2000  # tokens of the BPE, at most
+    # Tokens of the BPE, at most.
+    vocab_size: int = 2000
     whisper: SmallWhisper = field(default_factory=SmallWhisper)
     llm: SmallLlm = field(default_factory=SmallLlm)
 
 
-def save_whisper(sizes: SmallWhisper, tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
+def save_whisper(
+    sizes: SmallWhisper, tokenizer: PreTrainedTokenizerFast, folder: str | Path
+) -> None:
     """Write a Whisper model with random weights, its tokenizer and feature extractor."""
-    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+    from transformers import (
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+    )
 
+    end = tokenizer.eos_token_id
+    start = tokenizer.bos_token_id
     config = WhisperConfig(
         vocab_size=len(tokenizer),
         num_mel_bins=sizes.mels,
@@ -77,9 +103,9 @@ def save_whisper(sizes: SmallWhisper, tokenizer: PreTrainedTokenizerFast, folder
         decoder_ffn_dim=sizes.ffn,
         init_std=sizes.width**-0.5,
         dropout=sizes.dropout,
-        decoder_start_token_id=tokenizer.bos_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=start,
+        bos_token_id=start,
+        eos_token_id=end,
         pad_token_id=tokenizer.pad_token_id,
         suppress_tokens=None,
         begin_suppress_tokens=None,
@@ -87,44 +113,75 @@ def save_whisper(sizes: SmallWhisper, tokenizer: PreTrainedTokenizerFast, folder
     model = WhisperForConditionalGeneration(config)
     init_local_attention(model.model.encoder)
     model.save_pretrained(folder)
-    WhisperFeatureExtractor(feature_size=sizes.mels).save_pretrained(folder)
+    features = WhisperFeatureExtractor(feature_size=sizes.mels)
+    features.save_pretrained(folder)
     tokenizer.save_pretrained(str(folder))
 
 
 @torch.no_grad()
-def init_local_attention(encoder: torch.nn.Module, offsets: tuple[int, ...] = (-9, -3, 3, 9), gain: float = 1.3) -> None:
-    """Let each head of a Whisper encoder begin by looking near its own place: head h at ``offsets[h]`` frames (20 ms) from it.
+def init_local_attention(
+    encoder: nn.Module, offsets: tuple[int, ...] = OFFSETS, gain: float = 1.3
+) -> None:
+    """Let each head of a Whisper encoder begin by looking near its own place, in place.
 
-    Whisper knows places by sinusoids alone; that neighbors matter is the first thing it would have to learn. Keys begin as some
-    of the sinusoid channels, queries as the same ones turned by the offset, so their product is Σ cos(ω(Δ - offset)), which is
-    largest at Δ = offset. Training is free to change all of it.
+    Head h looks ``offsets[h]`` frames (20 ms) away, over and over the offsets. Whisper knows places
+    by sinusoids alone; that neighbors matter is the first thing it would have to learn. Keys begin
+    as some of the sinusoid channels, queries as the same ones turned by the offset, so their
+    product is Σ cos(ω(Δ - offset)), which is largest at Δ = offset. Training is free to change all
+    of it.
     """
-    half = encoder.embed_positions.weight.shape[1] // 2  # channels: half sines, half cosines
-    frequencies = torch.exp(-math.log(10000.0) / (half - 1) * torch.arange(half))
+    width = encoder.embed_positions.weight.shape[1]
     for layer in encoder.layers:
         attention = layer.self_attn
         size = attention.head_dim
-        channels = torch.linspace(0, half / 2, size // 2).long()  # the faster half: a turn in 0.1 s to 10 s
-        sine, cosine = torch.arange(size // 2) * 2, torch.arange(size // 2) * 2 + 1
-        for head, offset in zip(range(attention.num_heads), itertools.cycle(offsets), strict=False):
-            turn = frequencies[channels] * offset
-            key, query = torch.zeros(size, 2 * half), torch.zeros(size, 2 * half)
-            key[sine, channels], key[cosine, channels + half] = 1.0, 1.0
-            query[sine, channels], query[sine, channels + half] = torch.cos(turn), torch.sin(turn)
-            query[cosine, channels + half], query[cosine, channels] = torch.cos(turn), -torch.sin(turn)
-            rows = slice(head * size, (head + 1) * size)
-            attention.k_proj.weight[rows] = gain * key + 0.3 * attention.k_proj.weight[rows]
-            attention.q_proj.weight[rows] = gain * query + 0.3 * attention.q_proj.weight[rows]
+        heads = range(attention.num_heads)
+        for head, offset in zip(heads, itertools.cycle(offsets), strict=False):
+            query, key = _looking_at(offset, size, width)
+            first = head * size
+            rows = slice(first, first + size)
+            for projection, read in ((attention.k_proj, key), (attention.q_proj, query)):
+                drawn = projection.weight[rows]
+                projection.weight[rows] = gain * read + RANDOM_SHARE * drawn
+
+
+def _looking_at(offset: int, size: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return query and key matrices (size, width) whose product is largest ``offset`` frames
+    away."""
+    # Whisper's positions: sines in the first half of the channels, cosines in the second.
+    half = width // 2
+    log_step = -math.log(LONGEST_TURN) / (half - 1)
+    frequencies = torch.exp(log_step * torch.arange(half))
+
+    # The faster half of them is read, with turns of 0.1 s to 10 s.
+    count = size // 2
+    sines = torch.linspace(0, half / 2, count).long()
+    cosines = sines + half
+    even = torch.arange(count) * 2
+    odd = even + 1
+    key = torch.zeros(size, width)
+    key[even, sines] = 1.0
+    key[odd, cosines] = 1.0
+
+    # The query reads the same, turned: sin(x + turn) and cos(x + turn).
+    turn = frequencies[sines] * offset
+    query = torch.zeros(size, width)
+    query[even, sines] = torch.cos(turn)
+    query[even, cosines] = torch.sin(turn)
+    query[odd, cosines] = torch.cos(turn)
+    query[odd, sines] = -torch.sin(turn)
+    return query, key
 
 
 def small_llm(sizes: SmallLlm, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """A fresh Qwen2-shaped LLM.
+    """Make a fresh Qwen2-shaped LLM.
 
-    No padding token in its config, as in Qwen2's own: transformers starts the embedding of one at zero and never trains it as input, and
-    here the end of text stands for silence.
+    Its config names no padding token, as Qwen2's own does not: transformers starts the embedding of
+    one at zero and never trains it as input, and here the end of text stands for silence. Raises
+    ValueError for sizes that ``induction_init`` does not fit.
     """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
+    end = tokenizer.eos_token_id
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=sizes.width,
@@ -136,12 +193,13 @@ def small_llm(sizes: SmallLlm, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCa
         initializer_range=sizes.width**-0.5,
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=end,
+        eos_token_id=end,
     )
-    llm = Qwen2ForCausalLM(config).to(torch.float32)
+    llm = Qwen2ForCausalLM(config)
+    llm = llm.to(torch.float32)
     if sizes.induction_init:
-        init_induction_heads(llm, tokenizer.eos_token_id)
+        init_induction_heads(llm, end)
         init_time_embeddings(llm, tokenizer)
     llm.generation_config.pad_token_id = tokenizer.pad_token_id
     return llm

@@ -1,4 +1,5 @@
-"""Moments and spans of time as sinusoids, by which frames and tokens tell times in small models."""
+"""Moments and spans of time as sinusoids, with which frames and tokens carry times in small
+models."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ from torch import Tensor
 
 from wenet_osum.models.sinusoids import waves
 
-FASTEST, SLOWEST = 2.0, 0.015  # radians per frame of 80 ms
+# In radians per frame of 80 ms.
+FASTEST = 2.0
+SLOWEST = 0.015
 
 
 def time_waves(times: Tensor, width: int) -> Tensor:
@@ -20,10 +23,14 @@ def time_waves(times: Tensor, width: int) -> Tensor:
 def span_waves(spans: Tensor, width: int) -> Tensor:
     """Encode ``spans`` (…, 2), start and end in frames, as sinusoids (…, width).
 
-    Half of the channels tell the start, the other half the end.
-    Raises ValueError for a width that is no multiple of 4.
+    Half of the channels encode the start, the other half the end. Raises ValueError for a width
+    that is no multiple of 4.
     """
     if width % 4:
-        rule = "must be a multiple of 4 to tell start and end by sines and cosines"
-        raise ValueError(f"width {width} {rule}; change llm.width")
-    return time_waves(spans, width // 2).flatten(-2)
+        raise ValueError(
+            f"width {width} must be a multiple of 4 to tell start and end by sines and cosines; "
+            "change llm.width"
+        )
+    half = width // 2
+    waves = time_waves(spans, half)
+    return waves.flatten(-2)

@@ -1,7 +1,9 @@
-"""A byte-level BPE tokenizer for small models: English words whole, one token a Chinese character, single digits, two tokens a time.
+"""A byte-level BPE tokenizer for small models.
 
-``<0.94>`` is ``<0.9`` and ``4>``: as single characters times would be nine tenths of an answer with word times, and a small LLM would have
-to carry where it looked through six tokens to say it.
+English words stay whole, a Chinese character is one token, digits are single, and a time takes two
+tokens: ``<0.94>`` is ``<0.9`` and ``4>``. As single characters, times would be nine tenths of an
+answer with word times, and a small LLM would have to remember for six tokens which frame it reads
+the time from.
 """
 
 from __future__ import annotations
@@ -16,19 +18,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 START = "<|startoftranscript|>"
-WORDS = r" ?<\d+\.\d|\d>|[\p{Han}\p{P}<>\d]| ?[^\s\p{Han}\p{P}<>\d]+|\s+"  # what a merge never crosses
-PROMPT_WEIGHT = 20  # prompts are counted this often, so that they stay short in tokens
+# What a merge never crosses.
+WORDS = r" ?<\d+\.\d|\d>|[\p{Han}\p{P}<>\d]| ?[^\s\p{Han}\p{P}<>\d]+|\s+"
+# Prompts are counted this often, so that they stay short in tokens.
+PROMPT_WEIGHT = 20
 
 
 def train_tokenizer(lines: Iterable[str], vocab_size: int = 2000) -> PreTrainedTokenizerFast:
-    """Train on text lines (also answers with word times), the built-in prompts and labels; every byte stays encodable, so no text is ever unknown."""
+    """Train on text lines, the built-in prompts and the labels.
+
+    ``lines`` hold answers with word times as well. ``vocab_size`` bounds the tokens. Every byte
+    stays encodable, so no text is ever unknown.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    words = pre_tokenizers.Split(Regex(WORDS), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -36,16 +44,30 @@ def train_tokenizer(lines: Iterable[str], vocab_size: int = 2000) -> PreTrainedT
         special_tokens=[END_OF_TEXT, START],
         show_progress=False,
     )
+
+    # After the tag of a time, words stand without the space before them.
     lines = list(lines)
-    inner_words = [" ".join(line.split(" ")[1:]) for line in lines]  # words as they stand after a time tag, without the space
-    core.train_from_iterator([*lines, *inner_words, *_built_in_texts() * PROMPT_WEIGHT], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT, bos_token=START)
+    inner_words = []
+    for line in lines:
+        _, _, rest = line.partition(" ")
+        inner_words.append(rest)
+    built_in = _built_in_texts() * PROMPT_WEIGHT
+    core.train_from_iterator([*lines, *inner_words, *built_in], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        bos_token=START,
+    )
 
 
 def _built_in_texts() -> list[str]:
+    """Return all prompts and labels of the built-in tasks."""
     texts = []
     for name in tasks.names():
         task = tasks.parse(name)
-        texts += [text for lang in ("zh", "en") for text in task.prompts(lang)]
-        texts += [f"<{label}>" for field in task.label_fields for label in field.labels.names]
+        for language in ("zh", "en"):
+            texts += task.prompts(language)
+        for field in task.label_fields:
+            texts += [f"<{label}>" for label in field.labels.names]
     return texts

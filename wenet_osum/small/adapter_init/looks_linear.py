@@ -20,14 +20,31 @@ def initialize(adapter: nn.Module, std: float) -> None:
     Raises ValueError for an adapter whose width is below twice the encoder's: twins need the room.
     """
     convolutions = getattr(adapter, "convolutions", None)
-    if convolutions is None or convolutions[-1].in_channels < 2 * convolutions[0].in_channels:
-        rule = "needs adapter conv_transformer with adapter_conf.width of at least twice the encoder's width"
-        raise ValueError(f"model.adapter_init looks_linear: {rule}; raise it, or drop adapter_init")
+    if convolutions is None or not _has_room(convolutions):
+        raise ValueError(
+            "model.adapter_init looks_linear: needs adapter conv_transformer with "
+            "adapter_conf.width of at least twice the encoder's width; "
+            "raise it, or drop adapter_init"
+        )
+    # The first convolution reads the encoder, the others channels that are twins.
     for number, convolution in enumerate(convolutions):
-        convolution.weight.copy_(_mirrored(convolution.weight.shape, paired=number > 0))
+        shape = tuple(convolution.weight.shape)
+        weight = _mirrored(shape, paired=number > 0)
+        convolution.weight.copy_(weight)
+
+    # What the transformer reads needs no twins any more: the first half of the outputs is enough.
     width = adapter.input.in_features
-    adapter.input.weight.copy_(_mirrored((2 * width, width, 1), paired=True)[:width, :, 0])
+    weight = _mirrored((2 * width, width, 1), paired=True)
+    weight = weight[:width, :, 0]
+    adapter.input.weight.copy_(weight)
     adapter.initialize_output(std)
+
+
+def _has_room(convolutions: nn.ModuleList) -> bool:
+    """Return whether the adapter has two channels for each of the encoder's."""
+    encoder_width = convolutions[0].in_channels
+    width = convolutions[-1].in_channels
+    return width >= 2 * encoder_width
 
 
 def _mirrored(shape: tuple[int, ...], paired: bool) -> Tensor:
@@ -38,10 +55,14 @@ def _mirrored(shape: tuple[int, ...], paired: bool) -> Tensor:
     difference is taken; others are looked at through the last tap alone.
     """
     outputs, inputs, taps = shape
+    rows = outputs // 2
     if paired:
-        half = nn.init.orthogonal_(torch.empty(outputs // 2, inputs // 2 * taps)).view(outputs // 2, inputs // 2, taps)
-        half = torch.cat([half, -half], dim=1)
+        pairs = inputs // 2
+        flat = torch.empty(rows, pairs * taps)
+        nn.init.orthogonal_(flat)
+        first = flat.view(rows, pairs, taps)
+        half = torch.cat([first, -first], dim=1)
     else:
-        half = torch.zeros(outputs // 2, inputs, taps)
+        half = torch.zeros(rows, inputs, taps)
         nn.init.orthogonal_(half[:, :, -1])
     return torch.cat([half, -half])

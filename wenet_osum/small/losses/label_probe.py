@@ -1,4 +1,5 @@
-"""The mean speech embedding of an utterance has to point to the words of its labels.
+"""Loss ``label_probe``: the mean speech embedding of an utterance has to point to the words of its
+labels.
 
 A small LLM learns labels from pseudo-speech (small/pseudo_speech.py), where every frame carries
 their embeddings faintly. This loss brings them into the adapter's output directly. Through the
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     from wenet_osum.tasks.base import Field
     from wenet_osum.text.template import Template
 
-SCALE = 15.0  # logits per unit of cosine: a label is certain when its direction makes up about a third of a frame
-UNKNOWN = -1  # index of a label that is not known
+# Logits per unit of cosine: a label is certain when its direction makes up about a third of a
+# frame.
+SCALE = 15.0
+# Index of a label that is not known.
+UNKNOWN = -1
 
 
 class Loss:
@@ -42,33 +46,52 @@ class Loss:
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
         """Return ``labels`` (F,): the index of each label in its set, -1 where it is not known."""
-        return {"labels": torch.tensor(label_indices(utterance, self.fields), dtype=torch.int64)}
+        indices = label_indices(utterance, self.fields)
+        return {"labels": torch.tensor(indices, dtype=torch.int64)}
 
     def __call__(self, speech: Speech, targets: dict[str, Tensor]) -> UtteranceLosses:
         """Compute the losses of a batch."""
-        labels = targets["labels"].view(len(speech.lengths), len(self.fields))
-        with torch.autocast(speech.states.device.type, enabled=False):
-            frames = functional.normalize(speech.states.float(), dim=-1)
-            table = speech.table.detach().float()
-            return UtteranceLosses(label_losses(frames, speech.lengths, labels, self.words, table))
+        states, lengths = speech.states, speech.lengths
+        labels = targets["labels"]
+        labels = labels.view(len(lengths), len(self.fields))
+        with torch.autocast(states.device.type, enabled=False):
+            frames = functional.normalize(states.float(), dim=-1)
+            table = speech.table.detach()
+            losses = label_losses(frames, lengths, labels, self.words, table.float())
+            return UtteranceLosses(losses)
 
 
 def label_fields(template: Template) -> list[Field]:
     """Return all label fields that tasks have, by name."""
-    fields = {f.name: f for name in tasks.names() for f in template.task(name).label_fields}
+    fields = {}
+    for name in tasks.names():
+        for field in template.task(name).label_fields:
+            fields[field.name] = field
     return [fields[name] for name in sorted(fields)]
 
 
 def label_indices(utterance: Utterance, fields: list[Field]) -> list[int]:
     """Return the index of the utterance's label in the set of each field, ``UNKNOWN`` where there
     is none."""
-    return [f.labels.names.index(f.value(utterance)) if f.present(utterance) else UNKNOWN for f in fields]
+    indices = []
+    for field in fields:
+        index = UNKNOWN
+        if field.present(utterance):
+            label = field.value(utterance)
+            index = field.labels.names.index(label)
+        indices.append(index)
+    return indices
 
 
 def label_words(template: Template, fields: list[Field]) -> list[list[list[int]]]:
     """Return the token ids of each label of each field, without the brackets around it."""
-    cased = str.lower if template.lowercase else str
-    return [[template.encode(cased(name)) for name in field.labels.names] for field in fields]
+    words = []
+    for field in fields:
+        names = field.labels.names
+        if template.lowercase:
+            names = [name.lower() for name in names]
+        words.append([template.encode(name) for name in names])
+    return words
 
 
 def label_losses(
@@ -80,12 +103,33 @@ def label_losses(
     by field and label; ``table`` (V, H) holds the LLM's embeddings. The logit of a label is the
     cosine of the mean frame and the mean embedding of the label's tokens, times ``SCALE``.
     """
+    # The mean over the frames that exist, (B, H).
     mask = valid_mask(lengths, frames.shape[1], frames.device)
-    existing = frames if mask is None else frames * mask[:, :, None]
-    mean = existing.sum(1) / lengths.to(frames)[:, None]
+    if mask is not None:
+        frames = frames * mask[:, :, None]
+    total = frames.sum(1)
+    mean = total / lengths.to(frames)[:, None]
+
     losses = frames.new_zeros(len(frames))
     for options, label in zip(words, labels.T, strict=True):
-        means = torch.stack([table[torch.tensor(ids, device=table.device)].mean(0) for ids in options])
-        logits = SCALE * mean @ functional.normalize(means, dim=-1).T
-        losses = losses + functional.cross_entropy(logits, label, ignore_index=UNKNOWN, reduction="none")
+        directions = _label_directions(options, table)
+        logits = SCALE * mean @ directions.T
+        loss = functional.cross_entropy(
+            logits,
+            label,
+            ignore_index=UNKNOWN,
+            reduction="none",
+        )
+        losses = losses + loss
     return losses
+
+
+def _label_directions(options: list[list[int]], table: Tensor) -> Tensor:
+    """Return the mean embedding of each label's tokens, scaled to length 1: (labels, H)."""
+    means = []
+    for ids in options:
+        tokens = torch.tensor(ids, device=table.device)
+        embeddings = table[tokens]
+        means.append(embeddings.mean(0))
+    stacked = torch.stack(means)
+    return functional.normalize(stacked, dim=-1)
