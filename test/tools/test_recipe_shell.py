@@ -65,6 +65,8 @@ def flags_of(path: Path) -> set[str]:
     """Return the options that the source of a command names, and those it takes from shared tables."""
     text = path.read_text(encoding="utf-8")
     known = set(re.findall(r"--[a-z_]+", text))
+    for name in re.findall(r"^from wenet_osum\.bin\.(_\w+) import", text, re.MULTILINE):
+        known |= flags_of(ROOT / f"wenet_osum/bin/{name}.py")
     if path.name == "prepare.py":
         known |= {"--data_dir", "--out", "--strict_counts"}
     if path.name == "recognize.py":

@@ -173,10 +173,10 @@ def _give_labels_one_type(rows: list[Row]) -> None:
     An age in years is such a label, and a column has one type.
     """
     for name in tasks.label_names():
-        labelled = [row for row in rows if row.get(name) is not None]
-        types = {type(row[name]) for row in labelled}
+        labeled = [row for row in rows if row.get(name) is not None]
+        types = {type(row[name]) for row in labeled}
         if len(types) > 1:
-            for row in labelled:
+            for row in labeled:
                 row[name] = str(row[name])
 
 
