@@ -33,6 +33,7 @@ UNFOLDED = [
     "score/bootstrap.py",
     "score/comparison.py",
     "score/compute_acc.py",
+    "score/compute_wer.py",
     "score/conditions.py",
     "score/count_table.py",
     "score/curves.py",
