@@ -9,7 +9,7 @@
   W15-3049), the definition of sacrebleu's chrF2 with its default settings. It is written here
   because sacrebleu brings lxml and a regex engine for these thirty lines.
 
-``judge`` is in score/judge.py. A missing or unread reply scores 0 in each. The transcript before
+``judge`` is in score/judged.py. A missing or unread reply scores 0 in each. The transcript before
 the reply is a field of its own and is scored by error_rate.
 """
 
@@ -23,7 +23,7 @@ from rapidfuzz.distance import LCSseq
 
 from wenet_osum.metrics.error_rate import describe
 from wenet_osum.records import Metric
-from wenet_osum.score import judge
+from wenet_osum.score import judged
 from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, divide, share
 from wenet_osum.score.normalize import answer_tokens, get, language
 from wenet_osum.tasks import Field
@@ -77,7 +77,7 @@ def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSum
         "empty": _empty(pairs, texts),
     }
     if options.judge:
-        verdicts = judge.compute(field, pairs, texts, options.judge, options.worst)
+        verdicts = judged.compute(pairs, texts, options.judge, options.worst)
         found.append(verdicts)
     return found
 

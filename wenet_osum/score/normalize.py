@@ -1,7 +1,8 @@
-"""Spelling rules applied to both sides before scoring, by name, and the cutting of text into scored tokens.
+"""Spelling rules applied to both sides before scoring, by name, and the cutting of text into scored
+tokens.
 
-A published number names its normalizer. ``none`` changes nothing but Unicode composition and runs of spaces. Different rules
-for different languages are written ``en:whisper_en,zh:wenet_zh``.
+A published number names its normalizer. ``none`` changes nothing but Unicode composition and runs
+of spaces. Different rules for different languages are written ``en:whisper_en,zh:wenet_zh``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 from wenet_osum import lookup
 from wenet_osum.tasks.base import CJK
 
-ZERO_WIDTH_SPACE = "\u200b"  # ends a word, though Unicode calls it a format character
+# Ends a word, though Unicode calls it a format character.
+ZERO_WIDTH_SPACE = "\u200b"
 # Language → its block: scripts that put no spaces between words, beside Chinese and Japanese.
 SCRIPTS = {
     "th": "\u0e00-\u0e7f",
@@ -28,10 +30,15 @@ KANA = "\u3040-\u30ff\u31f0-\u31ff"
 
 
 def _marks(block: str) -> str:
-    """The combining marks of a block written as in a character class."""
-    ends = [block[i : i + 3] for i in range(0, len(block), 3)]
-    found = [chr(c) for first, _, last in ends for c in range(ord(first), ord(last) + 1)]
-    return "".join(c for c in found if unicodedata.category(c) in ("Mn", "Mc"))
+    """Return the combining marks of a block that is written as in a character class."""
+    found = ""
+    for begin in range(0, len(block), 3):
+        first, _, last = block[begin : begin + 3]
+        for code in range(ord(first), ord(last) + 1):
+            character = chr(code)
+            if unicodedata.category(character) in ("Mn", "Mc"):
+                found += character
+    return found
 
 
 SPACELESS = "".join(SCRIPTS.values())
@@ -48,48 +55,62 @@ COUNTED = re.compile(f"{CJK.pattern}|{CLUSTER}|{OTHERS}")
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 # Scored per character, foreign words in them per word.
 CHARACTER_LANGUAGES = {"zh", "yue", "nan", "wuu", "hak", "ja", *SCRIPTS}
-MIXED_LANGUAGES = {"zh-en", "en-zh", "mixed", "cs"}  # code-switching: per character and word
+# Code-switching: per character and word.
+MIXED_LANGUAGES = {"zh-en", "en-zh", "mixed", "cs"}
 APOSTROPHES = str.maketrans("’‘ʼ＇", "''''")
-SPELLINGS = "normalizer.json"  # Whisper's table of British and American spellings, beside its weights
+# Apostrophes that stand outside of words.
+LONE_APOSTROPHE = re.compile(r"(?<!\w)'|'(?!\w)")
+TAG = re.compile(r"<[^<>]*>")
+SPACE_IN_HAN = re.compile(rf"(?<={HAN.pattern})\s+(?={HAN.pattern})")
+# Whisper's table of British and American spellings, beside its weights.
+SPELLINGS = "normalizer.json"
 
 
 def none(text: str) -> str:
-    """Nothing is changed: case and punctuation count."""
+    """Change nothing: case and punctuation count."""
     return text
 
 
 def basic(text: str) -> str:
-    """Any language: full-width forms folded (NFKC), lower case, punctuation and symbols dropped.
+    """Normalize any language: full-width forms folded (NFKC), lower case, punctuation and symbols
+    dropped.
 
-    Apostrophes inside words stay. Format characters (soft hyphen, joiners, marks of direction) leave
-    nothing; a zero width space is a space.
+    Apostrophes inside words stay. Format characters (soft hyphen, joiners, marks of direction)
+    leave nothing; a zero width space is a space.
     """
-    text = unicodedata.normalize("NFKC", text).lower().translate(APOSTROPHES)
-    text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)
+    text = unicodedata.normalize("NFKC", text)
+    text = text.lower().translate(APOSTROPHES)
+    text = LONE_APOSTROPHE.sub(" ", text)
     return "".join(map(_plain, text))
 
 
-def _plain(c: str) -> str:
+def _plain(character: str) -> str:
     """Keep a letter, mark or number, drop a format character, make a space of whatever else."""
-    category = unicodedata.category(c)
-    if category == "Cf" and c != ZERO_WIDTH_SPACE:
+    if character == "'":
+        return character
+    category = unicodedata.category(character)
+    if category == "Cf" and character != ZERO_WIDTH_SPACE:
         return ""
-    return c if c == "'" or category[0] not in "PSC" else " "
+    return " " if category[0] in "PSC" else character
 
 
 def whisper_en(text: str) -> str:
-    """English as Whisper's own normalizer writes it (arXiv 2212.04356, appendix C), without its spellings.
+    """Normalize English as Whisper's own normalizer does (arXiv 2212.04356, appendix C), without
+    its spellings.
 
-    Lower case; brackets, fillers (uh, um, hmm) and punctuation dropped; contractions and titles written
-    out; number words and amounts in figures ("twenty one" → "21"). British and American spellings stay
-    apart: their table comes with the published models, ``whisper_en@FOLDER`` reads it.
+    Lower case; brackets, fillers (uh, um, hmm) and punctuation dropped; contractions and titles
+    written out; number words and amounts in figures ("twenty one" → "21"). British and American
+    spellings stay apart: their table comes with the published models, ``whisper_en@FOLDER`` reads
+    it.
     """
-    return _whisper_english("")(text)
+    normalize = _whisper_english("")
+    return normalize(text)
 
 
 @lru_cache(maxsize=4)
 def _whisper_english(source: str) -> Callable[[str], str]:
-    """Make Whisper's normalizer with the spellings in a Whisper's folder or hub name; "": without any.
+    """Make Whisper's normalizer with the spellings in a Whisper's folder or hub name; "": without
+    any.
 
     Raises ValueError where there is no such table.
     """
@@ -103,79 +124,120 @@ def _whisper_english(source: str) -> Callable[[str], str]:
         path = cached_file(source, SPELLINGS)
     except OSError as error:
         told = " ".join(str(error).split())
-        rule = "give the folder or hub name of a published Whisper, or whisper_en alone"
-        raise ValueError(f"normalizer whisper_en@{source}: no {SPELLINGS} there ({told}); {rule}") from None
-    return EnglishTextNormalizer(json.loads(Path(path).read_text(encoding="utf-8")))
+        raise ValueError(
+            f"normalizer whisper_en@{source}: no {SPELLINGS} there ({told}); "
+            "give the folder or hub name of a published Whisper, or whisper_en alone"
+        ) from None
+    table = Path(path).read_text(encoding="utf-8")
+    return EnglishTextNormalizer(json.loads(table))
 
 
 def wenet_zh(text: str) -> str:
-    """Chinese as recipes of WeNet's kind prepare it: full-width forms folded, upper case, tags, punctuation and inner spaces dropped."""
-    text = re.sub(r"<[^<>]*>", "", unicodedata.normalize("NFKC", text)).upper().translate(APOSTROPHES)
+    """Normalize Chinese as recipes of WeNet's kind prepare it: full-width forms folded, upper case,
+    tags, punctuation and inner spaces dropped."""
+    text = unicodedata.normalize("NFKC", text)
+    text = TAG.sub("", text).upper()
+    text = text.translate(APOSTROPHES)
     text = "".join(map(_plain, text))
-    return re.sub(rf"(?<={HAN.pattern})\s+(?={HAN.pattern})", "", text)
+    return SPACE_IN_HAN.sub("", text)
 
 
-NORMALIZERS = {f.__name__: f for f in (none, basic, whisper_en, wenet_zh)}
+NORMALIZERS = {
+    "none": none,
+    "basic": basic,
+    "whisper_en": whisper_en,
+    "wenet_zh": wenet_zh,
+}
 
 
 def get(names: str, lang: str | None = None) -> Callable[[str], str]:
-    """The normalizer called ``names``, or its part for a language in ``en:whisper_en,zh:wenet_zh`` (``none`` for languages not named).
+    """Return the normalizer called ``names``, or its part for a language in
+    ``en:whisper_en,zh:wenet_zh`` (``none`` for languages not named).
 
-    ``whisper_en@FOLDER`` takes the spellings of a published Whisper. Raises ValueError for an unknown name.
+    ``whisper_en@FOLDER`` takes the spellings of a published Whisper. Raises ValueError for an
+    unknown name.
     """
-    table = dict(part.strip().split(":", 1) for part in names.split(",")) if ":" in names else {}
+    table = {}
+    if ":" in names:
+        for part in names.split(","):
+            language, name = part.strip().split(":", 1)
+            table[language] = name
     for name in table.values() if table else [names]:
         _check_name(name)
-    name = table.get(lang or "", "none") if table else names
-    known, _, source = name.partition("@")
-    return _whisper_english(source) if source else NORMALIZERS[known]
+
+    chosen = table.get(lang or "", "none") if table else names
+    known, _, source = chosen.partition("@")
+    if source:
+        return _whisper_english(source)
+    return NORMALIZERS[known]
 
 
 def _check_name(name: str) -> None:
     known, at, source = name.partition("@")
     if known not in NORMALIZERS:
-        raise ValueError(lookup.unknown("normalizer", known, [*NORMALIZERS]))
-    if at and (known != whisper_en.__name__ or not source):
-        raise ValueError(f"normalizer {name!r}: only whisper_en@FOLDER takes the folder of a Whisper")
+        message = lookup.unknown("normalizer", known, [*NORMALIZERS])
+        raise ValueError(message)
+    if at and (known != "whisper_en" or not source):
+        raise ValueError(
+            f"normalizer {name!r}: only whisper_en@FOLDER takes the folder of a Whisper"
+        )
 
 
 def language(lang: str | None, text: str) -> str:
-    """The language a transcript is scored as: what the list says, else guessed from the script.
+    """Return the language that a transcript is scored as: what the list says, else guessed from the
+    script.
 
     Guesses are zh, ja, th, lo, my, km, mixed, en and und.
     """
     if lang:
-        lang = lang.strip().lower().replace("_", "-")
-        return lang if lang in MIXED_LANGUAGES else lang.split("-")[0]
+        named = lang.strip().lower().replace("_", "-")
+        return named if named in MIXED_LANGUAGES else named.split("-")[0]
     if re.search(f"[{KANA}]", text):
         return "ja"
     if HAN.search(text):
         return "mixed" if re.search(r"[A-Za-z]", text) else "zh"
     spaceless = re.search(f"[{SPACELESS}]", text)
     if spaceless:
-        return next(lang for lang, block in SCRIPTS.items() if re.match(f"[{block}]", spaceless[0]))
+        return _language_of(spaceless[0])
     return "en" if text.isascii() else "und"
 
 
-def tokens(text: str, lang: str) -> list[str]:
-    """Scored units: words between spaces; in ``CHARACTER_LANGUAGES`` and mixed text characters.
+def _language_of(character: str) -> str:
+    """Return the language whose script has a character of ``SPACELESS``."""
+    for lang, block in SCRIPTS.items():
+        if re.match(f"[{block}]", character):
+            return lang
+    raise AssertionError(f"{character!r} is in no block of SCRIPTS")
 
-    There words of other scripts stay words. A Thai, Lao, Burmese or Khmer character is a letter with its marks (``CLUSTER``).
+
+def tokens(text: str, lang: str) -> list[str]:
+    """Cut a text into scored units: words between spaces; in ``CHARACTER_LANGUAGES`` and mixed text
+    characters.
+
+    There words of other scripts stay words. A Thai, Lao, Burmese or Khmer character is a letter
+    with its marks (``CLUSTER``).
     """
     text = unicodedata.normalize("NFC", text)
-    return COUNTED.findall(text) if lang in CHARACTER_LANGUAGES | MIXED_LANGUAGES else text.split()
+    if lang in CHARACTER_LANGUAGES | MIXED_LANGUAGES:
+        return COUNTED.findall(text)
+    return text.split()
 
 
 def prepare(text: str, lang: str, normalizer: str) -> list[str]:
     """Normalize and cut."""
-    return tokens(get(normalizer, lang)(text), lang)
+    normalize = get(normalizer, lang)
+    return tokens(normalize(text), lang)
 
 
 def fold(word: str) -> str:
-    """A word without case and punctuation, for pairing; a word that is nothing but punctuation stays."""
-    return "".join(basic(word).split()) or word
+    """Return a word without case and punctuation, for pairing; a word that is nothing but
+    punctuation stays."""
+    plain = basic(word).split()
+    return "".join(plain) or word
 
 
 def answer_tokens(text: str) -> list[str]:
-    """Tokens of a reply or of any text in any language: lower case, no punctuation, characters and words."""
-    return COUNTED.findall(basic(text))
+    """Return the tokens of a reply or of any text in any language: lower case, no punctuation,
+    characters and words."""
+    plain = basic(text)
+    return COUNTED.findall(plain)
