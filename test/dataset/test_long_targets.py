@@ -72,6 +72,16 @@ def test_a_limit_is_a_number_or_a_table_by_task():
     assert FilterConfig(max_target_tokens={"srwt": 9}).target_limit("asr", "<TRANSCRIBE>") == 400
 
 
+def test_srwt_of_29_s_fits_unless_told_otherwise(template, measured):
+    """Fast speech of a whole recording, with the times of each character, and a vocabulary that
+    spends 14 tokens on one, as published ones do."""
+    limits = FilterConfig()
+    assert limits.target_limit("srwt", "<TRANSCRIBE> <ALIGN>") >= 29 * 5.6 * 14
+    assert limits.target_limit("asr", "<TRANSCRIBE>") < 1000, "words alone need no such room"
+    pool = measured([130, 10], limits)
+    assert len(pool) == 2 and not pool.dropped and pool.too_long["srwt"].over == 0
+
+
 def test_both_forms_load_and_are_checked(tmp_path):
     base = {"model": {"whisper": "w", "kind": "whisper"}, "train_parts": {"*": {}}, "max_steps": 1}
     for limit in (200, {"default": 200, "srwt": 2400}):

@@ -8,6 +8,7 @@ import pytest
 
 from wenet_osum.dataset.drop import Dropped, table
 from wenet_osum.dataset.manifest import from_row, parse_line, read_kaldi, read_manifest, write_manifest, write_manifests
+from wenet_osum.dataset.scan import scan_raw
 from wenet_osum.records import Utterance, Word
 
 NASTY = "第一行\n<anger> a < b \\ <|endoftext|>\u2028x\x85 \r\n\t末尾 "
@@ -137,3 +138,13 @@ def test_values_by_name():
     with pytest.raises(ValueError, match="labels of 'a': lang is a field of its own"):
         Utterance("a", "w", labels={"lang": "en"})
     assert parse_line(b'{"key": "a", "wav": "w", "labels": {"emotion": "sad"}}').extra == {"labels": {"emotion": "sad"}}
+
+
+def test_a_line_without_a_key_goes_by_a_name_without_white_space(tmp_path):
+    """Its name is a key of ``hyp.jsonl`` and ``text``, where white space would end it."""
+    path = tmp_path / "my new\u3000list"
+    path.write_text('{"key": "a", "wav": "a.wav", "duration": 1.0}\n{"wav": "b.wav"}\n', encoding="utf-8")
+    index, faults, _ = scan_raw(str(path))
+    assert list(index.keys) == ["a"]
+    [(name, _)] = faults
+    assert name == f"{tmp_path}/my_new_list:2"

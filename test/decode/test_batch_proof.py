@@ -72,6 +72,16 @@ def differing(one: dict[str, dict], other: dict[str, dict]) -> list[str]:
     return [k for k in changed if "tie" not in one[k].get("flags", []) + other[k].get("flags", [])]
 
 
+def test_probabilities_are_compared_by_their_distance():
+    """0.14565 is rounded to 0.1456 or 0.1457, whatever is added in another order."""
+    row = {"key": "a", "text": "x", "probs": {"emotion": {"sad": 0.14565 - 1e-7, "happy": 0.85435}}}
+    near = {**row, "probs": {"emotion": {"sad": 0.14565 + 1e-7, "happy": 0.85435}}}
+    far = {**row, "probs": {"emotion": {"sad": 0.14565 + 5e-4, "happy": 0.85435}}}
+    assert alike(row, near)
+    assert not alike(row, far) and not alike(row, {**near, "text": "y"})
+    assert not alike(row, {"key": "a", "text": "x"}), "probabilities on one side only"
+
+
 WAYS = {
     "one by one": ("raw.list", ["--batch_size", "1"]),
     "by three": ("raw.list", ["--batch_size", "3"]),

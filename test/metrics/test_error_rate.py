@@ -10,6 +10,7 @@ import pytest
 from wenet_osum import tasks
 from wenet_osum.records import Hypothesis, Utterance, Word
 from wenet_osum.score import score_task
+from wenet_osum.score.bootstrap import left_open
 
 ASR = tasks.parse("asr")
 
@@ -75,6 +76,14 @@ def test_loops_and_their_insertions_are_counted():
 def test_a_repeated_reference_is_no_loop():
     [score] = score_task(ASR, [reference("a", "ha ha ha ha ha", "en")], answers(a="ha ha ha ha"))
     assert score.detail["loops"] == 0
+
+
+def test_an_utterance_without_words_is_no_trial_of_the_exact_interval():
+    refs = [reference("a", "one two", "en"), reference("b", "…", "en"), reference("c", "!", "en")]
+    hyps = answers(a="one two", b="", c="")
+    [score] = score_task(ASR, refs, hyps, "basic")
+    assert (score.value, score.count, score.utterances) == (0.0, 2, 3)
+    assert score.high == pytest.approx(left_open(1))
 
 
 def test_words_with_times_are_the_transcript_of_srwt():

@@ -8,11 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
+from wenet_osum import tasks
 from wenet_osum.metrics.accuracy import ACCURACY, ECE
 from wenet_osum.metrics.error_rate import WER
 from wenet_osum.metrics.timestamps import AAS
-from wenet_osum.records import Score
-from wenet_osum.score import curves, page, plots, report, targets
+from wenet_osum.records import Hypothesis, Score, Utterance
+from wenet_osum.score import curves, page, plots, report, score_task, targets
 
 EVIL = '<script>alert("x")</script> & "quotes"'
 
@@ -79,6 +80,18 @@ def test_page_is_well_formed_escaped_and_needs_no_network(tmp_path):
     for piece in pieces:
         assert piece in text, piece
     assert "<del>" in text and "<ins>" in text
+
+
+def test_counts_of_what_went_wrong_stand_out(tmp_path):
+    """References that a figure leaves out as well: without them it looks like the whole."""
+    asr = tasks.parse("asr")
+    refs = [Utterance("a", "x", "go", lang="en"), Utterance("b", "x", None, lang="en")]
+    answers = {name: Hypothesis(name, asr.tags, "go", transcript="go", flags=["tie"]) for name in "az"}
+    path = tmp_path / "report.html"
+    report.write_report(score_task(asr, refs, answers, resamples=2), path, meta={"title": "t"})
+    text = path.read_text(encoding="utf-8")
+    assert '<span class="chip warn">left out 1</span>' in text
+    assert '<span class="chip">extra 1</span>' in text and '<span class="chip">flag tie 1</span>' in text
 
 
 def test_tasks_are_in_the_order_they_were_scored_in(tmp_path):

@@ -251,11 +251,16 @@ def test_what_is_left_out_is_counted_by_reason_in_log_and_tensorboard(tiny, tmp_
         broken.write_bytes(whole.read(2000))
     rows[0] |= {"wav": str(broken), "duration": 0.5}  # its header is fine: it falls out while training
     rows[1]["duration"] = 31.0  # the plan leaves it out
+    rows[2]["txt"] = 200 * rows[2]["txt"]  # so it does with a target as long as this
     (tmp_path / "l").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     data = tiny.write("left_out.yaml", {"train": [{"name": "some", "list": str(tmp_path / "l"), "tasks": {"asr": 1.0}}]})
-    assert train(tiny.conf(data=str(data), max_steps=None, max_epochs=1), tmp_path / "x") == 0
+    conf = tiny.conf(data=str(data), filter={"max_target_tokens": {"asr": 60}}, max_steps=None, max_epochs=1)
+    assert train(conf, tmp_path / "x") == 0
     text = (tmp_path / "x" / "train.log").read_text(encoding="utf-8")
     assert "1  some: longer than 30.0 s" in text and "left out so far: audio: cut short 1" in text
+    beforehand, first_step, _ = text.partition("step 1/")
+    assert first_step and "targets too long, as estimated by list/task: some/asr 4.3 % of 23 over 60 tokens" in beforehand
+    assert "1  some: target for asr longer than 60 tokens, as estimated" in beforehand
     board = EventAccumulator(str(tmp_path / "x" / "tensorboard"))
     board.Reload()
     assert board.Scalars("utterances left out/some: longer than 30.0 s")[-1].value == 1
