@@ -13,7 +13,7 @@ import numpy as np
 
 from wenet_osum.corpus.split import KINDS, check_disjoint, counted_columns, label_of, values
 from wenet_osum.records import Utterance
-from wenet_osum.score import page, plots
+from wenet_osum.score import page, svg
 
 BINS = 24  # of a duration histogram
 MOST_ROWS = 24  # labels of a field that are shown
@@ -212,7 +212,7 @@ def histogram(seconds: list[float], title: str, width: int = 430, height: int = 
     left = 10
     base = height - 30
     step = (width - 20) / BINS
-    title_line = plots.label(left, 17, title, "start", "strong")
+    title_line = svg.label(left, 17, title, "start", "strong")
     parts = [title_line]
     for i, count in enumerate(counts):
         tall = (base - 30) * count / counts.max()
@@ -234,18 +234,18 @@ def histogram(seconds: list[float], title: str, width: int = 430, height: int = 
     for i in range(0, BINS + 1, BINS // 6):
         x = left + step * i
         text = f"{edges[i]:.3g}"
-        parts.append(plots.label(x, y, text, "middle", "dim small"))
+        parts.append(svg.label(x, y, text, "middle", "dim small"))
     return _svg(width, height, parts, title)
 
 
 def bars(counts: dict[str, int], title: str, width: int = 430) -> str:
     """Draw one bar per label with its count, as an SVG."""
-    widest = max(plots.text_width(label) for label in counts)
+    widest = max(svg.text_width(label) for label in counts)
     left = 16 + widest
     height = 30 + 22 * len(counts)
     most = max(counts.values())
 
-    title_line = plots.label(10, 17, title, "start", "strong")
+    title_line = svg.label(10, 17, title, "start", "strong")
     parts = [title_line]
     top = 30
     for label, count in counts.items():
@@ -259,8 +259,8 @@ def bars(counts: dict[str, int], title: str, width: int = 430) -> str:
             height=15,
             tooltip=f"{label}: {count}",
         )
-        name = plots.label(left - 6, line, label, "end")
-        number = plots.label(end, line, str(count), "start", "dim small")
+        name = svg.label(left - 6, line, label, "end")
+        number = svg.label(end, line, str(count), "start", "dim small")
         parts += [name, bar, number]
         top += 22
     return _svg(width, height, parts, title)

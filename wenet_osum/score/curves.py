@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from wenet_osum import tasks
-from wenet_osum.score import plots
+from wenet_osum.score import plots, svg
 
 # Entries of a log row that are drawn, with their titles.
 MEASURES = {"loss": "loss", "acc": "token accuracy", "labels": "labels right"}
@@ -85,8 +85,8 @@ def _run(name: str, path: Path) -> str:
 
     legend = ""
     for task, index in colors.items():
-        color = f"background:var(--s{index % plots.SERIES})"
-        legend += f'<span><i style="{color}"></i>{escape(task)}</span>'
+        color = svg.color_of(index)
+        legend += f'<span><i style="background:{color}"></i>{escape(task)}</span>'
     if bad:
         legend += f'<span class="dim">{bad} lines of the log could not be read</span>'
     return (

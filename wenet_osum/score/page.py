@@ -1,119 +1,77 @@
-"""The look of the report: one HTML page that needs no network, readable in light and dark, on paper and on a phone."""
+"""The elements of the report: one HTML page that needs no network, readable in light and dark, on
+paper and on a phone."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from html import escape
 
 from wenet_osum.score.align import align
 from wenet_osum.score.normalize import tokens
+from wenet_osum.score.style import STYLE
 
-PALETTE = """
-:root { --paper:#fbfbf9; --card:#fff; --ink:#1c2330; --dim:#6a7383; --line:#e3e5e8; --cell:#eef0f2; --accent:#2563ab;
-  --bad:#c2452d; --good:#2e7d4f; --on:#fff;
-  --s0:#2563ab; --s1:#d97a1a; --s2:#2e8b57; --s3:#b8405e; --s4:#7a5bb5; --s5:#8a6d3b; --s6:#1a98a6; --s7:#6b7280 }
-@media (prefers-color-scheme: dark) { :root { --paper:#14171c; --card:#1b1f26; --ink:#e4e7ec; --dim:#98a2b3; --line:#2d333d; --cell:#262c35;
-  --accent:#6aa5e8; --bad:#ee8068; --good:#6cc491; --on:#10141a;
-  --s0:#6aa5e8; --s1:#f0a556; --s2:#6cc491; --s3:#ef87a0; --s4:#b39ae6; --s5:#cbb27c; --s6:#5fc9d5; --s7:#a3abb8 } }
-"""
-DRAWING = """
-svg text { fill:var(--ink); font-size:12px }
-svg .dim { fill:var(--dim) }
-svg .small { font-size:11px }
-svg .strong, svg .onfill { font-weight:600 }
-svg .onfill { fill:var(--on) }
-svg .cell { fill:var(--cell) }
-svg .grid { stroke:var(--line) }
-svg .line { fill:none; stroke-width:1.8; stroke-linejoin:round }
-svg .diagonal { stroke:var(--dim); stroke-dasharray:4 4 }
-svg .dot { fill:var(--accent); fill-opacity:.75 }
-svg .interval { fill:var(--ink); fill-opacity:.22 }
-svg .needle { fill:var(--ink) }
-svg .target { stroke:var(--good); stroke-width:2 }
-"""
-STYLE = PALETTE + """* { box-sizing:border-box }
-body { margin:0; background:var(--paper); color:var(--ink); font-variant-numeric:tabular-nums; line-height:1.5; font-size:15px;
-  font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","PingFang SC",
-    "Microsoft YaHei","Noto Sans CJK SC","WenQuanYi Zen Hei",sans-serif }
-main { max-width:1120px; margin:0 auto; padding:36px 24px 72px }
-h1 { font-size:27px; line-height:1.25; margin:0 0 6px; letter-spacing:-.01em }
-h2 { font-size:20px; margin:0 0 2px }
-h3 { font-size:15px; margin:26px 0 6px; padding-top:14px; border-top:1px solid var(--line) }
-h2 + h3 { border-top:0; padding-top:0; margin-top:10px }
-a { color:var(--accent); text-decoration:none }
-a:hover { text-decoration:underline }
-section { background:var(--card); border:1px solid var(--line); border-radius:10px; padding:20px 22px; margin:20px 0; overflow:hidden }
-.dim { color:var(--dim) }
-.small { font-size:12.5px }
-.caption { color:var(--dim); font-size:13px; margin:18px 0 2px }
-nav { margin:16px 0 0; display:flex; flex-wrap:wrap; gap:6px }
-nav a { border:1px solid var(--line); border-radius:999px; padding:2px 12px; background:var(--card) }
-dl { display:grid; grid-template-columns:max-content 1fr; gap:2px 16px; margin:14px 0 0; font-size:13.5px }
-dt { color:var(--dim) }
-dd { margin:0; overflow-wrap:anywhere }
-code { font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace }
-.wide { overflow-x:auto; margin:0 -22px; padding:0 22px }
-.side .wide { margin:0; padding:0 }
-table { border-collapse:collapse; width:100%; font-size:14px }
-th { text-align:left; font-weight:500; color:var(--dim); font-size:12.5px; padding:6px 10px; border-bottom:1px solid var(--line); white-space:nowrap }
-td { padding:5px 10px; border-bottom:1px solid var(--line); vertical-align:top }
-.scores td { border-bottom:0; padding:3px 10px }
-.scores tr.first td { border-top:1px solid var(--line); padding-top:9px }
-.scores tr.last td { padding-bottom:9px }
-tr:last-child td { border-bottom:0 }
-th:first-child, td:first-child { padding-left:0 }
-th:last-child, td:last-child { padding-right:0 }
-.n { text-align:right; white-space:nowrap }
-td.task, .value { font-weight:600 }
-td svg { display:block; margin-top:2px }
-.ok { color:var(--good); font-weight:600 }
-.no { color:var(--bad); font-weight:600 }
-.side { display:flex; flex-wrap:wrap; gap:12px 40px; align-items:flex-start; margin-top:8px }
-.side > div { min-width:0; overflow-x:auto }
-.chips { display:flex; flex-wrap:wrap; gap:6px; margin:8px 0 0; align-items:center }
-.chip { background:var(--cell); border-radius:6px; padding:1px 9px; font-size:12.5px }
-.chip:first-child { background:none; padding-left:0; min-width:64px; color:var(--dim) }
-.chip.warn { color:var(--bad) }
-.worst th:first-child, .worst td.key { width:170px }
-.worst th:last-child, .worst td:last-child { width:190px; overflow-wrap:anywhere; font-size:12.5px; color:var(--dim) }
-.worst td.key { overflow-wrap:anywhere; font-size:12.5px; color:var(--dim) }
-.worst { table-layout:fixed; min-width:620px }
-.pair { display:grid; grid-template-columns:32px 1fr; gap:0 8px; font-size:13.5px }
-.pair span { overflow-wrap:anywhere }
-.pair > span:nth-child(odd) { color:var(--dim); font-size:12px; line-height:21px }
-del, ins { text-decoration:none; border-radius:3px; padding:0 2px }
-del { background:color-mix(in srgb,var(--bad) 20%,transparent) }
-ins { background:color-mix(in srgb,var(--accent) 24%,transparent) }
-audio { height:30px; width:230px; margin-top:4px; display:block }
-details { margin-top:10px }
-summary { cursor:pointer; color:var(--dim); font-size:13px }
-.legend { display:flex; flex-wrap:wrap; gap:4px 14px; font-size:12.5px; margin:2px 0 10px }
-.legend i { display:inline-block; width:14px; height:3px; vertical-align:middle; margin-right:5px }
-svg { max-width:100%; height:auto }
-""" + DRAWING + """@media print { body { background:#fff } section { break-inside:avoid } }
-"""
+# Languages whose text is put together without spaces.
+UNSPACED = ("zh", "yue", "ja")
+# Stands for a side without any token.
+EMPTY = '<span class="dim">(empty)</span>'
 
 
 def document(title: str, body: str) -> str:
-    """A whole page."""
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-    head += f"<title>{escape(title)}</title>\n<style>{STYLE}</style>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n{body}\n</main></body></html>\n'
-
-
-def table(head: list[str], rows: list[list[str]], kind: str = "", first: set[int] = frozenset()) -> str:
-    """A table of ready cells; a heading that starts with ``>`` is a column of numbers. ``first`` are rows that open a group."""
-    right = [h.startswith(">") for h in head]
-    top = "".join(f"<th{' class=n' if r else ''}>{h.lstrip('>')}</th>" for h, r in zip(head, right, strict=True))
-    body = "".join(
-        f"<tr{' class=first' if i in first else ''}>" + "".join(_cell(c, r) for c, r in zip(row, right, strict=True)) + "</tr>"
-        for i, row in enumerate(rows)
+    """Write a whole page."""
+    name = escape(title)
+    head = (
+        '<meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{name}</title>\n"
+        f"<style>{STYLE}</style>"
     )
-    return f'<div class="wide"><table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        "<!doctype html>\n"
+        f'<html lang="en"><head>{head}</head>\n'
+        f"<body><main>\n{body}\n</main></body></html>\n"
+    )
 
 
-def _cell(content: str, right: bool) -> str:
-    return content if content.startswith("<td") else f"<td{' class=n' if right else ''}>{content}</td>"
+def table(
+    head: list[str], rows: list[list[str]], kind: str = "", first: set[int] = frozenset()
+) -> str:
+    """Write a table of ready cells; a heading that starts with ``>`` is a column of numbers.
+
+    ``first`` are rows that open a group, ``kind`` is the class of the whole table.
+    """
+    right = [heading.startswith(">") for heading in head]
+    top = ""
+    for heading, numbers in zip(head, right, strict=True):
+        name = heading.lstrip(">")
+        top += f"<th{_aligned(numbers)}>{name}</th>"
+
+    body = ""
+    for index, row in enumerate(rows):
+        cells = _cells(row, right)
+        opens = " class=first" if index in first else ""
+        body += f"<tr{opens}>{cells}</tr>"
+    return (
+        f'<div class="wide"><table class="{kind}">'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cells(row: list[str], right: list[bool]) -> str:
+    """Write the cells of a row; one that is a ``<td>`` already stays as it is."""
+    written = ""
+    for content, numbers in zip(row, right, strict=True):
+        if content.startswith("<td"):
+            written += content
+        else:
+            written += f"<td{_aligned(numbers)}>{content}</td>"
+    return written
+
+
+def _aligned(numbers: bool) -> str:
+    """Return the class of a cell, that of numbers or none."""
+    return " class=n" if numbers else ""
 
 
 def section(anchor: str, title: str, content: str) -> str:
@@ -124,7 +82,8 @@ def section(anchor: str, title: str, content: str) -> str:
 
 def details(summary: str, content: str) -> str:
     """Fold content away under a summary."""
-    return f"<details><summary>{summary}</summary>{content}</details>"
+    line = f"<summary>{summary}</summary>"
+    return f"<details>{line}{content}</details>"
 
 
 def caption(text: str) -> str:
@@ -133,29 +92,67 @@ def caption(text: str) -> str:
 
 
 def chips(facts: dict[str, object], bad: set[str] = frozenset()) -> str:
-    """Small labels, one a fact; those in ``bad`` stand out when they are not zero."""
-    parts = []
+    """Write small labels, one per fact; those in ``bad`` stand out when they are not zero."""
+    written = ""
     for name, value in facts.items():
         loud = " warn" if name in bad and value else ""
-        parts.append(f'<span class="chip{loud}">{escape(name)} {escape(str(value))}</span>')
-    return f'<div class="chips">{"".join(parts)}</div>' if parts else ""
+        text = escape(f"{name} {value}")
+        written += f'<span class="chip{loud}">{text}</span>'
+    if not written:
+        return ""
+    return f'<div class="chips">{written}</div>'
 
 
 def side_by_side(reference: str, hypothesis: str, lang: str = "mixed") -> str:
-    """Reference above hypothesis with the differences marked."""
-    left, right = tokens(reference, lang), tokens(hypothesis, lang)
-    glue = "" if lang in ("zh", "yue", "ja") or lang == "mixed" and " " not in reference + hypothesis else " "
-    rows: tuple[list[str], list[str]] = ([], [])
-    for i, j in align(left, right):
-        same = i is not None and j is not None and left[i] == right[j]
-        for row, words, k, tag in ((rows[0], left, i, "del"), (rows[1], right, j, "ins")):
-            if k is not None:
-                row.append(escape(words[k]) if same else f"<{tag}>{escape(words[k])}</{tag}>")
-    ref, hyp = (glue.join(row) or '<span class="dim">(empty)</span>' for row in rows)
-    return f'<div class="pair"><span>ref</span><span>{ref}</span><span>hyp</span><span>{hyp}</span></div>'
+    """Write the reference above the hypothesis with the differences marked."""
+    left = tokens(reference, lang)
+    right = tokens(hypothesis, lang)
+    ref, hyp = [], []
+    for expected, answered in _pairs(left, right):
+        same = expected == answered
+        if expected is not None:
+            ref.append(_marked(expected, "" if same else "del"))
+        if answered is not None:
+            hyp.append(_marked(answered, "" if same else "ins"))
+
+    glue = _glue(reference + hypothesis, lang)
+    above = glue.join(ref) or EMPTY
+    below = glue.join(hyp) or EMPTY
+    return (
+        f'<div class="pair"><span>ref</span><span>{above}</span>'
+        f"<span>hyp</span><span>{below}</span></div>"
+    )
+
+
+def _pairs(left: list[str], right: list[str]) -> Iterator[tuple[str | None, str | None]]:
+    """Align two sides; None stands where a token has no partner."""
+    for first, second in align(left, right):
+        expected = None if first is None else left[first]
+        answered = None if second is None else right[second]
+        yield expected, answered
+
+
+def _marked(token: str, tag: str) -> str:
+    """Write a token, in a tag where it differs from its partner."""
+    text = escape(token)
+    if not tag:
+        return text
+    return f"<{tag}>{text}</{tag}>"
+
+
+def _glue(text: str, lang: str) -> str:
+    """Return what stands between two tokens of a text: a space, or nothing."""
+    if lang in UNSPACED:
+        return ""
+    # Of mixed text, what holds no space is written without any.
+    if lang == "mixed" and " " not in text:
+        return ""
+    return " "
 
 
 def player(audio: tuple[bytes, str]) -> str:
-    """An audio player with the sound inside the page; ``audio`` is (bytes, MIME type)."""
+    """Write an audio player with the sound inside the page; ``audio`` is (bytes, MIME type)."""
     data, mime = audio
-    return f'<audio controls preload="metadata" src="data:{escape(mime, quote=True)};base64,{base64.b64encode(data).decode()}"></audio>'
+    kind = escape(mime, quote=True)
+    inside = base64.b64encode(data).decode()
+    return f'<audio controls preload="metadata" src="data:{kind};base64,{inside}"></audio>'

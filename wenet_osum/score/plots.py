@@ -1,158 +1,422 @@
-"""Pictures of the report as inline SVG: sharp at any size, colored by the page's own palette in light and dark, no font to miss.
+"""Plots of the report as inline SVG: sharp at any size, colored by the page's own palette in light
+and dark, no font to miss.
 
-Every function returns an ``<svg>`` element; all text in it is escaped here.
+Every function returns an ``<svg>`` element. The places in it are pixels, from the left and from the
+top.
 """
 
 from __future__ import annotations
 
 import math
-from html import escape
-from unicodedata import east_asian_width
+from dataclasses import dataclass
+from itertools import chain
 
-from wenet_osum.score.page import DRAWING, PALETTE
+from wenet_osum.score import svg
+from wenet_osum.score.style import DRAWING, PALETTE
 
-SERIES = 8  # colors --s0 … --s7 of the page
+# Side of a cell of a confusion matrix, pixels.
+CELL = 46
+# A name of length 1 that is turned by 45 degrees is this high.
+SLANT = 0.71
+# Width and height of a plot of lines, pixels.
+WIDTH, HEIGHT = 430, 240
+# Height of the legend of a sheet, pixels.
+LEGEND = 36
+# What a step between two ticks may be, times a power of ten.
+ROUND = (1, 2, 2.5, 5, 10)
+# Steps with their values.
+Points = list[tuple[float, float]]
 
 
-def text_width(text: str, size: float = 12.0) -> float:
-    """Rough width of a text in pixels."""
-    return sum(size if east_asian_width(c) in "WF" else 0.58 * size for c in text)
-
-
-def label(x: float, y: float, text: str, anchor: str = "middle", style: str = "", extra: str = "") -> str:
-    """A piece of text."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}" {extra}>{escape(text)}</text>'
+# -- confusion matrices -----------------------------------------------------------------------
 
 
 def confusion(rows: list[str], columns: list[str], matrix: list[list[int]]) -> str:
-    """A confusion matrix: counts, shaded by their share of the row. Rows are references, columns answers."""
-    cell, left = 46, 14 + max([text_width(r) for r in rows] + [60])
-    slant = 0.71 * max(text_width(c) for c in columns) + 18
-    width, height = left + cell * len(columns) + slant, slant + cell * len(rows) + 26
-    parts = [label(left, height - 6, "rows: reference, columns: answer", "start", "dim small")]
-    for j, name in enumerate(columns):
-        x = left + cell * (j + 0.5)
-        parts.append(label(x, slant - 8, name, "start", "", f'transform="rotate(-45 {x:.1f} {slant - 8:.1f})"'))
-    for i, (name, row) in enumerate(zip(rows, matrix, strict=True)):
-        parts.append(label(left - 8, slant + cell * (i + 0.5) + 4, name, "end"))
-        total = sum(row)
-        for j, number in enumerate(row):
-            parts.append(_cell(left + cell * j, slant + cell * i, cell, number, total, rows[i], columns[j]))
-    return _svg(width, height, parts, "confusion matrix")
+    """Draw a confusion matrix: counts, shaded by their share of the row.
+
+    Rows are references, columns answers.
+    """
+    widths = map(svg.text_width, rows)
+    left = 14 + max([60.0, *widths])
+    heights = map(svg.text_width, columns)
+    top = SLANT * max(heights) + 18
+    # The last column's name sticks out to the right as far as it does to the top.
+    width = left + CELL * len(columns) + top
+    height = top + CELL * len(rows) + 26
+    told = "rows: reference, columns: answer"
+    parts = [svg.note(left, height - 6, told, "start")]
+
+    # Slanted names stand above the middle of their columns.
+    y = top - 8
+    for number, name in enumerate(columns):
+        x = left + CELL * (number + 0.5)
+        turned = svg.turn(-45, f"{x:.1f}", f"{y:.1f}")
+        label = svg.label(x, y, name, "start", extra=turned)
+        parts.append(label)
+
+    for number, name in enumerate(rows):
+        y = top + CELL * number
+        # The name stands beside the middle of its row.
+        middle = y + CELL / 2
+        label = svg.label(left - 8, middle + 4, name, "end")
+        cells = _row(left, y, name, columns, matrix[number])
+        parts += [label, *cells]
+    return svg.picture(width, height, parts, "confusion matrix")
 
 
-def _cell(x: float, y: float, size: float, number: int, total: int, row: str, column: str) -> str:
-    part = number / total if total else 0.0
-    shade = 0.05 + 0.9 * part if number else 0.0
-    color = "var(--accent)" if row == column else "var(--bad)"
-    ink = "onfill" if shade > 0.5 else "" if number else "dim"
-    title = f"{row} answered {column}: {number} of {total} ({100 * part:.0f} %)"
-    return (
-        f'<g><title>{escape(title)}</title><rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{size - 2}" height="{size - 2}" rx="4" class="cell"/>'
-        f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{size - 2}" height="{size - 2}" rx="4" style="fill:{color};fill-opacity:{shade:.3f}"/>'
-        + label(x + size / 2, y + size / 2 + 4, str(number) if number else "·", "middle", ink)
-        + "</g>"
+def _row(left: float, y: float, name: str, columns: list[str], counts: list[int]) -> list[str]:
+    """Draw the cells of a class of the references."""
+    total = sum(counts)
+    parts = []
+    x = left
+    for answered, count in zip(columns, counts, strict=True):
+        share = count / total if total else 0.0
+        percent = 100 * share
+        told = f"{name} answered {answered}: {count} of {total} ({percent:.0f} %)"
+        color = "var(--accent)" if answered == name else "var(--bad)"
+        title = svg.title(told)
+        cell = _cell(x, y, count, share, color)
+        parts.append(f"<g>{title}{cell}</g>")
+        x += CELL
+    return parts
+
+
+def _cell(x: float, y: float, count: int, share: float, color: str) -> str:
+    """Draw a cell: its count on a ground that is the stronger the larger its share."""
+    shade = 0.05 + 0.9 * share if count else 0.0
+    square = {
+        "x": x + 1,
+        "y": y + 1,
+        "width": CELL - 2,
+        "height": CELL - 2,
+        "rx": 4,
+    }
+    shading = f"fill:{color};fill-opacity:{shade:.3f}"
+    ground = svg.element("rect", **square, class_="cell")
+    shaded = svg.element("rect", **square, style=shading)
+
+    # On a strong ground the ink is light.
+    if shade > 0.5:
+        ink = "onfill"
+    else:
+        ink = "" if count else "dim"
+    text = str(count) if count else "·"
+    middle = CELL / 2
+    written = svg.label(
+        x + middle,
+        y + middle + 4,
+        text,
+        style=ink,
+    )
+    return ground + shaded + written
+
+
+# -- lines over steps -------------------------------------------------------------------------
+
+
+@dataclass
+class Axis:
+    """Where the values of one direction stand on the picture."""
+
+    # Values at the ticks.
+    ticks: list[float]
+    # Where the first and the last tick stand, pixels.
+    begin: float
+    end: float
+
+    def place(self, value: float) -> float:
+        """Return where a value stands, pixels."""
+        first, last = self.ticks[0], self.ticks[-1]
+        share = (value - first) / (last - first)
+        return self.begin + share * (self.end - self.begin)
+
+
+def curves(
+    series: dict[str, Points],
+    title: str,
+    colors: dict[str, int],
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> str:
+    """Draw lines over steps, one per name; empty without any finite value.
+
+    ``colors`` gives each name its index in the palette.
+    """
+    finite = {name: _finite(line) for name, line in series.items()}
+    points = list(chain(*finite.values()))
+    if not points:
+        return ""
+
+    steps, values = zip(*points, strict=True)
+    xs = _ticks(min(steps), max(steps))
+    ys = _ticks(min(values), max(values))
+    across = Axis(xs, 48, width - 24)
+    # Heights are counted from the top.
+    up = Axis(ys, height - 30, 30)
+    heading = svg.label(across.begin, 17, title, "start", "strong")
+    grid = _grid(across, up, height)
+    parts = [heading, *grid]
+    for name, points in finite.items():
+        color = svg.color_of(colors[name])
+        parts.append(_line(across, up, name, points, color))
+        # A single point makes no line.
+        if len(series[name]) == 1:
+            parts.append(_dot(across, up, points[0], color))
+    return svg.picture(width, height, parts, title)
+
+
+def _finite(line: Points) -> Points:
+    """Leave out points whose value is not defined."""
+    return [(step, value) for step, value in line if math.isfinite(value)]
+
+
+def _grid(across: Axis, up: Axis, height: float) -> list[str]:
+    """Draw the horizontal lines, and the numbers at both axes."""
+    left = across.begin
+    parts = []
+    for value in up.ticks:
+        y = up.place(value)
+        line = svg.grid_line(left, across.end, y)
+        number = svg.note(left - 6, y + 4, f"{value:g}", "end")
+        parts += [line, number]
+    for step in across.ticks:
+        x = across.place(step)
+        number = svg.note(x, height - 10, _short(step))
+        parts.append(number)
+    return parts
+
+
+def _line(across: Axis, up: Axis, name: str, points: Points, color: str) -> str:
+    """Draw the line through some points."""
+    corners = []
+    for step, value in points:
+        x = across.place(step)
+        y = up.place(value)
+        corners.append(f"{x:.1f},{y:.1f}")
+    return svg.element(
+        "polyline",
+        svg.title(name),
+        points=" ".join(corners),
+        class_="line",
+        style=f"stroke:{color}",
     )
 
 
-def curves(series: dict[str, list[tuple[float, float]]], title: str, colors: dict[str, int], width: int = 430, height: int = 240) -> str:
-    """Lines over steps, one a name; ``colors`` gives each name its place in the palette."""
-    points = [(x, y) for line in series.values() for x, y in line if math.isfinite(y)]
-    if not points:
-        return ""
-    left, right, top, bottom = 48, 24, 30, 30
-    xs, ys = _ticks(min(p[0] for p in points), max(p[0] for p in points)), _ticks(min(p[1] for p in points), max(p[1] for p in points))
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return (
-            left + (x - xs[0]) / (xs[-1] - xs[0]) * (width - left - right),
-            height - bottom - (y - ys[0]) / (ys[-1] - ys[0]) * (height - top - bottom),
-        )
-
-    parts = [label(left, 17, title, "start", "strong")]
-    for y in ys:
-        height_y = at(xs[0], y)[1]
-        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{height_y:.1f}" y2="{height_y:.1f}" class="grid"/>')
-        parts.append(label(left - 6, height_y + 4, f"{y:g}", "end", "dim small"))
-    parts += [label(at(x, ys[0])[0], height - 10, _short(x), "middle", "dim small") for x in xs]
-    for name, line in series.items():
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(x, y) for x, y in line if math.isfinite(y)))
-        parts.append(
-            f'<polyline points="{path}" class="line" style="stroke:var(--s{colors[name] % SERIES})"><title>{escape(name)}</title></polyline>'
-        )
-        if len(line) == 1:
-            a, b = at(*line[0])
-            parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" style="fill:var(--s{colors[name] % SERIES})"/>')
-    return _svg(width, height, parts, title)
+def _dot(across: Axis, up: Axis, point: tuple[float, float], color: str) -> str:
+    step, value = point
+    return svg.element(
+        "circle",
+        cx=across.place(step),
+        cy=up.place(value),
+        r=3,
+        style=f"fill:{color}",
+    )
 
 
-def sheet(drawn: list[str], legend: dict[str, int], columns: int = 2, width: int = 430, height: int = 240) -> str:
-    """A file of its own: pictures of one size side by side under a legend (name → place in the palette), with the page's colors in it."""
-    head, rows = 36, -(-len(drawn) // columns)
-    parts = [f"<style>{PALETTE}{DRAWING}svg text {{ font-family:system-ui,sans-serif }}</style>", '<rect width="100%" height="100%" style="fill:var(--card)"/>']
+def sheet(
+    drawn: list[str],
+    legend: dict[str, int],
+    columns: int = 2,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> str:
+    """Draw a file of its own: plots of one size side by side under a legend.
+
+    The page's colors are in it. ``legend`` gives each name its index in the palette.
+    """
+    parts = [
+        f"<style>{PALETTE}{DRAWING}svg text {{ font-family:system-ui,sans-serif }}</style>",
+        svg.element("rect", width="100%", height="100%", style="fill:var(--card)"),
+    ]
     x = 48.0
-    for name, color_index in legend.items():
-        parts.append(f'<rect x="{x:.0f}" y="16" width="14" height="3" style="fill:var(--s{color_index % SERIES})"/>' + label(x + 20, 22, name, "start"))
-        x += 44 + text_width(name)
-    for i, picture in enumerate(drawn):
-        parts.append(f'<g transform="translate({i % columns * width} {head + i // columns * height})">{picture}</g>')
-    return _svg(columns * width, head + rows * height, parts, "learning curves")
+    for name, index in legend.items():
+        color = svg.color_of(index)
+        bar = svg.element(
+            "rect",
+            x=f"{x:.0f}",
+            y=16,
+            width=14,
+            height=3,
+            style=f"fill:{color}",
+        )
+        label = svg.label(x + 20, 22, name, "start")
+        parts += [bar, label]
+        x += 44 + svg.text_width(name)
+
+    for number, plot in enumerate(drawn):
+        row, column = divmod(number, columns)
+        left = column * width
+        top = LEGEND + row * height
+        parts.append(f'<g transform="translate({left} {top})">{plot}</g>')
+
+    rows = math.ceil(len(drawn) / columns)
+    whole_width = columns * width
+    whole_height = LEGEND + rows * height
+    return svg.picture(whole_width, whole_height, parts, "learning curves")
+
+
+# -- shares -----------------------------------------------------------------------------------
 
 
 def calibration(bins: list[dict[str, float]], size: int = 250) -> str:
-    """A reliability diagram: accuracy over the answer's probability; on the diagonal probabilities are true."""
-    left, top, span = 44, 16, size - 74
+    """Draw a reliability diagram: accuracy over the answer's probability.
+
+    Each dot is a bin, the larger the more answers are in it; on the diagonal probabilities are
+    true.
+    """
+    span = size - 74
+    left, top = 44, 16
+    right, bottom = left + span, top + span
+    across = Axis([0.0, 1.0], left, right)
+    up = Axis([0.0, 1.0], bottom, top)
+    parts = _halves(across, up)
+    diagonal = svg.element(
+        "line",
+        x1=left,
+        y1=bottom,
+        x2=right,
+        y2=top,
+        class_="diagonal",
+    )
+    parts.append(diagonal)
+    most = max(one["count"] for one in bins)
+    for one in bins:
+        parts.append(_bin(across, up, one, most))
+
+    center = top + span / 2
+    turned = svg.turn(-90, 13, center)
+    below = svg.note(left + span / 2, bottom + 34, "probability")
+    beside = svg.note(13, center, "accuracy", extra=turned)
+    parts += [below, beside]
+    return svg.picture(right + 20, size, parts, "calibration")
+
+
+def _halves(across: Axis, up: Axis) -> list[str]:
+    """Draw the grid of a square from 0 to 1, with the numbers at both axes."""
+    left, bottom = across.begin, up.begin
     parts = []
     for tick in (0.0, 0.5, 1.0):
-        x, y = left + span * tick, top + span * (1 - tick)
-        parts.append(f'<line x1="{left}" x2="{left + span}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        parts += [label(left - 6, y + 4, f"{tick:g}", "end", "dim small"), label(x, top + span + 16, f"{tick:g}", "middle", "dim small")]
-    parts.append(f'<line x1="{left}" y1="{top + span}" x2="{left + span}" y2="{top}" class="diagonal"/>')
-    most = max(b["count"] for b in bins)
-    for b in bins:
-        title = f"{b['count']} answers, mean probability {b['confidence']:.2f}, accuracy {b['accuracy']:.2f}"
-        parts.append(
-            f'<circle cx="{left + span * b["confidence"]:.1f}" cy="{top + span * (1 - b["accuracy"]):.1f}" '
-            f'r="{2.5 + 5 * math.sqrt(b["count"] / most):.1f}" class="dot"><title>{escape(title)}</title></circle>'
-        )
-    middle = left + span / 2
-    parts.append(label(middle, top + span + 34, "probability", "middle", "dim small"))
-    parts.append(label(13, top + span / 2, "accuracy", "middle", "dim small", f'transform="rotate(-90 13 {top + span / 2})"'))
-    return _svg(left + span + 20, size, parts, "calibration")
+        x = across.place(tick)
+        y = up.place(tick)
+        text = f"{tick:g}"
+        line = svg.grid_line(left, across.end, y)
+        beside = svg.note(left - 6, y + 4, text, "end")
+        below = svg.note(x, bottom + 16, text)
+        parts += [line, beside, below]
+    return parts
 
 
-def interval(value: float, low: float, high: float, better: str, mark: float | None = None, width: int = 132) -> str:
-    """A figure in % on a line from 0 to 100 with its interval, and the bar to reach as a tick."""
-    if not all(math.isfinite(v) for v in (value, low, high)):
+def _bin(across: Axis, up: Axis, one: dict[str, float], most: int) -> str:
+    """Draw a bin of a reliability diagram, whose fullest bin has ``most`` answers."""
+    count = one["count"]
+    confidence = one["confidence"]
+    accuracy = one["accuracy"]
+    told = f"{count} answers, mean probability {confidence:.2f}, accuracy {accuracy:.2f}"
+    # The area of a dot grows with the count.
+    radius = 2.5 + 5 * math.sqrt(count / most)
+    return svg.element(
+        "circle",
+        svg.title(told),
+        cx=across.place(confidence),
+        cy=up.place(accuracy),
+        r=radius,
+        class_="dot",
+    )
+
+
+def interval(
+    value: float,
+    low: float,
+    high: float,
+    better: str,
+    mark: float | None = None,
+    width: int = 132,
+) -> str:
+    """Draw a value in % on a line from 0 to 100 with its interval; empty for undefined ones.
+
+    ``better`` is "up" or "down"; ``mark`` is the target, drawn as a tick.
+    """
+    numbers = (value, low, high)
+    if not all(map(math.isfinite, numbers)):
         return ""
-    a, b, v = (width * min(max(x, 0.0), 100.0) / 100 for x in (low, high, value))
+    needle, begin, end = (_along(number, width) for number in numbers)
+    color = "accent" if better == "up" else "bad"
+    filled = f"fill:var(--{color});fill-opacity:.55"
+    # Narrower than this, an interval cannot be seen.
+    wide = max(end - begin, 1.5)
     parts = [
-        f'<rect x="0" y="7" width="{width}" height="4" rx="2" class="cell"/>',
-        f'<rect x="0" y="7" width="{v:.1f}" height="4" rx="2" style="fill:var(--{"accent" if better == "up" else "bad"});fill-opacity:.55"/>',
-        f'<rect x="{a:.1f}" y="3" width="{max(b - a, 1.5):.1f}" height="12" rx="2" class="interval"/>',
-        f'<rect x="{v - 1:.1f}" y="1" width="2" height="16" class="needle"/>',
+        _bar(0, 7, width, 4, class_="cell"),
+        _bar(0, 7, needle, 4, style=filled),
+        _bar(begin, 3, wide, 12, class_="interval"),
+        svg.element("rect", x=needle - 1, y=1, width=2, height=16, class_="needle"),
     ]
     if mark is not None:
-        x = width * min(max(mark, 0.0), 100.0) / 100
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="18" class="target"><title>to reach: {mark:g}</title></line>')
-    return _svg(width, 18, parts, f"{value:.1f} of 100")
+        parts.append(_mark(mark, width))
+    return svg.picture(width, 18, parts, f"{value:.1f} of 100")
 
 
-def _svg(width: float, height: float, parts: list[str], name: str) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
-    return f'{head} role="img" aria-label="{escape(name, quote=True)}">{"".join(parts)}</svg>'
+def _bar(x: float, y: float, width: float, height: float, **look: str) -> str:
+    """Draw a bar with round ends."""
+    return svg.element(
+        "rect",
+        x=x,
+        y=y,
+        width=width,
+        height=height,
+        rx=2,
+        **look,
+    )
+
+
+def _mark(mark: float, width: float) -> str:
+    """Draw the tick of a target."""
+    x = _along(mark, width)
+    told = svg.title(f"to reach: {mark:g}")
+    return svg.element(
+        "line",
+        told,
+        x1=x,
+        x2=x,
+        y1=0,
+        y2=18,
+        class_="target",
+    )
+
+
+def _along(percent: float, width: float) -> float:
+    """Return how far along a line of ``width`` pixels a percentage stands, within its ends."""
+    above = max(percent, 0.0)
+    inside = min(above, 100.0)
+    return width * inside / 100
+
+
+# -- numbers at the axes ----------------------------------------------------------------------
 
 
 def _ticks(low: float, high: float, number: int = 5) -> list[float]:
-    """About ``number`` round values that enclose a range."""
-    if high <= low:
-        low, high = (0.0, max(2 * high, 1.0)) if high >= 0 else (2 * high, 0.0)
-    raw = (high - low) / number
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(step * i, 10) for i in range(first, last + 1)]
+    """Return about ``number`` round values that enclose a range."""
+    # A single value stands between its double and 0.
+    if high <= low and high >= 0:
+        low, high = 0.0, max(2 * high, 1.0)
+    elif high <= low:
+        low, high = 2 * high, 0.0
+
+    # The smallest round step that does not need more of them.
+    least = (high - low) / number
+    exponent = math.floor(math.log10(least))
+    power = 10.0**exponent
+    steps = [power * times for times in ROUND]
+    step = next(step for step in steps if step >= least * 0.999)
+
+    # What binary fractions are off by moves no tick.
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [round(step * index, 10) for index in range(first, last + 1)]
 
 
 def _short(number: float) -> str:
-    return f"{number / 1000:g}k" if abs(number) >= 10000 else f"{number:g}"
+    """Write a number of steps, thousands of them as k."""
+    if abs(number) < 10000:
+        return f"{number:g}"
+    thousands = number / 1000
+    return f"{thousands:g}k"

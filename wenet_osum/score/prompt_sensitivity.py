@@ -1,7 +1,9 @@
-"""Prompt sensitivity: how far a task's figures move with the wording they were asked with, and with its language.
+"""Prompt sensitivity: how far the scores of a task move with the wording of the prompt, and with
+its language.
 
-``recognize --prompts all`` leaves a folder a wording and ``prompts.json``, which names them; the first is the scoring prompt. The spread is
-the highest value minus the lowest; between languages it is the difference of their means.
+``recognize --prompts all`` leaves one folder per wording and ``prompts.json``, which names them;
+the first is the scoring prompt. The spread is the highest value minus the lowest; between languages
+it is the difference of their means.
 """
 
 from __future__ import annotations
@@ -17,89 +19,209 @@ from typing import Any, NamedTuple
 from wenet_osum.records import Utterance
 from wenet_osum.score import page
 from wenet_osum.score.hypotheses import read_hypotheses
+from wenet_osum.score.markdown import table_lines
 from wenet_osum.score.scorer import score_task
 from wenet_osum.tasks import Task
 
 FILE = "prompts.json"
 TITLE = "Prompt sensitivity"
+# Entry of a row → its heading in tables.
+NUMBERS = {
+    "scoring_prompt": "scoring prompt",
+    "mean": "mean",
+    "lowest": "lowest",
+    "highest": "highest",
+    "spread": "spread",
+    "deviation": "deviation",
+}
+HEAD = ["task", "field", "figure", *NUMBERS.values(), "mean by language", "difference"]
+# Field, metric and subset.
+Name = tuple[str, str, str]
 
 
 class Wording(NamedTuple):
     """One prompt and where its answers are."""
 
-    name: str  # folder, e.g. zh_0
+    # Folder, e.g. zh_0.
+    name: str
     lang: str
     text: str
     hyp: Path
 
 
 def wordings(path: str | Path) -> list[Wording]:
-    """The wordings decoded under a folder, the scoring prompt first; none without a ``prompts.json``. Raises ValueError for a broken one."""
-    file = Path(path) / FILE
+    """Return the wordings decoded under a folder, the scoring prompt first.
+
+    There are none without a ``prompts.json``. Raises ValueError for a broken one.
+    """
+    folder = Path(path)
+    file = folder / FILE
     if not file.is_file():
         return []
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))["prompts"]
-        return [Wording(str(r["folder"]), str(r["lang"]), str(r["text"]), Path(path) / r["folder"]) for r in rows]
+        told = json.loads(file.read_text(encoding="utf-8"))
+        found = []
+        for row in told["prompts"]:
+            name = row["folder"]
+            wording = Wording(
+                name=str(name),
+                lang=str(row["lang"]),
+                text=str(row["text"]),
+                hyp=folder / name,
+            )
+            found.append(wording)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} cannot be read ({error!r}); run recognize --prompts again") from None
+        raise ValueError(
+            f"{file} cannot be read ({error!r}); run recognize --prompts again"
+        ) from None
+    return found
 
 
-def sensitivity(task: Task, references: Sequence[Utterance], asked: Sequence[Wording], normalizer: str = "none") -> list[dict[str, Any]]:
-    """A row for each main figure of the task: its value with every wording, and how these spread. Raises as ``score_task`` does."""
-    found: dict[tuple[str, str, str], dict[str, float]] = {}
+def sensitivity(
+    task: Task,
+    references: Sequence[Utterance],
+    asked: Sequence[Wording],
+    normalizer: str = "none",
+) -> list[dict[str, Any]]:
+    """Make a row for each main metric of the task: its value with every wording, and their spread.
+
+    Raises ValueError as ``score_task`` does.
+    """
+    found: dict[Name, dict[str, float]] = {}
     for wording in asked:
-        for score in score_task(task, references, read_hypotheses(wording.hyp, task)[0], normalizer, resamples=1, worst=0):
-            if not score.detail.get("minor"):
-                found.setdefault((str(score.detail["field"]), score.metric, score.subset), {})[wording.name] = score.value
+        hypotheses, _ = read_hypotheses(wording.hyp, task)
+        # Values alone: neither intervals nor examples are shown.
+        scores = score_task(task, references, hypotheses, normalizer, resamples=1, worst=0)
+        for score in scores:
+            if score.detail.get("minor"):
+                continue
+            name = str(score.detail["field"]), score.metric, score.subset
+            values = found.setdefault(name, {})
+            values[wording.name] = score.value
     return [_row(task, name, values, asked) for name, values in found.items()]
 
 
-def _row(task: Task, name: tuple[str, str, str], values: dict[str, float], asked: Sequence[Wording]) -> dict[str, Any]:
-    known = {k: v for k, v in values.items() if math.isfinite(v)}
-    langs = {w.lang: [known[x.name] for x in asked if x.lang == w.lang and x.name in known] for w in asked}
-    means = {lang: fmean(found) for lang, found in langs.items() if found}
-    row: dict[str, Any] = dict(zip(("task", "field", "metric", "subset"), (task.name, *name), strict=True))
-    row |= {"scoring_prompt": values.get(asked[0].name, math.nan), "prompts": len(asked), "values": values, "by_language": means}
-    if known:
-        low, high = min(known.values()), max(known.values())
-        row |= {"mean": fmean(known.values()), "deviation": pstdev(known.values()), "lowest": low, "highest": high, "spread": high - low}
+def _row(
+    task: Task, name: Name, values: dict[str, float], asked: Sequence[Wording]
+) -> dict[str, Any]:
+    """Describe how the values of a metric, by wording, spread."""
+    field, metric, subset = name
+    means = _means(values, asked)
+    row: dict[str, Any] = {
+        "task": task.name,
+        "field": field,
+        "metric": metric,
+        "subset": subset,
+        "scoring_prompt": values.get(asked[0].name, math.nan),
+        "prompts": len(asked),
+        "values": values,
+        "by_language": means,
+    }
+
+    defined = list(filter(math.isfinite, values.values()))
+    if defined:
+        row["mean"] = fmean(defined)
+        row["deviation"] = pstdev(defined)
+        row["lowest"] = min(defined)
+        row["highest"] = max(defined)
+        row["spread"] = row["highest"] - row["lowest"]
     if len(means) == 2:
         first, second = means
-        row["language_difference"] = {f"{first} - {second}": means[first] - means[second]}
+        between = f"{first} - {second}"
+        row["language_difference"] = {between: means[first] - means[second]}
     return row
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    def number(value: float | None) -> str:
-        return "–" if value is None or not math.isfinite(value) else f"{value:.2f}"
+def _means(values: dict[str, float], asked: Sequence[Wording]) -> dict[str, float]:
+    """Average the values over the wordings of each language, where some are defined."""
+    # In the order in which the languages were asked.
+    by_language: dict[str, list[float]] = {}
+    for wording in asked:
+        of_language = by_language.setdefault(wording.lang, [])
+        value = values.get(wording.name, math.nan)
+        if math.isfinite(value):
+            of_language.append(value)
 
-    figures = [number(row.get(name)) for name in ("scoring_prompt", "mean", "lowest", "highest", "spread", "deviation")]
-    languages = ", ".join(f"{lang} {number(mean)}" for lang, mean in row["by_language"].items())
-    difference = ", ".join(f"{name}: {value:+.2f}" for name, value in row.get("language_difference", {}).items())
-    return [row["task"], row["field"], f"{row['metric']} {row['subset']}", *figures, languages, difference]
+    means = {}
+    for lang, found in by_language.items():
+        if found:
+            means[lang] = fmean(found)
+    return means
 
 
-HEAD = ["task", "field", "figure", "scoring prompt", "mean", "lowest", "highest", "spread", "deviation", "mean by language", "difference"]
+# -- tables -----------------------------------------------------------------------------------
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The table as markdown, with a heading; empty without rows."""
+    """Write the table as markdown, with a heading; empty without rows."""
     if not rows:
         return ""
-    lines = ["| " + " | ".join(cells) + " |" for cells in [HEAD, *map(_cells, rows)]]
-    return "\n".join([f"## {TITLE}", "", lines[0], "|" + "---|" * len(HEAD), *lines[1:]]) + "\n"
+    table = table_lines(HEAD, map(_cells, rows))
+    lines = [f"## {TITLE}", "", *table]
+    return "\n".join(lines) + "\n"
 
 
 def section(rows: Sequence[dict[str, Any]], asked: dict[str, Sequence[Wording]]) -> str:
-    """The table as HTML and, folded away, every wording of each task with its values."""
+    """Write the table as HTML and, folded away, every wording of each task with its values."""
     if not rows:
         return ""
-    head = [*HEAD[:3], *(f">{name}" for name in HEAD[3:9]), *HEAD[9:]]
-    parts = [page.table(head, [[escape(cell) for cell in _cells(row)] for row in rows])]
+    head = []
+    for name in HEAD:
+        right = ">" if name in NUMBERS.values() else ""
+        head.append(right + name)
+    cells = []
+    for row in rows:
+        escaped = map(escape, _cells(row))
+        cells.append(list(escaped))
+    written = page.table(head, cells)
+
     for task, found in asked.items():
         own = [row for row in rows if row["task"] == task]
-        columns = ["prompt", "wording", *(f">{row['metric']} {row['subset']}" for row in own)]
-        lines = [[escape(w.name), escape(w.text), *(f"{row['values'].get(w.name, math.nan):.2f}" for row in own)] for w in found]
-        parts.append(f"<details><summary>{escape(task)}: {len(found)} wordings</summary>{page.table(columns, lines)}</details>")
-    return "".join(parts)
+        summary = f"{escape(task)}: {len(found)} wordings"
+        content = _table_of_wordings(own, found)
+        written += page.details(summary, content)
+    return written
+
+
+def _table_of_wordings(rows: Sequence[dict[str, Any]], asked: Sequence[Wording]) -> str:
+    """Write the value of each metric of a task with each of its wordings."""
+    columns = ["prompt", "wording"]
+    for row in rows:
+        columns.append(f">{_metric(row)}")
+    lines = []
+    for wording in asked:
+        line = [escape(wording.name), escape(wording.text)]
+        for row in rows:
+            value = row["values"].get(wording.name, math.nan)
+            line.append(f"{value:.2f}")
+        lines.append(line)
+    return page.table(columns, lines)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    """Write the cells of a row, in the order of HEAD."""
+    languages = []
+    for lang, mean in row["by_language"].items():
+        languages.append(f"{lang} {_number(mean)}")
+    differences = []
+    for name, value in row.get("language_difference", {}).items():
+        differences.append(f"{name}: {value:+.2f}")
+    return [
+        row["task"],
+        row["field"],
+        _metric(row),
+        *[_number(row.get(name)) for name in NUMBERS],
+        ", ".join(languages),
+        ", ".join(differences),
+    ]
+
+
+def _metric(row: dict[str, Any]) -> str:
+    return f"{row['metric']} {row['subset']}"
+
+
+def _number(value: float | None) -> str:
+    """Write a value; a dash when it is not defined."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.2f}"
