@@ -13,7 +13,7 @@ from wenet_osum.metrics.accuracy import ACCURACY, ECE
 from wenet_osum.metrics.error_rate import WER
 from wenet_osum.metrics.timestamps import AAS
 from wenet_osum.records import Hypothesis, Score, Utterance
-from wenet_osum.score import curves, page, plots, report, score_task, targets
+from wenet_osum.score import axes, curves, page, plots, report, score_task, targets
 
 EVIL = '<script>alert("x")</script> & "quotes"'
 
@@ -164,7 +164,7 @@ def test_pictures_of_odd_numbers():
 
 def test_ticks_enclose_the_range():
     for low, high in ((0, 1), (0.3, 0.31), (7, 4200), (-3, 5), (2, 2), (0, 0)):
-        ticks = plots._ticks(low, high)
+        ticks = axes.ticks(low, high)
         assert ticks[0] <= low and ticks[-1] >= high and 2 <= len(ticks) <= 8
 
 

@@ -8,10 +8,10 @@ top.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import chain
 
 from wenet_osum.score import svg
+from wenet_osum.score.axes import Axis, short, ticks
 from wenet_osum.score.style import DRAWING, PALETTE
 
 # Side of a cell of a confusion matrix, pixels.
@@ -22,8 +22,6 @@ SLANT = 0.71
 WIDTH, HEIGHT = 430, 240
 # Height of the legend of a sheet, pixels.
 LEGEND = 36
-# What a step between two ticks may be, times a power of ten.
-ROUND = (1, 2, 2.5, 5, 10)
 # Steps with their values.
 Points = list[tuple[float, float]]
 
@@ -114,23 +112,6 @@ def _cell(x: float, y: float, count: int, share: float, color: str) -> str:
 # -- lines over steps -------------------------------------------------------------------------
 
 
-@dataclass
-class Axis:
-    """Where the values of one direction stand on the picture."""
-
-    # Values at the ticks.
-    ticks: list[float]
-    # Where the first and the last tick stand, pixels.
-    begin: float
-    end: float
-
-    def place(self, value: float) -> float:
-        """Return where a value stands, pixels."""
-        first, last = self.ticks[0], self.ticks[-1]
-        share = (value - first) / (last - first)
-        return self.begin + share * (self.end - self.begin)
-
-
 def curves(
     series: dict[str, Points],
     title: str,
@@ -148,8 +129,8 @@ def curves(
         return ""
 
     steps, values = zip(*points, strict=True)
-    xs = _ticks(min(steps), max(steps))
-    ys = _ticks(min(values), max(values))
+    xs = ticks(min(steps), max(steps))
+    ys = ticks(min(values), max(values))
     across = Axis(xs, 48, width - 24)
     # Heights are counted from the top.
     up = Axis(ys, height - 30, 30)
@@ -181,7 +162,7 @@ def _grid(across: Axis, up: Axis, height: float) -> list[str]:
         parts += [line, number]
     for step in across.ticks:
         x = across.place(step)
-        number = svg.note(x, height - 10, _short(step))
+        number = svg.note(x, height - 10, short(step))
         parts.append(number)
     return parts
 
@@ -388,35 +369,3 @@ def _along(percent: float, width: float) -> float:
     above = max(percent, 0.0)
     inside = min(above, 100.0)
     return width * inside / 100
-
-
-# -- numbers at the axes ----------------------------------------------------------------------
-
-
-def _ticks(low: float, high: float, number: int = 5) -> list[float]:
-    """Return about ``number`` round values that enclose a range."""
-    # A single value stands between its double and 0.
-    if high <= low and high >= 0:
-        low, high = 0.0, max(2 * high, 1.0)
-    elif high <= low:
-        low, high = 2 * high, 0.0
-
-    # The smallest round step that does not need more of them.
-    least = (high - low) / number
-    exponent = math.floor(math.log10(least))
-    power = 10.0**exponent
-    steps = [power * times for times in ROUND]
-    step = next(step for step in steps if step >= least * 0.999)
-
-    # What binary fractions are off by moves no tick.
-    first = math.floor(low / step + 1e-9)
-    last = math.ceil(high / step - 1e-9)
-    return [round(step * index, 10) for index in range(first, last + 1)]
-
-
-def _short(number: float) -> str:
-    """Write a number of steps, thousands of them as k."""
-    if abs(number) < 10000:
-        return f"{number:g}"
-    thousands = number / 1000
-    return f"{thousands:g}k"
