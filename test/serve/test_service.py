@@ -250,11 +250,11 @@ def test_the_openai_example_of_the_docs_runs(serving, m, monkeypatch, tmp_path, 
 
 
 def test_the_docs_name_every_field_limit_and_status(server):
-    from wenet_osum.serve import question
+    from wenet_osum.serve import fields
 
     text = (Path(__file__).resolve().parents[2] / "docs/serving.md").read_text(encoding="utf-8")
     rows = "\n".join(line for line in text.splitlines() if line.startswith("|"))
     spellings = ("stream", "timestamp_granularities", "include")  # of what stands there under another name, or is refused
-    assert all(f"`{name}`" in rows for name in question.FIELDS + question.IGNORED if name not in spellings)
+    assert all(f"`{name}`" in rows for name in fields.FIELDS + fields.IGNORED if name not in spellings)
     metrics = httpx.get(f"{server[0]}/metrics", trust_env=False).text
     assert all(f"`{name}`" in text for name in re.findall(r"^# TYPE (\S+)", metrics, re.MULTILINE))

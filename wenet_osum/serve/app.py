@@ -20,9 +20,10 @@ from wenet_osum.serve import recording
 from wenet_osum.serve.batcher import Batcher, Call
 from wenet_osum.serve.connections import ANSWER_S, Connections, room
 from wenet_osum.serve.fault import Fault
+from wenet_osum.serve.fields import check_model, read_question
 from wenet_osum.serve.guard import Guard
 from wenet_osum.serve.metrics import Metrics
-from wenet_osum.serve.question import Question, check_model, read_question
+from wenet_osum.serve.question import Question
 from wenet_osum.serve.settings import Settings
 from wenet_osum.serve.upload import CLIENT_CLOSED_REQUEST, Body, read_form
 from wenet_osum.serve.writing import FORMATS

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 
 from wenet_osum import lookup, tasks
 from wenet_osum.serve.fault import Fault
+from wenet_osum.serve.question import Question
 from wenet_osum.serve.settings import ALIASES, Settings
 from wenet_osum.serve.writing import FORMATS
 from wenet_osum.tasks.base import Task
@@ -31,18 +31,6 @@ MAX_TEMPERATURE = 2.0
 # Below this temperature the most probable token takes all, and dividing by it would overflow.
 COLDEST = 1e-6
 LANGUAGE = re.compile(r"[A-Za-z]{2,12}(-[A-Za-z]{2,4})?")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a request asks of its recording."""
-
-    task: Task
-    format: str
-    temperature: float | None = None  # None: the server's own
-    language: str | None = None  # as the client named it
-    granularities: tuple[str, ...] = ()  # of times, in verbose_json; none: the server's choice
-    ignored: tuple[str, ...] = ()  # fields that were sent and have no meaning here
 
 
 def read_question(

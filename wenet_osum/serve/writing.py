@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from wenet_osum.decode import text_formats
 from wenet_osum.records import Hypothesis, Word
 from wenet_osum.serve.fault import Fault
-
-if TYPE_CHECKING:
-    from wenet_osum.serve.question import Question
+from wenet_osum.serve.question import Question
 
 # Entries of an answer that OpenAI's have not; those that are empty are left out.
 OURS = ("labels", "probs", "reply", "unread", "flags")

@@ -8,9 +8,8 @@ has not understood the layout: its wording, the turns or their end. No adapter c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +30,6 @@ from wenet_osum.text import chat
 from wenet_osum.text.template import Template
 from wenet_osum.train import dist
 from wenet_osum.train.compare import spread
-
-if TYPE_CHECKING:
-    from wenet_osum.train.run import Run
 
 TASK = "asr"
 NORMALIZER = "basic"  # lower case, no punctuation: an LLM writes both as it likes
@@ -100,15 +96,19 @@ class Repetition:
         )
 
 
-def hold(run: Run) -> None:
+def hold(
+    conf: TrainConfig,
+    data: DataConfig,
+    model: nn.Module,
+    template: Template,
+    device: torch.device,
+    log: Callable[[str], None],
+) -> None:
     """Hold the gate of a new run and tell its log. Raises ValueError when the LLM fails."""
-    if run.source:
-        return
-    opened = (run.conf, run.data, run.model, run.template, run.world.device)
     # One process asks; all learn what came of it.
-    said = dist.from_rank_zero(lambda: check_run(*opened))
+    said = dist.from_rank_zero(lambda: check_run(conf, data, model, template, device))
     if said:
-        run.progress.log(said)
+        log(said)
 
 
 def check_run(

@@ -60,12 +60,15 @@ class Run:
         self._prepare_folder()
         found = checkpoint.complete(exp_dir)
         self.source = found[-1] if found else None
-        self.state = checkpoint.read_state(self.source) if self.source else State()
+        self.state = State()
+        if self.source:
+            self.state = checkpoint.read_state(self.source)
 
         # The model, and what of it trains.
         torch.manual_seed(conf.seed)
         self.model, self.template = open_model(conf, self.source)
-        repeat_gate.hold(self)
+        if not self.source:
+            repeat_gate.hold(conf, data, self.model, self.template, world.device, self.progress.log)
         self._choose_what_trains()
         self.sanity: SanityChecks | None = None  # its fingerprints are those of the first step
 

@@ -4,15 +4,42 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
+from torch import nn
+
+from wenet_osum.config import TrainConfig
+from wenet_osum.dataset.dataset import EpochLoader
 from wenet_osum.dataset.drop import table
 from wenet_osum.dataset.pool import tell_long_targets
 from wenet_osum.models import trainable
-from wenet_osum.train import progress
+from wenet_osum.train import dist, progress
+from wenet_osum.train.checkpoint import State
+from wenet_osum.train.progress import Progress
 
-if TYPE_CHECKING:
-    from wenet_osum.train.run import Run
+
+class Run(Protocol):
+    """What the log reads of a run; the run itself is in run.py, which writes to the log."""
+
+    conf: TrainConfig
+    model: nn.Module
+    world: dist.World
+    progress: Progress
+    state: State
+    # The data of the epoch that is open.
+    loader: EpochLoader
+    # Of the optimizer; each has a pattern of the yaml and a learning rate.
+    groups: list[dict[str, Any]]
+    # The checkpoint it goes on from, and what has changed since.
+    source: Path | None
+    changes: list[str]
+    # Step and monotonic time (s) of this start.
+    start_step: int
+    start_time: float
+    # Of the last step.
+    lr: float
+    grad_norm: float
 
 
 def header(run: Run, hours: dict[str, float]) -> None:

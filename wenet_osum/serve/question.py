@@ -1,0 +1,24 @@
+"""The record between a request's form and its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wenet_osum.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a request asks of its recording."""
+
+    task: Task
+    # A name of FORMATS in writing.py.
+    format: str
+    # None: the server's own.
+    temperature: float | None = None
+    # As the client named it.
+    language: str | None = None
+    # Of times, in verbose_json; none: the server's choice.
+    granularities: tuple[str, ...] = ()
+    # Fields that were sent and have no meaning here.
+    ignored: tuple[str, ...] = ()
