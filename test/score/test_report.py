@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 
@@ -160,6 +161,11 @@ def test_pictures_of_odd_numbers():
     assert "polyline" in plots.curves({"a": [(5, 0.0)]}, "t", {"a": 0})  # one point, no range
     assert "polyline" in plots.curves({"a": [(1, -2.0), (2, -2.0)]}, "t", {"a": 9})
     assert plots.interval(float("nan"), 0, 1, "up") == ""
+
+
+def test_a_line_whose_only_value_is_undefined_leaves_the_others_drawn():
+    drawn = plots.curves({"a": [(1, math.nan)], "b": [(1, 2.0)]}, "t", {"a": 0, "b": 1})
+    assert drawn.count("<circle") == 1 and "nan" not in drawn
 
 
 def test_ticks_enclose_the_range():

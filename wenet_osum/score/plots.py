@@ -140,8 +140,8 @@ def curves(
     for name, points in finite.items():
         color = svg.color_of(colors[name])
         parts.append(_line(across, up, name, points, color))
-        # A single point makes no line.
-        if len(series[name]) == 1:
+        # A single point makes no line; where its value is not defined, there is none.
+        if points and len(series[name]) == 1:
             parts.append(_dot(across, up, points[0], color))
     return svg.picture(width, height, parts, title)
 
