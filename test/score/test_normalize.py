@@ -92,3 +92,8 @@ def test_language_from_the_list_or_the_script():
 def test_fold_keeps_words_of_punctuation_apart():
     assert normalize.fold("Hello,") == "hello"
     assert normalize.fold("—") == "—"
+
+
+def test_a_part_without_a_language_is_refused():
+    with pytest.raises(ValueError, match="normalizer 'en:basic,zh': 'zh' names no language; write each part as LANGUAGE:NAME"):
+        normalize.get("en:basic,zh", "en")

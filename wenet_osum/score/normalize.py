@@ -160,7 +160,12 @@ def get(names: str, lang: str | None = None) -> Callable[[str], str]:
     table = {}
     if ":" in names:
         for part in names.split(","):
-            language, name = part.strip().split(":", 1)
+            language, colon, name = part.strip().partition(":")
+            if not colon:
+                raise ValueError(
+                    f"normalizer {names!r}: {part.strip()!r} names no language; "
+                    "write each part as LANGUAGE:NAME, e.g. en:whisper_en,zh:wenet_zh"
+                )
             table[language] = name
     for name in table.values() if table else [names]:
         _check_name(name)
