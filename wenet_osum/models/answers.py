@@ -55,9 +55,17 @@ class LLMAnswers:
     @cached_property
     def hidden(self) -> Tensor:
         """The hidden states (A, H) that predict the answer tokens; computed once."""
-        count = len(self.lengths)
-        rows = torch.arange(count)
-        return self._run(rows, self.speech, self.lengths)
+        batch = self.batch
+        pieces = Pieces(
+            batch.prompt_ids,
+            batch.prompt_lengths.cpu(),
+            self.speech,
+            self.lengths,
+            batch.suffix_ids,
+            batch.answer_ids,
+            batch.answer_lengths.cpu(),
+        )
+        return self._run(pieces)
 
     @torch.no_grad()
     def reading(self, rows: Tensor, texts: Tensor, lengths: Tensor) -> Tensor:
@@ -70,30 +78,31 @@ class LLMAnswers:
         embedded = self.llm.get_input_embeddings()(texts)
         parts = embedded.split(lengths.tolist())
         padded = nn.utils.rnn.pad_sequence(parts, batch_first=True)
-        with lora.off(self.llm):
-            return self._run(rows, padded, lengths)
-
-    def _run(self, rows: Tensor, speech: Tensor, lengths: Tensor) -> Tensor:
-        """Lay out the utterances ``rows`` around ``speech`` and run the LLM over them."""
         batch = self.batch
         prompts = batch.prompt_lengths.cpu()
-        answers = batch.answer_lengths.cpu()[rows]
+        answers = batch.answer_lengths.cpu()
         pieces = Pieces(
-            prompt_ids=take(batch.prompt_ids, prompts, rows),
-            prompts=prompts[rows],
-            speech=speech,
-            speeches=lengths,
-            suffix_ids=batch.suffix_ids,
-            answer_ids=take(batch.answer_ids, batch.answer_lengths, rows),
-            answers=answers,
+            take(batch.prompt_ids, prompts, rows),
+            prompts[rows],
+            padded,
+            lengths,
+            batch.suffix_ids,
+            take(batch.answer_ids, answers, rows),
+            answers[rows],
         )
-        embeddings, totals = lay_out(self.llm.get_input_embeddings(), self.boundary, pieces)
+        with lora.off(self.llm):
+            return self._run(pieces)
+
+    def _run(self, pieces: Pieces) -> Tensor:
+        """Run the LLM over all utterances of ``pieces``, end to end."""
+        embed = self.llm.get_input_embeddings()
+        embeddings, totals = lay_out(embed, self.boundary, pieces)
         packing = causal.Packing(totals.tolist(), embeddings.device)
         hidden = causal.packed_forward(self.llm, embeddings, packing)
 
         # Answers stand at the ends; what says each token is the state one place before it.
         ends = totals.cumsum(0)
-        before = spans(ends - answers - 1, answers)
+        before = spans(ends - pieces.answers - 1, pieces.answers)
         return hidden[before.to(hidden.device)]
 
 

@@ -44,6 +44,12 @@ class Scoring:
         if not self.sharpness > 0:
             raise ValueError(f"sharpness {self.sharpness} must be above 0 nats")
 
+    def token_ids(self, classes: list[int]) -> list[int]:
+        """Return the token ids of classes, none of them the blank."""
+        if self.classes is None:
+            return classes
+        return [self.classes[number] for number in classes]
+
     def over(self, table: Tensor, blank: int) -> CTCScores:
         """Return the scores over the LLM's embeddings ``table`` (V, H); ``blank`` is a token id.
 
@@ -138,10 +144,7 @@ class CTCScores:
 
     def token_ids(self, classes: list[int]) -> list[int]:
         """Return the token ids of classes, none of them the blank."""
-        tokens = self.scoring.classes
-        if tokens is None:
-            return classes
-        return [tokens[number] for number in classes]
+        return self.scoring.token_ids(classes)
 
 
 def normed(speech: Tensor) -> Tensor:

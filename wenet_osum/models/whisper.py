@@ -178,14 +178,9 @@ class WhisperPhase(nn.Module):
 
     def speech_classes(self) -> SpeechClasses:
         """Return the CTC head for decoding."""
-        tokens = self.ctc_classes
-        if tokens is None:
-            return SpeechClasses(self.token_logits, self.blank, token_ids=list)
-
-        def token_ids(classes: list[int]) -> list[int]:
-            return [tokens[number] for number in classes]
-
-        return SpeechClasses(self.token_logits, self.blank, token_ids)
+        losses = getattr(self.config, "losses", None)
+        scoring = scoring_of(losses)
+        return SpeechClasses(self.token_logits, self.blank, scoring.token_ids)
 
     def speech_tokens(self, frames: Tensor) -> Tensor:
         """Count the positions that speech takes in the decoder: none, it looks at the states."""
