@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""Write augmented copies of a manifest's recordings: noise, reverberation, codec, level, … one or several copies an utterance.
+"""Write augmented copies of a manifest's recordings: noise, reverberation, codec, level, … one or
+several copies an utterance.
 
-    python tools/augment.py --effects '[{name: noise, snr_db: [5, 20]}, {name: codec, prob: 0.5}]' --copies 2 --wav_dir aug/wav train.jsonl aug/train.jsonl
+    python tools/augment.py \\
+        --effects '[{name: noise, snr_db: [5, 20]}, {name: codec, prob: 0.5}]' --copies 2 \\
+        --wav_dir aug/wav train.jsonl aug/train.jsonl
 
-An effect is a file of wenet_osum/dataset/effects, its settings are in that file. Training does the same on the fly with `augment.effects` in its yaml.
+An effect is a file of wenet_osum/dataset/effects, its settings are in that file. Training does the
+same on the fly with `augment.effects` in its yaml.
 Exit status: 0 done, 1 a fault.
 """
 
@@ -29,9 +33,17 @@ from wenet_osum.records import Utterance  # noqa: E402
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--effects", required=True, help=f"yaml list of {{name, prob, settings}}; names: {', '.join(lookup.names(EFFECTS))}")
-    parser.add_argument("--copies", type=int, default=1, help="augmented copies an utterance, keys KEY-aug1, … (1)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--effects",
+        required=True,
+        help=f"yaml list of {{name, prob, settings}}; names: {', '.join(lookup.names(EFFECTS))}",
+    )
+    parser.add_argument(
+        "--copies", type=int, default=1, help="augmented copies an utterance, keys KEY-aug1, … (1)"
+    )
     parser.add_argument("--wav_dir", required=True, help="folder for the new recordings")
     parser.add_argument("--seed", type=int, default=777)
     parser.add_argument("--jobs", type=int, default=1, help="processes (1)")
@@ -41,7 +53,11 @@ def main(argv: list[str] | None = None) -> int:
     dropped = Dropped()
     try:
         effects = yaml.safe_load(args.effects)
-        if not isinstance(effects, list) or not effects or not all(isinstance(row, dict) for row in effects):
+        if (
+            not isinstance(effects, list)
+            or not effects
+            or not all(isinstance(row, dict) for row in effects)
+        ):
             raise ValueError(f"--effects must be a yaml list of {{name, …}}, got {args.effects!r}")
         check({"--effects": effects})
         written = write_manifest(args.out, _copies(args, effects, dropped))
@@ -57,7 +73,15 @@ def main(argv: list[str] | None = None) -> int:
 def _copies(args: argparse.Namespace, effects: list[dict], dropped: Dropped) -> Iterator[Utterance]:
     for copy in range(1, args.copies + 1):
         change = Degrade(tuple(effects), f"-aug{copy}")
-        yield from rewrite(read_manifest(args.manifest, dropped), change, args.wav_dir, dropped, args.seed + copy - 1, args.jobs, args.manifest)
+        yield from rewrite(
+            read_manifest(args.manifest, dropped),
+            change,
+            args.wav_dir,
+            dropped,
+            args.seed + copy - 1,
+            args.jobs,
+            args.manifest,
+        )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Say what lists of shards or raw lists hold, and what is wrong with them; exits 1 when something is."""
+"""Say what lists of shards or raw lists hold, and what is wrong with them; exits 1 when something
+is.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,12 @@ from wenet_osum.dataset.shard import Handles, Index, load_list, read_utterance  
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--list", nargs="+", required=True, help="data.list of shards, or raw lists (JSON lines)")
-    parser.add_argument("--decode", action="store_true", help="also read and decode all audio (slow)")
+    parser.add_argument(
+        "--list", nargs="+", required=True, help="data.list of shards, or raw lists (JSON lines)"
+    )
+    parser.add_argument(
+        "--decode", action="store_true", help="also read and decode all audio (slow)"
+    )
     parser.add_argument("--show", type=int, default=3, help="keys shown for each fault (3)")
     args = parser.parse_args(argv)
     return 1 if sum([_check(path, args.decode, args.show) for path in args.list]) else 0
@@ -44,7 +50,10 @@ def _check(path: str, decoded: bool, show: int) -> int:
     count, hours = sum(map(len, indices)), sum(float(i.durations.sum()) for i in indices) / 3600
     durations = np.concatenate([i.durations for i in indices])
     print(f"{path}\n  {count} utterances in {len(indices)} parts, {hours:.3f} h")
-    print(f"  seconds: shortest {durations.min():.2f}, median {np.median(durations):.2f}, longest {durations.max():.2f}")
+    print(
+        f"  seconds: shortest {durations.min():.2f}, median {np.median(durations):.2f}, longest "
+        f"{durations.max():.2f}"
+    )
     for column in ("task", "lang"):
         _print_column(indices, column)
     _print_faults(dropped, show)
@@ -59,7 +68,10 @@ def _print_column(indices: list[Index], column: str) -> None:
             counts[str(value)] += int(rows.sum())
             seconds[str(value)] += float(index.durations[rows].sum())
     for value, count in counts.most_common():
-        print(f"  {column} {value or '(not given)'}: {count} utterances, {seconds[value] / 3600:.3f} h")
+        print(
+            f"  {column} {value or '(not given)'}: {count} utterances, {seconds[value] / 3600:.3f} "
+            "h"
+        )
 
 
 def _decode(indices: list[Index], dropped: Dropped) -> None:

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Describe lists on one HTML page: hours, durations and labels of each, and which speakers, sentences and recordings they share.
+"""Describe lists on one HTML page: hours, durations and labels of each, and which speakers,
+sentences and recordings they share.
 
-    python tools/data_report.py --disjoint speaker --out data/report.html data/train data/dev data/test
-    python tools/data_report.py --disjoint speaker --out data/report.html train=data/train.jsonl test=data/test.jsonl
+    python tools/data_report.py --disjoint speaker --out data/report.html data/train data/dev \\
+        data/test
+    python tools/data_report.py --disjoint speaker \\
+        --out data/report.html train=data/train.jsonl test=data/test.jsonl
 
-A list is a manifest, a folder that holds manifest.jsonl, or a data.list of shards (of which transcripts are not read, so sentences are not
+A list is a manifest, a folder that holds manifest.jsonl, or a data.list of shards (of which
+transcripts are not read, so sentences are not
 compared). Exit status: 0 done, 1 a fault, or lists share what --disjoint forbids.
 """
 
@@ -28,8 +32,15 @@ from wenet_osum.records import Utterance  # noqa: E402
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--disjoint", nargs="*", default=[], help="what no two lists may share: speaker, sentence, recording")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--disjoint",
+        nargs="*",
+        default=[],
+        help="what no two lists may share: speaker, sentence, recording",
+    )
     parser.add_argument("--title", default="Data")
     parser.add_argument("--lang", nargs="+", help="only utterances of these languages")
     parser.add_argument("--out", required=True, help="HTML page to write")
@@ -41,7 +52,13 @@ def main(argv: list[str] | None = None) -> int:
             name, path = _named(item)
             left_out[name] = dropped = Dropped()
             rows = _rows(path, dropped)
-            splits[name] = [u for u in rows if not args.lang or u.lang in args.lang or note(dropped, u.key, f"language {u.lang}")]
+            splits[name] = [
+                u
+                for u in rows
+                if not args.lang
+                or u.lang in args.lang
+                or note(dropped, u.key, f"language {u.lang}")
+            ]
         html = report(splits, args.title, args.disjoint, left_out)
         Path(args.out).write_text(html, encoding="utf-8")
     except (ValueError, OSError) as error:
@@ -64,7 +81,9 @@ def _rows(path: str, dropped: Dropped) -> Iterator[Utterance]:
         for index in load_list(path, dropped):
             for i, key in enumerate(index.keys):
                 known = {name: str(cells[i]) for name, cells in index.columns.items() if cells[i]}
-                bare = Utterance(str(key), f"{index.path}#{key}", duration=float(index.durations[i]))
+                bare = Utterance(
+                    str(key), f"{index.path}#{key}", duration=float(index.durations[i])
+                )
                 yield bare.with_values(known)
         return
     for utterance in read_manifest(path, dropped):

@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
-"""Keep the utterances that a first pass of recognition agrees with, of fitting lengths; OUT is their manifest.
+"""Keep the utterances that a first pass of recognition agrees with, of fitting lengths; OUT is
+their manifest.
 
-    python tools/decode_whisper.py --model openai/whisper-base --list data/train/manifest.jsonl --language en --out exp/first_pass
-    python tools/filter_by_wer.py --hyp exp/first_pass --normalizer en:whisper_en data/train/manifest.jsonl data/clean/manifest.jsonl
+    python tools/decode_whisper.py --model openai/whisper-base --list data/train/manifest.jsonl \\
+        --language en --out exp/first_pass
+    python tools/filter_by_wer.py --hyp exp/first_pass --normalizer en:whisper_en \\
+        data/train/manifest.jsonl data/clean/manifest.jsonl
 
---hyp is a folder of recognize or decode_whisper.py, or a file of their lines or of ``key text``. A rule
-is turned off by ``none``. What is left out is counted by its reason. Exit status: 0 done, 1 a fault, 3
+--hyp is a folder of recognize or decode_whisper.py, or a file of their lines or of ``key text``. A
+rule
+is turned off by ``none``. What is left out is counted by its reason. Exit status: 0 done, 1 a
+fault, 3
 fewer than --min_share of the utterances remain.
 """
 

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Give the utterances of a manifest word times by forced alignment with the CTC head of a phase-1 model.
+"""Give the utterances of a manifest word times by forced alignment with the CTC head of a phase-1
+model.
 
-    python tools/force_align.py --model exp/1_whisper/final data/train/manifest.jsonl data/train/timed.jsonl
+    python tools/force_align.py --model exp/1_whisper/final data/train/manifest.jsonl \\
+        data/train/timed.jsonl
     python tools/force_align.py --model exp/1_whisper/final data aligned
 
 The second form takes every data/SPLIT/manifest.jsonl and writes aligned/SPLIT/manifest.jsonl.
-Utterances that cannot be aligned are written without times and counted by reason. Exit status: 0 done, 1 a fault or no utterance got times.
+Utterances that cannot be aligned are written without times and counted by reason. Exit status: 0
+done, 1 a fault or no utterance got times.
 """
 
 from __future__ import annotations
@@ -37,9 +40,20 @@ from wenet_osum.text.template import Template  # noqa: E402
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder of a phase-1 model with a CTC head, e.g. exp/1_whisper/final")
-    parser.add_argument("--gap_s", type=float, default=GAP_S, help=f"longest gap between words that is split between them, s ({GAP_S})")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="folder of a phase-1 model with a CTC head, e.g. exp/1_whisper/final",
+    )
+    parser.add_argument(
+        "--gap_s",
+        type=float,
+        default=GAP_S,
+        help=f"longest gap between words that is split between them, s ({GAP_S})",
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("manifest", help="manifest, or a folder with one per split")
     parser.add_argument("out", help="manifest, or a folder")
@@ -62,21 +76,27 @@ def _align(args: argparse.Namespace, parts: tuple, manifest: Path, out: Path) ->
     return written > faults.total()
 
 
-def _timed(args: argparse.Namespace, parts: tuple, manifest: Path, faults: Counter) -> Iterator[Utterance]:
+def _timed(
+    args: argparse.Namespace, parts: tuple, manifest: Path, faults: Counter
+) -> Iterator[Utterance]:
     emit, encode, blank = parts
     for utterance in read_manifest(manifest):
         try:
             if not utterance.txt:
                 raise Unmatched("no transcript")
             audio = read_audio(utterance, str(manifest))
-            words = force_align(emit(audio), utterance.txt, encode, blank, SUBSAMPLING * FRAME_S, args.gap_s)
+            words = force_align(
+                emit(audio), utterance.txt, encode, blank, SUBSAMPLING * FRAME_S, args.gap_s
+            )
             yield dataclasses.replace(utterance, words=words)
         except (Unmatched, Drop) as fault:
             faults[fault.reason] += 1
             yield utterance
 
 
-def _load(folder: str, device: str) -> tuple[Callable[[np.ndarray], torch.Tensor], Callable[[str], list[tuple[int, int, int]]], int]:
+def _load(
+    folder: str, device: str
+) -> tuple[Callable[[np.ndarray], torch.Tensor], Callable[[str], list[tuple[int, int, int]]], int]:
     """What makes emissions of audio, what makes (token, first, end) of text, and the blank."""
     model, template = WhisperPhase.from_pretrained(folder).to(device), Template.load(folder)
     if model.ctc_head is None:

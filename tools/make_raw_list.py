@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Join Kaldi's wav.scp and text into a raw list (a JSON object a line), as WeNet's tool of this name does."""
+"""Join Kaldi's wav.scp and text into a raw list (a JSON object a line), as WeNet's tool of this
+name does.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     dropped = Dropped()
     try:
-        count = write_manifest(args.output_file, read_kaldi(args.wav_file, args.text_file, args.segments, dropped))
+        count = write_manifest(
+            args.output_file, read_kaldi(args.wav_file, args.text_file, args.segments, dropped)
+        )
     except (ValueError, OSError) as error:
         print(f"make_raw_list.py: {error}", file=sys.stderr)
         return 1

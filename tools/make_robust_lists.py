@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""Write degraded copies of a test list, one list a condition, for a robustness table: OUT/<condition>.jsonl.
+"""Write degraded copies of a test list, one list a condition, for a robustness table:
+OUT/<condition>.jsonl.
 
     python tools/make_robust_lists.py data/test/manifest.jsonl data/robust
     for c in $(cat data/robust/conditions); do
-      python -m wenet_osum.bin.recognize --model exp/4_lora/final --list data/robust/$c.jsonl --task asr --out exp/4_lora/robust/$c
-      python -m wenet_osum.bin.score --ref data/robust/$c.jsonl --hyp exp/4_lora/robust/$c --task asr --out exp/4_lora/robust_score/$c
+      python -m wenet_osum.bin.recognize --model exp/4_lora/final --list data/robust/$c.jsonl \\
+          --task asr --out exp/4_lora/robust/$c
+      python -m wenet_osum.bin.score --ref data/robust/$c.jsonl --hyp exp/4_lora/robust/$c \\
+          --task asr --out exp/4_lora/robust_score/$c
     done
     python tools/robust_table.py --conditions data/robust/conditions exp/4_lora/robust_score
 
-Keys, labels and word times are those of the input; what is drawn (noise, rooms) depends on --seed and the key, so lists are the same on every machine.
-The conditions are those of wenet_osum/dataset/robustness.py, or a yaml file's. Exit status: 0 done, 1 a fault.
+Keys, labels and word times are those of the input; what is drawn (noise, rooms) depends on --seed
+and the key, so lists are the same on every machine.
+The conditions are those of wenet_osum/dataset/robustness.py, or a yaml file's. Exit status: 0 done,
+1 a fault.
 """
 
 from __future__ import annotations
@@ -29,9 +34,16 @@ from wenet_osum.dataset.robustness import CONDITIONS, read_conditions  # noqa: E
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--conditions", help="yaml file {condition: [{name: effect, settings}, …]} instead of the built-in ones")
-    parser.add_argument("--only", nargs="+", help=f"only these conditions; built in: {', '.join(CONDITIONS)}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--conditions",
+        help="yaml file {condition: [{name: effect, settings}, …]} instead of the built-in ones",
+    )
+    parser.add_argument(
+        "--only", nargs="+", help=f"only these conditions; built in: {', '.join(CONDITIONS)}"
+    )
     parser.add_argument("--seed", type=int, default=777)
     parser.add_argument("--jobs", type=int, default=1, help="processes (1)")
     parser.add_argument("manifest", help="test list as a manifest")
@@ -44,12 +56,25 @@ def main(argv: list[str] | None = None) -> int:
             if name not in conditions:
                 raise ValueError(lookup.unknown("condition", name, list(conditions)))
             dropped = Dropped()
-            made = rewrite(read_manifest(args.manifest, dropped), Degrade(tuple(conditions[name])), out / "wav" / name, dropped, args.seed, args.jobs, args.manifest)
-            print(f"{out}/{name}.jsonl: {write_manifest(out / f'{name}.jsonl', made)} utterances, {dropped.total()} left out")
+            made = rewrite(
+                read_manifest(args.manifest, dropped),
+                Degrade(tuple(conditions[name])),
+                out / "wav" / name,
+                dropped,
+                args.seed,
+                args.jobs,
+                args.manifest,
+            )
+            print(
+                f"{out}/{name}.jsonl: {write_manifest(out / f'{name}.jsonl', made)} utterances, "
+                f"{dropped.total()} left out"
+            )
             if dropped:
                 print(table(dropped))
             failed += dropped.total()
-        (out / "conditions").write_text("".join(f"{name}\n" for name in args.only or conditions), encoding="utf-8")
+        (out / "conditions").write_text(
+            "".join(f"{name}\n" for name in args.only or conditions), encoding="utf-8"
+        )
     except (ValueError, OSError) as error:
         print(f"make_robust_lists.py: {error}", file=sys.stderr)
         return 1

@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Write a raw list and a reference text per task: the utterances of a manifest that have all fields of the task.
+"""Write a raw list and a reference text per task: the utterances of a manifest that have all fields
+of the task.
 
     python tools/make_task_lists.py --tasks "asr ser" data/dev data/test
-    python tools/make_task_lists.py --tasks "asr ser <AGE><GENDER>" --limit 240 data/test.jsonl data/test
+    python tools/make_task_lists.py --tasks "asr ser <AGE><GENDER>" --limit 240 data/test.jsonl \\
+        data/test
 
-A folder that holds manifest.jsonl gets ser.list beside it, to be decoded and scored, and ser.text, ``key target`` per line,
-for compute-wer.py and compute-acc.py. With a manifest and a folder, they are written into the folder.
+A folder that holds manifest.jsonl gets ser.list beside it, to be decoded and scored, and ser.text,
+``key target`` per line,
+for compute-wer.py and compute-acc.py. With a manifest and a folder, they are written into the
+folder.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""What CTC drafts save: greedy search one by one, with drafts, and with drafts that are trusted, turn by turn in one run.
+"""What CTC drafts save: greedy search one by one, with drafts, and with drafts that are trusted,
+turn by turn in one run.
 
     python tools/bench/ctc_draft.py --model exp/3_joint/final --list data/test.jsonl --threads 2
     python tools/bench/ctc_draft.py --model … --list … --trust 0.05 0.2
 
-Every way answers the same utterances alone (batch 1). Told are the CPU seconds of all of it, and those after the prefill, which is what drafts
-can save; passes of the LLM; the share of the proposed tokens that it agreed to; and word error, raw, with every utterance's own text.
+Every way answers the same utterances alone (batch 1). Told are the CPU seconds of all of it, and
+those after the prefill, which is what drafts
+can save; passes of the LLM; the share of the proposed tokens that it agreed to; and word error,
+raw, with every utterance's own text.
 Fails when a checked draft changes an answer in which no step was a tie.
 """
 
@@ -95,7 +98,13 @@ def row(name: str, way: Way, greedy: Way, texts: list[str]) -> str:
     proposed = way.counts[PROPOSED]
     agreed = f"{100 * way.counts[AGREED] / proposed:.0f} % of {proposed}" if proposed else ""
     error = wer(texts, [answer.transcript or "" for answer in way.answers])
-    figures = [f"{total:.1f}", f"{times[0]:.2f} ×", f"{after:.1f}", f"{times[1]:.2f} ×", str(way.passes)]
+    figures = [
+        f"{total:.1f}",
+        f"{times[0]:.2f} ×",
+        f"{after:.1f}",
+        f"{times[1]:.2f} ×",
+        str(way.passes),
+    ]
     return f"| {' | '.join([name, *figures, agreed, str(way.counts[TRUSTED]), f'{error:.2f}'])} |"
 
 
@@ -107,10 +116,17 @@ def main(argv: list[str] | None = None) -> int:
     model, template = build.load(args.model, torch.float32).eval(), Template.load(args.model)
     if getattr(model, "lora", None) is not None:
         model.merge_lora()
-    recognizer = Recognizer(model, template, DecodeOptions(), template.task(args.task), lang=args.lang, batch_size=1)
-    jobs = [job for job in read_list(args.list)[0] if not job.error and job.seconds <= longform.WHOLE_S]
+    recognizer = Recognizer(
+        model, template, DecodeOptions(), template.task(args.task), lang=args.lang, batch_size=1
+    )
+    jobs = [
+        job for job in read_list(args.list)[0] if not job.error and job.seconds <= longform.WHOLE_S
+    ]
     read = [job.read() for job in jobs[: args.utterances]]
-    clips = [(u, audio.decode(source if isinstance(source, bytes) else source.read_bytes())) for u, source in read]
+    clips = [
+        (u, audio.decode(source if isinstance(source, bytes) else source.read_bytes()))
+        for u, source in read
+    ]
     ways = {GREEDY: Way(DecodeOptions()), CHECKED: Way(DecodeOptions(ctc_draft=True))}
     for nats in args.trust:
         ways[f"trusted below {nats:g} nats"] = Way(DecodeOptions(ctc_draft=True, trust_ctc=nats))
@@ -118,26 +134,40 @@ def main(argv: list[str] | None = None) -> int:
         names = [*ways]
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             decode(recognizer, clips, ways[name])
-    print(f"{len(clips)} utterances one by one, {args.threads} threads, {args.rounds} rounds; medians of CPU seconds\n")
-    print("| way | all, s | faster | after the prefill, s | faster | passes of the LLM | agreed to | trusted | WER, raw, % |\n" + "|---" * 9 + "|")
+    print(
+        f"{len(clips)} utterances one by one, {args.threads} threads, {args.rounds} rounds; "
+        "medians of CPU seconds\n"
+    )
+    print(
+        "| way | all, s | faster | after the prefill, s | faster | passes of the LLM | agreed to | "
+        "trusted | WER, raw, % |\n" + "|---" * 9 + "|"
+    )
     texts = [template.transcript_text(utterance) for utterance, _ in clips]
     for name, way in ways.items():
         print(row(name, way, ways[GREEDY], texts))
     pairs = zip(ways[GREEDY].answers, ways[CHECKED].answers, strict=True)
-    changed = [one.key for one, other in pairs if one.text != other.text and "tie" not in one.flags + other.flags]
+    changed = [
+        one.key
+        for one, other in pairs
+        if one.text != other.text and "tie" not in one.flags + other.flags
+    ]
     print(f"\nchecked drafts changed {len(changed)} answers without a tie {' '.join(changed[:5])}")
     return 1 if changed else 0
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    known = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     known.add_argument("--model", required=True, help="model folder, trained with the loss ctc")
     known.add_argument("--list", required=True, help="list to decode")
     known.add_argument("--task", default="asr", help="task name or tags")
     known.add_argument("--lang", default="en", help="language of the prompt")
     known.add_argument("--utterances", type=int, default=40, help="at most")
-    known.add_argument("--trust", type=float, nargs="*", default=[0.1, 0.3], help="values of trust_ctc")
+    known.add_argument(
+        "--trust", type=float, nargs="*", default=[0.1, 0.3], help="values of trust_ctc"
+    )
     known.add_argument("--rounds", type=int, default=3)
     known.add_argument("--threads", type=int, default=1, help="torch threads")
     return known

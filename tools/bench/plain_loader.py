@@ -1,6 +1,8 @@
-"""The plain WeNet way to load data, as a chain of generators, for comparison: written from the description of its stages.
+"""The plain WeNet way to load data, as a chain of generators, for comparison: written from the
+description of its stages.
 
-open shards → walk with tarfile → group by prefix → decode → 25 ms log-mel with a filter bank made anew → ids → shuffle 1500 → sort 500 → batches by
+open shards → walk with tarfile → group by prefix → decode → 25 ms log-mel with a filter bank made
+anew → ids → shuffle 1500 → sort 500 → batches by
 frames → pad. To resume, it starts from the beginning and throws away.
 """
 
@@ -61,7 +63,9 @@ def tokenized(examples: Iterator[dict], encode: Any) -> Iterator[dict]:
     """Ids of the text."""
     for example in examples:
         text = example.get("txt")
-        yield example | {"ids": encode(text.decode() if text is not None else json.loads(example["json"])["txt"])}
+        yield example | {
+            "ids": encode(text.decode() if text is not None else json.loads(example["json"])["txt"])
+        }
 
 
 def shuffled(examples: Iterator[dict], size: int = 1500, seed: int = 0) -> Iterator[dict]:
@@ -106,10 +110,20 @@ def padded(group: list[dict]) -> dict[str, Any]:
     """One batch."""
     lengths = torch.tensor([len(x["features"]) for x in group])
     ids = pad_sequence([torch.tensor(x["ids"]) for x in group], batch_first=True, padding_value=-1)
-    return {"keys": [x["key"] for x in group], "features": pad_sequence([x["features"] for x in group], batch_first=True), "lengths": lengths, "ids": ids}
+    return {
+        "keys": [x["key"] for x in group],
+        "features": pad_sequence([x["features"] for x in group], batch_first=True),
+        "lengths": lengths,
+        "ids": ids,
+    }
 
 
-def load(paths: list[str], encode: Any, max_frames: int, mels: int = 80) -> Iterator[dict[str, Any]]:
+def load(
+    paths: list[str], encode: Any, max_frames: int, mels: int = 80
+) -> Iterator[dict[str, Any]]:
     """The whole chain over shuffled shards."""
     order = list(np.random.default_rng(0).permutation(paths))
-    return batches(sorted_by_length(shuffled(tokenized(with_mel(decoded(members(order)), mels), encode))), max_frames)
+    return batches(
+        sorted_by_length(shuffled(tokenized(with_mel(decoded(members(order)), mels), encode))),
+        max_frames,
+    )

@@ -1,6 +1,8 @@
-"""The frame of the benchmarks: several ways to do the same work, checked against each other, then timed in turns in one process.
+"""The frame of the benchmarks: several ways to do the same work, checked against each other, then
+timed in turns in one process.
 
-Times are CPU seconds of this process (all its threads), so that a busy machine disturbs them little. Each round runs every way once; a ratio is
+Times are CPU seconds of this process (all its threads), so that a busy machine disturbs them
+little. Each round runs every way once; a ratio is
 taken within its round. Printed are medians with quartiles.
 """
 
@@ -13,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
-HEAD = ["| work | way | CPU s, median (quartiles) | times ours, median (quartiles) | to reach |", "|---|---|---|---|---|"]
+HEAD = [
+    "| work | way | CPU s, median (quartiles) | times ours, median (quartiles) | to reach |",
+    "|---|---|---|---|---|",
+]
 
 
 def race(
@@ -24,7 +29,8 @@ def race(
     goals: dict[str, float] | None = None,
     limit: tuple[str, Callable[[], Any]] | None = None,
 ) -> list[str]:
-    """Table rows for ``ways``, the first of which is ours. ``same`` raises AssertionError when a way's output is not ours.
+    """Table rows for ``ways``, the first of which is ours. ``same`` raises AssertionError when a
+    way's output is not ours.
 
     ``limit`` is what no way can do without, by name: it is timed along, and not compared.
     """
@@ -46,14 +52,18 @@ def race(
     return [row(work, name, seconds, first, (goals or {}).get(name)) for name in ways]
 
 
-def row(work: str, name: str, seconds: dict[str, list[float]], first: str, goal: float | None = None) -> str:
+def row(
+    work: str, name: str, seconds: dict[str, list[float]], first: str, goal: float | None = None
+) -> str:
     """The table row of a way, from CPU seconds by way and round."""
     ratio = "1" if name == first else spread(np.divide(seconds[name], seconds[first]), ".2f")
     return f"| {work} | {name} | {spread(seconds[name], '.4f')} | {ratio} | {'' if goal is None else f'≥ {goal:g}'} |"
 
 
 def products(flops: float, size: int = 512) -> Callable[[], None]:
-    """Matrix products of as many FLOPs, of a size at which they run fast: the limit of what computes."""
+    """Matrix products of as many FLOPs, of a size at which they run fast: the limit of what
+    computes.
+    """
     import torch
 
     a, b = torch.randn(size, size), torch.randn(size, size)

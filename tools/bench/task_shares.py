@@ -106,7 +106,8 @@ def main(argv: list[str] | None = None) -> int:
         plan = Plan(pools, BatchConfig(), seed=0, epoch=0)
         took = time.process_time() - begin
         print(
-            f"\nscarce utterances of {seconds[0]:g} to {seconds[1]:g} s: {len(plan)} micro-batches, "
+            f"\nscarce utterances of {seconds[0]:g} to {seconds[1]:g} s: {len(plan)} "
+            "micro-batches, "
             f"padding {100 * plan.padding_share():.2f} %, planned in {took:.1f} s\n\n"
             "| micro-batches | steps | without it | at random | longest run | highest share | "
             "spread | at random |\n|---|---|---|---|---|---|---|---|"

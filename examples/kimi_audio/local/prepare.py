@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Many prompts for every task, in English and Chinese: ``OUT/prompts.yaml``, a table for ``prompts:``.
+"""Many prompts for every task, in English and Chinese: ``OUT/prompts.yaml``, a table for
+``prompts:``.
 
-Each is an opener, an ask and an ending of phrases.yaml; the prompts of the toolkit stand before them, so
-that the one of scoring stays the first. Kimi-Audio (arXiv 2504.18425) trains with 200 for recognition
+Each is an opener, an ask and an ending of phrases.yaml; the prompts of the toolkit stand before
+them, so
+that the one of scoring stays the first. Kimi-Audio (arXiv 2504.18425) trains with 200 for
+recognition
 and 30 for each other task.
 """
 

@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
-"""Small sets of clips with an index.jsonl → manifests: words with times, odd styles of speech, Mandarin.
+"""Small sets of clips with an index.jsonl → manifests: words with times, odd styles of speech,
+Mandarin.
 
-    python local/prepare.py --set en_word_times --data_dir corpora/en_word_times --out data/en_word_times
+    python local/prepare.py --set en_word_times --data_dir corpora/en_word_times \\
+        --out data/en_word_times
 
-An index has the lines of a manifest: ``key``, ``wav`` (from the index's folder), ``txt``, ``lang``, ``speaker`` and, where
-they are known, ``words`` with times in seconds. ``en_word_times`` and ``mfa_styles`` become a test set alone. ``cmn`` takes
-the folders ``cmn_words`` and ``cmn_strings`` in --data_dir: one speaker's words and strings are trained on, and strings
+An index has the lines of a manifest: ``key``, ``wav`` (from the index's folder), ``txt``, ``lang``,
+``speaker`` and, where
+they are known, ``words`` with times in seconds. ``en_word_times`` and ``mfa_styles`` become a test
+set alone. ``cmn`` takes
+the folders ``cmn_words`` and ``cmn_strings`` in --data_dir: one speaker's words and strings are
+trained on, and strings
 joined from the other speaker's syllables are the test set.
 """
 
@@ -39,7 +44,8 @@ MARKS = re.compile(r"<[^>]*>|\[[^\]]*\]")  # noises and fragments written into a
 def read_index(folder: Path, dropped: Dropped) -> Iterator[Utterance]:
     """Read the clips of an index, their paths absolute, without notes on noises in the text.
 
-    Labels of the set's own, which are no labels here, stay in ``extra``, under names that no task reads.
+    Labels of the set's own, which are no labels here, stay in ``extra``, under names that no task
+    reads.
     Raises ValueError without an index.
     """
     for row in read_manifest(folder / "index.jsonl", dropped):
@@ -91,7 +97,11 @@ def join_syllables(syllables: list[Utterance], out: Path, dropped: Dropped) -> l
 
 
 def _string(
-    key: str, parts: list[Utterance], characters: dict[str, str], out: Path, rng: np.random.Generator
+    key: str,
+    parts: list[Utterance],
+    characters: dict[str, str],
+    out: Path,
+    rng: np.random.Generator,
 ) -> Utterance:
     """One string: its audio is written, its words are where the pieces were put."""
     pieces = [trimmed(decode(Path(part.wav).read_bytes())) for part in parts]
@@ -130,7 +140,10 @@ def prepare(options: argparse.Namespace) -> None:
         count = write_manifest(options.out / name / "manifest.jsonl", rows)
         timed = sum(bool(u.words) for u in rows)
         hours = sum(u.duration for u in rows) / 3600
-        print(f"{options.set} {name}: {count} utterances, {hours:.3f} h, {timed} of them with word times")
+        print(
+            f"{options.set} {name}: {count} utterances, {hours:.3f} h, {timed} of them with word "
+            "times"
+        )
     if "train" in splits:  # few and short: a plain list, not packed
         write_manifest(options.out / "train/data.list", splits["train"])
     if dropped:

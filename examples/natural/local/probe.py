@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Linear probes: how much of each label a published Whisper's encoder holds before anything is trained.
+"""Linear probes: how much of each label a published Whisper's encoder holds before anything is
+trained.
 
     python local/probe.py --whisper openai/whisper-base --corpora corpora --out exp/probe
 
-The states of each encoder layer are averaged over an utterance; multinomial logistic regression on them is trained on the
-training list and tested on the test list that the recipe's own figure stands on. Layer and L2 penalty are chosen on dev,
+The states of each encoder layer are averaged over an utterance; multinomial logistic regression on
+them is trained on the
+training list and tested on the test list that the recipe's own figure stands on. Layer and L2
+penalty are chosen on dev,
 which is speakers of the training set held out. The interval resamples test speakers.
 """
 
@@ -71,10 +74,13 @@ class Result(NamedTuple):
     speakers: int  # of test
 
 
-def pooled_states(encoder: Encoder, utterances: list[Utterance], manifest: Path, batch_size: int = 16) -> Tensor:
+def pooled_states(
+    encoder: Encoder, utterances: list[Utterance], manifest: Path, batch_size: int = 16
+) -> Tensor:
     """Average each layer's states over time: (utterances, layers, width) in the order given.
 
-    The last layer is taken after the encoder's final normalization. Raises ValueError for audio that
+    The last layer is taken after the encoder's final normalization. Raises ValueError for audio
+    that
     cannot be read.
     """
     found = torch.empty(len(utterances), len(encoder.layers), encoder.width)
@@ -93,7 +99,12 @@ def pooled_states(encoder: Encoder, utterances: list[Utterance], manifest: Path,
         for row, states in enumerate(encoder.output_lengths(lengths).tolist()):
             means = [layer[row, :states].mean(0) for layer in caught]
             found[rows[row]] = torch.stack(means)
-        print(f"\r{manifest}: {begin + len(rows)} of {len(order)}", end="", file=sys.stderr, flush=True)
+        print(
+            f"\r{manifest}: {begin + len(rows)} of {len(order)}",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
     print(file=sys.stderr)
     for hook in hooks:
         hook.remove()
@@ -105,7 +116,9 @@ def _audio(utterance: Utterance, manifest: Path) -> np.ndarray:
 
 
 def fit(inputs: Tensor, targets: Tensor, classes: int, penalty: float) -> Tensor:
-    """Multinomial logistic regression by L-BFGS: weights (inputs + 1, classes), the last row the bias."""
+    """Multinomial logistic regression by L-BFGS: weights (inputs + 1, classes), the last row the
+    bias.
+    """
     inputs = functional.pad(inputs, (0, 1), value=1.0)
     weights = torch.zeros(inputs.shape[1], classes, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
@@ -128,7 +141,9 @@ def right(weights: Tensor, inputs: Tensor, targets: Tensor) -> np.ndarray:
 
 
 def interval(correct: np.ndarray, speakers: list[str]) -> tuple[float, float]:
-    """The 95 % interval of an accuracy, in %, when the speakers are drawn anew, all of each one's utterances with them."""
+    """The 95 % interval of an accuracy, in %, when the speakers are drawn anew, all of each one's
+    utterances with them.
+    """
     names = sorted({*speakers})
     member = np.array([names.index(speaker) for speaker in speakers])
     hits = np.bincount(member, weights=correct)
@@ -142,16 +157,28 @@ def interval(correct: np.ndarray, speakers: list[str]) -> tuple[float, float]:
 class Corpora:
     """The prepared corpora, and the states of their splits, computed once."""
 
-    def __init__(self, folder: Path, whisper: str, pad_s: float, limit: int | None, kept: Path) -> None:
-        self.folder, self.whisper, self.pad_s, self.limit, self.kept = folder, whisper, pad_s, limit, kept
+    def __init__(
+        self, folder: Path, whisper: str, pad_s: float, limit: int | None, kept: Path
+    ) -> None:
+        self.folder, self.whisper, self.pad_s, self.limit, self.kept = (
+            folder,
+            whisper,
+            pad_s,
+            limit,
+            kept,
+        )
         self.encoder: Encoder | None = None
 
     def there(self, corpus: str) -> bool:
         """Tell whether all splits of a corpus are prepared."""
-        return all((self.folder / corpus / "data" / split / "manifest.jsonl").exists() for split in SPLITS)
+        return all(
+            (self.folder / corpus / "data" / split / "manifest.jsonl").exists() for split in SPLITS
+        )
 
     def split(self, probe: Probe, split: str) -> tuple[list[Utterance], Tensor]:
-        """The utterances of a split that a probe asks, and their states (utterances, layers, width)."""
+        """The utterances of a split that a probe asks, and their states (utterances, layers,
+        width).
+        """
         manifest = self.folder / probe.corpus / "data" / split / "manifest.jsonl"
         every = list(read_manifest(manifest))
         (field,) = tasks.parse(probe.task).label_fields
@@ -174,7 +201,11 @@ class Corpora:
             if self.encoder is None:
                 self.encoder = read(self.whisper).eval()
                 set_conf(self.encoder.config, self.pad_s)
-            known |= zip((u.key for u in lacking), pooled_states(self.encoder, lacking, manifest), strict=True)
+            known |= zip(
+                (u.key for u in lacking),
+                pooled_states(self.encoder, lacking, manifest),
+                strict=True,
+            )
             self.kept.mkdir(parents=True, exist_ok=True)
             torch.save({"source": source, "states": known}, path)
         return torch.stack([known[u.key] for u in asked])
@@ -182,10 +213,15 @@ class Corpora:
 
 def run(name: str, probe: Probe, corpora: Corpora) -> Result:
     """Train and test one probe."""
-    (field,) = tasks.parse(probe.task, {"emotion": probe.labels} if probe.labels else None).label_fields
+    (field,) = tasks.parse(
+        probe.task, {"emotion": probe.labels} if probe.labels else None
+    ).label_fields
     splits = {split: corpora.split(probe, split) for split in SPLITS}
     names = sorted({field.value(u) for rows, _ in splits.values() for u in rows})
-    targets = {split: torch.tensor([names.index(field.value(u)) for u in rows]) for split, (rows, _) in splits.items()}
+    targets = {
+        split: torch.tensor([names.index(field.value(u)) for u in rows])
+        for split, (rows, _) in splits.items()
+    }
     states = normalized({split: found for split, (_, found) in splits.items()})
     best = max(candidates(states, targets, len(names)), key=lambda row: row[0])
     _, layer, penalty, weights = best
@@ -218,13 +254,21 @@ def candidates(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--whisper", default="openai/whisper-base", help="folder or hub name")
     parser.add_argument("--corpora", type=Path, required=True, help="folder that stage 0 wrote")
-    parser.add_argument("--pad_s", type=float, default=0.0, help="silence up to so many seconds before the encoder")
-    parser.add_argument("--limit", type=int, help="utterances of a split at most, taken at even distances")
+    parser.add_argument(
+        "--pad_s", type=float, default=0.0, help="silence up to so many seconds before the encoder"
+    )
+    parser.add_argument(
+        "--limit", type=int, help="utterances of a split at most, taken at even distances"
+    )
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the states and probe.json")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the states and probe.json"
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     corpora = Corpora(args.corpora, args.whisper, args.pad_s, args.limit, args.out)

@@ -1,4 +1,6 @@
-"""Make the toy corpus: recordings, manifests and text. The same seed gives the same files, whatever the number of jobs."""
+"""Make the toy corpus: recordings, manifests and text. The same seed gives the same files, whatever
+the number of jobs.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="another seed gives another corpus")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full size")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--mini", action="store_true", help="a tenth of the size, for a quick test of the pipeline")
+    parser.add_argument(
+        "--mini", action="store_true", help="a tenth of the size, for a quick test of the pipeline"
+    )
     args = parser.parse_args()
     if args.scale <= 0 or args.jobs < 1:
         parser.error(f"--scale {args.scale} must be above 0 and --jobs {args.jobs} at least 1")
@@ -37,12 +41,20 @@ def main() -> None:
     print(table(utterances))
     for name in ("emotion", "style"):
         right, majority = text_baseline(utterances["train"], utterances["test"], name)
-        print(f"{name}: {right:.1f} % from the words alone (naive Bayes), {majority:.1f} % by the most frequent class")
-    print(f"{sum(map(len, utterances.values()))} utterances in {time.time() - started:.0f} s → {args.out}")
+        print(
+            f"{name}: {right:.1f} % from the words alone (naive Bayes), {majority:.1f} % by the "
+            "most frequent class"
+        )
+    print(
+        f"{sum(map(len, utterances.values()))} utterances in {time.time() - started:.0f} s → "
+        f"{args.out}"
+    )
 
 
 def make(out: Path, seed: int, scale: float, jobs: int) -> dict[str, list[Utterance]]:
-    """Plan, check, synthesize and write all splits. Raises ValueError when splits overlap or a word is too rare."""
+    """Plan, check, synthesize and write all splits. Raises ValueError when splits overlap or a word
+    is too rare.
+    """
     orders = {split: plan(split, seed, scale) for split in SIZES}
     check_disjoint(orders)
     if scale >= 1:
@@ -58,7 +70,9 @@ def make(out: Path, seed: int, scale: float, jobs: int) -> dict[str, list[Uttera
 
 
 def _synthesize(orders: dict[str, list[Order]], out: Path, jobs: int) -> dict[str, list[Utterance]]:
-    chunks = [(rows[i : i + CHUNK], out) for rows in orders.values() for i in range(0, len(rows), CHUNK)]
+    chunks = [
+        (rows[i : i + CHUNK], out) for rows in orders.values() for i in range(0, len(rows), CHUNK)
+    ]
     if jobs == 1:
         made = [render_all(*chunk) for chunk in chunks]
     else:

@@ -1,6 +1,7 @@
 """Spoken questions whose answer has to be composed: two slots, each mapped on its own.
 
-Each mapping is seen in training with many partners; which pairs go to which split is fixed by the pair, so every
+Each mapping is seen in training with many partners; which pairs go to which split is fixed by the
+pair, so every
 test question asks for a combination that training never had.
 """
 
@@ -13,8 +14,18 @@ from grammar import WORDS, split_of, written
 
 KINDS = ("opposite", "after", "color")
 FORMS = {
-    "en": {"opposite": "opposite of {} and {}", "after": "what follows {} and {}", "color": "color of {} and {}", "answer": "{} and {}"},
-    "zh": {"opposite": "{} 和 {} 的 反 义 词", "after": "{} 和 {} 的 后 面", "color": "{} 和 {} 的 颜 色", "answer": "{} 和 {}"},
+    "en": {
+        "opposite": "opposite of {} and {}",
+        "after": "what follows {} and {}",
+        "color": "color of {} and {}",
+        "answer": "{} and {}",
+    },
+    "zh": {
+        "opposite": "{} 和 {} 的 反 义 词",
+        "after": "{} 和 {} 的 后 面",
+        "color": "{} 和 {} 的 颜 色",
+        "answer": "{} 和 {}",
+    },
 }
 
 
@@ -38,11 +49,15 @@ def questions(lang: str, kind: str, split: str) -> list[tuple[list[str], str]]:
             continue
         words = FORMS[lang][kind].format(a, b).split()
         if split_of(written(words, lang)) == split:
-            found.append((words, written(FORMS[lang]["answer"].format(answers[a], answers[b]).split(), lang)))
+            found.append(
+                (words, written(FORMS[lang]["answer"].format(answers[a], answers[b]).split(), lang))
+            )
     return found
 
 
-def draw(lang: str, kind: str, split: str, count: int, rng: np.random.Generator) -> list[tuple[list[str], str]]:
+def draw(
+    lang: str, kind: str, split: str, count: int, rng: np.random.Generator
+) -> list[tuple[list[str], str]]:
     """``count`` questions: all of them in random order, again and again."""
     pool = questions(lang, kind, split)
     order: list[int] = []
