@@ -6,9 +6,9 @@ files.
         data/train/timed.jsonl
 
 An alignment is found by the utterance's key, or by its recording's file name; of a recording the
-utterance's segment is taken. Utterances whose
-words do not fit are written without times and counted by reason (--drop leaves them out). Exit
-status: 0 done, 1 a fault or no utterance got times.
+utterance's segment is taken. Utterances whose words do not fit are written without times and
+counted by reason (--drop leaves them out). Exit status: 0 done, 1 a fault or no utterance got
+times.
 """
 
 from __future__ import annotations

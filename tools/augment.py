@@ -7,8 +7,7 @@ several copies an utterance.
         --wav_dir aug/wav train.jsonl aug/train.jsonl
 
 An effect is a file of wenet_osum/dataset/effects, its settings are in that file. Training does the
-same on the fly with `augment.effects` in its yaml.
-Exit status: 0 done, 1 a fault.
+same on the fly with `augment.effects` in its yaml. Exit status: 0 done, 1 a fault.
 """
 
 from __future__ import annotations

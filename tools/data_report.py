@@ -8,8 +8,8 @@ sentences and recordings they share.
         --out data/report.html train=data/train.jsonl test=data/test.jsonl
 
 A list is a manifest, a folder that holds manifest.jsonl, or a data.list of shards (of which
-transcripts are not read, so sentences are not
-compared). Exit status: 0 done, 1 a fault, or lists share what --disjoint forbids.
+transcripts are not read, so sentences are not compared). Exit status: 0 done, 1 a fault, or lists
+share what --disjoint forbids.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ compared with.
         --normalizer whisper_en --out exp/whisper/score
 
 Audio is padded to 30 s, as Whisper was trained; longer audio is refused and counted. A run that was
-stopped goes on.
-Exit status: 0 done, 1 a fault.
+stopped goes on. Exit status: 0 done, 1 a fault.
 """
 
 from __future__ import annotations

@@ -8,11 +8,9 @@ answers of a cascade.
         data/test.list exp/cascade/sttc
 
 The LLM is asked in its own chat template, greedily. Without --hyp the second file is the manifest
-with `reply`;
-with --hyp (the transcripts of a recognizer's answers) or --wrong_words (a share of words replaced)
-it is a folder with
-hyp.jsonl for the scorer. A run that was stopped goes on; what gets no reply is counted. Exit
-status: 0 done, 1 a fault.
+with `reply`; with --hyp (the transcripts of a recognizer's answers) or --wrong_words (a share of
+words replaced) it is a folder with hyp.jsonl for the scorer. A run that was stopped goes on; what
+gets no reply is counted. Exit status: 0 done, 1 a fault.
 """
 
 from __future__ import annotations

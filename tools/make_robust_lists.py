@@ -12,9 +12,8 @@ OUT/<condition>.jsonl.
     python tools/robust_table.py --conditions data/robust/conditions exp/4_lora/robust_score
 
 Keys, labels and word times are those of the input; what is drawn (noise, rooms) depends on --seed
-and the key, so lists are the same on every machine.
-The conditions are those of wenet_osum/dataset/robustness.py, or a yaml file's. Exit status: 0 done,
-1 a fault.
+and the key, so lists are the same on every machine. The conditions are those of
+wenet_osum/dataset/robustness.py, or a yaml file's. Exit status: 0 done, 1 a fault.
 """
 
 from __future__ import annotations

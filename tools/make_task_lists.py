@@ -7,9 +7,8 @@ of the task.
         data/test
 
 A folder that holds manifest.jsonl gets ser.list beside it, to be decoded and scored, and ser.text,
-``key target`` per line,
-for compute-wer.py and compute-acc.py. With a manifest and a folder, they are written into the
-folder.
+``key target`` per line, for compute-wer.py and compute-acc.py. With a manifest and a folder, they
+are written into the folder.
 """
 
 from __future__ import annotations

@@ -4,11 +4,10 @@ fork of its own.
     python warm.py SOCKET    says "ready" and serves until it is terminated
 
 A recipe has some thirty commands that load torch and transformers for seconds to work for tenths of
-a second. ``bin_folder`` makes a folder for
-the front of PATH whose ``python`` and ``torchrun`` hand their arguments, folder, environment and
-streams to the server. Every command runs in a
-process of its own, with its own exit status, as it would without; what is not seen this way is
-torchrun itself, which other tests run.
+a second. ``bin_folder`` makes a folder for the front of PATH whose ``python`` and ``torchrun`` hand
+their arguments, folder, environment and streams to the server. Every command runs in a process of
+its own, with its own exit status, as it would without; what is not seen this way is torchrun
+itself, which other tests run.
 """
 
 from __future__ import annotations

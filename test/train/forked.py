@@ -7,9 +7,8 @@ one of them die.
                                                     rename)
 
 Several starts of the same command are joined by commas: "step:2:0,-" dies once and is started
-again. When one process dies or fails, the others are
-killed as well. Each start prints its largest exit status, 137 after a death; that of the last is
-the script's own.
+again. When one process dies or fails, the others are killed as well. Each start prints its largest
+exit status, 137 after a death; that of the last is the script's own.
 """
 
 from __future__ import annotations

@@ -6,10 +6,9 @@ batches of sixteen and of five.
     python tools/bench/batch_change.py --model exp/x/final --list data/test.list --task ser
 
 In float32 no answer may change except at a tie (best two scores within 1e-4), and the command fails
-when one does. bfloat16 has eight bits
-of mantissa: there a change is expected, and this measures its rate. Without --model a small random
-model answers, whose choices are closer
-than a trained model's; figures for a report need --model.
+when one does. bfloat16 has eight bits of mantissa: there a change is expected, and this measures
+its rate. Without --model a small random model answers, whose choices are closer than a trained
+model's; figures for a report need --model.
 """
 
 from __future__ import annotations

@@ -5,11 +5,9 @@ N and the rate are the same.
     python tools/bench/compute_wer.py --wenet wenet/tools/compute-wer.py
 
 Writes references and hypotheses of mixed Chinese and English with punctuation, numbers, tags and
-kana, and with substitutions, deletions and
-insertions, then runs both commands in turn as processes of their own, the interpreter's start
-included. Prints one table (medians and
-quartiles of CPU time, which a busy machine disturbs little); fails when a rate or N differs,
-overall or in one utterance.
+kana, and with substitutions, deletions and insertions, then runs both commands in turn as processes
+of their own, the interpreter's start included. Prints one table (medians and quartiles of CPU time,
+which a busy machine disturbs little); fails when a rate or N differs, overall or in one utterance.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@ fraction of its width.
     python tools/bench/convert_memory.py --divisor 8
 
 Prints one table. The bound is 1.2 x the largest file written + 2 GiB; at a fraction of the width
-the 2 GiB alone would hide a fault,
-so the table also has what the conversion takes beyond the libraries it imports, to be set beside
-the largest file.
+the 2 GiB alone would hide a fault, so the table also has what the conversion takes beyond the
+libraries it imports, to be set beside the largest file.
 """
 
 from __future__ import annotations

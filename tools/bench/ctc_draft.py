@@ -6,10 +6,9 @@ turn by turn in one run.
     python tools/bench/ctc_draft.py --model … --list … --trust 0.05 0.2
 
 Every way answers the same utterances alone (batch 1). Told are the CPU seconds of all of it, and
-those after the prefill, which is what drafts
-can save; passes of the LLM; the share of the proposed tokens that it agreed to; and word error,
-raw, with every utterance's own text.
-Fails when a checked draft changes an answer in which no step was a tie.
+those after the prefill, which is what drafts can save; passes of the LLM; the share of the proposed
+tokens that it agreed to; and word error, raw, with every utterance's own text. Fails when a checked
+draft changes an answer in which no step was a tie.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@ batch, going on after a stop, padding.
     python tools/bench/data_path.py --only mel loader --rounds 5
 
 Every way is checked to give the same output before it is timed (side_by_side.py). The audio is
-noise bursts of 2 to 12 s. webdataset, lhotse and
-openai-whisper are raced where they are installed (pip install webdataset lhotse openai-whisper);
-what is not is named and left out.
+noise bursts of 2 to 12 s. webdataset, lhotse and openai-whisper are raced where they are installed
+(pip install webdataset lhotse openai-whisper); what is not is named and left out.
 """
 
 from __future__ import annotations
@@ -258,8 +257,8 @@ def bench_device(corpus: Corpus, rounds: int) -> list[str]:
 
 def bench_resume(corpus: Corpus, rounds: int) -> list[str]:
     """The first micro-batch after nine tenths of the epoch, of as many utterances as one of 12,000
-    frames holds: a seek against reading again and
-    throwing away, which the plan would do alike, and the plain chain has to."""
+    frames holds: a seek against reading again and throwing away, which the plan would do alike, and
+    the plain chain has to."""
     plan = corpus.mixture.epoch(0).plan
     done = 9 * len(plan) // 10
     expected = plan.bounds[done + 1] - plan.bounds[done]

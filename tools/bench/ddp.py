@@ -5,11 +5,10 @@ all.
     python tools/bench/ddp.py --width 256 --layers 4 --rounds 5
 
 Plain DDP looks for unused parameters and exchanges gradients after every micro-batch; ours
-registers what trains and exchanges once a step. All
-ways take the same micro-batches, and their gradients are checked to be the same before anything is
-timed; without exchange, the mean of both processes
-is. CPU seconds are those of both processes. Micro-batches of both cost alike, so nobody waits for
-long; that they do is the plan's business.
+registers what trains and exchanges once a step. All ways take the same micro-batches, and their
+gradients are checked to be the same before anything is timed; without exchange, the mean of both
+processes is. CPU seconds are those of both processes. Micro-batches of both cost alike, so nobody
+waits for long; that they do is the plan's business.
 """
 
 from __future__ import annotations

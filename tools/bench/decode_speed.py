@@ -6,11 +6,10 @@ and beside one-by-one greedy.
     python tools/bench/decode_speed.py --model exp/x/final --list data/test.list --task asr
 
 All three answer the same utterances with the same model, turn by turn in one run, from 16 kHz
-samples to text. Without --model a small
-random model is made, whose text never ends: every answer has --tokens tokens. Prints one table
-(medians and quartiles over the rounds;
-wall times hold on an idle machine, CPU times also on a busy one) and fails when batched and single
-greedy answers differ where neither met a tie.
+samples to text. Without --model a small random model is made, whose text never ends: every answer
+has --tokens tokens. Prints one table (medians and quartiles over the rounds; wall times hold on an
+idle machine, CPU times also on a busy one) and fails when batched and single greedy answers differ
+where neither met a tie.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@ its own.
     python tools/bench/long_audio.py --model exp/x/final --list data/test.list --task asr
 
 Recordings are clips of the list one after the other, with pauses between (0.2 to 0.8 s), or noise
-in bursts without a list. The peak is the
-resident memory of the process with everything in it: Python, torch, the model. Fails when an answer
-is missing or a piece is longer than 28 s.
+in bursts without a list. The peak is the resident memory of the process with everything in it:
+Python, torch, the model. Fails when an answer is missing or a piece is longer than 28 s.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ write of as many bytes.
     python tools/bench/pack.py --memory 20000 200000
 
 The three take turns within each round; the table has the medians. Both ways begin with the same
-rows and write the same members, which is checked; ours
-also makes the index, syncs to disk, finds damaged audio and knows what an earlier run has packed.
-"per core" is by processor time, of the process and the kernel on its behalf.
+rows and write the same members, which is checked; ours also makes the index, syncs to disk, finds
+damaged audio and knows what an earlier run has packed. "per core" is by processor time, of the
+process and the kernel on its behalf.
 """
 
 from __future__ import annotations

@@ -7,13 +7,11 @@ device's peak, ours beside transformers + peft.
     python tools/bench/phase_rate.py --tiny
 
 Only the config.json of both models is read. A step is forward, backward, clipping and the
-optimizer. The baselines run the same modules by
-transformers' own forwards: WhisperEncoder on 30 s, rows padded to the longest with a mask,
-``labels=``, peft's adapters; one keeps the speech there is,
+optimizer. The baselines run the same modules by transformers' own forwards: WhisperEncoder on 30 s,
+rows padded to the longest with a mask, ``labels=``, peft's adapters; one keeps the speech there is,
 one takes 30 s of it into the LLM. That all compute the same is checked on inputs of 30 s before
-anything is timed. Ways take turns; times are wall
-clock around a synchronized device, on a CPU (--tiny) CPU seconds. The limit is the time of the
-FLOPs of our step (counted, train/estimate.py) as
+anything is timed. Ways take turns; times are wall clock around a synchronized device, on a CPU
+(--tiny) CPU seconds. The limit is the time of the FLOPs of our step (counted, train/estimate.py) as
 matrix products of 4096, measured along.
 """
 

@@ -2,8 +2,8 @@
 description of its stages.
 
 open shards → walk with tarfile → group by prefix → decode → 25 ms log-mel with a filter bank made
-anew → ids → shuffle 1500 → sort 500 → batches by
-frames → pad. To resume, it starts from the beginning and throws away.
+anew → ids → shuffle 1500 → sort 500 → batches by frames → pad. To resume, it starts from the
+beginning and throws away.
 """
 
 from __future__ import annotations

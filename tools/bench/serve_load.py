@@ -9,9 +9,8 @@ that of offline decoding?
         --wavs data/test/wav/*.wav   # recordings beside the noise
 
 One request in six is bad: no audio, empty, cut short, too long, too large, without a file, an
-unknown task. The queue is smaller than the
-number of clients, so that some are told to come again (429) and do. Prints a table; exit status 1
-when anything was lost or differs.
+unknown task. The queue is smaller than the number of clients, so that some are told to come again
+(429) and do. Prints a table; exit status 1 when anything was lost or differs.
 """
 
 from __future__ import annotations

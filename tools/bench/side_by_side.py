@@ -2,8 +2,8 @@
 timed in turns in one process.
 
 Times are CPU seconds of this process (all its threads), so that a busy machine disturbs them
-little. Each round runs every way once; a ratio is
-taken within its round. Printed are medians with quartiles.
+little. Each round runs every way once; a ratio is taken within its round. Printed are medians with
+quartiles.
 """
 
 from __future__ import annotations

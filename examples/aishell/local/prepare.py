@@ -2,8 +2,8 @@
 """AISHELL-1 → manifests of train, dev and test with transcript, speaker and gender.
 
 Reads ``wav/{train,dev,test}/S####/*.wav``, ``transcript/aishell_transcript_v0.8.txt`` and
-``resource_aishell/speaker.info``; the split is the official one.
-Writes ``{split}/manifest.jsonl`` and ``text/train.txt``.
+``resource_aishell/speaker.info``; the split is the official one. Writes ``{split}/manifest.jsonl``
+and ``text/train.txt``.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 a step really holds the tokens wanted.
 
 The plan cuts micro-batches by an estimate that counts the longest prompt and label of a task, so
-one limit for all arms would give them different
-numbers of tokens. Counted here are speech (12.5 a second) and answer tokens, which is what the
-table of the page shows.
+one limit for all arms would give them different numbers of tokens. Counted here are speech (12.5 a
+second) and answer tokens, which is what the table of the page shows.
 """
 
 from __future__ import annotations

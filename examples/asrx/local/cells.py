@@ -5,9 +5,8 @@ a finished cell is not run again.
     python local/cells.py --shared exp/shared --out exp/cells --xs ser ved --seeds 1
 
 Several processes, also on several machines with one file system, may work on the same folder: a
-cell belongs to the one that locks it.
-Exit status: 0 nothing is left or the limit is reached, 1 a fault, 85 interrupted by SIGTERM or
-SIGUSR1 and saved.
+cell belongs to the one that locks it. Exit status: 0 nothing is left or the limit is reached, 1 a
+fault, 85 interrupted by SIGTERM or SIGUSR1 and saved.
 """
 
 from __future__ import annotations

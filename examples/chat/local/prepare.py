@@ -2,8 +2,8 @@
 """Text questions with answers → spoken questions with replies: manifests of train, dev and test.
 
 Reads ``*.jsonl`` and ``*.tsv``; files named train, dev and test keep their splits, all others are
-split by question. A synthesizer speaks the
-questions: espeak-ng, or a program of the user's. No voice and no question is in two splits.
+split by question. A synthesizer speaks the questions: espeak-ng, or a program of the user's. No
+voice and no question is in two splits.
 """
 
 from __future__ import annotations

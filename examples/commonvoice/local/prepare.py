@@ -3,8 +3,8 @@
 several languages.
 
 Reads the official layout ``<lang>/{train,dev,test,validated}.tsv`` and ``<lang>/clips/*.mp3``. The
-official splits are kept. Labels are those of the
-map wenet_osum/tasks/maps/commonvoice.yaml, which knows the old spellings and the new.
+official splits are kept. Labels are those of the map wenet_osum/tasks/maps/commonvoice.yaml, which
+knows the old spellings and the new.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
 construction.
 
 Reads ``recordings/{digit}_{speaker}_{take}.wav`` (8 kHz) and writes, under ``--out``,
-``wav/{split}/*.wav`` (16 kHz),
-``{split}/manifest.jsonl`` for train, dev and test, and ``text/train.txt``. The official split:
-takes 0–4 are the test set.
+``wav/{split}/*.wav`` (16 kHz), ``{split}/manifest.jsonl`` for train, dev and test, and
+``text/train.txt``. The official split: takes 0–4 are the test set.
 """
 
 from __future__ import annotations

@@ -3,10 +3,8 @@
 ``prompts:``.
 
 Each is an opener, an ask and an ending of phrases.yaml; the prompts of the toolkit stand before
-them, so
-that the one of scoring stays the first. Kimi-Audio (arXiv 2504.18425) trains with 200 for
-recognition
-and 30 for each other task.
+them, so that the one of scoring stays the first. Kimi-Audio (arXiv 2504.18425) trains with 200 for
+recognition and 30 for each other task.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 gender.
 
 Reads ``{part}/speaker/chapter/*.flac`` with ``*.trans.txt`` beside them, and ``SPEAKERS.TXT``. Dev
-is dev-clean and dev-other. Writes
-``{split}/manifest.jsonl`` and ``text/train.txt``; transcripts stay in capitals, as they are.
+is dev-clean and dev-other. Writes ``{split}/manifest.jsonl`` and ``text/train.txt``; transcripts
+stay in capitals, as they are.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 """MELD → manifests of train, dev and test with transcript and emotion, by the official splits.
 
 Reads ``{train,dev,test}_sent_emo.csv`` and, of each clip, ``dia*_utt*.wav``, or the mp4 of the
-release, whose sound ffmpeg takes out. Labels are
-those of the map wenet_osum/tasks/maps/meld.yaml.
+release, whose sound ffmpeg takes out. Labels are those of the map wenet_osum/tasks/maps/meld.yaml.
 """
 
 from __future__ import annotations

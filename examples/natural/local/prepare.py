@@ -6,12 +6,10 @@ Mandarin.
         --out data/en_word_times
 
 An index has the lines of a manifest: ``key``, ``wav`` (from the index's folder), ``txt``, ``lang``,
-``speaker`` and, where
-they are known, ``words`` with times in seconds. ``en_word_times`` and ``mfa_styles`` become a test
-set alone. ``cmn`` takes
-the folders ``cmn_words`` and ``cmn_strings`` in --data_dir: one speaker's words and strings are
-trained on, and strings
-joined from the other speaker's syllables are the test set.
+``speaker`` and, where they are known, ``words`` with times in seconds. ``en_word_times`` and
+``mfa_styles`` become a test set alone. ``cmn`` takes the folders ``cmn_words`` and ``cmn_strings``
+in --data_dir: one speaker's words and strings are trained on, and strings joined from the other
+speaker's syllables are the test set.
 """
 
 from __future__ import annotations
@@ -45,8 +43,7 @@ def read_index(folder: Path, dropped: Dropped) -> Iterator[Utterance]:
     """Read the clips of an index, their paths absolute, without notes on noises in the text.
 
     Labels of the set's own, which are no labels here, stay in ``extra``, under names that no task
-    reads.
-    Raises ValueError without an index.
+    reads. Raises ValueError without an index.
     """
     for row in read_manifest(folder / "index.jsonl", dropped):
         path = (folder / row.wav).resolve()

@@ -5,10 +5,9 @@ trained.
     python local/probe.py --whisper openai/whisper-base --corpora corpora --out exp/probe
 
 The states of each encoder layer are averaged over an utterance; multinomial logistic regression on
-them is trained on the
-training list and tested on the test list that the recipe's own figure stands on. Layer and L2
-penalty are chosen on dev,
-which is speakers of the training set held out. The interval resamples test speakers.
+them is trained on the training list and tested on the test list that the recipe's own figure stands
+on. Layer and L2 penalty are chosen on dev, which is speakers of the training set held out. The
+interval resamples test speakers.
 """
 
 from __future__ import annotations
@@ -80,8 +79,7 @@ def pooled_states(
     """Average each layer's states over time: (utterances, layers, width) in the order given.
 
     The last layer is taken after the encoder's final normalization. Raises ValueError for audio
-    that
-    cannot be read.
+    that cannot be read.
     """
     found = torch.empty(len(utterances), len(encoder.layers), encoder.width)
     caught: list[Tensor] = []

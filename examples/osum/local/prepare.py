@@ -3,8 +3,7 @@
 ``TASK.test.jsonl``, ``OUT/test/TASK.list``.
 
 Utterances that lack a field of their task are left out and counted. Dev is taken by speaker where
-speakers are named, else by key, up to
-``--dev`` utterances; no speaker is then in both.
+speakers are named, else by key, up to ``--dev`` utterances; no speaker is then in both.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 the eight styles.
 
 Reads every ``*.jsonl`` of a folder. Genre and corpus become a style by the map
-wenet_osum/tasks/maps/style.yaml, or one of the user's own; what
-the map does not know, and what has no style there, is counted.
+wenet_osum/tasks/maps/style.yaml, or one of the user's own; what the map does not know, and what has
+no style there, is counted.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
 that get none are left out and counted.
 
 Times come from alignment files (--times, in a format of wenet_osum/corpus/word_times), from
-manifests that tools/force_align.py wrote (--aligned), or
-from the manifests themselves. Where these held times before, it is said how far the new ones lie
-from them.
+manifests that tools/force_align.py wrote (--aligned), or from the manifests themselves. Where these
+held times before, it is said how far the new ones lie from them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """How emotions, styles and ages sound in the toy: one small recipe each, every amount varied.
 
 Each recipe is a row of parameters for the synthesizer and a function on the finished audio; all of
-them keep the words
-understandable and leave pitch and formants near enough to tell gender and age.
+them keep the words understandable and leave pitch and formants near enough to tell gender and age.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Spoken questions whose answer has to be composed: two slots, each mapped on its own.
 
 Each mapping is seen in training with many partners; which pairs go to which split is fixed by the
-pair, so every
-test question asks for a combination that training never had.
+pair, so every test question asks for a combination that training never had.
 """
 
 from __future__ import annotations

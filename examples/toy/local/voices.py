@@ -1,10 +1,8 @@
 """Invented speakers: gender and age through pitch, formants, tempo, tremor and breath.
 
 The differences are exaggerated: this is a toy. Every number of a voice is taken from a row of a
-hundred steps; steps that end
-in 8 belong to dev, those that end in 9 to test and the others to train, so that no two splits share
-a value within a gender and
-age, let alone a voice.
+hundred steps; steps that end in 8 belong to dev, those that end in 9 to test and the others to
+train, so that no two splits share a value within a gender and age, let alone a voice.
 """
 
 from __future__ import annotations

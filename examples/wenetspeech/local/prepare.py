@@ -3,9 +3,9 @@
 recordings with their transcripts.
 
 ``WenetSpeech.json``, over a gigabyte, is read a recording at a time and the lines are written as
-they come, so memory does not grow with the corpus.
-Writes ``{split}/manifest.jsonl``, ``text/train.txt`` (the first 100,000 lines) and ``left_out.txt``
-(recordings that cannot be used, and why).
+they come, so memory does not grow with the corpus. Writes ``{split}/manifest.jsonl``,
+``text/train.txt`` (the first 100,000 lines) and ``left_out.txt`` (recordings that cannot be used,
+and why).
 """
 
 from __future__ import annotations
