@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Give the utterances of a manifest word times, from TextGrid, MFA, CTM or Whisper-style JSON
-files.
+"""Give the utterances of a manifest word times: from TextGrid, MFA, CTM or Whisper-style JSON.
 
     python tools/add_word_times.py --format mfa --times aligned/ data/train/manifest.jsonl \\
         data/train/timed.jsonl
@@ -51,10 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"add_word_times.py: {error}", file=sys.stderr)
         return 1
-    print(
-        f"{args.out}: {written} utterances, {counts['timed']} with word times, {counts['words']} "
-        "words"
-    )
+    timed = f"{counts['timed']} with word times, {counts['words']} words"
+    print(f"{args.out}: {written} utterances, {timed}")
     print(f"{counts['extra']} timed words say nothing of a transcript and were passed over")
     if faults:
         print(f"without word times, by reason:\n{table(faults)}")
@@ -64,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 def _timed(
     args: argparse.Namespace, alignments: dict[str, list[Word]], counts: Counter, faults: Counter
 ) -> Iterator[Utterance]:
+    """Yield the utterances with their times; those without are counted by reason."""
     for utterance in read_manifest(args.manifest):
         try:
             words, extra = add_words(utterance, alignments)

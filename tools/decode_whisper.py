@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Transcribe a list with a published Whisper and its own decoder: the row that every recipe is
-compared with.
+"""Transcribe a list with a published Whisper and its own decoder, to compare a recipe with.
 
     python tools/decode_whisper.py --model openai/whisper-base --list data/test/asr.list \\
         --language en --out exp/whisper/asr
@@ -38,12 +37,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--out", required=True, help="folder for hyp.jsonl")
     args = parser.parse_args(argv)
+
     torch.set_num_threads(args.threads)
     path = Path(args.out) / "hyp.jsonl"
-    asked = {"language": args.language, "num_beams": args.num_beams}
     try:
         jobs, _ = read_list(args.list)
-        written = transcribe(jobs, path, args.model, args.batch_size, **asked)
+        written = transcribe(
+            jobs,
+            path,
+            args.model,
+            args.batch_size,
+            language=args.language,
+            num_beams=args.num_beams,
+        )
     except (ValueError, OSError) as error:
         print(f"decode_whisper.py: {error}", file=sys.stderr)
         return 1

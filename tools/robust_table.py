@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The robustness table of a model: a row a condition, in the order of the file that
-make_robust_lists.py writes.
+"""Write the robustness table of a model: a row per condition.
 
     python tools/robust_table.py --conditions data/robust/conditions --out exp/4_lora/robust.md \\
         exp/4_lora/robust_score
 
-The folder holds CONDITION/score.json for each. Figures come with their intervals and the difference
-to the first condition. Exit status: 0 done, 1 a fault.
+Rows are in the order of the file that make_robust_lists.py writes. The folder holds
+CONDITION/score.json for each. Figures come with their intervals and the difference to the first
+condition. Exit status: 0 done, 1 a fault.
 """
 
 from __future__ import annotations
