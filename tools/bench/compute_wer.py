@@ -52,7 +52,8 @@ UTTERANCE = re.compile(r"^utt: (\S+)\nWER: +(\S+) % N=(\d+)", re.MULTILINE)
 def write_texts(folder: Path, utterances: int) -> list[str]:
     """``folder/ref`` and ``folder/hyp``; returns their paths."""
     draws = random.Random(3)
-    ref, hyp = [], []
+    ref = []
+    hyp = []
     for number in range(utterances):
         tokens = [_token(draws) for _ in range(draws.randint(4, 30))]
         heard = []
@@ -74,13 +75,11 @@ def write_texts(folder: Path, utterances: int) -> list[str]:
 
 def _token(draws: random.Random) -> str:
     lot = draws.random()
-    return (
-        draws.choice(CHARACTERS)
-        if lot < 0.65
-        else f" {draws.choice(WORDS)} "
-        if lot < 0.95
-        else draws.choice(MARKS)
-    )
+    if lot < 0.65:
+        return draws.choice(CHARACTERS)
+    if lot < 0.95:
+        return f" {draws.choice(WORDS)} "
+    return draws.choice(MARKS)
 
 
 def run(
@@ -111,7 +110,15 @@ def _children_cpu() -> float:
 
 def spread(values: list[float]) -> str:
     """Median with quartiles."""
-    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    low, _, high = (
+        quantiles(
+            values,
+            n=4,
+            method="inclusive",
+        )
+        if len(values) > 1
+        else values * 3
+    )
     return f"{median(values):.2f} [{low:.2f}, {high:.2f}]"
 
 
@@ -120,12 +127,25 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--wenet", required=True, help="WeNet's tools/compute-wer.py")
-    parser.add_argument("--utterances", type=int, default=7000)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--wenet",
+        required=True,
+        help="WeNet's tools/compute-wer.py",
+    )
+    parser.add_argument(
+        "--utterances",
+        type=int,
+        default=7000,
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=7,
+    )
     args = parser.parse_args(argv)
     seconds: dict[str, list[float]] = {"this one": [], "WeNet's": []}
-    results, blocks = {}, {}
+    results = {}
+    blocks = {}
     with tempfile.TemporaryDirectory() as folder:
         files = write_texts(Path(folder), args.utterances)
         for turn in range(args.rounds):
@@ -149,7 +169,9 @@ def main(argv: list[str] | None = None) -> int:
         end="",
     )
     print(f"and differ in {differing} of {len(blocks['this one'])} utterances")
-    return 0 if same else 1
+    if same:
+        return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -82,7 +82,12 @@ def _layer(
     name: str, width: int, ffn: int, key_bias: bool
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     for part in ("q", "k", "v", "out"):
-        yield from _linear(f"{name}.self_attn.linear_{part}", width, width, key_bias or part != "k")
+        yield from _linear(
+            f"{name}.self_attn.linear_{part}",
+            width,
+            width,
+            key_bias or part != "k",
+        )
     yield from _linear(f"{name}.feed_forward.w_1", ffn, width)
     yield from _linear(f"{name}.feed_forward.w_2", width, ffn)
     yield from (*_norm(f"{name}.norm1", width), *_norm(f"{name}.norm2", width))
@@ -99,7 +104,12 @@ def _speech(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "encoder.embed.pos_enc.pe", (1, sizes.positions, width)
     yield from _norm("encoder.after_norm", width)
     for number in range(sizes.encoder_layers):
-        yield from _layer(f"encoder.encoders.{number}", width, sizes.ffn, key_bias=False)
+        yield from _layer(
+            f"encoder.encoders.{number}",
+            width,
+            sizes.ffn,
+            key_bias=False,
+        )
     yield from _norm("ln_speech", width)
     for place in (1, 4, 7):
         yield from _convolution(f"down_sample_2.conv.{place}", width, width)
@@ -120,11 +130,9 @@ def _speech(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _llm(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
     prefix = "llama_model.base_model.model." if sizes.lora_rank else "llama_model."
-    width, ffn, keys = (
-        sizes.llm_width,
-        sizes.llm_ffn,
-        sizes.llm_width // sizes.llm_heads * sizes.llm_kv_heads,
-    )
+    width = sizes.llm_width
+    ffn = sizes.llm_ffn
+    keys = sizes.llm_width // sizes.llm_heads * sizes.llm_kv_heads
     shapes = {
         "q_proj": (width, width),
         "k_proj": (keys, width),
@@ -165,7 +173,14 @@ def with_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def sinusoids(length: int, width: int) -> Tensor:
     """The adapter's positions (1, length, width): sines in even channels, cosines in odd ones."""
-    angles = torch.arange(length)[:, None] * 10000.0 ** (-torch.arange(0, width, 2) / width)
+    angles = torch.arange(length)[:, None] * 10000.0 ** (
+        -torch.arange(
+            0,
+            width,
+            2,
+        )
+        / width
+    )
     return torch.stack([angles.sin(), angles.cos()], dim=-1).view(1, length, width)
 
 
@@ -201,7 +216,8 @@ class Peak(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.private, self.over = 0, threading.Event()
+        self.private = 0
+        self.over = threading.Event()
 
     def run(self) -> None:
         """Look every 5 ms until told to stop."""
@@ -254,7 +270,8 @@ def report(folder: Path, sizes: Sizes, args: argparse.Namespace) -> int:
 
     from wenet_osum.models import convert_osum
 
-    libraries, private = now("VmRSS"), now("RssAnon")
+    libraries = now("VmRSS")
+    private = now("RssAnon")
     watch = Peak()
     watch.start()
     shard = int(args.shard_gib * GIB)
@@ -281,7 +298,9 @@ def report(folder: Path, sizes: Sizes, args: argparse.Namespace) -> int:
         *(f"| {name} | {value / GIB:.3f} |" for name, value in rows.items()),
         sep="\n",
     )
-    return 0 if peak < bound else 1
+    if peak < bound:
+        return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -56,8 +56,11 @@ class Watch:
     """Times what comes after the prefill, and counts the passes of the LLM there."""
 
     def __init__(self) -> None:
-        self.seconds, self.passes, self.inside = 0.0, 0, False
-        self.complete, self.forward = generate.complete, prefix.Prefixes._forward
+        self.seconds = 0.0
+        self.passes = 0
+        self.inside = False
+        self.complete = generate.complete
+        self.forward = prefix.Prefixes._forward
 
     def __enter__(self) -> Watch:
         def complete(*arguments: Any, **keywords: Any) -> None:
@@ -75,7 +78,8 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        generate.complete, prefix.Prefixes._forward = self.complete, self.forward
+        generate.complete = self.complete
+        prefix.Prefixes._forward = self.forward
 
 
 def decode(recognizer: Recognizer, clips: list[tuple[Utterance, np.ndarray]], way: Way) -> None:
@@ -92,7 +96,8 @@ def decode(recognizer: Recognizer, clips: list[tuple[Utterance, np.ndarray]], wa
 
 def row(name: str, way: Way, greedy: Way, texts: list[str]) -> str:
     """The table row of a way."""
-    total, after = np.median(way.total_s), np.median(way.after_s)
+    total = np.median(way.total_s)
+    after = np.median(way.after_s)
     times = np.median(greedy.total_s) / total, np.median(greedy.after_s) / max(after, 1e-9)
     proposed = way.counts[PROPOSED]
     agreed = f"{100 * way.counts[AGREED] / proposed:.0f} % of {proposed}" if proposed else ""
@@ -112,7 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     cpu_kernels.keep_few()
-    model, template = build.load(args.model, torch.float32).eval(), Template.load(args.model)
+    model = build.load(args.model, torch.float32).eval()
+    template = Template.load(args.model)
     if getattr(model, "lora", None) is not None:
         model.merge_lora()
     recognizer = Recognizer(
@@ -143,15 +149,28 @@ def main(argv: list[str] | None = None) -> int:
     )
     texts = [template.transcript_text(utterance) for utterance, _ in clips]
     for name, way in ways.items():
-        print(row(name, way, ways[GREEDY], texts))
-    pairs = zip(ways[GREEDY].answers, ways[CHECKED].answers, strict=True)
+        print(
+            row(
+                name,
+                way,
+                ways[GREEDY],
+                texts,
+            )
+        )
+    pairs = zip(
+        ways[GREEDY].answers,
+        ways[CHECKED].answers,
+        strict=True,
+    )
     changed = [
         one.key
         for one, other in pairs
         if one.text != other.text and "tie" not in one.flags + other.flags
     ]
     print(f"\nchecked drafts changed {len(changed)} answers without a tie {' '.join(changed[:5])}")
-    return 1 if changed else 0
+    if changed:
+        return 1
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:

@@ -169,7 +169,9 @@ def published(recognizer: Recognizer, clips: Clips, most: int) -> list[Hypothesi
     """
     from wenet_osum.dataset.batch import collate
 
-    model, template, found = recognizer.model, recognizer.template, []
+    model = recognizer.model
+    template = recognizer.template
+    found = []
     search = {
         "num_beams": 4,
         "do_sample": True,
@@ -224,7 +226,8 @@ def main(argv: list[str] | None = None) -> int:
     """Time the three ways, print the table; 1 when batched and single answers differ."""
     args = parser().parse_args(argv)
     torch.set_num_threads(args.threads)
-    recognizer, clips = load(args), read_clips(args)
+    recognizer = load(args)
+    clips = read_clips(args)
     ways = {
         BATCHED: lambda: batched(recognizer, clips),
         PUBLISHED: lambda: published(recognizer, clips, 400 if args.model else args.tokens),
@@ -264,7 +267,9 @@ def agree(together: list[Hypothesis], alone: list[Hypothesis], counts: Counter) 
         end="",
     )
     print(f"{counts['ties']} of {counts['steps']} steps were ties")
-    return 1 if unexplained else 0
+    if unexplained:
+        return 1
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:

@@ -69,7 +69,8 @@ def record(sounds: list[np.ndarray], seconds: float, path: Path) -> None:
 
 def measure(folder: Path, seconds: float, args: argparse.Namespace) -> tuple[float, float, dict]:
     """Peak memory in MiB, CPU seconds, and the answer. Raises RuntimeError when recognize fails."""
-    listed, out = folder / "one.list", folder / f"out_{seconds}"
+    listed = folder / "one.list"
+    out = folder / f"out_{seconds}"
     listed.write_text(
         json.dumps({"key": f"{seconds}s", "wav": str(folder / "one.wav")}) + "\n", encoding="utf-8"
     )
@@ -109,7 +110,9 @@ def check(answer: dict, seconds: float) -> str:
         return answer.get("error", "no pieces")
     if any(p["end"] - p["start"] > LONGEST_PIECE_S + 1e-3 for p in pieces):
         return "a piece is longer than 28 s"
-    return "the end was not heard" if pieces and abs(pieces[-1]["end"] - seconds) > 0.01 else ""
+    if pieces and abs(pieces[-1]["end"] - seconds) > 0.01:
+        return "the end was not heard"
+    return ""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,7 +130,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
-    sounds, faults = clips(args.list), 0
+    sounds = clips(args.list)
+    faults = 0
     print(
         "| recording, s | pieces | peak memory, MiB | CPU s | flags |\n|---|---|---|---|---|",
         flush=True,
@@ -144,7 +148,9 @@ def main(argv: list[str] | None = None) -> int:
                 f"| {flags} |",
                 flush=True,
             )
-    return 1 if faults else 0
+    if faults:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

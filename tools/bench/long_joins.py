@@ -70,7 +70,8 @@ def vocabulary(lang: str) -> list[str]:
 
 def draw_words(lang: str, size: int, draws: np.random.Generator) -> list[str]:
     """Return ``size`` words by Zipf's law; none follows itself."""
-    known, chances = vocabulary(lang), 1 / np.arange(1, VOCABULARY + 1)
+    known = vocabulary(lang)
+    chances = 1 / np.arange(1, VOCABULARY + 1)
     ranks = draws.choice(VOCABULARY, 2 * size + 20, p=chances / chances.sum())
     kept = ranks[np.flatnonzero(np.diff(ranks, prepend=-1))]
     return [known[rank] for rank in kept[:size]]
@@ -80,7 +81,9 @@ def record(
     lang: str, seconds: float, snr_db: float, draws: np.random.Generator, lectures: float = LECTURES
 ) -> Recording:
     """Return a recording whose words are ``snr_db`` louder than its noise, on average."""
-    words, at, left = [], 0.5, 0
+    words = []
+    at = 0.5
+    left = 0
     for text in draw_words(lang, round(seconds / WORD_S[lang][0]), draws):
         # A new sentence begins after a pause.
         if not left:
@@ -102,10 +105,21 @@ def record(
 
 def sound(word: Word, draws: np.random.Generator) -> np.ndarray:
     """Return a burst of noise, (samples,), for a word."""
-    size, edge = round((word.end - word.start) * RATE), round(EDGE_S * RATE)
+    size = round((word.end - word.start) * RATE)
+    edge = round(EDGE_S * RATE)
     level = LEVEL * 10 ** (draws.uniform(*LEVEL_DB) / 20)
-    burst = draws.normal(0, level, size)
-    fade = np.sin(np.linspace(0, np.pi / 2, edge))
+    burst = draws.normal(
+        0,
+        level,
+        size,
+    )
+    fade = np.sin(
+        np.linspace(
+            0,
+            np.pi / 2,
+            edge,
+        )
+    )
     burst[:edge] *= fade
     burst[-edge:] *= fade[::-1]
     return burst
@@ -120,8 +134,21 @@ def blocks(audio: np.ndarray) -> Iterator[np.ndarray]:
 def heard(recording: Recording, piece: longform.Piece, timed: bool) -> Hypothesis:
     """Return the answer of a recognizer that hears the words wholly inside the piece."""
     inside = [w for w in recording.words if piece.start <= w.start and w.end <= piece.end]
-    words = [Word(w.text, w.start - piece.start, w.end - piece.start) for w in inside]
-    return Hypothesis("k", "", "", join_words([w.text for w in words]), words if timed else None)
+    words = [
+        Word(
+            w.text,
+            w.start - piece.start,
+            w.end - piece.start,
+        )
+        for w in inside
+    ]
+    return Hypothesis(
+        "k",
+        "",
+        "",
+        join_words([w.text for w in words]),
+        words if timed else None,
+    )
 
 
 def check(
@@ -130,11 +157,21 @@ def check(
     """Split the recording, hear the pieces and join them; ``timed`` joins words with times."""
     pieces = list(longform.split(blocks(recording.audio), RATE, longest_s))
     answers = [heard(recording, piece, timed) for piece in pieces]
-    joined = longform.join(pieces, answers, parse("srwt" if timed else "asr"), "k")
+    joined = longform.join(
+        pieces,
+        answers,
+        parse("srwt" if timed else "asr"),
+        "k",
+    )
     said = join_words([w.text for w in recording.words])
     others = sum(piece.overlap > 0 for piece in pieces)
     wrong = errors(said, joined.transcript)
-    return Outcome(len(pieces) - 1 - others, others, len(recording.words), wrong)
+    return Outcome(
+        len(pieces) - 1 - others,
+        others,
+        len(recording.words),
+        wrong,
+    )
 
 
 def errors(said: str, written: str) -> int:
@@ -147,7 +184,13 @@ def errors(said: str, written: str) -> int:
 
 def measure(lang: str, snr_db: float, borders: int) -> Outcome:
     """Return the sums over as many recordings of 5 minutes as have ``borders`` borders."""
-    draws, total = np.random.default_rng(round(snr_db)), Outcome(0, 0, 0, 0)
+    draws = np.random.default_rng(round(snr_db))
+    total = Outcome(
+        0,
+        0,
+        0,
+        0,
+    )
     while total.pauses + total.others < borders:
         one = check(record(lang, 300.0, snr_db, draws))
         total = Outcome(*(a + b for a, b in zip(total, one, strict=True)))
@@ -160,7 +203,13 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--borders", type=int, default=2000, help="borders in a row of the table")
-    parser.add_argument("--snr", type=float, nargs="+", default=SNRS_DB, help="dB")
+    parser.add_argument(
+        "--snr",
+        type=float,
+        nargs="+",
+        default=SNRS_DB,
+        help="dB",
+    )
     parser.add_argument("--lang", nargs="+", default=[*WORD_S], choices=WORD_S)
     args = parser.parse_args(argv)
     print("| language | SNR, dB | borders at a pause | without | words | errors |")

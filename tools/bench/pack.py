@@ -128,7 +128,13 @@ def bench(args: argparse.Namespace, seconds: float, folder: Path) -> list[str]:
     rows = corpus(folder / "wav", args.utterances, seconds)
     size = sum(os.path.getsize(row.wav) for row in rows)
     out = {name: folder / name for name in ("packed", "plain", "bytes")}
-    ours = lambda: pack(rows, out["packed"], PER_SHARD, log=lambda line: None, checked=True)  # noqa: E731
+    ours = lambda: pack(
+        rows,
+        out["packed"],
+        PER_SHARD,
+        log=lambda line: None,
+        checked=True,
+    )  # noqa: E731
     ways = {
         "packed": ours,
         "plain": lambda: plain(rows, out["plain"]),
@@ -180,7 +186,13 @@ def pack_only(count: int, folder: Path) -> str:
         )
         for i in range(count)
     )
-    report = pack(rows, folder / "packed", PER_SHARD, log=lambda line: None, checked=True)
+    report = pack(
+        rows,
+        folder / "packed",
+        PER_SHARD,
+        log=lambda line: None,
+        checked=True,
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return f"| {count:,} | {sum(report.counts):,} | {report.dropped.total():,} | {peak:.0f} |"
 

@@ -52,7 +52,13 @@ def with_mel(examples: Iterator[dict], mels: int = 80) -> Iterator[dict]:
 
 def mel(wave: torch.Tensor, mels: int = 80) -> torch.Tensor:
     """(frames, mels) as WeNet computes Whisper's features."""
-    spectrum = torch.stft(wave, 400, 160, window=torch.hann_window(400), return_complex=True)
+    spectrum = torch.stft(
+        wave,
+        400,
+        160,
+        window=torch.hann_window(400),
+        return_complex=True,
+    )
     power = spectrum[..., :-1].abs() ** 2
     filters = torch.from_numpy(librosa.filters.mel(sr=16000, n_fft=400, n_mels=mels))
     logs = torch.clamp(filters @ power, min=1e-10).log10()
@@ -70,7 +76,8 @@ def tokenized(examples: Iterator[dict], encode: Any) -> Iterator[dict]:
 
 def shuffled(examples: Iterator[dict], size: int = 1500, seed: int = 0) -> Iterator[dict]:
     """A buffer that is shuffled when it is full."""
-    draw, buffer = random.Random(seed), []
+    draw = random.Random(seed)
+    buffer = []
     for example in examples:
         buffer.append(example)
         if len(buffer) >= size:
@@ -94,12 +101,14 @@ def sorted_by_length(examples: Iterator[dict], size: int = 500) -> Iterator[dict
 
 def batches(examples: Iterator[dict], max_frames: int) -> Iterator[dict[str, Any]]:
     """Padded batches of at most ``max_frames`` frames, padding included."""
-    group, longest = [], 0
+    group = []
+    longest = 0
     for example in examples:
         grown = max(longest, len(example["features"]))
         if group and grown * (len(group) + 1) > max_frames:
             yield padded(group)
-            group, grown = [], len(example["features"])
+            group = []
+            grown = len(example["features"])
         group.append(example)
         longest = grown
     if group:
@@ -109,7 +118,11 @@ def batches(examples: Iterator[dict], max_frames: int) -> Iterator[dict[str, Any
 def padded(group: list[dict]) -> dict[str, Any]:
     """One batch."""
     lengths = torch.tensor([len(x["features"]) for x in group])
-    ids = pad_sequence([torch.tensor(x["ids"]) for x in group], batch_first=True, padding_value=-1)
+    ids = pad_sequence(
+        [torch.tensor(x["ids"]) for x in group],
+        batch_first=True,
+        padding_value=-1,
+    )
     return {
         "keys": [x["key"] for x in group],
         "features": pad_sequence([x["features"] for x in group], batch_first=True),

@@ -61,22 +61,33 @@ class Heard:
 
     def feed(self, tokens: list[int]) -> None:
         """Append a token to every text."""
-        self.texts = [[*text, token] for text, token in zip(self.texts, tokens, strict=True)]
+        self.texts = [
+            [*text, token]
+            for text, token in zip(
+                self.texts,
+                tokens,
+                strict=True,
+            )
+        ]
         self.logits = self._next()
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows."""
         self.texts = [self.texts[i] for i in rows]
-        self.states, self.lengths, self.logits = (
-            self.states[rows],
-            self.lengths[rows],
-            self.logits[rows],
-        )
+        self.states = self.states[rows]
+        self.lengths = self.lengths[rows]
+        self.logits = self.logits[rows]
 
     def score(self, rows: list[int], continuations: list[list[list[int]]]) -> list[list[float]]:
         """Log-probability of every continuation of the given rows, as a whole."""
         pairs = [
-            (row, ids) for row, options in zip(rows, continuations, strict=True) for ids in options
+            (row, ids)
+            for row, options in zip(
+                rows,
+                continuations,
+                strict=True,
+            )
+            for ids in options
         ]
         logs = self._run(
             [row for row, _ in pairs], [[*self.texts[row], *ids[:-1]] for row, ids in pairs]
@@ -100,13 +111,19 @@ def answers(
     """Key → answer of every utterance of a list that holds the task's fields. Raises ValueError for
     a list that cannot be used.
     """
-    task, found = template.task(tags), {}
+    task = template.task(tags)
+    found = {}
     model.eval()
     for batch in eval_loader(list_path, tags, template, BATCH, model.config.num_mel_bins):
         rows = [
             Row(key, AnswerState(template, task), seconds)
             for key, seconds in zip(batch.keys, batch.audio_s, strict=True)
         ]
-        complete(Heard(model, batch), rows, DecodeOptions(), Counter())
+        complete(
+            Heard(model, batch),
+            rows,
+            DecodeOptions(),
+            Counter(),
+        )
         found |= {row.key: hypothesis(row, template) for row in rows}
     return found

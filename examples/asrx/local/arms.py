@@ -65,7 +65,9 @@ class Cell:
 
     def scored_on(self) -> list[X]:
         """The X whose test sets it answers."""
-        return [*XS.values()] if self.x == TOGETHER else [XS[self.x]]
+        if self.x == TOGETHER:
+            return [*XS.values()]
+        return [XS[self.x]]
 
     def asked(self, x: X) -> str:
         """The tags it is trained and tested with on ``x``."""
@@ -98,7 +100,12 @@ def mixture(cell: Cell, data: str, sizes: dict[str, int]) -> DataConfig:
 
     def source(name: str, path: str, tags: str) -> SourceConfig:
         weight = LABEL_DRAWS / sizes[path] if cell.x == TOGETHER else 1.0
-        return SourceConfig(name=name, list=path, weight=weight, tasks={tags: 1.0})
+        return SourceConfig(
+            name=name,
+            list=path,
+            weight=weight,
+            tasks={tags: 1.0},
+        )
 
     train = [source(x.name, train_list(x, data), cell.asked(x)) for x in cell.scored_on()]
     if cell.x == TOGETHER:

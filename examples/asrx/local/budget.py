@@ -33,7 +33,8 @@ def limit_for(
         _answers(source.list, pool, template)
         for source, pool in zip(data.train, pools, strict=True)
     ]
-    limit, tried = round(1.5 * wanted), {}
+    limit = round(1.5 * wanted)
+    tried = {}
     for _ in range(ROUNDS):
         if limit in tried:
             break
@@ -48,7 +49,12 @@ def limit_for(
 
 def a_step(pools: list, answers: list[dict[str, int]], conf: TrainConfig) -> float:
     """Tokens of the mean micro-batch of the first epoch."""
-    plan = Plan(pools, conf.batch, conf.seed, 0)
+    plan = Plan(
+        pools,
+        conf.batch,
+        conf.seed,
+        0,
+    )
     speech = float(plan.seconds.sum(dtype=np.float64)) * SPEECH_TOKENS_A_SECOND
     rows = zip(plan.source.tolist(), plan.shard.tolist(), plan.row.tolist(), strict=True)
     return (

@@ -33,7 +33,11 @@ class Row:
     @property
     def sign(self) -> int:
         """1 better than X alone, -1 worse, 0 when the interval holds zero."""
-        return 0 if self.low_d <= 0 <= self.high_d else 1 if self.difference > 0 else -1
+        if self.low_d <= 0 <= self.high_d:
+            return 0
+        if self.difference > 0:
+            return 1
+        return -1
 
 
 def mean(sums: np.ndarray) -> np.ndarray:
@@ -63,7 +67,16 @@ def rows_of(results: list[dict[str, Any]], x: X) -> list[Row]:
         arm: [r for r in results if r["cell"]["arm"] == arm and x.name in r["tests"]]
         for arm in ARMS
     }
-    return [_row(arm, found, by_arm["alone"], x) for arm, found in by_arm.items() if found]
+    return [
+        _row(
+            arm,
+            found,
+            by_arm["alone"],
+            x,
+        )
+        for arm, found in by_arm.items()
+        if found
+    ]
 
 
 def _row(arm: str, found: list[dict[str, Any]], alone: list[dict[str, Any]], x: X) -> Row:
@@ -109,7 +122,9 @@ def _wer(found: list[dict[str, Any]], x: X) -> float | None:
         for name in figures
         if name.startswith("transcript/wer/")
     ]
-    return float(np.mean(rates)) if rates else None
+    if rates:
+        return float(np.mean(rates))
+    return None
 
 
 def spread_of(row: Row) -> float:
@@ -127,8 +142,18 @@ def drops(results: list[dict[str, Any]], arm: str) -> float | None:
         if r["cell"]["arm"] == arm
         for line in r["curve"].values()
     ]
-    steps = [max(0.0, a - b) for line in lines for a, b in zip(line, line[1:], strict=False)]
-    return float(np.mean(steps)) if steps else None
+    steps = [
+        max(0.0, a - b)
+        for line in lines
+        for a, b in zip(
+            line,
+            line[1:],
+            strict=False,
+        )
+    ]
+    if steps:
+        return float(np.mean(steps))
+    return None
 
 
 def mean_curve(results: list[dict[str, Any]], x: X, arm: str) -> list[tuple[float, float]]:

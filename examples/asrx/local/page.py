@@ -24,7 +24,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cells", type=Path, required=True, help="folder of the cells")
+    parser.add_argument(
+        "--cells",
+        type=Path,
+        required=True,
+        help="folder of the cells",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for asrx.md and asrx.svg")
     args = parser.parse_args(argv)
     try:
@@ -80,7 +85,8 @@ def page(results: list[dict[str, Any]]) -> str:
 
 def state(results: list[dict[str, Any]]) -> str:
     """How much of it has been run, and by what."""
-    whole, seconds = [*cells()], sorted(result["seconds"] for result in results)
+    whole = [*cells()]
+    seconds = sorted(result["seconds"] for result in results)
     if not results:
         return f"**None of the {len(whole)} cells (arm × X × seed) is finished yet: there are no figures and no answer.** Stage 6 writes them here."
     missing = len(whole) - len(results)

@@ -54,7 +54,12 @@ def write_lists(folder: Path, asked: set[str], disjoint: list[str]) -> None:
     for split, rows in splits.items():
         for task in sorted(asked):
             count = write_manifest(
-                folder / split / f"{task}.list", choose(rows, task, LIMITS.get(split))
+                folder / split / f"{task}.list",
+                choose(
+                    rows,
+                    task,
+                    LIMITS.get(split),
+                ),
             )
             print(f"{folder.name}/{split}/{task}.list: {count} of {len(rows)} utterances")
 

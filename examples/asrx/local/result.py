@@ -27,7 +27,8 @@ from wenet_osum.train.checkpoint import read_state
 
 def result_of(cell: Cell, folder: Path, shared: Path, data: str) -> dict[str, Any]:
     """Decode and score the trained cell in ``folder``."""
-    model, template = build.load(folder / "train/final"), Template.load(folder / "train/final")
+    model = build.load(folder / "train/final")
+    template = Template.load(folder / "train/final")
     state = read_state(folder / "train/final")
     rows = [
         json.loads(line)
@@ -83,8 +84,14 @@ def curve(rows: list[dict[str, Any]], cell: Cell) -> dict[str, list[list[float]]
 
 def tested(model: Any, template: Template, x: X, tags: str, path: str) -> dict[str, Any]:
     """Which utterances of the test list are right, and the figures of the scorer."""
-    task, references = template.task(tags), list(read_manifest(path))
-    found = answers(model, template, path, tags)
+    task = template.task(tags)
+    references = list(read_manifest(path))
+    found = answers(
+        model,
+        template,
+        path,
+        tags,
+    )
     figures = {
         f"{s.detail['field']}/{s.metric}/{s.subset}": [
             round(v, 3) for v in (s.value, s.low, s.high)
@@ -112,11 +119,9 @@ def right(
     def said(hypothesis: Hypothesis | None) -> str | None:
         if hypothesis is None:
             return None
-        return (
-            " ".join((hypothesis.reply or "").split())
-            if x.reply
-            else hypothesis.labels.get(field.name)
-        )
+        if x.reply:
+            return " ".join((hypothesis.reply or "").split())
+        return hypothesis.labels.get(field.name)
 
     return {
         u.key: int(

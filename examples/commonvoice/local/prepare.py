@@ -81,13 +81,15 @@ class Reader:
 
     def __init__(self, folder: Path, lang: str, dropped: Dropped, no_label: Counter) -> None:
         self.folder, self.lang, self.dropped, self.no_label = folder, lang, dropped, no_label
-        self.labels, self.durations = label_map.load("commonvoice"), read_durations(folder)
+        self.labels = label_map.load("commonvoice")
+        self.durations = read_durations(folder)
 
     def rows(self, table: str) -> tuple[list[Utterance], int]:
         """The usable utterances of a table, and how many rows it has. Raises ValueError for a label
         that the map does not know.
         """
-        found, total = [], 0
+        found = []
+        total = 0
         for row in read_table(self.folder / f"{table}.tsv"):
             total += 1
             if utterance := self._utterance(row):
@@ -98,7 +100,8 @@ class Reader:
         name = (
             row["path"] if row["path"].endswith(".mp3") else f"{row['path']}.mp3"
         )  # the first releases leave it out
-        path, sentence = self.folder / "clips" / name, (row["sentence"] or "").strip()
+        path = self.folder / "clips" / name
+        sentence = (row["sentence"] or "").strip()
         try:
             if not sentence:
                 raise ValueError("no sentence")
@@ -164,7 +167,8 @@ def prepare(options: argparse.Namespace) -> None:
     """Everything, from the tables to the lists. Raises ValueError for whatever is wrong with
     them.
     """
-    dropped, no_label = Dropped(), Counter()
+    dropped = Dropped()
+    no_label = Counter()
     splits: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
     for lang in options.langs.split():
         reader = Reader(lang_dir(options.data_dir, lang), lang, dropped, no_label)
@@ -185,7 +189,12 @@ def prepare(options: argparse.Namespace) -> None:
             f"{name}: {counts['sgc']} of {len(rows)} utterances tell the gender, {counts['sap']} "
             "the age group"
         )
-    write_splits(options.out, splits, DISJOINT, dropped)
+    write_splits(
+        options.out,
+        splits,
+        DISJOINT,
+        dropped,
+    )
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

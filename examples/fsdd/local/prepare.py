@@ -52,7 +52,8 @@ def find_recordings(data_dir: Path) -> list[Recording]:
     """All recordings, sorted by name. Raises ValueError for a folder without any, or with wav files
     named otherwise.
     """
-    found, strange = [], []
+    found = []
+    strange = []
     for path in sorted((data_dir / "recordings").glob("*.wav")):
         match = re.fullmatch(r"(\d)_(\w+)_(\d+)", path.stem)
         if match:
@@ -133,11 +134,20 @@ def make_string(
     """The parts with pauses between them under background noise: audio and word times."""
     pieces = [read(part) for part in parts]
     audio, begins = mix.join(pieces, list(rng.uniform(*PAUSE_S, len(parts) + 1)))
-    noise = mix.colored_noise(len(audio), rng.uniform(*NOISE_COLOR), rng)
+    noise = mix.colored_noise(
+        len(audio),
+        rng.uniform(*NOISE_COLOR),
+        rng,
+    )
     audio = mix.add_noise(audio, noise, rng.uniform(*snr_db))
     words = [
         Word(DIGITS[p.digit], b, b + len(a) / SAMPLE_RATE)
-        for p, a, b in zip(parts, pieces, begins, strict=True)
+        for p, a, b in zip(
+            parts,
+            pieces,
+            begins,
+            strict=True,
+        )
     ]
     return audio / max(1.0, np.abs(audio).max() / 0.98), words  # loud noise must not clip
 
@@ -153,7 +163,12 @@ def write_split(
         audio, words = make_string(parts, snr_db, np.random.default_rng([seed, *name.encode(), i]))
         key = f"{name}-{parts[0].speaker}-{i:05d}"
         path = folder / f"{key}.wav"
-        soundfile.write(path, audio, SAMPLE_RATE, subtype="PCM_16")
+        soundfile.write(
+            path,
+            audio,
+            SAMPLE_RATE,
+            subtype="PCM_16",
+        )
         text = " ".join(w.text for w in words)
         sources = [p.path.name for p in parts]
         row = Utterance(
@@ -203,7 +218,13 @@ def prepare(options: argparse.Namespace) -> None:
             draw,
             SHORT_SHARE if name == "train" else 0.0,
         )
-        splits[name] = write_split(name, strings, options.out, options.snr_db, options.seed)
+        splits[name] = write_split(
+            name,
+            strings,
+            options.out,
+            options.snr_db,
+            options.seed,
+        )
         seconds = sum(u.duration for u in splits[name])
         print(
             f"fsdd {name}: {len(strings)} strings, {sum(map(len, strings))} digits, "

@@ -41,7 +41,8 @@ def find(mixture: DataConfig, root: Path, strict: bool) -> list[SourceConfig]:
     """The rows that can be used, their lists absolute; all others are named. Raises ValueError with
     ``strict`` for these, or when none is left.
     """
-    found, lacking = [], []
+    found = []
+    lacking = []
     for source in mixture.train:
         if missing := missing_of(source, root):
             lacking.append(
@@ -80,12 +81,19 @@ def _moved(utterance: Utterance, name: str, work: Path) -> Utterance:
     extra = utterance.extra | (
         {"recordings": [_same(work, path) for path in recordings]} if recordings else {}
     )
-    return dataclasses.replace(utterance, key=f"{name}-{utterance.key}", wav=wav, extra=extra)
+    return dataclasses.replace(
+        utterance,
+        key=f"{name}-{utterance.key}",
+        wav=wav,
+        extra=extra,
+    )
 
 
 def _same(work: Path, path: str) -> str:
     """A recording that is a file there, absolute; any other name as it is."""
-    return str(work / path) if (work / path).exists() else path
+    if (work / path).exists():
+        return str(work / path)
+    return path
 
 
 def holds(utterance: Utterance, task: str) -> bool:
@@ -172,12 +180,20 @@ def write_tests(
     """``OUT/{dev,test}/TASK.list`` of every task that has utterances, and ``OUT/tasks``; returns
     the dev lists. A task without any is named.
     """
-    dev, there = {}, []
+    dev = {}
+    there = []
     for task in [
         *tasks.names(),
         *sorted({task for source in sources for task in source.tasks} - set(tasks.names())),
     ]:
-        found = {split: usable(splits[split], sources, task) for split in ("dev", "test")}
+        found = {
+            split: usable(
+                splits[split],
+                sources,
+                task,
+            )
+            for split in ("dev", "test")
+        }
         if not found["dev"] or not found["test"]:
             print(
                 f"{task} is left out: nothing prepared to "
@@ -186,7 +202,11 @@ def write_tests(
             continue
         dev[task] = str((options.out / "dev" / f"{task}.list").resolve())
         for split, rows in found.items():
-            chosen = choose(rows, task, options.limit[split == "test"] or None)
+            chosen = choose(
+                rows,
+                task,
+                options.limit[split == "test"] or None,
+            )
             count = write_manifest(options.out / split / f"{task}.list", chosen)
             write_text(options.out / split / f"{task}.text", reference_lines(chosen, task))
             corpora = [source.name for source in sources if task in source.tasks]

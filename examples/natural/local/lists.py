@@ -84,7 +84,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--keys", type=Path, help="file of keys, one a line")
     parser.add_argument("--age", help="age group, e.g. adult")
-    parser.add_argument("--draw", type=int, metavar="N", help="write N keys instead of utterances")
+    parser.add_argument(
+        "--draw",
+        type=int,
+        metavar="N",
+        help="write N keys instead of utterances",
+    )
     return parser.parse_args(argv)
 
 

@@ -54,7 +54,15 @@ def read_index(folder: Path, dropped: Dropped) -> Iterator[Utterance]:
         try:
             known["duration"] = round(read_duration(path), 4)
         except ValueError as fault:
-            note(dropped, row.key, getattr(fault, "reason", str(fault)))
+            note(
+                dropped,
+                row.key,
+                getattr(
+                    fault,
+                    "reason",
+                    str(fault),
+                ),
+            )
             continue
         yield dataclasses.replace(row, **known)
 
@@ -70,7 +78,11 @@ def mandarin(folder: Path, out: Path, dropped: Dropped) -> dict[str, list[Uttera
     spoken = [u for u in words if u.txt] + list(read_index(folder / "cmn_strings", dropped))
     splits = {"train": [u for i, u in enumerate(spoken) if i % EVERY_DEV]}
     splits["dev"] = spoken[::EVERY_DEV]
-    splits["test"] = join_syllables([u for u in words if not u.txt], out, dropped)
+    splits["test"] = join_syllables(
+        [u for u in words if not u.txt],
+        out,
+        dropped,
+    )
     return splits
 
 
@@ -89,7 +101,15 @@ def join_syllables(syllables: list[Utterance], out: Path, dropped: Dropped) -> l
     for i in range(STRINGS if known else 0):
         count = min(rng.integers(LENGTHS[0], LENGTHS[1] + 1), len(known))
         parts = [known[j] for j in rng.choice(len(known), count, replace=False)]
-        strings.append(_string(f"cmnsyl_{i:02d}", parts, characters, out, rng))
+        strings.append(
+            _string(
+                f"cmnsyl_{i:02d}",
+                parts,
+                characters,
+                out,
+                rng,
+            )
+        )
     return strings
 
 
@@ -106,13 +126,29 @@ def _string(
     texts = [characters[part.extra["pinyin"]] for part in parts]
     words = [
         Word(text, begin, begin + len(piece) / SAMPLE_RATE)
-        for text, begin, piece in zip(texts, begins, pieces, strict=True)
+        for text, begin, piece in zip(
+            texts,
+            begins,
+            pieces,
+            strict=True,
+        )
     ]
     path = out / "wav" / f"{key}.wav"
-    soundfile.write(path, audio, SAMPLE_RATE, subtype="PCM_16")
+    soundfile.write(
+        path,
+        audio,
+        SAMPLE_RATE,
+        subtype="PCM_16",
+    )
     extra = {"recordings": [part.wav for part in parts]}
     seconds = round(len(audio) / SAMPLE_RATE, 4)
-    row = Utterance(key, str(path.resolve()), "".join(texts), lang="zh", words=words)
+    row = Utterance(
+        key,
+        str(path.resolve()),
+        "".join(texts),
+        lang="zh",
+        words=words,
+    )
     return dataclasses.replace(row, speaker=parts[0].speaker, duration=seconds, extra=extra)
 
 
@@ -127,7 +163,11 @@ def prepare(options: argparse.Namespace) -> None:
     dropped = Dropped()
     try:
         if options.set == "cmn":
-            splits = mandarin(options.data_dir, options.out, dropped)
+            splits = mandarin(
+                options.data_dir,
+                options.out,
+                dropped,
+            )
         else:
             splits = english(options.data_dir, dropped)
     except Drop as fault:
@@ -150,7 +190,11 @@ def prepare(options: argparse.Namespace) -> None:
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command.parser(__doc__, "folder of the set; of cmn_words and cmn_strings for cmn")
-    parser.add_argument("--set", required=True, choices=("en_word_times", "mfa_styles", "cmn"))
+    parser.add_argument(
+        "--set",
+        required=True,
+        choices=("en_word_times", "mfa_styles", "cmn"),
+    )
     return parser.parse_args(argv)
 
 

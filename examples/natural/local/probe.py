@@ -81,7 +81,11 @@ def pooled_states(
     The last layer is taken after the encoder's final normalization. Raises ValueError for audio
     that cannot be read.
     """
-    found = torch.empty(len(utterances), len(encoder.layers), encoder.width)
+    found = torch.empty(
+        len(utterances),
+        len(encoder.layers),
+        encoder.width,
+    )
     caught: list[Tensor] = []
     layers = [*encoder.layers[:-1], encoder.layer_norm]
     hooks = [layer.register_forward_hook(lambda _, __, out: caught.append(out)) for layer in layers]
@@ -117,7 +121,11 @@ def fit(inputs: Tensor, targets: Tensor, classes: int, penalty: float) -> Tensor
     """Multinomial logistic regression by L-BFGS: weights (inputs + 1, classes), the last row the
     bias.
     """
-    inputs = functional.pad(inputs, (0, 1), value=1.0)
+    inputs = functional.pad(
+        inputs,
+        (0, 1),
+        value=1.0,
+    )
     weights = torch.zeros(inputs.shape[1], classes, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -134,7 +142,14 @@ def fit(inputs: Tensor, targets: Tensor, classes: int, penalty: float) -> Tensor
 
 def right(weights: Tensor, inputs: Tensor, targets: Tensor) -> np.ndarray:
     """Tell of each utterance whether the regression says its label."""
-    answers = (functional.pad(inputs, (0, 1), value=1.0) @ weights).argmax(1)
+    answers = (
+        functional.pad(
+            inputs,
+            (0, 1),
+            value=1.0,
+        )
+        @ weights
+    ).argmax(1)
     return (answers == targets).numpy()
 
 
@@ -180,11 +195,19 @@ class Corpora:
         manifest = self.folder / probe.corpus / "data" / split / "manifest.jsonl"
         every = list(read_manifest(manifest))
         (field,) = tasks.parse(probe.task).label_fields
-        asked = choose(every, probe.task, self.limit)
+        asked = choose(
+            every,
+            probe.task,
+            self.limit,
+        )
         if probe.age:
             (age,) = tasks.parse("sap").label_fields
             asked = choose([u for u in every if age.value(u) == probe.age], probe.task, self.limit)
-        return asked, self._states(f"{probe.corpus}-{split}", asked, manifest)
+        return asked, self._states(
+            f"{probe.corpus}-{split}",
+            asked,
+            manifest,
+        )
 
     def _states(self, name: str, asked: list[Utterance], manifest: Path) -> Tensor:
         """Their states; those that another probe, or an earlier run, has computed are read."""
@@ -201,7 +224,11 @@ class Corpora:
                 set_conf(self.encoder.config, self.pad_s)
             known |= zip(
                 (u.key for u in lacking),
-                pooled_states(self.encoder, lacking, manifest),
+                pooled_states(
+                    self.encoder,
+                    lacking,
+                    manifest,
+                ),
                 strict=True,
             )
             self.kept.mkdir(parents=True, exist_ok=True)
@@ -221,21 +248,40 @@ def run(name: str, probe: Probe, corpora: Corpora) -> Result:
         for split, (rows, _) in splits.items()
     }
     states = normalized({split: found for split, (_, found) in splits.items()})
-    best = max(candidates(states, targets, len(names)), key=lambda row: row[0])
+    best = max(
+        candidates(
+            states,
+            targets,
+            len(names),
+        ),
+        key=lambda row: row[0],
+    )
     _, layer, penalty, weights = best
     test, _ = splits["test"]
-    correct = right(weights, states["test"][:, layer], targets["test"])
+    correct = right(
+        weights,
+        states["test"][:, layer],
+        targets["test"],
+    )
     speakers = [u.speaker or u.key for u in test]
     commonest = int(torch.bincount(targets["train"]).argmax())
     majority = 100 * float((targets["test"] == commonest).float().mean())
     counts = (len(splits["train"][0]), len(test), len({*speakers}))
     figures = (100 * float(correct.mean()), *interval(correct, speakers), majority)
-    return Result(name, *figures, len(names), layer + 1, penalty, *counts)
+    return Result(
+        name,
+        *figures,
+        len(names),
+        layer + 1,
+        penalty,
+        *counts,
+    )
 
 
 def normalized(states: dict[str, Tensor]) -> dict[str, Tensor]:
     """Subtract the training set's mean of every channel and divide by its deviation."""
-    mean, deviation = states["train"].mean(0), states["train"].std(0).clamp(min=1e-5)
+    mean = states["train"].mean(0)
+    deviation = states["train"].std(0).clamp(min=1e-5)
     return {split: (found - mean) / deviation for split, found in states.items()}
 
 
@@ -245,7 +291,12 @@ def candidates(
     """Fit every layer and penalty: accuracy on dev, the layer, the penalty, the weights."""
     for layer in range(states["train"].shape[1]):
         for penalty in PENALTIES:
-            weights = fit(states["train"][:, layer], targets["train"], classes, penalty)
+            weights = fit(
+                states["train"][:, layer],
+                targets["train"],
+                classes,
+                penalty,
+            )
             dev = right(weights, states["dev"][:, layer], targets["dev"])
             yield float(dev.mean()), layer, penalty, weights
 

@@ -25,7 +25,8 @@ def usable(path: Path, task: str) -> list[Utterance]:
     """The utterances that can be asked ``task``. Raises ValueError when there are none. Prints how
     many are left out.
     """
-    wanted, every = tasks.parse(task), list(read_manifest(path))
+    wanted = tasks.parse(task)
+    every = list(read_manifest(path))
     found = [u for u in every if wanted.present(u)]
     print(
         f"{path}: {len(found)} of {len(every)} utterances hold "
@@ -57,7 +58,8 @@ def split(
             f"speaker {utterance.speaker}" if utterance.speaker else f"key {utterance.key}", []
         ).append(utterance)
     order = sorted(groups, key=lambda name: zlib.crc32(name.encode()))
-    chosen, dev = set(), []
+    chosen = set()
+    dev = []
     for name in order[: max(1, round(share * len(order)))]:
         if len(dev) >= most or len(order) == 1:
             break
@@ -87,7 +89,8 @@ def prepare(data_dir: Path, out: Path, task: str, most: int) -> None:
     """Write the lists of one task. Raises ValueError for a manifest that is missing or has nothing
     of the task, and for shared speakers.
     """
-    source, test = data_dir / f"{task}.jsonl", data_dir / f"{task}.test.jsonl"
+    source = data_dir / f"{task}.jsonl"
+    test = data_dir / f"{task}.test.jsonl"
     if not source.exists():
         raise ValueError(
             f"{source} does not exist; write a manifest a task (README.md), or shorten tasks= in "

@@ -45,7 +45,9 @@ def style_of(utterance: Utterance, corpus: str, styles: label_map.LabelMap) -> s
     """
     if (own := STYLE.value(utterance)) is not None:
         return own
-    table, found, genres = styles.fields["style"], set(), genres_of(utterance)
+    table = styles.fields["style"]
+    found = set()
+    genres = genres_of(utterance)
     for genre in genres or [""]:
         names = [f"{corpus}/{genre}", genre, corpus] if genre else [corpus]
         known = next((key for name in names if (key := label_map.fold(name)) in table), None)
@@ -70,7 +72,11 @@ def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped)
     for utterance in read_manifest(path, dropped):
         corpus = str(utterance.extra.get("corpus") or path.stem)
         try:
-            style = style_of(utterance, corpus, styles)
+            style = style_of(
+                utterance,
+                corpus,
+                styles,
+            )
             if not utterance.txt:
                 raise Drop("no transcript")
             if by == "speaker" and not utterance.speaker:
@@ -117,7 +123,8 @@ def prepare(options: argparse.Namespace) -> None:
     """Everything, from the manifests to the lists. Raises ValueError for whatever is wrong with
     them.
     """
-    dropped, styles = Dropped(), label_map.load(options.map)
+    dropped = Dropped()
+    styles = label_map.load(options.map)
     if "style" not in styles.fields:
         raise ValueError(
             f"label map {options.map} has no table 'style'; it has {', '.join(styles.fields)}"

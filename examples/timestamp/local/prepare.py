@@ -131,9 +131,18 @@ def prepare(options: argparse.Namespace) -> None:
             f"{options.source} lacks {', '.join(sorted(lacking))}/manifest.jsonl; give the data/ "
             "folder of a recipe that was prepared"
         )
-    dropped, faults = Dropped(), Counter()
+    dropped = Dropped()
+    faults = Counter()
     alignments = read_alignments(options.times, options.format, faults) if options.times else None
-    splits = {name: read_split(options, name, alignments, dropped) for name in names}
+    splits = {
+        name: read_split(
+            options,
+            name,
+            alignments,
+            dropped,
+        )
+        for name in names
+    }
     if empty := [name for name, rows in splits.items() if not rows]:
         raise ValueError(
             f"no utterance of {', '.join(empty)} got word times:\n{table(dropped)}\ndo --times and "

@@ -89,7 +89,11 @@ def split_of(sentence: str) -> str:
     splits.
     """
     share = int(hashlib.sha1(sentence.encode()).hexdigest()[:8], 16) / 2**32
-    return "test" if share < 0.15 else "dev" if share < 0.2 else "train"
+    if share < 0.15:
+        return "test"
+    if share < 0.2:
+        return "dev"
+    return "train"
 
 
 def sentence(lang: str, mood: str | None, rng: np.random.Generator) -> list[str]:
@@ -104,18 +108,20 @@ def sentence(lang: str, mood: str | None, rng: np.random.Generator) -> list[str]
         words.append(
             slot[1:]
             if slot.startswith("=")
-            else _choose([w for w in WORDS[lang][slot] if w not in words], favorites, rng)
+            else _choose(
+                [w for w in WORDS[lang][slot] if w not in words],
+                favorites,
+                rng,
+            )
         )
     return words
 
 
 def _favorites(mood: str | None, lang: str) -> list[str]:
     entries = FAVOURITES[mood].split() if mood else []
-    return (
-        [w for w in entries if w.isascii()]
-        if lang == "en"
-        else [c for w in entries if not w.isascii() for c in w]
-    )
+    if lang == "en":
+        return [w for w in entries if w.isascii()]
+    return [c for w in entries if not w.isascii() for c in w]
 
 
 def _choose(words: list[str], favorites: set[str], rng: np.random.Generator) -> str:

@@ -47,7 +47,18 @@ def plan(split: str, seed: int, scale: float) -> list[Order]:
     voices = make_voices(split, VOICES[split], rng)
     count = max(16, round(SIZES[split] * scale))
     used: set[str] = set()
-    return [order for pool in POOLS for order in _plan_pool(split, pool, count, voices, used, rng)]
+    return [
+        order
+        for pool in POOLS
+        for order in _plan_pool(
+            split,
+            pool,
+            count,
+            voices,
+            used,
+            rng,
+        )
+    ]
 
 
 def _plan_pool(
@@ -72,15 +83,29 @@ def _plan_pool(
         turn, label = divmod(i, len(sets))
         lang, gender, age = cells[(turn + 5 * label) % len(cells)]
         label = sets[label]
-        labels, answer = {"gender": gender, "age": age}, None
+        labels = {"gender": gender, "age": age}
+        answer = None
         voice = voices[gender, age][rng.integers(len(voices[gender, age]))]
         if pool == "reply":
             words, answer = queues[lang, _kind(rng)].pop()
         else:
             words = _fresh_sentence(split, lang, label if pool != "event" else None, used, rng)
             labels[pool] = label
-        key, seed = f"{split}_{pool}_{i:05d}", int(rng.integers(2**31))
-        orders.append(Order(key, split, pool, lang, tuple(words), voice, seed, labels, answer))
+        key = f"{split}_{pool}_{i:05d}"
+        seed = int(rng.integers(2**31))
+        orders.append(
+            Order(
+                key,
+                split,
+                pool,
+                lang,
+                tuple(words),
+                voice,
+                seed,
+                labels,
+                answer,
+            )
+        )
     return orders
 
 

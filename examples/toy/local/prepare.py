@@ -26,8 +26,18 @@ LEAST = 60  # occurrences in train every word must have at full scale
 def main() -> None:
     """Parse the command line and make the corpus."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("data"), help="folder to write to")
-    parser.add_argument("--seed", type=int, default=1, help="another seed gives another corpus")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("data"),
+        help="folder to write to",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        help="another seed gives another corpus",
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full size")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument(
@@ -55,7 +65,14 @@ def make(out: Path, seed: int, scale: float, jobs: int) -> dict[str, list[Uttera
     """Plan, check, synthesize and write all splits. Raises ValueError when splits overlap or a word
     is too rare.
     """
-    orders = {split: plan(split, seed, scale) for split in SIZES}
+    orders = {
+        split: plan(
+            split,
+            seed,
+            scale,
+        )
+        for split in SIZES
+    }
     check_disjoint(orders)
     if scale >= 1:
         check_vocabulary(orders, LEAST)
@@ -77,7 +94,11 @@ def _synthesize(orders: dict[str, list[Order]], out: Path, jobs: int) -> dict[st
         made = [render_all(*chunk) for chunk in chunks]
     else:
         with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-            made = pool.starmap(render_all, chunks, chunksize=1)
+            made = pool.starmap(
+                render_all,
+                chunks,
+                chunksize=1,
+            )
     utterances: dict[str, list[Utterance]] = {split: [] for split in orders}
     for (chunk, _), rows in zip(chunks, made, strict=True):
         utterances[chunk[0].split] += rows
@@ -86,7 +107,9 @@ def _synthesize(orders: dict[str, list[Order]], out: Path, jobs: int) -> dict[st
 
 def _text(row: Utterance) -> str:
     """A sentence, or a question with its answer, as the model is to write it."""
-    return row.txt if row.reply is None else f"{row.txt}<开始回答>{row.reply}"
+    if row.reply is None:
+        return row.txt
+    return f"{row.txt}<开始回答>{row.reply}"
 
 
 def _write(path: Path, lines: list[str]) -> None:

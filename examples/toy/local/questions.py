@@ -36,7 +36,13 @@ def mapping(lang: str, kind: str) -> dict[str, str]:
         return dict(pairs) | {b: a for a, b in pairs}
     if kind == "after":
         return dict(itertools.pairwise(words["number"]))
-    return dict(zip(words["item"], words["color"], strict=True))
+    return dict(
+        zip(
+            words["item"],
+            words["color"],
+            strict=True,
+        )
+    )
 
 
 def questions(lang: str, kind: str, split: str) -> list[tuple[list[str], str]]:
@@ -58,7 +64,11 @@ def draw(
     lang: str, kind: str, split: str, count: int, rng: np.random.Generator
 ) -> list[tuple[list[str], str]]:
     """``count`` questions: all of them in random order, again and again."""
-    pool = questions(lang, kind, split)
+    pool = questions(
+        lang,
+        kind,
+        split,
+    )
     order: list[int] = []
     while len(order) < count:
         order += rng.permutation(len(pool)).tolist()

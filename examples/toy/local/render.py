@@ -29,7 +29,13 @@ def render(order: Order, espeak: Espeak, out_dir: Path) -> Utterance:
         EMOTIONS.get(order.labels.get("emotion")) or STYLES.get(order.labels.get("style")) or PLAIN
     )
     audio, words = espeak.speak(
-        list(order.words), espeak_voice(order.voice, order.lang, prosody, rng)
+        list(order.words),
+        espeak_voice(
+            order.voice,
+            order.lang,
+            prosody,
+            rng,
+        ),
     )
     audio = mix.set_level(aged(audio, order.voice, rng), -23)
     audio, (lead,) = mix.join([audio], rng.uniform(0.03, 0.08, 2).tolist())
@@ -43,7 +49,12 @@ def render(order: Order, espeak: Espeak, out_dir: Path) -> Utterance:
         noise = mix.colored_noise(len(audio), rng.uniform(0.5, 1.5), rng)
         audio = mix.add_noise(audio, noise, rng.uniform(22, 35))
     path = out_dir / order.split / "wav" / f"{order.key}.wav"
-    soundfile.write(path, np.clip(audio, -1, 1), SAMPLE_RATE, subtype="PCM_16")
+    soundfile.write(
+        path,
+        np.clip(audio, -1, 1),
+        SAMPLE_RATE,
+        subtype="PCM_16",
+    )
     return _describe(order, path, words, len(audio) / SAMPLE_RATE)
 
 
@@ -60,7 +71,13 @@ def _add_event(
         if place == 1
         else words[rng.integers(1, len(words))].start
     )
-    return mix.insert(audio, words, sound, at_s, gap_s=rng.uniform(0.02, 0.06))
+    return mix.insert(
+        audio,
+        words,
+        sound,
+        at_s,
+        gap_s=rng.uniform(0.02, 0.06),
+    )
 
 
 def _describe(order: Order, path: Path, words: list[Word], duration: float) -> Utterance:

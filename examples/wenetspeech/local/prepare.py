@@ -43,7 +43,8 @@ class Reader:
     """Walks through the recordings and keeps count."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.data_dir, self.splits = options.data_dir, {options.subset: "train"} | HELD_OUT
+        self.data_dir = options.data_dir
+        self.splits = {options.subset: "train"} | HELD_OUT
         self.seconds: Counter = Counter()  # by split
         self.left_out: Counter = Counter()  # segments of these splits, by reason
         self.recordings = Dropped()  # recordings that cannot be used, by reason
@@ -77,10 +78,8 @@ class Reader:
             if reason := _doubt(segment, audio):
                 self.left_out[reason] += 1
                 continue
-            begin, end = (
-                float(segment["begin_time"]),
-                min(float(segment["end_time"]), float(audio["duration"])),
-            )
+            begin = float(segment["begin_time"])
+            end = min(float(segment["end_time"]), float(audio["duration"]))
             self.seconds[split] += end - begin
             yield (
                 split,
@@ -117,7 +116,9 @@ def _fault(audio: object) -> str:
 
 def _unusable(path: Path) -> str:
     try:
-        return "" if os.stat(path).st_size else "empty file"
+        if os.stat(path).st_size:
+            return ""
+        return "empty file"
     except OSError:
         return "file not found"
 
@@ -128,11 +129,9 @@ def _doubt(segment: dict, audio: dict) -> str:
         return "segment without a transcript"
     if not 0 <= segment["begin_time"] < segment["end_time"]:
         return "segment that ends before it begins"
-    return (
-        "segment beyond the end of its recording"
-        if segment["end_time"] > audio["duration"] + SLACK_S
-        else ""
-    )
+    if segment["end_time"] > audio["duration"] + SLACK_S:
+        return "segment beyond the end of its recording"
+    return ""
 
 
 def with_text(rows: Iterator[tuple[str, Utterance]], path: Path) -> Iterator[tuple[str, Utterance]]:
@@ -153,7 +152,8 @@ def prepare(options: argparse.Namespace) -> None:
     """
     if options.subset not in ("S", "M", "L"):
         raise ValueError(f"--subset: {lookup.unknown('subset', options.subset, ['S', 'M', 'L'])}")
-    reader, out = Reader(options), options.out
+    reader = Reader(options)
+    out = options.out
     paths = {name: out / name / "manifest.jsonl" for name in reader.splits.values()}
     counts = write_manifests(paths, with_text(reader.rows(), out / "text/train.txt"))
     (out / "left_out.txt").write_text(
