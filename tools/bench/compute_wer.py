@@ -125,7 +125,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--wenet", required=True, help="WeNet's tools/compute-wer.py")
+    parser.add_argument(
+        "--wenet",
+        required=True,
+        help="WeNet's tools/compute-wer.py",
+    )
     parser.add_argument("--utterances", type=int, default=7000)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args(argv)
@@ -161,7 +165,11 @@ def report(ours: list[Told], theirs: list[Told]) -> int:
 
     one = ours[-1]
     other = theirs[-1]
-    pairs = zip(one.utterances, other.utterances, strict=True)
+    pairs = zip(
+        one.utterances,
+        other.utterances,
+        strict=True,
+    )
     differing = sum(first != second for first, second in pairs)
     same = one.overall == other.overall and not differing
     verdict = "the same" if same else "NOT the same"
@@ -169,7 +177,9 @@ def report(ours: list[Told], theirs: list[Told]) -> int:
         f"\nWeNet's takes {spread(ratios)} times as long; rate and N are {verdict}, "
         f"and differ in {differing} of {len(one.utterances)} utterances"
     )
-    return 0 if same else 1
+    if same:
+        return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import resource
 import sys
 import tempfile
@@ -282,7 +281,8 @@ def report(folder: Path, sizes: Sizes, args: argparse.Namespace) -> int:
     watch.over.set()
     watch.join()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    written = [os.path.getsize(path) for path in (folder / "out").glob("*.safetensors")]
+    files = (folder / "out").glob("*.safetensors")
+    written = [path.stat().st_size for path in files]
     bound = 1.2 * max(written) + 2 * GIB
     rows = {
         f"infer.pt, {args.dtype}, widths / {args.divisor}": (folder / "infer.pt").stat().st_size,

@@ -147,7 +147,13 @@ def heard(recording: Recording, piece: longform.Piece, timed: bool) -> Hypothesi
             end = word.end - piece.start
             words.append(Word(word.text, start, end))
     text = join_words([word.text for word in words])
-    return Hypothesis("k", "", "", text, words if timed else None)
+    return Hypothesis(
+        "k",
+        "",
+        "",
+        text,
+        words if timed else None,
+    )
 
 
 def check(
@@ -157,7 +163,12 @@ def check(
     pieces = list(longform.split(blocks(recording.audio), RATE, longest_s))
     answers = [heard(recording, piece, timed) for piece in pieces]
     task = parse("srwt" if timed else "asr")
-    joined = longform.join(pieces, answers, task, "k")
+    joined = longform.join(
+        pieces,
+        answers,
+        task,
+        "k",
+    )
     said = join_words([word.text for word in recording.words])
 
     # Pieces overlap where there was no pause to split at.
@@ -200,7 +211,13 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--borders", type=int, default=2000, help="borders in a row of the table")
-    parser.add_argument("--snr", type=float, nargs="+", default=SNRS_DB, help="dB")
+    parser.add_argument(
+        "--snr",
+        type=float,
+        nargs="+",
+        default=SNRS_DB,
+        help="dB",
+    )
     parser.add_argument("--lang", nargs="+", default=[*WORD_S], choices=WORD_S)
     args = parser.parse_args(argv)
     print("| language | SNR, dB | borders at a pause | without | words | errors |")

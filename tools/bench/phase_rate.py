@@ -106,25 +106,17 @@ class Phase:
 
     def _rows(self, batch: Batch, speech: torch.Tensor, lengths: list[int]) -> torch.Tensor:
         """Rows of prompt, speech and answer, padded on the right, with ``labels``."""
-        embed, borders, rows, labels = (
-            self.model.get_input_embeddings(),
-            self.model.speech_boundary.weight,
-            [],
-            [],
-        )
-        texts = (
-            ids.split(n.tolist())
-            for ids, n in (
-                (batch.prompt_ids, batch.prompt_lengths),
-                (batch.answer_ids, batch.answer_lengths),
-            )
-        )
-        for prompt, answer, heard, n in zip(*texts, speech, lengths, strict=True):
+        embed = self.model.get_input_embeddings()
+        borders = self.model.speech_boundary.weight
+        prompts = batch.prompt_ids.split(batch.prompt_lengths.tolist())
+        answers = batch.answer_ids.split(batch.answer_lengths.tolist())
+        rows = []
+        labels = []
+        for prompt, answer, heard, n in zip(prompts, answers, speech, lengths, strict=True):
             row = [embed(prompt), borders[:1], heard[:n], borders[1:], embed(answer)]
             rows.append(torch.cat([part.to(row[0].dtype) for part in row]))
-            labels.append(
-                torch.cat([answer.new_full((len(rows[-1]) - len(answer),), -100), answer])
-            )
+            unscored = answer.new_full((len(rows[-1]) - len(answer),), -100)
+            labels.append(torch.cat([unscored, answer]))
         mask = pad_sequence(
             [torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows],
             batch_first=True,
@@ -152,10 +144,8 @@ def check(phase: Phase, text: Mean) -> None:
     batch = phase.batch(Mean(WHOLE_S, text.prompt_tokens, text.answer_tokens), 2)
     phase.model.eval()  # no dropout
     with torch.no_grad():
-        ours, others = (
-            float(phase.ours(batch)),
-            [float(phase.theirs(batch, heard)) for heard in (True, False)],
-        )
+        ours = float(phase.ours(batch))
+        others = [float(phase.theirs(batch, heard)) for heard in (True, False)]
     phase.model.train()
     tolerance = 0.02 if phase.engine.half else 1e-4
     assert all(abs(ours - other) < tolerance * ours for other in others), (
@@ -195,7 +185,8 @@ def race(
     of one utterance in our step.
     """
     check(phase, mean)
-    batch, few = phase.batch(mean, counts[0]), phase.batch(mean, counts[1])
+    batch = phase.batch(mean, counts[0])
+    few = phase.batch(mean, counts[1])
     ways = {
         "ours": (counts[0], lambda: phase.step(lambda: phase.ours(batch))),
         "transformers + peft, encoder on 30 s": (
@@ -215,7 +206,8 @@ def race(
             ),
         ),
     }
-    peaks, seconds = {}, {way: [] for way in ways}
+    peaks = {}
+    seconds = {way: [] for way in ways}
     for way, (_, run) in ways.items():  # warm, and its memory
         reset_peak()
         run()
@@ -250,13 +242,21 @@ def _row(
     peak: float,
     args: argparse.Namespace,
 ) -> str:
-    rate = spread(mean.seconds / each, ".4g")
-    share = (
-        spread(100 * flops / each / (args.peak_tflops * 1e12), ".3g") + " %"
-        if args.peak_tflops
-        else ""
-    )
-    return f"| phase {name} | {way} | {count} | {rate} | {share} | {spread(each / ours, '.2f')} | {peak:.1f} |"
+    """Write a row from the seconds of each utterance, in our rounds and in the way's."""
+    share = ""
+    if args.peak_tflops:
+        reached = flops / each / (args.peak_tflops * 1e12)
+        share = f"{spread(100 * reached, '.3g')} %"
+    cells = [
+        f"phase {name}",
+        way,
+        str(count),
+        spread(mean.seconds / each, ".4g"),
+        share,
+        spread(each / ours, ".2f"),
+        f"{peak:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def tiny() -> tuple[WhisperConfig, Qwen2Config]:
@@ -323,7 +323,8 @@ def main(argv: list[str] | None = None) -> int:
     args.override += (
         ["dtype=float32", "model.adapter_conf={layers: 1, heads: 2, ffn: 64}"] if args.tiny else []
     )
-    world, mean = dist.start(1), Mean(args.seconds)
+    world = dist.start(1)
+    mean = Mean(args.seconds)
     print(f"{world.device}, torch {torch.__version__}, utterances of {mean.seconds:g} s")
     print(
         "| work | way | utterances | audio hours an hour | of the peak | times ours | peak GiB "
@@ -361,7 +362,8 @@ def read(
     folder = ROOT / "examples/osum/conf" / args.size
     second = config.load(folder / f"{PHASES['2']}.yaml", overrides=args.override)
     conf = config.load(folder / f"{PHASES[name]}.yaml", overrides=args.override)
-    conf.model.adapter, conf.model.adapter_conf = second.model.adapter, second.model.adapter_conf
+    conf.model.adapter = second.model.adapter
+    conf.model.adapter_conf = second.model.adapter_conf
     return conf, tiny() if args.tiny else (
         sizes_of(args.whisper or second.model.whisper),
         sizes_of(args.llm or second.model.llm),

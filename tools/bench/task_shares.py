@@ -131,7 +131,8 @@ def main(argv: list[str] | None = None) -> int:
         COMMON_S,
     )
     all_met = True
-    for seconds in [tuple(args.seconds)] if args.seconds else SCARCE_S:
+    lengths = [tuple(args.seconds)] if args.seconds else SCARCE_S
+    for seconds in lengths:
         scarce = source("scarce", args.scarce, seconds)
         all_met &= table([common, scarce], seconds, args.steps)
     return int(not all_met)
