@@ -48,36 +48,40 @@ class Voice:
         return tuple(value for key, value in vars(self).items() if key != "name")
 
 
+# Words a minute in English: the old speak slower, children slower still.
+RATES = {"old": (204, 214), "adult": (238, 252), "child": (192, 202)}
+
+
 def make_voices(
     split: str, per_group: int, rng: np.random.Generator
 ) -> dict[tuple[str, str], list[Voice]]:
-    """``per_group`` speakers of each gender and age, with values only this split has."""
-    steps = np.array([step for step in range(100) if step % 10 in LAST_DIGITS[split]])
+    """Make ``per_group`` speakers of each gender and age, with values only this split has."""
+    digits = LAST_DIGITS[split]
+    steps = np.array([step for step in range(100) if step % 10 in digits])
 
     def value(low: float, high: float) -> float:
-        return round(float(low + (high - low) * rng.choice(steps) / 99), 6)
+        share = rng.choice(steps)
+        return round(float(low + (high - low) * share / 99), 6)
 
     voices: dict[tuple[str, str], list[Voice]] = {}
     for gender, age in GROUPS:
         pitch, formants, shift = RANGES[gender, age]
-        for i in range(per_group):
+        old = age == "old"
+        voices[gender, age] = []
+        for number in range(per_group):
             voice = Voice(
-                name=f"{split}_{gender}_{age}_{i:02d}",
+                name=f"{split}_{gender}_{age}_{number:02d}",
                 gender=gender,
                 age=age,
                 pitch_hz=value(*pitch),
                 range=value(1.28, 1.42),
                 formants=value(*formants),
                 shift=value(*shift),
-                rate=value(204, 214)
-                if age == "old"
-                else value(238, 252)
-                if age == "adult"
-                else value(192, 202),
+                rate=value(*RATES[age]),
                 accent=str(rng.choice(["en-us", "en-us", "en-us", "en-gb"])),
-                tremor_hz=value(5.0, 6.5) if age == "old" else 0.0,
-                tremor_depth=value(0.4, 0.55) if age == "old" else 0.0,
-                breath_db=value(13, 17) if age == "old" else 0.0,
+                tremor_hz=value(5.0, 6.5) if old else 0.0,
+                tremor_depth=value(0.4, 0.55) if old else 0.0,
+                breath_db=value(13, 17) if old else 0.0,
             )
-            voices.setdefault((gender, age), []).append(voice)
+            voices[gender, age].append(voice)
     return voices
