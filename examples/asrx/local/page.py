@@ -35,8 +35,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "asrx.md").write_text(text, encoding="utf-8")
-    (args.out / "asrx.svg").write_text(draw(results), encoding="utf-8")
+    page_file = args.out / "asrx.md"
+    picture_file = args.out / "asrx.svg"
+    page_file.write_text(text, encoding="utf-8")
+    picture_file.write_text(draw(results), encoding="utf-8")
     whole = len(list(cells()))
     print(f"{args.out}/asrx.md and asrx.svg: {len(results)} of {whole} cells")
     return 0
@@ -67,7 +69,8 @@ def page(results: list[dict[str, Any]]) -> str:
     tables = []
     for title, group in (("Real speech", REAL), ("Synthesized speech", TOY)):
         if any(rows[x.name] for x in group):
-            tables.append(f"### {title}\n\n{table(group, rows)}")
+            figures = table(group, rows)
+            tables.append(f"### {title}\n\n{figures}")
     parts = {
         "state": state(results),
         "tables": "\n\n".join(tables) or "None yet.",
@@ -158,7 +161,8 @@ def verdict(rows: dict[str, list[Row]]) -> str:
     for arm, title in ARMS.items():
         told = compared(rows, arm)
         if told:
-            lines.append(f"- **{title}** against X alone, {len(told)} X: {by_sign(told)}.")
+            said = by_sign(told)
+            lines.append(f"- **{title}** against X alone, {len(told)} X: {said}.")
     helped = compared(rows, "asr_x")
     if not helped:
         return "\n".join([*lines, "No X has both arms yet, so nothing can be said."])

@@ -32,14 +32,21 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         for corpus, kinds in DISJOINT.items():
-            asked = {x.task for x in XS.values() if x.corpus == corpus}
-            if corpus in RECOGNITION:
-                asked.add("asr")
-            write_lists(args.data / corpus, asked, kinds)
+            folder = args.data / corpus
+            write_lists(folder, asked_of(corpus), kinds)
     except (ValueError, OSError) as error:
         print(f"prepare.py: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def asked_of(corpus: str) -> set[str]:
+    """Return the tasks that the cells ask of a corpus."""
+    asked = {x.task for x in XS.values() if x.corpus == corpus}
+    # The shared phase recognizes as well.
+    if corpus in RECOGNITION:
+        asked.add("asr")
+    return asked
 
 
 def write_lists(folder: Path, asked: set[str], disjoint: list[str]) -> None:
@@ -57,8 +64,10 @@ def write_lists(folder: Path, asked: set[str], disjoint: list[str]) -> None:
                 task,
                 LIMITS.get(split),
             )
-            count = write_manifest(folder / split / f"{task}.list", chosen)
-            print(f"{folder.name}/{split}/{task}.list: {count} of {len(rows)} utterances")
+            path = folder / split / f"{task}.list"
+            count = write_manifest(path, chosen)
+            name = path.relative_to(folder.parent)
+            print(f"{name}: {count} of {len(rows)} utterances")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from plan import Order
 from wenet_osum import tasks
 from wenet_osum.records import Utterance
 
+HEAD = "split  pool       utts  hours  mean s    en    zh  words  chars"
+
 
 def check_disjoint(orders: dict[str, list[Order]]) -> None:
     """Raise ValueError when two splits share a sentence or a voice setting."""
@@ -21,7 +23,12 @@ def check_disjoint(orders: dict[str, list[Order]]) -> None:
     for split, rows in orders.items():
         for row in rows:
             sentence = (row.lang, row.txt)
-            _claim(sentences, "sentence", sentence, split)
+            _claim(
+                sentences,
+                "sentence",
+                sentence,
+                split,
+            )
             _claim(voices, "voice setting", row.voice.setting(), split)
 
 
@@ -53,21 +60,27 @@ def check_vocabulary(orders: dict[str, list[Order]], least: int) -> None:
 
 def table(utterances: dict[str, list[Utterance]]) -> str:
     """Write size, vocabulary and labels of each split."""
-    lines = [
-        f"{'split':6} {'pool':8} {'utts':>6} {'hours':>6} {'mean s':>7} {'en':>5} {'zh':>5} "
-        f"{'words':>6} {'chars':>6}"
-    ]
+    lines = [HEAD]
     for split, rows in utterances.items():
-        lines.append(f"{split:6} {'all':8} {_sizes(rows)}")
-        pools: dict[str, list[Utterance]] = {}
-        for row in rows:
-            pools.setdefault(row.extra["pool"], []).append(row)
-        for pool, group in pools.items():
-            lines.append(f"{split:6} {pool:8} {_sizes(group)}")
+        for pool, group in _pools(rows).items():
+            sizes = _sizes(group)
+            lines.append(f"{split:6} {pool:8} {sizes}")
     for split, rows in utterances.items():
         for name in tasks.label_names():
-            lines.append(f"{split:6} {name:8} {_label_counts(rows, name)}")
+            counts = _label_counts(rows, name)
+            lines.append(f"{split:6} {name:8} {counts}")
     return "\n".join(lines)
+
+
+def _pools(rows: list[Utterance]) -> dict[str, list[Utterance]]:
+    """Return all utterances, and those of each pool."""
+    pools = {"all": rows}
+    for row in rows:
+        pool = row.extra["pool"]
+        if pool not in pools:
+            pools[pool] = []
+        pools[pool].append(row)
+    return pools
 
 
 def _sizes(rows: list[Utterance]) -> str:
@@ -100,7 +113,10 @@ def _vocabulary(rows: list[Utterance], lang: str | None = None) -> set[str]:
 def _label_counts(rows: list[Utterance], name: str) -> str:
     """Write the labels of a field with their counts."""
     counts = Counter(row.labels[name] for row in rows if name in row.labels)
-    return " ".join(f"{label}:{count}" for label, count in sorted(counts.items()))
+    parts = []
+    for label, count in sorted(counts.items()):
+        parts.append(f"{label}:{count}")
+    return " ".join(parts)
 
 
 def text_baseline(train: list[Utterance], test: list[Utterance], name: str) -> tuple[float, float]:
@@ -110,24 +126,45 @@ def text_baseline(train: list[Utterance], test: list[Utterance], name: str) -> t
     """
     train = [row for row in train if name in row.labels]
     test = [row for row in test if name in row.labels]
-    counts: dict[str, Counter] = defaultdict(Counter)
-    for row in train:
-        counts[row.labels[name]].update(word.text for word in row.words)
-    prior = Counter(row.labels[name] for row in train)
-
-    # Every word is counted once more than it is seen, so that none is impossible.
-    vocabulary = len(_vocabulary(train))
-    totals = {label: counts[label].total() + vocabulary for label in prior}
-
-    def score(row: Utterance, label: str) -> float:
-        logs = np.log(prior[label])
-        seen = counts[label]
-        return logs + sum(np.log((seen[word.text] + 1) / totals[label]) for word in row.words)
-
+    guesser = NaiveBayes(train, name)
     right = 0
+    truth = Counter()
     for row in test:
-        guess = max(sorted(prior), key=lambda label: score(row, label))  # noqa: B023
-        right += guess == row.labels[name]
-    truth = Counter(row.labels[name] for row in test)
+        label = row.labels[name]
+        right += guesser.guess(row) == label
+        truth[label] += 1
     most_frequent = max(truth.values())
     return 100 * right / len(test), 100 * most_frequent / len(test)
+
+
+class NaiveBayes:
+    """Guesses a label from the words of a sentence, each taken for itself."""
+
+    def __init__(self, train: list[Utterance], name: str) -> None:
+        self.prior = Counter(row.labels[name] for row in train)
+        self.labels = sorted(self.prior)
+        self.counts: dict[str, Counter] = defaultdict(Counter)
+        for row in train:
+            label = row.labels[name]
+            words = [word.text for word in row.words]
+            self.counts[label].update(words)
+
+        # Every word is counted once more than it is seen, so that none is impossible.
+        vocabulary = len(_vocabulary(train))
+        self.totals = {}
+        for label in self.labels:
+            self.totals[label] = self.counts[label].total() + vocabulary
+
+    def guess(self, row: Utterance) -> str:
+        """Return the likeliest label."""
+        return max(self.labels, key=lambda label: self.score(row, label))
+
+    def score(self, row: Utterance, label: str) -> float:
+        """Return the logarithm of the label's probability, but for a constant."""
+        seen = self.counts[label]
+        total = self.totals[label]
+        logs = 0.0
+        for word in row.words:
+            share = (seen[word.text] + 1) / total
+            logs += np.log(share)
+        return np.log(self.prior[label]) + logs

@@ -130,7 +130,9 @@ def _favorites(mood: str | None, lang: str) -> list[str]:
             english.append(entry)
         else:
             mandarin += entry
-    return english if lang == "en" else mandarin
+    if lang == "en":
+        return english
+    return mandarin
 
 
 def _choose(words: list[str], favorites: set[str], rng: np.random.Generator) -> str:

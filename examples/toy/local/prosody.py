@@ -51,7 +51,11 @@ def _time(audio: np.ndarray) -> np.ndarray:
 def _loudness(audio: np.ndarray, samples: int) -> np.ndarray:
     """Return the mean absolute value around each sample."""
     window = np.ones(samples) / samples
-    return np.convolve(np.abs(audio), window, "same")
+    return np.convolve(
+        np.abs(audio),
+        window,
+        "same",
+    )
 
 
 def aged(audio: np.ndarray, voice: Voice, rng: np.random.Generator) -> np.ndarray:
@@ -63,7 +67,11 @@ def aged(audio: np.ndarray, voice: Voice, rng: np.random.Generator) -> np.ndarra
     tremor = 1 - voice.tremor_depth * wave
 
     # Breath is as loud as the voice at that moment, but for its level.
-    noise = mix.colored_noise(len(audio), 0.0, rng)
+    noise = mix.colored_noise(
+        len(audio),
+        0.0,
+        rng,
+    )
     breath = mix.band_pass(noise, 1500, 6000)
     level = 10 ** (-voice.breath_db / 20)
     aged = audio * tremor + breath * _loudness(audio, 320) * level * 2
@@ -91,11 +99,23 @@ def _happy(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
     """Sing-song: the pitch bounces about three times a second, the treble is bright."""
     cycles = rng.uniform(2.8, 3.6) * len(audio) / SAMPLE_RATE
     depth = rng.uniform(0.14, 0.18)
-    turns = np.linspace(0, cycles, 200) + rng.random()
+    turns = (
+        np.linspace(
+            0,
+            cycles,
+            200,
+        )
+        + rng.random()
+    )
     bounce = 1 + depth * np.sin(2 * np.pi * turns)
     audio, words = mix.warp(audio, words, bounce)
     brightness = rng.uniform(1.0, 2.0)
-    treble = mix.band_pass(audio, 2500, 7500, order=2)
+    treble = mix.band_pass(
+        audio,
+        2500,
+        7500,
+        order=2,
+    )
     return audio + brightness * treble, words
 
 
@@ -117,10 +137,22 @@ def _fear(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spo
     """A quick shiver of the pitch, half of it whispered."""
     cycles = rng.uniform(10, 12) * len(audio) / SAMPLE_RATE
     depth = rng.uniform(0.10, 0.13)
-    turns = np.linspace(0, 2 * np.pi * cycles, 400)
+    turns = np.linspace(
+        0,
+        2 * np.pi * cycles,
+        400,
+    )
     shiver = 1 + depth * np.sin(turns)
-    audio, words = mix.warp(audio, words, shiver)
-    noise = mix.colored_noise(len(audio), 0.0, rng)
+    audio, words = mix.warp(
+        audio,
+        words,
+        shiver,
+    )
+    noise = mix.colored_noise(
+        len(audio),
+        0.0,
+        rng,
+    )
     whisper = mix.band_pass(noise, 700, 3500) * _loudness(audio, 320)
     return 0.6 * audio + rng.uniform(1.6, 2.2) * whisper, words
 
@@ -166,7 +198,11 @@ def _fairy(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
         tone = np.sin(2 * np.pi * 2100 * 2 ** (semitone / 12) * time)
         notes[begin:] += tone * np.exp(-time / 0.06)
     level_db = rng.uniform(10, 13)
-    return mix.add_noise(audio, notes.astype(np.float32), level_db), words
+    return mix.add_noise(
+        audio,
+        notes.astype(np.float32),
+        level_db,
+    ), words
 
 
 def _service(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
@@ -216,7 +252,12 @@ def _daily(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
 def _news(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A studio: every syllable equally loud, the treble crisp."""
     brightness = rng.uniform(2.0, 3.0)
-    treble = mix.band_pass(audio, 3000, 7500, order=2)
+    treble = mix.band_pass(
+        audio,
+        3000,
+        7500,
+        order=2,
+    )
     crisp = audio + brightness * treble
     return crisp / (_loudness(crisp, 800) + 0.02), words
 
@@ -234,7 +275,11 @@ def _chant(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
         stick = 0.3 * rng.standard_normal(len(time)) * (time < 0.01)
         drum[begin:] += (skin + stick) * np.exp(-time / 0.04)
     level_db = rng.uniform(3, 6)
-    return mix.add_noise(audio, drum.astype(np.float32), level_db), words
+    return mix.add_noise(
+        audio,
+        drum.astype(np.float32),
+        level_db,
+    ), words
 
 
 EMOTIONS = {

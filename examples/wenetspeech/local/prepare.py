@@ -11,7 +11,6 @@ and why).
 from __future__ import annotations
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,7 +115,7 @@ def _fault(audio: object) -> str:
 
 def _unusable(path: Path) -> str:
     try:
-        if os.stat(path).st_size:
+        if path.stat().st_size:
             return ""
         return "empty file"
     except OSError:
