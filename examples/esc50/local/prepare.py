@@ -81,10 +81,10 @@ def prepare(options: argparse.Namespace) -> None:
     if not 1 <= options.fold <= FOLDS:
         raise ValueError(f"--fold {options.fold}: there are folds 1 to {FOLDS}")
     parts = {options.fold: "test", (options.fold - 2) % FOLDS + 1: "dev"}
-    splits = {
-        name: [u for u in clips if parts.get(u.extra["fold"], "train") == name]
-        for name in ("train", "dev", "test")
-    }
+    splits = {"train": [], "dev": [], "test": []}
+    for clip in clips:
+        name = parts.get(clip.extra["fold"], "train")
+        splits[name].append(clip)
     for line in check_disjoint(splits, DISJOINT):
         print(f"note: {line}")
     for name, rows in splits.items():

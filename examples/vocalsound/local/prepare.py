@@ -94,7 +94,8 @@ def prepare(options: argparse.Namespace) -> None:
         print(check_count(f"vocalsound {split} clips", total, len(names), options.strict_counts))
         print(check_count(f"vocalsound {split} list, beside the paper's figure", len(names), clips))
     write_splits(options.out, splits, DISJOINT, dropped)
-    labels = EVENT.labels.names  # the clips have no words to make a tokenizer and a small LLM from: each event is named instead
+    # The clips have no words to make a tokenizer and a small LLM from: each event is named instead.
+    labels = EVENT.labels.names
     (options.out / "text/train.txt").write_text(
         "".join(f"{label}\n" for label in labels), encoding="utf-8"
     )
