@@ -231,7 +231,7 @@ def test_python_runs_on_a_tiny_model(page, tiny_folder, tmp_path, monkeypatch):
 
 
 def test_page_of_licenses_shows_the_whole_table():
-    from wenet_osum.decode.licenses import table
+    from wenet_osum.hub.licenses import table
 
     text = (ROOT / "docs/licenses.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (?!name|-)(.*) \|$", text, re.MULTILINE)

@@ -22,6 +22,7 @@ UNFOLDED = [
     "dataset",
     "decode",
     "files.py",
+    "hub",
     "lookup.py",
     "metrics",
     "migrate.py",

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from wenet_osum import tasks
-from wenet_osum.decode.licenses import License
+from wenet_osum.hub.licenses import License
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Score
 from wenet_osum.score import report

@@ -15,9 +15,10 @@ from peft import LoraConfig
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from wenet_osum.bin import export as command
-from wenet_osum.decode import export, generate, licenses
+from wenet_osum.decode import generate
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.pipeline import Recognizer
+from wenet_osum.hub import export, licenses
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Utterance
 
