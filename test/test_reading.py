@@ -28,6 +28,7 @@ UNFOLDED = [
     "migrate.py",
     "models",
     "records.py",
+    "report",
     "score",
     "serve",
     "small",

@@ -13,7 +13,9 @@ from wenet_osum import tasks
 from wenet_osum.bin import score
 from wenet_osum.metrics import accuracy
 from wenet_osum.records import Hypothesis, Utterance
-from wenet_osum.score import compare_task, comparison, report, resampling, score_task
+from wenet_osum.report import comparison_table as comparison
+from wenet_osum.report import score_page as report
+from wenet_osum.score import compare_task, resampling, score_task
 from wenet_osum.score.bootstrap import estimate, left_open, paired
 from wenet_osum.score.metric_sums import MetricSums, share
 

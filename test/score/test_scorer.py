@@ -14,7 +14,10 @@ import pytest
 
 from wenet_osum import lookup, tasks
 from wenet_osum.records import Hypothesis, Score, Utterance
-from wenet_osum.score import compare_task, comparison, count_table, report, score_task
+from wenet_osum.report import comparison_table as comparison
+from wenet_osum.report import count_table
+from wenet_osum.report import score_page as report
+from wenet_osum.score import compare_task, score_task
 from wenet_osum.score.bootstrap import left_open
 
 SER = tasks.parse("ser")

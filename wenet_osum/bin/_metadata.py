@@ -12,7 +12,7 @@ from typing import Any
 
 from wenet_osum.bin._references import Reference, contents
 from wenet_osum.decode.write import SETTINGS
-from wenet_osum.score import report
+from wenet_osum.report import score_page as report
 
 # Settings that differ between tasks by their nature.
 OWN = ("task", "list", "keys")

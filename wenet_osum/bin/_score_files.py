@@ -11,10 +11,14 @@ from wenet_osum.bin._metadata import decoding, facts
 from wenet_osum.bin._references import Reference, audio_of
 from wenet_osum.bin._test_sets import TestSet
 from wenet_osum.records import Score
-from wenet_osum.score import comparison, count_table, prompt_sensitivity, report, resampling
+from wenet_osum.report import comparison_table as comparison
+from wenet_osum.report import count_table
+from wenet_osum.report import prompt_table as prompt_sensitivity
+from wenet_osum.report import score_page as report
+from wenet_osum.report.task_section import PLAYERS
+from wenet_osum.score import resampling
 from wenet_osum.score.hypotheses import find_file
 from wenet_osum.score.judge import Judge
-from wenet_osum.score.task_section import PLAYERS
 
 # Bytes of audio in the page, all players together.
 PAGE_BYTES = 8_000_000

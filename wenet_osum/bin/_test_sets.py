@@ -11,7 +11,7 @@ import yaml
 
 from wenet_osum import tasks
 from wenet_osum.bin._labels import label_sets
-from wenet_osum.score import prompt_sensitivity
+from wenet_osum.report import prompt_table as prompt_sensitivity
 from wenet_osum.tasks import Task, label_map
 
 # A task, its list of references, and its answers, as the flags name them.

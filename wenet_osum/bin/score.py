@@ -44,15 +44,11 @@ from wenet_osum.bin._score_arguments import add_arguments
 from wenet_osum.bin._score_files import Results
 from wenet_osum.bin._test_sets import TestSet, plan
 from wenet_osum.records import Hypothesis, Score, Utterance
-from wenet_osum.score import (
-    compare_task,
-    comparison,
-    count_table,
-    prompt_sensitivity,
-    report,
-    score_task,
-    targets,
-)
+from wenet_osum.report import comparison_table as comparison
+from wenet_osum.report import count_table
+from wenet_osum.report import prompt_table as prompt_sensitivity
+from wenet_osum.report import score_page as report
+from wenet_osum.score import compare_task, score_task, targets
 from wenet_osum.score.hypotheses import read_hypotheses
 from wenet_osum.score.judge import RUBRIC, Judge
 from wenet_osum.tasks import Task

@@ -12,7 +12,7 @@ from wenet_osum import tasks
 from wenet_osum.hub.licenses import License
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Score
-from wenet_osum.score import report
+from wenet_osum.report import score_page as report
 from wenet_osum.text.template import Template
 
 USE = """The model needs the toolkit wenet_osum (Python 3.11 or newer). In a checkout of it:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from wenet_osum.records import Score
-from wenet_osum.score import page, plots, resampling
-from wenet_osum.score.curves import section as curve_section
+from wenet_osum.report import page, plots
+from wenet_osum.report.curves import section as curve_section
+from wenet_osum.report.task_section import task_section
+from wenet_osum.report.values import written
+from wenet_osum.score import resampling
 from wenet_osum.score.targets import reached, target_of
-from wenet_osum.score.task_section import task_section
-from wenet_osum.score.values import written
 
 # Entries of the head that are set as code.
 CODE = ("command", "commit", "data hash")

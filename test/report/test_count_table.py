@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from wenet_osum import tasks
 from wenet_osum.records import Hypothesis, Utterance
+from wenet_osum.report.count_table import markdown, rows
 from wenet_osum.score import score_task
-from wenet_osum.score.count_table import markdown, rows
 
 SER = tasks.parse("ser")
 

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from wenet_osum.score.markdown import table_lines
+from wenet_osum.report.markdown import table_lines
 
 # Task, field, metric and subset.
 Name = tuple[str, str, str, str]

@@ -17,9 +17,9 @@ from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
 from wenet_osum.records import Utterance
-from wenet_osum.score import page
+from wenet_osum.report import page
+from wenet_osum.report.markdown import table_lines
 from wenet_osum.score.hypotheses import read_hypotheses
-from wenet_osum.score.markdown import table_lines
 from wenet_osum.score.scorer import score_task
 from wenet_osum.tasks import Task
 

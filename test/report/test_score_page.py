@@ -14,7 +14,9 @@ from wenet_osum.metrics.accuracy import ACCURACY, ECE
 from wenet_osum.metrics.error_rate import WER
 from wenet_osum.metrics.timestamps import AAS
 from wenet_osum.records import Hypothesis, Score, Utterance
-from wenet_osum.score import axes, curves, page, plots, report, score_task, targets
+from wenet_osum.report import axes, curves, page, plots
+from wenet_osum.report import score_page as report
+from wenet_osum.score import score_task, targets
 
 EVIL = '<script>alert("x")</script> & "quotes"'
 

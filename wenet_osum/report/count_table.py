@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wenet_osum.records import Score
-from wenet_osum.score.markdown import table_lines
+from wenet_osum.report.markdown import table_lines
 from wenet_osum.score.metric_sums import COUNTS
 
 TITLE = "Counted"

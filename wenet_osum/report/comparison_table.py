@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from wenet_osum.score import page
+from wenet_osum.report import page
+from wenet_osum.report.markdown import table_lines
 from wenet_osum.score.bootstrap import Difference
-from wenet_osum.score.markdown import table_lines
 from wenet_osum.score.resampling import described
 
 TITLE = "Comparison"

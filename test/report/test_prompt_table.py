@@ -9,7 +9,8 @@ import pytest
 from wenet_osum import tasks
 from wenet_osum.bin import score
 from wenet_osum.records import Hypothesis, Utterance
-from wenet_osum.score import comparison, prompt_sensitivity
+from wenet_osum.report import comparison_table as comparison
+from wenet_osum.report import prompt_table as prompt_sensitivity
 
 GENDER = tasks.parse("<GENDER>")
 RIGHT = {"zh_0": 4, "zh_1": 2, "en_0": 1, "en_1": 0}  # of four
