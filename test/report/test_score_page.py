@@ -1,21 +1,17 @@
-"""The report: complete, self-contained, safe with any text."""
+"""The report and its table: complete, self-contained, safe with any text."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from html.parser import HTMLParser
-
-import pytest
 
 from wenet_osum import tasks
 from wenet_osum.metrics.accuracy import ACCURACY, ECE
 from wenet_osum.metrics.error_rate import WER
 from wenet_osum.metrics.timestamps import AAS
 from wenet_osum.records import Hypothesis, Score, Utterance
-from wenet_osum.report import axes, curves, page, plots
-from wenet_osum.report import score_page as report
+from wenet_osum.report import score_page, score_table
 from wenet_osum.score import score_task, targets
 
 EVIL = '<script>alert("x")</script> & "quotes"'
@@ -66,7 +62,7 @@ class Check(HTMLParser):
 def written_page(tmp_path, **more) -> str:
     path = tmp_path / "deep" / "report.html"
     meta = {"title": EVIL, "command": "score --x", "commit": "abc123", "data hash": "sha256:00", "machine": "m"}
-    report.write_report(scores(), path, meta=meta, **more)
+    score_page.write_page(scores(), path, meta=meta, **more)
     return path.read_text(encoding="utf-8")
 
 
@@ -91,7 +87,7 @@ def test_counts_of_what_went_wrong_stand_out(tmp_path):
     refs = [Utterance("a", "x", "go", lang="en"), Utterance("b", "x", None, lang="en")]
     answers = {name: Hypothesis(name, asr.tags, "go", transcript="go", flags=["tie"]) for name in "az"}
     path = tmp_path / "report.html"
-    report.write_report(score_task(asr, refs, answers, resamples=2), path, meta={"title": "t"})
+    score_page.write_page(score_task(asr, refs, answers, resamples=2), path, meta={"title": "t"})
     text = path.read_text(encoding="utf-8")
     assert '<span class="chip warn">left out 1</span>' in text
     assert '<span class="chip">extra 1</span>' in text and '<span class="chip">flag tie 1</span>' in text
@@ -103,11 +99,11 @@ def test_tasks_are_in_the_order_they_were_scored_in(tmp_path):
 
 def test_scores_of_a_task_stand_together():
     mixed = [scores()[0], scores()[2], scores()[1]]
-    assert [s.task for s in report.by_task(mixed)] == ["ser", "ser", "asr"]
+    assert [s.task for s in score_table.by_task(mixed)] == ["ser", "ser", "asr"]
 
 
 def test_markdown_table_keeps_what_has_entries():
-    table = report.markdown_table(scores(), targets.parse_targets(["asr/wer/en<=8", "ser/accuracy>=80"]))
+    table = score_table.markdown_table(scores(), targets.parse_targets(["asr/wer/en<=8", "ser/accuracy>=80"]))
     lines = table.splitlines()
     assert len(lines) == 5 and "text only" not in lines[0] and "majority" in lines[0]
     assert ">= 80 MISSED" in lines[2] and "<= 8 reached" in lines[3] and "–" in lines[4]
@@ -115,69 +111,9 @@ def test_markdown_table_keeps_what_has_entries():
 
 
 def test_a_bar_makes_a_minor_figure_visible():
-    assert "calibration" in report.markdown_table(scores(), targets.parse_targets(["ser/ece<=20"]))
-
-
-@pytest.mark.parametrize("text", ["asr<=8", "asr/wer=8", "asr/wer<=low", ""])
-def test_bad_bars(text):
-    with pytest.raises(ValueError, match="must read task/metric<=number"):
-        targets.parse_targets([text])
-
-
-def test_json_is_strict(tmp_path):
-    report.write_json(scores(), tmp_path / "score.json", {"title": "t"})
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(constant)
-
-    tree = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    assert tree["title"] == "t" and tree["scores"][3]["value"] is None and tree["scores"][0]["detail"]["labels"][1] == "其他"
+    assert "calibration" in score_table.markdown_table(scores(), targets.parse_targets(["ser/ece<=20"]))
 
 
 def test_markdown_file_names_command_and_hash(tmp_path):
-    report.write_markdown(scores(), tmp_path / "s.md", {"title": "T", "command": "c", "data hash": "h"})
+    score_table.write_markdown(scores(), tmp_path / "s.md", {"title": "T", "command": "c", "data hash": "h"})
     assert (tmp_path / "s.md").read_text(encoding="utf-8").startswith("# T\n\n- command: `c`\n- data hash: `h`\n\n| task")
-
-
-def test_data_hash_follows_content_and_order():
-    assert report.data_hash([b"a", b"b"]) != report.data_hash([b"b", b"a"]) != report.data_hash([b"ab"])
-
-
-def test_differences_are_marked_and_chinese_is_not_spaced():
-    html = page.side_by_side("今天好", "今日好", "zh")
-    assert "今<del>天</del>好" in html and "今<ins>日</ins>好" in html
-    assert "(empty)" in page.side_by_side("a", "", "en")
-
-
-def test_log_of_training_with_bad_lines(tmp_path):
-    lines = ['{"step": 1, "split": "dev", "task": "asr", "loss": 2}', "rubbish", '{"step": 1, "split": "train", "task": null, "lr": 1}']
-    (tmp_path / "log.jsonl").write_text("\n".join(lines))
-    found, bad = curves.read_log(tmp_path / "log.jsonl")
-    assert found == {("dev", "loss"): {"asr": [(1.0, 2.0)]}} and bad == 1
-    assert "1 lines of the log" in curves.section([tmp_path])
-    assert curves.section([tmp_path / "none"]) == ""
-
-
-def test_pictures_of_odd_numbers():
-    assert plots.curves({"a": [(1, float("nan"))]}, "t", {"a": 0}) == ""
-    assert "polyline" in plots.curves({"a": [(5, 0.0)]}, "t", {"a": 0})  # one point, no range
-    assert "polyline" in plots.curves({"a": [(1, -2.0), (2, -2.0)]}, "t", {"a": 9})
-    assert plots.interval(float("nan"), 0, 1, "up") == ""
-
-
-def test_a_line_whose_only_value_is_undefined_leaves_the_others_drawn():
-    drawn = plots.curves({"a": [(1, math.nan)], "b": [(1, 2.0)]}, "t", {"a": 0, "b": 1})
-    assert drawn.count("<circle") == 1 and "nan" not in drawn
-
-
-def test_ticks_enclose_the_range():
-    for low, high in ((0, 1), (0.3, 0.31), (7, 4200), (-3, 5), (2, 2), (0, 0)):
-        ticks = axes.ticks(low, high)
-        assert ticks[0] <= low and ticks[-1] >= high and 2 <= len(ticks) <= 8
-
-
-def test_a_misspelled_bar_is_told():
-    scores = [Score("sttc", "exact_match", 50.0, 40.0, 60.0, 10, 10)]
-    assert targets.unmatched(scores, targets.parse_targets(["sttc/exact_match>=90", "sttc/exact_match/all>=90"])) == []
-    [told] = targets.unmatched(scores, targets.parse_targets(["sttc/exact>=90"]))
-    assert told == "bar sttc/exact: no such figure; sttc has exact_match"

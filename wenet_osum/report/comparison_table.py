@@ -9,12 +9,10 @@ from typing import Any
 
 from wenet_osum.report import page
 from wenet_osum.report.markdown import table_lines
-from wenet_osum.score.bootstrap import Difference
+from wenet_osum.score.comparison import LEVEL
 from wenet_osum.score.resampling import described
 
 TITLE = "Comparison"
-# Below this p value, a difference is taken for one.
-LEVEL = 0.05
 HEAD = [
     "task",
     "field",
@@ -32,40 +30,6 @@ EXPLAIN = (
     f"A side is called better when p < {LEVEL:g}; with many rows some differences are chance. "
     "Where no utterance differs, the interval is the exact bound of as many equal ones."
 )
-
-
-def row(
-    task: str,
-    name: tuple[str, str, str],
-    values: tuple[float, float],
-    difference: Difference,
-    paths: tuple[str, str],
-    lower_is_better: bool,
-    resample: str = "utterance",
-) -> dict[str, Any]:
-    """Make the row of one metric.
-
-    ``name`` is (field, metric, subset); ``values`` and ``paths`` are (first, second);
-    ``lower_is_better`` decides which side won; ``resample`` is what the bootstrap drew.
-    """
-    better = ""
-    if difference.p_value < LEVEL:
-        first_is_lower = difference.difference < 0
-        better = "first" if first_is_lower == lower_is_better else "second"
-    field, metric, subset = name
-    return {
-        "task": task,
-        "field": field,
-        "metric": metric,
-        "subset": subset,
-        "first": paths[0],
-        "second": paths[1],
-        "first_value": values[0],
-        "second_value": values[1],
-        **difference._asdict(),
-        "resample": resample,
-        "better": better,
-    }
 
 
 def _number(value: float, form: str = ".2f") -> str:
