@@ -12,7 +12,19 @@ SER = tasks.parse("ser")
 
 def test_zeros_are_said_and_columns_named():
     refs = [Utterance("a", "x", "go", lang="en", labels={"emotion": "sad"})]
-    table = markdown(score_task(SER, refs, {"a": Hypothesis("a", SER.tags, "", transcript="go", labels={"emotion": "sad"}, flags=["tie"])}))
-    assert "| task | utterances | missing | failed | unread | extra | left out | flag tie |" in table
+    table = markdown(
+        score_task(
+            SER,
+            refs,
+            {
+                "a": Hypothesis(
+                    "a", SER.tags, "", transcript="go", labels={"emotion": "sad"}, flags=["tie"]
+                )
+            },
+        )
+    )
+    assert (
+        "| task | utterances | missing | failed | unread | extra | left out | flag tie |" in table
+    )
     assert "| ser | 1 | 0 | 0 | 0 | 0 | 0 | 1 |" in table
     assert markdown([]) == ""

@@ -6,7 +6,11 @@ from wenet_osum.report import curves
 
 
 def test_log_of_training_with_bad_lines(tmp_path):
-    lines = ['{"step": 1, "split": "dev", "task": "asr", "loss": 2}', "rubbish", '{"step": 1, "split": "train", "task": null, "lr": 1}']
+    lines = [
+        '{"step": 1, "split": "dev", "task": "asr", "loss": 2}',
+        "rubbish",
+        '{"step": 1, "split": "train", "task": null, "lr": 1}',
+    ]
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     found, bad = curves.read_log(tmp_path / "log.jsonl")
     assert found == {("dev", "loss"): {"asr": [(1.0, 2.0)]}} and bad == 1

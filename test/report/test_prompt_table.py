@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from wenet_osum.report import prompt_table
@@ -36,6 +37,12 @@ def test_every_wording_stands_in_the_page_with_its_value():
     html = prompt_table.section([ROW], {"<GENDER>": ASKED})
     assert "3 wordings" in html and "<td class=n>25.00</td>" in html
     assert "&lt;en_0&gt;" in html and "<en_0>" not in html
+
+
+def test_a_value_that_is_not_defined_is_a_dash():
+    values = {"zh_0": 100.0, "zh_1": math.nan}
+    html = prompt_table.section([ROW | {"values": values}], {"<GENDER>": ASKED})
+    assert html.count("<td class=n>–</td>") == 3 and "nan" not in html
 
 
 def test_without_rows_there_is_no_table():

@@ -18,7 +18,15 @@ EVIL = '<script>alert("x")</script> & "quotes"'
 
 
 def scores() -> list[Score]:
-    worst = [{"key": EVIL, "lang": "en", "ref": f"say {EVIL}", "hyp": f"say <b>it</b> {EVIL}", "note": EVIL}]
+    worst = [
+        {
+            "key": EVIL,
+            "lang": "en",
+            "ref": f"say {EVIL}",
+            "hyp": f"say <b>it</b> {EVIL}",
+            "note": EVIL,
+        }
+    ]
     matrix = {
         "labels": [EVIL, "其他"], "columns": [EVIL, "其他", "unread/missing"], "confusion": [[3, 1, 0], [0, 4, 2]],
         "classes": {
@@ -28,10 +36,11 @@ def scores() -> list[Score]:
         "majority": {"label": "其他", "accuracy": 60.0}, "missing": 2, "field": "emotion", "worst": [{"key": "k", "ref": "a", "hyp": "b", "note": ""}],
     }  # fmt: skip
     bins = [{"count": 9, "confidence": 0.8, "accuracy": 0.7}]
+    calibration = {"minor": True, "field": "emotion", "bins": bins}
     edits = {"substitutions": 1, "deletions": 2, "insertions": 3, "normalizer": "none"}
     return [
         Score("ser", "accuracy", 70.0, 40.0, 90.0, 10, 10, detail=matrix, about=ACCURACY),
-        Score("ser", "ece", 12.0, 5.0, 20.0, 9, 9, detail={"minor": True, "field": "emotion", "bins": bins}, about=ECE),
+        Score("ser", "ece", 12.0, 5.0, 20.0, 9, 9, detail=calibration, about=ECE),
         Score("asr", "wer", 5.0, 4.0, 6.0, 100, 10, "en", {"worst": worst, **edits}, WER),
         Score("srwt", "aas_ms", float("nan"), float("nan"), float("nan"), 0, 10, about=AAS),
     ]
@@ -61,7 +70,13 @@ class Check(HTMLParser):
 
 def written_page(tmp_path, **more) -> str:
     path = tmp_path / "deep" / "report.html"
-    meta = {"title": EVIL, "command": "score --x", "commit": "abc123", "data hash": "sha256:00", "machine": "m"}
+    meta = {
+        "title": EVIL,
+        "command": "score --x",
+        "commit": "abc123",
+        "data hash": "sha256:00",
+        "machine": "m",
+    }
     score_page.write_page(scores(), path, meta=meta, **more)
     return path.read_text(encoding="utf-8")
 
@@ -69,13 +84,38 @@ def written_page(tmp_path, **more) -> str:
 def test_page_is_well_formed_escaped_and_needs_no_network(tmp_path):
     log = tmp_path / "exp" / "log.jsonl"
     log.parent.mkdir()
-    rows = [{"step": s, "split": split, "task": "ser", "loss": 3 / s, "acc": 0.5} for s in (1, 2, 3) for split in ("train", "dev")]
+    rows = [
+        {"step": s, "split": split, "task": "ser", "loss": 3 / s, "acc": 0.5}
+        for s in (1, 2, 3)
+        for split in ("train", "dev")
+    ]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    text = written_page(tmp_path, exp=[log.parent, tmp_path / "none"], audio={("asr", EVIL): (b"RIFFxx", "audio/wav")})
+    text = written_page(
+        tmp_path,
+        exp=[log.parent, tmp_path / "none"],
+        audio={("asr", EVIL): (b"RIFFxx", "audio/wav")},
+    )
     links = Check(text).links
-    assert all(link.startswith(("#", "data:audio/wav;base64,")) for link in links) and len(links) > 3
-    assert "http" not in text.replace('xmlns="http://www.w3.org/2000/svg"', "") and "url(" not in text and "@import" not in text
-    pieces = ["score --x", "abc123", "sha256:00", "70.00 %", "[40.00, 90.00]", "60.00", "unread/missing", "dev loss", "calibration", "aria-label"]
+    assert (
+        all(link.startswith(("#", "data:audio/wav;base64,")) for link in links) and len(links) > 3
+    )
+    assert (
+        "http" not in text.replace('xmlns="http://www.w3.org/2000/svg"', "")
+        and "url(" not in text
+        and "@import" not in text
+    )
+    pieces = [
+        "score --x",
+        "abc123",
+        "sha256:00",
+        "70.00 %",
+        "[40.00, 90.00]",
+        "60.00",
+        "unread/missing",
+        "dev loss",
+        "calibration",
+        "aria-label",
+    ]
     for piece in pieces:
         assert piece in text, piece
     assert "<del>" in text and "<ins>" in text
@@ -85,12 +125,15 @@ def test_counts_of_what_went_wrong_stand_out(tmp_path):
     """References that a figure leaves out as well: without them it looks like the whole."""
     asr = tasks.parse("asr")
     refs = [Utterance("a", "x", "go", lang="en"), Utterance("b", "x", None, lang="en")]
-    answers = {name: Hypothesis(name, asr.tags, "go", transcript="go", flags=["tie"]) for name in "az"}
+    answers = {
+        name: Hypothesis(name, asr.tags, "go", transcript="go", flags=["tie"]) for name in "az"
+    }
     path = tmp_path / "report.html"
     score_page.write_page(score_task(asr, refs, answers, resamples=2), path, meta={"title": "t"})
     text = path.read_text(encoding="utf-8")
     assert '<span class="chip warn">left out 1</span>' in text
-    assert '<span class="chip">extra 1</span>' in text and '<span class="chip">flag tie 1</span>' in text
+    assert '<span class="chip">extra 1</span>' in text
+    assert '<span class="chip">flag tie 1</span>' in text
 
 
 def test_tasks_are_in_the_order_they_were_scored_in(tmp_path):
@@ -103,7 +146,8 @@ def test_scores_of_a_task_stand_together():
 
 
 def test_markdown_table_keeps_what_has_entries():
-    table = score_table.markdown_table(scores(), targets.parse_targets(["asr/wer/en<=8", "ser/accuracy>=80"]))
+    bars = targets.parse_targets(["asr/wer/en<=8", "ser/accuracy>=80"])
+    table = score_table.markdown_table(scores(), bars)
     lines = table.splitlines()
     assert len(lines) == 5 and "text only" not in lines[0] and "majority" in lines[0]
     assert ">= 80 MISSED" in lines[2] and "<= 8 reached" in lines[3] and "–" in lines[4]
@@ -111,9 +155,12 @@ def test_markdown_table_keeps_what_has_entries():
 
 
 def test_a_bar_makes_a_minor_figure_visible():
-    assert "calibration" in score_table.markdown_table(scores(), targets.parse_targets(["ser/ece<=20"]))
+    bars = targets.parse_targets(["ser/ece<=20"])
+    assert "calibration" in score_table.markdown_table(scores(), bars)
 
 
 def test_markdown_file_names_command_and_hash(tmp_path):
-    score_table.write_markdown(scores(), tmp_path / "s.md", {"title": "T", "command": "c", "data hash": "h"})
-    assert (tmp_path / "s.md").read_text(encoding="utf-8").startswith("# T\n\n- command: `c`\n- data hash: `h`\n\n| task")
+    meta = {"title": "T", "command": "c", "data hash": "h"}
+    score_table.write_markdown(scores(), tmp_path / "s.md", meta)
+    text = (tmp_path / "s.md").read_text(encoding="utf-8")
+    assert text.startswith("# T\n\n- command: `c`\n- data hash: `h`\n\n| task")

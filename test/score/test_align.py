@@ -37,7 +37,7 @@ def test_alignment_covers_both_sides_in_order():
 
 
 def test_hand_example():
-    assert count(["a", "b", "c", "d"], ["a", "x", "c", "d", "e"]) == Counts(3, 1, 0, 1)
+    assert count("a b c d".split(), "a x c d e".split()) == Counts(3, 1, 0, 1)
     assert count([], ["a"]) == Counts(0, 0, 0, 1)
     assert count(["a", "b"], []) == Counts(0, 0, 2, 0)
 

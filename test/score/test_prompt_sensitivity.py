@@ -16,7 +16,10 @@ REFS = [Utterance(f"k{i}", "a.wav", labels={"gender": "male"}) for i in range(4)
 
 
 def write(path, right: int, number: int = 4) -> None:
-    rows = [Hypothesis(f"k{i}", GENDER.tags, "", labels={"gender": "male" if i < right else "female"}) for i in range(number)]
+    rows = [
+        Hypothesis(f"k{i}", GENDER.tags, "", labels={"gender": "male" if i < right else "female"})
+        for i in range(number)
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(row.to_json() + "\n" for row in rows))
 
@@ -37,15 +40,18 @@ def test_spread_by_hand(folder):
     assert set(rows) == {"accuracy", "uar", "macro_f1"}
     row = rows["accuracy"]
     assert row["values"] == {"zh_0": 100, "zh_1": 50, "en_0": 25, "en_1": 0}
-    assert (row["scoring_prompt"], row["mean"], row["lowest"], row["highest"], row["spread"]) == (100, 43.75, 0, 100, 100)
+    numbers = {"scoring_prompt": 100, "mean": 43.75, "lowest": 0, "highest": 100, "spread": 100}
+    assert numbers.items() <= row.items()
     assert row["deviation"] == pytest.approx(36.9755)
-    assert row["by_language"] == {"zh": 75, "en": 12.5} and row["language_difference"] == {"zh - en": 62.5}
+    assert row["by_language"] == {"zh": 75, "en": 12.5}
+    assert row["language_difference"] == {"zh - en": 62.5}
 
 
 def test_a_wording_without_all_its_answers_is_wrong_there(folder):
     write(folder / "hyp/en_0/hyp.jsonl", 1, number=1)
-    [row] = [r for r in prompt_sensitivity.sensitivity(GENDER, REFS, prompt_sensitivity.wordings(folder / "hyp")) if r["metric"] == "accuracy"]
-    assert row["values"]["en_0"] == 25.0
+    asked = prompt_sensitivity.wordings(folder / "hyp")
+    rows = {row["metric"]: row for row in prompt_sensitivity.sensitivity(GENDER, REFS, asked)}
+    assert rows["accuracy"]["values"]["en_0"] == 25.0
 
 
 def test_broken_or_absent_prompts(folder):

@@ -14,7 +14,9 @@ from wenet_osum.score import score_json
 
 NAN = math.nan
 SCORES = [
-    Score("ser", "accuracy", 70.0, 40.0, 90.0, 10, 10, "en", {"labels": ["其他", "\ud800"]}, ACCURACY),
+    Score(
+        "ser", "accuracy", 70.0, 40.0, 90.0, 10, 10, "en", {"labels": ["其他", "\ud800"]}, ACCURACY
+    ),
     Score("srwt", "aas_ms", NAN, NAN, NAN, 0, 10, about=AAS),
 ]
 
@@ -43,5 +45,5 @@ def test_what_holds_no_scores_is_refused(tmp_path, content):
     path = tmp_path / "score.json"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    with pytest.raises(ValueError, match="score.json cannot be read as scores .*in the --out"):
+    with pytest.raises(ValueError, match="score.json cannot be read as scores .*into its --out"):
         score_json.read(path)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from wenet_osum.report import page
-from wenet_osum.report.markdown import table_lines
+from wenet_osum.report.markdown import titled_table
+from wenet_osum.report.values import plain
 from wenet_osum.score.comparison import LEVEL
 from wenet_osum.score.resampling import described
 
@@ -32,24 +32,20 @@ EXPLAIN = (
 )
 
 
-def _number(value: float, form: str = ".2f") -> str:
-    """Write a value; a dash when it is undefined."""
-    return format(value, form) if math.isfinite(value) else "–"
-
-
 def _cells(row: dict[str, Any]) -> list[str]:
     """Write the cells of a row, in the order of HEAD."""
-    low = _number(row["low"], "+.2f")
-    high = _number(row["high"], "+.2f")
+    name = f"{row['metric']} {row['subset']}"
+    low = plain(row["low"], "+.2f")
+    high = plain(row["high"], "+.2f")
     return [
         row["task"],
         row["field"],
-        f"{row['metric']} {row['subset']}",
-        _number(row["first_value"]),
-        _number(row["second_value"]),
-        _number(row["difference"], "+.2f"),
+        name,
+        plain(row["first_value"]),
+        plain(row["second_value"]),
+        plain(row["difference"], "+.2f"),
         f"[{low}, {high}]",
-        _number(row["p_value"], ".3f"),
+        plain(row["p_value"], ".3f"),
         row["better"] or "–",
     ]
 
@@ -67,14 +63,16 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Write the table as markdown, with a heading; empty without rows."""
     if not rows:
         return ""
-    lines = [f"## {TITLE}", "", _explained(rows), _sides(rows), ""]
-    lines += table_lines(HEAD, map(_cells, rows))
-    return "\n".join(lines) + "\n"
+    above = [_explained(rows), _sides(rows), ""]
+    cells = map(_cells, rows)
+    return titled_table(TITLE, HEAD, cells, above)
 
 
 def _explained(rows: Sequence[dict[str, Any]]) -> str:
     """Say how the systems were compared."""
-    return EXPLAIN.format(intervals=described(row["resample"] for row in rows))
+    units = {row["resample"] for row in rows}
+    intervals = described(units)
+    return EXPLAIN.format(intervals=intervals)
 
 
 def _sides(rows: Sequence[dict[str, Any]]) -> str:
@@ -101,6 +99,9 @@ def section(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(cells)
 
     # Columns of numbers begin behind task, field and metric and end before the better side.
-    head = [*HEAD[:3], *(f">{name}" for name in HEAD[3:8]), HEAD[8]]
+    numbers = [f">{name}" for name in HEAD[3:8]]
+    head = [*HEAD[:3], *numbers, HEAD[8]]
+    explained = _explained(rows)
     sides = escape(_sides(rows))
-    return f'<p class="dim small">{_explained(rows)} {sides}</p>{page.table(head, lines)}'
+    told = f'<p class="dim small">{explained} {sides}</p>'
+    return told + page.table(head, lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wenet_osum.records import Score
-from wenet_osum.report.markdown import table_lines
+from wenet_osum.report.markdown import titled_table
 from wenet_osum.score import counts
 from wenet_osum.score.metric_sums import COUNTS
 
@@ -21,14 +21,16 @@ def markdown(scores: Sequence[Score]) -> str:
     # The counts of every field say 0 as well. Behind them stand the counts of single metrics and
     # the flags of the decoder, where some row has them.
     there = {name for row in found for name in row}
-    special = dict.fromkeys(name for score in scores for name in score.about.counts)
+    flags = {name for name in there if name.startswith("flag ")}
+    special: dict[str, None] = {}
+    for score in scores:
+        special |= dict.fromkeys(score.about.counts)
     head = ["task", "utterances", *COUNTS]
     head += [name for name in special if name in there]
-    head += sorted(name for name in there if name.startswith("flag "))
+    head += sorted(flags)
 
     titles = [name.replace("_", " ") for name in head]
     cells = []
     for row in found:
         cells.append([str(row.get(name, 0)) for name in head])
-    lines = [f"## {TITLE}", "", *table_lines(titles, cells)]
-    return "\n".join(lines) + "\n"
+    return titled_table(TITLE, titles, cells)

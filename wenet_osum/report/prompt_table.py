@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from wenet_osum.report import page
-from wenet_osum.report.markdown import table_lines
+from wenet_osum.report.markdown import titled_table
+from wenet_osum.report.values import plain
 from wenet_osum.score.prompt_sensitivity import Wording
 
 TITLE = "Prompt sensitivity"
@@ -28,9 +28,8 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Write the table as markdown, with a heading; empty without rows."""
     if not rows:
         return ""
-    table = table_lines(HEAD, map(_cells, rows))
-    lines = [f"## {TITLE}", "", *table]
-    return "\n".join(lines) + "\n"
+    cells = map(_cells, rows)
+    return titled_table(TITLE, HEAD, cells)
 
 
 def section(rows: Sequence[dict[str, Any]], asked: dict[str, Sequence[Wording]]) -> str:
@@ -64,8 +63,8 @@ def _table_of_wordings(rows: Sequence[dict[str, Any]], asked: Sequence[Wording])
     for wording in asked:
         line = [escape(wording.name), escape(wording.text)]
         for row in rows:
-            value = row["values"].get(wording.name, math.nan)
-            line.append(f"{value:.2f}")
+            value = row["values"].get(wording.name)
+            line.append(plain(value))
         lines.append(line)
     return page.table(columns, lines)
 
@@ -74,7 +73,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     """Write the cells of a row, in the order of HEAD."""
     languages = []
     for lang, mean in row["by_language"].items():
-        languages.append(f"{lang} {_number(mean)}")
+        languages.append(f"{lang} {plain(mean)}")
     differences = []
     for name, value in row.get("language_difference", {}).items():
         differences.append(f"{name}: {value:+.2f}")
@@ -82,7 +81,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["task"],
         row["field"],
         _metric(row),
-        *[_number(row.get(name)) for name in NUMBERS],
+        *[plain(row.get(name)) for name in NUMBERS],
         ", ".join(languages),
         ", ".join(differences),
     ]
@@ -90,10 +89,3 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _metric(row: dict[str, Any]) -> str:
     return f"{row['metric']} {row['subset']}"
-
-
-def _number(value: float | None) -> str:
-    """Write a value; a dash when it is not defined."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:.2f}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wenet_osum.records import Score
 from wenet_osum.report.markdown import table_lines
+from wenet_osum.report.values import plain
 from wenet_osum.score import score_json
 
 # Task, field, metric and subset.
@@ -26,9 +27,11 @@ def read(path: str | Path) -> Metrics:
     _, scores = score_json.read(path)
     found = {}
     for score in scores:
-        if not score.detail.get("minor"):
-            name = (score.task, score.detail["field"], score.metric, score.subset)
-            found[name] = score
+        if score.detail.get("minor"):
+            continue
+        field = score.detail.get("field", "")
+        name = (score.task, field, score.metric, score.subset)
+        found[name] = score
     return found
 
 
@@ -78,7 +81,10 @@ def _cell(score: Score, beside: Score | None) -> str:
     if not all(map(math.isfinite, numbers)):
         return "–"
 
-    text = f"{score.value:.1f} ({score.low:.1f}–{score.high:.1f})"
+    low = plain(score.low, ".1f")
+    high = plain(score.high, ".1f")
+    value = plain(score.value, ".1f")
+    text = f"{value} ({low}–{high})"
     if beside is None or not math.isfinite(beside.value):
         return text
     difference = score.value - beside.value

@@ -1,4 +1,4 @@
-"""The table of scores, as markdown: on the terminal, and in ``score.md`` with what belongs to it."""
+"""The table of scores as markdown, on the terminal and in ``score.md``."""
 
 from __future__ import annotations
 
@@ -80,8 +80,10 @@ def markdown_table(scores: Sequence[Score], targets: dict | None = None) -> str:
     kept = filled_columns(len(HEAD), KEPT, rows)
     lines = []
     for row in [HEAD, *rows]:
-        cells = [row[column] for column in kept]
-        lines.append([cell.replace("|", "\\|") for cell in cells])
+        cells = []
+        for column in kept:
+            cells.append(row[column].replace("|", "\\|"))
+        lines.append(cells)
 
     # Columns are as wide as their widest cell, so that the text reads as a table too.
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
@@ -99,7 +101,9 @@ def markdown_table(scores: Sequence[Score], targets: dict | None = None) -> str:
 def clusters(score: Score) -> str:
     """Write the number of clusters that were drawn from; empty where utterances were drawn."""
     number = resampling.clusters(score)
-    return "" if number is None else f"{number:,}"
+    if number is None:
+        return ""
+    return f"{number:,}"
 
 
 def filled_columns(columns: int, always: int, rows: list[list[str]]) -> list[int]:

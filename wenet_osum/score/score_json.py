@@ -24,7 +24,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[Score]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} cannot be read as scores ({type(error).__name__}: {error}); "
-            "give the score.json in the --out of `wenet_osum score`"
+            "`wenet_osum score` writes it into its --out"
         ) from None
 
 
