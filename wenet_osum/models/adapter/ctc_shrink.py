@@ -30,6 +30,7 @@ from wenet_osum.models.shrink import BLANKS, RUNS, check_tasks, find_runs
 from wenet_osum.models.stack import check_factor, stack, stacked_lengths
 
 COMPAT = ("intended", "released")
+QUERIES = "label_queries."  # how the names of their weights begin
 HEAD = 64  # channels of an attention head, unless adapter_conf gives their number
 
 
@@ -103,6 +104,21 @@ class Adapter(nn.Module):
             nn.init.zeros_(out.bias)
         if self.label_queries is not None:
             self.label_queries.initialize(std)
+
+    def fit_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Take over an adapter with or without label queries.
+
+        New ones keep their initial weights; those that this adapter has no use for are left out.
+        """
+        own = self.state_dict()
+        fitting = {}
+        for name, tensor in own.items():
+            if name.startswith(QUERIES):
+                fitting[name] = tensor
+        for name, tensor in state.items():
+            if name in own or not name.startswith(QUERIES):
+                fitting[name] = tensor
+        return fitting
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Embeddings from ``lengths`` states before shrinking, the most that remain after it."""
