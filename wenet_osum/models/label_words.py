@@ -1,6 +1,6 @@
 """The labels of utterances as losses see them: indices of their sets, and the words that name them.
 
-Letters: V tokens of the LLM, H its width.
+Letters: B utterances, V tokens of the LLM, H its width.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Index of a label that is not known.
 UNKNOWN = -1
+# Logits per unit of cosine: a label is certain before its embedding says nothing else.
+SCALE = 15.0
 
 
 def label_fields(template: Template) -> list[Field]:
@@ -64,3 +66,10 @@ def label_directions(options: list[list[int]], table: Tensor) -> Tensor:
         means.append(embeddings.mean(0))
     stacked = torch.stack(means)
     return functional.normalize(stacked, dim=-1)
+
+
+def label_logits(heard: Tensor, directions: Tensor, scale: float) -> Tensor:
+    """Compare what was heard of a label field, (B, H), with the ``directions`` (labels, H) of its
+    labels: their cosines times ``scale``, (B, labels) float32."""
+    heard = functional.normalize(heard.float(), dim=-1)
+    return scale * heard @ directions.T

@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from wenet_osum.models.label_words import (
+    SCALE,
     UNKNOWN,
     label_directions,
     label_fields,
     label_indices,
+    label_logits,
     label_words,
 )
 from wenet_osum.models.objective import Speech, UtteranceLosses
@@ -28,9 +30,6 @@ from wenet_osum.models.objective import Speech, UtteranceLosses
 if TYPE_CHECKING:
     from wenet_osum.records import Utterance
     from wenet_osum.text.template import Template
-
-# Logits per unit of cosine: a label is certain before its embedding says nothing else.
-SCALE = 15.0
 
 
 class Loss:
@@ -92,8 +91,7 @@ class Loss:
 
         ``heard`` are (B, H), ``directions`` (labels, H).
         """
-        heard = functional.normalize(heard.float(), dim=-1)
-        logits = self.scale * heard @ directions.T
+        logits = label_logits(heard, directions, self.scale)
         return functional.cross_entropy(
             logits,
             labels.to(heard.device),
