@@ -26,6 +26,7 @@ UNFOLDED = [
     "metrics",
     "migrate.py",
     "models",
+    "progress.py",
     "records.py",
     "score",
     "serve",

@@ -23,6 +23,7 @@ from wenet_osum.dataset.drop import Drop, Dropped, note  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest  # noqa: E402
 from wenet_osum.dataset.scan import raw_duration  # noqa: E402
 from wenet_osum.dataset.shard import list_paths, load_list  # noqa: E402
+from wenet_osum.files import write_text  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
 
 
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
             rows = _rows(path, dropped)
             splits[name] = [u for u in rows if not args.lang or u.lang in args.lang or note(dropped, u.key, f"language {u.lang}")]
         html = report(splits, args.title, args.disjoint, left_out)
-        Path(args.out).write_text(html, encoding="utf-8")
+        write_text(args.out, html)
     except (ValueError, OSError) as error:
         print(f"data_report.py: {error}", file=sys.stderr)
         return 1

@@ -31,6 +31,7 @@ from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E
 from wenet_osum.dataset.rewrite import read_audio  # noqa: E402
 from wenet_osum.models.encoder.whisper import SUBSAMPLING  # noqa: E402
 from wenet_osum.models.whisper import WhisperPhase  # noqa: E402
+from wenet_osum.progress import ProgressBar  # noqa: E402
 from wenet_osum.records import FRAME_S, Utterance  # noqa: E402
 from wenet_osum.text.template import Template  # noqa: E402
 
@@ -64,7 +65,7 @@ def _align(args: argparse.Namespace, parts: tuple, manifest: Path, out: Path) ->
 
 def _timed(args: argparse.Namespace, parts: tuple, manifest: Path, faults: Counter) -> Iterator[Utterance]:
     emit, encode, blank = parts
-    for utterance in read_manifest(manifest):
+    for utterance in ProgressBar(None, title=str(manifest)).over(read_manifest(manifest)):
         try:
             if not utterance.txt:
                 raise Unmatched("no transcript")

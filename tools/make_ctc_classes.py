@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.bin._references import read_references  # noqa: E402
+from wenet_osum.files import write_text  # noqa: E402
 from wenet_osum.text import ctc_classes  # noqa: E402
 from wenet_osum.text.template import Template  # noqa: E402
 from wenet_osum.text.tokenizer import load_tokenizer  # noqa: E402
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         template = Template(load_tokenizer(args.tokenizer), lowercase=args.lowercase)
         texts = {path: _texts(template, path) for path in dict.fromkeys([*args.list, *args.check])}
         chosen = ctc_classes.learn(template.tokenizer, (text for path in args.list for text in texts[path]), args.size)
-        Path(args.out).write_text(json.dumps(chosen, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        write_text(args.out, json.dumps(chosen, ensure_ascii=False, indent=0) + "\n")
         encoder = ctc_classes.ClassEncoder(template.tokenizer, ctc_classes.read(template.tokenizer, args.out))
         print(f"{args.out}: {len(chosen)} classes")
         for path, known in texts.items():

@@ -24,6 +24,7 @@ from wenet_osum.corpus.split_folders import split_pairs  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, note, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.decode.text_replies import SYSTEM, TextLlm, answer_all, with_wrong_words  # noqa: E402
+from wenet_osum.files import write_text  # noqa: E402
 from wenet_osum.records import Hypothesis  # noqa: E402
 from wenet_osum.score.hypotheses import read_hypotheses  # noqa: E402
 from wenet_osum.tasks import parse  # noqa: E402
@@ -74,7 +75,7 @@ def _make(args: argparse.Namespace) -> None:
             given[utterance.key] = dataclasses.replace(utterance, reply=reply)
     if cascade:
         rows = (Hypothesis(k, parse("sttc").tags, u.reply, texts[k], reply=u.reply).to_json() for k, u in given.items())
-        (Path(args.out) / "hyp.jsonl").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        write_text(Path(args.out) / "hyp.jsonl", "".join(f"{row}\n" for row in rows))
     else:
         write_manifest(args.out, given.values())
     print(f"{args.out}: {len(given)} of {len(utterances)} utterances have a reply")

@@ -25,6 +25,7 @@ from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.rewrite import Degrade, rewrite  # noqa: E402
 from wenet_osum.dataset.robustness import CONDITIONS, read_conditions  # noqa: E402
+from wenet_osum.files import write_text  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             if dropped:
                 print(table(dropped))
             failed += dropped.total()
-        (out / "conditions").write_text("".join(f"{name}\n" for name in args.only or conditions), encoding="utf-8")
+        write_text(out / "conditions", "".join(f"{name}\n" for name in args.only or conditions))
     except (ValueError, OSError) as error:
         print(f"make_robust_lists.py: {error}", file=sys.stderr)
         return 1

@@ -15,6 +15,8 @@ from arms import ARMS, REAL, TOGETHER, TOY, X, cells
 from figures import Row, drops, rows_of, spread_of
 from picture import draw
 
+from wenet_osum.files import write_text
+
 TEMPLATE = Path(__file__).with_name("page.md")
 SIGNS = {1: "better", -1: "worse", 0: "not told apart"}
 
@@ -31,9 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"page.py: {error}", file=sys.stderr)
         return 1
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "asrx.md").write_text(text, encoding="utf-8")
-    (args.out / "asrx.svg").write_text(draw(results), encoding="utf-8")
+    write_text(args.out / "asrx.md", text)
+    write_text(args.out / "asrx.svg", draw(results))
     print(f"{args.out}/asrx.md and asrx.svg: {len(results)} of {len([*cells()])} cells")
     return 0
 

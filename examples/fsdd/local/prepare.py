@@ -22,6 +22,7 @@ from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.dataset.audio import decode
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.files import write_text
 from wenet_osum.records import SAMPLE_RATE, Utterance, Word
 
 DISJOINT = ["recording"]  # what train, dev and test must not share; leaving a speaker out adds the speaker
@@ -155,8 +156,7 @@ def prepare(options: argparse.Namespace) -> None:
         seconds = sum(u.duration for u in splits[name])
         print(f"fsdd {name}: {len(strings)} strings, {sum(map(len, strings))} digits, {seconds / 60:.1f} min")
     check_splits(splits, options.leave_out)
-    (options.out / "text").mkdir(exist_ok=True)
-    (options.out / "text/train.txt").write_text("".join(f"{u.txt}\n" for u in splits["train"]), encoding="utf-8")
+    write_text(options.out / "text/train.txt", "".join(f"{u.txt}\n" for u in splits["train"]))
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -16,6 +16,7 @@ import yaml
 
 from wenet_osum import tasks
 from wenet_osum.corpus import command
+from wenet_osum.files import write_text
 
 PHRASES = Path(__file__).with_name("phrases.yaml")
 LANGUAGES = ("en", "zh")
@@ -67,9 +68,8 @@ def prepare(options: argparse.Namespace) -> None:
     """Write the table and say how many prompts there are."""
     phrases = yaml.safe_load(PHRASES.read_text(encoding="utf-8"))
     made = table(phrases)
-    options.out.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(made, allow_unicode=True, sort_keys=False)
-    (options.out / "prompts.yaml").write_text(text, encoding="utf-8")
+    write_text(options.out / "prompts.yaml", text)
     for tags, found in made.items():
         counts = ", ".join(f"{len(prompts)} {lang}" for lang, prompts in found.items())
         print(f"{tags}: {counts}")

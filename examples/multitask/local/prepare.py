@@ -18,8 +18,8 @@ from wenet_osum.corpus.data_report import hours
 from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.corpus.task_lists import choose, reference_lines
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
-from wenet_osum.files import write_text
 from wenet_osum.dataset.prepared import text
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
 DISJOINT = ["recording"]  # what train, dev and test must not share, over all recipes; each recipe has held its own speakers apart
@@ -112,8 +112,7 @@ def prepare(options: argparse.Namespace) -> None:
     for split, found in splits.items():
         write_manifest(options.out / split / "manifest.jsonl", [u for rows in found.values() for u in rows])
     train = [u for rows in splits["train"].values() for u in rows]
-    (options.out / "text").mkdir(exist_ok=True)
-    (options.out / "text/train.txt").write_text("".join(f"{line}\n" for u in train if (line := text(u))), encoding="utf-8")
+    write_text(options.out / "text/train.txt", "".join(f"{line}\n" for u in train if (line := text(u))))
 
 
 def write_tests(splits: dict[str, dict[str, list[Utterance]]], sources: list[SourceConfig], options: argparse.Namespace) -> dict[str, str]:
@@ -134,7 +133,7 @@ def write_tests(splits: dict[str, dict[str, list[Utterance]]], sources: list[Sou
         there.append(task)
     if options.strict and (lost := [task for task in tasks.names() if task not in there]):
         raise ValueError(f"no data for {', '.join(lost)}, and --strict asks for every task")
-    (options.out / "tasks").write_text(" ".join(there) + "\n", encoding="utf-8")
+    write_text(options.out / "tasks", " ".join(there) + "\n")
     return dev
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from wenet_osum import tasks
 from wenet_osum.corpus import command
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
 
@@ -58,7 +59,7 @@ def make(options: argparse.Namespace) -> None:
     utterances = list(read_manifest(options.manifest))
     if options.draw:
         keys = draw(utterances, options.draw)
-        options.out.write_text("".join(f"{key}\n" for key in keys), encoding="utf-8")
+        write_text(options.out, "".join(f"{key}\n" for key in keys))
         print(f"{options.out}: {len(keys)} keys")
         return
     kept = keep_keys(utterances, options.keys) if options.keys else utterances

@@ -19,6 +19,7 @@ from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.formats._fields import count_lost
 from wenet_osum.dataset.manifest import from_row, read_kaldi, reason_of
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
 # field → file
@@ -225,7 +226,7 @@ class Folder:
         for name, rows in self.files.items():
             path = folder / name
             if rows:
-                path.write_text(_sorted_lines(rows), encoding="utf-8")
+                write_text(path, _sorted_lines(rows))
             else:
                 path.unlink(missing_ok=True)
 
@@ -237,7 +238,7 @@ class Folder:
         for speaker, keys in sorted(speakers.items()):
             together = " ".join(keys)
             lines.append(f"{speaker} {together}\n")
-        (folder / "spk2utt").write_text("".join(lines), encoding="utf-8")
+        write_text(folder / "spk2utt", "".join(lines))
 
 
 def _sorted_lines(rows: dict[str, str]) -> str:
