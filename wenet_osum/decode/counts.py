@@ -14,7 +14,9 @@ def counted(counts: Counter) -> str:
     """Return the flags and failures of a run with their numbers, or an empty text."""
     notes = []
     for name, times in sorted(counts.items()):
-        if times and name not in OWN_LINES:
+        if not times:
+            continue
+        if name not in OWN_LINES:
             notes.append(f"{name} {times}")
     return ", ".join(notes)
 
@@ -26,4 +28,5 @@ def speech_rate(counts: Counter) -> str:
         return ""
     tokens = counts[SPEECH_TOKENS]
     rate = tokens / seconds
-    return f"speech: {tokens} LLM tokens for {seconds:.0f} s, {rate:.2f} per second"
+    listened = f"{tokens} LLM tokens for {seconds:.0f} s"
+    return f"speech: {listened}, {rate:.2f} per second"
