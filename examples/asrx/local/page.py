@@ -116,7 +116,7 @@ def steady(results: list[dict[str, Any]], rows: dict[str, list[Row]]) -> str:
         back = drops(results, arm)
         mean = f"{sum(spreads) / len(spreads):.1f}" if spreads else ""
         lines.append(f"| {title} | {len(spreads)} | {mean} | {'' if back is None else f'{back:.1f}'} |")
-    note = f"In points of accuracy. A step back is by how much dev accuracy falls from one evaluation to the next, 0 where it rises. {ARMS[TOGETHER].capitalize()}: curves of the real corpora only."
+    note = f"In points of accuracy. A step back is the drop of dev accuracy from one evaluation to the next, 0 if it rises. The row of {ARMS[TOGETHER]} uses the curves of the real corpora only."
     return "\n".join([*lines, "", note])
 
 
