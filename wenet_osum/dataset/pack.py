@@ -46,7 +46,7 @@ Faults = list[tuple[str, str]]  # (key, reason) of what was left out
 
 @dataclass
 class Report:
-    """What a packing made."""
+    """The result of packing."""
 
     # tars in order; shards that would be empty are not written
     paths: list[str] = field(default_factory=list)

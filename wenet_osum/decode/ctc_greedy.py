@@ -33,7 +33,7 @@ ANSWERED = "<TRANSCRIBE>"
 
 
 def refusal(task: Task) -> str | None:
-    """Say why a task cannot be answered by CTC; None: it can."""
+    """Return why CTC cannot answer a task; None if it can."""
     if task.tags == ANSWERED:
         return None
     return (

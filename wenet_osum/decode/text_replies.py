@@ -1,4 +1,4 @@
-"""What a text LLM answers to a transcript, asked in its own chat template.
+"""Answer transcripts with a text LLM, in its own chat template.
 
 Such answers are what a model that hears is taught (distillation: nobody has to write a reply), and
 what a cascade of recognizer and LLM would say.

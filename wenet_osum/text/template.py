@@ -52,7 +52,7 @@ PromptTable = dict[str, dict[str, list[str]]]
 
 @dataclass
 class Target:
-    """What the model has to say for one utterance."""
+    """The answer that the model has to learn for one utterance."""
 
     # Answer tokens, the end last.
     ids: list[int]

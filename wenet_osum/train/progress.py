@@ -26,7 +26,7 @@ SUMMED = ("wait_s", "audio_s", "tokens", "speech_tokens", "speech_s", "frames", 
 
 @dataclass
 class Meter:
-    """What happened on this process since the last log line."""
+    """Counts of this process since the last log line."""
 
     tally: Tally = field(default_factory=Tally)
     start: float = field(default_factory=time.monotonic)

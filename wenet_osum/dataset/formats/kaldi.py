@@ -141,7 +141,7 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
 
 
 def _fault(utterance: Utterance, keys: set[str]) -> str | None:
-    """Say why an utterance cannot be written beside those of ``keys``."""
+    """Return why an utterance cannot be written beside those of ``keys``, or an empty text."""
     if utterance.key.split() != [utterance.key]:
         return "utterance whose key holds white space"
     if utterance.key in keys:
@@ -150,7 +150,7 @@ def _fault(utterance: Utterance, keys: set[str]) -> str | None:
 
 
 class Folder:
-    """What is to be written: the lines of each file, by key."""
+    """The lines of each file to write, by key."""
 
     def __init__(self) -> None:
         self.files: dict[str, dict[str, str]] = {
