@@ -30,6 +30,7 @@ UNFOLDED = [
     "metrics",
     "migrate.py",
     "models",
+    "progress.py",
     "records.py",
     "report",
     "score",

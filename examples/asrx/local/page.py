@@ -15,6 +15,8 @@ from arms import ARMS, REAL, TOGETHER, TOY, X, cells
 from figures import Row, drops, rows_of, spread_of
 from picture import draw
 
+from wenet_osum.files import write_text
+
 TEMPLATE = Path(__file__).with_name("page.md")
 SIGNS = {1: "better", -1: "worse", 0: "not told apart"}
 
@@ -34,11 +36,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"page.py: {error}", file=sys.stderr)
         return 1
 
-    args.out.mkdir(parents=True, exist_ok=True)
     page_file = args.out / "asrx.md"
     picture_file = args.out / "asrx.svg"
-    page_file.write_text(text, encoding="utf-8")
-    picture_file.write_text(draw(results), encoding="utf-8")
+    write_text(page_file, text)
+    write_text(picture_file, draw(results))
     whole = len(list(cells()))
     print(f"{args.out}/asrx.md and asrx.svg: {len(results)} of {whole} cells")
     return 0
@@ -230,9 +231,8 @@ def steady(results: list[dict[str, Any]], rows: dict[str, list[Row]]) -> str:
         count = len(spreads)
         lines.append(f"| {title} | {count} | {mean} | {fallen} |")
     note = (
-        "In points of accuracy. A step back is by how much dev accuracy falls from one evaluation "
-        f"to the next, 0 where it rises. {ARMS[TOGETHER].capitalize()}: curves of the real corpora "
-        "only."
+        "In points of accuracy. A step back is the drop of dev accuracy from one evaluation to the "
+        f"next, 0 if it rises. The row of {ARMS[TOGETHER]} uses the curves of the real corpora only."
     )
     return "\n".join([*lines, "", note])
 

@@ -21,6 +21,7 @@ from wenet_osum.corpus.statistics import summary
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Dropped, note, table
 from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 from wenet_osum.tasks import label_map
 from wenet_osum.tasks.ved import EVENT
@@ -106,9 +107,8 @@ def write_texts(folder: Path) -> None:
     """What tokenizer and small LLM are made from, for the clips have no words: each event named,
     and the same as utterances that say its name.
     """
-    folder.mkdir(exist_ok=True)
     names = EVENT.labels.names
-    (folder / "train.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    write_text(folder / "train.txt", "".join(f"{name}\n" for name in names))
     write_manifest(folder / "written.jsonl", named(names))
 
 

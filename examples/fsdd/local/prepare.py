@@ -24,6 +24,7 @@ from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.dataset.audio import decode
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.files import write_text
 from wenet_osum.records import SAMPLE_RATE, Utterance, Word
 
 DISJOINT = [
@@ -237,10 +238,8 @@ def prepare(options: argparse.Namespace) -> None:
             f"{seconds / 60:.1f} min"
         )
     check_splits(splits, options.leave_out)
-    (options.out / "text").mkdir(exist_ok=True)
-    (options.out / "text/train.txt").write_text(
-        "".join(f"{u.txt}\n" for u in splits["train"]), encoding="utf-8"
-    )
+    lines = [f"{utterance.txt}\n" for utterance in splits["train"]]
+    write_text(options.out / "text/train.txt", "".join(lines))
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -16,6 +16,7 @@ import yaml
 
 from wenet_osum import tasks
 from wenet_osum.corpus import command
+from wenet_osum.files import write_text
 
 PHRASES = Path(__file__).with_name("phrases.yaml")
 LANGUAGES = ("en", "zh")
@@ -89,9 +90,7 @@ def prepare(options: argparse.Namespace) -> None:
         allow_unicode=True,
         sort_keys=False,
     )
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "prompts.yaml"
-    path.write_text(text, encoding="utf-8")
+    write_text(options.out / "prompts.yaml", text)
     for tags, by_lang in made.items():
         counts = []
         for lang, prompts in by_lang.items():

@@ -166,10 +166,8 @@ def prepare(options: argparse.Namespace) -> None:
             options.out / split / "manifest.jsonl", [u for rows in found.values() for u in rows]
         )
     train = [u for rows in splits["train"].values() for u in rows]
-    (options.out / "text").mkdir(exist_ok=True)
-    (options.out / "text/train.txt").write_text(
-        "".join(f"{line}\n" for u in train if (line := text(u))), encoding="utf-8"
-    )
+    lines = [f"{line}\n" for u in train if (line := text(u))]
+    write_text(options.out / "text/train.txt", "".join(lines))
 
 
 def write_tests(
@@ -214,7 +212,7 @@ def write_tests(
         there.append(task)
     if options.strict and (lost := [task for task in tasks.names() if task not in there]):
         raise ValueError(f"no data for {', '.join(lost)}, and --strict asks for every task")
-    (options.out / "tasks").write_text(" ".join(there) + "\n", encoding="utf-8")
+    write_text(options.out / "tasks", " ".join(there) + "\n")
     return dev
 
 

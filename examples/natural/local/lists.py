@@ -23,6 +23,7 @@ from pathlib import Path
 from wenet_osum import tasks
 from wenet_osum.corpus import command
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
 
@@ -73,7 +74,7 @@ def make(options: argparse.Namespace) -> None:
     if options.draw:
         keys = draw(utterances, options.draw)
         lines = [f"{key}\n" for key in keys]
-        options.out.write_text("".join(lines), encoding="utf-8")
+        write_text(options.out, "".join(lines))
         print(f"{options.out}: {len(keys)} keys")
         return
 

@@ -30,7 +30,9 @@ from wenet_osum.dataset.audio import decode
 from wenet_osum.dataset.log_mel import log_mel
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.dataset.scan import find
+from wenet_osum.files import replaced, write_text
 from wenet_osum.models.encoder.whisper import Encoder, read, set_conf
+from wenet_osum.progress import ProgressBar
 from wenet_osum.records import Utterance
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean squared weight, tried on dev
@@ -91,6 +93,7 @@ def pooled_states(
     hooks = [layer.register_forward_hook(lambda _, __, out: caught.append(out)) for layer in layers]
     # Utterances of one length go together, so that little is computed for padding.
     order = sorted(range(len(utterances)), key=lambda i: utterances[i].duration or 0.0)
+    progress = ProgressBar(len(order), title=str(manifest))
     for begin in range(0, len(order), batch_size):
         rows = order[begin : begin + batch_size]
         features = [log_mel(_audio(utterances[i], manifest), encoder.mels) for i in rows]
@@ -101,13 +104,8 @@ def pooled_states(
         for row, states in enumerate(encoder.output_lengths(lengths).tolist()):
             means = [layer[row, :states].mean(0) for layer in caught]
             found[rows[row]] = torch.stack(means)
-        print(
-            f"\r{manifest}: {begin + len(rows)} of {len(order)}",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
-    print(file=sys.stderr)
+        progress.add(len(rows))
+    progress.close()
     for hook in hooks:
         hook.remove()
     return found
@@ -231,8 +229,8 @@ class Corpora:
                 ),
                 strict=True,
             )
-            self.kept.mkdir(parents=True, exist_ok=True)
-            torch.save({"source": source, "states": known}, path)
+            with replaced(path) as temporary:
+                torch.save({"source": source, "states": known}, temporary)
         return torch.stack([known[u.key] for u in asked])
 
 
@@ -332,9 +330,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"probe.py: {error}", file=sys.stderr)
         return 1
-    args.out.mkdir(parents=True, exist_ok=True)
     rows = [result._asdict() for result in found]
-    (args.out / "probe.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_text(args.out / "probe.json", json.dumps(rows, indent=1) + "\n")
     return 0
 
 

@@ -20,6 +20,7 @@ from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Dropped, note
 from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.dataset.prepared import write_splits
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 from wenet_osum.tasks import label_map
 from wenet_osum.tasks.ved import EVENT
@@ -96,9 +97,8 @@ def prepare(options: argparse.Namespace) -> None:
     write_splits(options.out, splits, DISJOINT, dropped)
     # The clips have no words to make a tokenizer and a small LLM from: each event is named instead.
     labels = EVENT.labels.names
-    (options.out / "text/train.txt").write_text(
-        "".join(f"{label}\n" for label in labels), encoding="utf-8"
-    )
+    lines = [f"{label}\n" for label in labels]
+    write_text(options.out / "text/train.txt", "".join(lines))
     write_manifest(options.out / "text/written.jsonl", named(labels))
 
 
