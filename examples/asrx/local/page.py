@@ -232,7 +232,8 @@ def steady(results: list[dict[str, Any]], rows: dict[str, list[Row]]) -> str:
         lines.append(f"| {title} | {count} | {mean} | {fallen} |")
     note = (
         "In points of accuracy. A step back is the drop of dev accuracy from one evaluation to the "
-        f"next, 0 if it rises. The row of {ARMS[TOGETHER]} uses the curves of the real corpora only."
+        f"next, 0 if it rises. The row of {ARMS[TOGETHER]} uses the curves of the real corpora "
+        "only."
     )
     return "\n".join([*lines, "", note])
 
