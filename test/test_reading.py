@@ -43,7 +43,6 @@ UNFOLDED = [
 ]
 OUTSIDE = ["tools/*.py", "tools/bench/*.py", "examples/*/local/*.py"]
 FOLDED = [
-    "examples/multitask/local/prepare.py",
     "examples/natural/local/probe.py",
     "examples/style/local/prepare.py",
     "examples/toy/local/checks.py",
