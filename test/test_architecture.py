@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wenet_osum"
 ROOMS = [
-    "records", "files", "config", "typed", "lookup", "migrate", "tasks", "score", "metrics", "text", "corpus", "dataset", "models", "decode", "train", "small",
+    "turns", "records", "files", "config", "typed", "lookup", "migrate", "tasks", "score", "metrics", "text", "corpus", "dataset", "models", "decode", "train", "small",
     "serve", "bin",
 ]  # fmt: skip
 CORE = ROOMS[: ROOMS.index("small")]  # what published models need
@@ -162,7 +162,7 @@ def modules(*rooms: str) -> list[str]:
 
 
 def test_records_tasks_and_score_work_without_torch():
-    names = modules("records", "config", "typed", "lookup", "tasks", "score", "metrics")
+    names = modules("turns", "records", "config", "typed", "lookup", "tasks", "score", "metrics")
     code = "\n".join(f"import {name}" for name in names)
     done = run_blocked(["torch", "torchaudio", "transformers"], code)
     assert done.returncode == 0, done.stderr

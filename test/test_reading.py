@@ -33,6 +33,7 @@ UNFOLDED = [
     "tasks",
     "text",
     "train",
+    "turns.py",
     "typed.py",
 ]
 WIDTH = 100  # columns

@@ -72,6 +72,18 @@ class TokenEstimate:
                 total += np.ceil(reply * self.per_byte)
         return total.astype(np.int64)
 
+    def earlier(
+        self, turns: np.ndarray, recordings: np.ndarray, spoken_bytes: np.ndarray
+    ) -> np.ndarray:
+        """Count the tokens that earlier turns of a conversation add at most, (n,) int64.
+
+        Beside the frames, each recording costs its boundaries and the rounding of its length;
+        ``spoken_bytes`` are those of the user's own words and the answers.
+        """
+        around = turns * (self.prompt + self.label + 1)
+        texts = np.ceil(spoken_bytes * self.per_byte).astype(np.int64)
+        return around + recordings * (BOUNDARIES + 1) + texts
+
     def beside_answer(self, speech_tokens: np.ndarray) -> np.ndarray:
         """Count the tokens of prompt and speech with its boundaries, (n,)."""
         return speech_tokens + BOUNDARIES + self.prompt
