@@ -14,6 +14,7 @@ whisper=openai/whisper-base     # folder or hub name of the Whisper
 llm=Qwen/Qwen2.5-0.5B-Instruct  # folder or hub name of the LLM, one with a chat template
 nproc=2          # training processes
 phases="1 2"     # training phases of stage 3: the adapter, then every task
+conversations=   # folder with train.jsonl and test.jsonl in Kimi-Audio's form; empty: made of the corpora
 average_num=1    # checkpoints averaged
 override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
 
@@ -37,6 +38,16 @@ if in_stages 1; then
   # Recognition alone for phase 1, every task for phase 2. What is not prepared is named and left out.
   for mixture in asr:data_asr.yaml all:data.yaml; do
     python "$examples/multitask/local/prepare.py" --data_dir corpora --mixture "$conf/${mixture#*:}" --out "data/${mixture%:*}"
+  done
+fi
+
+if in_stages 1; then
+  echo "stage 1: conversations in Kimi-Audio's form, packed"
+  talk=${conversations:-data/talk}
+  python "$here/local/conversations.py" --data_dir corpora --prompts data/prompts.yaml --out "$talk" ${conversations:+--given} \
+    --mixture data/all/data.yaml --list data/talk/train.list
+  for split in train test; do
+    python "$tools/convert_manifest.py" --from kimi_audio --to shard "$talk/$split.jsonl" "data/talk/$split.list"
   done
 fi
 
@@ -65,6 +76,8 @@ if in_stages 5; then
     list=$(test_list "$test")
     [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en --out "exp/decode/$test"
   done
+  # The last turn of each conversation, given the earlier ones.
+  python -m wenet_osum.bin.recognize --model "exp/$last/final" --list data/talk/test.list --task auto --out exp/decode/talk
 fi
 
 if in_stages 6; then
@@ -79,5 +92,8 @@ if in_stages 6; then
       python "$tools/compute-wer.py" --char=1 --v=1 "$out/asr.text" "exp/decode/$test/text" | tee "$out/wer" | tail -n 8
     fi
   done
+  if [ -z "$conversations" ]; then
+    python -m wenet_osum.bin.score --ref data/talk/test.list --hyp exp/decode/talk --task '<GENDER>' --out exp/score/talk --report --title "The shape of Kimi-Audio, conversations"
+  fi
   echo "reports: $work/exp/score; training curves: tensorboard --logdir $work/exp"
 fi

@@ -200,6 +200,16 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
     return counts[""]
 
 
+def write_lines(path: str | Path, lines: Iterable[str]) -> int:
+    """Write lines of JSON; the file appears whole or not at all. Returns their number."""
+    count = 0
+    with replaced(Path(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(f"{line}\n")
+            count += 1
+    return count
+
+
 def write_manifests(paths: dict[str, Path], rows: Iterable[tuple[str, Utterance]]) -> Counter:
     """Write each utterance to the manifest its name stands for.
 
