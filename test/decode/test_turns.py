@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_earlier_turns_are_what_the_answer_goes_on_from(recognizer, rows, monkey
     lengths = []
     for row in (rows[0], rows[0] | {"turns": None}, rows[3]):
         utterance = from_row(row)
-        sounds = [open(one.wav, "rb").read() for one in utterance.recordings()]
+        sounds = [Path(one.wav).read_bytes() for one in utterance.recordings()]
         source = sounds if utterance.turns else sounds[0]
         job = Job(0, "k", 1.0, lambda u=utterance, s=source: (u, s), recordings=len(sounds))
         answers_of(recognizer, [job], 1)
@@ -103,7 +104,7 @@ def test_chat_answers_messages(recognizer, rows):
     m = Transcriber(dataclasses.replace(recognizer, task=recognizer.template.task("sttc")))
     first, second = rows[0]["turns"][0], rows[0]
     spoken = from_row(second)
-    sounds = [open(one.wav, "rb").read() for one in spoken.recordings()]
+    sounds = [Path(one.wav).read_bytes() for one in spoken.recordings()]
     job = Job(0, "k", 1.0, lambda: (spoken, sounds), recordings=2)
     [wanted] = answers_of(m.recognizer, [job], 1).values()
     told = "the cat<开始回答>the mat"
@@ -141,7 +142,7 @@ def test_an_answer_at_the_end_leaves_nothing_to_find(parts, rows):
 def test_ways_without_an_llm_and_long_recordings_are_told(parts, rows, monkeypatch):
     model, template = parts
     utterance = from_row(rows[0])
-    sounds = [open(one.wav, "rb").read() for one in utterance.recordings()]
+    sounds = [Path(one.wav).read_bytes() for one in utterance.recordings()]
     greedy = Recognizer(model, template, DecodeOptions(mode="ctc_greedy_search"))
     with pytest.raises(ValueError, match="conversation: needs an LLM"):
         greedy.load_conversation(utterance, sounds)

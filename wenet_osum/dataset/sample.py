@@ -293,9 +293,7 @@ def wording(
     return template.prompt_text(task, lang)
 
 
-def target_of(
-    utterance: Utterance, task: Task, template: Template, conf: SampleConfig
-) -> Target:
+def target_of(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> Target:
     """Return the target. Raises Drop where the utterance lacks a field, or it is too long."""
     if missing := task.missing(utterance):
         needed = ", ".join(missing)

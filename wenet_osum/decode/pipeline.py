@@ -196,7 +196,9 @@ class Recognizer:
         """
         if self.options.mode == CTC_GREEDY_SEARCH or not hasattr(self.model, "llm"):
             told = f"{utterance.key!r} has earlier turns, and no LLM reads them"
-            raise Drop("conversation: needs an LLM", f"{told}; use mode attention and a model with one")
+            raise Drop(
+                "conversation: needs an LLM", f"{told}; use mode attention and a model with one"
+            )
         task = self.task_of(utterance)
         if self.prompt:
             utterance = dataclasses.replace(utterance, prompt=self.prompt)

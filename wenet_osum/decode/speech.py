@@ -32,7 +32,6 @@ from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.decode.progress import Progress
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance
 
-
 # What a message of a conversation may have, and the name of one in its answer.
 MESSAGE = ("role", "text", "audio", "task")
 CONVERSATION = "conversation"
