@@ -18,12 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wenet_osum.corpus.data_report import report, summary  # noqa: E402
+from wenet_osum.corpus.statistics import summary  # noqa: E402
 from wenet_osum.dataset.drop import Drop, Dropped, note  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest  # noqa: E402
 from wenet_osum.dataset.scan import raw_duration  # noqa: E402
 from wenet_osum.dataset.shard import list_paths, load_list  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
+from wenet_osum.report.data_report import report  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wenet_osum.score.conditions import read, table  # noqa: E402
+from wenet_osum.report.robust_table import read, table  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -80,8 +80,13 @@ def test_it_is_the_best_path_alone_and_in_a_batch(heard, clips, batch_of):
 
 def test_other_tasks_are_refused_with_the_reason():
     assert ctc_greedy.refusal(ASR) is None
-    assert "answers <TRANSCRIBE>, not <TRANSCRIBE> <EMOTION>" in ctc_greedy.refusal(tasks.parse("ser"))
-    assert "<ALIGN>" in ctc_greedy.refusal(tasks.parse("srwt"))
+    told = ctc_greedy.refusal(tasks.parse("ser"))
+    assert "answers <TRANSCRIBE> and, with this model, no label, not <TRANSCRIBE> <EMOTION>" in told
+    heard = ("emotion", "gender")
+    for task in ("ser", "<EMOTION><TRANSCRIBE>", "<GENDER>", "<TRANSCRIBE><GENDER><EMOTION>"):
+        assert ctc_greedy.refusal(tasks.parse(task), heard) is None
+    for task in ("srwt", "sttc", "sap", "<TRANSCRIBE><EMOTION><AGE>"):
+        assert "with this model, emotion, gender, not" in ctc_greedy.refusal(tasks.parse(task), heard)
 
 
 def test_models_without_ctc_are_refused(parts, monkeypatch):
@@ -108,7 +113,7 @@ def test_equal_scores_are_counted_as_ties(parts, clips, batch_of, monkeypatch):
     model, template = parts
     monkeypatch.setattr(model.config, "losses", [CTC])
     flat = torch.zeros(1, 7, 32)
-    monkeypatch.setattr(model, "ctc_states", lambda *_: (flat, torch.tensor([7])))
+    monkeypatch.setattr(model, "adapted", lambda *_: (flat, torch.tensor([7])))
     counts = Counter()
     [answer] = ctc_greedy.generate(model, template, batch_of(template, clips([30]), [ASR]), OPTIONS, counts)
     assert answer.flags == ["tie"] and counts["ties"] == counts["steps"] == 7

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wenet_osum import tasks
-from wenet_osum.corpus.data_report import summary
 from wenet_osum.corpus.split import check_disjoint, counted_columns, label_of
+from wenet_osum.corpus.statistics import summary
 from wenet_osum.dataset.drop import Dropped, table
 from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.records import Utterance

@@ -1,15 +1,15 @@
 """CTC greedy search: the best path of the CTC classes, repeats and blanks taken out.
 
 It answers for models that were trained with the loss ``ctc``: from the adapter's output without the
-LLM (kind osum), or from the encoder (kind whisper). Only a transcript can be had so.
+LLM (kind osum), or from the encoder (kind whisper). A transcript can be had so, and labels of the
+fields that an adapter has queries for and the loss ``labels`` has trained.
 
-Letters: N states, D width, C classes.
+Letters: N states, F label fields, D width, C classes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,9 +17,11 @@ from torch import Tensor
 
 from wenet_osum.decode.ctc_draft import best_path
 from wenet_osum.decode.generate import device_of, finish, in_eval_mode, make_rows
+from wenet_osum.decode.heard_labels import HeardLabels
 from wenet_osum.decode.joint import check_training
 from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
 from wenet_osum.decode.row import TIE, Row
+from wenet_osum.models.label_queries import split_front
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import Batch, Hypothesis
 
@@ -28,16 +30,24 @@ if TYPE_CHECKING:
     from wenet_osum.tasks.base import Task
     from wenet_osum.text.template import Template
 
-# The task.
-ANSWERED = "<TRANSCRIBE>"
+# What CTC hears.
+HEARD = "<TRANSCRIBE>"
 
 
-def refusal(task: Task) -> str | None:
-    """Say why a task cannot be answered by CTC; None: it can."""
-    if task.tags == ANSWERED:
+def refusal(task: Task, fields: tuple[str, ...] = ()) -> str | None:
+    """Say why a task cannot be answered without the LLM; None: it can.
+
+    ``fields`` are the label fields that the model hears (decode/heard_labels.py).
+    """
+    beyond = []
+    for field in task.fields:
+        if field.tag != HEARD and field.name not in fields:
+            beyond.append(field.tag)
+    if not beyond:
         return None
+    labels = ", ".join(fields) or "no label"
     return (
-        f"mode {CTC_GREEDY_SEARCH} hears words only and answers {ANSWERED}, "
+        f"mode {CTC_GREEDY_SEARCH} answers {HEARD} and, with this model, {labels}, "
         f"not {task.tags}; use mode attention"
     )
 
@@ -66,24 +76,36 @@ def generate(
     with in_eval_mode(model):
         device = device_of(model)
         batch = batch.to(device)
-        states, lengths = model.ctc_states(batch.features, batch.feature_lengths)
+        front, states, lengths = _speech(model, batch)
         head = model.speech_classes()
-        for row, of_row, length in zip(rows, states, lengths.tolist(), strict=True):
+        labels = HeardLabels(model, template)
+        sizes = lengths.tolist()
+        for number, row in enumerate(rows):
             # Its own states alone: what surrounds it in the batch cannot matter.
-            own = of_row[:length]
+            length = sizes[number]
+            own = states[number, :length]
             logits = head.logits(own)
-            _decide(row, logits, head.blank, head.token_ids, counts)
+            _count_ties(row, logits, counts)
+            classes = best_path(logits, head.blank)
+            transcript = head.token_ids(classes)
+            probs = {}
+            if labels.names:
+                probs = labels.probs(front[number])
+            _write(row, transcript, probs)
     return finish(rows, template, counts)
 
 
-def _decide(
-    row: Row,
-    logits: Tensor,
-    blank: int,
-    token_ids: Callable[[list[int]], list[int]],
-    counts: Counter,
-) -> None:
-    """Write the best path of ``logits`` (N, C) into a row."""
+def _speech(model: OsumModel | WhisperPhase, batch: Batch) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Return the embeddings of label fields (B, F, D), None where there are none, the states that
+    CTC reads (B, N, D), and their lengths (B,)."""
+    features = (batch.features, batch.feature_lengths)
+    if isinstance(model, WhisperPhase):
+        return None, *model.ctc_states(*features)
+    return split_front(model.adapter, *model.adapted(*features))
+
+
+def _count_ties(row: Row, logits: Tensor, counts: Counter) -> None:
+    """Count the states whose best class of ``logits`` (N, C) might be another in other batches."""
     top = logits.topk(2, dim=-1)
     first, second = top.values.unbind(-1)
     close = first - second <= TIE
@@ -93,5 +115,17 @@ def _decide(
     if ties:
         row.flag("tie")
 
-    classes = best_path(logits, blank)
-    row.answer_state.ids = token_ids(classes)
+
+def _write(row: Row, transcript: list[int], probs: dict[str, dict[str, float]]) -> None:
+    """Write transcript and likeliest labels into a row, in the order of its task."""
+    state = row.answer_state
+    state.free = False  # there is nothing but the sets of labels
+    for field in state.task.fields:
+        if field.kind != "label":
+            state.ids += transcript
+            continue
+        choice = state.end()
+        own = probs[field.name]
+        row.probs[field.name] = own
+        likeliest = max(own, key=own.get)
+        state.take_label(choice, likeliest)

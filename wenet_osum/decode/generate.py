@@ -26,6 +26,7 @@ from wenet_osum.decode.progress import SPEECH_S, SPEECH_TOKENS
 from wenet_osum.decode.row import Row
 from wenet_osum.decode.whisper_prefix import WhisperPrompts
 from wenet_osum.models import shrink
+from wenet_osum.models.label_queries import split_front
 from wenet_osum.models.layout import Question
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S, Batch, Hypothesis
@@ -113,7 +114,8 @@ def _prompts(
         return prompts
 
     # Rescorers hear all states; the LLM hears fewer where the adapter shrinks.
-    states, lengths = model.ctc_states(batch.features, batch.feature_lengths)
+    adapted, adapted_lengths = model.adapted(batch.features, batch.feature_lengths)
+    _, states, lengths = split_front(model.adapter, adapted, adapted_lengths)
     own_states, own_lengths = states, lengths
     if batch.turns is not None:
         # What CTC hears of a conversation is its last recording.
@@ -126,7 +128,7 @@ def _prompts(
             row.joint = rescorers.begin(own)
     _draft(model, template, own_states, own_lengths, rows, options, counts)
     asked = [row.answer_state.task.tags for row in rows]
-    speech, lengths = shrink.heard(model, states, lengths, batch.heard_for(asked))
+    speech, lengths = shrink.heard(model, adapted, adapted_lengths, batch.heard_for(asked))
 
     counts[SPEECH_TOKENS] += int(lengths.sum())
     counts[SPEECH_S] += float(batch.feature_lengths.sum()) * FRAME_S

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wenet_osum.decode import ctc_greedy, joint
+from wenet_osum.decode.heard_labels import fields_heard
 from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions, search
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.models import build, cpu_kernels
@@ -60,7 +61,7 @@ def _check(
     """Raise ValueError for a way of decoding that the model was not made or trained for."""
     if options.mode == CTC_GREEDY_SEARCH:
         ctc_greedy.check_model(model, f"mode {CTC_GREEDY_SEARCH}")
-        why = ctc_greedy.refusal(task) if task else None
+        why = ctc_greedy.refusal(task, fields_heard(model)) if task else None
         if why:
             raise ValueError(why)
         return

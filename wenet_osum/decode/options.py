@@ -69,7 +69,8 @@ class DecodeOptions:
     mode: str = option(
         "attention",
         "attention: the LLM, or in phase 1 Whisper's decoder, token by token; ctc_greedy_search: "
-        "the best path of a model trained with loss ctc, transcripts only",
+        "the best path of a model trained with loss ctc, and labels of one trained with loss "
+        "labels, without the LLM",
         choices=MODES,
     )
     num_beams: int = option(1, "beams of free text; 1 is greedy", int)

@@ -27,6 +27,7 @@ from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
 from wenet_osum.decode import ctc_greedy, longform
 from wenet_osum.decode.faults import Faults, ProgramFault
 from wenet_osum.decode.generate import generate
+from wenet_osum.decode.heard_labels import fields_heard
 from wenet_osum.decode.jobs import Job, group_jobs
 from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
 from wenet_osum.records import FRAME_S, SAMPLE_RATE, Hypothesis, Sample, Utterance
@@ -238,7 +239,7 @@ class Recognizer:
         """Say why the way of decoding cannot answer a task; None: it can."""
         if self.options.mode != CTC_GREEDY_SEARCH:
             return None
-        return ctc_greedy.refusal(task)
+        return ctc_greedy.refusal(task, fields_heard(self.model))
 
     def _decode(self, loaded: Loaded) -> Answers:
         """Decode as one batch; what fails has its error in its answer."""

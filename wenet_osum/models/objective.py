@@ -48,6 +48,8 @@ class Speech:
     blank: int | None
     # (V, D), the LLM's token embeddings, in whose space the states lie.
     table: Tensor | None = None
+    # Label field → (B, D), what an adapter with label queries hears of it.
+    labels: dict[str, Tensor] = field(default_factory=dict)
 
     def fixed_state_s(self) -> float:
         """Return the seconds of speech in one state.

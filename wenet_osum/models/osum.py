@@ -39,6 +39,7 @@ from wenet_osum.models import dtypes, lora, shrink, split, trainable
 from wenet_osum.models.answers import LLMAnswers
 from wenet_osum.models.assemble import assemble, make_adapter
 from wenet_osum.models.ctc_scores import CTCScores, normed, scoring_of
+from wenet_osum.models.label_queries import front_names, split_front
 from wenet_osum.models.layout import Pieces, Question, lay_out, pad_left
 from wenet_osum.models.lengths import spans
 from wenet_osum.models.llm import causal
@@ -93,13 +94,15 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
         # The objective runs what it has a weight for: the LLM for the answers' cross-entropy,
         # token logits for CTC.
+        front, frames, frame_lengths = split_front(self.adapter, states, lengths)
         speech = Speech(
-            states,
-            lengths,
+            frames,
+            frame_lengths,
             state_s=self.embedding_s if self.adapter.stride else None,
-            logits=partial(self.token_logits, states),
+            logits=partial(self.token_logits, frames),
             blank=self.blank,
             table=self.get_input_embeddings().weight,
+            labels=dict(zip(front_names(self.adapter), front.unbind(1), strict=True)),
         )
         heard, heard_lengths = states, None
         if self.objective.ce_weight:
@@ -162,12 +165,18 @@ class OsumModel(PreTrainedModel, GenerationMixin):
     ) -> tuple[Tensor, Tensor]:
         """Return what the LLM hears of features (B, T, M): padded embeddings (B, S, H), and their
         lengths (B,), on the CPU. ``tasks`` as in ``shrink.heard``."""
-        states, lengths = self.ctc_states(features, feature_lengths)
+        states, lengths = self.adapted(features, feature_lengths)
         return shrink.heard(self, states, lengths, tasks)
 
     def _heard(self, question: Question) -> tuple[Tensor, Tensor]:
         """Return what the LLM hears of a question."""
         return self.padded_speech(question.features, question.feature_lengths, question.tasks)
+
+    def adapted(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return all that the adapter makes of features (B, T, M), not shrunk: embeddings (B, S, H)
+        and their lengths (B,), on the CPU."""
+        states, lengths = self.encoder(features, feature_lengths)
+        return self._adapted(states, lengths)
 
     def _adapted(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the adapter's embeddings of the encoder's states."""
@@ -224,8 +233,9 @@ class OsumModel(PreTrainedModel, GenerationMixin):
     def ctc_states(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the speech embeddings (B, S, H) that CTC reads, not shrunk, and their lengths
         (B,), on the CPU."""
-        states, lengths = self.encoder(features, feature_lengths)
-        return self._adapted(states, lengths)
+        states, lengths = self.adapted(features, feature_lengths)
+        _, frames, frame_lengths = split_front(self.adapter, states, lengths)
+        return frames, frame_lengths
 
     def speech_classes(self) -> CTCScores:
         """Return how CTC compares speech with the LLM's tokens, as the model was trained."""

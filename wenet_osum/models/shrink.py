@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wenet_osum.models.label_queries import front_names, split_front
 from wenet_osum.tasks import parse
 
 # What becomes of states in which CTC hears nothing.
@@ -62,13 +63,12 @@ def find_runs(
     return Runs(weights, kept, firsts.any(1))
 
 
-def _places(
-    labels: Tensor, lengths: Tensor, blank: int, blanks: str
-) -> tuple[Tensor, Tensor]:
+def _places(labels: Tensor, lengths: Tensor, blank: int, blanks: str) -> tuple[Tensor, Tensor]:
     """Number the embedding that each state belongs to, ``NOWHERE`` if to none: (B, N), and tell
     which states make the common embedding of blanks: (B, N) bool."""
     rows, longest = labels.shape
-    exists = torch.arange(longest) < lengths[:, None]
+    ends = lengths[:, None]
+    exists = torch.arange(longest) < ends
     silent = labels == blank
     if blanks == "keep":
         silent = torch.zeros_like(silent)
@@ -94,7 +94,7 @@ def heard(
     model: Any, states: Tensor, lengths: Tensor, tasks: Sequence[str] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return what the LLM hears of the adapter's embeddings (B, N, H), and the lengths (B,), on the
-    CPU: fewer where the adapter shrinks, else the same.
+    CPU: fewer where the adapter shrinks, else the same. Those of label fields stay in front.
 
     ``tasks`` are names or tags of the utterances, for adapters that shrink for some tasks only;
     None shrinks all.
@@ -102,6 +102,7 @@ def heard(
     adapter = model.adapter
     if not hasattr(adapter, "shrinker"):
         return states, lengths
+    front, states, lengths = split_front(adapter, states, lengths)
     scores = model.speech_classes()
     if states.device.type == "meta":
         # Where costs are counted nobody knows what is said, and the most remains.
@@ -111,7 +112,10 @@ def heard(
     whole = torch.zeros(len(lengths), dtype=torch.bool)
     for row, task in enumerate(tasks or ()):
         whole[row] = keeps_all(task, adapter.unshrunk)
-    return adapter.shrinker(states, lengths, labels, scores.blank, whole)
+    kept, lengths = adapter.shrinker(states, lengths, labels, scores.blank, whole)
+    together = torch.cat([front, kept], 1)
+    added = front.shape[1]
+    return together, lengths + added
 
 
 def _all_different(states: Tensor) -> Tensor:
@@ -128,17 +132,26 @@ def answering(model: Any) -> dict[str, nn.Module]:
         "llm": model.llm,
         "speech_boundary": model.speech_boundary,
     }
-    if hasattr(model.adapter, "shrinker"):
-        found["adapter.shrinker"] = model.adapter.shrinker
+    adapter = model.adapter
+    if hasattr(adapter, "shrinker"):
+        found["adapter.shrinker"] = adapter.shrinker
+    if front_names(adapter) and not _learns_labels(model):
+        found["adapter.label_queries"] = adapter.label_queries
     return found
 
 
-def check_trained(
-    name: str, adapter: nn.Module, losses: Iterable[dict[str, Any]] | None
-) -> None:
+def _learns_labels(model: Any) -> bool:
+    """Tell whether a loss hears the embeddings of label fields."""
+    entries = model.objective.entries
+    names = {entry["name"] for entry in entries}
+    return "labels" in names
+
+
+def check_trained(name: str, adapter: nn.Module, losses: Iterable[dict[str, Any]] | None) -> None:
     """Raise ValueError for an adapter that shrinks without CTC among the ``losses`` that its model
     is or was trained with."""
-    names = [entry["name"] for entry in losses or ()]
+    entries = losses or ()
+    names = [entry["name"] for entry in entries]
     if hasattr(adapter, "shrinker") and "ctc" not in names:
         raise ValueError(
             f"adapter {name} keeps what CTC hears, and this model was never trained with it; "

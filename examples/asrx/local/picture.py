@@ -7,7 +7,7 @@ from typing import Any
 from arms import ARMS, XS
 from figures import mean_curve
 
-from wenet_osum.score import plots
+from wenet_osum.report import plots
 
 COLORS = {title: place for place, title in enumerate(ARMS.values())}
 

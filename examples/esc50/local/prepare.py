@@ -13,9 +13,9 @@ from pathlib import Path
 
 from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
-from wenet_osum.corpus.data_report import summary
 from wenet_osum.corpus.events import named
 from wenet_osum.corpus.split import check_disjoint
+from wenet_osum.corpus.statistics import summary
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Dropped, note, table
 from wenet_osum.dataset.manifest import write_manifest

@@ -14,12 +14,12 @@ from pathlib import Path
 from wenet_osum import config, tasks
 from wenet_osum.config import DataConfig, SourceConfig
 from wenet_osum.corpus import command
-from wenet_osum.corpus.data_report import hours
 from wenet_osum.corpus.split import check_disjoint
+from wenet_osum.corpus.statistics import hours
 from wenet_osum.corpus.task_lists import choose, reference_lines
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
-from wenet_osum.files import write_text
 from wenet_osum.dataset.prepared import text
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
 DISJOINT = ["recording"]  # what train, dev and test must not share, over all recipes; each recipe has held its own speakers apart

@@ -39,7 +39,7 @@ def test_targets_and_values(template, name):
     torch.manual_seed(0)
     table = torch.randn(len(template.tokenizer), 32)
     states = torch.randn(2, 20, 32, requires_grad=True)
-    speech = Speech(states, torch.tensor([20, 9]), 0.08, lambda: states @ table.T, template.end_id, table)
+    speech = Speech(states, torch.tensor([20, 9]), 0.08, lambda: states @ table.T, template.end_id, table, {"gender": states[:, 0]})
     found = loss(speech, join_targets(rows))
     assert isinstance(found, UtteranceLosses) and found.values.shape == (2,) and found.values.isfinite().all()
     assert all(int(count) == 0 for count in found.left_out.values())

@@ -17,7 +17,15 @@ An adapter that keeps fewer embeddings by what CTC hears in them has beside that
                                      ``whole`` (B,) those utterances that are to stay as they are
     adapter.unshrunk                 tasks whose utterances do
 
-Then ``stride`` and ``output_lengths`` are of the embeddings that CTC reads, the most that remain.
+An adapter may put embeddings of label fields in front of those of the speech. Then it has
+
+    adapter.label_queries            a module (models/label_queries.py) whose ``names`` say which;
+                                     None: there are none
+
+What it gives, its lengths and ``output_lengths`` count them; ``shrinker`` is not given them.
+
+With a shrinker, ``stride`` and ``output_lengths`` are of the embeddings that CTC reads, the most
+that remain.
 
 The plan of an epoch, the cost estimate and CTC ask the adapter: nobody else knows a rate.
 """

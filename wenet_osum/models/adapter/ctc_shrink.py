@@ -24,11 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wenet_osum.models.adapter.conv_transformer import Layer, split_heads
+from wenet_osum.models.label_queries import LabelQueries, front_names
 from wenet_osum.models.lengths import key_mask
 from wenet_osum.models.shrink import BLANKS, RUNS, check_tasks, find_runs
 from wenet_osum.models.stack import check_factor, stack, stacked_lengths
 
 COMPAT = ("intended", "released")
+QUERIES = "label_queries."  # how the names of their weights begin
 HEAD = 64  # channels of an attention head, unless adapter_conf gives their number
 
 
@@ -39,8 +41,9 @@ class Adapter(nn.Module):
     ``ffn`` of the layer (None: heads of 64 channels, twice the LLM's width) and ``dropout``.
     ``runs`` (first, mean) and ``blanks`` (keep, pool, drop) as in models/shrink.py; ``look_back``
     false leaves that attention out. ``unshrunk``: tasks whose speech stays as align gives it, by
-    default those with word times. ``compat``: intended, or as released. Raises ValueError for
-    values that are none of these.
+    default those with word times. ``label_queries``: label fields that get an embedding of their
+    own in front of the speech (models/label_queries.py). ``compat``: intended, or as released.
+    Raises ValueError for values that are none of these.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Adapter(nn.Module):
         blanks: str = "keep",
         look_back: bool = True,
         unshrunk: list[str] | tuple[str, ...] = ("srwt",),
+        label_queries: list[str] | tuple[str, ...] = (),
         compat: str = "intended",
     ) -> None:
         super().__init__()
@@ -62,12 +66,7 @@ class Adapter(nn.Module):
         check_choice("runs", runs, RUNS)
         check_choice("blanks", blanks, BLANKS)
         check_choice("compat", compat, COMPAT)
-        if heads is None:
-            heads = max(1, output_width // HEAD)
-        if output_width % heads:
-            raise ValueError(
-                f"adapter_conf: the LLM's width {output_width} must be a multiple of heads {heads}"
-            )
+        heads = check_heads(heads, output_width)
         self.stride = factor
         self.released = compat == "released"
         self.unshrunk = check_tasks(unshrunk)
@@ -85,6 +84,9 @@ class Adapter(nn.Module):
             look_back,
             compat,
         )
+        self.label_queries = None
+        if label_queries:
+            self.label_queries = LabelQueries(label_queries, input_width, output_width)
 
     @torch.no_grad()
     def initialize(self, std: float) -> None:
@@ -100,20 +102,38 @@ class Adapter(nn.Module):
             out = shrinker.look_back.out
             nn.init.zeros_(out.weight)
             nn.init.zeros_(out.bias)
+        if self.label_queries is not None:
+            self.label_queries.initialize(std)
+
+    def fit_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Take over an adapter with or without label queries.
+
+        New ones keep their initial weights; those that this adapter has no use for are left out.
+        """
+        own = self.state_dict()
+        fitting = {}
+        for name, tensor in own.items():
+            if name.startswith(QUERIES):
+                fitting[name] = tensor
+        for name, tensor in state.items():
+            if name in own or not name.startswith(QUERIES):
+                fitting[name] = tensor
+        return fitting
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Embeddings from ``lengths`` states before shrinking, the most that remain after it."""
-        return stacked_lengths(lengths, self.stride)
+        front = len(front_names(self))
+        return front + stacked_lengths(lengths, self.stride)
 
     def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Align states (B, N, D) of ``lengths`` (B,): embeddings (B, S, H) that CTC reads, and
-        their lengths (B,), on the CPU."""
+        """Align states (B, N, D) of ``lengths`` (B,): embeddings (B, S, H) that CTC reads, behind
+        those of label fields, and the lengths (B,) of all, on the CPU."""
         lengths = lengths.cpu()
         # A frozen encoder may be in half precision beside an adapter in float32.
         states = states.to(self.input.weight.dtype)
         stacked = stack(states, lengths, self.stride)
         hidden = self.input(stacked)
-        lengths = self.output_lengths(lengths)
+        stacked_counts = stacked_lengths(lengths, self.stride)
 
         # Embeddings look at each other.
         longest = hidden.shape[1]
@@ -121,10 +141,14 @@ class Adapter(nn.Module):
         if self.released:
             mask = torch.eye(longest, dtype=torch.bool, device=device)
         else:
-            mask = key_mask(lengths, longest, device)
+            mask = key_mask(stacked_counts, longest, device)
         hidden = self.layer(hidden, mask)
         hidden = self.norm(hidden)
-        return self.gain * hidden, lengths
+        speech = self.gain * hidden
+        if self.label_queries is not None:
+            labels = self.label_queries(states, lengths)
+            speech = torch.cat([labels, speech], 1)
+        return speech, self.output_lengths(lengths)
 
 
 class Shrinker(nn.Module):
@@ -228,6 +252,20 @@ class LookBack(nn.Module):
         joined = joined.flatten(2)
         changed = kept + self.out(joined)
         return self.norm(changed)
+
+
+def check_heads(heads: int | None, width: int) -> int:
+    """Return the attention heads of an LLM's ``width``, None: of ``HEAD`` channels each.
+
+    Raises ValueError unless the width is a multiple of them.
+    """
+    if heads is None:
+        heads = max(1, width // HEAD)
+    if width % heads:
+        raise ValueError(
+            f"adapter_conf: the LLM's width {width} must be a multiple of heads {heads}"
+        )
+    return heads
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

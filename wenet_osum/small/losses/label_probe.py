@@ -17,20 +17,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wenet_osum import tasks
+from wenet_osum.models.label_words import (
+    UNKNOWN,
+    label_directions,
+    label_fields,
+    label_indices,
+    label_words,
+)
 from wenet_osum.models.lengths import valid_mask
 from wenet_osum.models.objective import Speech, UtteranceLosses
 
 if TYPE_CHECKING:
     from wenet_osum.records import Utterance
-    from wenet_osum.tasks.base import Field
     from wenet_osum.text.template import Template
 
 # Logits per unit of cosine: a label is certain when its direction makes up about a third of a
 # frame.
 SCALE = 15.0
-# Index of a label that is not known.
-UNKNOWN = -1
 
 
 class Loss:
@@ -47,51 +50,22 @@ class Loss:
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
         """Return ``labels`` (F,): the index of each label in its set, -1 where it is not known."""
         indices = label_indices(utterance, self.fields)
-        return {"labels": torch.tensor(indices, dtype=torch.int64)}
+        labels = torch.tensor(indices, dtype=torch.int64)
+        return {"labels": labels}
 
     def __call__(self, speech: Speech, targets: dict[str, Tensor]) -> UtteranceLosses:
         """Compute the losses of a batch."""
         states, lengths = speech.states, speech.lengths
         labels = targets["labels"]
-        labels = labels.view(len(lengths), len(self.fields))
+        rows = len(lengths)
+        labels = labels.view(rows, -1)
         with torch.autocast(states.device.type, enabled=False):
-            frames = functional.normalize(states.float(), dim=-1)
+            frames = states.float()
+            frames = functional.normalize(frames, dim=-1)
             table = speech.table.detach()
-            losses = label_losses(frames, lengths, labels, self.words, table.float())
+            table = table.float()
+            losses = label_losses(frames, lengths, labels, self.words, table)
             return UtteranceLosses(losses)
-
-
-def label_fields(template: Template) -> list[Field]:
-    """Return all label fields that tasks have, by name."""
-    fields = {}
-    for name in tasks.names():
-        for field in template.task(name).label_fields:
-            fields[field.name] = field
-    return [fields[name] for name in sorted(fields)]
-
-
-def label_indices(utterance: Utterance, fields: list[Field]) -> list[int]:
-    """Return the index of the utterance's label in the set of each field, ``UNKNOWN`` where there
-    is none."""
-    indices = []
-    for field in fields:
-        index = UNKNOWN
-        if field.present(utterance):
-            label = field.value(utterance)
-            index = field.labels.names.index(label)
-        indices.append(index)
-    return indices
-
-
-def label_words(template: Template, fields: list[Field]) -> list[list[list[int]]]:
-    """Return the token ids of each label of each field, without the brackets around it."""
-    words = []
-    for field in fields:
-        names = field.labels.names
-        if template.lowercase:
-            names = [name.lower() for name in names]
-        words.append([template.encode(name) for name in names])
-    return words
 
 
 def label_losses(
@@ -112,7 +86,7 @@ def label_losses(
 
     losses = frames.new_zeros(len(frames))
     for options, label in zip(words, labels.T, strict=True):
-        directions = _label_directions(options, table)
+        directions = label_directions(options, table)
         logits = SCALE * mean @ directions.T
         loss = functional.cross_entropy(
             logits,
@@ -122,14 +96,3 @@ def label_losses(
         )
         losses = losses + loss
     return losses
-
-
-def _label_directions(options: list[list[int]], table: Tensor) -> Tensor:
-    """Return the mean embedding of each label's tokens, scaled to length 1: (labels, H)."""
-    means = []
-    for ids in options:
-        tokens = torch.tensor(ids, device=table.device)
-        embeddings = table[tokens]
-        means.append(embeddings.mean(0))
-    stacked = torch.stack(means)
-    return functional.normalize(stacked, dim=-1)
