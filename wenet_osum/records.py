@@ -88,7 +88,8 @@ class Utterance:
         be missing where ``is_turn``, and where an earlier turn has one.
         """
         unspoken = is_turn or has_recording(row.get("turns"))
-        for name in ("key",) if unspoken else ("key", "wav"):
+        needs = ("key",) if unspoken else ("key", "wav")
+        for name in needs:
             value = row.get(name)
             if not isinstance(value, str) or not value:
                 needed = f"manifest row needs a non-empty string {name!r}"
@@ -113,12 +114,14 @@ class Utterance:
         if known.get("turns"):
             known.setdefault("wav", "")
             rows = named(row["key"], known["turns"])
-            known["turns"] = [cls.from_dict(turn, labels, is_turn=True) for turn in rows]
+            turns = [cls.from_dict(turn, labels, is_turn=True) for turn in rows]
+            known["turns"] = turns
         return cls(**known, labels=found, extra=extra)
 
     def recordings(self) -> list[Utterance]:
         """Return the turns that have a recording, itself among them, in their order."""
-        return [turn for turn in (*(self.turns or ()), self) if turn.wav]
+        earlier = self.turns or ()
+        return [turn for turn in (*earlier, self) if turn.wav]
 
     def get(self, name: str) -> Any:
         """Return the field or label of this name, None when it is not known."""
@@ -261,7 +264,7 @@ class Batch:
         tasks = tasks or self.tasks
         if self.turns is None:
             return tasks
-        return [tasks[number] for number in self.turns.hearers().tolist()]
+        return self.turns.heard_for(tasks)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """Return a copy with ``function`` applied to every tensor."""

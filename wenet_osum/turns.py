@@ -25,7 +25,10 @@ def has_recording(turns: Any) -> bool:
     """Tell whether one of the turns of a row names a recording."""
     if not isinstance(turns, list):
         return False
-    return any(isinstance(turn, dict) and turn.get("wav") for turn in turns)
+    for turn in turns:
+        if isinstance(turn, dict) and turn.get("wav"):
+            return True
+    return False
 
 
 def named(key: str, turns: Any) -> list[Row]:
@@ -40,12 +43,24 @@ def named(key: str, turns: Any) -> list[Row]:
 
     rows = []
     for number, turn in enumerate(turns, 1):
-        fits = isinstance(turn, dict) and not turn.get("turns")
-        if not fits or not isinstance(turn.get("wav") or "", str):
+        if not _is_turn(turn):
             got = str(turn)[:80]
             raise ValueError(f"{rule}, got {got}")
-        rows.append(turn | {"key": f"{key}#{number}", "wav": turn.get("wav") or ""})
+        row = dict(turn)
+        row["key"] = f"{key}#{number}"
+        row["wav"] = turn.get("wav") or ""
+        rows.append(row)
     return rows
+
+
+def _is_turn(turn: Any) -> bool:
+    """Tell whether it is a row without turns of its own, whose recording has a name if any."""
+    if not isinstance(turn, dict):
+        return False
+    if turn.get("turns"):
+        return False
+    wav = turn.get("wav")
+    return wav is None or isinstance(wav, str)
 
 
 def unnamed(row: Row) -> Row:
@@ -70,26 +85,42 @@ class Turns:
 
     def owners(self) -> Tensor:
         """Return the number of the utterance that each turn belongs to, (N,)."""
-        numbers = self.counts.new_tensor(range(len(self.counts)))
+        count = len(self.counts)
+        numbers = self.counts.new_tensor(range(count))
         return numbers.repeat_interleave(self.counts)
 
     def hearers(self) -> Tensor:
         """Return the number of the utterance that each recording belongs to, (S,)."""
-        return self.owners()[self.spoken]
+        owners = self.owners()
+        return owners[self.spoken]
+
+    def heard_for(self, tasks: list[str]) -> list[str]:
+        """Return the task of each recording (S,), of those of utterances."""
+        found = []
+        for number in self.hearers().tolist():
+            found.append(tasks[number])
+        return found
 
     def last_recordings(self) -> Tensor:
         """Return the number of each utterance's last recording, (B,); each has one."""
-        sizes = self.hearers().bincount(minlength=len(self.counts))
-        return sizes.cumsum(0) - 1
+        count = len(self.counts)
+        hearers = self.hearers()
+        sizes = hearers.bincount(minlength=count)
+        ends = sizes.cumsum(0)
+        return ends - 1
 
     def sums(self, values: Tensor) -> Tensor:
         """Add values of turns (N,) up to those of utterances, (B,)."""
-        return self._added(values, self.owners())
+        owners = self.owners()
+        return self._added(values, owners)
 
     def sums_heard(self, values: Tensor) -> Tensor:
         """Add values of recordings (S,) up to those of utterances, (B,)."""
-        return self._added(values, self.hearers())
+        hearers = self.hearers()
+        return self._added(values, hearers)
 
     def _added(self, values: Tensor, owners: Tensor) -> Tensor:
-        total = values.new_zeros(len(self.counts))
-        return total.index_add(0, owners.to(values.device), values)
+        count = len(self.counts)
+        total = values.new_zeros(count)
+        there = owners.to(values.device)
+        return total.index_add(0, there, values)

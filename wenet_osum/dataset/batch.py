@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,15 +33,7 @@ def collate(
     # a conversation is a row of turns, each with what an utterance has
     turns = [turn for sample in samples for turn in (*sample.turns, sample)]
 
-    # sound: of all turns that have one features, or of all audio, or of all states
     spoken = [turn for turn in turns if len(turn.features)]
-    features, feature_lengths = _pad([turn.features for turn in spoken])
-    states_after = spoken[0].states_after
-    if states_after is not None:
-        feature_lengths = _integers(turn.state_length for turn in spoken)
-    audio = None
-    if spoken[0].audio is not None:
-        audio, _ = _pad([turn.audio for turn in spoken])
 
     # texts
     prompt_ids, prompt_lengths = _join(turn.prompt_ids for turn in turns)
@@ -56,8 +49,7 @@ def collate(
     return Batch(
         keys=[sample.key for sample in samples],
         tasks=[sample.task for sample in samples],
-        features=features,
-        feature_lengths=feature_lengths,
+        **_sound(spoken),
         prompt_ids=prompt_ids,
         prompt_lengths=prompt_lengths,
         answer_ids=answer_ids,
@@ -65,16 +57,32 @@ def collate(
         answer_weights=torch.tensor(weights, dtype=torch.float32),
         answer_labels=torch.tensor(labels, dtype=torch.bool),
         suffix_ids=_integers(suffix) if suffix else None,
-        targets=join_targets([turn.targets for turn in spoken]),
         utterances=[sample.utterance for sample in samples if sample.utterance is not None],
         audio_s=[sample.audio_s for sample in samples],
-        audio=audio,
-        masks=[turn.masks for turn in spoken],
-        states_after=states_after,
         turns=_turns(samples, turns),
         dropped=dict(dropped or {}),
         filler=is_filler,
     )
+
+
+def _sound(spoken: list[Sample]) -> dict[str, Any]:
+    """Return the fields of the sound of turns: of all features, or of all audio, or of all
+    states."""
+    features, lengths = _pad([turn.features for turn in spoken])
+    states_after = spoken[0].states_after
+    if states_after is not None:
+        lengths = _integers(turn.state_length for turn in spoken)
+    audio = None
+    if spoken[0].audio is not None:
+        audio, _ = _pad([turn.audio for turn in spoken])
+    return {
+        "features": features,
+        "feature_lengths": lengths,
+        "targets": join_targets([turn.targets for turn in spoken]),
+        "audio": audio,
+        "masks": [turn.masks for turn in spoken],
+        "states_after": states_after,
+    }
 
 
 def _turns(samples: list[Sample], turns: list[Sample]) -> Turns | None:

@@ -85,7 +85,8 @@ def cut(costs: Costs, batch: BatchConfig) -> list[int]:
     starts, first = [], 0
     while first < len(longest):
         starts.append(first)
-        by_frames = _fit(recordings, first, batch.max_frames // longest[first])
+        rows = batch.max_frames // longest[first]
+        by_frames = _fit(recordings, first, rows)
         by_tokens = _fit(total, first, batch.max_tokens)
         end = min(by_frames, by_tokens, first + batch.max_utterances)
         first = max(first + 1, end)
@@ -267,7 +268,8 @@ def _fitting(host: int, guests: list[int], costs: Costs, batch: BatchConfig) -> 
             )
         )
         utterances = len(together)
-        padded = int(together.frames.max()) * int(together.recordings.sum())
+        longest = int(together.frames.max())
+        padded = longest * int(together.recordings.sum())
         tokens = int(together.tokens.sum())
         over = padded > batch.max_frames or tokens > batch.max_tokens
         if over or utterances > batch.max_utterances:
@@ -293,9 +295,11 @@ def _end_of_hosts(
         int(costs.frames[hosts[first]]),
         int(beside.frames.max(initial=0)),
     )
-    rows = batch.max_frames // longest - int(beside.recordings.sum())
+    taken = int(beside.recordings.sum())
+    rows = batch.max_frames // longest - taken
     tokens = batch.max_tokens - int(beside.tokens.sum())
     by_tokens = _fit(totals[0], first, tokens)
     by_frames = _fit(totals[1], first, rows)
-    end = min(by_frames, by_tokens, first + batch.max_utterances - len(guests))
+    most = batch.max_utterances - len(guests)
+    end = min(by_frames, by_tokens, first + most)
     return max(first + 1, end)

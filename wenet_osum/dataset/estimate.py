@@ -80,9 +80,13 @@ class TokenEstimate:
         Beside the frames, each recording costs its boundaries and the rounding of its length;
         ``spoken_bytes`` are those of the user's own words and the answers.
         """
-        around = turns * (self.prompt + self.label + 1)
-        texts = np.ceil(spoken_bytes * self.per_byte).astype(np.int64)
-        return around + recordings * (BOUNDARIES + 1) + texts
+        of_turn = self.prompt + self.label + 1
+        of_recording = BOUNDARIES + 1
+        texts = np.ceil(spoken_bytes * self.per_byte)
+        total = texts.astype(np.int64)
+        total += turns * of_turn
+        total += recordings * of_recording
+        return total
 
     def beside_answer(self, speech_tokens: np.ndarray) -> np.ndarray:
         """Count the tokens of prompt and speech with its boundaries, (n,)."""

@@ -72,16 +72,20 @@ class Index:
         """Give a column of ``turns``, (n,) int64; zeros where there are none."""
         if self.turns is None:
             return np.zeros(len(self), dtype=np.int64)
-        return self.turns[:, column].astype(np.int64)
+        found = self.turns[:, column]
+        return found.astype(np.int64)
 
     def recordings(self) -> np.ndarray:
         """Count the recordings of each utterance, (n,) int64."""
-        return np.maximum(self.of_turns(RECORDINGS), 1)
+        counted = self.of_turns(RECORDINGS)
+        return np.maximum(counted, 1)
 
     def longest(self) -> np.ndarray:
         """Give the duration of each utterance's longest recording, (n,) float32, s."""
-        seconds = (self.of_turns(LONGEST_MS) / 1000).astype(np.float32)
-        return np.where(self.recordings() > 1, seconds, self.durations)
+        seconds = self.of_turns(LONGEST_MS) / 1000
+        several = self.recordings() > 1
+        longest = np.where(several, seconds, self.durations)
+        return longest.astype(np.float32)
 
     def select(self, rows: np.ndarray | slice) -> Index:
         """The index of some of its utterances; ``rows`` is a mask, positions or a slice."""
@@ -129,11 +133,21 @@ def _turns(utterances: list[Utterance]) -> np.ndarray | None:
     if not any(u.turns or u.prompt for u in utterances):
         return None
     rows = []
-    for u in utterances:
-        recordings = u.recordings()
-        longest = max((one.duration or 0.0) for one in recordings)
-        spoken = _bytes(u.prompt) + sum(map(_turn_bytes, u.turns or ()))
-        rows.append((len(u.turns or ()), len(recordings), math.ceil(1000 * longest), spoken))
+    for utterance in utterances:
+        turns = utterance.turns or []
+        recordings = utterance.recordings()
+        longest = 0.0
+        for one in recordings:
+            longest = max(longest, one.duration or 0.0)
+        spoken = _bytes(utterance.prompt)
+        spoken += sum(map(_turn_bytes, turns))
+        row = (
+            len(turns),
+            len(recordings),
+            math.ceil(1000 * longest),
+            spoken,
+        )
+        rows.append(row)
     return np.array(rows, dtype=np.int32)
 
 
@@ -141,13 +155,16 @@ def _turn_bytes(turn: Utterance) -> int:
     """Count the bytes that a turn's own words and its answer take."""
     size = _bytes(turn.prompt)
     if turn.task:
-        times = WORD_BYTES * len(turn.words or ())
-        size += _bytes(turn.txt) + _bytes(turn.reply) + times
+        words = turn.words or ()
+        size += _bytes(turn.txt)
+        size += _bytes(turn.reply)
+        size += WORD_BYTES * len(words)
     return size
 
 
 def _bytes(text: str | None) -> int:
-    return len((text or "").encode())
+    written = text or ""
+    return len(written.encode())
 
 
 def _cell(value: Any) -> str:

@@ -140,10 +140,13 @@ class Judge:
         ]
         self._leave_out_long_targets(eligible, keep, bounds, limits)
         recordings = index.recordings()
-        speech = self.speech_tokens(self._frames(index.durations, recordings))
+        frames = self._frames(index.durations, recordings)
+        speech = self.speech_tokens(frames)
         beside = self.estimate.beside_answer(speech)
         beside += self.estimate.earlier(
-            index.of_turns(TURNS), recordings - 1, index.of_turns(SPOKEN_BYTES)
+            index.of_turns(TURNS),
+            recordings - 1,
+            index.of_turns(SPOKEN_BYTES),
         )
         tokens = np.zeros(eligible.shape, dtype=np.int64)
         for column, (bound, limit) in enumerate(

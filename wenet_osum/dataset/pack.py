@@ -217,7 +217,8 @@ def _write(path: str, job: _Job, lines: list[dict]) -> tuple[list[Row], Faults]:
                 continue
             size = sum(map(len, parts))
             _write_all(descriptor, parts, size)
-            seconds = sum(one.duration for one in packed.recordings())
+            recordings = packed.recordings()
+            seconds = sum(one.duration for one in recordings)
             rows.append((packed, at, size, seconds))
             at += size
         _write_all(descriptor, [END], len(END))
@@ -261,9 +262,11 @@ def _fingerprint(job: _Job, lines: list[dict]) -> str:
     for line in lines:
         row = repr(line)
         digest.update(row.encode("utf-8", "surrogatepass"))
-        for turn in (line, *line.get("turns", ())):
+        earlier = line.get("turns", ())
+        for turn in (line, *earlier):
+            wav = turn.get("wav", "")
             with contextlib.suppress(OSError, ValueError):
-                stamp = str(indices.stamp_of(turn.get("wav", "")))
+                stamp = str(indices.stamp_of(wav))
                 digest.update(stamp.encode())
     return digest.hexdigest()
 

@@ -49,8 +49,10 @@ def pack_one(
     alone = {"start": None, "end": None, "duration": duration}
     packed = dataclasses.replace(utterance, **alone)
     ext = extension(utterance.wav, audio)
-    parts = member_parts(packed, audio, ext, layout, _row(line, duration))
-    return parts, dataclasses.replace(read_back, **alone)
+    row = _row(line, duration)
+    parts = member_parts(packed, audio, ext, layout, row)
+    as_read = dataclasses.replace(read_back, **alone)
+    return parts, as_read
 
 
 def pack_conversation(utterance: Utterance, layout: str, resample: int | None) -> Packed:
@@ -58,19 +60,30 @@ def pack_conversation(utterance: Utterance, layout: str, resample: int | None) -
 
     Raises Drop.
     """
-    turns, earlier = [], []
+    turns = []
+    earlier = []
     for turn in utterance.turns:
         if turn.wav:
-            turn, audio = _packed_turn(turn, len(earlier), utterance.key, resample)
+            number = len(earlier)
+            turn, audio = _packed_turn(turn, number, utterance.key, resample)
             earlier.append(audio)
         turns.append(turn)
 
-    own, ext, alone = b"", "", {"start": None, "end": None, "turns": turns}
+    own = b""
+    ext = ""
+    seconds = None
     if utterance.wav:
-        own, alone["duration"] = sound(utterance, resample)
+        own, seconds = sound(utterance, resample)
         ext = extension(utterance.wav, own)
-    packed = dataclasses.replace(utterance, **alone)
-    return member_parts(packed, own, ext, layout, earlier=earlier), packed
+    packed = dataclasses.replace(
+        utterance,
+        start=None,
+        end=None,
+        duration=seconds,
+        turns=turns,
+    )
+    parts = member_parts(packed, own, ext, layout, earlier=earlier)
+    return parts, packed
 
 
 def _packed_turn(
@@ -81,8 +94,14 @@ def _packed_turn(
         told = f"{key!r} has more than {MOST_EARLIER} before its last"
         raise Drop("conversation: too many recordings", f"{told}; cut it into two")
     audio, duration = sound(turn, resample)
-    alone = {"wav": EARLIER[number], "start": None, "end": None, "duration": duration}
-    return dataclasses.replace(turn, **alone), audio
+    packed = dataclasses.replace(
+        turn,
+        wav=EARLIER[number],
+        start=None,
+        end=None,
+        duration=duration,
+    )
+    return packed, audio
 
 
 def _row(line: dict, duration: float) -> dict:

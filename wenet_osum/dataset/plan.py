@@ -128,7 +128,8 @@ class Plan:
         if end - first <= 1:
             return 0
         longest = self.frames[first:end].max()
-        return int(self.recordings[first:end].sum()) * int(longest)
+        recordings = self.recordings[first:end].sum()
+        return int(recordings) * int(longest)
 
     def expected_hours(self) -> dict[str, float]:
         """Return the hours of recordings in this epoch by ``source/task``."""
@@ -146,7 +147,10 @@ class Plan:
     def costs(self) -> dict[str, np.ndarray]:
         """Return what each micro-batch takes of each budget, (G,)."""
         sizes = np.diff(self.bounds)
-        recordings = np.add.reduceat(self.recordings, self.bounds[:-1])
+        recordings = np.add.reduceat(
+            self.recordings,
+            self.bounds[:-1],
+        )
         return {
             "frames": recordings * self._longest(),
             "tokens": np.add.reduceat(
@@ -162,7 +166,8 @@ class Plan:
 
     def padding_share(self) -> float:
         """Return the share of frames the encoder computes that are padding, 0 to 1."""
-        spoken = int((self.frames * self.recordings).sum(dtype=np.int64))
+        frames = self.frames * self.recordings
+        spoken = int(frames.sum(dtype=np.int64))
         computed = int(self.costs()["frames"].sum())
         return 1.0 - spoken / computed
 

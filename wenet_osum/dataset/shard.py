@@ -353,7 +353,10 @@ def _read_tar(index: Index, block: bytes) -> tuple[Utterance, Audio]:
         raise Drop(MISFIT, f"{path}: no members; delete {_index_of(path)}")
     parts = group.parts(buffer)
     utterance, _ = read_members(group.stem, parts)
-    sounds = [_sound(one, part_of(one, parts)) for one in utterance.recordings()]
+    sounds = []
+    for one in utterance.recordings():
+        member = part_of(one, parts)
+        sounds.append(_sound(one, member))
     return utterance, sounds if utterance.turns else sounds[0]
 
 
@@ -372,7 +375,10 @@ def _read_raw(index: Index, line: bytes) -> tuple[Utterance, Audio]:
         utterance = parse_line(line)
     except ValueError as error:
         raise Drop(MISFIT, f"{index.path}: {error}") from None
-    sounds = [recording(one, find(one.wav, index.path)) for one in utterance.recordings()]
+    sounds = []
+    for one in utterance.recordings():
+        path = find(one.wav, index.path)
+        sounds.append(recording(one, path))
     return utterance, sounds if utterance.turns else sounds[0]
 
 

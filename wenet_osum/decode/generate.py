@@ -116,11 +116,13 @@ def _prompts(
     # Rescorers hear all states; the LLM hears fewer where the adapter shrinks.
     adapted, adapted_lengths = model.adapted(batch.features, batch.feature_lengths)
     _, states, lengths = split_front(model.adapter, adapted, adapted_lengths)
-    own_states, own_lengths = states, lengths
+    own_states = states
+    own_lengths = lengths
     if batch.turns is not None:
         # What CTC hears of a conversation is its last recording.
         last = batch.turns.last_recordings()
-        own_states, own_lengths = states[last.to(states.device)], lengths[last]
+        own_states = states[last.to(states.device)]
+        own_lengths = lengths[last]
     if options.joint:
         rescorers = Rescorers(model, template, options.joint)
         for row, padded, length in zip(rows, own_states, own_lengths.tolist(), strict=True):

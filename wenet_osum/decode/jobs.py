@@ -61,12 +61,14 @@ def read_list(path: str | Path) -> tuple[list[Job], Dropped]:
     handles = shard.Handles()
     jobs = []
     for index in indices:
-        recordings, longest = index.recordings(), index.longest()
+        recordings = index.recordings()
+        longest = index.longest()
         for i in range(len(index)):
             key = str(index.keys[i])
             seconds = float(index.durations[i])
             job = Job(0, key, seconds, _reader(index, i, handles))
-            job.recordings, job.longest_s = int(recordings[i]), float(longest[i])
+            job.recordings = int(recordings[i])
+            job.longest_s = float(longest[i])
             jobs.append(job)
 
     faults = [(key, reason) for key, reason in dropped.pairs if reason != "duplicate key"]
@@ -90,7 +92,8 @@ def _reader(index: shard.Index, i: int, handles: shard.Handles) -> Callable[[], 
         if index.kind == "raw" and is_long:
             line = handles.read(index.path, int(index.offsets[i]), int(index.sizes[i]))
             utterance = parse_line(line)
-            if not is_url(utterance.wav) and not utterance.turns:
+            has_file = not is_url(utterance.wav)
+            if has_file and not utterance.turns:
                 wav = find(utterance.wav, index.path)
                 return utterance, Path(wav)
         return shard.read_utterance(index, i, handles)
@@ -142,6 +145,7 @@ def _fits(job: Job, group: list[Job], batch_size: int, max_frames: int, whole_s:
     longest_s = group[0].padded_s
     if longest_s > whole_s or len(group) == batch_size:
         return False
-    recordings = job.recordings + sum(one.recordings for one in group)
+    recordings = job.recordings
+    recordings += sum(one.recordings for one in group)
     frames = recordings * longest_s / FRAME_S
     return frames <= max_frames

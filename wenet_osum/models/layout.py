@@ -63,8 +63,12 @@ class Question:
         )
         if batch.turns is None:
             return asked
-        before = {"answer_ids": batch.answer_ids, "answer_lengths": batch.answer_lengths}
-        return replace(asked, turns=batch.turns, **before)
+        return replace(
+            asked,
+            turns=batch.turns,
+            answer_ids=batch.answer_ids,
+            answer_lengths=batch.answer_lengths,
+        )
 
     @classmethod
     def split(
@@ -145,12 +149,15 @@ def _places(pieces: Pieces, suffix: int, texts: int) -> tuple[Tensor, Tensor]:
     answers = torch.zeros_like(prompts) if pieces.answers is None else pieces.answers
 
     # Which turns have a border around speech, and a suffix.
-    border, closed = one, one
+    border = one
+    closed = one
     if pieces.turns is not None:
-        border, closed = pieces.turns.spoken.long(), pieces.turns.closed.long()
+        spoken = pieces.turns.spoken
+        border = spoken.long()
+        closed = pieces.turns.closed.long()
         row = border.cumsum(0) - border
         speeches = torch.zeros_like(prompts)
-        speeches[pieces.turns.spoken] = pieces.speeches
+        speeches[spoken] = pieces.speeches
 
     # What of a turn lies end to end begins where the one before ends.
     prompt = prompts.cumsum(0) - prompts

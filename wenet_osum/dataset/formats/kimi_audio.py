@@ -23,13 +23,14 @@ from wenet_osum import lookup, tasks
 from wenet_osum.dataset.drop import note
 from wenet_osum.dataset.formats._fields import count_lost
 from wenet_osum.dataset.manifest import from_row, reason_of, write_lines
-from wenet_osum.dataset.messages import ASSISTANT, USER, Message, answer_text, rows_of
+from wenet_osum.dataset.messages import ASSISTANT, FREE, USER, Message, answer_text, rows_of
 from wenet_osum.records import Utterance
 
 FORM = "Kimi-Audio's jsonl"
 TYPES = ("text", "audio")
 EDGES = ("start", "end")
 UNDERSTANDING = "understanding"
+ON_LINE = ("conversation", "task_type")
 # Fields that have a place on the line or in its messages, beside labels and those of the task.
 KEPT = frozenset(("key", "wav", "task", "prompt", "turns", "lang", "speaker", "extra", "duration"))
 SEGMENT = "segment: start and end stand beside content, which Kimi-Audio itself does not read"
@@ -42,27 +43,41 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            name = f"{Path(path).stem}-{number:06d}"
+            stem = Path(path).stem
+            name = f"{stem}-{number:06d}"
             try:
-                yield _utterance(json.loads(line), name)
+                row = json.loads(line)
+                yield _utterance(row, name)
             except ValueError as error:
-                note(dropped, name, "kimi_audio: " + reason_of(error))
+                reason = reason_of(error)
+                note(dropped, name, f"kimi_audio: {reason}")
 
 
 def _utterance(line: Row, name: str) -> Utterance:
     """Read a line. Raises ValueError."""
-    entries = line.get("conversation") if isinstance(line, dict) else None
+    entries = None
+    if isinstance(line, dict):
+        entries = line.get("conversation")
     if not isinstance(entries, list) or not entries:
         got = str(line)[:80]
         raise ValueError(f"a line must be an object with a list 'conversation', got {got}")
-    messages = [_message(entry, place) for place, entry in enumerate(entries)]
+    messages = []
+    for place, entry in enumerate(entries):
+        messages.append(_message(entry, place))
     *turns, last = rows_of(messages)
     for turn in (*turns, last):
         if "wav" in turn:
-            turn |= _recording(entries[int(turn["wav"])])
+            place = int(turn["wav"])
+            turn |= _recording(entries[place])
 
-    row = {key: value for key, value in line.items() if key not in ("conversation", "task_type")}
-    return from_row({"key": name} | row | last | {"turns": turns})
+    # What else stands on the line is the utterance's, as in a manifest.
+    row = {"key": name}
+    for key, value in line.items():
+        if key not in ON_LINE:
+            row[key] = value
+    row |= last
+    row["turns"] = turns
+    return from_row(row)
 
 
 def _recording(entry: Row) -> Row:
@@ -81,9 +96,12 @@ def _message(entry: Row, place: int) -> Message:
     if not fits or "role" not in entry:
         got = str(entry)[:80]
         raise ValueError(f"{rule}, got {got}")
-    kind, role, content = entry.get("message_type"), entry["role"], entry["content"]
+    kind = entry.get("message_type")
+    role = entry["role"]
+    content = entry["content"]
     if kind not in TYPES:
-        raise ValueError(lookup.unknown("message_type", str(kind), [*TYPES]))
+        fault = lookup.unknown("message_type", str(kind), [*TYPES])
+        raise ValueError(fault)
     if kind == "text":
         return Message(role, text=content, task=entry.get("task"))
     if role == ASSISTANT:
@@ -103,12 +121,12 @@ def _lines(utterances: Iterable[Utterance], lost: Counter) -> Iterator[str]:
         except ValueError as error:
             lost[reason_of(error)] += 1
             continue
-        fields = tasks.parse(utterance.task).fields
-        held = KEPT.union(utterance.labels, (field.attribute for field in fields))
-        if any(one.start is not None or one.end is not None for one in utterance.recordings()):
+        task = tasks.parse(utterance.task)
+        held = {*KEPT, *utterance.labels, *EDGES}
+        held.update(field.attribute for field in task.fields)
+        count_lost(utterance, frozenset(held), FORM, lost)
+        if any(map(_is_segment, utterance.recordings())):
             lost[SEGMENT] += 1
-            held |= {"start", "end"}
-        count_lost(utterance, held, FORM, lost)
         yield json.dumps(row, ensure_ascii=False)
 
 
@@ -117,10 +135,16 @@ def _row(utterance: Utterance) -> Row:
     if not utterance.task:
         raise ValueError("utterance without task: nobody knows what it is to answer")
     entries = []
-    for turn in (*(utterance.turns or ()), utterance):
+    earlier = utterance.turns or ()
+    for turn in (*earlier, utterance):
         entries += _entries(turn)
+
     known = utterance.to_dict()
-    on_line = {"key": utterance.key, "task_type": UNDERSTANDING, "conversation": entries}
+    on_line = {
+        "key": utterance.key,
+        "task_type": UNDERSTANDING,
+        "conversation": entries,
+    }
     for name in ("lang", "speaker", *utterance.labels, "extra"):
         if name in known:
             on_line[name] = known[name]
@@ -130,22 +154,38 @@ def _row(utterance: Utterance) -> Row:
 def _entries(turn: Utterance) -> list[Row]:
     """Return the entries of a turn: words, recording, answer. Raises ValueError."""
     entries: list[Row] = []
+    task = tasks.parse(turn.task) if turn.task else None
     words = turn.prompt
-    if words is None and turn.task:
+    if words is None and task:
         lang = "en" if turn.lang == "en" else "zh"
-        words = tasks.parse(turn.task).prompts(lang)[0]
+        words = task.prompts(lang)[0]
     if words:
-        entries.append({"role": USER, "message_type": "text", "content": words})
+        entries.append(_entry(USER, "text", words))
     if turn.wav:
-        entry = {"role": USER, "message_type": "audio", "content": turn.wav}
+        heard = _entry(USER, "audio", turn.wav)
         for edge in EDGES:
-            if getattr(turn, edge) is not None:
-                entry[edge] = getattr(turn, edge)
-        entries.append(entry)
-    if turn.task:
-        answer = {"role": ASSISTANT, "message_type": "text", "content": answer_text(turn)}
-        task = tasks.parse(turn.task)
-        if len(task.fields) > 1 or task.fields[0].kind != "reply":
+            value = getattr(turn, edge)
+            if value is not None:
+                heard[edge] = value
+        entries.append(heard)
+    if task:
+        text = answer_text(turn)
+        answer = _entry(ASSISTANT, "text", text)
+        if task.tags != FREE:
             answer["task"] = task.tags
         entries.append(answer)
     return entries
+
+
+def _entry(role: str, kind: str, content: str) -> Row:
+    return {
+        "role": role,
+        "message_type": kind,
+        "content": content,
+    }
+
+
+def _is_segment(turn: Utterance) -> bool:
+    """Tell whether a turn's recording is a part of its file."""
+    edges = (turn.start, turn.end)
+    return edges != (None, None)

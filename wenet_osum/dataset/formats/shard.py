@@ -34,11 +34,13 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
                 note(dropped, str(key), drop.reason)
                 continue
             sounds = audio if utterance.turns else [audio]
-            for one, sound in zip(utterance.recordings(), sounds, strict=True):
+            recordings = utterance.recordings()
+            for one, sound in zip(recordings, sounds, strict=True):
                 suffix = Path(one.wav).suffix
                 # The members of earlier turns are not named for what they hold.
                 if one is not utterance:
-                    suffix = f".{extension('', sound)}"
+                    ext = extension("", sound)
+                    suffix = f".{ext}"
                 one.wav = save_audio(audio_dir, one.key, suffix, sound)
             yield utterance
 
