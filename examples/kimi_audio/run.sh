@@ -22,7 +22,7 @@ override=        # settings for every training phase, e.g. "max_steps=2 eval_eve
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
 conf=$here/conf examples=$(dirname "$here")
 name_phases
-go_to_work corpora_dir
+go_to_work corpora_dir conversations
 . "$examples/natural/local/sets.sh"  # test_list
 # What is tested, TASK:SET; a set is corpora/SET/data/test/manifest.jsonl, and is passed over where it is not there.
 tests="asr:speechocean762 asr:test300 sgc:adults sap:speechocean762 ser:ravdess ved:esc50 srwt:fsdd sttc:replies"
@@ -39,15 +39,12 @@ if in_stages 1; then
   for mixture in asr:data_asr.yaml all:data.yaml; do
     python "$examples/multitask/local/prepare.py" --data_dir corpora --mixture "$conf/${mixture#*:}" --out "data/${mixture%:*}"
   done
-fi
-
-if in_stages 1; then
-  echo "stage 1: conversations in Kimi-Audio's form, packed"
+  # Conversations in Kimi-Audio's form, yours or of the corpora, packed as any corpus of that form is.
   talk=${conversations:-data/talk}
   python "$here/local/conversations.py" --data_dir corpora --prompts data/prompts.yaml --out "$talk" ${conversations:+--given} \
     --mixture data/all/data.yaml --list data/talk/train.list
   for split in train test; do
-    python "$tools/convert_manifest.py" --from kimi_audio --to shard "$talk/$split.jsonl" "data/talk/$split.list"
+    [ ! -f "$talk/$split.jsonl" ] || python "$tools/convert_manifest.py" --from kimi_audio --to shard "$talk/$split.jsonl" "data/talk/$split.list"
   done
 fi
 
@@ -77,7 +74,7 @@ if in_stages 5; then
     [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en --out "exp/decode/$test"
   done
   # The last turn of each conversation, given the earlier ones.
-  python -m wenet_osum.bin.recognize --model "exp/$last/final" --list data/talk/test.list --task auto --out exp/decode/talk
+  [ ! -f data/talk/test.list ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list data/talk/test.list --task auto --out exp/decode/talk
 fi
 
 if in_stages 6; then
@@ -92,7 +89,7 @@ if in_stages 6; then
       python "$tools/compute-wer.py" --char=1 --v=1 "$out/asr.text" "exp/decode/$test/text" | tee "$out/wer" | tail -n 8
     fi
   done
-  if [ -z "$conversations" ]; then
+  if [ -z "$conversations" ] && [ -f data/talk/test.list ]; then
     python -m wenet_osum.bin.score --ref data/talk/test.list --hyp exp/decode/talk --task '<GENDER>' --out exp/score/talk --report --title "The shape of Kimi-Audio, conversations"
   fi
   echo "reports: $work/exp/score; training curves: tensorboard --logdir $work/exp"

@@ -76,6 +76,6 @@ def test_conversations_are_written_in_kimis_form(load_local, prepare, tmp_path, 
     ]
     assert one.turns[0].wav == str(tmp_path / "corpora/c/0.wav") and one.prompt != two.prompt
 
-    with pytest.raises(ValueError, match="test.jsonl does not exist"):
-        (tmp_path / "talk/test.jsonl").unlink()
+    with pytest.raises(ValueError, match="train.jsonl does not exist"):
+        (tmp_path / "talk/train.jsonl").unlink()
         made.prepare(made.arguments([str(word) for word in (*words, "--given")]))

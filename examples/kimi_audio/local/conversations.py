@@ -79,7 +79,7 @@ def add_row(mixture: Path, listed: Path) -> None:
 
 
 def write(options: argparse.Namespace) -> None:
-    """Write the conversations of each split. Raises ValueError where there are none."""
+    """Write the conversations of each split; a split without any is named and left out."""
     prompts: Prompts = {}
     if options.prompts:
         prompts = yaml.safe_load(options.prompts.read_text(encoding="utf-8"))
@@ -90,8 +90,10 @@ def write(options: argparse.Namespace) -> None:
         path = options.out / f"{split}.jsonl"
         count = kimi_audio.write(str(path), conversations(found, prompts), lost)
         if not count:
+            path.unlink()
             looked = f"{options.data_dir}/*/data/{split}/manifest.jsonl"
-            raise ValueError(f"no {SPEAKERS} utterances with transcript and gender in {looked}; prepare speechocean762 or fsdd")
+            print(f"conversations of {split} are left out: no {SPEAKERS} utterances with transcript and gender in {looked}")
+            continue
         print(f"{split}: {count} conversations", *(f"{times} × {reason}" for reason, times in lost.items()), sep="; ")
 
 
@@ -99,11 +101,10 @@ def prepare(options: argparse.Namespace) -> None:
     """Write the conversations, unless they are given, and the row of the mixture."""
     if not options.given:
         write(options)
-    for split in SPLITS:
-        path = options.out / f"{split}.jsonl"
-        if not path.is_file():
-            raise ValueError(f"{path} does not exist; --out must hold {' and '.join(f'{name}.jsonl' for name in SPLITS)}")
-    if options.mixture:
+    train = options.out / "train.jsonl"
+    if options.given and not train.is_file():
+        raise ValueError(f"{train} does not exist; --out must hold train.jsonl and may hold test.jsonl")
+    if options.mixture and train.is_file():
         add_row(options.mixture, options.list or options.out / "train.list")
 
 
