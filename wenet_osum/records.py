@@ -257,7 +257,9 @@ class Batch:
         """Return the answer tokens of each utterance, those of its turns together: (B,), on the
         CPU."""
         lengths = self.answer_lengths.cpu()
-        return lengths if self.turns is None else self.turns.sums(lengths)
+        if self.turns is None:
+            return lengths
+        return self.turns.sums(lengths)
 
     def heard_for(self, tasks: list[str] | None = None) -> list[str]:
         """Return the task that each recording is heard for: that of its utterance, of ``tasks``."""

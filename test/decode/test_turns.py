@@ -150,6 +150,10 @@ def test_ways_without_an_llm_and_long_recordings_are_told(parts, rows, monkeypat
     monkeypatch.setattr(Recognizer, "whole_s", 0.5)
     with pytest.raises(ValueError, match="a recording is too long"):
         short.load_conversation(utterance, sounds)
+    # One recording and a question in writing: it is not split either.
+    written = from_row(rows[1])
+    job = Job(0, "written", 40.0, lambda: (written, sounds[:1]))
+    assert "a recording is too long" in answers_of(short, [job], 1)["written"].error
 
 
 def test_batches_count_every_recording():
@@ -173,7 +177,11 @@ def test_a_walk_from_a_manifest_to_a_report(model_dir, listed, tmp_path, capsys)
     assert answered == "the cat<开始回答>the mat"
 
     out = tmp_path / "decode"
-    assert recognize.main(["--model", str(model_dir), "--list", str(listed / "test.list"), "--task", "auto", "--max_tokens", "6", "--out", str(out)]) == 0
+    asked = ["--model", str(model_dir), "--list", str(listed / "test.list"), "--max_tokens", "6"]
+    assert recognize.main([*asked, "--task", "auto", "--out", str(tmp_path / "own")]) == 0
+    lines = (tmp_path / "own/hyp.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["task"] for line in lines] == ["<TRANSCRIBE> <S2TCHAT>", "<S2TCHAT>", *["<TRANSCRIBE> <S2TCHAT>"] * 2]
+    assert recognize.main([*asked, "--task", "sttc", "--out", str(out)]) == 0
     lines = (out / "hyp.jsonl").read_text(encoding="utf-8").splitlines()
     answers = [Hypothesis.from_dict(json.loads(line)) for line in lines]
     assert [answer.key for answer in answers] == ["spoken", "written", "two", "alone"] and not [a for a in answers if a.error]

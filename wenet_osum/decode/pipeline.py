@@ -207,9 +207,13 @@ class Recognizer:
         for turn in (*sample.turns, sample):
             seconds = len(turn.features) * FRAME_S
             if seconds > self.whole_s + ROUNDING_S:
-                told = f"{seconds:.2f} s; cut it into recordings of up to {self.whole_s:g} s"
-                raise Drop("conversation: a recording is too long", told)
+                raise self._too_long(seconds)
         return sample
+
+    def _too_long(self, seconds: float) -> Drop:
+        """Return the fault of a conversation that would have to be split."""
+        told = f"{seconds:.2f} s; cut it into recordings of up to {self.whole_s:g} s"
+        return Drop("conversation: a recording is too long", told)
 
     @property
     def _sampling(self) -> SampleConfig:
@@ -290,6 +294,8 @@ class Recognizer:
         """Answer a long recording; what fails has its error in its answer."""
         try:
             utterance, source = job.read()
+            if utterance.turns:
+                raise self._too_long(job.seconds)
             # A whole file holds more than the segment; bytes are the segment alone.
             start = end = None
             if isinstance(source, Path):

@@ -154,11 +154,7 @@ def _row(utterance: Utterance) -> Row:
 def _entries(turn: Utterance) -> list[Row]:
     """Return the entries of a turn: words, recording, answer. Raises ValueError."""
     entries: list[Row] = []
-    task = tasks.parse(turn.task) if turn.task else None
-    words = turn.prompt
-    if words is None and task:
-        lang = "en" if turn.lang == "en" else "zh"
-        words = task.prompts(lang)[0]
+    words = _words(turn)
     if words:
         entries.append(_entry(USER, "text", words))
     if turn.wav:
@@ -168,13 +164,29 @@ def _entries(turn: Utterance) -> list[Row]:
             if value is not None:
                 heard[edge] = value
         entries.append(heard)
-    if task:
-        text = answer_text(turn)
-        answer = _entry(ASSISTANT, "text", text)
-        if task.tags != FREE:
-            answer["task"] = task.tags
-        entries.append(answer)
+    if turn.task:
+        entries.append(_answer(turn))
     return entries
+
+
+def _words(turn: Utterance) -> str | None:
+    """Return the user's words: where there are none of its own, the prompt of the turn's task."""
+    if turn.prompt is not None or not turn.task:
+        return turn.prompt
+    task = tasks.parse(turn.task)
+    lang = "en" if turn.lang == "en" else "zh"
+    prompts = task.prompts(lang)
+    return prompts[0]
+
+
+def _answer(turn: Utterance) -> Row:
+    """Return the entry of a turn's answer, with its task unless it is free text."""
+    text = answer_text(turn)
+    entry = _entry(ASSISTANT, "text", text)
+    task = tasks.parse(turn.task)
+    if task.tags != FREE:
+        entry["task"] = task.tags
+    return entry
 
 
 def _entry(role: str, kind: str, content: str) -> Row:
