@@ -39,6 +39,7 @@ UNFOLDED = [
     "tasks",
     "text",
     "train",
+    "turns.py",
     "typed.py",
 ]
 OUTSIDE = ["tools/*.py", "tools/bench/*.py", "examples/*/local/*.py"]

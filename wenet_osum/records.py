@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wenet_osum.turns import Turns, has_recording, named, unnamed
+
 if TYPE_CHECKING:  # annotations only: tasks and score work without torch
     import torch
     from torch import Tensor
@@ -52,6 +54,10 @@ class Utterance:
     start: float | None = None  # s, where the segment begins in ``wav``
     end: float | None = None  # s, where the segment ends in ``wav``
     duration: float | None = None  # s
+    prompt: str | None = None  # the user's own words, in place of the task's prompts
+    # what was said before in a conversation, of which it is the last turn (turns.py); in one, wav
+    # is empty where a turn has no recording
+    turns: list[Utterance] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,6 +69,8 @@ class Utterance:
                 if label is not None:
                     known[name] = label
             self.labels = known
+        if not self.turns:
+            self.turns = None
 
         wrong = OWN_FIELDS.intersection(self.labels)
         if wrong:
@@ -71,12 +79,17 @@ class Utterance:
             raise ValueError(f"labels of {self.key!r}: {fault}")
 
     @classmethod
-    def from_dict(cls, row: dict[str, Any], labels: Collection[str] = ()) -> Utterance:
+    def from_dict(
+        cls, row: dict[str, Any], labels: Collection[str] = (), is_turn: bool = False
+    ) -> Utterance:
         """Read a manifest row: keys named in ``labels`` are labels, unknown ones go to ``extra``.
 
-        Raises ValueError when key or wav are missing or words are malformed.
+        Raises ValueError when key or wav are missing or words or turns are malformed. ``wav`` may
+        be missing where ``is_turn``, and where an earlier turn has one.
         """
-        for name in ("key", "wav"):
+        unspoken = is_turn or has_recording(row.get("turns"))
+        needs = ("key",) if unspoken else ("key", "wav")
+        for name in needs:
             value = row.get(name)
             if not isinstance(value, str) or not value:
                 needed = f"manifest row needs a non-empty string {name!r}"
@@ -98,7 +111,17 @@ class Utterance:
 
         if "words" in known:
             known["words"] = _read_words(row["key"], known["words"])
+        if known.get("turns"):
+            known.setdefault("wav", "")
+            rows = named(row["key"], known["turns"])
+            turns = [cls.from_dict(turn, labels, is_turn=True) for turn in rows]
+            known["turns"] = turns
         return cls(**known, labels=found, extra=extra)
+
+    def recordings(self) -> list[Utterance]:
+        """Return the turns that have a recording, itself among them, in their order."""
+        earlier = self.turns or ()
+        return [turn for turn in (*earlier, self) if turn.wav]
 
     def get(self, name: str) -> Any:
         """Return the field or label of this name, None when it is not known."""
@@ -130,6 +153,8 @@ class Utterance:
             row["words"] = [
                 [word.text, round(word.start, 3), round(word.end, 3)] for word in self.words
             ]
+        if self.turns is not None:
+            row["turns"] = [unnamed(turn.to_dict()) for turn in self.turns]
         return {name: value for name, value in row.items() if value is not None and value != {}}
 
     def to_json(self) -> str:
@@ -183,8 +208,11 @@ class Sample:
     # silence behind the speech (dataset/states.py).
     states_after: int | None = None  # layers of the encoder below them
     state_length: int = 0  # states of the speech
-    # token ids between speech and answer, the same for every sample of a template (text/chat.py)
+    # token ids between speech and answer, the same for every sample of a template (text/chat.py);
+    # none behind a turn that nobody answered
     suffix_ids: list[int] = field(default_factory=list)
+    # what was said before in a conversation; one without a recording has (0, 0) features
+    turns: list[Sample] = field(default_factory=list)
 
 
 @dataclass
@@ -193,7 +221,8 @@ class Batch:
 
     Padding is therefore never recognized by value.
     Letters: B utterances, T frames of the longest, M mel bins, P prompt tokens and A answer tokens
-    of all utterances, U suffix tokens.
+    of all utterances, U suffix tokens. With conversations (``turns``), texts have a length for each
+    turn, and features and targets a row for each recording.
     """
 
     keys: list[str]
@@ -220,8 +249,24 @@ class Batch:
     # Layers of the encoder below the features, where these are its states (B, N, width) from disk
     # and ``feature_lengths`` count states; None: they are log-mel.
     states_after: int | None = None
+    turns: Turns | None = None  # None: no utterance has more than its own
     dropped: dict[str, int] = field(default_factory=dict)  # samples not read, by reason
     filler: bool = False  # True: a repeat that only keeps ranks in step; its weights are zero
+
+    def answer_counts(self) -> Tensor:
+        """Return the answer tokens of each utterance, those of its turns together: (B,), on the
+        CPU."""
+        lengths = self.answer_lengths.cpu()
+        if self.turns is None:
+            return lengths
+        return self.turns.sums(lengths)
+
+    def heard_for(self, tasks: list[str] | None = None) -> list[str]:
+        """Return the task that each recording is heard for: that of its utterance, of ``tasks``."""
+        tasks = tasks or self.tasks
+        if self.turns is None:
+            return tasks
+        return self.turns.heard_for(tasks)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """Return a copy with ``function`` applied to every tensor."""

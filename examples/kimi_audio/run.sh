@@ -14,6 +14,7 @@ whisper=openai/whisper-base     # folder or hub name of the Whisper
 llm=Qwen/Qwen2.5-0.5B-Instruct  # folder or hub name of the LLM, one with a chat template
 nproc=2          # training processes
 phases="1 2"     # training phases of stage 3: the adapter, then every task
+conversations=   # folder with train.jsonl and test.jsonl in Kimi-Audio's form; empty: made of the corpora
 average_num=1    # checkpoints averaged
 override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
 
@@ -21,22 +22,29 @@ override=        # settings for every training phase, e.g. "max_steps=2 eval_eve
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
 conf=$here/conf examples=$(dirname "$here")
 name_phases
-go_to_work corpora_dir
+go_to_work corpora_dir conversations
 . "$examples/natural/local/sets.sh"  # test_list
 # What is tested, TASK:SET; a set is corpora/SET/data/test/manifest.jsonl, and is passed over where it is not there.
 tests="asr:speechocean762 asr:test300 sgc:adults sap:speechocean762 ser:ravdess ved:esc50 srwt:fsdd sttc:replies"
 
 if in_stages 0; then
-  echo "stage 0: the corpora of $corpora_dir"
+  echo "stage 0: the corpora of $corpora_dir, and many prompts for every task"
   python "$examples/soundwave/local/prepare.py" --data_dir "$corpora_dir" --out corpora
+  python "$here/local/prepare.py" --out data
 fi
 
 if in_stages 1; then
-  echo "stage 1: many prompts for every task, and the mixtures"
-  python "$here/local/prepare.py" --out data
+  echo "stage 1: the mixtures, and conversations"
   # Recognition alone for phase 1, every task for phase 2. What is not prepared is named and left out.
   for mixture in asr:data_asr.yaml all:data.yaml; do
     python "$examples/multitask/local/prepare.py" --data_dir corpora --mixture "$conf/${mixture#*:}" --out "data/${mixture%:*}"
+  done
+  # Conversations in Kimi-Audio's form, yours or of the corpora, packed as any corpus of that form is.
+  talk=${conversations:-data/talk}
+  python "$here/local/conversations.py" --data_dir corpora --prompts data/prompts.yaml --out "$talk" ${conversations:+--given} \
+    --mixture data/all/data.yaml --list data/talk/train.list
+  for split in train test; do
+    [ ! -f "$talk/$split.jsonl" ] || python "$tools/convert_manifest.py" --from kimi_audio --to shard "$talk/$split.jsonl" "data/talk/$split.list"
   done
 fi
 
@@ -65,6 +73,7 @@ if in_stages 5; then
     list=$(test_list "$test")
     [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en --out "exp/decode/$test"
   done
+  . "$here/local/talk.sh"  # the last turn of each conversation, given the earlier ones; scored as well
 fi
 
 if in_stages 6; then

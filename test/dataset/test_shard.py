@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from wenet_osum.dataset import index as indices
-from wenet_osum.dataset import pack as packing
+from wenet_osum.dataset import packed as packing
 from wenet_osum.dataset.audio import decode, write_wav
 from wenet_osum.dataset.shard import Drop, Dropped, Handles, load_list, pack, read_utterance, write_list
 from wenet_osum.dataset.tar import split_name, stem_of

@@ -30,6 +30,7 @@ def pool(name, size, weight=1.0):
         frames=100 * ones,
         eligible=np.ones((size, 1), dtype=bool),
         tokens=20 * ones[:, None],
+        recordings=ones,
     )
 
 

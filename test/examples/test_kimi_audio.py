@@ -8,6 +8,10 @@ import pytest
 import yaml
 
 from wenet_osum import config, tasks
+from wenet_osum.dataset.drop import Dropped
+from wenet_osum.dataset.formats import kimi_audio
+from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.records import Utterance
 
 RECIPE = Path(__file__).resolve().parents[2] / "examples/kimi_audio"
 
@@ -44,3 +48,34 @@ def test_the_encoder_is_trained_after_a_fifth():
     assert {part.unfreeze for name, part in second.train_parts.items() if name != "encoder.*"} == {0.0}
     weights = [source.weight for source in config.load(RECIPE / "conf/data.yaml", config.DataConfig).train]
     assert all(2 <= weight <= 4 for weight in weights)
+
+
+def test_conversations_are_written_in_kimis_form(load_local, prepare, tmp_path, tone):
+    made = load_local("kimi_audio", "conversations")
+    for split in ("train", "test"):
+        rows = [Utterance(f"{split}{i}", f"{i}.wav", "one two", lang="en", labels={"gender": "female" if i % 2 else "m"}) for i in range(5)]
+        write_manifest(tmp_path / f"corpora/c/data/{split}/manifest.jsonl", rows)
+    for i in range(5):
+        (tmp_path / f"corpora/c/{i}.wav").write_bytes(tone())
+    prepare.prepare(prepare.arguments(["--out", str(tmp_path)]))
+    mixture = tmp_path / "data.yaml"
+    mixture.write_text("train: [{name: talk, list: old, weight: 1}, {name: a, list: b, weight: 1}]")
+    words = ["--data_dir", tmp_path / "corpora", "--prompts", tmp_path / "prompts.yaml", "--out", tmp_path / "talk", "--mixture", mixture]
+    made.prepare(made.arguments([str(word) for word in words]))
+    train = config.load(mixture, config.DataConfig).train
+    assert [source.name for source in train] == ["a", "talk"] and train[1].list == str(tmp_path / "talk/train.list")
+
+    # The fifth utterance has no partner.
+    one, two = kimi_audio.read(str(tmp_path / "talk/train.jsonl"), Dropped(), "")
+    turns = [(turn.task, bool(turn.wav), turn.txt, turn.labels) for turn in (*one.turns, one)]
+    assert turns == [
+        ("<TRANSCRIBE>", True, "one two", {}),
+        ("<GENDER>", False, None, {"gender": "male"}),
+        ("<TRANSCRIBE>", True, "one two", {}),
+        ("<GENDER>", False, None, {"gender": "female"}),
+    ]
+    assert one.turns[0].wav == str(tmp_path / "corpora/c/0.wav") and one.prompt != two.prompt
+
+    with pytest.raises(ValueError, match="train.jsonl does not exist"):
+        (tmp_path / "talk/train.jsonl").unlink()
+        made.prepare(made.arguments([str(word) for word in (*words, "--given")]))

@@ -27,6 +27,7 @@ HOLDS = {  # what each form must keep, beside key and transcript
     "lhotse": {"task", "lang", "speaker", "gender", "age", "emotion", "words", "reply", "start", "end", "extra"},
     "hf": {"task", "lang", "speaker", "gender", "age", "emotion", "words", "reply", "extra"},
     "wenet_raw": {"start", "end"},
+    "kimi_audio": {"task", "lang", "speaker", "gender", "age", "emotion", "start", "end", "extra"},
     "shard": {"task", "lang", "speaker", "gender", "age", "emotion", "words", "reply", "extra"},
     "osum_shard": {"lang", "speaker", "gender", "age", "emotion", "words", "reply", "extra"},
 }

@@ -117,9 +117,10 @@ def _read_audio(reference: Reference) -> bytes:
         if REMOTE in index.path:
             return b""
         _, audio = read_utterance(index, row, Handles())
-        return audio
+        # Of a conversation the page plays the last recording.
+        return audio[-1] if isinstance(audio, list) else audio
 
-    utterance = reference.utterance
+    utterance = reference.utterance.recordings()[-1]
     if REMOTE in utterance.wav:
         return b""
     path = find(utterance.wav, reference.list)

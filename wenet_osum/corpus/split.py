@@ -33,7 +33,8 @@ def _sentence(utterance: Utterance) -> list[str]:
 def _recording(utterance: Utterance) -> list[str]:
     """Return the files it was joined from (``extra["recordings"]``), or the one it lies in."""
     joined = utterance.extra.get("recordings")
-    return list(joined or [utterance.wav])
+    own = [utterance.wav] if utterance.wav else []
+    return list(joined or own)
 
 
 KINDS = {"speaker": _speaker, "sentence": _sentence, "recording": _recording}
@@ -48,7 +49,15 @@ def values(utterances: Iterable[Utterance], kind: str) -> set[str]:
     """Return all speakers, sentences or recordings of a split."""
     found: set[str] = set()
     for utterance in utterances:
-        found.update(KINDS[kind](utterance))
+        found.update(values_of(utterance, kind))
+    return found
+
+
+def values_of(utterance: Utterance, kind: str) -> list[str]:
+    """Return the speakers, sentences or recordings of an utterance, those of earlier turns too."""
+    found = []
+    for turn in (*(utterance.turns or ()), utterance):
+        found += KINDS[kind](turn)
     return found
 
 
@@ -227,7 +236,7 @@ def _groups(utterances: Sequence[Utterance], by: str) -> list[Group]:
     owner: dict[str, int] = {}
     members: dict[int, list[int]] = {}
     for i, utterance in enumerate(utterances):
-        found = KINDS[by](utterance)
+        found = values_of(utterance, by)
         if not found:
             rule = f"splits by {by} need one for every utterance"
             raise ValueError(f"utterance {utterance.key!r} has no {by}; {rule}")

@@ -49,6 +49,7 @@ def arrange(
         costs = Costs(
             frames[rows],
             draws["tokens"][rows],
+            draws["recordings"][rows],
         )
         order, size = compose(
             costs,
@@ -142,7 +143,8 @@ def _moments(shard_pass: np.ndarray, window: int, draw: np.random.Generator) -> 
 
 def _micro_batches(draws: Draws, batch: BatchConfig) -> float:
     """Return how many micro-batches the draws would fill without padding."""
-    frames = int(draws["frames"].sum(dtype=np.int64))
+    every = draws["frames"] * draws["recordings"]
+    frames = int(every.sum(dtype=np.int64))
     tokens = int(draws["tokens"].sum(dtype=np.int64))
     return max(
         frames / batch.max_frames,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from wenet_osum.records import Batch, Sample
+from wenet_osum.turns import Turns
 
 
 def collate(
@@ -28,31 +30,26 @@ def collate(
         weightless = [0.0] * len(filler.answer_ids)
         samples = [dataclasses.replace(filler, answer_weights=weightless)]
 
-    # sound: of all samples features, or of all audio, or of all states
-    features, feature_lengths = _pad([sample.features for sample in samples])
-    states_after = samples[0].states_after
-    if states_after is not None:
-        feature_lengths = _integers(sample.state_length for sample in samples)
-    audio = None
-    if samples[0].audio is not None:
-        audio, _ = _pad([sample.audio for sample in samples])
+    # a conversation is a row of turns, each with what an utterance has
+    turns = [turn for sample in samples for turn in (*sample.turns, sample)]
+
+    spoken = [turn for turn in turns if len(turn.features)]
 
     # texts
-    prompt_ids, prompt_lengths = _join(sample.prompt_ids for sample in samples)
-    answer_ids, answer_lengths = _join(sample.answer_ids for sample in samples)
+    prompt_ids, prompt_lengths = _join(turn.prompt_ids for turn in turns)
+    answer_ids, answer_lengths = _join(turn.answer_ids for turn in turns)
     weights, labels = [], []
-    for sample in samples:
-        weights += sample.answer_weights
-        labels += sample.answer_labels
+    for turn in turns:
+        weights += turn.answer_weights
+        labels += turn.answer_labels
     suffix = samples[0].suffix_ids
-    same = all(sample.suffix_ids == suffix for sample in samples)
+    same = all(turn.suffix_ids in ([], suffix) for turn in turns)
     assert same, "samples of a batch are of one template"
 
     return Batch(
         keys=[sample.key for sample in samples],
         tasks=[sample.task for sample in samples],
-        features=features,
-        feature_lengths=feature_lengths,
+        **_sound(spoken),
         prompt_ids=prompt_ids,
         prompt_lengths=prompt_lengths,
         answer_ids=answer_ids,
@@ -60,14 +57,43 @@ def collate(
         answer_weights=torch.tensor(weights, dtype=torch.float32),
         answer_labels=torch.tensor(labels, dtype=torch.bool),
         suffix_ids=_integers(suffix) if suffix else None,
-        targets=join_targets([sample.targets for sample in samples]),
         utterances=[sample.utterance for sample in samples if sample.utterance is not None],
         audio_s=[sample.audio_s for sample in samples],
-        audio=audio,
-        masks=[sample.masks for sample in samples],
-        states_after=states_after,
+        turns=_turns(samples, turns),
         dropped=dict(dropped or {}),
         filler=is_filler,
+    )
+
+
+def _sound(spoken: list[Sample]) -> dict[str, Any]:
+    """Return the fields of the sound of turns: of all features, or of all audio, or of all
+    states."""
+    features, lengths = _pad([turn.features for turn in spoken])
+    states_after = spoken[0].states_after
+    if states_after is not None:
+        lengths = _integers(turn.state_length for turn in spoken)
+    audio = None
+    if spoken[0].audio is not None:
+        audio, _ = _pad([turn.audio for turn in spoken])
+    return {
+        "features": features,
+        "feature_lengths": lengths,
+        "targets": join_targets([turn.targets for turn in spoken]),
+        "audio": audio,
+        "masks": [turn.masks for turn in spoken],
+        "states_after": states_after,
+    }
+
+
+def _turns(samples: list[Sample], turns: list[Sample]) -> Turns | None:
+    """Say how the turns of conversations lie; None where there is no conversation."""
+    if len(turns) == len(samples):
+        return None
+    # A template without suffix needs no mark: there an empty one stands behind every turn.
+    return Turns(
+        counts=_integers(len(sample.turns) + 1 for sample in samples),
+        spoken=torch.tensor([len(turn.features) > 0 for turn in turns]),
+        closed=torch.tensor([len(turn.suffix_ids) > 0 for turn in turns]),
     )
 
 

@@ -31,14 +31,18 @@ SORTED = -1  # the place of an utterance that is no guest
 
 @dataclass(frozen=True)
 class Costs:
-    """Sizes of utterances against the limits of a micro-batch, (n,) each, from long to short."""
+    """Sizes of utterances against the limits of a micro-batch, (n,) each, from long to short.
 
-    frames: np.ndarray
+    Each of the ``recordings`` of an utterance is padded to the longest ``frames``.
+    """
+
+    frames: np.ndarray  # of the longest recording
     tokens: np.ndarray
+    recordings: np.ndarray
 
     def take(self, rows: np.ndarray) -> Costs:
         """Return the costs of some of the utterances."""
-        return Costs(self.frames[rows], self.tokens[rows])
+        return Costs(self.frames[rows], self.tokens[rows], self.recordings[rows])
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -77,25 +81,26 @@ def cut(costs: Costs, batch: BatchConfig) -> list[int]:
     """
     longest = costs.frames.tolist()
     total = _running_total(costs.tokens)
+    recordings = _running_total(costs.recordings)
     starts, first = [], 0
     while first < len(longest):
         starts.append(first)
-        by_frames = batch.max_frames // longest[first]
-        most = min(by_frames, batch.max_utterances)
-        by_tokens = _fit_tokens(total, first, batch.max_tokens)
-        end = min(len(longest), by_tokens, first + most)
+        rows = batch.max_frames // longest[first]
+        by_frames = _fit(recordings, first, rows)
+        by_tokens = _fit(total, first, batch.max_tokens)
+        end = min(by_frames, by_tokens, first + batch.max_utterances)
         first = max(first + 1, end)
     return starts
 
 
-def _running_total(tokens: np.ndarray) -> list[int]:
-    """Return the tokens before each utterance, and those of all, (n + 1,)."""
-    total = np.cumsum(tokens, dtype=np.int64)
+def _running_total(counts: np.ndarray) -> list[int]:
+    """Return what is counted before each utterance, and of all, (n + 1,)."""
+    total = np.cumsum(counts, dtype=np.int64)
     return [0, *total.tolist()]
 
 
-def _fit_tokens(total: list[int], first: int, most: int) -> int:
-    """Return the end of the utterances from ``first`` on that hold up to ``most`` tokens."""
+def _fit(total: list[int], first: int, most: int) -> int:
+    """Return the end of the utterances from ``first`` on that hold up to ``most`` together."""
     reached = total[first] + most
     after = bisect_right(total, reached, first)
     return after - 1
@@ -218,6 +223,7 @@ def _cut_with_guests(costs: Costs, place: np.ndarray, batch: BatchConfig) -> lis
     waiting = _by_place(place)
     hosts = np.flatnonzero(place == SORTED)
     total = _running_total(costs.tokens[hosts])
+    recordings = _running_total(costs.recordings[hosts])
     batches, first = [], 0
     while first < len(hosts):
         among = waiting[len(batches)]
@@ -228,7 +234,7 @@ def _cut_with_guests(costs: Costs, place: np.ndarray, batch: BatchConfig) -> lis
             batch,
         )
         del among[: len(guests)]
-        end = _end_of_hosts(hosts, first, guests, total, costs, batch)
+        end = _end_of_hosts(hosts, first, guests, (total, recordings), costs, batch)
         together = [*guests, *hosts[first:end]]
         batches.append(np.sort(together))
         first = end
@@ -262,7 +268,8 @@ def _fitting(host: int, guests: list[int], costs: Costs, batch: BatchConfig) -> 
             )
         )
         utterances = len(together)
-        padded = int(together.frames.max()) * utterances
+        longest = int(together.frames.max())
+        padded = longest * int(together.recordings.sum())
         tokens = int(together.tokens.sum())
         over = padded > batch.max_frames or tokens > batch.max_tokens
         if over or utterances > batch.max_utterances:
@@ -275,19 +282,24 @@ def _end_of_hosts(
     hosts: np.ndarray,
     first: int,
     guests: list[int],
-    total: list[int],
+    totals: tuple[list[int], list[int]],
     costs: Costs,
     batch: BatchConfig,
 ) -> int:
-    """Return the end of the hosts from ``first`` on that fit the budgets beside their guests."""
+    """Return the end of the hosts from ``first`` on that fit the budgets beside their guests.
+
+    ``totals`` are the running ones of the hosts' tokens and recordings.
+    """
     beside = costs.take(np.array(guests, dtype=np.int64))
     longest = max(
         int(costs.frames[hosts[first]]),
         int(beside.frames.max(initial=0)),
     )
-    by_frames = batch.max_frames // longest
-    most = min(by_frames, batch.max_utterances) - len(guests)
+    taken = int(beside.recordings.sum())
+    rows = batch.max_frames // longest - taken
     tokens = batch.max_tokens - int(beside.tokens.sum())
-    by_tokens = _fit_tokens(total, first, tokens)
-    end = min(len(hosts), by_tokens, first + most)
+    by_tokens = _fit(totals[0], first, tokens)
+    by_frames = _fit(totals[1], first, rows)
+    most = batch.max_utterances - len(guests)
+    end = min(by_frames, by_tokens, first + most)
     return max(first + 1, end)

@@ -4,7 +4,8 @@
     build_pool      who can be drawn       (pool.py)
     Plan            who reads what, when   (plan.py)
     read_utterance  bytes of an utterance  (shard.py)
-    make_sample     features and ids       (sample.py; the steps of its sound: steps.py)
+    make_sample     features and ids       (sample.py; the steps of its sound: steps.py;
+                    several turns: conversation.py)
     collate         a micro-batch          (batch.py)
 
 The sound of a training utterance goes through these steps (the list ``STEPS`` of steps.py is what
@@ -41,6 +42,7 @@ from wenet_osum.dataset import fingerprint, temperature
 from wenet_osum.dataset.arrange import OPEN_FILES, files_needed
 from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.compose import Costs, cut
+from wenet_osum.dataset.conversation import make_conversation
 from wenet_osum.dataset.draw import Draws, count_draws
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
@@ -110,6 +112,8 @@ class SpeechDataset(Dataset):
         index = pool.indices[shard]
         utterance, audio = read_utterance(index, row, self.handles)
         asked = pool.tasks[task]
+        if utterance.turns:
+            return make_conversation(utterance, audio, asked, self.template, self.conf, repeat)
         return make_sample(utterance, audio, asked, self.template, self.conf, repeat)
 
 
@@ -383,7 +387,7 @@ def _from_long_to_short(pool: Pool, limit: int | None) -> tuple[np.ndarray, Cost
         asked,
         zero,
     )
-    costs = Costs(pool.frames[order], pool.tokens[order, asked])
+    costs = Costs(pool.frames[order], pool.tokens[order, asked], pool.recordings[order])
     return np.stack(columns, axis=1), costs
 
 

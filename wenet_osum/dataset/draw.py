@@ -19,7 +19,8 @@ from wenet_osum.dataset.augment import rng
 from wenet_osum.dataset.pool import Pool
 
 # draws of one source in any order, all (D,): source, shard, row, task, repeat (how often the epoch
-# has drawn the utterance before), frames, tokens, seconds, shard_pass
+# has drawn the utterance before), frames (of its longest recording), recordings, tokens, seconds,
+# shard_pass
 Draws = dict[str, np.ndarray]
 
 
@@ -58,6 +59,7 @@ def draw_source(number: int, pool: Pool, seed: int, epoch: int) -> Draws:
         "task": task,
         "repeat": repeat.astype(np.int32),
         "frames": pool.frames[who].astype(np.int64),
+        "recordings": pool.recordings[who].astype(np.int64),
         "tokens": pool.tokens[who, task].astype(np.int64),
         "seconds": pool.seconds[who],
         "shard_pass": _shard_passes(

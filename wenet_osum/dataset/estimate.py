@@ -72,6 +72,22 @@ class TokenEstimate:
                 total += np.ceil(reply * self.per_byte)
         return total.astype(np.int64)
 
+    def earlier(
+        self, turns: np.ndarray, recordings: np.ndarray, spoken_bytes: np.ndarray
+    ) -> np.ndarray:
+        """Count the tokens that earlier turns of a conversation add at most, (n,) int64.
+
+        Beside the frames, each recording costs its boundaries and the rounding of its length;
+        ``spoken_bytes`` are those of the user's own words and the answers.
+        """
+        of_turn = self.prompt + self.label + 1
+        of_recording = BOUNDARIES + 1
+        texts = np.ceil(spoken_bytes * self.per_byte)
+        total = texts.astype(np.int64)
+        total += turns * of_turn
+        total += recordings * of_recording
+        return total
+
     def beside_answer(self, speech_tokens: np.ndarray) -> np.ndarray:
         """Count the tokens of prompt and speech with its boundaries, (n,)."""
         return speech_tokens + BOUNDARIES + self.prompt

@@ -66,6 +66,9 @@ def digest(pool: Pool) -> str:
         pool.tokens,
     ):
         hashed.update(np.ascontiguousarray(column).data)
+    # without conversations a digest is what it was before there were any
+    if (pool.recordings > 1).any():
+        hashed.update(pool.recordings.tobytes())
     hashed.update(" ".join(task.tags for task in pool.tasks).encode())
     return hashed.hexdigest()
 
@@ -169,6 +172,7 @@ def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) 
         "task": task,
         "repeat": repeat,
         "frames": pool.frames[position].astype(np.int64),
+        "recordings": pool.recordings[position].astype(np.int64),
         "tokens": pool.tokens[position, task].astype(np.int64),
         "seconds": pool.seconds[position],
         "shard_pass": first[shard_pass].astype(np.float64),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,12 @@ def column_names() -> tuple[str, ...]:
     return ("task", "lang", "speaker", *tasks.label_names())
 
 
+# Columns of ``Index.turns``: earlier turns of a conversation; its recordings; ms of the longest;
+# UTF-8 bytes of what the user's own words and the earlier answers hold.
+TURNS, RECORDINGS, LONGEST_MS, SPOKEN_BYTES = range(4)
+WORD_BYTES = 16  # what both times of a word add to its text
+
+
 @dataclass
 class Index:
     """One shard, or up to 1,000 lines of a raw list, as numpy columns. Letter: n utterances."""
@@ -39,12 +46,14 @@ class Index:
         np.ndarray
     )  # (n,) int64, bytes: the first member's header in the tar, or the line in the raw list
     sizes: np.ndarray  # (n,) int64, bytes up to the end of the last member, or of the line
-    durations: np.ndarray  # (n,) float32, s
+    durations: np.ndarray  # (n,) float32, s, of all recordings of an utterance
     columns: dict[str, np.ndarray]  # column_names() → (n,) str, "" = unknown; age as written
     lengths: (
         np.ndarray
     )  # (n, 3) int32: UTF-8 bytes of txt, number of words with times, UTF-8 bytes of reply
     kind: str  # "tar" | "raw"
+    # (n, 4) int32, see TURNS; None: no utterance has earlier turns or words of the user's own
+    turns: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -59,12 +68,33 @@ class Index:
             raise ValueError(f"the index of {self.path} has no column {name!r}: {why}")
         return self.columns[name]
 
+    def of_turns(self, column: int) -> np.ndarray:
+        """Give a column of ``turns``, (n,) int64; zeros where there are none."""
+        if self.turns is None:
+            return np.zeros(len(self), dtype=np.int64)
+        found = self.turns[:, column]
+        return found.astype(np.int64)
+
+    def recordings(self) -> np.ndarray:
+        """Count the recordings of each utterance, (n,) int64."""
+        counted = self.of_turns(RECORDINGS)
+        return np.maximum(counted, 1)
+
+    def longest(self) -> np.ndarray:
+        """Give the duration of each utterance's longest recording, (n,) float32, s."""
+        seconds = self.of_turns(LONGEST_MS) / 1000
+        several = self.recordings() > 1
+        longest = np.where(several, seconds, self.durations)
+        return longest.astype(np.float32)
+
     def select(self, rows: np.ndarray | slice) -> Index:
         """The index of some of its utterances; ``rows`` is a mask, positions or a slice."""
         own = {
             name: getattr(self, name)[rows]
             for name in ("keys", "offsets", "sizes", "durations", "lengths")
         }
+        if self.turns is not None:
+            own["turns"] = self.turns[rows]
         return dataclasses.replace(
             self, **own, columns={k: v[rows] for k, v in self.columns.items()}
         )
@@ -94,7 +124,47 @@ def build(path: str, kind: str, rows: Iterable[tuple[Utterance, int, int, float]
         columns=columns,
         lengths=np.array(lengths, dtype=np.int32).reshape(-1, 3),
         kind=kind,
+        turns=_turns(utterances),
     )
+
+
+def _turns(utterances: list[Utterance]) -> np.ndarray | None:
+    """Return ``Index.turns``; the recordings of conversations have their durations."""
+    if not any(u.turns or u.prompt for u in utterances):
+        return None
+    rows = []
+    for utterance in utterances:
+        turns = utterance.turns or []
+        recordings = utterance.recordings()
+        longest = 0.0
+        for one in recordings:
+            longest = max(longest, one.duration or 0.0)
+        spoken = _bytes(utterance.prompt)
+        spoken += sum(map(_turn_bytes, turns))
+        row = (
+            len(turns),
+            len(recordings),
+            math.ceil(1000 * longest),
+            spoken,
+        )
+        rows.append(row)
+    return np.array(rows, dtype=np.int32)
+
+
+def _turn_bytes(turn: Utterance) -> int:
+    """Count the bytes that a turn's own words and its answer take."""
+    size = _bytes(turn.prompt)
+    if turn.task:
+        words = turn.words or ()
+        size += _bytes(turn.txt)
+        size += _bytes(turn.reply)
+        size += WORD_BYTES * len(words)
+    return size
+
+
+def _bytes(text: str | None) -> int:
+    written = text or ""
+    return len(written.encode())
 
 
 def _cell(value: Any) -> str:
@@ -118,6 +188,7 @@ def save(
     made = {"stamp": stamp, "source": source, "faults": faults}
     meta = json.dumps({"version": _VERSION, "kind": index.kind, "columns": names} | made)
     table = np.stack(known) if len(index) else np.zeros((len(names), 0), np.str_)
+    turns = {} if index.turns is None else {"turns": index.turns}
     try:
         # Few arrays: each costs when a list of 50,000 shards is loaded.
         with replaced(target) as temporary, open(temporary, "wb") as out:
@@ -130,6 +201,7 @@ def save(
                 durations=index.durations,
                 columns=table,
                 lengths=index.lengths,
+                **turns,
             )
     except OSError:
         return False
@@ -166,8 +238,9 @@ def restore(
                 columns,
                 stored["lengths"],
             )
+            turns = stored["turns"] if "turns" in stored.files else None
             return (
-                Index(path, *arrays, kind=meta["kind"]),
+                Index(path, *arrays, kind=meta["kind"], turns=turns),
                 [tuple(f) for f in meta["faults"]],
                 meta["source"],
             )

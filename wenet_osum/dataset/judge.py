@@ -12,11 +12,12 @@ import numpy as np
 
 from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
 from wenet_osum.dataset.estimate import TokenCounter, TokenEstimate, TooLong
-from wenet_osum.dataset.index import Index
+from wenet_osum.dataset.index import SPOKEN_BYTES, TURNS, Index
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task
 
 FRAMES_A_SECOND = 100
+NO_TURNS = "conversation: the decoder of phase 1 hears one recording"  # a reason
 LENGTHS = {"txt": 0, "words": 1, "reply": 2}  # Utterance attribute → column of Index.lengths
 
 
@@ -92,10 +93,11 @@ class Judge:
     def shard(self, number: int, index: Index) -> tuple[np.ndarray, ...]:
         """Return the columns of the Pool for one shard: shard, row, seconds, frames, …."""
         keep = self._where(index)
-        frames = self._frames(index)
-        self._leave_out_by_length(index, frames, keep)
+        recordings = index.recordings()
+        frames = self._frames(index.longest())
+        self._leave_out_by_length(index, frames * recordings, keep)
         eligible = self._able(index, keep)
-        tokens = self._tokens(index, frames, eligible, keep)
+        tokens = self._tokens(index, eligible, keep)
 
         # from here on a frame is what the encoder computes, silence behind a short utterance
         # included
@@ -112,19 +114,21 @@ class Judge:
             frames[rows].astype(np.int32),
             eligible[rows],
             tokens[rows].astype(np.int32),
+            recordings[rows].astype(np.int32),
         )
 
-    def _frames(self, index: Index) -> np.ndarray:
-        """Count the frames of each utterance at the slowest speed, (rows,) int64."""
-        seconds = index.durations.astype(np.float64)
+    def _frames(self, durations: np.ndarray, recordings: np.ndarray | int = 1) -> np.ndarray:
+        """Count the frames of ``recordings`` that take so many seconds, at the slowest speed.
+
+        (rows,) int64.
+        """
+        seconds = durations.astype(np.float64)
         slowed = np.floor(seconds * FRAMES_A_SECOND / self.slowest)
         # longer results keep their speed (see sample.py)
         most = int(self.limits.max_s * FRAMES_A_SECOND) + 1
-        return np.minimum(slowed.astype(np.int64) + 1, most)
+        return np.minimum(slowed.astype(np.int64) + 1, most * recordings)
 
-    def _tokens(
-        self, index: Index, frames: np.ndarray, eligible: np.ndarray, keep: np.ndarray
-    ) -> np.ndarray:
+    def _tokens(self, index: Index, eligible: np.ndarray, keep: np.ndarray) -> np.ndarray:
         """Count the tokens of each utterance and task, (rows, T); leave out targets too long."""
         limits = [self._target_limit(task) for task in self.tasks]
         bounds = [
@@ -135,8 +139,15 @@ class Judge:
             for task in self.tasks
         ]
         self._leave_out_long_targets(eligible, keep, bounds, limits)
+        recordings = index.recordings()
+        frames = self._frames(index.durations, recordings)
         speech = self.speech_tokens(frames)
         beside = self.estimate.beside_answer(speech)
+        beside += self.estimate.earlier(
+            index.of_turns(TURNS),
+            recordings - 1,
+            index.of_turns(SPOKEN_BYTES),
+        )
         tokens = np.zeros(eligible.shape, dtype=np.int64)
         for column, (bound, limit) in enumerate(
             zip(
@@ -209,16 +220,19 @@ class Judge:
         return keep
 
     def _leave_out_by_length(self, index: Index, frames: np.ndarray, keep: np.ndarray) -> None:
-        """Clear ``keep`` where the duration lies outside the limits."""
+        """Clear ``keep`` where the duration lies outside the limits; ``frames`` with padding."""
         limits, most = self.limits, self.batch.max_frames
+        longest = index.longest()
         # a duration that is no number is out, too
-        short = ~(index.durations >= limits.min_s)
+        short = ~(longest >= limits.min_s)
         self._drop(f"shorter than {limits.min_s} s", short, keep)
         self._drop(
             f"longer than {limits.max_s} s",
-            index.durations > limits.max_s,
+            longest > limits.max_s,
             keep,
         )
+        if self.reach is not None:
+            self._drop(NO_TURNS, index.of_turns(TURNS) > 0, keep)
         self._drop(
             f"longer than batch.max_frames {most}",
             frames > most,

@@ -7,17 +7,21 @@ json   ``<key>.<audio>``, ``<key>.txt`` (the transcript) and ``<key>.json`` (eve
 osum   ``<key>.<audio>``, ``.txt`` (the target of the task, composed) and ``.task .lang .speaker
        .emotion .gender .duration .extra``; fields and labels without a member of their own lie in
        ``.extra`` as JSON
+
+The recordings of a conversation's earlier turns lie beside its own, in layout json alone:
+``<key>.audio1``, ``<key>.audio2``, …, audio files of any format. Their names stand in ``turns``.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.manifest import from_row
-from wenet_osum.dataset.tar import AUDIO, BLOCK, OSUM, header, is_plain, member, stem_of
+from wenet_osum.dataset.tar import AUDIO, BLOCK, EARLIER, OSUM, header, is_plain, member, stem_of
 from wenet_osum.records import OWN_FIELDS, Utterance
 from wenet_osum.tasks import Task, parse
 
@@ -44,19 +48,25 @@ def member_parts(
     ext: str,
     layout: str = "json",
     row: dict[str, Any] | None = None,
+    earlier: Sequence[bytes] = (),
 ) -> list[bytes]:
     """Return the same in pieces, the audio uncopied: what ``os.writev`` takes.
 
-    ``row`` is the utterance's ``to_dict()``, where it is at hand.
+    ``row`` is the utterance's ``to_dict()``, where it is at hand. ``earlier`` are the recordings of
+    a conversation before its own, which is not there where ``ext`` is empty.
     """
     if layout == "json":
         texts = _json_parts(utterance, row or utterance.to_dict())
     else:
         texts = _osum_parts(utterance)
     stem = stem_of(utterance.key)
-    head = header(f"{stem}.{ext}", len(audio))
-    padding = bytes(-len(audio) % BLOCK)
-    parts = [head, audio, padding]
+    sounds = [(ext, audio)] if ext else []
+    sounds += zip(EARLIER, earlier, strict=False)
+    parts = []
+    for name, sound in sounds:
+        head = header(f"{stem}.{name}", len(sound))
+        padding = bytes(-len(sound) % BLOCK)
+        parts += [head, sound, padding]
     for name, text in texts.items():
         content = text.encode()
         parts.append(member(f"{stem}.{name}", content))
@@ -84,6 +94,8 @@ def _osum_parts(utterance: Utterance) -> dict[str, str]:
     if not is_plain(key):
         rule = "must hold no control characters or empty path parts"
         raise Drop("key: no member name in layout osum", f"{key!r} {rule}; use layout json")
+    if utterance.turns:
+        raise Drop("conversation: no place in layout osum", f"{key!r}; use layout json")
     if not utterance.task:
         told = f"layout osum composes the target of {key!r} from its task"
         raise Drop("no task", f"{told}; give it one in the manifest")
@@ -128,10 +140,13 @@ def _task(text: str) -> Task:
 def read_members(stem: str, parts: dict[str, memoryview]) -> tuple[Utterance, str]:
     """Turn one utterance's members, extension → content, into it and the extension of its audio.
 
-    ``txt`` stays as written, tags and all. Raises Drop for a missing audio member, text that is no
+    It is empty where only earlier turns have recordings; those are found by ``part_of``. ``txt``
+    stays as written, tags and all. Raises Drop for a missing audio member, text that is no
     UTF-8 and fields that cannot be read.
     """
-    audio = _audio_of(stem, parts)
+    audio = _audio_of(parts)
+    if not audio and not parts.keys() & {*EARLIER}:
+        raise Drop("no audio member", f"{stem!r} has only {sorted(parts)}")
     row: dict[str, Any] = {"key": stem}
     row |= _texts(stem, parts)
     if "json" in parts:
@@ -139,25 +154,44 @@ def read_members(stem: str, parts: dict[str, memoryview]) -> tuple[Utterance, st
     elif "txt" in row:
         # other tools leave line ends
         row["txt"] = row["txt"].strip()
-    row["wav"] = f"{stem}.{audio}"
+    row["wav"] = f"{stem}.{audio}" if audio else ""
     try:
-        return from_row(row), audio
+        utterance = from_row(row)
     except ValueError as error:
         raise Drop("shard: field cannot be read", str(error)) from None
+    for turn in utterance.turns or ():
+        _name_member(turn, stem, parts)
+    return utterance, audio
 
 
-def _audio_of(stem: str, parts: dict[str, memoryview]) -> str:
-    """Return the extension of the audio. Raises Drop when there is none."""
+def _audio_of(parts: dict[str, memoryview]) -> str:
+    """Return the extension of the audio; empty when there is none."""
     for ext in parts:
         if ext in AUDIO:
             return ext
-    raise Drop("no audio member", f"{stem!r} has only {sorted(parts)}")
+    return ""
+
+
+def _name_member(turn: Utterance, stem: str, parts: dict[str, memoryview]) -> None:
+    """Give a turn's recording the name of its member. Raises Drop when that is not there."""
+    if not turn.wav:
+        return
+    if turn.wav not in parts:
+        told = f"{stem}.{turn.wav} is named in turns; there are {sorted(parts)}"
+        raise Drop("no audio member", told)
+    turn.wav = f"{stem}.{turn.wav}"
+
+
+def part_of(turn: Utterance, parts: dict[str, memoryview]) -> memoryview:
+    """Return the content of a turn's audio member."""
+    _, _, ext = turn.wav.rpartition(".")
+    return parts[ext]
 
 
 def _texts(stem: str, parts: dict[str, memoryview]) -> dict[str, Any]:
     """Read the members that are text. Raises Drop for one that is not UTF-8."""
     row: dict[str, Any] = {}
-    for ext in parts.keys() - AUDIO - {"json"}:
+    for ext in parts.keys() - AUDIO - {*EARLIER, "json"}:
         content = bytes(parts[ext])
         try:
             text = content.decode("utf-8")

@@ -17,10 +17,11 @@ from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
 from wenet_osum.files import replaced
 from wenet_osum.records import Utterance
+from wenet_osum.turns import named
 
 # A reason that is counted.
 WHITE_KEY = "key: holds white space, which ends a key in text files"
-_TEXTS = ("txt", "task", "lang", "speaker", "reply")
+_TEXTS = ("txt", "task", "lang", "speaker", "reply", "prompt")
 # How corpora and the published layout write "not known".
 _UNKNOWN = frozenset(("", "none", "null", "nan", "unk", "unknown", "n/a"))
 _LANGS = {
@@ -102,6 +103,19 @@ def from_row(row: dict[str, Any], labels: Collection[str] | None = None) -> Utte
     """
     if labels is None:
         labels = tasks.label_names()
+    row = _tidied(row, labels)
+    if row.get("turns"):
+        turns = named(row.get("key"), row["turns"])
+        row["turns"] = [_tidied(turn, labels) for turn in turns]
+    _check_unicode(row)
+    utterance = Utterance.from_dict(row, labels)
+    for turn in (*(utterance.turns or ()), utterance):
+        _check_times(turn)
+    return utterance
+
+
+def _tidied(row: dict[str, Any], labels: Collection[str]) -> dict[str, Any]:
+    """Return a row with its texts and labels as the record takes them. Raises ValueError."""
     row = {name: value for name, value in row.items() if value is not None}
     _check_texts(row)
     extra = row.get("extra")
@@ -112,10 +126,7 @@ def from_row(row: dict[str, Any], labels: Collection[str] | None = None) -> Utte
     for name in ("lang", "speaker", *labels):
         if name in row:
             row[name] = tidy_label(name, row[name])
-    _check_unicode(row)
-    utterance = Utterance.from_dict(row, labels)
-    _check_times(utterance)
-    return utterance
+    return row
 
 
 def _check_texts(row: dict[str, Any]) -> None:
@@ -187,6 +198,16 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
     rows = (("", utterance) for utterance in utterances)
     counts = write_manifests({"": Path(path)}, rows)
     return counts[""]
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> int:
+    """Write lines of JSON; the file appears whole or not at all. Returns their number."""
+    count = 0
+    with replaced(Path(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(f"{line}\n")
+            count += 1
+    return count
 
 
 def write_manifests(paths: dict[str, Path], rows: Iterable[tuple[str, Utterance]]) -> Counter:

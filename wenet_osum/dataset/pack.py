@@ -6,7 +6,6 @@ A shard appears whole or not at all, and a second run goes on where the first st
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import itertools
 import multiprocessing
@@ -20,25 +19,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wenet_osum.dataset import index as indices
-from wenet_osum.dataset.audio import convert, read_duration, whole_duration
 from wenet_osum.dataset.drop import Drop, Dropped, note
-from wenet_osum.dataset.layout import LAYOUTS, member_parts
+from wenet_osum.dataset.layout import LAYOUTS
 from wenet_osum.dataset.manifest import from_row, reason_of
-from wenet_osum.dataset.recording import recording
+from wenet_osum.dataset.packed import pack_conversation, pack_one
 from wenet_osum.dataset.scan import scan_file
-from wenet_osum.dataset.tar import AUDIO, END
+from wenet_osum.dataset.tar import END
 from wenet_osum.progress import ProgressBar
 from wenet_osum.records import Utterance
 
-# What audio files begin with, and the extension they get.
-_MAGIC = (
-    (b"RIFF", "wav"),
-    (b"fLaC", "flac"),
-    (b"OggS", "ogg"),
-    (b"ID3", "mp3"),
-    (b"FORM", "aiff"),
-    (b"NIST_1A", "sph"),
-)
 AHEAD = 2  # shards under way per process
 Row = tuple[Utterance, int, int, float]  # of an index: utterance, first byte, bytes, s
 Faults = list[tuple[str, str]]  # (key, reason) of what was left out
@@ -226,7 +215,9 @@ def _write(path: str, job: _Job, lines: list[dict]) -> tuple[list[Row], Faults]:
                 continue
             size = sum(map(len, parts))
             _write_all(descriptor, parts, size)
-            rows.append((packed, at, size, packed.duration))
+            recordings = packed.recordings()
+            seconds = sum(one.duration for one in recordings)
+            rows.append((packed, at, size, seconds))
             at += size
         _write_all(descriptor, [END], len(END))
         os.fsync(descriptor)
@@ -269,9 +260,12 @@ def _fingerprint(job: _Job, lines: list[dict]) -> str:
     for line in lines:
         row = repr(line)
         digest.update(row.encode("utf-8", "surrogatepass"))
-        with contextlib.suppress(OSError, ValueError):
-            stamp = str(indices.stamp_of(line["wav"]))
-            digest.update(stamp.encode())
+        earlier = line.get("turns", ())
+        for turn in (line, *earlier):
+            wav = turn.get("wav", "")
+            with contextlib.suppress(OSError, ValueError):
+                stamp = str(indices.stamp_of(wav))
+                digest.update(stamp.encode())
     return digest.hexdigest()
 
 
@@ -288,39 +282,10 @@ def _members(utterance: Utterance, line: dict, job: _Job) -> tuple[list[bytes], 
         except ValueError as error:
             raise Drop("manifest: " + reason_of(error), str(error)) from None
 
-    audio = recording(utterance, utterance.wav)
-    seconds = whole_duration(audio)
-    if job.resample:
-        audio = convert(audio, job.resample)
-        seconds = read_duration(audio)
-    duration = round(seconds, 4)
-    packed = dataclasses.replace(utterance, start=None, end=None, duration=duration)
-    ext = _extension(utterance.wav, audio)
     try:
-        parts = member_parts(packed, audio, ext, job.layout, _row(line, duration))
+        if utterance.turns:
+            return pack_conversation(read_back, job.layout, job.resample)
+        return pack_one(utterance, line, read_back, job.layout, job.resample)
     except UnicodeEncodeError as error:
         told = f"{ascii(utterance.key)}: {error.reason}"
         raise Drop("text is not valid Unicode", told) from None
-    if job.checked:
-        return parts, packed
-    return parts, dataclasses.replace(read_back, start=None, end=None, duration=duration)
-
-
-def _row(line: dict, duration: float) -> dict:
-    """Return an utterance's row with the duration of its audio; ``extra`` comes last, as in all."""
-    row = dict(line)
-    extra = row.pop("extra", None)
-    row["duration"] = duration
-    if "extra" in line:
-        row["extra"] = extra
-    return row
-
-
-def _extension(wav: str, audio: bytes) -> str:
-    """Choose by content first: files are often named for what they once were."""
-    for magic, ext in _MAGIC:
-        if audio.startswith(magic):
-            return ext
-    _, _, by_name = wav.rpartition(".")
-    by_name = by_name.lower()
-    return by_name if by_name in AUDIO else "wav"

@@ -70,6 +70,7 @@ class Plan:
         self.task = ordered["task"]
         self.repeat = ordered["repeat"]
         self.frames = ordered["frames"]
+        self.recordings = ordered["recordings"]
         self.tokens = ordered["tokens"]
         self.seconds = ordered["seconds"]
 
@@ -124,11 +125,11 @@ class Plan:
 
     def _size_to_split(self, first: int, end: int) -> int:
         """Return the frames of a micro-batch with padding; 0 where it cannot be split."""
-        utterances = end - first
-        if utterances <= 1:
+        if end - first <= 1:
             return 0
         longest = self.frames[first:end].max()
-        return utterances * int(longest)
+        recordings = self.recordings[first:end].sum()
+        return int(recordings) * int(longest)
 
     def expected_hours(self) -> dict[str, float]:
         """Return the hours of recordings in this epoch by ``source/task``."""
@@ -146,8 +147,12 @@ class Plan:
     def costs(self) -> dict[str, np.ndarray]:
         """Return what each micro-batch takes of each budget, (G,)."""
         sizes = np.diff(self.bounds)
+        recordings = np.add.reduceat(
+            self.recordings,
+            self.bounds[:-1],
+        )
         return {
-            "frames": sizes * self._longest(),
+            "frames": recordings * self._longest(),
             "tokens": np.add.reduceat(
                 self.tokens,
                 self.bounds[:-1],
@@ -156,12 +161,13 @@ class Plan:
         }
 
     def _longest(self) -> np.ndarray:
-        """Return the frames of the longest utterance in each micro-batch, (G,)."""
+        """Return the frames of the longest recording in each micro-batch, (G,)."""
         return np.maximum.reduceat(self.frames, self.bounds[:-1])
 
     def padding_share(self) -> float:
         """Return the share of frames the encoder computes that are padding, 0 to 1."""
-        spoken = int(self.frames.sum(dtype=np.int64))
+        frames = self.frames * self.recordings
+        spoken = int(frames.sum(dtype=np.int64))
         computed = int(self.costs()["frames"].sum())
         return 1.0 - spoken / computed
 

@@ -34,9 +34,10 @@ class Pool:
     shard: np.ndarray  # (n,) int32, position in ``indices``
     row: np.ndarray  # (n,) int32, position in the shard
     seconds: np.ndarray  # (n,) float32, as recorded
-    frames: np.ndarray  # (n,) int32, at the slowest speed
+    frames: np.ndarray  # (n,) int32, of the longest recording at the slowest speed
     eligible: np.ndarray  # (n, T) bool: the utterance has what the task asks for
-    tokens: np.ndarray  # (n, T) int32, prompt + speech + answer
+    tokens: np.ndarray  # (n, T) int32, prompt + speech + answer, of all turns
+    recordings: np.ndarray  # (n,) int32, more than one in conversations alone
     # utterances left out, and those that stay, but not for one of the tasks, by reason
     dropped: Counter = field(default_factory=Counter)
     restricted: Counter = field(default_factory=Counter)

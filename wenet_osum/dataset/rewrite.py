@@ -39,8 +39,11 @@ AHEAD = 2  # chunks under way per process
 def read_audio(utterance: Utterance, list_path: str = "") -> np.ndarray:
     """Read an utterance's audio at 16 kHz, (samples,).
 
-    Relative paths count as in a list at ``list_path``. Raises Drop.
+    Relative paths count as in a list at ``list_path``. Raises Drop, also for a conversation.
     """
+    if utterance.turns:
+        told = f"{utterance.key!r} has earlier turns; this works on utterances of one"
+        raise Drop("conversation: has several recordings", told)
     path = find(utterance.wav, list_path)
     data = recording(utterance, path)
     return decode(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,14 @@ from wenet_osum.text.template import Target, Template
 SILENCE_S = 0.5  # of the sample that stands in for others
 
 
+class Heard(NamedTuple):
+    """What has become of the sound of an utterance."""
+
+    fields: dict[str, Any]  # of a Sample
+    seconds: float
+    speed: float  # factor, by which word times are to be divided
+
+
 def make_sample(
     utterance: Utterance,
     data: bytes,
@@ -34,10 +42,8 @@ def make_sample(
     ``repeat`` counts its earlier draws in the epoch: each is augmented anew. Raises Drop for
     anything that cannot be used.
     """
-    if conf.states is not None:
-        return _sample_from_states(utterance, data, task, template, conf, repeat)
-    signal = Signal(utterance, _generator(utterance, conf, repeat), data=data)
-    return _sample_of(signal, task, template, conf, repeat)
+    heard = hear(utterance, data, conf, repeat)
+    return _complete(utterance, heard, task, template, conf, repeat)
 
 
 def sample_from_audio(
@@ -50,19 +56,21 @@ def sample_from_audio(
 ) -> Sample:
     """Do the same for audio in memory, (samples,) float32 at 16 kHz, mono."""
     signal = Signal(utterance, _generator(utterance, conf, repeat), audio=audio)
-    return _sample_of(signal, task, template, conf, repeat)
+    return _complete(utterance, _heard(signal, conf), task, template, conf, repeat)
 
 
-def _sample_of(
-    signal: Signal, task: Task, template: Template, conf: SampleConfig, repeat: int
-) -> Sample:
-    """Take the steps of the sound (steps.py), then add the texts. Raises Drop."""
+def hear(utterance: Utterance, data: bytes, conf: SampleConfig, repeat: int = 0) -> Heard:
+    """Take the sound through its steps, or read its states. Raises Drop."""
+    if conf.states is not None:
+        return _stored(utterance, data, conf, repeat)
+    signal = Signal(utterance, _generator(utterance, conf, repeat), data=data)
+    return _heard(signal, conf)
+
+
+def _heard(signal: Signal, conf: SampleConfig) -> Heard:
+    """Take the steps of the sound (steps.py). Raises Drop."""
     steps.run(signal, conf)
-    utterance = read_tags(signal.utterance, task, template)
-    utterance = _at_speed(utterance, signal.speed)
-    draw_key = _draw_key(utterance, repeat)
-    sound, seconds = signal.fields(), signal.seconds
-    return _complete(utterance, sound, seconds, task, template, conf, draw_key)
+    return Heard(signal.fields(), signal.seconds, signal.speed)
 
 
 def _draw_key(utterance: Utterance, repeat: int) -> str:
@@ -76,8 +84,12 @@ def _generator(utterance: Utterance, conf: SampleConfig, repeat: int = 0) -> np.
     return augment.rng(conf.seed, conf.epoch, draw_key)
 
 
-def _at_speed(utterance: Utterance, speed: float) -> Utterance:
-    """Give word times as after a change of speed; it comes before the target is written."""
+def with_fields(utterance: Utterance, task: Task, template: Template, speed: float) -> Utterance:
+    """Read tags in the text, and give word times as after a change of speed.
+
+    It comes before the target is written.
+    """
+    utterance = read_tags(utterance, task, template)
     if not utterance.words or speed == 1.0:
         return utterance
     words = augment.scale_words(utterance.words, speed)
@@ -86,36 +98,37 @@ def _at_speed(utterance: Utterance, speed: float) -> Utterance:
 
 def _complete(
     utterance: Utterance,
-    sound: dict[str, Any],
-    audio_s: float,
+    heard: Heard,
     task: Task,
     template: Template,
     conf: SampleConfig,
-    draw_key: str,
+    repeat: int,
 ) -> Sample:
     """Add the texts to a sound. Raises Drop."""
+    utterance = with_fields(utterance, task, template, heard.speed)
     target = Target([], [], [])
     if conf.answers:
-        target = _target(utterance, task, template, conf)
-    prompt_ids = _prompt(task, template, conf, draw_key)
+        target = target_of(utterance, task, template, conf)
+    words = wording(utterance, task, template, conf, repeat)
+    prompt_ids = template.encode_prompt(words)
     tokens = len(prompt_ids) + len(template.suffix_ids) + len(target.ids)
     _check_reach(tokens, conf.reach)
     return Sample(
         key=utterance.key,
         task=task.tags,
-        **sound,
+        **heard.fields,
         prompt_ids=prompt_ids,
         answer_ids=target.ids,
         answer_weights=target.weights,
         answer_labels=target.labels,
         suffix_ids=template.suffix_ids,
-        targets=_further_targets(utterance, conf),
+        targets=further_targets(utterance, conf),
         utterance=utterance,
-        audio_s=audio_s,
+        audio_s=heard.seconds,
     )
 
 
-def _further_targets(utterance: Utterance, conf: SampleConfig) -> dict[str, torch.Tensor]:
+def further_targets(utterance: Utterance, conf: SampleConfig) -> dict[str, torch.Tensor]:
     """Return the targets of further losses. Raises Drop where nothing is to be learned."""
     if not conf.answers or conf.targets is None:
         return {}
@@ -128,15 +141,8 @@ def _further_targets(utterance: Utterance, conf: SampleConfig) -> dict[str, torc
     return targets
 
 
-def _sample_from_states(
-    utterance: Utterance,
-    data: bytes,
-    task: Task,
-    template: Template,
-    conf: SampleConfig,
-    repeat: int,
-) -> Sample:
-    """Do the same from the encoder's states on disk. Raises Drop where there are none."""
+def _stored(utterance: Utterance, data: bytes, conf: SampleConfig, repeat: int) -> Heard:
+    """Read the encoder's states from disk. Raises Drop where there are none."""
     store = conf.states
     variant = store.variant(conf.epoch, repeat) if conf.augment else None
     digest = store.digest(data, utterance.key, variant)
@@ -146,11 +152,7 @@ def _sample_from_states(
         steps.check_seconds(len(audio) / SAMPLE_RATE, conf.filter)
     encoded = store.read(digest)
     steps.check_seconds(encoded.source_s, conf.filter)
-    utterance = read_tags(utterance, task, template)
-    utterance = _at_speed(utterance, encoded.speed)
-    sound = _stored_sound(encoded, store)
-    draw_key = _draw_key(utterance, repeat)
-    return _complete(utterance, sound, encoded.audio_s, task, template, conf, draw_key)
+    return Heard(_stored_sound(encoded, store), encoded.audio_s, encoded.speed)
 
 
 def _stored_sound(encoded: Encoded, store: StateStore) -> dict[str, Any]:
@@ -277,15 +279,21 @@ def _reader(utterance: Utterance, task: Task, template: Template) -> Task:
         return task
 
 
-def _prompt(task: Task, template: Template, conf: SampleConfig, key: str) -> list[int]:
-    """Return a drawn prompt in training, else the one of scoring."""
+def wording(
+    utterance: Utterance, task: Task, template: Template, conf: SampleConfig, repeat: int = 0
+) -> str:
+    """Return the user's own words where there are any, a drawn prompt in training, else that of
+    scoring."""
+    if utterance.prompt is not None:
+        return utterance.prompt
     if conf.augment:
-        return template.draw_prompt_ids(task, conf.seed, conf.epoch, key)
+        draw_key = _draw_key(utterance, repeat)
+        return template.draw_prompt(task, conf.seed, conf.epoch, draw_key)
     lang = prompt_language(template, task, conf.prompt_lang)
-    return template.prompt_ids(task, lang)
+    return template.prompt_text(task, lang)
 
 
-def _target(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> Target:
+def target_of(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> Target:
     """Return the target. Raises Drop where the utterance lacks a field, or it is too long."""
     if missing := task.missing(utterance):
         needed = ", ".join(missing)

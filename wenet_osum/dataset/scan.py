@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from wenet_osum import tasks
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index, build
-from wenet_osum.dataset.layout import read_members
+from wenet_osum.dataset.layout import part_of, read_members
 from wenet_osum.dataset.manifest import parse_line, reason_of
 from wenet_osum.dataset.tar import BadTar, Member, known_extensions, split_name, walk
 from wenet_osum.records import Utterance
@@ -131,8 +132,8 @@ def _tar_row(group: Group, buffer: memoryview, faults: Faults) -> Row | None:
     try:
         stem.encode()
         parts = group.parts(buffer)
-        utterance, audio = read_members(stem, parts)
-        seconds = _span(utterance, lambda: read_duration(parts[audio]))
+        utterance, _ = read_members(stem, parts)
+        seconds = _seconds(utterance, lambda one: read_duration(part_of(one, parts)))
     except UnicodeEncodeError:
         faults.append((_printable(stem), "member name is not UTF-8"))
         return None
@@ -141,6 +142,19 @@ def _tar_row(group: Group, buffer: memoryview, faults: Faults) -> Row | None:
         return None
     size = group.end - group.start
     return utterance, group.start, size, seconds
+
+
+def _seconds(utterance: Utterance, whole: Callable[[Utterance], float]) -> float:
+    """Return the duration in s of all its recordings, of which ``whole`` gives that of one.
+
+    In a conversation each gets its own. Raises Drop.
+    """
+    if not utterance.turns:
+        return _span(utterance, partial(whole, utterance))
+    recordings = utterance.recordings()
+    for one in recordings:
+        one.duration = _span(one, partial(whole, one))
+    return sum(one.duration for one in recordings)
 
 
 def _span(utterance: Utterance, whole: Callable[[], float]) -> float:
@@ -194,9 +208,11 @@ def raw_duration(utterance: Utterance, list_path: str) -> float:
 
     Raises Drop.
     """
-    if utterance.duration is not None:
-        return utterance.duration
-    return _span(utterance, lambda: read_duration(find(utterance.wav, list_path)))
+    for one in utterance.recordings():
+        if one.duration is None:
+            path = find(one.wav, list_path)
+            one.duration = _span(one, partial(read_duration, path))
+    return sum(one.duration for one in utterance.recordings())
 
 
 def find(wav: str, list_path: str) -> str:

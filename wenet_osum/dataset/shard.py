@@ -21,7 +21,7 @@ from wenet_osum.dataset import index as indices
 from wenet_osum.dataset.audio import cut
 from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.index import Index
-from wenet_osum.dataset.layout import read_members
+from wenet_osum.dataset.layout import part_of, read_members
 from wenet_osum.dataset.manifest import parse_line
 from wenet_osum.dataset.pack import Report, pack
 from wenet_osum.dataset.recording import recording
@@ -42,6 +42,7 @@ __all__ = [
     "read_utterance",
     "write_list",
 ]
+Audio = bytes | list[bytes]  # an audio file, or those of a conversation's recordings in order
 RAW_ROWS = 1000  # lines of a raw list in one Index
 REMOTE = ".remote"  # LIST.remote: the folder with the indices of a list's addresses and programs
 BOM = b"\xef\xbb\xbf"  # with which some editors begin a UTF-8 file
@@ -302,8 +303,8 @@ class Handles:
         self.close()
 
 
-def read_utterance(index: Index, i: int, handles: Handles) -> tuple[Utterance, bytes]:
-    """Read utterance ``i`` and the bytes of its audio file.
+def read_utterance(index: Index, i: int, handles: Handles) -> tuple[Utterance, Audio]:
+    """Read utterance ``i`` and the bytes of its audio file; of a conversation the list of all.
 
     A segment comes cut out, with ``start`` and ``end`` taken off. Raises Drop for anything that
     cannot be read.
@@ -322,6 +323,8 @@ def read_utterance(index: Index, i: int, handles: Handles) -> tuple[Utterance, b
     if utterance.key != expected:
         fault = f"{utterance.key!r} where {expected!r} should be"
         raise Drop(MISFIT, f"{path}: {fault}; delete {_index_of(path)}")
+    if utterance.turns:
+        return _conversation(index, i, utterance), audio
     seconds = float(index.durations[i])
     utterance.start = None
     utterance.end = None
@@ -329,7 +332,19 @@ def read_utterance(index: Index, i: int, handles: Handles) -> tuple[Utterance, b
     return utterance, audio
 
 
-def _read_tar(index: Index, block: bytes) -> tuple[Utterance, bytes]:
+def _conversation(index: Index, i: int, utterance: Utterance) -> Utterance:
+    """Return a conversation whose recordings are cut out. Raises Drop."""
+    turns = len(utterance.turns)
+    if index.turns is None or index.turns[i, indices.TURNS] != turns:
+        told = f"{index.path}: {utterance.key!r} has {turns} earlier turns"
+        raise Drop(MISFIT, f"{told}, the index says otherwise; delete {_index_of(index.path)}")
+    for one in utterance.recordings():
+        one.start = None
+        one.end = None
+    return utterance
+
+
+def _read_tar(index: Index, block: bytes) -> tuple[Utterance, Audio]:
     """Read an utterance of its members. Raises Drop."""
     buffer = memoryview(block)
     group = next(groups(buffer, [], ended=False), None)
@@ -337,22 +352,34 @@ def _read_tar(index: Index, block: bytes) -> tuple[Utterance, bytes]:
         path = index.path
         raise Drop(MISFIT, f"{path}: no members; delete {_index_of(path)}")
     parts = group.parts(buffer)
-    utterance, ext = read_members(group.stem, parts)
-    audio = bytes(parts[ext])
+    utterance, _ = read_members(group.stem, parts)
+    sounds = []
+    for one in utterance.recordings():
+        member = part_of(one, parts)
+        sounds.append(_sound(one, member))
+    return utterance, sounds if utterance.turns else sounds[0]
+
+
+def _sound(utterance: Utterance, member: memoryview) -> bytes:
+    """Return the audio file of a member, the utterance's segment cut out where it has one."""
+    audio = bytes(member)
     start, end = utterance.start, utterance.end
     if start is None and end is None:
-        return utterance, audio
-    return utterance, cut(audio, start, end)
+        return audio
+    return cut(audio, start, end)
 
 
-def _read_raw(index: Index, line: bytes) -> tuple[Utterance, bytes]:
-    """Read an utterance of its line, and its recording. Raises Drop."""
+def _read_raw(index: Index, line: bytes) -> tuple[Utterance, Audio]:
+    """Read an utterance of its line, and its recordings. Raises Drop."""
     try:
         utterance = parse_line(line)
     except ValueError as error:
         raise Drop(MISFIT, f"{index.path}: {error}") from None
-    path = find(utterance.wav, index.path)
-    return utterance, recording(utterance, path)
+    sounds = []
+    for one in utterance.recordings():
+        path = find(one.wav, index.path)
+        sounds.append(recording(one, path))
+    return utterance, sounds if utterance.turns else sounds[0]
 
 
 def write_list(path: str | Path, shard_paths: Iterable[str | Path]) -> None:

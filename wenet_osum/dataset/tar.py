@@ -25,6 +25,9 @@ from wenet_osum import tasks
 BLOCK = 512  # bytes
 _FORMATS = "wav flac mp3 m4a mp4 aac ogg opus oga wma aif aiff aifc au snd sph nist amr w64 caf"
 AUDIO = frozenset(_FORMATS.split())  # extensions
+# Members of the earlier recordings of a conversation, audio of any format: ``<key>.audio1``, ….
+MOST_EARLIER = 63
+EARLIER = tuple(f"audio{number}" for number in range(1, MOST_EARLIER + 1))
 # Members of the published OSUM layout beside audio and text. Labels that it has no member for lie
 # in ``extra``; its kin give them members of their own, so the names of all labels are extensions.
 OSUM = ("task", "lang", "speaker", "emotion", "gender", "duration", "extra")
@@ -48,7 +51,7 @@ def known_extensions() -> frozenset[str]:
 
 @lru_cache(maxsize=4)
 def _known_extensions(labels: tuple[str, ...]) -> frozenset[str]:
-    return AUDIO | {*OSUM, *labels, "txt", "json"}
+    return AUDIO | {*EARLIER, *OSUM, *labels, "txt", "json"}
 
 
 class Member(NamedTuple):

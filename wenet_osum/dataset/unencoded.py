@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from wenet_osum.config import TrainConfig, changes_of
 from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.judge import FRAMES_A_SECOND
 from wenet_osum.dataset.pool import Pool
 from wenet_osum.dataset.sample import features_to_encode
@@ -56,6 +57,7 @@ class Missing(NamedTuple):
     shard: int
     row: int
     variant: int
+    recording: int  # its number among those of a conversation
     digest: bytes
     seconds: float  # as the index tells them, at the slowest speed
 
@@ -118,22 +120,33 @@ class Unencoded(Dataset):
         for number, shard, row, variant in versions.tolist():
             index = self.pools[number].indices[shard]
             try:
-                utterance, data = read_utterance(index, row, self.handles)
+                recordings = self._recordings(index, row)
             except Drop:
                 continue
-            digest = self._digest(utterance, data, variant)
-            if digest in self.store or digest in found:
-                continue
-            seconds = float(index.durations[row])
-            found[digest] = Missing(
-                number,
-                shard,
-                row,
-                variant,
-                digest,
-                seconds / self._slowest(number),
-            )
+            for place, (one, data) in enumerate(recordings):
+                digest = self._digest(one, data, variant)
+                if digest in self.store or digest in found:
+                    continue
+                seconds = float(index.longest()[row])
+                found[digest] = Missing(
+                    number,
+                    shard,
+                    row,
+                    variant,
+                    place,
+                    digest,
+                    seconds / self._slowest(number),
+                )
         return [*found.values()]
+
+    def _recordings(self, index: Index, row: int) -> list[tuple[Utterance, bytes]]:
+        """Return the turns of an utterance that have a recording, each with its bytes.
+
+        Raises Drop.
+        """
+        utterance, data = read_utterance(index, row, self.handles)
+        sounds = data if utterance.turns else [data]
+        return [*zip(utterance.recordings(), sounds, strict=True)]
 
     def _digest(self, utterance: Utterance, data: bytes, variant: int) -> bytes:
         """Name the states of a version."""
@@ -176,11 +189,8 @@ class Unencoded(Dataset):
     def _features(self, version: Missing) -> ToEncode:
         """Read, decode and augment one version. Raises Drop."""
         pool, conf = self.pools[version.pool], self.confs[version.pool]
-        utterance, data = read_utterance(
-            pool.indices[version.shard],
-            version.row,
-            self.handles,
-        )
+        recordings = self._recordings(pool.indices[version.shard], version.row)
+        utterance, data = recordings[version.recording]
         digest = self._digest(utterance, data, version.variant)
         if digest != version.digest:
             raise Drop("audio: changed while states were computed", "start again")

@@ -116,14 +116,21 @@ def _prompts(
     # Rescorers hear all states; the LLM hears fewer where the adapter shrinks.
     adapted, adapted_lengths = model.adapted(batch.features, batch.feature_lengths)
     _, states, lengths = split_front(model.adapter, adapted, adapted_lengths)
+    own_states = states
+    own_lengths = lengths
+    if batch.turns is not None:
+        # What CTC hears of a conversation is its last recording.
+        last = batch.turns.last_recordings()
+        own_states = states[last.to(states.device)]
+        own_lengths = lengths[last]
     if options.joint:
         rescorers = Rescorers(model, template, options.joint)
-        for row, padded, length in zip(rows, states, lengths.tolist(), strict=True):
+        for row, padded, length in zip(rows, own_states, own_lengths.tolist(), strict=True):
             own = padded[:length]
             row.joint = rescorers.begin(own)
-    _draft(model, template, states, lengths, rows, options, counts)
+    _draft(model, template, own_states, own_lengths, rows, options, counts)
     asked = [row.answer_state.task.tags for row in rows]
-    speech, lengths = shrink.heard(model, adapted, adapted_lengths, asked)
+    speech, lengths = shrink.heard(model, adapted, adapted_lengths, batch.heard_for(asked))
 
     counts[SPEECH_TOKENS] += int(lengths.sum())
     counts[SPEECH_S] += float(batch.feature_lengths.sum()) * FRAME_S
@@ -172,9 +179,11 @@ def make_rows(
     template: Template, batch: Batch, tasks: list[Task], options: DecodeOptions
 ) -> list[Row]:
     """Begin the answer of every utterance of a batch."""
-    seconds = (batch.feature_lengths * FRAME_S).tolist()
+    seconds = batch.feature_lengths * FRAME_S
+    if batch.turns is not None:
+        seconds = batch.turns.sums_heard(seconds)
     rows = []
-    for key, task, audio_s in zip(batch.keys, tasks, seconds, strict=True):
+    for key, task, audio_s in zip(batch.keys, tasks, seconds.tolist(), strict=True):
         row = make_row(template, key, task, audio_s, options)
         rows.append(row)
     return rows

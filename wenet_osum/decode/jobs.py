@@ -14,8 +14,8 @@ from wenet_osum.dataset.scan import find, line_key
 from wenet_osum.decode import longform
 from wenet_osum.records import FRAME_S, Utterance
 
-# An utterance with its audio: a whole file's bytes, or a path.
-Source = tuple[Utterance, bytes | Path]
+# An utterance with its audio: a whole file's bytes, or a path; of a conversation the bytes of each.
+Source = tuple[Utterance, bytes | Path | list[bytes]]
 
 
 @dataclass
@@ -30,6 +30,18 @@ class Job:
     read: Callable[[], Source]
     # what was found wrong with it before reading
     error: str | None = None
+    # of a conversation: how many recordings it has, and the longest of them, s
+    recordings: int = 1
+    longest_s: float = 0.0
+
+    @property
+    def padded_s(self) -> float:
+        """Return the seconds that each of its recordings is padded to, if it is alone."""
+        return self.longest_s or self.seconds
+
+    def is_long(self, whole_s: float) -> bool:
+        """Tell whether it is decoded in pieces, which a conversation never is."""
+        return self.seconds > whole_s and self.recordings == 1
 
 
 def read_list(path: str | Path) -> tuple[list[Job], Dropped]:
@@ -49,10 +61,15 @@ def read_list(path: str | Path) -> tuple[list[Job], Dropped]:
     handles = shard.Handles()
     jobs = []
     for index in indices:
+        recordings = index.recordings()
+        longest = index.longest()
         for i in range(len(index)):
             key = str(index.keys[i])
             seconds = float(index.durations[i])
-            jobs.append(Job(0, key, seconds, _reader(index, i, handles)))
+            job = Job(0, key, seconds, _reader(index, i, handles))
+            job.recordings = int(recordings[i])
+            job.longest_s = float(longest[i])
+            jobs.append(job)
 
     faults = [(key, reason) for key, reason in dropped.pairs if reason != "duplicate key"]
     for key, reason in faults:
@@ -75,7 +92,8 @@ def _reader(index: shard.Index, i: int, handles: shard.Handles) -> Callable[[], 
         if index.kind == "raw" and is_long:
             line = handles.read(index.path, int(index.offsets[i]), int(index.sizes[i]))
             utterance = parse_line(line)
-            if not is_url(utterance.wav):
+            has_file = not is_url(utterance.wav)
+            if has_file and not utterance.turns:
                 wav = find(utterance.wav, index.path)
                 return utterance, Path(wav)
         return shard.read_utterance(index, i, handles)
@@ -114,7 +132,7 @@ def group_jobs(
     is longer than ``whole_s`` is a batch alone: of its pieces.
     """
     groups: list[list[Job]] = []
-    for job in sorted(jobs, key=lambda job: (-job.seconds, job.index)):
+    for job in sorted(jobs, key=lambda job: (-job.padded_s, job.index)):
         if not groups or not _fits(job, groups[-1], batch_size, max_frames, whole_s):
             groups.append([])
         groups[-1].append(job)
@@ -124,8 +142,10 @@ def group_jobs(
 def _fits(job: Job, group: list[Job], batch_size: int, max_frames: int, whole_s: float) -> bool:
     """Return whether a job may join a group, none of whose jobs is shorter."""
     # The longest stands first, and all are padded to its length.
-    longest_s = group[0].seconds
+    longest_s = group[0].padded_s
     if longest_s > whole_s or len(group) == batch_size:
         return False
-    frames = (len(group) + 1) * longest_s / FRAME_S
+    recordings = job.recordings
+    recordings += sum(one.recordings for one in group)
+    frames = recordings * longest_s / FRAME_S
     return frames <= max_frames

@@ -7,6 +7,7 @@ Only what strikes every utterance alike ends a run (faults.py).
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ import torch
 
 from wenet_osum.dataset import audio
 from wenet_osum.dataset.batch import collate
+from wenet_osum.dataset.conversation import make_conversation
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
 from wenet_osum.decode import ctc_greedy, longform
@@ -98,7 +100,7 @@ class Recognizer:
             for group, loaded, answers in self._read_ahead(jobs, reader):
                 answers += self._decode(loaded)
                 for job in group:
-                    if job.seconds > self.whole_s and not job.error:
+                    if job.is_long(self.whole_s) and not job.error:
                         answer = self._answer_long(job)
                         answers.append((job.index, answer))
 
@@ -142,7 +144,7 @@ class Recognizer:
             try:
                 if job.error:
                     raise Drop(job.error)
-                if job.seconds > self.whole_s:
+                if job.is_long(self.whole_s):
                     continue
                 sample = self._load_whole(job)
             # Whatever a library raises for an odd file.
@@ -157,6 +159,8 @@ class Recognizer:
     def _load_whole(self, job: Job) -> Sample:
         """Load a recording that stays in one piece."""
         utterance, source = job.read()
+        if utterance.turns:
+            return self.load_conversation(utterance, source)
         if isinstance(source, Path):
             source = source.read_bytes()
         samples = audio.decode(source)
@@ -180,12 +184,41 @@ class Recognizer:
                 "audio: longer than its list says",
                 f"{seconds:.2f} s; correct its duration, so that it is split",
             )
-        conf = SampleConfig(self.mels, answers=False, prompt_lang=self.lang)
         task = self.task_of(utterance)
-        sample = sample_from_audio(utterance, samples, task, self.template, conf)
         if self.prompt:
-            sample.prompt_ids = self.template.encode_prompt(self.prompt)
+            utterance = dataclasses.replace(utterance, prompt=self.prompt)
+        return sample_from_audio(utterance, samples, task, self.template, self._sampling)
+
+    def load_conversation(self, utterance: Utterance, sounds: list[bytes]) -> Sample:
+        """Make features and texts of a conversation, whose last turn is to be answered.
+
+        ``sounds`` are the audio files of its recordings in order. Raises Drop, also for a recording
+        that would have to be split, and for a way of decoding that hears one recording only.
+        """
+        if self.options.mode == CTC_GREEDY_SEARCH or not hasattr(self.model, "llm"):
+            told = f"{utterance.key!r} has earlier turns, and no LLM reads them"
+            raise Drop(
+                "conversation: needs an LLM", f"{told}; use mode attention and a model with one"
+            )
+        task = self.task_of(utterance)
+        if self.prompt:
+            utterance = dataclasses.replace(utterance, prompt=self.prompt)
+        sample = make_conversation(utterance, sounds, task, self.template, self._sampling)
+        for turn in (*sample.turns, sample):
+            seconds = len(turn.features) * FRAME_S
+            if seconds > self.whole_s + ROUNDING_S:
+                raise self._too_long(seconds)
         return sample
+
+    def _too_long(self, seconds: float) -> Drop:
+        """Return the fault of a conversation that would have to be split."""
+        told = f"{seconds:.2f} s; cut it into recordings of up to {self.whole_s:g} s"
+        return Drop("conversation: a recording is too long", told)
+
+    @property
+    def _sampling(self) -> SampleConfig:
+        """How samples are made."""
+        return SampleConfig(self.mels, answers=False, prompt_lang=self.lang)
 
     def task_of(self, utterance: Utterance) -> Task:
         """Return the task that the utterance is decoded for.
@@ -261,6 +294,8 @@ class Recognizer:
         """Answer a long recording; what fails has its error in its answer."""
         try:
             utterance, source = job.read()
+            if utterance.turns:
+                raise self._too_long(job.seconds)
             # A whole file holds more than the segment; bytes are the segment alone.
             start = end = None
             if isinstance(source, Path):

@@ -3,6 +3,7 @@
     m = wenet_osum.load("exp/x/final")
     m("a.wav", task="<TRANSCRIBE><EMOTION>").labels
     m(["a.wav", samples, open("b.flac", "rb")])  # a list, decoded in batches
+    m.chat([{"role": "user", "audio": "a.wav", "text": "What is it?"}])  # a conversation
 
 Recordings of any length are taken; over 30 s they are split at pauses and joined again
 (longform.py).
@@ -19,7 +20,10 @@ from typing import Any
 
 import torch
 
+from wenet_osum import lookup
 from wenet_osum.dataset.audio import read_duration
+from wenet_osum.dataset.manifest import from_row
+from wenet_osum.dataset.messages import Message, rows_of
 from wenet_osum.dataset.sound import Sound, check_rate, source_of
 from wenet_osum.decode import load as loading
 from wenet_osum.decode import options
@@ -27,6 +31,10 @@ from wenet_osum.decode.jobs import Job
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.progress import ProgressBar
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance
+
+# What a message of a conversation may have, and the name of one in its answer.
+MESSAGE = ("role", "text", "audio", "task")
+CONVERSATION = "conversation"
 
 
 class Transcriber:
@@ -73,6 +81,36 @@ class Transcriber:
         [answer] = answers
         if answer.error:
             raise ValueError(f"{answer.key}: {answer.error}")
+        return answer
+
+    def chat(
+        self,
+        messages: list[dict[str, Any]],
+        task: str | None = None,
+        *,
+        rate: int = SAMPLE_RATE,
+        lang: str | None = None,
+    ) -> Hypothesis:
+        """Answer the last question of a conversation.
+
+            m.chat([
+                {"role": "user", "audio": "a.wav", "text": "What is said?"},
+                {"role": "assistant", "text": "It rains."},
+                {"role": "user", "text": "In which town?"},
+            ], task="<S2TCHAT>")
+
+        A user's message has ``text``, ``audio`` (a sound, as in a call, up to 30 s) or both, and
+        needs no text where ``task`` has a prompt of its own. An assistant's ``text`` is the raw
+        text of an answer; its ``task`` may be given, else it is that of this call, or free text
+        where it does not read as one. Raises ValueError for other messages, for a conversation
+        without a sound, and for one that cannot be answered.
+        """
+        check_rate(rate)
+        asked = self.asked(task, None, lang)
+        job = conversation_job(messages, asked.task.tags, rate)
+        [answer] = self.answers([job], asked)
+        if answer.error:
+            raise ValueError(answer.error)
         return answer
 
     def asked(
@@ -165,6 +203,44 @@ def make_job(index: int, sound: Sound, rate: int = SAMPLE_RATE, key: str | None 
     except Exception as error:
         job.read = _raising(error)
     return job
+
+
+def conversation_job(messages: list[dict[str, Any]], task: str, rate: int = SAMPLE_RATE) -> Job:
+    """Make a job of the messages of a chat, whose earlier answers are those of ``task``.
+
+    Raises ValueError for messages that are none, and sounds that cannot be read.
+    """
+    read, sounds = [], []
+    for message in messages:
+        unknown = [name for name in message if name not in MESSAGE]
+        if unknown:
+            raise ValueError(lookup.unknown("entry of a message", unknown[0], [*MESSAGE]))
+        wav = None
+        if message.get("audio") is not None:
+            wav = f"audio {len(sounds)}"
+            sounds.append(_bytes_of(source_of(message["audio"], rate)))
+        role = str(message.get("role"))
+        read.append(Message(role, message.get("text"), wav, message.get("task")))
+
+    *turns, last = rows_of(read, task) or [{}]
+    if not sounds:
+        raise ValueError("a conversation needs at least one sound: give a user's message 'audio'")
+    if "task" in last:
+        raise ValueError("the last message must be the user's; the answer to it is to be found")
+    # Without words of the user's own, a task asks with its prompt.
+    for row in (*turns, last):
+        if not row["prompt"] and (row is last or "task" in row):
+            del row["prompt"]
+    utterance = from_row({"key": CONVERSATION} | last | {"turns": turns})
+    seconds = [read_duration(sound) for sound in sounds]
+    source = sounds if utterance.turns else sounds[0]
+    job = Job(0, CONVERSATION, sum(seconds), lambda: (utterance, source))
+    job.recordings, job.longest_s = len(sounds), max(seconds)
+    return job
+
+
+def _bytes_of(source: bytes | Path) -> bytes:
+    return source.read_bytes() if isinstance(source, Path) else source
 
 
 def _raising(error: Exception) -> Callable[[], tuple[Utterance, bytes | Path]]:

@@ -26,7 +26,7 @@ class LLMAnswers:
     """Run the LLM over a batch: all utterances are one packed sequence.
 
     ``llm`` has the head, ``boundary`` the two vectors around the speech; ``speech`` (B, S, H) are
-    its embeddings with their lengths (B,), on the CPU.
+    its embeddings with their lengths (B,), on the CPU: of conversations those of each recording.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class LLMAnswers:
             batch.suffix_ids,
             batch.answer_ids,
             batch.answer_lengths.cpu(),
+            batch.turns,
         )
         return self._run(pieces)
 
@@ -97,10 +98,10 @@ class LLMAnswers:
         """Run the LLM over all utterances of ``pieces``, end to end."""
         embed = self.llm.get_input_embeddings()
         embeddings, totals = lay_out(embed, self.boundary, pieces)
-        packing = causal.Packing(totals.tolist(), embeddings.device)
+        packing = causal.Packing(pieces.of_utterances(totals).tolist(), embeddings.device)
         hidden = causal.packed_forward(self.llm, embeddings, packing)
 
-        # Answers stand at the ends; what says each token is the state one place before it.
+        # Answers stand at the ends of turns; what says each token is the state one place before it.
         ends = totals.cumsum(0)
         before = spans(ends - pieces.answers - 1, pieces.answers)
         return hidden[before.to(hidden.device)]

@@ -1,14 +1,18 @@
 """Prompt, speech, suffix and answer of each utterance as embeddings of the LLM, in one row or
 padded.
 
-Letters: B utterances, P prompt and A answer tokens of all utterances, S speech embeddings of the
-longest, U suffix tokens, L tokens of all utterances laid end to end, H width of the LLM.
+A conversation is several of them in one row, its turns (turns.py): of one that nobody answered
+suffix and answer are empty, of one without a recording the speech and its borders.
+
+Letters: B utterances, N turns of all of them, R their recordings (without conversations all three
+are the same), P prompt and A answer tokens of all utterances, S speech embeddings of the longest, U
+suffix tokens, L tokens of all utterances laid end to end, H width of the LLM.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +22,7 @@ from wenet_osum.models.lengths import spans, valid_mask
 
 if TYPE_CHECKING:
     from wenet_osum.records import Batch
+    from wenet_osum.turns import Turns
 
 # Rows of speech_boundary.
 START, END = 0, 1
@@ -39,17 +44,30 @@ class Question:
     suffix_ids: Tensor | None = None
     # Names or tags of what is asked, for adapters that shrink for some tasks only; None: for all.
     tasks: Sequence[str] | None = None
+    # Of conversations: how their turns lie, and what was answered before, (A,) end to end with (N,)
+    # lengths. Features are then those of R recordings, prompts those of N turns.
+    turns: Turns | None = None
+    answer_ids: Tensor | None = None
+    answer_lengths: Tensor | None = None
 
     @classmethod
     def of(cls, batch: Batch) -> Question:
-        """Return what a batch asks."""
-        return cls(
+        """Return what a batch asks: of its answers, those before the last of each utterance."""
+        asked = cls(
             batch.features,
             batch.feature_lengths,
             batch.prompt_ids,
             batch.prompt_lengths,
             batch.suffix_ids,
-            batch.tasks,
+            batch.heard_for(),
+        )
+        if batch.turns is None:
+            return asked
+        return replace(
+            asked,
+            turns=batch.turns,
+            answer_ids=batch.answer_ids,
+            answer_lengths=batch.answer_lengths,
         )
 
     @classmethod
@@ -69,26 +87,32 @@ class Question:
 
 @dataclass(frozen=True)
 class Pieces:
-    """The parts of the input of each of B utterances. Lengths are (B,) int64 on the CPU."""
+    """The parts of the input of each of N turns. Lengths are int64 on the CPU."""
 
     # (P,) end to end.
     prompt_ids: Tensor
-    # Lengths.
+    # (N,) lengths.
     prompts: Tensor
-    # (B, S, H).
+    # (R, S, H).
     speech: Tensor
-    # Lengths.
+    # (R,) lengths.
     speeches: Tensor
     # (U,) the same for all; None: nothing.
     suffix_ids: Tensor | None = None
     # (A,) end to end; None: nothing.
     answer_ids: Tensor | None = None
-    # Lengths.
+    # (N,) lengths.
     answers: Tensor | None = None
+    # None: each turn is an utterance of its own.
+    turns: Turns | None = None
+
+    def of_utterances(self, lengths: Tensor) -> Tensor:
+        """Return the lengths (B,) of utterances from those of their turns (N,)."""
+        return lengths if self.turns is None else self.turns.sums(lengths)
 
 
 def lay_out(embed: nn.Module, boundary: nn.Module, pieces: Pieces) -> tuple[Tensor, Tensor]:
-    """Lay all utterances end to end: (L, H), and their lengths (B,), on the CPU.
+    """Lay all turns end to end: (L, H), and their lengths (N,), on the CPU.
 
     ``embed`` gives token embeddings, ``boundary`` the two vectors around the speech. All of it is
     one gather from [text; padded speech; boundary].
@@ -114,8 +138,7 @@ def lay_out(embed: nn.Module, boundary: nn.Module, pieces: Pieces) -> tuple[Tens
 
 
 def _places(pieces: Pieces, suffix: int, texts: int) -> tuple[Tensor, Tensor]:
-    """Return where the six pieces of each utterance begin in the source, and their lengths, both
-    (B, 6).
+    """Return where the six pieces of each turn begin in the source, and their lengths, both (N, 6).
 
     ``suffix`` counts the tokens behind the speech, ``texts`` all tokens.
     """
@@ -125,7 +148,18 @@ def _places(pieces: Pieces, suffix: int, texts: int) -> tuple[Tensor, Tensor]:
     one = torch.ones_like(prompts)
     answers = torch.zeros_like(prompts) if pieces.answers is None else pieces.answers
 
-    # What of an utterance lies end to end begins where the one before ends.
+    # Which turns have a border around speech, and a suffix.
+    border = one
+    closed = one
+    if pieces.turns is not None:
+        spoken = pieces.turns.spoken
+        border = spoken.long()
+        closed = pieces.turns.closed.long()
+        row = border.cumsum(0) - border
+        speeches = torch.zeros_like(prompts)
+        speeches[spoken] = pieces.speeches
+
+    # What of a turn lies end to end begins where the one before ends.
     prompt = prompts.cumsum(0) - prompts
     answer = answers.cumsum(0) - answers
     first_suffix = len(pieces.prompt_ids)
@@ -139,7 +173,7 @@ def _places(pieces: Pieces, suffix: int, texts: int) -> tuple[Tensor, Tensor]:
         one * first_suffix,
         first_answer + answer,
     ]
-    lengths = [prompts, one, speeches, one, one * suffix, answers]
+    lengths = [prompts, border, speeches, border, closed * suffix, answers]
     return torch.stack(starts, dim=1), torch.stack(lengths, dim=1)
 
 

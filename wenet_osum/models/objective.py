@@ -147,13 +147,16 @@ class Objective:
             return output
 
         extra, left_out = self._extra(batch, speech, answers)  # (B,)
+        if batch.turns is not None:
+            # So far they are those of recordings.
+            extra = batch.turns.sums_heard(extra)
         if self.ce_weight:
             output = weighted(*answers(), batch.answer_weights)
         else:
             output = _spread(batch, extra)
 
         # Fillers have no weighted answer token; their other losses must not count either.
-        has_answer = any_weight(batch.answer_weights, batch.answer_lengths.cpu(), extra.device)
+        has_answer = any_weight(batch.answer_weights, batch.answer_counts(), extra.device)
         further = (extra * has_answer).sum()
         if self.ce_weight:
             output.loss = self.ce_weight * output.loss + further
@@ -272,7 +275,7 @@ def any_weight(weights: Tensor | None, answers: Tensor, device: torch.device) ->
 
 def _spread(batch: Batch, extra: Tensor) -> LossOutput:
     """Return the losses (B,) of utterances as losses of their answer tokens."""
-    answers = batch.answer_lengths.cpu()
+    answers = batch.answer_counts()
     tokens = answers.clamp(min=1).to(extra)
     each = extra.detach() / tokens
     total = int(answers.sum())

@@ -4,7 +4,8 @@ Letters: B utterances, T frames of the longest, M mel bins, P prompt and A answe
 utterances, S speech embeddings of the longest, U suffix tokens, L tokens of all utterances laid end
 to end, H width of the LLM, V its vocabulary.
 
-Each utterance is laid out as: prompt, speech start, speech, speech end, suffix, answer (layout.py).
+Each utterance is laid out as: prompt, speech start, speech, speech end, suffix, answer (layout.py);
+a conversation as several of them in one row. B then counts recordings where speech is meant.
 Training runs all of them as one packed sequence whose positions restart; decoding runs them padded
 on the left. Both give the same numbers.
 
@@ -105,7 +106,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         )
         heard, heard_lengths = states, None
         if self.objective.ce_weight:
-            heard, heard_lengths = shrink.heard(self, states, lengths, batch.tasks)
+            heard, heard_lengths = shrink.heard(self, states, lengths, batch.heard_for())
         answers = LLMAnswers(self.llm, self.speech_boundary, batch, heard, heard_lengths)
         output = self.objective(batch, speech, answers, shrink.answering(self))
         output.speech_lengths = heard_lengths
@@ -142,16 +143,20 @@ class OsumModel(PreTrainedModel, GenerationMixin):
     ) -> tuple[Tensor, Tensor]:
         """Return the same from padded speech embeddings (B, S, H) and their lengths (B,), on the
         CPU, in the place of the question's features."""
+        answers = question.answer_lengths
         pieces = Pieces(
             question.prompt_ids,
             question.prompt_lengths.cpu(),
             speech,
             speech_lengths,
             question.suffix_ids,
+            question.answer_ids,
+            None if answers is None else answers.cpu(),
+            question.turns,
         )
         embed = self.get_input_embeddings()
         embeddings, lengths = lay_out(embed, self.speech_boundary, pieces)
-        return pad_left(embeddings, lengths)
+        return pad_left(embeddings, pieces.of_utterances(lengths))
 
     # -- speech in the LLM's space ------------------------------------------------------------
 

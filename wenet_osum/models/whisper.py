@@ -89,8 +89,13 @@ class WhisperPhase(nn.Module):
     def forward(self, batch: Batch) -> LossOutput:
         """Compute the loss of a batch as the model's objective says.
 
-        Raises ValueError for texts beyond the decoder's positions.
+        Raises ValueError for texts beyond the decoder's positions, and for conversations.
         """
+        if batch.turns is not None:
+            raise ValueError(
+                "phase 1's decoder hears one recording, and this micro-batch has conversations of "
+                "several turns; train them with kind osum"
+            )
         states, lengths = split.encode(self.encoder, batch)  # (B, N, D)
         speech = Speech(
             states,

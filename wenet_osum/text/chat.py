@@ -34,6 +34,23 @@ PROBE = "Transcribe it. 转录。"
 
 
 @dataclass(frozen=True)
+class Opening:
+    """What stands before a prompt: token ids, and the text that follows the last control token."""
+
+    before: list[int]
+    lead: str
+
+    def ids(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+        """Encode it with a prompt.
+
+        A control token that is written in ``prompt`` is spelled out. Lead and prompt are encoded
+        together, for the tokenizer may merge letters over their border.
+        """
+        text = self.lead + prompt
+        return [*self.before, *encode(tokenizer, text)]
+
+
+@dataclass(frozen=True)
 class ChatForm:
     """The texts around prompt, speech and answer."""
 
@@ -47,13 +64,8 @@ class ChatForm:
     end_id: int
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-        """Encode everything before the speech.
-
-        A control token that is written in ``prompt`` is spelled out. Lead and prompt are encoded
-        together, for the tokenizer may merge letters over their border.
-        """
-        text = self.lead + prompt
-        return [*self.before, *encode(tokenizer, text)]
+        """Encode everything before the speech."""
+        return Opening(self.before, self.lead).ids(tokenizer, prompt)
 
 
 def read_form(tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> ChatForm:
@@ -71,25 +83,54 @@ def read_form(tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> 
     asked = [{"role": "system", "content": system}] if system is not None else []
     asked.append({"role": "user", "content": PROMPT + SPEECH})
     before, after = _cut(tokenizer, asked, PROMPT + SPEECH, add_generation_prompt=True)
-
-    # From the last control token on, text may merge with the prompt.
-    border = 0
-    for control in _controls(tokenizer):
-        if control in before:
-            end = before.rfind(control) + len(control)
-            border = max(border, end)
-    form = ChatForm(
-        _encode_controls(tokenizer, before[:border]),
-        before[border:],
+    opening = _opening(tokenizer, before)
+    return ChatForm(
+        opening.before,
+        opening.lead,
         _encode_controls(tokenizer, after),
         _end_of_turn(tokenizer, asked),
     )
-    if form.prompt_ids(tokenizer, PROBE) != _encode_controls(tokenizer, before + PROBE):
+
+
+def read_next_opening(
+    tokenizer: PreTrainedTokenizerBase, form: ChatForm, system: str | None = None
+) -> Opening:
+    """Read what the template writes between the end of an answer and the user's next words.
+
+    Earlier answers stand in a conversation as they were given, behind the suffix they were asked
+    for with: so what the LLM sees of them is what it saw when it gave them, also where a template
+    would write the past in another way. Raises ValueError for a template that takes no second turn.
+    """
+    asked = [{"role": "system", "content": system}] if system is not None else []
+    told = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": ANSWER}]
+    again = {"role": "user", "content": SPEECH}
+    _, rest = _cut(tokenizer, [*asked, *told, again], ANSWER)
+    between, _, _ = rest.partition(SPEECH)
+
+    # The end of the answer is its own last token.
+    end = tokenizer.convert_ids_to_tokens(form.end_id)
+    before, found, after = between.partition(end)
+    return _opening(tokenizer, after if found else before)
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase, text: str) -> Opening:
+    """Cut what stands before a prompt at its last control token.
+
+    From there on, text may merge with the prompt. Raises ValueError where the pieces are not
+    encoded as the whole is.
+    """
+    border = 0
+    for control in _controls(tokenizer):
+        if control in text:
+            end = text.rfind(control) + len(control)
+            border = max(border, end)
+    opening = Opening(_encode_controls(tokenizer, text[:border]), text[border:])
+    if opening.ids(tokenizer, PROBE) != _encode_controls(tokenizer, text + PROBE):
         raise ValueError(
-            f"template: chat: the pieces of tokenizer {name!r}'s chat template are not encoded as "
-            "the whole is; use template: plain"
+            f"template: chat: the pieces of tokenizer {tokenizer.name_or_path!r}'s chat template "
+            "are not encoded as the whole is; use template: plain"
         )
-    return form
+    return opening
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, asked: list[dict[str, str]]) -> int:

@@ -9,6 +9,10 @@ there is no suffix, and the end of text ends an answer. ``template: chat``, for 
 prompt and suffix are what the LLM's own chat template writes around the speech, which stands in the
 user's turn, and the end of turn ends an answer (text/chat.py).
 
+A conversation is one such row after another. A turn that nobody answered has neither suffix nor
+answer, and one without a recording no speech. Behind an answer, ``chat`` opens the user's next turn
+as the LLM's chat template does.
+
 Targets are encoded field by field and the ids joined, so that a label starts at a token border (a
 BPE would merge ``。<`` and ``><``). Converted checkpoints were trained on whole strings:
 ``target_tokenization="whole"``.
@@ -19,7 +23,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 # Lies beside the tokenizer in a model folder.
 FILE = "text.json"
 LANGUAGES = ("zh", "en")
+# What comes before a turn: nothing, an answer, or words of the same turn.
+FIRST, NEXT, SAME = "first", "next", "same"
 TEMPLATES = ("plain", "chat")
 # What FILE holds beside its version: arguments of Template.
 SETTINGS = ("labels", "prompts", "target_tokenization", "lowercase", "template", "system")
@@ -138,26 +144,38 @@ class Template:
         text = self.prompt_text(task, lang, pick)
         return self.encode_prompt(text)
 
-    def encode_prompt(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str, place: str = FIRST) -> list[int]:
         """Encode a wording as it stands before the speech; in a chat with all that comes before
-        it."""
-        ids = self._encoded_prompt(text)
+        it. ``place`` is FIRST, or in a conversation NEXT or SAME."""
+        ids = self._encoded_prompt(text, place)
         return list(ids)
 
-    def _encode_prompt(self, text: str) -> list[int]:
-        if self.chat is None:
+    def _encode_prompt(self, text: str, place: str) -> list[int]:
+        if self.chat is None or place == SAME:
             return self.encode(text)
+        if place == NEXT:
+            return self._next_opening.ids(self.tokenizer, text)
         return self.chat.prompt_ids(self.tokenizer, text)
 
+    @cached_property
+    def _next_opening(self) -> chat.Opening:
+        """What stands behind an answer of a chat, before the user's next words."""
+        return chat.read_next_opening(self.tokenizer, self.chat, self.system)
+
     def draw_prompt_ids(self, task: Task, seed: int, epoch: int, key: str) -> list[int]:
-        """Return the token ids of a prompt drawn over all languages and wordings; the same for the
-        same (seed, epoch, key)."""
+        """Return the token ids of ``draw_prompt``."""
+        text = self.draw_prompt(task, seed, epoch, key)
+        return self.encode_prompt(text)
+
+    def draw_prompt(self, task: Task, seed: int, epoch: int, key: str) -> str:
+        """Return a prompt drawn over all languages and wordings; the same for the same (seed,
+        epoch, key)."""
         texts: list[str] = []
         for lang in self.prompts.get(task.tags, LANGUAGES):
             texts += self._prompt_texts(task, lang)
         draw = f"{seed} {epoch} {key}"
         number = zlib.crc32(draw.encode())
-        return self.encode_prompt(texts[number % len(texts)])
+        return texts[number % len(texts)]
 
     # -- targets ------------------------------------------------------------------------------
 

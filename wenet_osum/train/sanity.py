@@ -109,7 +109,14 @@ class SanityChecks:
         bad = []
         start = 0
         lengths = batch.answer_lengths.tolist()
-        for key, task, length in zip(batch.keys, batch.tasks, lengths, strict=True):
+        owners = range(len(batch.keys)) if batch.turns is None else batch.turns.owners().tolist()
+        for owner, length in zip(owners, lengths, strict=True):
+            # A turn of a conversation may have no answer.
+            if not length:
+                continue
+            key, task = batch.keys[owner], batch.tasks[owner]
+            self.answers += 1
+
             # The answers lie end to end.
             end = start + length
             answer, weight = ids[start:end], weights[start:end]
@@ -120,7 +127,6 @@ class SanityChecks:
             once = answer.count(self.end_id) == 1
             if not (once and answer[-1] == self.end_id and weight[-1] > 0):
                 bad.append(key)
-        self.answers += len(batch.keys)
         if len(self.bad_ends) < _SHOWN:
             self.bad_ends += bad[:_SHOWN]
 

@@ -50,7 +50,7 @@ class Tally:
     def _utterance_sums(self, batch: Batch, output: Any) -> Tensor:
         """Return the sums of each utterance, (B, SUMS) on the device."""
         device = output.nll.device
-        lengths = batch.answer_lengths.cpu()
+        lengths = batch.answer_counts()
         count = len(lengths)
 
         # Which utterance each answer token belongs to, worked out on the CPU.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from wenet_osum.records import Utterance
 
@@ -14,3 +15,14 @@ def count_lost(utterance: Utterance, kept: frozenset[str], form: str, lost: Coun
     for name in lacking:
         reason = f"field {name} has no place in {form}"
         lost[reason] += 1
+
+
+def without_conversations(
+    utterances: Iterable[Utterance], form: str, lost: Counter
+) -> Iterator[Utterance]:
+    """Yield utterances of one turn; those with earlier ones are left out and counted."""
+    for utterance in utterances:
+        if utterance.turns:
+            lost[f"conversation has no place in {form}"] += 1
+        else:
+            yield utterance

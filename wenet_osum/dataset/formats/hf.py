@@ -18,6 +18,7 @@ from typing import Any
 
 from wenet_osum import tasks
 from wenet_osum.dataset.drop import Drop, note
+from wenet_osum.dataset.formats._fields import without_conversations
 from wenet_osum.dataset.formats.shard import save_audio
 from wenet_osum.dataset.manifest import from_row, reason_of
 from wenet_osum.dataset.recording import recording
@@ -138,7 +139,7 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
     """
     library = _library()
     rows = []
-    for utterance in utterances:
+    for utterance in without_conversations(utterances, "a table of datasets", lost):
         try:
             rows.append(_row_of(utterance))
         except Drop as drop:

@@ -17,11 +17,12 @@ from pathlib import Path
 from wenet_osum import tasks
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop, note
-from wenet_osum.dataset.formats._fields import count_lost
+from wenet_osum.dataset.formats._fields import count_lost, without_conversations
 from wenet_osum.dataset.manifest import from_row, read_kaldi, reason_of
 from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
+FORM = "a Kaldi folder"
 # field → file
 OWN = {"speaker": "utt2spk", "lang": "utt2lang", "duration": "utt2dur", "task": "utt2task"}
 NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -126,13 +127,13 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
     folder = Folder()
     keys: set[str] = set()
     kept = frozenset(("key", "wav", "txt", "start", "end", *by_utterance()))
-    for utterance in utterances:
+    for utterance in without_conversations(utterances, FORM, lost):
         fault = _fault(utterance, keys)
         if fault:
             lost[fault] += 1
             continue
         keys.add(utterance.key)
-        count_lost(utterance, kept, "a Kaldi folder", lost)
+        count_lost(utterance, kept, FORM, lost)
         folder.add(utterance)
     if folder.files["segments"]:
         folder.segment_whole(lost)

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
+from wenet_osum.dataset.formats._fields import without_conversations
 from wenet_osum.dataset.manifest import from_row, reason_of
 from wenet_osum.files import replaced
 from wenet_osum.records import Utterance, Word
@@ -146,7 +147,7 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
     recordings: dict[str, Row] = {}
     count = 0
     with _writing(folder / "supervisions.jsonl.gz") as out:
-        for utterance in utterances:
+        for utterance in without_conversations(utterances, "lhotse's manifests", lost):
             wav = utterance.wav
             if wav not in recordings:
                 made = _recording(utterance, len(recordings))

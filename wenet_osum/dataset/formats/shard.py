@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.pack import pack
+from wenet_osum.dataset.packed import extension
 from wenet_osum.dataset.shard import Handles, load_list, read_utterance, write_list
 from wenet_osum.dataset.tar import stem_of
 from wenet_osum.files import write_bytes
@@ -32,8 +33,15 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
             except Drop as drop:
                 note(dropped, str(key), drop.reason)
                 continue
-            suffix = Path(utterance.wav).suffix
-            utterance.wav = save_audio(audio_dir, utterance.key, suffix, audio)
+            sounds = audio if utterance.turns else [audio]
+            recordings = utterance.recordings()
+            for one, sound in zip(recordings, sounds, strict=True):
+                suffix = Path(one.wav).suffix
+                # The members of earlier turns are not named for what they hold.
+                if one is not utterance:
+                    ext = extension("", sound)
+                    suffix = f".{ext}"
+                one.wav = save_audio(audio_dir, one.key, suffix, sound)
             yield utterance
 
 

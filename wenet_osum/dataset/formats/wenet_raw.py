@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from wenet_osum.dataset.formats._fields import count_lost
+from wenet_osum.dataset.formats._fields import count_lost, without_conversations
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
 from wenet_osum.records import Utterance
 
+FORM = "WeNet's raw list"
 KEPT = frozenset(("key", "wav", "txt", "start", "end"))
 
 
@@ -27,11 +28,11 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
 
 def _plain(utterances: Iterable[Utterance], lost: Counter) -> Iterator[Utterance]:
     """Yield utterances with nothing but what WeNet reads."""
-    for utterance in utterances:
+    for utterance in without_conversations(utterances, FORM, lost):
         if utterance.txt is None:
             lost["utterance without txt"] += 1
             continue
-        count_lost(utterance, KEPT, "WeNet's raw list", lost)
+        count_lost(utterance, KEPT, FORM, lost)
         yield Utterance(
             utterance.key,
             utterance.wav,

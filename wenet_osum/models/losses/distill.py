@@ -71,6 +71,11 @@ class Loss:
         """
         _check_teacher(answers.llm)
         batch = answers.batch
+        if batch.turns is not None:
+            raise ValueError(
+                "model.losses distill: reads one recording's transcript, and this micro-batch has "
+                "conversations of several turns; drop the loss, or train these lists without it"
+            )
         sizes = batch.answer_lengths.cpu()
         count = len(speech.lengths)
         values = torch.zeros(count, device=speech.states.device)

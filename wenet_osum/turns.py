@@ -1,0 +1,126 @@
+"""Conversations: how earlier turns stand in a manifest row, and how turns lie in a batch.
+
+An utterance is the last turn of its conversation. What was said before stands in its ``turns``,
+rows like its own without a key:
+
+    {"key": "a", "wav": "b.wav", "task": "sttc", "txt": …, "reply": …,
+     "turns": [{"wav": "a.wav", "task": "sttc", "txt": …, "reply": …}]}
+
+A turn may have a ``prompt`` (the user's own words), a recording, and, with a ``task``, an answer. A
+turn without ``task`` was not answered: it belongs to the question that the next one ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # annotations only, as in records.py
+    from torch import Tensor
+
+Row = dict[str, Any]
+
+
+def has_recording(turns: Any) -> bool:
+    """Tell whether one of the turns of a row names a recording."""
+    if not isinstance(turns, list):
+        return False
+    for turn in turns:
+        if isinstance(turn, dict) and turn.get("wav"):
+            return True
+    return False
+
+
+def named(key: str, turns: Any) -> list[Row]:
+    """Return the turns of a row with the keys ``key#1``, ``key#2`` and so on.
+
+    Raises ValueError where they are no rows, or have turns of their own.
+    """
+    rule = f"turns of {key!r} must be a list of rows like the line's own, without turns of theirs"
+    if not isinstance(turns, list):
+        got = str(turns)[:80]
+        raise ValueError(f"{rule}, got {got}")
+
+    rows = []
+    for number, turn in enumerate(turns, 1):
+        if not _is_turn(turn):
+            got = str(turn)[:80]
+            raise ValueError(f"{rule}, got {got}")
+        row = dict(turn)
+        row["key"] = f"{key}#{number}"
+        row["wav"] = turn.get("wav") or ""
+        rows.append(row)
+    return rows
+
+
+def _is_turn(turn: Any) -> bool:
+    """Tell whether it is a row without turns of its own, whose recording has a name if any."""
+    if not isinstance(turn, dict):
+        return False
+    if turn.get("turns"):
+        return False
+    wav = turn.get("wav")
+    return wav is None or isinstance(wav, str)
+
+
+def unnamed(row: Row) -> Row:
+    """Return the row of a turn as it stands in a manifest: its place is its name."""
+    kept = dict(row)
+    del kept["key"]
+    if not kept["wav"]:
+        del kept["wav"]
+    return kept
+
+
+@dataclass
+class Turns:
+    """How the turns of a batch of conversations lie. All of it stays on the CPU.
+
+    Letters: B utterances, N turns of all of them, S of which have a recording.
+    """
+
+    counts: Tensor  # (B,) int64, turns of each utterance
+    spoken: Tensor  # (N,) bool, the turn has a recording
+    closed: Tensor  # (N,) bool, an answer follows, and the suffix before it
+
+    def owners(self) -> Tensor:
+        """Return the number of the utterance that each turn belongs to, (N,)."""
+        count = len(self.counts)
+        numbers = self.counts.new_tensor(range(count))
+        return numbers.repeat_interleave(self.counts)
+
+    def hearers(self) -> Tensor:
+        """Return the number of the utterance that each recording belongs to, (S,)."""
+        owners = self.owners()
+        return owners[self.spoken]
+
+    def heard_for(self, tasks: list[str]) -> list[str]:
+        """Return the task of each recording (S,), of those of utterances."""
+        found = []
+        for number in self.hearers().tolist():
+            found.append(tasks[number])
+        return found
+
+    def last_recordings(self) -> Tensor:
+        """Return the number of each utterance's last recording, (B,); each has one."""
+        count = len(self.counts)
+        hearers = self.hearers()
+        sizes = hearers.bincount(minlength=count)
+        ends = sizes.cumsum(0)
+        return ends - 1
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Add values of turns (N,) up to those of utterances, (B,)."""
+        owners = self.owners()
+        return self._added(values, owners)
+
+    def sums_heard(self, values: Tensor) -> Tensor:
+        """Add values of recordings (S,) up to those of utterances, (B,)."""
+        hearers = self.hearers()
+        return self._added(values, hearers)
+
+    def _added(self, values: Tensor, owners: Tensor) -> Tensor:
+        count = len(self.counts)
+        total = values.new_zeros(count)
+        there = owners.to(values.device)
+        return total.index_add(0, there, values)
