@@ -1,4 +1,6 @@
-"""Order of the tests: the slow ones run last, so that a broken unit shows first. And a model folder for tests of whole commands."""
+"""Order of the tests: the slow ones run last, so that a broken unit shows first. And a model folder
+for tests of whole commands.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +22,51 @@ def pytest_collection_modifyitems(items: list) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with random weights as training leaves one: 80 mel bins, width 16, a BPE of its own."""
+    """A model folder with random weights as training leaves one: 80 mel bins, width 16, a BPE of
+    its own.
+    """
     import torch
     from transformers import Qwen2Config, WhisperConfig
 
     from wenet_osum.models.osum import OsumConfig, OsumModel
-    from wenet_osum.text.template import Template
     from wenet_osum.small.train_tokenizer import train_tokenizer
+    from wenet_osum.text.template import Template
 
     torch.manual_seed(7)
-    template = Template(train_tokenizer(["the cat sat on the mat", "今天天气很好。"], vocab_size=400))
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    template = Template(
+        train_tokenizer(["the cat sat on the mat", "今天天气很好。"], vocab_size=400)
+    )
+    heads = {
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+    }
     ids = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
-    whisper = WhisperConfig(vocab_size=20, d_model=16, encoder_layers=1, decoder_layers=1, init_std=0.3, **heads, **ids)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-    llm = Qwen2Config(vocab_size=len(template.tokenizer), initializer_range=0.3, eos_token_id=template.end_id, bos_token_id=None, **sizes)
-    model = OsumModel(OsumConfig(encoder=whisper.to_dict(), llm=llm.to_dict(), adapter_conf={"layers": 1, "heads": 2, "ffn": 32}))
+    whisper = WhisperConfig(
+        vocab_size=20, d_model=16, encoder_layers=1, decoder_layers=1, init_std=0.3, **heads, **ids
+    )
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+    llm = Qwen2Config(
+        vocab_size=len(template.tokenizer),
+        initializer_range=0.3,
+        eos_token_id=template.end_id,
+        bos_token_id=None,
+        **sizes,
+    )
+    model = OsumModel(
+        OsumConfig(
+            encoder=whisper.to_dict(),
+            llm=llm.to_dict(),
+            adapter_conf={"layers": 1, "heads": 2, "ffn": 32},
+        )
+    )
     folder = tmp_path_factory.mktemp("tiny")
     model.save_pretrained(folder)
     template.save(folder)
@@ -44,7 +75,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def chat_tokenizer():
-    """A small BPE with the turns of an Instruct LLM's chat; its end of a sentence is the end of turn."""
+    """A small BPE with the turns of an Instruct LLM's chat; its end of a sentence is the end of
+    turn.
+    """
     from wenet_osum.small.train_tokenizer import train_tokenizer
 
     lines = ["the cat sat on the mat", "one two three four five", "今天天气很好。"]

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Give the utterances of a manifest word times, from TextGrid, MFA, CTM or Whisper-style JSON files.
+"""Give the utterances of a manifest word times: from TextGrid, MFA, CTM or Whisper-style JSON.
 
-    python tools/add_word_times.py --format mfa --times aligned/ data/train/manifest.jsonl data/train/timed.jsonl
+    python tools/add_word_times.py --format mfa --times aligned/ data/train/manifest.jsonl \\
+        data/train/timed.jsonl
 
-An alignment is found by the utterance's key, or by its recording's file name; of a recording the utterance's segment is taken. Utterances whose
-words do not fit are written without times and counted by reason (--drop leaves them out). Exit status: 0 done, 1 a fault or no utterance got times.
+An alignment is found by the utterance's key, or by its recording's file name; of a recording the
+utterance's segment is taken. Utterances whose words do not fit are written without times and
+counted by reason (--drop leaves them out). Exit status: 0 done, 1 a fault or no utterance got
+times.
 """
 
 from __future__ import annotations
@@ -28,10 +31,14 @@ from wenet_osum.records import Utterance, Word  # noqa: E402
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--format", required=True, help=", ".join(lookup.names(FORMATS)))
     parser.add_argument("--times", required=True, help="alignment file, or folder of them")
-    parser.add_argument("--drop", action="store_true", help="leave out utterances that get no times")
+    parser.add_argument(
+        "--drop", action="store_true", help="leave out utterances that get no times"
+    )
     parser.add_argument("manifest")
     parser.add_argument("out")
     args = parser.parse_args(argv)
@@ -43,14 +50,18 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"add_word_times.py: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {written} utterances, {counts['timed']} with word times, {counts['words']} words")
+    timed = f"{counts['timed']} with word times, {counts['words']} words"
+    print(f"{args.out}: {written} utterances, {timed}")
     print(f"{counts['extra']} timed words say nothing of a transcript and were passed over")
     if faults:
         print(f"without word times, by reason:\n{table(faults)}")
     return 0 if counts["timed"] else 1
 
 
-def _timed(args: argparse.Namespace, alignments: dict[str, list[Word]], counts: Counter, faults: Counter) -> Iterator[Utterance]:
+def _timed(
+    args: argparse.Namespace, alignments: dict[str, list[Word]], counts: Counter, faults: Counter
+) -> Iterator[Utterance]:
+    """Yield the utterances with their times; those without are counted by reason."""
     for utterance in read_manifest(args.manifest):
         try:
             words, extra = add_words(utterance, alignments)

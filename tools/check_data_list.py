@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Say what lists of shards or raw lists hold, and what is wrong with them; exits 1 when something is."""
+"""Say what lists of shards or raw lists hold and what is wrong with them.
+
+Exit status: 0 nothing is wrong, 1 something is.
+"""
 
 from __future__ import annotations
 
@@ -21,63 +24,100 @@ from wenet_osum.dataset.shard import Handles, Index, load_list, read_utterance  
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--list", nargs="+", required=True, help="data.list of shards, or raw lists (JSON lines)")
-    parser.add_argument("--decode", action="store_true", help="also read and decode all audio (slow)")
+    parser.add_argument(
+        "--list",
+        nargs="+",
+        required=True,
+        help="data.list of shards, or raw lists (JSON lines)",
+    )
+    parser.add_argument(
+        "--decode",
+        action="store_true",
+        help="also read and decode all audio (slow)",
+    )
     parser.add_argument("--show", type=int, default=3, help="keys shown for each fault (3)")
     args = parser.parse_args(argv)
-    return 1 if sum([_check(path, args.decode, args.show) for path in args.list]) else 0
+    # Every list gets its page, also after one with faults.
+    faults = [_check(path, args.decode, args.show) for path in args.list]
+    return 1 if sum(faults) else 0
 
 
 def _check(path: str, decoded: bool, show: int) -> int:
     """Print the page of one list; returns the number of faults."""
     dropped = Dropped()
+    print(path)
     try:
         indices = load_list(path, dropped)
     except ValueError as error:
-        print(f"{path}\n  fault: {error}")
+        print(f"  fault: {error}")
         _print_faults(dropped, show)
         return 1
-    for key in (str(key) for index in indices for key in index.keys if has_white_space(str(key))):
-        note(dropped, repr(key), WHITE_KEY)
+    _note_white_keys(indices, dropped)
     if decoded:
         _decode(indices, dropped)
-    count, hours = sum(map(len, indices)), sum(float(i.durations.sum()) for i in indices) / 3600
-    durations = np.concatenate([i.durations for i in indices])
-    print(f"{path}\n  {count} utterances in {len(indices)} parts, {hours:.3f} h")
-    print(f"  seconds: shortest {durations.min():.2f}, median {np.median(durations):.2f}, longest {durations.max():.2f}")
+    _print_durations(indices)
     for column in ("task", "lang"):
         _print_column(indices, column)
     _print_faults(dropped, show)
     return dropped.total()
 
 
-def _print_column(indices: list[Index], column: str) -> None:
-    counts, seconds = Counter(), Counter()
+def _note_white_keys(indices: list[Index], dropped: Dropped) -> None:
+    """Count keys with white space, which Kaldi-like text files cannot hold."""
     for index in indices:
-        for value in np.unique(index.columns[column]):
-            rows = index.columns[column] == value
+        for key in index.keys:
+            if has_white_space(str(key)):
+                note(dropped, repr(str(key)), WHITE_KEY)
+
+
+def _print_durations(indices: list[Index]) -> None:
+    """Print how many utterances there are, their hours, and how long they are."""
+    durations = np.concatenate([index.durations for index in indices])
+    hours = durations.sum(dtype=float) / 3600
+    shortest = durations.min()
+    median = np.median(durations)
+    longest = durations.max()
+    print(f"  {len(durations)} utterances in {len(indices)} parts, {hours:.3f} h")
+    print(f"  seconds: shortest {shortest:.2f}, median {median:.2f}, longest {longest:.2f}")
+
+
+def _print_column(indices: list[Index], column: str) -> None:
+    """Print the utterances and hours of each value of a column, the most frequent first."""
+    counts = Counter()
+    seconds = Counter()
+    for index in indices:
+        values = index.columns[column]
+        for value in np.unique(values):
+            rows = values == value
             counts[str(value)] += int(rows.sum())
             seconds[str(value)] += float(index.durations[rows].sum())
     for value, count in counts.most_common():
-        print(f"  {column} {value or '(not given)'}: {count} utterances, {seconds[value] / 3600:.3f} h")
+        name = value or "(not given)"
+        hours = seconds[value] / 3600
+        print(f"  {column} {name}: {count} utterances, {hours:.3f} h")
 
 
 def _decode(indices: list[Index], dropped: Dropped) -> None:
+    """Decode all audio; what cannot be decoded is counted by reason."""
     handles = Handles()
     for index in indices:
-        for i, key in enumerate(index.keys):
+        for row, key in enumerate(index.keys):
             try:
-                decode(read_utterance(index, i, handles)[1])
+                _, audio = read_utterance(index, row, handles)
+                decode(audio)
             except Drop as drop:
                 note(dropped, str(key), drop.reason)
 
 
 def _print_faults(dropped: Dropped, show: int) -> None:
+    """Print each reason with its count and the first keys."""
     if not dropped:
         print("  no faults")
     for reason, count in dropped.most_common():
-        keys = [key for key, why in dropped.pairs if why == reason][:show]
-        print(f"  fault {count} × {reason}: {', '.join(keys)}{', …' if count > len(keys) else ''}")
+        keys = [key for key, why in dropped.pairs if why == reason]
+        named = ", ".join(keys[:show])
+        more = ", …" if len(keys) > show else ""
+        print(f"  fault {count} × {reason}: {named}{more}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Word or character error rate of 'key text' files, with the flags and the output of WeNet's tool."""
+"""Word or character error rate of 'key text' files, told as WeNet's tool tells it."""
 
 from __future__ import annotations
 

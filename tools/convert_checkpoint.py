@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""`wenet_osum convert` under the name that users of published checkpoints look for: OSUM, WeNet and openai-whisper .pt files to folders and back."""
+"""`wenet_osum convert` under the name that users of published checkpoints look for.
+
+It turns .pt files of OSUM, WeNet and openai-whisper into model folders and back.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Describe lists on one HTML page: hours, durations and labels of each, and which speakers, sentences and recordings they share.
+"""Describe lists on one HTML page: hours, durations, labels, and what lists share.
 
-    python tools/data_report.py --disjoint speaker --out data/report.html data/train data/dev data/test
-    python tools/data_report.py --disjoint speaker --out data/report.html train=data/train.jsonl test=data/test.jsonl
+    python tools/data_report.py --disjoint speaker --out data/report.html data/train data/dev \\
+        data/test
+    python tools/data_report.py --disjoint speaker --out data/report.html \\
+        train=data/train.jsonl test=data/test.jsonl
 
-A list is a manifest, a folder that holds manifest.jsonl, or a data.list of shards (of which transcripts are not read, so sentences are not
-compared). Exit status: 0 done, 1 a fault, or lists share what --disjoint forbids.
+A list is a manifest, a folder that holds manifest.jsonl, or a data.list of shards (of which
+transcripts are not read, so sentences are not compared). Lists can share speakers, sentences and
+recordings. Exit status: 0 done, 1 a fault, or lists share what --disjoint forbids.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -22,26 +25,25 @@ from wenet_osum.corpus.data_report import report, summary  # noqa: E402
 from wenet_osum.dataset.drop import Drop, Dropped, note  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest  # noqa: E402
 from wenet_osum.dataset.scan import raw_duration  # noqa: E402
-from wenet_osum.dataset.shard import list_paths, load_list  # noqa: E402
+from wenet_osum.dataset.shard import (  # noqa: E402
+    Index,  # noqa: E402
+    list_paths,
+    load_list,
+)
 from wenet_osum.records import Utterance  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--disjoint", nargs="*", default=[], help="what no two lists may share: speaker, sentence, recording")
-    parser.add_argument("--title", default="Data")
-    parser.add_argument("--lang", nargs="+", help="only utterances of these languages")
-    parser.add_argument("--out", required=True, help="HTML page to write")
-    parser.add_argument("lists", nargs="+", metavar="FOLDER|NAME=LIST")
-    args = parser.parse_args(argv)
-    splits, left_out = {}, {}
+    args = parser().parse_args(argv)
+    splits = {}
+    left_out = {}
     try:
         for item in args.lists:
             name, path = _named(item)
-            left_out[name] = dropped = Dropped()
-            rows = _rows(path, dropped)
-            splits[name] = [u for u in rows if not args.lang or u.lang in args.lang or note(dropped, u.key, f"language {u.lang}")]
+            left_out[name] = Dropped()
+            rows = _rows(path, left_out[name])
+            splits[name] = _of_languages(rows, args.lang, left_out[name])
         html = report(splits, args.title, args.disjoint, left_out)
         Path(args.out).write_text(html, encoding="utf-8")
     except (ValueError, OSError) as error:
@@ -49,6 +51,37 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print("\n".join(summary(splits)), f"page: {args.out}", sep="\n")
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line."""
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    args.add_argument(
+        "--disjoint",
+        nargs="*",
+        default=[],
+        help="what no two lists may share: speaker, sentence, recording",
+    )
+    args.add_argument("--title", default="Data")
+    args.add_argument("--lang", nargs="+", help="only utterances of these languages")
+    args.add_argument("--out", required=True, help="HTML page to write")
+    args.add_argument("lists", nargs="+", metavar="FOLDER|NAME=LIST")
+    return args
+
+
+def _of_languages(
+    rows: Iterable[Utterance], languages: list[str] | None, dropped: Dropped
+) -> list[Utterance]:
+    """Keep the utterances of some languages and count the others; without languages keep all."""
+    kept = []
+    for row in rows:
+        if not languages or row.lang in languages:
+            kept.append(row)
+        else:
+            note(dropped, row.key, f"language {row.lang}")
+    return kept
 
 
 def _named(item: str) -> tuple[str, str]:
@@ -60,18 +93,28 @@ def _named(item: str) -> tuple[str, str]:
 
 
 def _rows(path: str, dropped: Dropped) -> Iterator[Utterance]:
+    """Yield the utterances of a list with their durations; what cannot be read is counted."""
     if list_paths(path) is not None:
         for index in load_list(path, dropped):
-            for i, key in enumerate(index.keys):
-                known = {name: str(cells[i]) for name, cells in index.columns.items() if cells[i]}
-                bare = Utterance(str(key), f"{index.path}#{key}", duration=float(index.durations[i]))
-                yield bare.with_values(known)
+            yield from _indexed(index)
         return
     for utterance in read_manifest(path, dropped):
         try:
             yield dataclasses.replace(utterance, duration=raw_duration(utterance, path))
         except Drop as drop:
             note(dropped, utterance.key, drop.reason)
+
+
+def _indexed(index: Index) -> Iterator[Utterance]:
+    """Yield the utterances of a shard as far as its index knows them."""
+    for row, key in enumerate(index.keys):
+        duration = float(index.durations[row])
+        bare = Utterance(str(key), f"{index.path}#{key}", duration=duration)
+        known = {}
+        for name, cells in index.columns.items():
+            if cells[row]:
+                known[name] = str(cells[row])
+        yield bare.with_values(known)
 
 
 if __name__ == "__main__":

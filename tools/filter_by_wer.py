@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Keep the utterances that a first pass of recognition agrees with, of fitting lengths; OUT is their manifest.
+"""Keep the utterances that a first pass of recognition agrees with and whose lengths fit.
 
-    python tools/decode_whisper.py --model openai/whisper-base --list data/train/manifest.jsonl --language en --out exp/first_pass
-    python tools/filter_by_wer.py --hyp exp/first_pass --normalizer en:whisper_en data/train/manifest.jsonl data/clean/manifest.jsonl
+    python tools/decode_whisper.py --model openai/whisper-base --list data/train/manifest.jsonl \\
+        --language en --out exp/first_pass
+    python tools/filter_by_wer.py --hyp exp/first_pass --normalizer en:whisper_en \\
+        data/train/manifest.jsonl data/clean/manifest.jsonl
 
---hyp is a folder of recognize or decode_whisper.py, or a file of their lines or of ``key text``. A rule
-is turned off by ``none``. What is left out is counted by its reason. Exit status: 0 done, 1 a fault, 3
-fewer than --min_share of the utterances remain.
+--hyp is a folder of recognize or decode_whisper.py, or a file of their lines or of ``key text``. A
+rule is turned off by ``none``. What is left out is counted by its reason. Exit status: 0 done, 1 a
+fault, 3 fewer than --min_share of the utterances remain.
 """
 
 from __future__ import annotations
@@ -40,17 +42,7 @@ def number(text: str) -> float | None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--hyp", required=True, help="answers of the first pass")
-    for name, about in RULES.items():
-        usual = getattr(Rules, name)
-        parser.add_argument(f"--{name}", type=number, default=usual, help=f"{about} ({usual:g})")
-    parser.add_argument("--normalizer", default="none", help="as that of score (none)")
-    parser.add_argument("--min_share", type=float, default=0.0, help="share that has to remain (0)")
-    parser.add_argument("manifest", help="JSON lines")
-    parser.add_argument("out", help="manifest to write")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     try:
         return _filter(args)
     except (ValueError, OSError) as error:
@@ -58,23 +50,50 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+def parser() -> argparse.ArgumentParser:
+    """Make the command line; each rule is an option of its name."""
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    args.add_argument("--hyp", required=True, help="answers of the first pass")
+    for name, about in RULES.items():
+        usual = getattr(Rules, name)
+        args.add_argument(
+            f"--{name}",
+            type=number,
+            default=usual,
+            help=f"{about} ({usual:g})",
+        )
+    args.add_argument("--normalizer", default="none", help="as that of score (none)")
+    args.add_argument(
+        "--min_share",
+        type=float,
+        default=0.0,
+        help="share that has to remain (0)",
+    )
+    args.add_argument("manifest", help="JSON lines")
+    args.add_argument("out", help="manifest to write")
+    return args
+
+
 def _filter(args: argparse.Namespace) -> int:
     """Read, choose, write and tell."""
     chosen = {name: getattr(args, name) for name in RULES}
     rules = Rules(normalizer=args.normalizer, **chosen)
     dropped = Dropped()
-    utterances = [*read_manifest(args.manifest, dropped)]
+    utterances = list(read_manifest(args.manifest, dropped))
     answers, notes = read_hypotheses(args.hyp, parse("asr"))
     kept, left_out = agreeing(utterances, answers, rules)
     write_manifest(args.out, kept)
 
-    every, hours = len(utterances), sum(u.duration or 0.0 for u in kept) / 3600
     for line in notes:
         print(f"note: {line}")
-    print(f"{args.out}: {len(kept)} of {every} utterances, {hours:.2f} h")
-    if counts := left_out + dropped:
+    hours = sum(utterance.duration or 0.0 for utterance in kept) / 3600
+    print(f"{args.out}: {len(kept)} of {len(utterances)} utterances, {hours:.2f} h")
+    counts = left_out + dropped
+    if counts:
         print(f"left out, by reason:\n{table(counts)}")
-    if len(kept) < args.min_share * every:
+    if len(kept) < args.min_share * len(utterances):
         print(f"filter_by_wer.py: less than {args.min_share:g} of them remain", file=sys.stderr)
         return TOO_FEW
     return 0

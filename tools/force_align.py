@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Give the utterances of a manifest word times by forced alignment with the CTC head of a phase-1 model.
+"""Give the utterances of a manifest word times by forced alignment with a CTC head.
 
-    python tools/force_align.py --model exp/1_whisper/final data/train/manifest.jsonl data/train/timed.jsonl
+    python tools/force_align.py --model exp/1_whisper/final data/train/manifest.jsonl \\
+        data/train/timed.jsonl
     python tools/force_align.py --model exp/1_whisper/final data aligned
 
 The second form takes every data/SPLIT/manifest.jsonl and writes aligned/SPLIT/manifest.jsonl.
-Utterances that cannot be aligned are written without times and counted by reason. Exit status: 0 done, 1 a fault or no utterance got times.
+Utterances that cannot be aligned are written without times and counted by reason. Exit status: 0
+done, 1 a fault or no utterance got times.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import argparse
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,65 +33,97 @@ from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E
 from wenet_osum.dataset.rewrite import read_audio  # noqa: E402
 from wenet_osum.models.encoder.whisper import SUBSAMPLING  # noqa: E402
 from wenet_osum.models.whisper import WhisperPhase  # noqa: E402
-from wenet_osum.records import FRAME_S, Utterance  # noqa: E402
+from wenet_osum.records import FRAME_S, Utterance, Word  # noqa: E402
 from wenet_osum.text.template import Template  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder of a phase-1 model with a CTC head, e.g. exp/1_whisper/final")
-    parser.add_argument("--gap_s", type=float, default=GAP_S, help=f"longest gap between words that is split between them, s ({GAP_S})")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="folder of a phase-1 model with a CTC head, e.g. exp/1_whisper/final",
+    )
+    parser.add_argument(
+        "--gap_s",
+        type=float,
+        default=GAP_S,
+        help=f"longest gap between words that is split between them, s ({GAP_S})",
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("manifest", help="manifest, or a folder with one per split")
     parser.add_argument("out", help="manifest, or a folder")
     args = parser.parse_args(argv)
     try:
-        parts = _load(args.model, args.device)
-        aligned = [_align(args, parts, *pair) for pair in split_pairs(args.manifest, args.out)]
+        aligner = Aligner(args.model, args.device, args.gap_s)
+        pairs = split_pairs(args.manifest, args.out)
+        aligned = [_align(aligner, manifest, out) for manifest, out in pairs]
     except (ValueError, OSError) as error:
         print(f"force_align.py: {error}", file=sys.stderr)
         return 1
     return 0 if all(aligned) else 1
 
 
-def _align(args: argparse.Namespace, parts: tuple, manifest: Path, out: Path) -> bool:
+class Aligner:
+    """Finds the words of a transcript in audio with the CTC head of a phase-1 model.
+
+    Raises ValueError for a model without one.
+    """
+
+    def __init__(self, folder: str, device: str, gap_s: float) -> None:
+        self.device = device
+        self.gap_s = gap_s
+        self.model = WhisperPhase.from_pretrained(folder).to(device)
+        if self.model.ctc_head is None:
+            raise ValueError(f"{folder} has no CTC head; train phase 1 with ctc in model.losses")
+        template = Template.load(folder)
+        self.encode = spelling(template.tokenizer, self.model.ctc_classes, template.lowercase)
+
+    def words(self, audio: np.ndarray, text: str) -> list[Word]:
+        """Return the words of ``text`` with their times in ``audio`` (samples).
+
+        Raises Unmatched for a text that cannot be aligned.
+        """
+        frame_s = SUBSAMPLING * FRAME_S
+        logs = self.log_probs(audio)
+        return force_align(logs, text, self.encode, self.model.blank, frame_s, self.gap_s)
+
+    @torch.no_grad()
+    def log_probs(self, audio: np.ndarray) -> torch.Tensor:
+        """Return the CTC head's log-probabilities, (frames, classes)."""
+        features = log_mel(audio, self.model.config.num_mel_bins)
+        batch = features[None].to(self.device)
+        lengths = torch.tensor([len(features)])
+        states, _ = self.model.encoder(batch, lengths)
+        [logits] = self.model.ctc_head(states)
+        return logits.log_softmax(-1)
+
+
+def _align(aligner: Aligner, manifest: Path, out: Path) -> bool:
     """Write one manifest with times; tells whether any utterance got some."""
     faults: Counter = Counter()
-    written = write_manifest(out, _timed(args, parts, manifest, faults))
-    print(f"{out}: {written} utterances, {written - faults.total()} with word times")
+    written = write_manifest(out, _timed(aligner, manifest, faults))
+    timed = written - faults.total()
+    print(f"{out}: {written} utterances, {timed} with word times")
     print(f"without word times, by reason:\n{table(faults)}" if faults else "none is without")
-    return written > faults.total()
+    return timed > 0
 
 
-def _timed(args: argparse.Namespace, parts: tuple, manifest: Path, faults: Counter) -> Iterator[Utterance]:
-    emit, encode, blank = parts
+def _timed(aligner: Aligner, manifest: Path, faults: Counter) -> Iterator[Utterance]:
+    """Yield the utterances with their times; those that cannot be aligned are counted by reason."""
     for utterance in read_manifest(manifest):
         try:
             if not utterance.txt:
                 raise Unmatched("no transcript")
             audio = read_audio(utterance, str(manifest))
-            words = force_align(emit(audio), utterance.txt, encode, blank, SUBSAMPLING * FRAME_S, args.gap_s)
+            words = aligner.words(audio, utterance.txt)
             yield dataclasses.replace(utterance, words=words)
         except (Unmatched, Drop) as fault:
             faults[fault.reason] += 1
             yield utterance
-
-
-def _load(folder: str, device: str) -> tuple[Callable[[np.ndarray], torch.Tensor], Callable[[str], list[tuple[int, int, int]]], int]:
-    """What makes emissions of audio, what makes (token, first, end) of text, and the blank."""
-    model, template = WhisperPhase.from_pretrained(folder).to(device), Template.load(folder)
-    if model.ctc_head is None:
-        raise ValueError(f"{folder} has no CTC head; train phase 1 with ctc in model.losses")
-
-    @torch.no_grad()
-    def emit(audio: np.ndarray) -> torch.Tensor:
-        features = log_mel(audio, model.config.num_mel_bins)[None].to(device)
-        states, _ = model.encoder(features, torch.tensor([features.shape[1]]))
-        return model.ctc_head(states)[0].log_softmax(-1)
-
-    encode = spelling(template.tokenizer, model.ctc_classes, template.lowercase)
-    return emit, encode, model.blank
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ def core_speed() -> float:
 
     torch.set_num_threads(1)
     a, b = torch.rand(2, SIZE, SIZE)
-    return rounds_a_second(lambda: a @ b) * 2 * SIZE**3 / 1e9
+    # A product of two square matrices is SIZE³ multiplications and as many additions.
+    flops = 2 * SIZE**3
+    return rounds_a_second(lambda: a @ b) * flops / 1e9
 
 
 def slowness() -> float:
@@ -42,7 +44,8 @@ def slowness() -> float:
     from torch import rand
     from torch.nn import functional
 
-    rows, word = rand(750, 576), rand(144)
+    rows = rand(750, 576)
+    word = rand(144)
 
     def work() -> None:
         functional.gelu(rows).softmax(-1) + rows
@@ -53,31 +56,39 @@ def slowness() -> float:
 
 
 def rounds_a_second(work: Callable[[], object]) -> float:
-    """Measure the best rate of ``work``. The first round, which looks for kernels, is no part."""
+    """Measure the best rate of ``work``."""
+    # The first round looks for kernels and is no part.
     work()
     best = 0.0
     for _ in range(MEASUREMENTS):
-        begin, count = time.perf_counter(), 0
+        count = 0
+        begin = time.perf_counter()
         while time.perf_counter() - begin < LEAST_S:
             work()
             count += 1
-        best = max(best, count / (time.perf_counter() - begin))
+        taken_s = time.perf_counter() - begin
+        best = max(best, count / taken_s)
     return best
 
 
 def cores() -> int:
     """Count the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run_time_s(work: float, fixed_s: float, speed: float, processes: int, cores: int) -> float:
     """Foresee the seconds of ``work`` TFLOP at ``speed`` GFLOP/s a core and ``fixed_s`` more."""
-    return (1000 * work / speed + fixed_s) / min(processes, cores)
+    work_s = 1000 * work / speed
+    return (work_s + fixed_s) / min(processes, cores)
 
 
 def in_words(seconds: float) -> str:
     """Round to what can be foreseen: ten seconds below two minutes, else minutes."""
-    return f"{10 * round(seconds / 10)} s" if seconds < 120 else f"{round(seconds / 60)} minutes"
+    if seconds < 120:
+        return f"{10 * round(seconds / 10)} s"
+    return f"{round(seconds / 60)} minutes"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,10 +96,19 @@ def main(argv: list[str] | None = None) -> int:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--processes", type=int, default=1, help="processes of a run")
-    names = ("NAME", "WORK", "FIXED")
-    parser.add_argument("--run", nargs=3, action="append", default=[], metavar=names, help="a run")
+    parser.add_argument(
+        "--run",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "WORK", "FIXED"),
+        help="a run",
+    )
     args = parser.parse_args(argv)
-    speed, slow, count = core_speed(), max(1.0, slowness()), cores()
+    speed = core_speed()
+    # A machine that is faster in small operations is not believed: files and start-ups stay.
+    slow = max(1.0, slowness())
+    count = cores()
     print(f"{count} cores of {speed:.0f} GFLOP/s")
     for name, work, fixed_s in args.run:
         seconds = run_time_s(float(work), float(fixed_s) * slow, speed, args.processes, count)

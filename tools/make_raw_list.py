@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Join Kaldi's wav.scp and text into a raw list (a JSON object a line), as WeNet's tool of this name does."""
+"""Join Kaldi's wav.scp and text into a raw list, a JSON object a line, as WeNet's tool does."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("text_file", help="text: key transcript")
     parser.add_argument("output_file", help="raw list to write")
     args = parser.parse_args(argv)
+
     dropped = Dropped()
     try:
-        count = write_manifest(args.output_file, read_kaldi(args.wav_file, args.text_file, args.segments, dropped))
+        utterances = read_kaldi(args.wav_file, args.text_file, args.segments, dropped)
+        count = write_manifest(args.output_file, utterances)
     except (ValueError, OSError) as error:
         print(f"make_raw_list.py: {error}", file=sys.stderr)
         return 1
+
     print(f"{args.output_file}: {count} utterances, {dropped.total()} left out")
     if dropped:
         print(table(dropped))

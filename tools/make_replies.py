@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Write what a text LLM answers to each transcript, as the reply of STTC utterances or as the answers of a cascade.
+"""Write what a text LLM answers to each transcript: replies of STTC, or answers of a cascade.
 
-    python tools/make_replies.py --llm Qwen/Qwen2.5-0.5B-Instruct data/train/manifest.jsonl data/replies/train.jsonl
-    python tools/make_replies.py --llm Qwen/Qwen2.5-0.5B-Instruct --hyp exp/whisper/asr data/test.list exp/cascade/sttc
+    python tools/make_replies.py --llm Qwen/Qwen2.5-0.5B-Instruct data/train/manifest.jsonl \\
+        data/replies/train.jsonl
+    python tools/make_replies.py --llm Qwen/Qwen2.5-0.5B-Instruct --hyp exp/whisper/asr \\
+        data/test.list exp/cascade/sttc
 
-The LLM is asked in its own chat template, greedily. Without --hyp the second file is the manifest with `reply`;
-with --hyp (the transcripts of a recognizer's answers) or --wrong_words (a share of words replaced) it is a folder with
-hyp.jsonl for the scorer. A run that was stopped goes on; what gets no reply is counted. Exit status: 0 done, 1 a fault.
+The LLM is asked in its own chat template, greedily. Without --hyp the second file is the manifest
+with `reply`; with --hyp (the transcripts of a recognizer's answers) or --wrong_words (a share of
+words replaced) it is a folder with hyp.jsonl for the scorer. A run that was stopped goes on; what
+gets no reply is counted. Exit status: 0 done, 1 a fault.
 """
 
 from __future__ import annotations
@@ -23,63 +26,127 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from wenet_osum.corpus.split_folders import split_pairs  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, note, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
-from wenet_osum.decode.text_replies import SYSTEM, TextLlm, answer_all, with_wrong_words  # noqa: E402
-from wenet_osum.records import Hypothesis  # noqa: E402
+from wenet_osum.decode.text_replies import (  # noqa: E402
+    SYSTEM,
+    TextLlm,
+    answer_all,
+    with_wrong_words,
+)
+from wenet_osum.records import (
+    Hypothesis,  # noqa: E402
+    Utterance,  # noqa: E402
+)
 from wenet_osum.score.hypotheses import read_hypotheses  # noqa: E402
 from wenet_osum.tasks import parse  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--llm", required=True, help="folder or hub name of an LLM with a chat template")
-    parser.add_argument("--system", default=SYSTEM, help=f'system text; default "{SYSTEM}"')
-    parser.add_argument("--hyp", help="answers of a recognizer whose transcripts are asked instead")
-    parser.add_argument("--wrong_words", type=float, help="share of words to replace, e.g. 0.1")
-    parser.add_argument("--max_tokens", type=int, default=60, help="of a reply; longer ones are left out")
-    parser.add_argument("--batch_size", type=int, default=16, help="transcripts asked at once")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("manifest", help="manifest or list with transcripts, or a folder with one per split")
-    parser.add_argument("out", help="manifest; with --hyp or --wrong_words a folder")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     try:
         for manifest, out in split_pairs(args.manifest, args.out):
-            _make(argparse.Namespace(**vars(args) | {"manifest": str(manifest), "out": str(out)}))
+            _make(args, manifest, out)
     except (ValueError, OSError) as error:
         print(f"make_replies.py: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _make(args: argparse.Namespace) -> None:
+def parser() -> argparse.ArgumentParser:
+    """Make the command line."""
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = args.add_argument
+    add("--llm", required=True, help="folder or hub name of an LLM with a chat template")
+    add("--system", default=SYSTEM, help=f'system text; default "{SYSTEM}"')
+    add("--hyp", help="answers of a recognizer whose transcripts are asked instead")
+    add("--wrong_words", type=float, help="share of words to replace, e.g. 0.1")
+    add("--max_tokens", type=int, default=60, help="of a reply; longer ones are left out")
+    add("--batch_size", type=int, default=16, help="transcripts asked at once")
+    add("--threads", type=int, default=1, help="torch threads")
+    add("manifest", help="manifest or list with transcripts, or a folder with one per split")
+    add("out", help="manifest; with --hyp or --wrong_words a folder")
+    return args
+
+
+def _make(args: argparse.Namespace, manifest: Path, out: Path) -> None:
+    """Answer the transcripts of one manifest and write the replies."""
+    cascade = bool(args.hyp or args.wrong_words)
+    utterances = list(read_manifest(manifest))
+    texts = _transcripts(args, utterances)
+    llm = TextLlm.load(args.llm, args.system, args.max_tokens)
+    kept = out / "replies.jsonl" if cascade else Path(f"{out}.replies.jsonl")
+    replies = answer_all(llm, list(texts.values()), kept, args.batch_size)
+
     dropped = Dropped()
-    utterances = list(read_manifest(args.manifest))
-    texts = {u.key: u.txt for u in utterances if u.txt}
-    cascade = args.hyp or args.wrong_words
+    given = _with_replies(utterances, texts, replies, cascade, dropped)
+    if cascade:
+        _write_answers(out / "hyp.jsonl", given, texts)
+    else:
+        write_manifest(out, given.values())
+    print(f"{out}: {len(given)} of {len(utterances)} utterances have a reply")
+    if dropped:
+        title = "without a whole reply" if cascade else "left out"
+        print(f"{title}, by reason:\n{table(dropped)}")
+
+
+def _transcripts(args: argparse.Namespace, utterances: list[Utterance]) -> dict[str, str]:
+    """Return by key what the LLM is asked: the transcripts, or what was heard of them."""
+    texts = {}
     if args.hyp:
-        said, _ = read_hypotheses(args.hyp, parse("asr"))
-        texts = {u.key: said[u.key].transcript for u in utterances if u.key in said and said[u.key].transcript}
+        heard, _ = read_hypotheses(args.hyp, parse("asr"))
+        for utterance in utterances:
+            answer = heard.get(utterance.key)
+            if answer and answer.transcript:
+                texts[utterance.key] = answer.transcript
+    else:
+        for utterance in utterances:
+            if utterance.txt:
+                texts[utterance.key] = utterance.txt
+    # A cascade of a recognizer that is worse than any at hand.
     if args.wrong_words:
         texts = with_wrong_words(texts, args.wrong_words)
-    llm = TextLlm.load(args.llm, args.system, args.max_tokens)
-    kept = Path(args.out) / "replies.jsonl" if cascade else Path(f"{args.out}.replies.jsonl")
-    replies = answer_all(llm, [*texts.values()], kept, args.batch_size)
+    return texts
+
+
+def _with_replies(
+    utterances: list[Utterance],
+    texts: dict[str, str],
+    replies: dict[str, tuple[str, str]],
+    cascade: bool,
+    dropped: Dropped,
+) -> dict[str, Utterance]:
+    """Return the utterances that have a reply, by key; the others are counted by reason.
+
+    ``replies``: (reply, what is wrong with it) by transcript.
+    """
     given = {}
     for utterance in utterances:
-        reply, reason = replies[texts[utterance.key]] if utterance.key in texts else ("", "no transcript")
+        key = utterance.key
+        if key in texts:
+            reply, reason = replies[texts[key]]
+        else:
+            reply, reason = "", "no transcript"
         if reason:
-            note(dropped, utterance.key, reason)
-        if reply if cascade else not reason:  # a cascade's answer counts also where it has no end
-            given[utterance.key] = dataclasses.replace(utterance, reply=reply)
-    if cascade:
-        rows = (Hypothesis(k, parse("sttc").tags, u.reply, texts[k], reply=u.reply).to_json() for k, u in given.items())
-        (Path(args.out) / "hyp.jsonl").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-    else:
-        write_manifest(args.out, given.values())
-    print(f"{args.out}: {len(given)} of {len(utterances)} utterances have a reply")
-    if dropped:
-        print(f"{'without a whole reply' if cascade else 'left out'}, by reason:\n{table(dropped)}")
+            note(dropped, key, reason)
+        # A cascade's answer counts also where it has no end; training takes whole ones alone.
+        usable = reply if cascade else not reason
+        if usable:
+            given[key] = dataclasses.replace(utterance, reply=reply)
+    return given
+
+
+def _write_answers(path: Path, given: dict[str, Utterance], texts: dict[str, str]) -> None:
+    """Write replies as the answers that the scorer reads."""
+    tags = parse("sttc").tags
+    lines = []
+    for key, utterance in given.items():
+        reply = utterance.reply
+        answer = Hypothesis(key, tags, reply, texts[key], reply=reply)
+        lines.append(f"{answer.to_json()}\n")
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

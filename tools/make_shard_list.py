@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Pack recordings into tar shards and write their list. Input is Kaldi's wav.scp and text, as with WeNet's tool of this name, or a manifest.
+"""Pack recordings into tar shards and write their list.
 
-On several machines, each with the same arguments and its own --job, e.g. a SLURM array or Kaldi's queue.pl:
+Input is Kaldi's wav.scp and text, as with WeNet's tool of this name, or a manifest. On several
+machines, each with the same arguments and its own --job, e.g. a SLURM array or Kaldi's queue.pl:
 
-    python tools/make_shard_list.py --job $SLURM_ARRAY_TASK_ID --num_jobs 16 --num_threads 8 --manifest train.jsonl shards data.list
+    python tools/make_shard_list.py --job $SLURM_ARRAY_TASK_ID --num_jobs 16 --num_threads 8 \\
+        --manifest train.jsonl shards data.list
 
-The last job to finish writes data.list. What is left out is named in data.list.left_out. A second run packs only what is missing or has changed.
+The last job to finish writes data.list. What is left out is named in data.list.left_out. A second
+run packs only what is missing or has changed.
 """
 
 from __future__ import annotations
@@ -21,69 +24,141 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from wenet_osum.dataset import pack_jobs  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_kaldi, read_manifest, without_white_keys  # noqa: E402
-from wenet_osum.dataset.shard import pack  # noqa: E402
+from wenet_osum.dataset.pack import Report, pack  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line: ``[wav_file text_file] shards_dir shards_list``."""
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage="%(prog)s [options] (wav_file text_file | --manifest FILE) shards_dir shards_list")
-    args.add_argument("--num_utts_per_shard", type=int, default=1000, help="utterances a shard (1000)")
+    """Make the command line: ``[wav_file text_file] shards_dir shards_list``."""
+    args = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [options] (wav_file text_file | --manifest FILE) shards_dir shards_list",
+    )
+    args.add_argument(
+        "--num_utts_per_shard", type=int, default=1000, help="utterances a shard (1000)"
+    )
     args.add_argument("--num_threads", type=int, default=1, help="processes that pack (1)")
-    args.add_argument("--prefix", default="shards", help="shards are named PREFIX_000000000.tar (shards)")
+    args.add_argument(
+        "--prefix", default="shards", help="shards are named PREFIX_000000000.tar (shards)"
+    )
     args.add_argument("--segments", help="Kaldi segments file: key recording start_s end_s")
-    args.add_argument("--manifest", help="JSON lines with all fields, instead of wav_file and text_file")
-    args.add_argument("--layout", default="json", choices=["json", "osum"], help="osum: as the published OSUM reads, target composed in .txt")
-    args.add_argument("--resample", type=int, help="Hz; other rates become 16-bit mono WAV at this one (default: audio is copied)")
-    args.add_argument("--shuffle", action="store_true", help="shuffle the utterances before packing")
+    args.add_argument(
+        "--manifest", help="JSON lines with all fields, instead of wav_file and text_file"
+    )
+    args.add_argument(
+        "--layout",
+        default="json",
+        choices=["json", "osum"],
+        help="osum: as the published OSUM reads, target composed in .txt",
+    )
+    args.add_argument(
+        "--resample",
+        type=int,
+        help="Hz; other rates become 16-bit mono WAV at this one (default: audio is copied)",
+    )
+    args.add_argument(
+        "--shuffle", action="store_true", help="shuffle the utterances before packing"
+    )
     args.add_argument("--seed", type=int, default=777, help="of the shuffle (777)")
     args.add_argument("--job", type=int, default=1, help="which of the jobs this is, from 1 (1)")
-    args.add_argument("--num_jobs", type=int, default=1, help="jobs that share the work, here or on other machines (1)")
-    args.add_argument("paths", nargs="+", help="wav_file text_file shards_dir shards_list; with --manifest only the last two")
+    args.add_argument(
+        "--num_jobs",
+        type=int,
+        default=1,
+        help="jobs that share the work, here or on other machines (1)",
+    )
+    args.add_argument(
+        "paths",
+        nargs="+",
+        help="wav_file text_file shards_dir shards_list; with --manifest only the last two",
+    )
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    args = parse_args(argv)
+    try:
+        written = _pack(args)
+    except (ValueError, OSError) as error:
+        print(f"make_shard_list.py: {error}", file=sys.stderr)
+        return 1
+    return 0 if written or args.num_jobs > 1 else 1
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line; the paths become ``inputs``, ``shards_dir`` and ``shards_list``."""
     known = parser()
     args = known.parse_args(argv)
     wanted = 2 if args.manifest else 4
     if len(args.paths) != wanted or (args.manifest and args.segments):
-        known.error(f"expected {wanted} paths {'and no --segments ' if args.manifest else ''}, got {len(args.paths)}: {' '.join(args.paths)}")
-    *inputs, shards_dir, shards_list = args.paths
-    dropped, job = Dropped(), (args.job, args.num_jobs)
-    try:
-        pack_jobs.clear(shards_list, *job)
-        utterances = _utterances(args, inputs, dropped)
-        report = pack(utterances, shards_dir, args.num_utts_per_shard, args.prefix, args.layout, args.num_threads, args.resample, part=job, checked=True)
-        faults = report.dropped if args.job > 1 else _joined(dropped, report.dropped)  # every job reads the whole input; the first counts its faults
-        there = pack_jobs.finish(shards_list, *job, report.paths, faults) if report.paths or args.num_jobs > 1 else 0
-    except (ValueError, OSError) as error:
-        print(f"make_shard_list.py: {error}", file=sys.stderr)
-        return 1
-    name = pack_jobs.part_of(shards_list, *job)
-    print(f"{name}: {sum(report.counts)} utterances in {len(report.paths)} shards, {faults.total()} left out")
+        forbidden = "and no --segments " if args.manifest else ""
+        given = " ".join(args.paths)
+        known.error(f"expected {wanted} paths {forbidden}, got {len(args.paths)}: {given}")
+    *args.inputs, args.shards_dir, args.shards_list = args.paths
+    return args
+
+
+def _pack(args: argparse.Namespace) -> bool:
+    """Pack this job's part, write its list, and tell; returns whether it has any shards."""
+    dropped = Dropped()
+    job = (args.job, args.num_jobs)
+    pack_jobs.clear(args.shards_list, *job)
+    packed = pack(
+        _utterances(args, dropped),
+        args.shards_dir,
+        args.num_utts_per_shard,
+        args.prefix,
+        args.layout,
+        args.num_threads,
+        args.resample,
+        part=job,
+        checked=True,
+    )
+    # Every job reads the whole input; the first counts its faults.
+    faults = packed.dropped
+    if args.job == 1:
+        faults = _joined(dropped, faults)
+    there = 0
+    if packed.paths or args.num_jobs > 1:
+        there = pack_jobs.finish(args.shards_list, *job, packed.paths, faults)
+    _tell(args, packed, there, faults)
+    return bool(packed.paths)
+
+
+def _tell(args: argparse.Namespace, packed: Report, there: int, faults: Dropped) -> None:
+    """Print what was packed, how many jobs' parts are there, and what was left out."""
+    name = pack_jobs.part_of(args.shards_list, args.job, args.num_jobs)
+    count = sum(packed.counts)
+    shards = len(packed.paths)
+    print(f"{name}: {count} utterances in {shards} shards, {faults.total()} left out")
     if args.num_jobs > 1:
-        print(f"{there} of {args.num_jobs} parts are there{f': {shards_list} is whole' if there == args.num_jobs else ''}")
+        whole = f": {args.shards_list} is whole" if there == args.num_jobs else ""
+        print(f"{there} of {args.num_jobs} parts are there{whole}")
     if faults:
         print(table(faults))
-        print(f"for example {', '.join(f'{key} ({reason})' for key, reason in faults.pairs[:3])}", f"all: {name}.left_out" if there else "", sep="; ")
-    return 0 if report.paths or args.num_jobs > 1 else 1
+        examples = [f"{key} ({reason})" for key, reason in faults.pairs[:3]]
+        everything = f"all: {name}.left_out" if there else ""
+        print(f"for example {', '.join(examples)}; {everything}")
 
 
-def _utterances(args: argparse.Namespace, inputs: list[str], dropped: Dropped) -> Iterable[Utterance]:
+def _utterances(args: argparse.Namespace, dropped: Dropped) -> Iterable[Utterance]:
     """Read as they are packed; only Kaldi files are held to be shuffled."""
+    if args.manifest and args.shuffle:
+        shuffled = pack_jobs.read_shuffled(args.manifest, args.seed, dropped)
+        return without_white_keys(shuffled, dropped)
     if args.manifest:
-        if args.shuffle:
-            return without_white_keys(pack_jobs.read_shuffled(args.manifest, args.seed, dropped), dropped)
         return without_white_keys(read_manifest(args.manifest, dropped), dropped)
-    utterances = list(read_kaldi(*inputs, args.segments, dropped))
+    wav_file, text_file = args.inputs
+    utterances = list(read_kaldi(wav_file, text_file, args.segments, dropped))
     if args.shuffle:
         random.Random(args.seed).shuffle(utterances)
     return utterances
 
 
 def _joined(*counts: Dropped) -> Dropped:
+    """Add up counts, keys included."""
     both = Dropped()
     for one in counts:
         both.update(one)

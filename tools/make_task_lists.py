@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Write a raw list and a reference text per task: the utterances of a manifest that have all fields of the task.
+"""Write a raw list and a reference text per task: the utterances that have all its fields.
 
     python tools/make_task_lists.py --tasks "asr ser" data/dev data/test
-    python tools/make_task_lists.py --tasks "asr ser <AGE><GENDER>" --limit 240 data/test.jsonl data/test
+    python tools/make_task_lists.py --tasks "asr ser <AGE><GENDER>" --limit 240 data/test.jsonl \\
+        data/test
 
-A folder that holds manifest.jsonl gets ser.list beside it, to be decoded and scored, and ser.text, ``key target`` per line,
-for compute-wer.py and compute-acc.py. With a manifest and a folder, they are written into the folder.
+A folder that holds manifest.jsonl gets ser.list beside it, to be decoded and scored, and ser.text,
+``key target`` per line, for compute-wer.py and compute-acc.py. With a manifest and a folder, they
+are written into the folder.
 """
 
 from __future__ import annotations
@@ -30,11 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="utterances per task, taken at even distances")
     parser.add_argument("paths", nargs="+", help="folders, or one manifest and one folder")
     args = parser.parse_args(argv)
-    pairs = [(Path(path) / "manifest.jsonl", Path(path)) for path in args.paths]
-    if Path(args.paths[0]).is_file() and len(args.paths) == 2:
-        pairs = [(Path(args.paths[0]), Path(args.paths[1]))]
     try:
-        for manifest, folder in pairs:
+        for manifest, folder in _pairs(args.paths):
             write_lists(manifest, folder, args.tasks.split(), args.limit)
     except (ValueError, OSError) as error:
         print(f"make_task_lists.py: {error}", file=sys.stderr)
@@ -42,14 +41,29 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _pairs(paths: list[str]) -> list[tuple[Path, Path]]:
+    """Return each manifest with the folder its lists go into."""
+    first = Path(paths[0])
+    if first.is_file() and len(paths) == 2:
+        folder = Path(paths[1])
+        return [(first, folder)]
+    pairs = []
+    for path in paths:
+        folder = Path(path)
+        pairs.append((folder / "manifest.jsonl", folder))
+    return pairs
+
+
 def write_lists(manifest: Path, folder: Path, names: list[str], limit: int | None) -> None:
     """Write the list and the reference text of each task into a folder."""
     utterances = list(read_manifest(manifest))
     for name in names:
         chosen = choose(utterances, name, limit)
-        write_manifest(folder / f"{name}.list", chosen)
-        write_text(folder / f"{name}.text", reference_lines(chosen, name))
-        print(f"{folder}/{name}.list: {len(chosen)} of {len(utterances)} utterances")
+        lines = reference_lines(chosen, name)
+        path = folder / f"{name}.list"
+        write_manifest(path, chosen)
+        write_text(path.with_suffix(".text"), lines)
+        print(f"{path}: {len(chosen)} of {len(utterances)} utterances")
 
 
 if __name__ == "__main__":

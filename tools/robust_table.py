@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""The robustness table of a model: a row a condition, in the order of the file that make_robust_lists.py writes.
+"""Write the robustness table of a model: a row per condition.
 
-    python tools/robust_table.py --conditions data/robust/conditions --out exp/4_lora/robust.md exp/4_lora/robust_score
+    python tools/robust_table.py --conditions data/robust/conditions --out exp/4_lora/robust.md \\
+        exp/4_lora/robust_score
 
-The folder holds CONDITION/score.json for each. Figures come with their intervals and the difference to the first condition. Exit status: 0 done, 1 a fault.
+Rows are in the order of the file that make_robust_lists.py writes. The folder holds
+CONDITION/score.json for each. Figures come with their intervals and the difference to the first
+condition. Exit status: 0 done, 1 a fault.
 """
 
 from __future__ import annotations
@@ -19,8 +22,15 @@ from wenet_osum.score.conditions import read, table  # noqa: E402
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--conditions", type=Path, required=True, help="names of the conditions, one a line; the first is what others are compared with")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--conditions",
+        type=Path,
+        required=True,
+        help="names of the conditions, one a line; the first is what others are compared with",
+    )
     parser.add_argument("--out", type=Path, help="markdown file to write the table into as well")
     parser.add_argument("scores", type=Path, help="folder with CONDITION/score.json")
     args = parser.parse_args(argv)

@@ -36,14 +36,18 @@ def run(line: str) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     args = parser.parse_args(argv)
     lines = [line.strip() for line in sys.stdin if line.strip()]
+
+    # Fresh processes, not forks: each loads torch for itself and keeps its threads to itself.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
-        return int(any([*pool.map(run, lines)]))
+        statuses = list(pool.map(run, lines))
+    return int(any(statuses))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,16 @@ def batch_of():
 
     def make(template, features, tasks, order=None):
         items = [
-            Sample(f"k{i}", task.tags, f, template.prompt_ids(task), [], [], [], suffix_ids=template.suffix_ids)
+            Sample(
+                f"k{i}",
+                task.tags,
+                f,
+                template.prompt_ids(task),
+                [],
+                [],
+                [],
+                suffix_ids=template.suffix_ids,
+            )
             for i, (f, task) in enumerate(zip(features, tasks, strict=True))
         ]
         return collate(items if order is None else [items[i] for i in order])

@@ -53,9 +53,12 @@ def two_steps_published() -> str:
 def tone() -> Callable[..., bytes]:
     """A 16 kHz wav of so many seconds and such a pitch."""
 
-
     def make(seconds: float = 0.4, pitch_hz: float = 200.0) -> bytes:
-        return write_wav((0.1 * np.sin(2 * np.pi * pitch_hz * np.arange(int(seconds * 16000)) / 16000)).astype(np.float32))
+        return write_wav(
+            (0.1 * np.sin(2 * np.pi * pitch_hz * np.arange(int(seconds * 16000)) / 16000)).astype(
+                np.float32
+            )
+        )
 
     return make
 
@@ -64,9 +67,16 @@ def tone() -> Callable[..., bytes]:
 def warm_bin() -> Iterator[Path]:
     """A folder for the front of PATH, whose python and torchrun need no start-up (warm.py)."""
     warm = load_file(Path(__file__).with_name("warm.py"))
-    with tempfile.TemporaryDirectory(prefix="warm_") as folder:  # the path of a socket must be short
+    with tempfile.TemporaryDirectory(
+        prefix="warm_"
+    ) as folder:  # the path of a socket must be short
         address = f"{folder}/socket"
-        server = subprocess.Popen([sys.executable, warm.__file__, address], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            [sys.executable, warm.__file__, address],
+            stdout=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
         assert server.stdout.readline() == "ready\n", f"the server ended with {server.wait()}"
         warm.bin_folder(Path(folder) / "bin", address)
         yield Path(folder) / "bin"
@@ -95,12 +105,36 @@ def published_pair(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def smoke(warm_bin: Path) -> Callable[..., str]:
-    """Run a recipe in a work folder, two steps a phase unless told otherwise; returns what it printed."""
+    """Run a recipe in a work folder, two steps a phase unless told otherwise; returns what it
+    printed.
+    """
 
     def run(recipe: str, work: Path, *options: str, override: str = TWO_STEPS) -> str:
-        command = ["bash", str(ROOT / "examples" / recipe / "run.sh"), "--work", str(work), "--nproc", "1", "--override", override, *options]
-        environment = os.environ | {"PATH": f"{warm_bin}:{os.environ['PATH']}", "VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=work.parent, stdin=subprocess.DEVNULL)
+        command = [
+            "bash",
+            str(ROOT / "examples" / recipe / "run.sh"),
+            "--work",
+            str(work),
+            "--nproc",
+            "1",
+            "--override",
+            override,
+            *options,
+        ]
+        environment = os.environ | {
+            "PATH": f"{warm_bin}:{os.environ['PATH']}",
+            "VIRTUAL_ENV": sys.prefix,
+            "OMP_NUM_THREADS": "1",
+        }
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            cwd=work.parent,
+            stdin=subprocess.DEVNULL,
+        )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout
 

@@ -1,10 +1,13 @@
-"""A recipe's commands without their start-up: a server that has the toolkit loaded runs each in a fork of its own.
+"""A recipe's commands without their start-up: a server that has the toolkit loaded runs each in a
+fork of its own.
 
     python warm.py SOCKET    says "ready" and serves until it is terminated
 
-A recipe has some thirty commands that load torch and transformers for seconds to work for tenths of a second. ``bin_folder`` makes a folder for
-the front of PATH whose ``python`` and ``torchrun`` hand their arguments, folder, environment and streams to the server. Every command runs in a
-process of its own, with its own exit status, as it would without; what is not seen this way is torchrun itself, which other tests run.
+A recipe has some thirty commands that load torch and transformers for seconds to work for tenths of
+a second. ``bin_folder`` makes a folder for the front of PATH whose ``python`` and ``torchrun`` hand
+their arguments, folder, environment and streams to the server. Every command runs in a process of
+its own, with its own exit status, as it would without; what is not seen this way is torchrun
+itself, which other tests run.
 """
 
 from __future__ import annotations
@@ -36,15 +39,23 @@ def bin_folder(folder: Path, address: str) -> None:
     folder.mkdir()
     (folder / "client.py").write_text(CLIENT.format(socket=address), encoding="utf-8")
     for name in ("python", "torchrun"):
-        (folder / name).write_text(f'#!/usr/bin/env bash\nexec "{sys.executable}" -S -E "{folder}/client.py" {name} "$@"\n', encoding="utf-8")
+        (folder / name).write_text(
+            f'#!/usr/bin/env bash\nexec "{sys.executable}" -S -E "{folder}/client.py" {name} '
+            '"$@"\n',
+            encoding="utf-8",
+        )
         (folder / name).chmod(0o755)
 
 
 def words_of(argv: list[str]) -> list[str]:
-    """The words after python; of torchrun's those after its own options, for one process needs no launcher."""
+    """The words after python; of torchrun's those after its own options, for one process needs no
+    launcher.
+    """
     program, *words = argv
     if program == "torchrun":
-        assert words[:3] == ["--standalone", "--nproc_per_node", "1"], f"one process alone can do without torchrun, got {words[:3]}"
+        assert words[:3] == ["--standalone", "--nproc_per_node", "1"], (
+            f"one process alone can do without torchrun, got {words[:3]}"
+        )
         words = words[3:]
     return words
 
@@ -71,7 +82,9 @@ def run(words: list[str]) -> int:
 
 
 def serve_one(connection: socket.socket) -> None:
-    """Take what the client sends, run it with the client's streams, folder and environment, and answer with the exit status."""
+    """Take what the client sends, run it with the client's streams, folder and environment, and
+    answer with the exit status.
+    """
     head, streams, *_ = socket.recv_fds(connection, 8, 3)
     size, data = int.from_bytes(head, "big"), b""
     while len(data) < size:

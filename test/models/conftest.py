@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM, WhisperConfig, WhisperForConditionalGeneration
+from transformers import (
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
 
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Batch
@@ -13,14 +18,44 @@ ADAPTER = {"heads": 2, "layers": 2, "ffn": 48, "dropout": 0.1}
 
 
 def whisper_config(**changes):
-    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    sizes |= {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "num_mel_bins": 8, "vocab_size": 64, "decoder_start_token_id": 2}
-    return WhisperConfig(**(sizes | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "init_std": 0.2} | changes))
+    sizes = {
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+    }
+    sizes |= {
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "num_mel_bins": 8,
+        "vocab_size": 64,
+        "decoder_start_token_id": 2,
+    }
+    return WhisperConfig(
+        **(
+            sizes
+            | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "init_std": 0.2}
+            | changes
+        )
+    )
 
 
 def llm_config(**changes):
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
-    sizes |= {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0, "tie_word_embeddings": True}
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+    }
+    sizes |= {
+        "vocab_size": 64,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "tie_word_embeddings": True,
+    }
     return Qwen2Config(**(sizes | {"initializer_range": 0.2} | changes))
 
 
@@ -45,12 +80,25 @@ def model(folders):
 def batch():
     """Three utterances of odd and even lengths, as fields of records.Batch."""
     torch.manual_seed(2)
-    frames, prompts, answers = torch.tensor([61, 50, 33]), torch.tensor([3, 2, 4]), torch.tensor([5, 3, 4])
+    frames, prompts, answers = (
+        torch.tensor([61, 50, 33]),
+        torch.tensor([3, 2, 4]),
+        torch.tensor([5, 3, 4]),
+    )
     features = torch.randn(3, 61, 8)
     for row, length in enumerate(frames):
         features[row, length:] = 0.0
-    tensors = {"features": features, "feature_lengths": frames, "prompt_ids": torch.randint(3, 64, (9,)), "prompt_lengths": prompts}
-    return tensors | {"answer_ids": torch.randint(3, 64, (12,)), "answer_lengths": answers, "answer_weights": torch.rand(12) + 0.5}
+    tensors = {
+        "features": features,
+        "feature_lengths": frames,
+        "prompt_ids": torch.randint(3, 64, (9,)),
+        "prompt_lengths": prompts,
+    }
+    return tensors | {
+        "answer_ids": torch.randint(3, 64, (12,)),
+        "answer_lengths": answers,
+        "answer_weights": torch.rand(12) + 0.5,
+    }
 
 
 @pytest.fixture(params=["plain", "chat"])
@@ -62,7 +110,9 @@ def either(request, batch):
 
 @pytest.fixture
 def as_batch():
-    """as_batch(fields[, targets]) → Batch; ``targets`` are tensors end to end with their lengths, by name."""
+    """as_batch(fields[, targets]) → Batch; ``targets`` are tensors end to end with their lengths,
+    by name.
+    """
 
     def make(fields, **targets):
         joined = {}

@@ -1,4 +1,6 @@
-"""A small model with random weights, the offline way to ask it, and servers around it on free ports of this machine."""
+"""A small model with random weights, the offline way to ask it, and servers around it on free ports
+of this machine.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def serving(m):
 
     @contextlib.contextmanager
     def run(page: bool = False, **settings):
-        app = make_app(m, Settings(**{"max_seconds": 40.0, "max_bytes": 2_000_000} | settings), page)
+        app = make_app(
+            m, Settings(**{"max_seconds": 40.0, "max_bytes": 2_000_000} | settings), page
+        )
         listening = bind("127.0.0.1", 0)
         address, server = url(listening), make_server(app)
         thread = threading.Thread(target=server.run, args=([listening],))
@@ -91,8 +95,17 @@ def post():
     """(url, data, **fields) → response of the transcription endpoint."""
     import httpx
 
-    def send(url: str, data: bytes | None, headers: dict | None = None, name: str = "a.wav", **fields) -> httpx.Response:
+    def send(
+        url: str, data: bytes | None, headers: dict | None = None, name: str = "a.wav", **fields
+    ) -> httpx.Response:
         files = {"file": (name, data)} if data is not None else {"none": (None, "")}
-        return httpx.post(f"{url}/v1/audio/transcriptions", files=files, data=fields, headers=headers, timeout=60, trust_env=False)
+        return httpx.post(
+            f"{url}/v1/audio/transcriptions",
+            files=files,
+            data=fields,
+            headers=headers,
+            timeout=60,
+            trust_env=False,
+        )
 
     return send

@@ -30,11 +30,19 @@ def write_corpus(folder: Path, name: str, count: int, seed: int) -> Path:
     rows = []
     for i in range(count):
         words = draw.integers(0, len(WORDS), draw.integers(1, 5))
-        bursts = [np.sin(2 * np.pi * (300 + 250 * w) * np.arange(2400 + 800 * w) / 16000) for w in words]
+        bursts = [
+            np.sin(2 * np.pi * (300 + 250 * w) * np.arange(2400 + 800 * w) / 16000) for w in words
+        ]
         path = folder / f"{name}{i:03d}.wav"
         soundfile.write(path, 0.3 * np.concatenate(bursts), 16000)
         text = " ".join(WORDS[w] for w in words)
-        row = {"key": path.stem, "wav": str(path), "txt": text, "lang": "en", "gender": ["female", "male"][i % 2]}
+        row = {
+            "key": path.stem,
+            "wav": str(path),
+            "txt": text,
+            "lang": "en",
+            "gender": ["female", "male"][i % 2],
+        }
         rows.append(json.dumps(row))
     listed = folder / f"{name}.list"
     listed.write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -65,7 +73,9 @@ class Tiny:
         self.dev = write_corpus(folder / "data", "dev", 5, 2)
         write_models(folder)
         data = {
-            "train": [{"name": "bursts", "list": str(self.train), "tasks": {"asr": 1.0, "sgc": 1.0}}],
+            "train": [
+                {"name": "bursts", "list": str(self.train), "tasks": {"asr": 1.0, "sgc": 1.0}}
+            ],
             "dev": {"asr": str(self.dev), "sgc": str(self.dev)},
         }
         self.data = self.write("data.yaml", data)
@@ -86,7 +96,12 @@ class Tiny:
                 "adapter_conf": adapter,
                 "lora": {"r": 2, "dropout": 0.1, "targets": ["q_proj", "v_proj"]},
             },
-            "train_parts": {"*lora*": {}, "adapter.*": {"lr": 2e-3}, "speech_boundary.*": {}, "encoder.*": {}},
+            "train_parts": {
+                "*lora*": {},
+                "adapter.*": {"lr": 2e-3},
+                "speech_boundary.*": {},
+                "encoder.*": {},
+            },
             "batch": {"max_frames": 500, "max_tokens": 1500, "window": 2},
             "optim": {"lr": 1e-3, "warmup_steps": 2, "accumulation": 2},
             "max_steps": 6,
@@ -102,7 +117,12 @@ class Tiny:
     def whisper_tree(self, **changes: object) -> dict:
         """Phase 1 with a CTC head."""
         tree = self.tree(**changes)
-        tree["model"] = {"kind": "whisper", "whisper": str(self.folder / "whisper"), "ce_weight": 0.7, "losses": [{"name": "ctc", "weight": 0.3}]}
+        tree["model"] = {
+            "kind": "whisper",
+            "whisper": str(self.folder / "whisper"),
+            "ce_weight": 0.7,
+            "losses": [{"name": "ctc", "weight": 0.3}],
+        }
         tree["train_parts"] = {"*": {}}
         return tree
 
@@ -114,15 +134,45 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="session")
 def launcher():
-    """Starts bin/train under torchrun (or plainly with one process); whatever still runs is ended after the tests."""
+    """Starts bin/train under torchrun (or plainly with one process); whatever still runs is ended
+    after the tests.
+    """
     started: list[subprocess.Popen] = []
 
     def start(conf: Path, exp_dir: Path, processes: int = 2) -> subprocess.Popen:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        torchrun = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            str(processes),
+        ]
         launched = torchrun if processes > 1 else []
-        command = [sys.executable, *launched, "-m", "wenet_osum.bin.train", "--config", str(conf), "--exp_dir", str(exp_dir)]
-        env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-        started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True))
+        command = [
+            sys.executable,
+            *launched,
+            "-m",
+            "wenet_osum.bin.train",
+            "--config",
+            str(conf),
+            "--exp_dir",
+            str(exp_dir),
+        ]
+        env = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        started.append(
+            subprocess.Popen(
+                command,
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        )
         return started[-1]
 
     yield start
@@ -143,7 +193,11 @@ def weights(folder: Path) -> dict:
 
     files = sorted(folder.rglob("*.safetensors"))
     assert files, f"no weights in {folder}"
-    return {f"{file.relative_to(folder)}:{name}": tensor for file in files for name, tensor in load_file(file).items()}
+    return {
+        f"{file.relative_to(folder)}:{name}": tensor
+        for file in files
+        for name, tensor in load_file(file).items()
+    }
 
 
 @pytest.fixture

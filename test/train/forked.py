@@ -1,10 +1,14 @@
-"""Training with several processes that share one start-up: a test's torchrun, which can also let one of them die.
+"""Training with several processes that share one start-up: a test's torchrun, which can also let
+one of them die.
 
     python forked.py PROCESSES DEATHS ARGUMENTS…    DEATHS is "-", or MOMENT:STEP:RANK: kill -9 of that process before that step ("step"), or while
-                                                    its checkpoint is written ("dcp": in the middle of the trainer's state, "publish": before the rename)
+                                                    its checkpoint is written ("dcp": in the middle
+                                                    of the trainer's state, "publish": before the
+                                                    rename)
 
-Several starts of the same command are joined by commas: "step:2:0,-" dies once and is started again. When one process dies or fails, the others are
-killed as well. Each start prints its largest exit status, 137 after a death; that of the last is the script's own.
+Several starts of the same command are joined by commas: "step:2:0,-" dies once and is started
+again. When one process dies or fails, the others are killed as well. Each start prints its largest
+exit status, 137 after a death; that of the last is the script's own.
 """
 
 from __future__ import annotations
@@ -53,7 +57,11 @@ def arm(moment: str, step: int) -> None:
 def run(processes: int, death: str, arguments: list[str]) -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(processes)}
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free.getsockname()[1]),
+            "WORLD_SIZE": str(processes),
+        }
     children = {}
     for rank in range(processes):
         pid = os.fork()

@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""How much memory the conversion of a published OSUM takes, on a file of the real key table at a fraction of its width.
+"""How much memory the conversion of a published OSUM takes, on a file of the real key table at a
+fraction of its width.
 
     python tools/bench/convert_memory.py --divisor 8
 
-Prints one table. The bound is 1.2 x the largest file written + 2 GiB; at a fraction of the width the 2 GiB alone would hide a fault,
-so the table also has what the conversion takes beyond the libraries it imports, to be set beside the largest file.
+Prints one table. The bound is 1.2 x the largest file written + 2 GiB; at a fraction of the width
+the 2 GiB alone would hide a fault, so the table also has what the conversion takes beyond the
+libraries it imports, to be set beside the largest file.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import resource
 import sys
 import tempfile
@@ -58,11 +59,15 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj"
 
 
 def published(sizes: Sizes) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of a published infer.pt, without the repeated embeddings; positions are among them."""
+    """Keys and shapes of a published infer.pt, without the repeated embeddings; positions are among
+    them.
+    """
     return dict([*_speech(sizes), *_llm(sizes)])
 
 
-def _linear(name: str, outputs: int, inputs: int, bias: bool = True) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _linear(
+    name: str, outputs: int, inputs: int, bias: bool = True
+) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.weight", (outputs, inputs)
     if bias:
         yield f"{name}.bias", (outputs,)
@@ -72,9 +77,16 @@ def _norm(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from ((f"{name}.{part}", (width,)) for part in ("weight", "bias"))
 
 
-def _layer(name: str, width: int, ffn: int, key_bias: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _layer(
+    name: str, width: int, ffn: int, key_bias: bool
+) -> Iterator[tuple[str, tuple[int, ...]]]:
     for part in ("q", "k", "v", "out"):
-        yield from _linear(f"{name}.self_attn.linear_{part}", width, width, key_bias or part != "k")
+        yield from _linear(
+            f"{name}.self_attn.linear_{part}",
+            width,
+            width,
+            key_bias or part != "k",
+        )
     yield from _linear(f"{name}.feed_forward.w_1", ffn, width)
     yield from _linear(f"{name}.feed_forward.w_2", width, ffn)
     yield from (*_norm(f"{name}.norm1", width), *_norm(f"{name}.norm2", width))
@@ -91,15 +103,25 @@ def _speech(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "encoder.embed.pos_enc.pe", (1, sizes.positions, width)
     yield from _norm("encoder.after_norm", width)
     for number in range(sizes.encoder_layers):
-        yield from _layer(f"encoder.encoders.{number}", width, sizes.ffn, key_bias=False)
+        yield from _layer(
+            f"encoder.encoders.{number}",
+            width,
+            sizes.ffn,
+            key_bias=False,
+        )
     yield from _norm("ln_speech", width)
     for place in (1, 4, 7):
         yield from _convolution(f"down_sample_2.conv.{place}", width, width)
-    yield from (*_linear("speech_transformer.embed.out.0", width, width), *_norm("speech_transformer.embed.out.1", width))
+    yield from (
+        *_linear("speech_transformer.embed.out.0", width, width),
+        *_norm("speech_transformer.embed.out.1", width),
+    )
     yield "speech_transformer.embed.pos_enc.pe", (1, 5000, width)
     yield from _norm("speech_transformer.after_norm", width)
     for number in range(sizes.adapter_layers):
-        yield from _layer(f"speech_transformer.encoders.{number}", width, sizes.adapter_ffn, key_bias=True)
+        yield from _layer(
+            f"speech_transformer.encoders.{number}", width, sizes.adapter_ffn, key_bias=True
+        )
     yield from _linear("speech_llama_proj", sizes.llm_width, width)
     yield "speech_token_emded.weight", (sizes.speech_tokens + 2, sizes.llm_width)
     yield from _linear("speaker_head", sizes.speech_tokens, sizes.llm_width)
@@ -107,8 +129,15 @@ def _speech(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _llm(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
     prefix = "llama_model.base_model.model." if sizes.lora_rank else "llama_model."
-    width, ffn, keys = sizes.llm_width, sizes.llm_ffn, sizes.llm_width // sizes.llm_heads * sizes.llm_kv_heads
-    shapes = {"q_proj": (width, width), "k_proj": (keys, width), "v_proj": (keys, width), "o_proj": (width, width)}
+    width = sizes.llm_width
+    ffn = sizes.llm_ffn
+    keys = sizes.llm_width // sizes.llm_heads * sizes.llm_kv_heads
+    shapes = {
+        "q_proj": (width, width),
+        "k_proj": (keys, width),
+        "v_proj": (keys, width),
+        "o_proj": (width, width),
+    }
     shapes |= {"gate_proj": (ffn, width), "up_proj": (ffn, width), "down_proj": (width, ffn)}
     yield f"{prefix}model.embed_tokens.weight", (sizes.vocabulary, width)
     for number in range(sizes.llm_layers):
@@ -116,29 +145,48 @@ def _llm(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
         for module, (outputs, inputs) in shapes.items():
             name = f"{layer}.{'self_attn' if module[0] in 'qkvo' else 'mlp'}.{module}"
             adapted = sizes.lora_rank and module in LORA_TARGETS
-            yield from _linear(f"{name}.base_layer" if adapted else name, outputs, inputs, bias=module[0] in "qkv")
+            yield from _linear(
+                f"{name}.base_layer" if adapted else name, outputs, inputs, bias=module[0] in "qkv"
+            )
             if adapted:
                 yield f"{name}.lora_A.default.weight", (sizes.lora_rank, inputs)
                 yield f"{name}.lora_B.default.weight", (outputs, sizes.lora_rank)
-        yield from ((f"{layer}.{norm}.weight", (width,)) for norm in ("input_layernorm", "post_attention_layernorm"))
+        yield from (
+            (f"{layer}.{norm}.weight", (width,))
+            for norm in ("input_layernorm", "post_attention_layernorm")
+        )
     yield f"{prefix}model.norm.weight", (width,)
     yield f"{prefix}lm_head.weight", (sizes.vocabulary, width)
 
 
 def with_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state with the LLM's embeddings and head repeated outside it, as published."""
-    ends = {name: key for key in state for name in ("embed_tokens.weight", "lm_head.weight") if key.endswith(f".{name}")}
+    ends = {
+        name: key
+        for key in state
+        for name in ("embed_tokens.weight", "lm_head.weight")
+        if key.endswith(f".{name}")
+    }
     return state | {name: state[key] for name, key in ends.items()}
 
 
 def sinusoids(length: int, width: int) -> Tensor:
     """The adapter's positions (1, length, width): sines in even channels, cosines in odd ones."""
-    angles = torch.arange(length)[:, None] * 10000.0 ** (-torch.arange(0, width, 2) / width)
+    angles = torch.arange(length)[:, None] * 10000.0 ** (
+        -torch.arange(
+            0,
+            width,
+            2,
+        )
+        / width
+    )
     return torch.stack([angles.sin(), angles.cos()], dim=-1).view(1, length, width)
 
 
 def write_sources(folder: str, sizes: Sizes, dtype: torch.dtype) -> None:
-    """``folder/infer.pt`` with zeros for weights, and ``folder/llm``: configuration and a small tokenizer."""
+    """``folder/infer.pt`` with zeros for weights, and ``folder/llm``: configuration and a small
+    tokenizer.
+    """
     from transformers import Qwen2Config
 
     from wenet_osum.small.train_tokenizer import train_tokenizer
@@ -167,7 +215,8 @@ class Peak(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.private, self.over = 0, threading.Event()
+        self.private = 0
+        self.over = threading.Event()
 
     def run(self) -> None:
         """Look every 5 ms until told to stop."""
@@ -182,16 +231,31 @@ def now(field: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Make a file in another process, convert it in this one, print the table; 1 when the bound is passed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--divisor", type=int, default=8, help="widths are the published ones divided by this")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of the file")
-    parser.add_argument("--shard_gib", type=float, default=0.14, help="largest file to write; one such tensor, the embeddings, is 0.127 GiB at 1/8")
+    """Make a file in another process, convert it in this one, print the table; 1 when the bound is
+    passed.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--divisor", type=int, default=8, help="widths are the published ones divided by this"
+    )
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of the file"
+    )
+    parser.add_argument(
+        "--shard_gib",
+        type=float,
+        default=0.14,
+        help="largest file to write; one such tensor, the embeddings, is 0.127 GiB at 1/8",
+    )
     parser.add_argument("--dir", help="where the files go (default: a temporary folder)")
     args = parser.parse_args(argv)
     sizes = Sizes().divided(args.divisor)
     with tempfile.TemporaryDirectory(dir=args.dir) as folder:
-        maker = multiprocessing.get_context("spawn").Process(target=write_sources, args=(folder, sizes, getattr(torch, args.dtype)))
+        maker = multiprocessing.get_context("spawn").Process(
+            target=write_sources, args=(folder, sizes, getattr(torch, args.dtype))
+        )
         maker.start()
         maker.join()
         if maker.exitcode:
@@ -205,16 +269,20 @@ def report(folder: Path, sizes: Sizes, args: argparse.Namespace) -> int:
 
     from wenet_osum.models import convert_osum
 
-    libraries, private = now("VmRSS"), now("RssAnon")
+    libraries = now("VmRSS")
+    private = now("RssAnon")
     watch = Peak()
     watch.start()
     shard = int(args.shard_gib * GIB)
     heads = max(1, sizes.width // 64)
-    convert_osum.from_osum(folder / "infer.pt", str(folder / "llm"), folder / "out", heads=heads, shard_bytes=shard)
+    convert_osum.from_osum(
+        folder / "infer.pt", str(folder / "llm"), folder / "out", heads=heads, shard_bytes=shard
+    )
     watch.over.set()
     watch.join()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    written = [os.path.getsize(path) for path in (folder / "out").glob("*.safetensors")]
+    files = (folder / "out").glob("*.safetensors")
+    written = [path.stat().st_size for path in files]
     bound = 1.2 * max(written) + 2 * GIB
     rows = {
         f"infer.pt, {args.dtype}, widths / {args.divisor}": (folder / "infer.pt").stat().st_size,
@@ -225,8 +293,14 @@ def report(folder: Path, sizes: Sizes, args: argparse.Namespace) -> int:
         "beyond them, without file pages": max(0, watch.private - private),
         "bound: 1.2 x largest file + 2 GiB": bound,
     }
-    print("| | GiB |\n|---|---|", *(f"| {name} | {value / GIB:.3f} |" for name, value in rows.items()), sep="\n")
-    return 0 if peak < bound else 1
+    print(
+        "| | GiB |\n|---|---|",
+        *(f"| {name} | {value / GIB:.3f} |" for name, value in rows.items()),
+        sep="\n",
+    )
+    if peak < bound:
+        return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""What CTC drafts save: greedy search one by one, with drafts, and with drafts that are trusted, turn by turn in one run.
+"""What CTC drafts save: greedy search without drafts, with them, and with drafts that are trusted.
 
     python tools/bench/ctc_draft.py --model exp/3_joint/final --list data/test.jsonl --threads 2
     python tools/bench/ctc_draft.py --model … --list … --trust 0.05 0.2
 
-Every way answers the same utterances alone (batch 1). Told are the CPU seconds of all of it, and those after the prefill, which is what drafts
-can save; passes of the LLM; the share of the proposed tokens that it agreed to; and word error, raw, with every utterance's own text.
-Fails when a checked draft changes an answer in which no step was a tie.
+Every way answers the same utterances alone (batch 1), turn by turn in one run. Told are the CPU
+seconds of all of it, and those after the prefill, which is what drafts can save; passes of the LLM;
+the share of the proposed tokens that it agreed to; and word error, raw, with every utterance's own
+text. Fails when a checked draft changes an answer in which no step was a tie.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from wenet_osum.dataset import audio  # noqa: E402
-from wenet_osum.decode import generate, longform, prefix  # noqa: E402
+from decode_speed import clips_of  # noqa: E402
+
+from wenet_osum.decode import generate, prefix  # noqa: E402
 from wenet_osum.decode.ctc_draft import AGREED, PROPOSED, TRUSTED  # noqa: E402
-from wenet_osum.decode.jobs import read_list  # noqa: E402
 from wenet_osum.decode.options import DecodeOptions  # noqa: E402
 from wenet_osum.decode.pipeline import Recognizer  # noqa: E402
 from wenet_osum.models import build, cpu_kernels  # noqa: E402
@@ -35,7 +36,13 @@ from wenet_osum.records import Hypothesis, Utterance  # noqa: E402
 from wenet_osum.score.strings import wer  # noqa: E402
 from wenet_osum.text.template import Template  # noqa: E402
 
-GREEDY, CHECKED = "greedy", "CTC drafts, checked"
+HEAD = [
+    "| way | all, s | faster | after the prefill, s | faster | passes of the LLM | agreed to "
+    "| trusted | WER, raw, % |",
+    "|---|---|---|---|---|---|---|---|---|",
+]
+GREEDY = "greedy"
+CHECKED = "CTC drafts, checked"
 
 
 @dataclass
@@ -54,8 +61,11 @@ class Watch:
     """Times what comes after the prefill, and counts the passes of the LLM there."""
 
     def __init__(self) -> None:
-        self.seconds, self.passes, self.inside = 0.0, 0, False
-        self.complete, self.forward = generate.complete, prefix.Prefixes._forward
+        self.seconds = 0.0
+        self.passes = 0
+        self.inside = False
+        self.complete = generate.complete
+        self.forward = prefix.Prefixes._forward
 
     def __enter__(self) -> Watch:
         def complete(*arguments: Any, **keywords: Any) -> None:
@@ -69,11 +79,13 @@ class Watch:
             self.passes += self.inside
             return self.forward(prefixes, *arguments, **keywords)
 
-        generate.complete, prefix.Prefixes._forward = complete, forward
+        generate.complete = complete
+        prefix.Prefixes._forward = forward
         return self
 
     def __exit__(self, *_: object) -> None:
-        generate.complete, prefix.Prefixes._forward = self.complete, self.forward
+        generate.complete = self.complete
+        prefix.Prefixes._forward = self.forward
 
 
 def decode(recognizer: Recognizer, clips: list[tuple[Utterance, np.ndarray]], way: Way) -> None:
@@ -89,14 +101,29 @@ def decode(recognizer: Recognizer, clips: list[tuple[Utterance, np.ndarray]], wa
 
 
 def row(name: str, way: Way, greedy: Way, texts: list[str]) -> str:
-    """The table row of a way."""
-    total, after = np.median(way.total_s), np.median(way.after_s)
-    times = np.median(greedy.total_s) / total, np.median(greedy.after_s) / max(after, 1e-9)
+    """Return the table row of a way."""
+    total = np.median(way.total_s)
+    after = np.median(way.after_s)
+    faster = np.median(greedy.total_s) / total
+    faster_after = np.median(greedy.after_s) / max(after, 1e-9)
     proposed = way.counts[PROPOSED]
-    agreed = f"{100 * way.counts[AGREED] / proposed:.0f} % of {proposed}" if proposed else ""
+    agreed = ""
+    if proposed:
+        share = 100 * way.counts[AGREED] / proposed
+        agreed = f"{share:.0f} % of {proposed}"
     error = wer(texts, [answer.transcript or "" for answer in way.answers])
-    figures = [f"{total:.1f}", f"{times[0]:.2f} ×", f"{after:.1f}", f"{times[1]:.2f} ×", str(way.passes)]
-    return f"| {' | '.join([name, *figures, agreed, str(way.counts[TRUSTED]), f'{error:.2f}'])} |"
+    cells = [
+        name,
+        f"{total:.1f}",
+        f"{faster:.2f} ×",
+        f"{after:.1f}",
+        f"{faster_after:.2f} ×",
+        str(way.passes),
+        agreed,
+        str(way.counts[TRUSTED]),
+        f"{error:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,40 +131,78 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     cpu_kernels.keep_few()
-    model, template = build.load(args.model, torch.float32).eval(), Template.load(args.model)
-    if getattr(model, "lora", None) is not None:
-        model.merge_lora()
-    recognizer = Recognizer(model, template, DecodeOptions(), template.task(args.task), lang=args.lang, batch_size=1)
-    jobs = [job for job in read_list(args.list)[0] if not job.error and job.seconds <= longform.WHOLE_S]
-    read = [job.read() for job in jobs[: args.utterances]]
-    clips = [(u, audio.decode(source if isinstance(source, bytes) else source.read_bytes())) for u, source in read]
-    ways = {GREEDY: Way(DecodeOptions()), CHECKED: Way(DecodeOptions(ctc_draft=True))}
-    for nats in args.trust:
-        ways[f"trusted below {nats:g} nats"] = Way(DecodeOptions(ctc_draft=True, trust_ctc=nats))
+    recognizer = load(args)
+    clips = clips_of(args.list, args.utterances)
+    ways = ways_of(args.trust)
     for turn in range(args.rounds):
-        names = [*ways]
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        # Who begins changes from round to round.
+        first = turn % len(ways)
+        names = list(ways)
+        for name in names[first:] + names[:first]:
             decode(recognizer, clips, ways[name])
-    print(f"{len(clips)} utterances one by one, {args.threads} threads, {args.rounds} rounds; medians of CPU seconds\n")
-    print("| way | all, s | faster | after the prefill, s | faster | passes of the LLM | agreed to | trusted | WER, raw, % |\n" + "|---" * 9 + "|")
-    texts = [template.transcript_text(utterance) for utterance, _ in clips]
+
+    print(f"{len(clips)} utterances one by one, {args.threads} threads, ", end="")
+    print(f"{args.rounds} rounds; medians of CPU seconds\n")
+    print(*HEAD, sep="\n")
+    texts = [recognizer.template.transcript_text(utterance) for utterance, _ in clips]
     for name, way in ways.items():
         print(row(name, way, ways[GREEDY], texts))
-    pairs = zip(ways[GREEDY].answers, ways[CHECKED].answers, strict=True)
-    changed = [one.key for one, other in pairs if one.text != other.text and "tie" not in one.flags + other.flags]
+    changed = changed_keys(ways[GREEDY].answers, ways[CHECKED].answers)
     print(f"\nchecked drafts changed {len(changed)} answers without a tie {' '.join(changed[:5])}")
     return 1 if changed else 0
 
 
+def load(args: argparse.Namespace) -> Recognizer:
+    """Return the model as a recognizer of one utterance at a time."""
+    model = build.load(args.model, torch.float32).eval()
+    template = Template.load(args.model)
+    if getattr(model, "lora", None) is not None:
+        model.merge_lora()
+    return Recognizer(
+        model,
+        template,
+        DecodeOptions(),
+        template.task(args.task),
+        lang=args.lang,
+        batch_size=1,
+    )
+
+
+def ways_of(trust: list[float]) -> dict[str, Way]:
+    """Return the ways to decode: greedy, with checked drafts, and with drafts that are trusted."""
+    ways = {
+        GREEDY: Way(DecodeOptions()),
+        CHECKED: Way(DecodeOptions(ctc_draft=True)),
+    }
+    for nats in trust:
+        options = DecodeOptions(ctc_draft=True, trust_ctc=nats)
+        ways[f"trusted below {nats:g} nats"] = Way(options)
+    return ways
+
+
+def changed_keys(greedy: list[Hypothesis], drafted: list[Hypothesis]) -> list[str]:
+    """Return the keys of answers that differ and had no tie on the way."""
+    keys = []
+    for one, other in zip(greedy, drafted, strict=True):
+        tied = "tie" in one.flags + other.flags
+        if one.text != other.text and not tied:
+            keys.append(one.key)
+    return keys
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    known = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     known.add_argument("--model", required=True, help="model folder, trained with the loss ctc")
     known.add_argument("--list", required=True, help="list to decode")
     known.add_argument("--task", default="asr", help="task name or tags")
     known.add_argument("--lang", default="en", help="language of the prompt")
     known.add_argument("--utterances", type=int, default=40, help="at most")
-    known.add_argument("--trust", type=float, nargs="*", default=[0.1, 0.3], help="values of trust_ctc")
+    known.add_argument(
+        "--trust", type=float, nargs="*", default=[0.1, 0.3], help="values of trust_ctc"
+    )
     known.add_argument("--rounds", type=int, default=3)
     known.add_argument("--threads", type=int, default=1, help="torch threads")
     return known

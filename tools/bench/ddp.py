@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Optimizer steps of two processes (gloo): our engine against plain DDP, and against no exchange at all.
+"""Optimizer steps of two processes (gloo): our engine against plain DDP, and against no exchange at
+all.
 
     python tools/bench/ddp.py --width 256 --layers 4 --rounds 5
 
-Plain DDP looks for unused parameters and exchanges gradients after every micro-batch; ours registers what trains and exchanges once a step. All
-ways take the same micro-batches, and their gradients are checked to be the same before anything is timed; without exchange, the mean of both processes
-is. CPU seconds are those of both processes. Micro-batches of both cost alike, so nobody waits for long; that they do is the plan's business.
+Plain DDP looks for unused parameters and exchanges gradients after every micro-batch; ours
+registers what trains and exchanges once a step. All ways take the same micro-batches, and their
+gradients are checked to be the same before anything is timed; without exchange, the mean of both
+processes is. CPU seconds are those of both processes. Micro-batches of both cost alike, so nobody
+waits for long; that they do is the plan's business.
 """
 
 from __future__ import annotations
@@ -46,7 +49,9 @@ def micro_batches(args: argparse.Namespace, rank: int) -> list[Batch]:
     return found
 
 
-def make_ways(args: argparse.Namespace, world: dist.World, batches: list[Batch]) -> dict[str, Callable[[], list[torch.Tensor]]]:
+def make_ways(
+    args: argparse.Namespace, world: dist.World, batches: list[Batch]
+) -> dict[str, Callable[[], list[torch.Tensor]]]:
     """Name → a step that returns its gradients."""
     engine = dist.Engine(build(args), TrainConfig(), world)
     plain = copy.deepcopy(engine.module)
@@ -64,7 +69,11 @@ def make_ways(args: argparse.Namespace, world: dist.World, batches: list[Batch])
             model(batch).loss.backward()
         return gradients(owner)
 
-    return {"ours": ours, "plain DDP": lambda: step(runner, plain), "limit: no exchange": lambda: step(alone, alone)}
+    return {
+        "ours": ours,
+        "plain DDP": lambda: step(runner, plain),
+        "limit: no exchange": lambda: step(alone, alone),
+    }
 
 
 def gradients(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -82,13 +91,22 @@ def check(ways: dict[str, Callable[[], list[torch.Tensor]]]) -> None:
             torch.distributed.all_reduce(tensor)
             tensor /= PROCESSES
         for name, other in found.items():
-            worst = max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-6)) for a, b in zip(found["ours"], other, strict=True))
+            worst = max(
+                float((a - b).abs().max() / a.abs().max().clamp(min=1e-6))
+                for a, b in zip(found["ours"], other, strict=True)
+            )
             assert worst < 1e-3, f"gradients of {name} differ by {worst:.1e} of the largest"
 
 
 def work(rank: int, port: int, args: argparse.Namespace) -> None:
     """One process; the first prints."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(PROCESSES),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     world = dist.start(1)
     batches = micro_batches(args, rank)
     ways = make_ways(args, world, batches)
@@ -101,18 +119,32 @@ def work(rank: int, port: int, args: argparse.Namespace) -> None:
             way()
             seconds[name] += dist.sum_over_ranks([time.process_time() - before])
     if world.first:
-        show([row(f"step of {PROCESSES} processes × {args.accumulation} micro-batches", name, seconds, "ours") for name in ways])
+        show(
+            [
+                row(
+                    f"step of {PROCESSES} processes × {args.accumulation} micro-batches",
+                    name,
+                    seconds,
+                    "ours",
+                )
+                for name in ways
+            ]
+        )
     dist.stop()
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--width", type=int, default=256, help="of encoder and LLM")
     parser.add_argument("--layers", type=int, default=4, help="of each")
     parser.add_argument("--vocabulary", type=int, default=32000)
     parser.add_argument("--utterances", type=int, default=4, help="of a micro-batch")
-    parser.add_argument("--accumulation", type=int, default=4, help="micro-batches a step and process")
+    parser.add_argument(
+        "--accumulation", type=int, default=4, help="micro-batches a step and process"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args(argv)
     with socket.socket() as free:

@@ -71,7 +71,14 @@ def configuration(args: argparse.Namespace, folder: Path) -> TrainConfig:
 def some_of(path: str, count: int, folder: Path) -> DataConfig:
     """A raw list of ``count`` evenly spread utterances."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
-    chosen = [lines[i] for i in np.linspace(0, len(lines) - 1, count).astype(int)]
+    chosen = [
+        lines[i]
+        for i in np.linspace(
+            0,
+            len(lines) - 1,
+            count,
+        ).astype(int)
+    ]
     rows = [json.loads(line) for line in chosen]
     for row in rows:
         row["wav"] = str((Path(path).parent / row["wav"]).resolve())
@@ -107,11 +114,25 @@ class Case:
         self.store = encode.open_store(model, conf)
         facts = {"speech_tokens": token_counter(model), "targets": model.objective.targets}
         mixtures = {
-            name: Mixture(data, conf, template, model.encoder.mels, **facts, states=states)
+            name: Mixture(
+                data,
+                conf,
+                template,
+                model.encoder.mels,
+                **facts,
+                states=states,
+            )
             for name, states in (("states", self.store), ("features", None))
         }
         before = time.process_time()
-        encode.fill(self.store, model.encoder, mixtures["states"], [], world, print)
+        encode.fill(
+            self.store,
+            model.encoder,
+            mixtures["states"],
+            [],
+            world,
+            print,
+        )
         self.encode_s = time.process_time() - before
         self.engine = dist.Engine(model, conf, world)
         groups = trainable.apply_train_parts(model, conf.train_parts, conf.optim)
@@ -122,7 +143,8 @@ class Case:
     def steps(self, way: str) -> tuple[list[float], float]:
         """Losses of the steps of an epoch, and its audio, s. Both ways draw the same dropout."""
         dataset: SpeechDataset = self.data[way]
-        losses, audio_s = [], 0.0
+        losses = []
+        audio_s = 0.0
         for number in range(len(dataset)):
             torch.manual_seed(number)
             batch = dataset[number]
@@ -148,7 +170,14 @@ def rows_of(loss: str, after: str, case: Case, rounds: int) -> list[str]:
     """Check that both ways have the same losses, time them in turns, and return their rows."""
     ours, audio_s = case.steps("states")
     theirs, _ = case.steps("features")
-    difference = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
+    difference = max(
+        abs(a - b) / abs(b)
+        for a, b in zip(
+            ours,
+            theirs,
+            strict=True,
+        )
+    )
     assert difference < NEAR, f"losses differ by {difference:.1e}: {ours} and {theirs}"
     print(f"{loss}, after {after}: losses differ by {difference:.1e} at most", flush=True)
     seconds: dict[str, list[float]] = {"states": [], "features": []}
@@ -157,7 +186,8 @@ def rows_of(loss: str, after: str, case: Case, rounds: int) -> list[str]:
             spent.append(timed(lambda way=way: case.steps(way)))
     found = []
     for way, spent in seconds.items():
-        step, rate = np.array(spent) / len(ours), audio_s / np.median(spent)
+        step = np.array(spent) / len(ours)
+        rate = audio_s / np.median(spent)
         ratio = "1" if way == "states" else spread(np.divide(spent, seconds["states"]), ".2f")
         found.append(f"| {loss} | {after} | {way} | {spread(step, '.3f')} | {rate:.1f} | {ratio} |")
     return found
@@ -171,7 +201,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--llm", required=True, help="folder or hub name")
     parser.add_argument("--list", required=True, help="raw list, JSON a line")
     parser.add_argument("--utterances", type=int, default=48)
-    parser.add_argument("--pad_s", type=float, default=0.0, help="silence up to so many seconds")
+    parser.add_argument(
+        "--pad_s",
+        type=float,
+        default=0.0,
+        help="silence up to so many seconds",
+    )
     parser.add_argument("--max_frames", type=int, default=12000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--losses", nargs="+", default=[*LOSSES], choices=[*LOSSES])
@@ -180,17 +215,30 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Print the table."""
-    args, world = parse(), dist.start(1)
+    args = parse()
+    world = dist.start(1)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        conf, data = configuration(args, folder), some_of(args.list, args.utterances, folder)
+        conf = configuration(args, folder)
+        data = some_of(args.list, args.utterances, folder)
         model, template = open_model(conf, None)
         depth = model.encoder.depth
         for loss in args.losses:
             for after in (depth, depth - 2):
-                one = with_states(conf, loss, after, depth)
-                case = Case(model, template, one, data, world)
+                one = with_states(
+                    conf,
+                    loss,
+                    after,
+                    depth,
+                )
+                case = Case(
+                    model,
+                    template,
+                    one,
+                    data,
+                    world,
+                )
                 size = sum(path.stat().st_size for path in case.store.folder.rglob("*"))
                 print(f"computed in {case.encode_s:.1f} CPU s, {size / 1e6:.1f} MB", flush=True)
                 found = rows_of(loss, f"{after} of {depth} layers", case, args.rounds)

@@ -70,29 +70,23 @@ def vocabulary(lang: str) -> list[str]:
 
 def draw_words(lang: str, size: int, draws: np.random.Generator) -> list[str]:
     """Return ``size`` words by Zipf's law; none follows itself."""
-    known, chances = vocabulary(lang), 1 / np.arange(1, VOCABULARY + 1)
-    ranks = draws.choice(VOCABULARY, 2 * size + 20, p=chances / chances.sum())
-    kept = ranks[np.flatnonzero(np.diff(ranks, prepend=-1))]
-    return [known[rank] for rank in kept[:size]]
+    known = vocabulary(lang)
+    chances = 1 / np.arange(1, VOCABULARY + 1)
+    chances /= chances.sum()
+    # More than needed, for those that follow themselves are left out.
+    ranks = draws.choice(VOCABULARY, 2 * size + 20, p=chances)
+    changes = np.flatnonzero(np.diff(ranks, prepend=-1))
+    kept = ranks[changes][:size]
+    return [known[rank] for rank in kept]
 
 
 def record(
     lang: str, seconds: float, snr_db: float, draws: np.random.Generator, lectures: float = LECTURES
 ) -> Recording:
     """Return a recording whose words are ``snr_db`` louder than its noise, on average."""
-    words, at, left = [], 0.5, 0
-    for text in draw_words(lang, round(seconds / WORD_S[lang][0]), draws):
-        # A new sentence begins after a pause.
-        if not left:
-            left = int(draws.integers(*(LECTURE if draws.random() < lectures else SENTENCE)))
-            at += draws.uniform(*PAUSE_S)
-        end = at + draws.uniform(*WORD_S[lang])
-        if end > seconds:
-            break
-        words.append(Word(text, at, end))
-        at, left = end + draws.uniform(*GAP_S), left - 1
-
-    audio = draws.normal(0, LEVEL * 10 ** (-snr_db / 20), round(seconds * RATE))
+    words = placed_words(lang, seconds, draws, lectures)
+    noise = LEVEL * 10 ** (-snr_db / 20)
+    audio = draws.normal(0, noise, round(seconds * RATE))
     for word in words:
         burst = sound(word, draws)
         first = round(word.start * RATE)
@@ -100,11 +94,38 @@ def record(
     return Recording(audio.astype(np.float32), words)
 
 
+def placed_words(
+    lang: str, seconds: float, draws: np.random.Generator, lectures: float
+) -> list[Word]:
+    """Return the words of a recording with their times."""
+    shortest, _ = WORD_S[lang]
+    words = []
+    at = 0.5
+    left = 0
+    for text in draw_words(lang, round(seconds / shortest), draws):
+        # A new sentence begins after a pause.
+        if not left:
+            lengths = LECTURE if draws.random() < lectures else SENTENCE
+            left = int(draws.integers(*lengths))
+            at += draws.uniform(*PAUSE_S)
+        end = at + draws.uniform(*WORD_S[lang])
+        if end > seconds:
+            break
+        words.append(Word(text, at, end))
+        at = end + draws.uniform(*GAP_S)
+        left -= 1
+    return words
+
+
 def sound(word: Word, draws: np.random.Generator) -> np.ndarray:
     """Return a burst of noise, (samples,), for a word."""
-    size, edge = round((word.end - word.start) * RATE), round(EDGE_S * RATE)
-    level = LEVEL * 10 ** (draws.uniform(*LEVEL_DB) / 20)
-    burst = draws.normal(0, level, size)
+    seconds = word.end - word.start
+    level_db = draws.uniform(*LEVEL_DB)
+    level = LEVEL * 10 ** (level_db / 20)
+    burst = draws.normal(0, level, round(seconds * RATE))
+
+    # A quarter of a sine at both ends.
+    edge = round(EDGE_S * RATE)
     fade = np.sin(np.linspace(0, np.pi / 2, edge))
     burst[:edge] *= fade
     burst[-edge:] *= fade[::-1]
@@ -119,9 +140,20 @@ def blocks(audio: np.ndarray) -> Iterator[np.ndarray]:
 
 def heard(recording: Recording, piece: longform.Piece, timed: bool) -> Hypothesis:
     """Return the answer of a recognizer that hears the words wholly inside the piece."""
-    inside = [w for w in recording.words if piece.start <= w.start and w.end <= piece.end]
-    words = [Word(w.text, w.start - piece.start, w.end - piece.start) for w in inside]
-    return Hypothesis("k", "", "", join_words([w.text for w in words]), words if timed else None)
+    words = []
+    for word in recording.words:
+        if piece.start <= word.start and word.end <= piece.end:
+            start = word.start - piece.start
+            end = word.end - piece.start
+            words.append(Word(word.text, start, end))
+    text = join_words([word.text for word in words])
+    return Hypothesis(
+        "k",
+        "",
+        "",
+        text,
+        words if timed else None,
+    )
 
 
 def check(
@@ -130,27 +162,46 @@ def check(
     """Split the recording, hear the pieces and join them; ``timed`` joins words with times."""
     pieces = list(longform.split(blocks(recording.audio), RATE, longest_s))
     answers = [heard(recording, piece, timed) for piece in pieces]
-    joined = longform.join(pieces, answers, parse("srwt" if timed else "asr"), "k")
-    said = join_words([w.text for w in recording.words])
+    task = parse("srwt" if timed else "asr")
+    joined = longform.join(
+        pieces,
+        answers,
+        task,
+        "k",
+    )
+    said = join_words([word.text for word in recording.words])
+
+    # Pieces overlap where there was no pause to split at.
     others = sum(piece.overlap > 0 for piece in pieces)
-    wrong = errors(said, joined.transcript)
-    return Outcome(len(pieces) - 1 - others, others, len(recording.words), wrong)
+    return Outcome(
+        pauses=len(pieces) - 1 - others,
+        others=others,
+        words=len(recording.words),
+        errors=errors(said, joined.transcript),
+    )
 
 
 def errors(said: str, written: str) -> int:
     """Return how many words were lost, doubled or changed."""
     if said == written:
         return 0
-    one, other = ([m[0] for m in overlap.TOKEN.finditer(text)] for text in (said, written))
-    return sum(count(one, other)[1:])
+    _, *wrong = count(overlap.TOKEN.findall(said), overlap.TOKEN.findall(written))
+    return sum(wrong)
 
 
 def measure(lang: str, snr_db: float, borders: int) -> Outcome:
     """Return the sums over as many recordings of 5 minutes as have ``borders`` borders."""
-    draws, total = np.random.default_rng(round(snr_db)), Outcome(0, 0, 0, 0)
+    draws = np.random.default_rng(round(snr_db))
+    total = Outcome(0, 0, 0, 0)
     while total.pauses + total.others < borders:
-        one = check(record(lang, 300.0, snr_db, draws))
-        total = Outcome(*(a + b for a, b in zip(total, one, strict=True)))
+        recording = record(lang, 300.0, snr_db, draws)
+        one = check(recording)
+        total = Outcome(
+            pauses=total.pauses + one.pauses,
+            others=total.others + one.others,
+            words=total.words + one.words,
+            errors=total.errors + one.errors,
+        )
     return total
 
 
@@ -160,7 +211,13 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--borders", type=int, default=2000, help="borders in a row of the table")
-    parser.add_argument("--snr", type=float, nargs="+", default=SNRS_DB, help="dB")
+    parser.add_argument(
+        "--snr",
+        type=float,
+        nargs="+",
+        default=SNRS_DB,
+        help="dB",
+    )
     parser.add_argument("--lang", nargs="+", default=[*WORD_S], choices=WORD_S)
     args = parser.parse_args(argv)
     print("| language | SNR, dB | borders at a pause | without | words | errors |")
@@ -169,7 +226,8 @@ def main(argv: list[str] | None = None) -> int:
     for lang in args.lang:
         for snr in args.snr:
             total = measure(lang, snr, args.borders)
-            print(f"| {lang} | {snr:g} |", " | ".join(map(str, total)), "|", flush=True)
+            cells = " | ".join(map(str, total))
+            print(f"| {lang} | {snr:g} | {cells} |", flush=True)
             failed |= total.errors > 0
     return int(failed)
 

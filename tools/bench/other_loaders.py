@@ -1,4 +1,5 @@
-"""webdataset, lhotse Shar and openai-whisper beside ours, where they are installed. Features are ours for all, so that the loaders are compared.
+"""webdataset, lhotse Shar and openai-whisper beside ours, where they are installed. Features are
+ours for all, so that the loaders are compared.
 
 Each function returns ways to race by name; what is not installed is said, and is not among them.
 """
@@ -50,7 +51,9 @@ def whisper(waves: list[np.ndarray], cut: Callable[[list], Any]) -> dict[str, Ca
     return {"openai-whisper": lambda: cut([log_mel_spectrogram(w).T for w in waves])}
 
 
-def loaders(folder: Path, shards: list[str], encode: Any, max_frames: int) -> dict[str, Callable[[], Iterator[Any]]]:
+def loaders(
+    folder: Path, shards: list[str], encode: Any, max_frames: int
+) -> dict[str, Callable[[], Iterator[Any]]]:
     """Shards to padded batches."""
     found = {}
     if there("webdataset"):
@@ -70,7 +73,11 @@ def _webdataset(shards: list[str], encode: Any, max_frames: int) -> Iterator[Any
         text = example["txt"].decode() if "txt" in example else json.loads(example["json"])["txt"]
         return {"key": example["__key__"], "features": log_mel(wave), "ids": encode(text)}
 
-    examples = webdataset.WebDataset(shards, shardshuffle=False, empty_check=False).shuffle(1500).map(sample)
+    examples = (
+        webdataset.WebDataset(shards, shardshuffle=False, empty_check=False)
+        .shuffle(1500)
+        .map(sample)
+    )
     return plain_loader.batches(plain_loader.sorted_by_length(iter(examples)), max_frames)
 
 
@@ -86,7 +93,11 @@ def _write_shar(folder: Path, shards: list[str]) -> Path:
         recording = Recording.from_file(path, recording_id=example["key"])
         text = example["txt"].decode() if "txt" in example else json.loads(example["json"])["txt"]
         said = SupervisionSegment(example["key"], example["key"], 0, recording.duration, text=text)
-        cuts.append(MonoCut(example["key"], 0, recording.duration, 0, supervisions=[said], recording=recording))
+        cuts.append(
+            MonoCut(
+                example["key"], 0, recording.duration, 0, supervisions=[said], recording=recording
+            )
+        )
     out = folder / "shar"
     out.mkdir()
     CutSet.from_cuts(cuts).to_shar(out, fields={"recording": "wav"}, shard_size=500)
@@ -100,6 +111,20 @@ def _lhotse(shar: Path, encode: Any, max_frames: int) -> Iterator[Any]:
 
     warnings.filterwarnings("ignore", module="lhotse")
     cuts = CutSet.from_shar(in_dir=str(shar), shuffle_shards=True, seed=0)
-    for group in DynamicBucketingSampler(cuts, max_duration=max_frames / 100, num_buckets=20, shuffle=True, buffer_size=1500, num_cuts_for_bins_estimate=500):
-        rows = [{"key": c.id, "features": log_mel(c.load_audio()[0]), "ids": encode(c.supervisions[0].text)} for c in group]
+    for group in DynamicBucketingSampler(
+        cuts,
+        max_duration=max_frames / 100,
+        num_buckets=20,
+        shuffle=True,
+        buffer_size=1500,
+        num_cuts_for_bins_estimate=500,
+    ):
+        rows = [
+            {
+                "key": c.id,
+                "features": log_mel(c.load_audio()[0]),
+                "ids": encode(c.supervisions[0].text),
+            }
+            for c in group
+        ]
         yield plain_loader.padded(rows)

@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""Phases 2 to 4 with the shapes of a conf and made-up weights: audio hours an hour and share of the device's peak, ours beside transformers + peft.
+"""Phases 2 to 4 with the shapes of a conf and made-up weights: audio hours an hour and share of the
+device's peak, ours beside transformers + peft.
 
-    python tools/bench/phase_rate.py --size 7b --whisper openai/whisper-medium --llm Qwen/Qwen2-7B --peak_tflops 989
+    python tools/bench/phase_rate.py --size 7b --whisper openai/whisper-medium \\
+        --llm Qwen/Qwen2-7B --peak_tflops 989
     python tools/bench/phase_rate.py --tiny
 
-Only the config.json of both models is read. A step is forward, backward, clipping and the optimizer. The baselines run the same modules by
-transformers' own forwards: WhisperEncoder on 30 s, rows padded to the longest with a mask, ``labels=``, peft's adapters; one keeps the speech there is,
-one takes 30 s of it into the LLM. That all compute the same is checked on inputs of 30 s before anything is timed. Ways take turns; times are wall
-clock around a synchronized device, on a CPU (--tiny) CPU seconds. The limit is the time of the FLOPs of our step (counted, train/estimate.py) as
+Only the config.json of both models is read. A step is forward, backward, clipping and the
+optimizer. The baselines run the same modules by transformers' own forwards: WhisperEncoder on 30 s,
+rows padded to the longest with a mask, ``labels=``, peft's adapters; one keeps the speech there is,
+one takes 30 s of it into the LLM. That all compute the same is checked on inputs of 30 s before
+anything is timed. Ways take turns; times are wall clock around a synchronized device, on a CPU
+(--tiny) CPU seconds. The limit is the time of the FLOPs of our step (counted, train/estimate.py) as
 matrix products of 4096, measured along.
 """
 
@@ -36,10 +40,10 @@ from wenet_osum import config  # noqa: E402
 from wenet_osum.models import build, trainable  # noqa: E402
 from wenet_osum.records import Batch  # noqa: E402
 from wenet_osum.train import dist  # noqa: E402
+from wenet_osum.train.dry_run import materialize  # noqa: E402
 from wenet_osum.train.estimate import Mean, batch_of, estimate, meta_model, sizes_of  # noqa: E402
 from wenet_osum.train.optim import make_optimizer  # noqa: E402
 from wenet_osum.train.rehearse import peak_gib, reset_peak  # noqa: E402
-from wenet_osum.train.dry_run import materialize  # noqa: E402
 
 PHASES = {"2": "train_2_adapter", "3": "train_3_encoder", "4": "train_4_lora"}
 WHOLE_S = 30.0
@@ -48,14 +52,23 @@ WHOLE_S = 30.0
 class Phase:
     """The model of a conf with its engine and optimizer, and the ways to take a step."""
 
-    def __init__(self, conf: config.TrainConfig, sizes: tuple[PreTrainedConfig, PreTrainedConfig], world: dist.World) -> None:
+    def __init__(
+        self,
+        conf: config.TrainConfig,
+        sizes: tuple[PreTrainedConfig, PreTrainedConfig],
+        world: dist.World,
+    ) -> None:
         torch.manual_seed(0)
         self.model = materialize(meta_model(conf.model, *sizes))
         trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)
         if conf.checkpointing:
             build.set_checkpointing(self.model)
         self.engine = dist.Engine(self.model, conf, world)
-        self.optimizer = make_optimizer(trainable.apply_train_parts(self.model, conf.train_parts, conf.optim), conf.optim, world.device)
+        self.optimizer = make_optimizer(
+            trainable.apply_train_parts(self.model, conf.train_parts, conf.optim),
+            conf.optim,
+            world.device,
+        )
         self.conf, self.world = conf, world
         self.model.train()
 
@@ -70,30 +83,51 @@ class Phase:
         return output.loss / output.weight
 
     def theirs(self, batch: Batch, heard: bool) -> torch.Tensor:
-        """The same by the forwards of transformers; ``heard``: only the speech there is goes to the LLM."""
+        """The same by the forwards of transformers; ``heard``: only the speech there is goes to the
+        LLM.
+        """
         batch = batch.to(self.world.device)
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.engine.half):
             return self._rows(batch, *self._speech(batch, heard))
 
     def _speech(self, batch: Batch, heard: bool) -> tuple[torch.Tensor, list[int]]:
         frames = round(WHOLE_S * 100)
-        features = functional.pad(batch.features, (0, 0, 0, frames - batch.features.shape[1])).transpose(1, 2)
-        states = WhisperEncoder.forward(self.model.encoder, features.to(self.model.encoder.conv1.weight.dtype)).last_hidden_state
-        lengths = self.model.encoder.output_lengths(batch.feature_lengths.cpu() if heard else torch.full((len(batch.keys),), frames))
+        features = functional.pad(
+            batch.features, (0, 0, 0, frames - batch.features.shape[1])
+        ).transpose(1, 2)
+        states = WhisperEncoder.forward(
+            self.model.encoder, features.to(self.model.encoder.conv1.weight.dtype)
+        ).last_hidden_state
+        lengths = self.model.encoder.output_lengths(
+            batch.feature_lengths.cpu() if heard else torch.full((len(batch.keys),), frames)
+        )
         speech, lengths = self.model.adapter(states[:, : int(lengths.max())], lengths)
         return speech, lengths.tolist()
 
     def _rows(self, batch: Batch, speech: torch.Tensor, lengths: list[int]) -> torch.Tensor:
         """Rows of prompt, speech and answer, padded on the right, with ``labels``."""
-        embed, borders, rows, labels = self.model.get_input_embeddings(), self.model.speech_boundary.weight, [], []
-        texts = (ids.split(n.tolist()) for ids, n in ((batch.prompt_ids, batch.prompt_lengths), (batch.answer_ids, batch.answer_lengths)))
-        for prompt, answer, heard, n in zip(*texts, speech, lengths, strict=True):
+        embed = self.model.get_input_embeddings()
+        borders = self.model.speech_boundary.weight
+        prompts = batch.prompt_ids.split(batch.prompt_lengths.tolist())
+        answers = batch.answer_ids.split(batch.answer_lengths.tolist())
+        rows = []
+        labels = []
+        for prompt, answer, heard, n in zip(prompts, answers, speech, lengths, strict=True):
             row = [embed(prompt), borders[:1], heard[:n], borders[1:], embed(answer)]
             rows.append(torch.cat([part.to(row[0].dtype) for part in row]))
-            labels.append(torch.cat([answer.new_full((len(rows[-1]) - len(answer),), -100), answer]))
-        mask = pad_sequence([torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows], batch_first=True)
+            unscored = answer.new_full((len(rows[-1]) - len(answer),), -100)
+            labels.append(torch.cat([unscored, answer]))
+        mask = pad_sequence(
+            [torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows],
+            batch_first=True,
+        )
         targets = pad_sequence(labels, batch_first=True, padding_value=-100)
-        return self.model.llm(inputs_embeds=pad_sequence(rows, batch_first=True), attention_mask=mask, labels=targets, use_cache=False).loss
+        return self.model.llm(
+            inputs_embeds=pad_sequence(rows, batch_first=True),
+            attention_mask=mask,
+            labels=targets,
+            use_cache=False,
+        ).loss
 
     def step(self, loss: Callable[[], torch.Tensor]) -> None:
         """An optimizer step on one micro-batch."""
@@ -104,14 +138,19 @@ class Phase:
 
 
 def check(phase: Phase, text: Mean) -> None:
-    """On 30 s, where nothing is padded, all ways have the same loss. bfloat16 keeps three digits."""
+    """On 30 s, where nothing is padded, all ways have the same loss. bfloat16 keeps three
+    digits.
+    """
     batch = phase.batch(Mean(WHOLE_S, text.prompt_tokens, text.answer_tokens), 2)
     phase.model.eval()  # no dropout
     with torch.no_grad():
-        ours, others = float(phase.ours(batch)), [float(phase.theirs(batch, heard)) for heard in (True, False)]
+        ours = float(phase.ours(batch))
+        others = [float(phase.theirs(batch, heard)) for heard in (True, False)]
     phase.model.train()
     tolerance = 0.02 if phase.engine.half else 1e-4
-    assert all(abs(ours - other) < tolerance * ours for other in others), f"losses {ours} and {others}"
+    assert all(abs(ours - other) < tolerance * ours for other in others), (
+        f"losses {ours} and {others}"
+    )
 
 
 def seconds_of(way: Callable[[], Any], device: torch.device) -> float:
@@ -134,17 +173,41 @@ def products(flops: float, device: torch.device, dtype: torch.dtype) -> Callable
     return lambda: [torch.mm(a, b) for _ in range(max(1, round(flops / (2 * size**3))))] and None
 
 
-def race(name: str, phase: Phase, mean: Mean, counts: tuple[int, int], flops: float, args: argparse.Namespace) -> list[str]:
-    """Rows of a phase. ``counts`` are utterances of a micro-batch, ours and theirs; ``flops`` those of one utterance in our step."""
+def race(
+    name: str,
+    phase: Phase,
+    mean: Mean,
+    counts: tuple[int, int],
+    flops: float,
+    args: argparse.Namespace,
+) -> list[str]:
+    """Rows of a phase. ``counts`` are utterances of a micro-batch, ours and theirs; ``flops`` those
+    of one utterance in our step.
+    """
     check(phase, mean)
-    batch, few = phase.batch(mean, counts[0]), phase.batch(mean, counts[1])
+    batch = phase.batch(mean, counts[0])
+    few = phase.batch(mean, counts[1])
     ways = {
         "ours": (counts[0], lambda: phase.step(lambda: phase.ours(batch))),
-        "transformers + peft, encoder on 30 s": (counts[1], lambda: phase.step(lambda: phase.theirs(few, True))),
-        "transformers + peft, 30 s into the LLM": (counts[1], lambda: phase.step(lambda: phase.theirs(few, False))),
-        "limit: its FLOPs as matrix products": (counts[0], products(flops * counts[0], phase.world.device, torch.bfloat16 if phase.engine.half else torch.float32)),
+        "transformers + peft, encoder on 30 s": (
+            counts[1],
+            lambda: phase.step(lambda: phase.theirs(few, True)),
+        ),
+        "transformers + peft, 30 s into the LLM": (
+            counts[1],
+            lambda: phase.step(lambda: phase.theirs(few, False)),
+        ),
+        "limit: its FLOPs as matrix products": (
+            counts[0],
+            products(
+                flops * counts[0],
+                phase.world.device,
+                torch.bfloat16 if phase.engine.half else torch.float32,
+            ),
+        ),
     }
-    peaks, seconds = {}, {way: [] for way in ways}
+    peaks = {}
+    seconds = {way: [] for way in ways}
     for way, (_, run) in ways.items():  # warm, and its memory
         reset_peak()
         run()
@@ -152,62 +215,159 @@ def race(name: str, phase: Phase, mean: Mean, counts: tuple[int, int], flops: fl
     for _ in range(args.rounds):
         for way, (count, run) in ways.items():
             seconds[way].append(seconds_of(run, phase.world.device) / count)
-    return [_row(name, way, count, np.array(seconds[way]), np.array(seconds["ours"]), mean, flops, peaks[way], args) for way, (count, _) in ways.items()]
+    return [
+        _row(
+            name,
+            way,
+            count,
+            np.array(seconds[way]),
+            np.array(seconds["ours"]),
+            mean,
+            flops,
+            peaks[way],
+            args,
+        )
+        for way, (count, _) in ways.items()
+    ]
 
 
-def _row(name: str, way: str, count: int, each: np.ndarray, ours: np.ndarray, mean: Mean, flops: float, peak: float, args: argparse.Namespace) -> str:
-    rate = spread(mean.seconds / each, ".4g")
-    share = spread(100 * flops / each / (args.peak_tflops * 1e12), ".3g") + " %" if args.peak_tflops else ""
-    return f"| phase {name} | {way} | {count} | {rate} | {share} | {spread(each / ours, '.2f')} | {peak:.1f} |"
+def _row(
+    name: str,
+    way: str,
+    count: int,
+    each: np.ndarray,
+    ours: np.ndarray,
+    mean: Mean,
+    flops: float,
+    peak: float,
+    args: argparse.Namespace,
+) -> str:
+    """Write a row from the seconds of each utterance, in our rounds and in the way's."""
+    share = ""
+    if args.peak_tflops:
+        reached = flops / each / (args.peak_tflops * 1e12)
+        share = f"{spread(100 * reached, '.3g')} %"
+    cells = [
+        f"phase {name}",
+        way,
+        str(count),
+        spread(mean.seconds / each, ".4g"),
+        share,
+        spread(each / ours, ".2f"),
+        f"{peak:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def tiny() -> tuple[WhisperConfig, Qwen2Config]:
     """Sizes for a CPU."""
     ids = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_layers": 2, "decoder_layers": 1}
-    whisper = WhisperConfig(vocab_size=50, d_model=64, encoder_ffn_dim=128, decoder_ffn_dim=128, **heads, **ids)
-    llm = {"vocab_size": 500, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    heads = {
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_layers": 2,
+        "decoder_layers": 1,
+    }
+    whisper = WhisperConfig(
+        vocab_size=50, d_model=64, encoder_ffn_dim=128, decoder_ffn_dim=128, **heads, **ids
+    )
+    llm = {
+        "vocab_size": 500,
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     return whisper, Qwen2Config(**llm, eos_token_id=0, bos_token_id=0)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the phases and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=["7b", "0.5b"], default="7b", help="folder of examples/osum/conf")
-    parser.add_argument("--whisper", help="folder or hub name of its config.json; default: as the conf of phase 2 names it")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--size", choices=["7b", "0.5b"], default="7b", help="folder of examples/osum/conf"
+    )
+    parser.add_argument(
+        "--whisper",
+        help="folder or hub name of its config.json; default: as the conf of phase 2 names it",
+    )
     parser.add_argument("--llm", help="the same for the LLM")
     parser.add_argument("--phases", nargs="+", choices=[*PHASES], default=[*PHASES])
     parser.add_argument("--seconds", type=float, default=8.0, help="audio of an utterance, s")
-    parser.add_argument("--utterances", type=int, help="of our micro-batch; default: what the conf's budgets hold")
-    parser.add_argument("--baseline_utterances", type=int, default=8, help="of the baselines' micro-batch: padding to 30 s and all logits take memory")
-    parser.add_argument("--peak_tflops", type=float, default=0.0, help="of the device in bfloat16, by its data sheet")
+    parser.add_argument(
+        "--utterances", type=int, help="of our micro-batch; default: what the conf's budgets hold"
+    )
+    parser.add_argument(
+        "--baseline_utterances",
+        type=int,
+        default=8,
+        help="of the baselines' micro-batch: padding to 30 s and all logits take memory",
+    )
+    parser.add_argument(
+        "--peak_tflops",
+        type=float,
+        default=0.0,
+        help="of the device in bfloat16, by its data sheet",
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--override", action="append", default=[], metavar="NAME=VALUE", help="of the confs")
-    parser.add_argument("--tiny", action="store_true", help="small sizes in float32: that the command runs")
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="NAME=VALUE", help="of the confs"
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="small sizes in float32: that the command runs"
+    )
     args = parser.parse_args(argv)
-    args.override += ["dtype=float32", "model.adapter_conf={layers: 1, heads: 2, ffn: 64}"] if args.tiny else []
-    world, mean = dist.start(1), Mean(args.seconds)
+    args.override += (
+        ["dtype=float32", "model.adapter_conf={layers: 1, heads: 2, ffn: 64}"] if args.tiny else []
+    )
+    world = dist.start(1)
+    mean = Mean(args.seconds)
     print(f"{world.device}, torch {torch.__version__}, utterances of {mean.seconds:g} s")
-    print("| work | way | utterances | audio hours an hour | of the peak | times ours | peak GiB |\n|---|---|---|---|---|---|---|")
+    print(
+        "| work | way | utterances | audio hours an hour | of the peak | times ours | peak GiB "
+        "|\n|---|---|---|---|---|---|---|"
+    )
     try:
         for name in args.phases:
             conf, sizes = read(args, name)
             counted = estimate(conf, *sizes, mean)
             count = args.utterances or (4 if args.tiny else counted.utterances)
             counts = (count, min(args.baseline_utterances, count))
-            print(*race(name, Phase(conf, sizes, world), mean, counts, counted.flops / counted.utterances, args), sep="\n", flush=True)
+            print(
+                *race(
+                    name,
+                    Phase(conf, sizes, world),
+                    mean,
+                    counts,
+                    counted.flops / counted.utterances,
+                    args,
+                ),
+                sep="\n",
+                flush=True,
+            )
     finally:
         dist.stop()
     return 0
 
 
-def read(args: argparse.Namespace, name: str) -> tuple[config.TrainConfig, tuple[PreTrainedConfig, PreTrainedConfig]]:
-    """The conf of a phase and the sizes of its models; one that begins from another's folder takes the adapter of phase 2."""
+def read(
+    args: argparse.Namespace, name: str
+) -> tuple[config.TrainConfig, tuple[PreTrainedConfig, PreTrainedConfig]]:
+    """The conf of a phase and the sizes of its models; one that begins from another's folder takes
+    the adapter of phase 2.
+    """
     folder = ROOT / "examples/osum/conf" / args.size
     second = config.load(folder / f"{PHASES['2']}.yaml", overrides=args.override)
     conf = config.load(folder / f"{PHASES[name]}.yaml", overrides=args.override)
-    conf.model.adapter, conf.model.adapter_conf = second.model.adapter, second.model.adapter_conf
-    return conf, tiny() if args.tiny else (sizes_of(args.whisper or second.model.whisper), sizes_of(args.llm or second.model.llm))
+    conf.model.adapter = second.model.adapter
+    conf.model.adapter_conf = second.model.adapter_conf
+    return conf, tiny() if args.tiny else (
+        sizes_of(args.whisper or second.model.whisper),
+        sizes_of(args.llm or second.model.llm),
+    )
 
 
 if __name__ == "__main__":

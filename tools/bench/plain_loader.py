@@ -1,7 +1,9 @@
-"""The plain WeNet way to load data, as a chain of generators, for comparison: written from the description of its stages.
+"""The plain WeNet way to load data, as a chain of generators, for comparison: written from the
+description of its stages.
 
-open shards → walk with tarfile → group by prefix → decode → 25 ms log-mel with a filter bank made anew → ids → shuffle 1500 → sort 500 → batches by
-frames → pad. To resume, it starts from the beginning and throws away.
+open shards → walk with tarfile → group by prefix → decode → 25 ms log-mel with a filter bank made
+anew → ids → shuffle 1500 → sort 500 → batches by frames → pad. To resume, it starts from the
+beginning and throws away.
 """
 
 from __future__ import annotations
@@ -50,7 +52,13 @@ def with_mel(examples: Iterator[dict], mels: int = 80) -> Iterator[dict]:
 
 def mel(wave: torch.Tensor, mels: int = 80) -> torch.Tensor:
     """(frames, mels) as WeNet computes Whisper's features."""
-    spectrum = torch.stft(wave, 400, 160, window=torch.hann_window(400), return_complex=True)
+    spectrum = torch.stft(
+        wave,
+        400,
+        160,
+        window=torch.hann_window(400),
+        return_complex=True,
+    )
     power = spectrum[..., :-1].abs() ** 2
     filters = torch.from_numpy(librosa.filters.mel(sr=16000, n_fft=400, n_mels=mels))
     logs = torch.clamp(filters @ power, min=1e-10).log10()
@@ -61,12 +69,15 @@ def tokenized(examples: Iterator[dict], encode: Any) -> Iterator[dict]:
     """Ids of the text."""
     for example in examples:
         text = example.get("txt")
-        yield example | {"ids": encode(text.decode() if text is not None else json.loads(example["json"])["txt"])}
+        yield example | {
+            "ids": encode(text.decode() if text is not None else json.loads(example["json"])["txt"])
+        }
 
 
 def shuffled(examples: Iterator[dict], size: int = 1500, seed: int = 0) -> Iterator[dict]:
     """A buffer that is shuffled when it is full."""
-    draw, buffer = random.Random(seed), []
+    draw = random.Random(seed)
+    buffer = []
     for example in examples:
         buffer.append(example)
         if len(buffer) >= size:
@@ -90,12 +101,14 @@ def sorted_by_length(examples: Iterator[dict], size: int = 500) -> Iterator[dict
 
 def batches(examples: Iterator[dict], max_frames: int) -> Iterator[dict[str, Any]]:
     """Padded batches of at most ``max_frames`` frames, padding included."""
-    group, longest = [], 0
+    group = []
+    longest = 0
     for example in examples:
         grown = max(longest, len(example["features"]))
         if group and grown * (len(group) + 1) > max_frames:
             yield padded(group)
-            group, grown = [], len(example["features"])
+            group = []
+            grown = len(example["features"])
         group.append(example)
         longest = grown
     if group:
@@ -105,11 +118,25 @@ def batches(examples: Iterator[dict], max_frames: int) -> Iterator[dict[str, Any
 def padded(group: list[dict]) -> dict[str, Any]:
     """One batch."""
     lengths = torch.tensor([len(x["features"]) for x in group])
-    ids = pad_sequence([torch.tensor(x["ids"]) for x in group], batch_first=True, padding_value=-1)
-    return {"keys": [x["key"] for x in group], "features": pad_sequence([x["features"] for x in group], batch_first=True), "lengths": lengths, "ids": ids}
+    ids = pad_sequence(
+        [torch.tensor(x["ids"]) for x in group],
+        batch_first=True,
+        padding_value=-1,
+    )
+    return {
+        "keys": [x["key"] for x in group],
+        "features": pad_sequence([x["features"] for x in group], batch_first=True),
+        "lengths": lengths,
+        "ids": ids,
+    }
 
 
-def load(paths: list[str], encode: Any, max_frames: int, mels: int = 80) -> Iterator[dict[str, Any]]:
+def load(
+    paths: list[str], encode: Any, max_frames: int, mels: int = 80
+) -> Iterator[dict[str, Any]]:
     """The whole chain over shuffled shards."""
     order = list(np.random.default_rng(0).permutation(paths))
-    return batches(sorted_by_length(shuffled(tokenized(with_mel(decoded(members(order)), mels), encode))), max_frames)
+    return batches(
+        sorted_by_length(shuffled(tokenized(with_mel(decoded(members(order)), mels), encode))),
+        max_frames,
+    )

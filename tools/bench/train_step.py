@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""A training step and its parts, ours against named alternatives on the same utterances: packed step, head, encoder.
+"""A training step and its parts, ours against named alternatives on the same utterances.
 
     python tools/bench/train_step.py --width 256 --layers 4 --vocabulary 32000 --rounds 5
 
-Every way is checked to give the same loss (or states) before it is timed (side_by_side.py). Random weights and features; float32 on the CPU.
+Raced are the packed step, the head and the encoder. Every way is checked to give the same loss (or
+states) before it is timed (side_by_side.py). Random weights and features; float32 on the CPU.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -30,19 +32,48 @@ from wenet_osum.models.loss import token_losses  # noqa: E402
 from wenet_osum.models.osum import OsumConfig, OsumModel  # noqa: E402
 from wenet_osum.records import Batch  # noqa: E402
 
-PROMPT, WHOLE = 12, 3000  # tokens; frames of 30 s
+PROMPT = 12  # tokens
+WHOLE = 3000  # frames of 30 s
 
 
 def build(args: argparse.Namespace) -> OsumModel:
     """A speech LLM of the asked sizes; adapter and encoder train."""
     heads = max(2, args.width // 64)
-    stack = {"encoder_layers": args.layers, "decoder_layers": 1, "encoder_attention_heads": heads, "decoder_attention_heads": heads}
+    stack = {
+        "encoder_layers": args.layers,
+        "decoder_layers": 1,
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
+    }
     ids = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0}
-    whisper = WhisperConfig(vocab_size=50, d_model=args.width, encoder_ffn_dim=4 * args.width, decoder_ffn_dim=args.width, **stack, **ids)
-    width = {"hidden_size": args.width, "intermediate_size": 5 * args.width, "num_attention_heads": heads, "num_key_value_heads": 1}
-    llm = Qwen2Config(vocab_size=args.vocabulary, num_hidden_layers=args.layers, **width, tie_word_embeddings=False, eos_token_id=0, bos_token_id=0)
+    whisper = WhisperConfig(
+        vocab_size=50,
+        d_model=args.width,
+        encoder_ffn_dim=4 * args.width,
+        decoder_ffn_dim=args.width,
+        **stack,
+        **ids,
+    )
+    width = {
+        "hidden_size": args.width,
+        "intermediate_size": 5 * args.width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 1,
+    }
+    llm = Qwen2Config(
+        vocab_size=args.vocabulary,
+        num_hidden_layers=args.layers,
+        **width,
+        tie_word_embeddings=False,
+        eos_token_id=0,
+        bos_token_id=0,
+    )
     torch.manual_seed(0)
-    config = OsumConfig(encoder=whisper.to_dict(), llm=llm.to_dict(), adapter_conf={"layers": 1, "heads": 4, "ffn": args.width, "dropout": 0.0})
+    config = OsumConfig(
+        encoder=whisper.to_dict(),
+        llm=llm.to_dict(),
+        adapter_conf={"layers": 1, "heads": 4, "ffn": args.width, "dropout": 0.0},
+    )
     model = OsumModel(config).float()
     model.llm.requires_grad_(False)
     model.encoder.embed_positions.requires_grad_(False)
@@ -50,75 +81,146 @@ def build(args: argparse.Namespace) -> OsumModel:
 
 
 def utterances(args: argparse.Namespace) -> list[dict[str, Tensor]]:
-    """Features, prompt and answer of each, lengths as in a window sorted by length: a stretch of neighbors."""
-    draw = np.random.default_rng(0)
-    frames = np.sort(np.clip(draw.lognormal(np.log(500), 0.6, 40 * args.utterances), 100, 2900).astype(int))
-    first = int(draw.integers(10, 30)) * args.utterances
-    return [
-        {
-            "features": torch.randn(n, 80),
+    """Return features, prompt and answer of each utterance.
+
+    Lengths are as in a window sorted by length: a stretch of neighbors.
+    """
+    draws = np.random.default_rng(0)
+    window = draws.lognormal(np.log(500), 0.6, 40 * args.utterances)
+    window = np.clip(window, 100, 2900).astype(int)
+    window.sort()
+    first = int(draws.integers(10, 30)) * args.utterances
+    rows = []
+    for frames in window[first : first + args.utterances].tolist():
+        tokens = int(draws.integers(5, max(6, frames // 20)))
+        row = {
+            "features": torch.randn(frames, 80),
             "prompt": torch.randint(1, args.vocabulary, (PROMPT,)),
-            "answer": torch.randint(1, args.vocabulary, (int(draw.integers(5, max(6, n // 20))),)),
+            "answer": torch.randint(1, args.vocabulary, (tokens,)),
         }
-        for n in frames[first : first + args.utterances].tolist()
-    ]
+        rows.append(row)
+    return rows
 
 
 def packed(model: OsumModel, rows: list[dict[str, Tensor]], whole: bool = False) -> Tensor:
-    """Mean loss of our forward; ``whole`` pads the features to 30 s and takes all of it for speech, as a plain Whisper encoder does."""
-    features = torch.nn.utils.rnn.pad_sequence([r["features"] for r in rows], batch_first=True)
-    output = model(_batch(rows, functional.pad(features, (0, 0, 0, WHOLE - features.shape[1])) if whole else features, whole))
+    """Return the mean loss of our forward.
+
+    ``whole`` pads the features to 30 s and takes all of it for speech, as a plain Whisper encoder
+    does.
+    """
+    features = _features(rows)
+    if whole:
+        features = _to_30_s(features)
+    output = model(_batch(rows, features, whole))
     return output.loss / output.weight
 
 
+def _features(rows: list[dict[str, Tensor]]) -> Tensor:
+    """Pad the features to the longest: (batch, frames, mels)."""
+    return pad_sequence([row["features"] for row in rows], batch_first=True)
+
+
+def _to_30_s(features: Tensor) -> Tensor:
+    """Pad features (batch, frames, mels) to 30 s."""
+    missing = WHOLE - features.shape[1]
+    return functional.pad(features, (0, 0, 0, missing))
+
+
 def _batch(rows: list[dict[str, Tensor]], features: Tensor, whole: bool) -> Batch:
-    lengths = {f"{name}_lengths": torch.tensor([len(r[name]) for r in rows]) for name in ("prompt", "answer")}
-    ids = {f"{name}_ids": torch.cat([r[name] for r in rows]) for name in ("prompt", "answer")}
-    frames = torch.tensor([WHOLE if whole else len(r["features"]) for r in rows])
-    weights = torch.ones(len(ids["answer_ids"]))
+    """Return a batch as collate makes it; ``whole`` takes 30 s of every row for speech."""
+    frames = [WHOLE if whole else len(row["features"]) for row in rows]
+    prompts = [row["prompt"] for row in rows]
+    answers = [row["answer"] for row in rows]
     names = [""] * len(rows)
-    return Batch(keys=names, tasks=names, features=features, feature_lengths=frames, answer_weights=weights, **ids, **lengths)
+    answer_ids = torch.cat(answers)
+    return Batch(
+        keys=names,
+        tasks=names,
+        features=features,
+        feature_lengths=torch.tensor(frames),
+        prompt_ids=torch.cat(prompts),
+        prompt_lengths=_lengths(prompts),
+        answer_ids=answer_ids,
+        answer_lengths=_lengths(answers),
+        answer_weights=torch.ones(len(answer_ids)),
+    )
+
+
+def _lengths(parts: list[Tensor]) -> Tensor:
+    return torch.tensor([len(part) for part in parts])
 
 
 def padded(model: OsumModel, rows: list[dict[str, Tensor]], whole: bool = False) -> Tensor:
-    """Mean loss with right-padded rows, a mask, logits at every position: what ``labels=`` of transformers does."""
-    batch = _batch(rows, torch.nn.utils.rnn.pad_sequence([r["features"] for r in rows], batch_first=True), whole)
+    """Return the mean loss with right-padded rows, a mask, and logits at every position.
+
+    That is what ``labels=`` of transformers does.
+    """
+    batch = _batch(rows, _features(rows), whole)
     if whole:
-        batch.features = functional.pad(batch.features, (0, 0, 0, WHOLE - batch.features.shape[1]))
+        batch.features = _to_30_s(batch.features)
     speech, lengths = model.padded_speech(batch.features, batch.feature_lengths)
-    embed, border, parts, labels = model.get_input_embeddings(), model.speech_boundary.weight, [], []
-    for row, heard, n in zip(rows, speech, lengths.tolist(), strict=True):
-        parts.append(torch.cat([embed(row["prompt"]), border[:1], heard[:n], border[1:], embed(row["answer"])]))
-        labels.append(torch.cat([torch.full((PROMPT + 2 + n,), -100), row["answer"]]))
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(p), dtype=torch.long) for p in parts], batch_first=True)
-    embeddings = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
-    targets = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)
-    return model.llm(inputs_embeds=embeddings, attention_mask=mask, labels=targets, use_cache=False).loss
+    embed = model.get_input_embeddings()
+    before = model.speech_boundary.weight[:1]
+    after = model.speech_boundary.weight[1:]
+
+    # A row is prompt, speech between its borders, answer; loss is taken at the answer alone.
+    parts = []
+    labels = []
+    for row, heard, length in zip(rows, speech, lengths.tolist(), strict=True):
+        prompt = embed(row["prompt"])
+        answer = embed(row["answer"])
+        parts.append(torch.cat([prompt, before, heard[:length], after, answer]))
+        unscored = torch.full((PROMPT + 2 + length,), -100)
+        labels.append(torch.cat([unscored, row["answer"]]))
+
+    masks = [torch.ones(len(part), dtype=torch.long) for part in parts]
+    output = model.llm(
+        inputs_embeds=pad_sequence(parts, batch_first=True),
+        attention_mask=pad_sequence(masks, batch_first=True),
+        labels=pad_sequence(labels, batch_first=True, padding_value=-100),
+        use_cache=False,
+    )
+    return output.loss
 
 
-def bench_step(model: OsumModel, rows: list[dict[str, Tensor]], args: argparse.Namespace) -> list[str]:
-    """Forward and backward; encoder and adapter train."""
+def bench_step(
+    model: OsumModel, rows: list[dict[str, Tensor]], args: argparse.Namespace
+) -> list[str]:
+    """Race forward and backward; encoder and adapter train."""
 
-    def step(way) -> float:
+    def step(way: Callable[..., Tensor], whole: bool = False) -> float:
         model.zero_grad(set_to_none=True)
-        loss = way()
+        loss = way(model, rows, whole)
         loss.backward()
         return loss.item()
 
-    ways = {"ours": lambda: step(lambda: packed(model, rows)), "rows padded to the longest, all logits": lambda: step(lambda: padded(model, rows))}
-    limit = _limit(ways["ours"])
-    found = race(f"step, {len(rows)} utterances", ways, _close, args.rounds, {"rows padded to the longest, all logits": 2.5}, limit)
-    ours, theirs = "ours, on 30 s", "30 s of speech, padded rows, all logits"
-    assert abs(step(lambda: packed(model, rows, True)) - step(lambda: padded(model, rows, True))) < 1e-3, f"{ours} and {theirs} differ"
-    long = {"ours": ways["ours"], theirs: lambda: step(lambda: padded(model, rows, True))}
-    return found + race(f"step, {len(rows)} utterances", long, lambda a, b: None, args.rounds, {theirs: 4})
+    def ours() -> float:
+        return step(packed)
+
+    work = f"step, {len(rows)} utterances"
+    longest = "rows padded to the longest, all logits"
+    ways = {"ours": ours, longest: lambda: step(padded)}
+    found = race(work, ways, _close, args.rounds, {longest: 2.5}, _limit(ours))
+
+    # On 30 s the losses are others than ours on true lengths: they are compared on 30 s.
+    theirs = "30 s of speech, padded rows, all logits"
+    difference = abs(step(packed, whole=True) - step(padded, whole=True))
+    assert difference < 1e-3, f"ours, on 30 s and {theirs} differ"
+    ways = {"ours": ours, theirs: lambda: step(padded, whole=True)}
+    found += race(work, ways, lambda one, other: None, args.rounds, {theirs: 4})
+    return found
 
 
-def bench_head(model: OsumModel, rows: list[dict[str, Tensor]], args: argparse.Namespace) -> list[str]:
-    """Head and cross-entropy, forward and backward: at the answers against at every position in float32."""
-    speech = [-(-len(r["features"]) // 8) for r in rows]
-    answers = torch.cat([r["answer"] for r in rows])
-    total = len(answers) + sum(speech) + len(rows) * (PROMPT + 2)
+def bench_head(
+    model: OsumModel, rows: list[dict[str, Tensor]], args: argparse.Namespace
+) -> list[str]:
+    """Race head and cross-entropy, forward and backward.
+
+    They run at the answers against at every position in float32.
+    """
+    answers = torch.cat([row["answer"] for row in rows])
+    speech = sum(-(-len(row["features"]) // 8) for row in rows)
+    total = len(answers) + speech + len(rows) * (PROMPT + 2)
     hidden = torch.randn(total, args.width, requires_grad=True)
     labels = torch.full((total,), -100)
     labels[: len(answers)] = answers
@@ -128,48 +230,73 @@ def bench_head(model: OsumModel, rows: list[dict[str, Tensor]], args: argparse.N
         nll.mean().backward()
         return nll.mean().item()
 
-    def whole() -> float:
-        loss = functional.cross_entropy(model.llm.lm_head(hidden).float(), labels)
+    def everywhere() -> float:
+        logits = model.llm.lm_head(hidden).float()
+        loss = functional.cross_entropy(logits, labels)
         loss.backward()
         return loss.item()
 
-    return race(f"head, {len(answers)} of {total} positions", {"ours": ours, "all positions": whole}, _close, args.rounds, limit=_limit(ours))
+    work = f"head, {len(answers)} of {total} positions"
+    ways = {"ours": ours, "all positions": everywhere}
+    return race(work, ways, _close, args.rounds, limit=_limit(ours))
 
 
-def bench_encoder(model: OsumModel, rows: list[dict[str, Tensor]], args: argparse.Namespace) -> list[str]:
-    """The encoder's forward on true lengths against 30 s: with our mask, which gives the same states, and as transformers does it, without one."""
-    features = torch.nn.utils.rnn.pad_sequence([r["features"] for r in rows], batch_first=True)
-    lengths = torch.tensor([len(r["features"]) for r in rows])
-    whole, full = functional.pad(features, (0, 0, 0, WHOLE - features.shape[1])), torch.full_like(lengths, WHOLE)
+def bench_encoder(
+    model: OsumModel, rows: list[dict[str, Tensor]], args: argparse.Namespace
+) -> list[str]:
+    """Race the encoder's forward on true lengths against 30 s.
+
+    There it runs with our mask, which gives the same states, and as transformers does it, without
+    one.
+    """
+    features = _features(rows)
+    lengths = _lengths([row["features"] for row in rows])
+    whole = _to_30_s(features)
+    channels_first = whole.transpose(1, 2)
     encoder = model.encoder.eval()
 
     @torch.no_grad()
     def run() -> list[Tensor]:
         states, sizes = encoder(features, lengths)
-        return [s[:n] for s, n in zip(states, sizes.tolist(), strict=True)]
+        return _cut(states, sizes)
 
     @torch.no_grad()
     def masked() -> list[Tensor]:
-        sizes, mask = encoder.output_lengths(lengths), torch.arange(WHOLE // 2)
-        hidden = encoder._convolve(whole.transpose(1, 2), lengths) + encoder.embed_positions.weight
+        sizes = encoder.output_lengths(lengths)
+        mask = torch.arange(WHOLE // 2) < sizes[:, None]
+        hidden = encoder._convolve(channels_first, lengths) + encoder.embed_positions.weight
         for layer in encoder.layers:
-            hidden = layer(hidden, (mask < sizes[:, None])[:, None, None])
-        return [s[:n] for s, n in zip(encoder.layer_norm(hidden), sizes.tolist(), strict=True)]
+            hidden = layer(hidden, mask[:, None, None])
+        return _cut(encoder.layer_norm(hidden), sizes)
 
     @torch.no_grad()
     def theirs() -> Tensor:
-        return WhisperEncoder.forward(encoder, whole.transpose(1, 2)).last_hidden_state
+        return WhisperEncoder.forward(encoder, channels_first).last_hidden_state
 
-    def same(ours: Any, other: Any) -> None:
+    def same(ours: list[Tensor], other: list[Tensor] | Tensor) -> None:
         if isinstance(other, list):
-            assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(ours, other, strict=True)), "masked states differ"
-        else:  # it hears the padding: to be the same, ours has to hear it as well
-            assert torch.allclose(encoder(whole, full)[0], other, atol=1e-4), "states of 30 s differ"
+            for one, another in zip(ours, other, strict=True):
+                assert torch.allclose(one, another, atol=1e-4), "masked states differ"
+            return
+        # Theirs hears the padding: to be the same, ours has to hear it as well.
+        everything, _ = encoder(whole, torch.full_like(lengths, WHOLE))
+        assert torch.allclose(everything, other, atol=1e-4), "states of 30 s differ"
 
-    ways = {"ours": run, "30 s, masked": masked, "30 s, WhisperEncoder of transformers": theirs}
-    found = race(f"encoder forward, {len(rows)} utterances", ways, same, args.rounds, limit=_limit(run))
+    ways = {
+        "ours": run,
+        "30 s, masked": masked,
+        "30 s, WhisperEncoder of transformers": theirs,
+    }
+    work = f"encoder forward, {len(rows)} utterances"
+    found = race(work, ways, same, args.rounds, limit=_limit(run))
     model.train()
     return found
+
+
+def _cut(states: Tensor, sizes: Tensor) -> list[Tensor]:
+    """Take the padding off: (frames, width) each."""
+    pairs = zip(states, sizes.tolist(), strict=True)
+    return [row[:size] for row, size in pairs]
 
 
 def _limit(way: Callable[[], Any]) -> tuple[str, Callable[[], None]]:
@@ -185,7 +312,9 @@ def _close(a: float, b: float) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmarks and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--width", type=int, default=256, help="of encoder and LLM")
     parser.add_argument("--layers", type=int, default=4, help="of each")
     parser.add_argument("--vocabulary", type=int, default=32000)
@@ -193,8 +322,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    model, rows = build(args), utterances(args)
-    show([line for bench in (bench_step, bench_head, bench_encoder) for line in bench(model, rows, args)])
+    model = build(args)
+    rows = utterances(args)
+    lines = []
+    for bench in (bench_step, bench_head, bench_encoder):
+        lines += bench(model, rows, args)
+    show(lines)
     return 0
 
 

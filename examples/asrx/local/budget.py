@@ -1,7 +1,9 @@
-"""How tokens are made equal: the limit of a micro-batch, in the plan's cautious estimate, at which a step really holds the tokens wanted.
+"""How tokens are made equal: the limit of a micro-batch, in the plan's cautious estimate, at which
+a step really holds the tokens wanted.
 
-The plan cuts micro-batches by an estimate that counts the longest prompt and label of a task, so one limit for all arms would give them different
-numbers of tokens. Counted here are speech (12.5 a second) and answer tokens, which is what the table of the page shows.
+The plan cuts micro-batches by an estimate that counts the longest prompt and label of a task, so
+one limit for all arms would give them different numbers of tokens. Counted here are speech (12.5 a
+second) and answer tokens, which is what the table of the page shows.
 """
 
 from __future__ import annotations
@@ -20,28 +22,53 @@ SPEECH_TOKENS_A_SECOND = 12.5
 ROUNDS = 6  # of trying a limit and correcting it
 
 
-def limit_for(wanted: float, data: DataConfig, conf: TrainConfig, template: Template, mels: int) -> int:
-    """``batch.max_tokens`` with which the mean step of an epoch comes nearest to ``wanted`` tokens. Raises ValueError for data that cannot be used."""
+def limit_for(
+    wanted: float, data: DataConfig, conf: TrainConfig, template: Template, mels: int
+) -> int:
+    """``batch.max_tokens`` with which the mean step of an epoch comes nearest to ``wanted`` tokens.
+    Raises ValueError for data that cannot be used.
+    """
     pools = Mixture(data, conf, template, mels).pools
-    answers = [_answers(source.list, pool, template) for source, pool in zip(data.train, pools, strict=True)]
-    limit, tried = round(1.5 * wanted), {}
+    answers = [
+        _answers(source.list, pool, template)
+        for source, pool in zip(data.train, pools, strict=True)
+    ]
+    limit = round(1.5 * wanted)
+    tried = {}
     for _ in range(ROUNDS):
         if limit in tried:
             break
-        tried[limit] = a_step(pools, answers, dataclasses.replace(conf, batch=dataclasses.replace(conf.batch, max_tokens=limit)))
+        tried[limit] = a_step(
+            pools,
+            answers,
+            dataclasses.replace(conf, batch=dataclasses.replace(conf.batch, max_tokens=limit)),
+        )
         limit = max(1, round(limit * wanted / tried[limit]))
     return min(tried, key=lambda one: abs(tried[one] - wanted))
 
 
 def a_step(pools: list, answers: list[dict[str, int]], conf: TrainConfig) -> float:
     """Tokens of the mean micro-batch of the first epoch."""
-    plan = Plan(pools, conf.batch, conf.seed, 0)
+    plan = Plan(
+        pools,
+        conf.batch,
+        conf.seed,
+        0,
+    )
     speech = float(plan.seconds.sum(dtype=np.float64)) * SPEECH_TOKENS_A_SECOND
     rows = zip(plan.source.tolist(), plan.shard.tolist(), plan.row.tolist(), strict=True)
-    return (speech + sum(answers[source][str(pools[source].indices[shard].keys[row])] for source, shard, row in rows)) / len(plan)
+    return (
+        speech
+        + sum(
+            answers[source][str(pools[source].indices[shard].keys[row])]
+            for source, shard, row in rows
+        )
+    ) / len(plan)
 
 
 def _answers(path: str, pool: object, template: Template) -> dict[str, int]:
     """Key → answer tokens, of the one task a source of a cell has."""
     (task,) = pool.tasks
-    return {u.key: len(template.target(task, u).ids) for u in read_manifest(path) if task.present(u)}
+    return {
+        u.key: len(template.target(task, u).ids) for u in read_manifest(path) if task.present(u)
+    }

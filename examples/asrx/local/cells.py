@@ -1,10 +1,12 @@
-"""Train, decode and score the cells that are left. Started again with the same command it goes on: a finished cell is not run again.
+"""Train, decode and score the cells that are left. Started again with the same command it goes on:
+a finished cell is not run again.
 
     python local/cells.py --shared exp/shared --out exp/cells --hours 8
     python local/cells.py --shared exp/shared --out exp/cells --xs ser ved --seeds 1
 
-Several processes, also on several machines with one file system, may work on the same folder: a cell belongs to the one that locks it.
-Exit status: 0 nothing is left or the limit is reached, 1 a fault, 85 interrupted by SIGTERM or SIGUSR1 and saved.
+Several processes, also on several machines with one file system, may work on the same folder: a
+cell belongs to the one that locks it. Exit status: 0 nothing is left or the limit is reached, 1 a
+fault, 85 interrupted by SIGTERM or SIGUSR1 and saved.
 """
 
 from __future__ import annotations
@@ -37,9 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     begun, done = time.monotonic(), 0
     try:
-        todo = [cell for cell in cells(tuple(args.seeds)) if cell.x in args.xs and cell.arm in args.arms]
+        todo = [
+            cell for cell in cells(tuple(args.seeds)) if cell.x in args.xs and cell.arm in args.arms
+        ]
         for cell in todo:
-            if (args.cells is not None and done >= args.cells) or (args.hours is not None and time.monotonic() - begun >= 3600 * args.hours):
+            if (args.cells is not None and done >= args.cells) or (
+                args.hours is not None and time.monotonic() - begun >= 3600 * args.hours
+            ):
                 break
             with claimed(args.out / cell.name) as ours:
                 if not ours or (args.out / cell.name / RESULT).exists():
@@ -48,7 +54,11 @@ def main(argv: list[str] | None = None) -> int:
                     return status
                 done += 1
                 seconds = (time.monotonic() - begun) / done
-                print(f"cells.py: {cell.name} is finished, {done} now, {finished(args.out, todo)} of {len(todo)} in all, {seconds:.0f} s a cell", flush=True)
+                print(
+                    f"cells.py: {cell.name} is finished, {done} now, {finished(args.out, todo)} of "
+                    f"{len(todo)} in all, {seconds:.0f} s a cell",
+                    flush=True,
+                )
     except (ValueError, OSError) as error:
         print(f"cells.py: {error}", file=sys.stderr)
         return 1
@@ -58,23 +68,54 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--shared", type=Path, required=True, help="the model of the shared phase, where every cell begins")
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    args.add_argument(
+        "--shared",
+        type=Path,
+        required=True,
+        help="the model of the shared phase, where every cell begins",
+    )
     args.add_argument("--out", type=Path, required=True, help="folder of the cells")
     args.add_argument("--data", default="data", help="folder of the lists (data)")
-    args.add_argument("--tokens", type=int, default=600, help="speech and answer tokens of a step, the same in all cells (600)")
+    args.add_argument(
+        "--tokens",
+        type=int,
+        default=600,
+        help="speech and answer tokens of a step, the same in all cells (600)",
+    )
     args.add_argument("--cells", type=int, help="stop after so many cells")
     args.add_argument("--hours", type=float, help="begin no cell after so many hours")
-    args.add_argument("--xs", nargs="+", default=[*XS, TOGETHER], choices=[*XS, TOGETHER], help="only cells of these X")
-    args.add_argument("--arms", nargs="+", default=[*ARMS], choices=[*ARMS], help="only cells of these arms")
-    args.add_argument("--seeds", nargs="+", type=int, default=[*SEEDS], help="only cells of these seeds")
-    args.add_argument("--override", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="setting of the training, e.g. max_steps=2")
+    args.add_argument(
+        "--xs",
+        nargs="+",
+        default=[*XS, TOGETHER],
+        choices=[*XS, TOGETHER],
+        help="only cells of these X",
+    )
+    args.add_argument(
+        "--arms", nargs="+", default=[*ARMS], choices=[*ARMS], help="only cells of these arms"
+    )
+    args.add_argument(
+        "--seeds", nargs="+", type=int, default=[*SEEDS], help="only cells of these seeds"
+    )
+    args.add_argument(
+        "--override",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="setting of the training, e.g. max_steps=2",
+    )
     return args
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process has the cell to itself; the lock ends with the process, however that ends."""
+    """Whether this process has the cell to itself; the lock ends with the process, however that
+    ends.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w", encoding="utf-8") as file:
         try:
@@ -86,20 +127,35 @@ def claimed(folder: Path) -> Iterator[bool]:
 
 
 def run(cell: Cell, args: argparse.Namespace) -> int:
-    """Train the cell, from its last checkpoint if it has one, decode and score it. Returns the exit status of the training."""
+    """Train the cell, from its last checkpoint if it has one, decode and score it. Returns the exit
+    status of the training.
+    """
     folder = args.out / cell.name
     data = mixture(cell, args.data, sizes(cell, args.data))
     config.save(data, folder / "data.yaml")
     settings = [f"seed={cell.seed}", f"model.init_from={args.shared}", *args.override]
     settings.append(f"batch.max_tokens={limit_of(data, settings, args)}")
-    command = ["--config", str(CONF), "--data", str(folder / "data.yaml"), "--exp_dir", str(folder / "train")]
+    command = [
+        "--config",
+        str(CONF),
+        "--data",
+        str(folder / "data.yaml"),
+        "--exp_dir",
+        str(folder / "train"),
+    ]
     if status := train.main([*command, "--override", *settings]):
         if status != INTERRUPTED:
-            raise ValueError(f"cell {cell.name}: training ended with status {status}; {folder}/train/train.log says why")
+            raise ValueError(
+                f"cell {cell.name}: training ended with status {status}; {folder}/train/train.log "
+                "says why"
+            )
         return status
     found = result_of(cell, folder, args.shared, args.data)
     write_text(folder / RESULT, json.dumps(found, ensure_ascii=False, indent=1))
-    for checkpoint in [*(folder / "train").glob("step_*"), folder / "train/final"]:  # the weights of a cell are not needed any more
+    for checkpoint in [
+        *(folder / "train").glob("step_*"),
+        folder / "train/final",
+    ]:  # the weights of a cell are not needed any more
         shutil.rmtree(checkpoint)
     return 0
 
@@ -116,7 +172,10 @@ def sizes(cell: Cell, data: str) -> dict[str, int]:
     if cell.x != TOGETHER:
         return {}
     lists = {str(path): path for path in Path(data).glob("*/train/*.list")}
-    return {name: sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines()) for name, path in lists.items()}
+    return {
+        name: sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
+        for name, path in lists.items()
+    }
 
 
 def finished(out: Path, among: list[Cell]) -> int:

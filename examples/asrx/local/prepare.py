@@ -1,4 +1,6 @@
-"""A list a task out of the manifests that the recipes of the corpora have prepared, after a check that train, dev and test share nothing they must not."""
+"""A list a task out of the manifests that the recipes of the corpora have prepared, after a check
+that train, dev and test share nothing they must not.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         for corpus, kinds in DISJOINT.items():
-            write_lists(args.data / corpus, {x.task for x in XS.values() if x.corpus == corpus} | ({"asr"} if corpus in RECOGNITION else set()), kinds)
+            write_lists(
+                args.data / corpus,
+                {x.task for x in XS.values() if x.corpus == corpus}
+                | ({"asr"} if corpus in RECOGNITION else set()),
+                kinds,
+            )
     except (ValueError, OSError) as error:
         print(f"prepare.py: {error}", file=sys.stderr)
         return 1
@@ -38,12 +45,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def write_lists(folder: Path, asked: set[str], disjoint: list[str]) -> None:
     """The lists of one corpus. Raises ValueError when its splits share what they must not."""
-    splits = {split: list(read_manifest(folder / split / "manifest.jsonl")) for split in ("train", "dev", "test")}
+    splits = {
+        split: list(read_manifest(folder / split / "manifest.jsonl"))
+        for split in ("train", "dev", "test")
+    }
     for line in check_disjoint(splits, disjoint):
         print(f"note: {folder.name}: {line}")
     for split, rows in splits.items():
         for task in sorted(asked):
-            count = write_manifest(folder / split / f"{task}.list", choose(rows, task, LIMITS.get(split)))
+            count = write_manifest(
+                folder / split / f"{task}.list",
+                choose(
+                    rows,
+                    task,
+                    LIMITS.get(split),
+                ),
+            )
             print(f"{folder.name}/{split}/{task}.list: {count} of {len(rows)} utterances")
 
 

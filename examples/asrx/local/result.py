@@ -1,4 +1,6 @@
-"""The result of a cell: what it answered right, utterance by utterance, what it was trained on, and its learning curve."""
+"""The result of a cell: what it answered right, utterance by utterance, what it was trained on, and
+its learning curve.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,13 @@ from wenet_osum.train.checkpoint import read_state
 
 def result_of(cell: Cell, folder: Path, shared: Path, data: str) -> dict[str, Any]:
     """Decode and score the trained cell in ``folder``."""
-    model, template = build.load(folder / "train/final"), Template.load(folder / "train/final")
+    model = build.load(folder / "train/final")
+    template = Template.load(folder / "train/final")
     state = read_state(folder / "train/final")
-    rows = [json.loads(line) for line in (folder / "train/log.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (folder / "train/log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return {
         "cell": {"x": cell.x, "arm": cell.arm, "seed": cell.seed},
         "encoder": encoder_hash(shared),
@@ -36,9 +42,16 @@ def result_of(cell: Cell, folder: Path, shared: Path, data: str) -> dict[str, An
         "seconds": round(state.seconds, 1),
         "audio_s": round(state.audio_s, 1),
         "speech_tokens": round(state.audio_s * SPEECH_TOKENS_A_SECOND),
-        "answer_tokens": round(sum(row["tokens"] for row in rows if row["split"] == "train" and row["task"])),
+        "answer_tokens": round(
+            sum(row["tokens"] for row in rows if row["split"] == "train" and row["task"])
+        ),
         "curve": curve(rows, cell),
-        "tests": {x.name: tested(model, template, x, cell.asked(x), f"{data}/{x.corpus}/test/{x.task}.list") for x in cell.scored_on()},
+        "tests": {
+            x.name: tested(
+                model, template, x, cell.asked(x), f"{data}/{x.corpus}/test/{x.task}.list"
+            )
+            for x in cell.scored_on()
+        },
     }
 
 
@@ -51,22 +64,43 @@ def encoder_hash(folder: Path) -> str:
 
 
 def curve(rows: list[dict[str, Any]], cell: Cell) -> dict[str, list[list[float]]]:
-    """X → (step, share of dev utterances whose label is right by teacher forcing) …; X without labels have none."""
+    """X → (step, share of dev utterances whose label is right by teacher forcing) …; X without
+    labels have none.
+    """
     found: dict[str, list[list[float]]] = {}
     for x in cell.scored_on():
         names = {cell.asked(x), tasks.parse(cell.asked(x)).name}
-        points = [[row["step"], row["labels"]] for row in rows if row["split"] == "dev" and row["task"] in names and "labels" in row]
-        if points and not (cell.x != x.name and x.name.startswith("toy_")):  # the cell of everything has dev lists of the real corpora
+        points = [
+            [row["step"], row["labels"]]
+            for row in rows
+            if row["split"] == "dev" and row["task"] in names and "labels" in row
+        ]
+        if points and not (
+            cell.x != x.name and x.name.startswith("toy_")
+        ):  # the cell of everything has dev lists of the real corpora
             found[x.name] = points
     return found
 
 
 def tested(model: Any, template: Template, x: X, tags: str, path: str) -> dict[str, Any]:
     """Which utterances of the test list are right, and the figures of the scorer."""
-    task, references = template.task(tags), list(read_manifest(path))
-    found = answers(model, template, path, tags)
-    figures = {f"{s.detail['field']}/{s.metric}/{s.subset}": [round(v, 3) for v in (s.value, s.low, s.high)] for s in score_task(task, references, found)}
-    truth = Counter(u.reply if x.reply else tasks.parse(x.task).fields[-1].value(u) for u in references)
+    task = template.task(tags)
+    references = list(read_manifest(path))
+    found = answers(
+        model,
+        template,
+        path,
+        tags,
+    )
+    figures = {
+        f"{s.detail['field']}/{s.metric}/{s.subset}": [
+            round(v, 3) for v in (s.value, s.low, s.high)
+        ]
+        for s in score_task(task, references, found)
+    }
+    truth = Counter(
+        u.reply if x.reply else tasks.parse(x.task).fields[-1].value(u) for u in references
+    )
     return {
         "task": task.tags,
         "utterances": len(references),
@@ -76,13 +110,23 @@ def tested(model: Any, template: Template, x: X, tags: str, path: str) -> dict[s
     }
 
 
-def right(task: Task, x: X, references: list[Utterance], found: dict[str, Hypothesis]) -> dict[str, int]:
+def right(
+    task: Task, x: X, references: list[Utterance], found: dict[str, Hypothesis]
+) -> dict[str, int]:
     """Key → 1 where the answer to X is right; an utterance without an answer is wrong."""
     field = tasks.parse(x.task).fields[-1]
 
     def said(hypothesis: Hypothesis | None) -> str | None:
         if hypothesis is None:
             return None
-        return " ".join((hypothesis.reply or "").split()) if x.reply else hypothesis.labels.get(field.name)
+        if x.reply:
+            return " ".join((hypothesis.reply or "").split())
+        return hypothesis.labels.get(field.name)
 
-    return {u.key: int(said(found.get(u.key)) == (" ".join(field.value(u).split()) if x.reply else field.value(u))) for u in references}
+    return {
+        u.key: int(
+            said(found.get(u.key))
+            == (" ".join(field.value(u).split()) if x.reply else field.value(u))
+        )
+        for u in references
+    }

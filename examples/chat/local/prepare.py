@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Text questions with answers → spoken questions with replies: manifests of train, dev and test.
 
-Reads ``*.jsonl`` and ``*.tsv``; files named train, dev and test keep their splits, all others are split by question. A synthesizer speaks the
-questions: espeak-ng, or a program of the user's. No voice and no question is in two splits.
+Reads ``*.jsonl`` and ``*.tsv``; files named train, dev and test keep their splits, all others are
+split by question. A synthesizer speaks the questions: espeak-ng, or a program of the user's. No
+voice and no question is in two splits.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ from wenet_osum.records import Utterance
 
 DISJOINT = ["speaker", "sentence", "recording"]  # what train, dev and test must not share
 OFFICIAL = {"databricks-dolly-15k.jsonl": 15011}  # pairs of public sets, by file name
-QUESTION, ANSWER, CONTEXT = ("question", "instruction", "prompt", "query"), ("answer", "response", "reply", "output"), ("context", "input")
+QUESTION, ANSWER, CONTEXT = (
+    ("question", "instruction", "prompt", "query"),
+    ("answer", "response", "reply", "output"),
+    ("context", "input"),
+)
 SPLITS = ("train", "dev", "test")
 CHUNK = 64  # questions one espeak-ng speaks: what it says depends a little on what it said before
 
@@ -91,11 +96,17 @@ def fault_of(question: str, answer: str, context: str, options: argparse.Namespa
         return "the question is about a text that would have to be read out"
     if len(question) > options.max_question:
         return f"question of over {options.max_question} characters"
-    return f"answer of over {options.max_answer} characters" if len(answer) > options.max_answer else ""
+    return (
+        f"answer of over {options.max_answer} characters"
+        if len(answer) > options.max_answer
+        else ""
+    )
 
 
 def split_of(question: str, path: Path) -> str:
-    """The split a file is named after; else eight of ten questions are train, the same question always the same split."""
+    """The split a file is named after; else eight of ten questions are train, the same question
+    always the same split.
+    """
     if path.stem in SPLITS:
         return path.stem
     place = int(hashlib.sha256("".join(question.casefold().split()).encode()).hexdigest(), 16) % 10
@@ -111,14 +122,29 @@ def read_pairs(options: argparse.Namespace, dropped: Dropped) -> list[Pair]:
         for total, row in enumerate(read_rows(path, dropped), 1):  # noqa: B007
             question, answer = _first(row, QUESTION), _first(row, ANSWER)
             fault = fault_of(question, answer, _first(row, CONTEXT), options)
-            pair = Pair(question, answer, tidy_label("lang", row.get("lang") or options.lang), split_of(question, path))
+            pair = Pair(
+                question,
+                answer,
+                tidy_label("lang", row.get("lang") or options.lang),
+                split_of(question, path),
+            )
             if fault or pair in pairs:
                 note(dropped, f"{path.name} row {total}", fault or "pair stands twice")
             else:
                 pairs[pair] = None
-        print(check_count(f"chat {path.name} pairs", total, OFFICIAL.get(path.name, total), options.strict_counts))
+        print(
+            check_count(
+                f"chat {path.name} pairs",
+                total,
+                OFFICIAL.get(path.name, total),
+                options.strict_counts,
+            )
+        )
     if not pairs:
-        raise ValueError(f"no pair in {len(paths)} files of {options.data_dir}; rows need a question and an answer (README.md)")
+        raise ValueError(
+            f"no pair in {len(paths)} files of {options.data_dir}; rows need a question and an "
+            "answer (README.md)"
+        )
     return thin([*pairs], options.limit, options.seed)
 
 
@@ -135,7 +161,9 @@ def voices_of(options: argparse.Namespace, langs: set[str]) -> dict[str, dict[st
 
 
 def orders_of(pairs: list[Pair], options: argparse.Namespace) -> list[Order]:
-    """Every pair with a voice of its split. A recording's name says text and voice, so that a second run finds what the first one made."""
+    """Every pair with a voice of its split. A recording's name says text and voice, so that a
+    second run finds what the first one made.
+    """
     voices, draw = voices_of(options, {pair.lang for pair in pairs}), random.Random(options.seed)
     orders = []
     for pair in pairs:
@@ -150,7 +178,15 @@ def speak_all(orders: list[Order], command: str) -> list[str]:
     todo = [order for order in orders if not order.path.exists()]
     if not todo:
         return [""] * len(orders)
-    voices = {name: voice for lang in {order.pair.lang for order in todo} for name, voice in espeak_voices(lang).items()} if not command else {}
+    voices = (
+        {
+            name: voice
+            for lang in {order.pair.lang for order in todo}
+            for name, voice in espeak_voices(lang).items()
+        }
+        if not command
+        else {}
+    )
     speaker = CommandSpeaker(command) if command else EspeakSpeaker(voices)
     faults = dict.fromkeys(orders, "")
     for order in todo:
@@ -161,7 +197,9 @@ def speak_all(orders: list[Order], command: str) -> list[str]:
             unfinished.replace(order.path)
         except ValueError as fault:
             unfinished.unlink(missing_ok=True)
-            faults[order] = f"speaker: {fault}" if command else "espeak-ng has no sound for the question"
+            faults[order] = (
+                f"speaker: {fault}" if command else "espeak-ng has no sound for the question"
+            )
     speaker.close()
     return [faults[order] for order in orders]
 
@@ -170,11 +208,20 @@ def describe(order: Order) -> Utterance:
     """The recording as an utterance. Raises Drop when it cannot be read."""
     pair = order.pair
     labels = {"lang": pair.lang, "speaker": order.voice, "reply": pair.answer}
-    return Utterance(order.key, str(order.path), pair.question, duration=round(read_duration(order.path), 4), extra={"corpus": "chat"}, **labels)
+    return Utterance(
+        order.key,
+        str(order.path),
+        pair.question,
+        duration=round(read_duration(order.path), 4),
+        extra={"corpus": "chat"},
+        **labels,
+    )
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Everything, from the pairs to the lists. Raises ValueError for whatever is wrong with them."""
+    """Everything, from the pairs to the lists. Raises ValueError for whatever is wrong with
+    them.
+    """
     dropped = Dropped()
     orders = orders_of(read_pairs(options, dropped), options)
     chunks = [orders[i : i + CHUNK] for i in range(0, len(orders), CHUNK)]
@@ -196,13 +243,32 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = command.parser(__doc__, "folder with *.jsonl and *.tsv of questions and answers", "stop unless a known public set is complete")
-    parser.add_argument("--lang", default="en", help="language of rows that name none: en, zh, or one of espeak-ng's (en)")
-    parser.add_argument("--speaker", default="", help='program that speaks, e.g. "piper --model {voice} --output_file {out}"; default: espeak-ng')
-    parser.add_argument("--voices", default="", help="voices of --speaker, at least three; each belongs to one split")
+    parser = command.parser(
+        __doc__,
+        "folder with *.jsonl and *.tsv of questions and answers",
+        "stop unless a known public set is complete",
+    )
+    parser.add_argument(
+        "--lang",
+        default="en",
+        help="language of rows that name none: en, zh, or one of espeak-ng's (en)",
+    )
+    parser.add_argument(
+        "--speaker",
+        default="",
+        help='program that speaks, e.g. "piper --model {voice} --output_file {out}"; default: '
+        "espeak-ng",
+    )
+    parser.add_argument(
+        "--voices",
+        default="",
+        help="voices of --speaker, at least three; each belongs to one split",
+    )
     parser.add_argument("--max_question", type=int, default=200, help="characters")
     parser.add_argument("--max_answer", type=int, default=400, help="characters")
-    parser.add_argument("--limit", type=int, default=0, help="pairs at most, drawn by --seed; 0: all")
+    parser.add_argument(
+        "--limit", type=int, default=0, help="pairs at most, drawn by --seed; 0: all"
+    )
     parser.add_argument("--seed", type=int, default=777, help="of the voices")
     parser.add_argument("--jobs", type=int, default=1, help="processes that speak")
     return parser.parse_args(argv)

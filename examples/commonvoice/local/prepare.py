@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Common Voice → manifests of train, dev and test with transcript, gender and age group, of one or several languages.
+"""Common Voice → manifests of train, dev and test with transcript, gender and age group, of one or
+several languages.
 
-Reads the official layout ``<lang>/{train,dev,test,validated}.tsv`` and ``<lang>/clips/*.mp3``. The official splits are kept. Labels are those of the
-map wenet_osum/tasks/maps/commonvoice.yaml, which knows the old spellings and the new.
+Reads the official layout ``<lang>/{train,dev,test,validated}.tsv`` and ``<lang>/clips/*.mp3``. The
+official splits are kept. Labels are those of the map wenet_osum/tasks/maps/commonvoice.yaml, which
+knows the old spellings and the new.
 """
 
 from __future__ import annotations
@@ -30,24 +32,36 @@ COLUMNS = {"client_id", "path", "sentence", *LABELS}
 
 
 def lang_dir(data_dir: Path, lang: str) -> Path:
-    """The folder of a language: in ``data_dir``, or one level down in cv-corpus-*/. Raises ValueError when there is none, or more than one."""
+    """The folder of a language: in ``data_dir``, or one level down in cv-corpus-*/. Raises
+    ValueError when there is none, or more than one.
+    """
     places = [data_dir / lang, *sorted(data_dir.glob(f"cv-corpus-*/{lang}"))]
     found = [place for place in places if (place / "test.tsv").exists()]
     if not found:
-        raise ValueError(f"no {data_dir}/{lang}/test.tsv; unpack the official archive of {lang} there, or point --data_dir at cv-corpus-*")
+        raise ValueError(
+            f"no {data_dir}/{lang}/test.tsv; unpack the official archive of {lang} there, or point "
+            "--data_dir at cv-corpus-*"
+        )
     if len(found) > 1:
-        raise ValueError(f"{lang} is in {' and in '.join(map(str, found))}; point --data_dir at one release")
+        raise ValueError(
+            f"{lang} is in {' and in '.join(map(str, found))}; point --data_dir at one release"
+        )
     return found[0]
 
 
 def read_table(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a tsv file, whose sentences may hold quotation marks. Raises ValueError for a missing file or column."""
+    """The rows of a tsv file, whose sentences may hold quotation marks. Raises ValueError for a
+    missing file or column.
+    """
     if not path.exists():
         raise ValueError(f"no {path}; the official archive has it")
     with open(path, encoding="utf-8", newline="") as lines:
         rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         if missing := COLUMNS - set(rows.fieldnames or ()):
-            raise ValueError(f"{path} lacks the columns {', '.join(sorted(missing))}; it has {', '.join(rows.fieldnames or ())}")
+            raise ValueError(
+                f"{path} lacks the columns {', '.join(sorted(missing))}; it has "
+                f"{', '.join(rows.fieldnames or ())}"
+            )
         yield from rows
 
 
@@ -67,11 +81,15 @@ class Reader:
 
     def __init__(self, folder: Path, lang: str, dropped: Dropped, no_label: Counter) -> None:
         self.folder, self.lang, self.dropped, self.no_label = folder, lang, dropped, no_label
-        self.labels, self.durations = label_map.load("commonvoice"), read_durations(folder)
+        self.labels = label_map.load("commonvoice")
+        self.durations = read_durations(folder)
 
     def rows(self, table: str) -> tuple[list[Utterance], int]:
-        """The usable utterances of a table, and how many rows it has. Raises ValueError for a label that the map does not know."""
-        found, total = [], 0
+        """The usable utterances of a table, and how many rows it has. Raises ValueError for a label
+        that the map does not know.
+        """
+        found = []
+        total = 0
         for row in read_table(self.folder / f"{table}.tsv"):
             total += 1
             if utterance := self._utterance(row):
@@ -79,8 +97,11 @@ class Reader:
         return found, total
 
     def _utterance(self, row: dict[str, str]) -> Utterance | None:
-        name = row["path"] if row["path"].endswith(".mp3") else f"{row['path']}.mp3"  # the first releases leave it out
-        path, sentence = self.folder / "clips" / name, (row["sentence"] or "").strip()
+        name = (
+            row["path"] if row["path"].endswith(".mp3") else f"{row['path']}.mp3"
+        )  # the first releases leave it out
+        path = self.folder / "clips" / name
+        sentence = (row["sentence"] or "").strip()
         try:
             if not sentence:
                 raise ValueError("no sentence")
@@ -92,54 +113,107 @@ class Reader:
         extra = {"corpus": "commonvoice", "accent": row.get("accents") or row.get("accent")}
         extra = {k: v for k, v in extra.items() if v}
         lang = tidy_label("lang", self.lang.split("-")[0])
-        return Utterance(Path(name).stem, str(path), sentence, lang=lang, speaker=row["client_id"], labels=labels, duration=seconds, extra=extra)
+        return Utterance(
+            Path(name).stem,
+            str(path),
+            sentence,
+            lang=lang,
+            speaker=row["client_id"],
+            labels=labels,
+            duration=seconds,
+            extra=extra,
+        )
 
     def _seconds(self, path: Path, name: str) -> float:
-        """From the official table where the file is there and not empty, else from the file itself."""
+        """From the official table where the file is there and not empty, else from the file
+        itself.
+        """
         if self.durations.get(name) and path.exists() and path.stat().st_size:
             return self.durations[name]
         return round(read_duration(path), 4)
 
 
 def read_language(reader: Reader, train: str, strict: bool) -> dict[str, list[Utterance]]:
-    """The three splits of a language. With ``train`` validated, its clips of dev and test speakers are left out and counted."""
+    """The three splits of a language. With ``train`` validated, its clips of dev and test speakers
+    are left out and counted.
+    """
     splits = {}
     for name, table in (("dev", "dev"), ("test", "test"), ("train", train)):
         splits[name], rows = reader.rows(table)
-        print(check_count(f"commonvoice {reader.lang} {table} clips", len(splits[name]), rows, strict))
+        print(
+            check_count(f"commonvoice {reader.lang} {table} clips", len(splits[name]), rows, strict)
+        )
     return {name: splits[name] for name in ("train", "dev", "test")}
 
 
 def keep_apart(splits: dict[str, list[Utterance]], dropped: Dropped) -> dict[str, list[Utterance]]:
-    """Leaves out of train who speaks in dev or test, and out of dev who speaks in test: people give several languages their voice."""
+    """Leaves out of train who speaks in dev or test, and out of dev who speaks in test: people give
+    several languages their voice.
+    """
     taken: set[str] = set()
     apart = {}
     for name in ("test", "dev", "train"):
-        apart[name] = [u for u in splits[name] if u.speaker not in taken or note(dropped, u.key, f"{name}: speaker is in dev or test as well")]
+        apart[name] = [
+            u
+            for u in splits[name]
+            if u.speaker not in taken
+            or note(dropped, u.key, f"{name}: speaker is in dev or test as well")
+        ]
         taken |= values(splits[name], "speaker")
     return {name: apart[name] for name in splits}
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Everything, from the tables to the lists. Raises ValueError for whatever is wrong with them."""
-    dropped, no_label = Dropped(), Counter()
+    """Everything, from the tables to the lists. Raises ValueError for whatever is wrong with
+    them.
+    """
+    dropped = Dropped()
+    no_label = Counter()
     splits: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
     for lang in options.langs.split():
         reader = Reader(lang_dir(options.data_dir, lang), lang, dropped, no_label)
         for name, rows in read_language(reader, options.train, options.strict_counts).items():
             splits[name] += rows
     splits = keep_apart(splits, dropped)
-    print(*(f"no class here for {label}: {count} utterances keep their transcript" for label, count in no_label.items() if count), sep="\n")
+    print(
+        *(
+            f"no class here for {label}: {count} utterances keep their transcript"
+            for label, count in no_label.items()
+            if count
+        ),
+        sep="\n",
+    )
     for name, rows in splits.items():
         counts = {task: sum(tasks.parse(task).present(u) for u in rows) for task in ("sgc", "sap")}
-        print(f"{name}: {counts['sgc']} of {len(rows)} utterances tell the gender, {counts['sap']} the age group")
-    write_splits(options.out, splits, DISJOINT, dropped)
+        print(
+            f"{name}: {counts['sgc']} of {len(rows)} utterances tell the gender, {counts['sap']} "
+            "the age group"
+        )
+    write_splits(
+        options.out,
+        splits,
+        DISJOINT,
+        dropped,
+    )
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = command.parser(__doc__, "an unpacked release, with a folder a language in it", "stop unless every row of the tables has its clip")
-    parser.add_argument("--langs", default="en", help='languages as the release names their folders, e.g. "en zh-CN"')
-    parser.add_argument("--train", choices=("train", "validated"), default="train", help="table that is trained on; validated is larger")
+    parser = command.parser(
+        __doc__,
+        "an unpacked release, with a folder a language in it",
+        "stop unless every row of the tables has its clip",
+    )
+    parser.add_argument(
+        "--langs",
+        default="en",
+        help='languages as the release names their folders, e.g. "en zh-CN"',
+    )
+    parser.add_argument(
+        "--train",
+        choices=("train", "validated"),
+        default="train",
+        help="table that is trained on; validated is larger",
+    )
     return parser.parse_args(argv)
 
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""ESC-50 → manifests of train, dev and test with the vocal event of each clip, by the official folds.
+"""ESC-50 → manifests of train, dev and test with the vocal event of each clip, by the official
+folds.
 
-Reads ``meta/esc50.csv`` and ``audio/``. Labels are those of the map wenet_osum/tasks/maps/esc50.yaml; clips without one are left out, or become "other".
+Reads ``meta/esc50.csv`` and ``audio/``. Labels are those of the map
+wenet_osum/tasks/maps/esc50.yaml; clips without one are left out, or become "other".
 """
 
 from __future__ import annotations
@@ -23,15 +25,22 @@ from wenet_osum.records import Utterance
 from wenet_osum.tasks import label_map
 from wenet_osum.tasks.ved import EVENT
 
-DISJOINT = ["recording"]  # what train, dev and test must not share: pieces of one recording lie in one official fold
+DISJOINT = [
+    "recording"
+]  # what train, dev and test must not share: pieces of one recording lie in one official fold
 CLIPS, FOLDS = 2000, 5
 
 
 def read_clips(data_dir: Path, rest: str, dropped: Dropped) -> tuple[list[Utterance], int]:
-    """The clips that have a label, and how many there are in all. Raises ValueError without the table of clips."""
+    """The clips that have a label, and how many there are in all. Raises ValueError without the
+    table of clips.
+    """
     table_path = data_dir / "meta/esc50.csv"
     if not table_path.exists():
-        raise ValueError(f"no {table_path}; run stage -1, or point --data_dir at a copy of the official repository")
+        raise ValueError(
+            f"no {table_path}; run stage -1, or point --data_dir at a copy of the official "
+            "repository"
+        )
     events, found, total = label_map.load("esc50"), [], 0
     with open(table_path, encoding="utf-8", newline="") as rows:
         for row in csv.DictReader(rows):
@@ -46,8 +55,21 @@ def read_clips(data_dir: Path, rest: str, dropped: Dropped) -> tuple[list[Uttera
             if label is None:
                 note(dropped, row["filename"], f"no label for {row['category']}")
                 continue
-            extra = {"fold": int(row["fold"]), "category": row["category"], "recordings": [f"freesound {row['src_file']}"]}
-            found.append(Utterance(Path(row["filename"]).stem, str(path), "", labels={"event": label}, duration=seconds, extra=extra))
+            extra = {
+                "fold": int(row["fold"]),
+                "category": row["category"],
+                "recordings": [f"freesound {row['src_file']}"],
+            }
+            found.append(
+                Utterance(
+                    Path(row["filename"]).stem,
+                    str(path),
+                    "",
+                    labels={"event": label},
+                    duration=seconds,
+                    extra=extra,
+                )
+            )
     return found, total
 
 
@@ -59,12 +81,18 @@ def prepare(options: argparse.Namespace) -> None:
     if not 1 <= options.fold <= FOLDS:
         raise ValueError(f"--fold {options.fold}: there are folds 1 to {FOLDS}")
     parts = {options.fold: "test", (options.fold - 2) % FOLDS + 1: "dev"}
-    splits = {name: [u for u in clips if parts.get(u.extra["fold"], "train") == name] for name in ("train", "dev", "test")}
+    splits = {
+        name: [u for u in clips if parts.get(u.extra["fold"], "train") == name]
+        for name in ("train", "dev", "test")
+    }
     for line in check_disjoint(splits, DISJOINT):
         print(f"note: {line}")
     for name, rows in splits.items():
         if not rows:
-            raise ValueError(f"no clip with a label is left for {name}; take another --fold, --rest other, or download the rest")
+            raise ValueError(
+                f"no clip with a label is left for {name}; take another --fold, --rest other, or "
+                "download the rest"
+            )
         write_manifest(options.out / name / "manifest.jsonl", rows)
         counts = Counter(u.labels["event"] for u in rows)
         print(f"{name}: {', '.join(f'{label} {count}' for label, count in sorted(counts.items()))}")
@@ -75,7 +103,9 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def write_texts(folder: Path) -> None:
-    """What tokenizer and small LLM are made from, for the clips have no words: each event named, and the same as utterances that say its name."""
+    """What tokenizer and small LLM are made from, for the clips have no words: each event named,
+    and the same as utterances that say its name.
+    """
     folder.mkdir(exist_ok=True)
     names = EVENT.labels.names
     (folder / "train.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
@@ -83,9 +113,23 @@ def write_texts(folder: Path) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = command.parser(__doc__, "copy of the official repository, with audio/ and meta/ in it", "stop unless the corpus is complete")
-    parser.add_argument("--fold", type=int, default=5, help="official fold that is the test set, 1 to 5; the one before it is dev")
-    parser.add_argument("--rest", choices=("leave_out", "other"), default="leave_out", help='clips without a label: left out, or the event "other"')
+    parser = command.parser(
+        __doc__,
+        "copy of the official repository, with audio/ and meta/ in it",
+        "stop unless the corpus is complete",
+    )
+    parser.add_argument(
+        "--fold",
+        type=int,
+        default=5,
+        help="official fold that is the test set, 1 to 5; the one before it is dev",
+    )
+    parser.add_argument(
+        "--rest",
+        choices=("leave_out", "other"),
+        default="leave_out",
+        help='clips without a label: left out, or the event "other"',
+    )
     return parser.parse_args(argv)
 
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Many prompts for every task, in English and Chinese: ``OUT/prompts.yaml``, a table for ``prompts:``.
+"""Many prompts for every task, in English and Chinese: ``OUT/prompts.yaml``, a table for
+``prompts:``.
 
-Each is an opener, an ask and an ending of phrases.yaml; the prompts of the toolkit stand before them, so
-that the one of scoring stays the first. Kimi-Audio (arXiv 2504.18425) trains with 200 for recognition
-and 30 for each other task.
+Each is an opener, an ask and an ending of phrases.yaml; the prompts of the toolkit stand before
+them, so that the one of scoring stays the first. Kimi-Audio (arXiv 2504.18425) trains with 200 for
+recognition and 30 for each other task.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ def table(phrases: dict) -> dict[str, dict[str, list[str]]]:
         made[task.tags] = {}
         for lang in LANGUAGES:
             parts = phrases[lang]
-            composed = sentences(parts["openers"], asks[lang], parts["endings"])
+            composed = sentences(
+                parts["openers"],
+                asks[lang],
+                parts["endings"],
+            )
             own = task.prompts(lang)
             found = [*own, *(prompt for prompt in composed if prompt not in own)]
             check(name, lang, found)
@@ -68,7 +73,11 @@ def prepare(options: argparse.Namespace) -> None:
     phrases = yaml.safe_load(PHRASES.read_text(encoding="utf-8"))
     made = table(phrases)
     options.out.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(made, allow_unicode=True, sort_keys=False)
+    text = yaml.safe_dump(
+        made,
+        allow_unicode=True,
+        sort_keys=False,
+    )
     (options.out / "prompts.yaml").write_text(text, encoding="utf-8")
     for tags, found in made.items():
         counts = ", ".join(f"{len(prompts)} {lang}" for lang, prompts in found.items())

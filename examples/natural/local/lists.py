@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
 """The fixed lists that comparisons go by, out of prepared manifests.
 
-    python local/lists.py --manifest corpora/speechocean762/data/test/manifest.jsonl --keys conf/test300.txt --out data/test300.list
-    python local/lists.py --manifest corpora/speechocean762/data/test/manifest.jsonl --age adult --out data/adults.list
-    python local/lists.py --manifest corpora/speechocean762/data/test/manifest.jsonl --draw 300 --out conf/test300.txt
+    python local/lists.py --manifest corpora/speechocean762/data/test/manifest.jsonl \\
+        --keys conf/test300.txt --out data/test300.list
+    python local/lists.py --manifest corpora/speechocean762/data/test/manifest.jsonl --age adult \\
+        --out data/adults.list
+    python local/lists.py --manifest corpora/speechocean762/data/test/manifest.jsonl --draw 300 \\
+        --out conf/test300.txt
 
---keys keeps the utterances of a file of keys; --age those of an age group; --draw writes such a file: speakers in the order
-of a hash of their names give one utterance each, in the order of a hash of its key, round after round. No seed is in it:
+--keys keeps the utterances of a file of keys; --age those of an age group; --draw writes such a
+file: speakers in the order
+of a hash of their names give one utterance each, in the order of a hash of its key, round after
+round. No seed is in it:
 the same corpus gives the same list everywhere.
 """
 
@@ -54,7 +59,9 @@ def keep_age(utterances: list[Utterance], group: str) -> list[Utterance]:
 
 
 def make(options: argparse.Namespace) -> None:
-    """Write one list; one that would be empty is named and not written. Raises ValueError for a bad manifest."""
+    """Write one list; one that would be empty is named and not written. Raises ValueError for a bad
+    manifest.
+    """
     utterances = list(read_manifest(options.manifest))
     if options.draw:
         keys = draw(utterances, options.draw)
@@ -77,7 +84,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--keys", type=Path, help="file of keys, one a line")
     parser.add_argument("--age", help="age group, e.g. adult")
-    parser.add_argument("--draw", type=int, metavar="N", help="write N keys instead of utterances")
+    parser.add_argument(
+        "--draw",
+        type=int,
+        metavar="N",
+        help="write N keys instead of utterances",
+    )
     return parser.parse_args(argv)
 
 

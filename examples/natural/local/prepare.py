@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Small sets of clips with an index.jsonl → manifests: words with times, odd styles of speech, Mandarin.
+"""Small sets of clips with an index.jsonl → manifests: words with times, odd styles of speech,
+Mandarin.
 
-    python local/prepare.py --set en_word_times --data_dir corpora/en_word_times --out data/en_word_times
+    python local/prepare.py --set en_word_times --data_dir corpora/en_word_times \\
+        --out data/en_word_times
 
-An index has the lines of a manifest: ``key``, ``wav`` (from the index's folder), ``txt``, ``lang``, ``speaker`` and, where
-they are known, ``words`` with times in seconds. ``en_word_times`` and ``mfa_styles`` become a test set alone. ``cmn`` takes
-the folders ``cmn_words`` and ``cmn_strings`` in --data_dir: one speaker's words and strings are trained on, and strings
-joined from the other speaker's syllables are the test set.
+An index has the lines of a manifest: ``key``, ``wav`` (from the index's folder), ``txt``, ``lang``,
+``speaker`` and, where they are known, ``words`` with times in seconds. ``en_word_times`` and
+``mfa_styles`` become a test set alone. ``cmn`` takes the folders ``cmn_words`` and ``cmn_strings``
+in --data_dir: one speaker's words and strings are trained on, and strings joined from the other
+speaker's syllables are the test set.
 """
 
 from __future__ import annotations
@@ -39,8 +42,8 @@ MARKS = re.compile(r"<[^>]*>|\[[^\]]*\]")  # noises and fragments written into a
 def read_index(folder: Path, dropped: Dropped) -> Iterator[Utterance]:
     """Read the clips of an index, their paths absolute, without notes on noises in the text.
 
-    Labels of the set's own, which are no labels here, stay in ``extra``, under names that no task reads.
-    Raises ValueError without an index.
+    Labels of the set's own, which are no labels here, stay in ``extra``, under names that no task
+    reads. Raises ValueError without an index.
     """
     for row in read_manifest(folder / "index.jsonl", dropped):
         path = (folder / row.wav).resolve()
@@ -51,7 +54,15 @@ def read_index(folder: Path, dropped: Dropped) -> Iterator[Utterance]:
         try:
             known["duration"] = round(read_duration(path), 4)
         except ValueError as fault:
-            note(dropped, row.key, getattr(fault, "reason", str(fault)))
+            note(
+                dropped,
+                row.key,
+                getattr(
+                    fault,
+                    "reason",
+                    str(fault),
+                ),
+            )
             continue
         yield dataclasses.replace(row, **known)
 
@@ -67,7 +78,11 @@ def mandarin(folder: Path, out: Path, dropped: Dropped) -> dict[str, list[Uttera
     spoken = [u for u in words if u.txt] + list(read_index(folder / "cmn_strings", dropped))
     splits = {"train": [u for i, u in enumerate(spoken) if i % EVERY_DEV]}
     splits["dev"] = spoken[::EVERY_DEV]
-    splits["test"] = join_syllables([u for u in words if not u.txt], out, dropped)
+    splits["test"] = join_syllables(
+        [u for u in words if not u.txt],
+        out,
+        dropped,
+    )
     return splits
 
 
@@ -86,12 +101,24 @@ def join_syllables(syllables: list[Utterance], out: Path, dropped: Dropped) -> l
     for i in range(STRINGS if known else 0):
         count = min(rng.integers(LENGTHS[0], LENGTHS[1] + 1), len(known))
         parts = [known[j] for j in rng.choice(len(known), count, replace=False)]
-        strings.append(_string(f"cmnsyl_{i:02d}", parts, characters, out, rng))
+        strings.append(
+            _string(
+                f"cmnsyl_{i:02d}",
+                parts,
+                characters,
+                out,
+                rng,
+            )
+        )
     return strings
 
 
 def _string(
-    key: str, parts: list[Utterance], characters: dict[str, str], out: Path, rng: np.random.Generator
+    key: str,
+    parts: list[Utterance],
+    characters: dict[str, str],
+    out: Path,
+    rng: np.random.Generator,
 ) -> Utterance:
     """One string: its audio is written, its words are where the pieces were put."""
     pieces = [trimmed(decode(Path(part.wav).read_bytes())) for part in parts]
@@ -99,13 +126,29 @@ def _string(
     texts = [characters[part.extra["pinyin"]] for part in parts]
     words = [
         Word(text, begin, begin + len(piece) / SAMPLE_RATE)
-        for text, begin, piece in zip(texts, begins, pieces, strict=True)
+        for text, begin, piece in zip(
+            texts,
+            begins,
+            pieces,
+            strict=True,
+        )
     ]
     path = out / "wav" / f"{key}.wav"
-    soundfile.write(path, audio, SAMPLE_RATE, subtype="PCM_16")
+    soundfile.write(
+        path,
+        audio,
+        SAMPLE_RATE,
+        subtype="PCM_16",
+    )
     extra = {"recordings": [part.wav for part in parts]}
     seconds = round(len(audio) / SAMPLE_RATE, 4)
-    row = Utterance(key, str(path.resolve()), "".join(texts), lang="zh", words=words)
+    row = Utterance(
+        key,
+        str(path.resolve()),
+        "".join(texts),
+        lang="zh",
+        words=words,
+    )
     return dataclasses.replace(row, speaker=parts[0].speaker, duration=seconds, extra=extra)
 
 
@@ -120,7 +163,11 @@ def prepare(options: argparse.Namespace) -> None:
     dropped = Dropped()
     try:
         if options.set == "cmn":
-            splits = mandarin(options.data_dir, options.out, dropped)
+            splits = mandarin(
+                options.data_dir,
+                options.out,
+                dropped,
+            )
         else:
             splits = english(options.data_dir, dropped)
     except Drop as fault:
@@ -130,7 +177,10 @@ def prepare(options: argparse.Namespace) -> None:
         count = write_manifest(options.out / name / "manifest.jsonl", rows)
         timed = sum(bool(u.words) for u in rows)
         hours = sum(u.duration for u in rows) / 3600
-        print(f"{options.set} {name}: {count} utterances, {hours:.3f} h, {timed} of them with word times")
+        print(
+            f"{options.set} {name}: {count} utterances, {hours:.3f} h, {timed} of them with word "
+            "times"
+        )
     if "train" in splits:  # few and short: a plain list, not packed
         write_manifest(options.out / "train/data.list", splits["train"])
     if dropped:
@@ -140,7 +190,11 @@ def prepare(options: argparse.Namespace) -> None:
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command.parser(__doc__, "folder of the set; of cmn_words and cmn_strings for cmn")
-    parser.add_argument("--set", required=True, choices=("en_word_times", "mfa_styles", "cmn"))
+    parser.add_argument(
+        "--set",
+        required=True,
+        choices=("en_word_times", "mfa_styles", "cmn"),
+    )
     return parser.parse_args(argv)
 
 

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Linear probes: how much of each label a published Whisper's encoder holds before anything is trained.
+"""Linear probes: how much of each label a published Whisper's encoder holds before anything is
+trained.
 
     python local/probe.py --whisper openai/whisper-base --corpora corpora --out exp/probe
 
-The states of each encoder layer are averaged over an utterance; multinomial logistic regression on them is trained on the
-training list and tested on the test list that the recipe's own figure stands on. Layer and L2 penalty are chosen on dev,
-which is speakers of the training set held out. The interval resamples test speakers.
+The states of each encoder layer are averaged over an utterance; multinomial logistic regression on
+them is trained on the training list and tested on the test list that the recipe's own figure stands
+on. Layer and L2 penalty are chosen on dev, which is speakers of the training set held out. The
+interval resamples test speakers.
 """
 
 from __future__ import annotations
@@ -71,13 +73,19 @@ class Result(NamedTuple):
     speakers: int  # of test
 
 
-def pooled_states(encoder: Encoder, utterances: list[Utterance], manifest: Path, batch_size: int = 16) -> Tensor:
+def pooled_states(
+    encoder: Encoder, utterances: list[Utterance], manifest: Path, batch_size: int = 16
+) -> Tensor:
     """Average each layer's states over time: (utterances, layers, width) in the order given.
 
-    The last layer is taken after the encoder's final normalization. Raises ValueError for audio that
-    cannot be read.
+    The last layer is taken after the encoder's final normalization. Raises ValueError for audio
+    that cannot be read.
     """
-    found = torch.empty(len(utterances), len(encoder.layers), encoder.width)
+    found = torch.empty(
+        len(utterances),
+        len(encoder.layers),
+        encoder.width,
+    )
     caught: list[Tensor] = []
     layers = [*encoder.layers[:-1], encoder.layer_norm]
     hooks = [layer.register_forward_hook(lambda _, __, out: caught.append(out)) for layer in layers]
@@ -93,7 +101,12 @@ def pooled_states(encoder: Encoder, utterances: list[Utterance], manifest: Path,
         for row, states in enumerate(encoder.output_lengths(lengths).tolist()):
             means = [layer[row, :states].mean(0) for layer in caught]
             found[rows[row]] = torch.stack(means)
-        print(f"\r{manifest}: {begin + len(rows)} of {len(order)}", end="", file=sys.stderr, flush=True)
+        print(
+            f"\r{manifest}: {begin + len(rows)} of {len(order)}",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
     print(file=sys.stderr)
     for hook in hooks:
         hook.remove()
@@ -105,8 +118,14 @@ def _audio(utterance: Utterance, manifest: Path) -> np.ndarray:
 
 
 def fit(inputs: Tensor, targets: Tensor, classes: int, penalty: float) -> Tensor:
-    """Multinomial logistic regression by L-BFGS: weights (inputs + 1, classes), the last row the bias."""
-    inputs = functional.pad(inputs, (0, 1), value=1.0)
+    """Multinomial logistic regression by L-BFGS: weights (inputs + 1, classes), the last row the
+    bias.
+    """
+    inputs = functional.pad(
+        inputs,
+        (0, 1),
+        value=1.0,
+    )
     weights = torch.zeros(inputs.shape[1], classes, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -123,12 +142,21 @@ def fit(inputs: Tensor, targets: Tensor, classes: int, penalty: float) -> Tensor
 
 def right(weights: Tensor, inputs: Tensor, targets: Tensor) -> np.ndarray:
     """Tell of each utterance whether the regression says its label."""
-    answers = (functional.pad(inputs, (0, 1), value=1.0) @ weights).argmax(1)
+    answers = (
+        functional.pad(
+            inputs,
+            (0, 1),
+            value=1.0,
+        )
+        @ weights
+    ).argmax(1)
     return (answers == targets).numpy()
 
 
 def interval(correct: np.ndarray, speakers: list[str]) -> tuple[float, float]:
-    """The 95 % interval of an accuracy, in %, when the speakers are drawn anew, all of each one's utterances with them."""
+    """The 95 % interval of an accuracy, in %, when the speakers are drawn anew, all of each one's
+    utterances with them.
+    """
     names = sorted({*speakers})
     member = np.array([names.index(speaker) for speaker in speakers])
     hits = np.bincount(member, weights=correct)
@@ -142,24 +170,44 @@ def interval(correct: np.ndarray, speakers: list[str]) -> tuple[float, float]:
 class Corpora:
     """The prepared corpora, and the states of their splits, computed once."""
 
-    def __init__(self, folder: Path, whisper: str, pad_s: float, limit: int | None, kept: Path) -> None:
-        self.folder, self.whisper, self.pad_s, self.limit, self.kept = folder, whisper, pad_s, limit, kept
+    def __init__(
+        self, folder: Path, whisper: str, pad_s: float, limit: int | None, kept: Path
+    ) -> None:
+        self.folder, self.whisper, self.pad_s, self.limit, self.kept = (
+            folder,
+            whisper,
+            pad_s,
+            limit,
+            kept,
+        )
         self.encoder: Encoder | None = None
 
     def there(self, corpus: str) -> bool:
         """Tell whether all splits of a corpus are prepared."""
-        return all((self.folder / corpus / "data" / split / "manifest.jsonl").exists() for split in SPLITS)
+        return all(
+            (self.folder / corpus / "data" / split / "manifest.jsonl").exists() for split in SPLITS
+        )
 
     def split(self, probe: Probe, split: str) -> tuple[list[Utterance], Tensor]:
-        """The utterances of a split that a probe asks, and their states (utterances, layers, width)."""
+        """The utterances of a split that a probe asks, and their states (utterances, layers,
+        width).
+        """
         manifest = self.folder / probe.corpus / "data" / split / "manifest.jsonl"
         every = list(read_manifest(manifest))
         (field,) = tasks.parse(probe.task).label_fields
-        asked = choose(every, probe.task, self.limit)
+        asked = choose(
+            every,
+            probe.task,
+            self.limit,
+        )
         if probe.age:
             (age,) = tasks.parse("sap").label_fields
             asked = choose([u for u in every if age.value(u) == probe.age], probe.task, self.limit)
-        return asked, self._states(f"{probe.corpus}-{split}", asked, manifest)
+        return asked, self._states(
+            f"{probe.corpus}-{split}",
+            asked,
+            manifest,
+        )
 
     def _states(self, name: str, asked: list[Utterance], manifest: Path) -> Tensor:
         """Their states; those that another probe, or an earlier run, has computed are read."""
@@ -174,7 +222,15 @@ class Corpora:
             if self.encoder is None:
                 self.encoder = read(self.whisper).eval()
                 set_conf(self.encoder.config, self.pad_s)
-            known |= zip((u.key for u in lacking), pooled_states(self.encoder, lacking, manifest), strict=True)
+            known |= zip(
+                (u.key for u in lacking),
+                pooled_states(
+                    self.encoder,
+                    lacking,
+                    manifest,
+                ),
+                strict=True,
+            )
             self.kept.mkdir(parents=True, exist_ok=True)
             torch.save({"source": source, "states": known}, path)
         return torch.stack([known[u.key] for u in asked])
@@ -182,26 +238,50 @@ class Corpora:
 
 def run(name: str, probe: Probe, corpora: Corpora) -> Result:
     """Train and test one probe."""
-    (field,) = tasks.parse(probe.task, {"emotion": probe.labels} if probe.labels else None).label_fields
+    (field,) = tasks.parse(
+        probe.task, {"emotion": probe.labels} if probe.labels else None
+    ).label_fields
     splits = {split: corpora.split(probe, split) for split in SPLITS}
     names = sorted({field.value(u) for rows, _ in splits.values() for u in rows})
-    targets = {split: torch.tensor([names.index(field.value(u)) for u in rows]) for split, (rows, _) in splits.items()}
+    targets = {
+        split: torch.tensor([names.index(field.value(u)) for u in rows])
+        for split, (rows, _) in splits.items()
+    }
     states = normalized({split: found for split, (_, found) in splits.items()})
-    best = max(candidates(states, targets, len(names)), key=lambda row: row[0])
+    best = max(
+        candidates(
+            states,
+            targets,
+            len(names),
+        ),
+        key=lambda row: row[0],
+    )
     _, layer, penalty, weights = best
     test, _ = splits["test"]
-    correct = right(weights, states["test"][:, layer], targets["test"])
+    correct = right(
+        weights,
+        states["test"][:, layer],
+        targets["test"],
+    )
     speakers = [u.speaker or u.key for u in test]
     commonest = int(torch.bincount(targets["train"]).argmax())
     majority = 100 * float((targets["test"] == commonest).float().mean())
     counts = (len(splits["train"][0]), len(test), len({*speakers}))
     figures = (100 * float(correct.mean()), *interval(correct, speakers), majority)
-    return Result(name, *figures, len(names), layer + 1, penalty, *counts)
+    return Result(
+        name,
+        *figures,
+        len(names),
+        layer + 1,
+        penalty,
+        *counts,
+    )
 
 
 def normalized(states: dict[str, Tensor]) -> dict[str, Tensor]:
     """Subtract the training set's mean of every channel and divide by its deviation."""
-    mean, deviation = states["train"].mean(0), states["train"].std(0).clamp(min=1e-5)
+    mean = states["train"].mean(0)
+    deviation = states["train"].std(0).clamp(min=1e-5)
     return {split: (found - mean) / deviation for split, found in states.items()}
 
 
@@ -211,20 +291,33 @@ def candidates(
     """Fit every layer and penalty: accuracy on dev, the layer, the penalty, the weights."""
     for layer in range(states["train"].shape[1]):
         for penalty in PENALTIES:
-            weights = fit(states["train"][:, layer], targets["train"], classes, penalty)
+            weights = fit(
+                states["train"][:, layer],
+                targets["train"],
+                classes,
+                penalty,
+            )
             dev = right(weights, states["dev"][:, layer], targets["dev"])
             yield float(dev.mean()), layer, penalty, weights
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--whisper", default="openai/whisper-base", help="folder or hub name")
     parser.add_argument("--corpora", type=Path, required=True, help="folder that stage 0 wrote")
-    parser.add_argument("--pad_s", type=float, default=0.0, help="silence up to so many seconds before the encoder")
-    parser.add_argument("--limit", type=int, help="utterances of a split at most, taken at even distances")
+    parser.add_argument(
+        "--pad_s", type=float, default=0.0, help="silence up to so many seconds before the encoder"
+    )
+    parser.add_argument(
+        "--limit", type=int, help="utterances of a split at most, taken at even distances"
+    )
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the states and probe.json")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the states and probe.json"
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     corpora = Corpora(args.corpora, args.whisper, args.pad_s, args.limit, args.out)

@@ -37,7 +37,8 @@ def read_split(data_dir: Path, name: str, case: str, dropped: Dropped) -> list[U
     for utterance in kaldi.read(str(data_dir / name), dropped, ""):
         path = data_dir / utterance.wav
         known = {"wav": str(path), "lang": "en"}
-        # Published models have hardly seen sentences in capitals: their tokens are those of spelled letters.
+        # Published models have hardly seen sentences in capitals: their tokens are those of spelled
+        # letters.
         if case == "lower" and utterance.txt:
             known["txt"] = utterance.txt.lower()
         try:
@@ -50,23 +51,48 @@ def read_split(data_dir: Path, name: str, case: str, dropped: Dropped) -> list[U
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Everything, from the official folders to the lists. Raises ValueError for whatever is wrong with them."""
+    """Everything, from the official folders to the lists. Raises ValueError for whatever is wrong
+    with them.
+    """
     dropped = Dropped()
     read = partial(read_split, options.data_dir, case=options.case, dropped=dropped)
     official = {name: read(name) for name in OFFICIAL}
     for name, (utterances, speakers) in OFFICIAL.items():
-        print(check_count(f"speechocean762 {name} utterances", len(official[name]), utterances, options.strict_counts))
-        print(check_count(f"speechocean762 {name} speakers", len(values(official[name], "speaker")), speakers, options.strict_counts))
+        print(
+            check_count(
+                f"speechocean762 {name} utterances",
+                len(official[name]),
+                utterances,
+                options.strict_counts,
+            )
+        )
+        print(
+            check_count(
+                f"speechocean762 {name} speakers",
+                len(values(official[name], "speaker")),
+                speakers,
+                options.strict_counts,
+            )
+        )
     shares = {"train": 1 - DEV_SHARE, "dev": DEV_SHARE}
-    splits = split_by(official["train"], shares, balance=["age", "gender"], seed=options.seed) | {"test": official["test"]}
+    splits = split_by(official["train"], shares, balance=["age", "gender"], seed=options.seed) | {
+        "test": official["test"]
+    }
     write_splits(options.out, splits, DISJOINT, dropped)
     age = tasks.parse("sap").fields[-1]
     for name, rows in splits.items():
-        print(f"{name}: {sum(not age.present(u) for u in rows)} of {len(rows)} utterances have no age group (13 to 17 years, or not known)")
+        print(
+            f"{name}: {sum(not age.present(u) for u in rows)} of {len(rows)} utterances have no "
+            "age group (13 to 17 years, or not known)"
+        )
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = command.parser(__doc__, "the official folder, with WAVE/, train/ and test/ in it", "stop unless the corpus is complete")
+    parser = command.parser(
+        __doc__,
+        "the official folder, with WAVE/, train/ and test/ in it",
+        "stop unless the corpus is complete",
+    )
     parser.add_argument("--case", choices=("lower", "keep"), default="lower", help="of transcripts")
     parser.add_argument("--seed", type=int, default=777, help="of the choice of dev speakers")
     return parser.parse_args(argv)

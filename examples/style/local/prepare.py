@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Manifests whose rows tell their genre or corpus → manifests of train, dev and test with one of the eight styles.
+"""Manifests whose rows tell their genre or corpus → manifests of train, dev and test with one of
+the eight styles.
 
-Reads every ``*.jsonl`` of a folder. Genre and corpus become a style by the map wenet_osum/tasks/maps/style.yaml, or one of the user's own; what
-the map does not know, and what has no style there, is counted.
+Reads every ``*.jsonl`` of a folder. Genre and corpus become a style by the map
+wenet_osum/tasks/maps/style.yaml, or one of the user's own; what the map does not know, and what has
+no style there, is counted.
 """
 
 from __future__ import annotations
@@ -38,10 +40,14 @@ def genres_of(utterance: Utterance) -> list[str]:
 
 
 def style_of(utterance: Utterance, corpus: str, styles: label_map.LabelMap) -> str:
-    """The style of a row: its own label, or what the map says of corpus/genre, genre, or corpus. Raises Drop when there is none."""
+    """The style of a row: its own label, or what the map says of corpus/genre, genre, or corpus.
+    Raises Drop when there is none.
+    """
     if (own := STYLE.value(utterance)) is not None:
         return own
-    table, found, genres = styles.fields["style"], set(), genres_of(utterance)
+    table = styles.fields["style"]
+    found = set()
+    genres = genres_of(utterance)
     for genre in genres or [""]:
         names = [f"{corpus}/{genre}", genre, corpus] if genre else [corpus]
         known = next((key for name in names if (key := label_map.fold(name)) in table), None)
@@ -57,7 +63,8 @@ def style_of(utterance: Utterance, corpus: str, styles: label_map.LabelMap) -> s
 
 
 def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped) -> list[Utterance]:
-    """The usable rows of a manifest. A row without ``corpus`` belongs to the corpus its file is named after.
+    """The usable rows of a manifest. A row without ``corpus`` belongs to the corpus its file is
+    named after.
 
     Relative paths count from where the recipe works, or else from the manifest's folder.
     """
@@ -65,12 +72,20 @@ def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped)
     for utterance in read_manifest(path, dropped):
         corpus = str(utterance.extra.get("corpus") or path.stem)
         try:
-            style = style_of(utterance, corpus, styles)
+            style = style_of(
+                utterance,
+                corpus,
+                styles,
+            )
             if not utterance.txt:
                 raise Drop("no transcript")
             if by == "speaker" and not utterance.speaker:
                 raise Drop("no speaker; --by recording takes such rows, too")
-            wav = utterance.wav if "://" in utterance.wav else str(Path(find(utterance.wav, str(path))).resolve())
+            wav = (
+                utterance.wav
+                if "://" in utterance.wav
+                else str(Path(find(utterance.wav, str(path))).resolve())
+            )
             seconds = utterance.duration or round(read_duration(wav), 4)
         except Drop as drop:
             note(dropped, utterance.key, drop.reason)
@@ -84,31 +99,52 @@ def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped)
 
 
 def confounded(rows: list[Utterance]) -> list[str]:
-    """A line for every style that comes from one corpus alone: there the recording tells the style as well as the speaking does."""
+    """A line for every style that comes from one corpus alone: there the recording tells the style
+    as well as the speaking does.
+    """
     pairs = Counter((u.labels["style"], u.extra["corpus"]) for u in rows)
-    lines = [f"{style}: {', '.join(f'{c} {n}' for (s, c), n in sorted(pairs.items()) if s == style)}" for style in dict.fromkeys(s for s, _ in pairs)]
-    single = [s for s in dict.fromkeys(s for s, _ in pairs) if sum(style == s for style, _ in pairs) == 1]
+    lines = [
+        f"{style}: {', '.join(f'{c} {n}' for (s, c), n in sorted(pairs.items()) if s == style)}"
+        for style in dict.fromkeys(s for s, _ in pairs)
+    ]
+    single = [
+        s for s in dict.fromkeys(s for s, _ in pairs) if sum(style == s for style, _ in pairs) == 1
+    ]
     if single:
-        lines.append(f"note: {', '.join(single)} come from one corpus each: a figure on them may be about microphones, not styles")
+        lines.append(
+            f"note: {', '.join(single)} come from one corpus each: a figure on them may be about "
+            "microphones, not styles"
+        )
     missing = [name for name in STYLE.labels.names if name not in {s for s, _ in pairs}]
     return lines + ([f"note: nothing is there of {', '.join(missing)}"] if missing else [])
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Everything, from the manifests to the lists. Raises ValueError for whatever is wrong with them."""
-    dropped, styles = Dropped(), label_map.load(options.map)
+    """Everything, from the manifests to the lists. Raises ValueError for whatever is wrong with
+    them.
+    """
+    dropped = Dropped()
+    styles = label_map.load(options.map)
     if "style" not in styles.fields:
-        raise ValueError(f"label map {options.map} has no table 'style'; it has {', '.join(styles.fields)}")
+        raise ValueError(
+            f"label map {options.map} has no table 'style'; it has {', '.join(styles.fields)}"
+        )
     paths = sorted(options.data_dir.glob("*.jsonl"))
     if not paths:
-        raise ValueError(f"no *.jsonl in {options.data_dir}; put manifests there whose rows have a field genre or corpus (README.md)")
+        raise ValueError(
+            f"no *.jsonl in {options.data_dir}; put manifests there whose rows have a field genre "
+            "or corpus (README.md)"
+        )
     rows = []
     for path in paths:
         found = read_rows(path, styles, options.by, dropped)
         print(f"{path.name}: {len(found)} utterances with a style")
         rows += found
     if not rows:
-        raise ValueError(f"no row of {len(paths)} manifests has a style: {', '.join(reason for reason, _ in dropped.most_common(3))}")
+        raise ValueError(
+            f"no row of {len(paths)} manifests has a style: "
+            f"{', '.join(reason for reason, _ in dropped.most_common(3))}"
+        )
     print(*confounded(rows), sep="\n")
     splits = split_by(rows, SHARES, options.by, balance=["style"], seed=options.seed)
     write_splits(options.out, splits, disjoint(options.by), dropped)
@@ -116,8 +152,14 @@ def prepare(options: argparse.Namespace) -> None:
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command.parser(__doc__, "folder with manifests, *.jsonl")
-    parser.add_argument("--map", default="style", help="name of a label map, or the path of your own yaml with a table style")
-    parser.add_argument("--by", choices=("speaker", "recording"), default="speaker", help="what no two splits share")
+    parser.add_argument(
+        "--map",
+        default="style",
+        help="name of a label map, or the path of your own yaml with a table style",
+    )
+    parser.add_argument(
+        "--by", choices=("speaker", "recording"), default="speaker", help="what no two splits share"
+    )
     parser.add_argument("--seed", type=int, default=777, help="of the splits")
     return parser.parse_args(argv)
 

@@ -1,4 +1,6 @@
-"""The sentences of the toy: two small languages of about a hundred words each, and how a mood tilts the choice of words."""
+"""The sentences of the toy: two small languages of about a hundred words each, and how a mood tilts
+the choice of words.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,13 @@ import hashlib
 
 import numpy as np
 
-# Words are chosen to sound unlike each other; a few near pairs (blood/blue) never stand in the same slot.
+# Words are chosen to sound unlike each other; a few near pairs (blood/blue) never stand in the same
+# slot.
 WORDS = {
     "en": {
         "det": "the my this".split(),
-        "adj": "big small hot cold fast slow wet dry dark bright soft hard empty full rich poor early late".split(),
+        "adj": "big small hot cold fast slow wet dry dark bright soft hard empty full rich poor "
+        "early late".split(),
         "being": "king queen doctor farmer robot horse rabbit tiger ghost dragon".split(),
         "object": "apple table window garden umbrella boat".split(),
         "item": "grass milk tomato night sky lemon mouse carrot chocolate flamingo".split(),
@@ -81,25 +85,43 @@ TILT = 2.5  # extra weight of a favorite, in units of an ordinary word's
 
 
 def split_of(sentence: str) -> str:
-    """The split a sentence belongs to, fixed by the sentence itself: no sentence can be in two splits."""
+    """The split a sentence belongs to, fixed by the sentence itself: no sentence can be in two
+    splits.
+    """
     share = int(hashlib.sha1(sentence.encode()).hexdigest()[:8], 16) / 2**32
-    return "test" if share < 0.15 else "dev" if share < 0.2 else "train"
+    if share < 0.15:
+        return "test"
+    if share < 0.2:
+        return "dev"
+    return "train"
 
 
 def sentence(lang: str, mood: str | None, rng: np.random.Generator) -> list[str]:
-    """Words (Mandarin: characters) of a random sentence, its choice of words tilted towards ``mood``."""
+    """Words (Mandarin: characters) of a random sentence, its choice of words tilted towards
+    ``mood``.
+    """
     weights = np.array([weight for weight, _ in TEMPLATES[lang]], float)
     template = TEMPLATES[lang][rng.choice(len(weights), p=weights / weights.sum())][1]
     favorites = set(_favorites(mood, lang))
     words: list[str] = []
     for slot in template.split():
-        words.append(slot[1:] if slot.startswith("=") else _choose([w for w in WORDS[lang][slot] if w not in words], favorites, rng))
+        words.append(
+            slot[1:]
+            if slot.startswith("=")
+            else _choose(
+                [w for w in WORDS[lang][slot] if w not in words],
+                favorites,
+                rng,
+            )
+        )
     return words
 
 
 def _favorites(mood: str | None, lang: str) -> list[str]:
     entries = FAVOURITES[mood].split() if mood else []
-    return [w for w in entries if w.isascii()] if lang == "en" else [c for w in entries if not w.isascii() for c in w]
+    if lang == "en":
+        return [w for w in entries if w.isascii()]
+    return [c for w in entries if not w.isascii() for c in w]
 
 
 def _choose(words: list[str], favorites: set[str], rng: np.random.Generator) -> str:

@@ -1,4 +1,6 @@
-"""What every utterance of the toy corpus is to be: decided before anything is synthesized, by the seed alone."""
+"""What every utterance of the toy corpus is to be: decided before anything is synthesized, by the
+seed alone.
+"""
 
 from __future__ import annotations
 
@@ -45,27 +47,65 @@ def plan(split: str, seed: int, scale: float) -> list[Order]:
     voices = make_voices(split, VOICES[split], rng)
     count = max(16, round(SIZES[split] * scale))
     used: set[str] = set()
-    return [order for pool in POOLS for order in _plan_pool(split, pool, count, voices, used, rng)]
+    return [
+        order
+        for pool in POOLS
+        for order in _plan_pool(
+            split,
+            pool,
+            count,
+            voices,
+            used,
+            rng,
+        )
+    ]
 
 
-def _plan_pool(split: str, pool: str, count: int, voices: dict, used: set[str], rng: np.random.Generator) -> list[Order]:
-    sets = {"emotion": list(EMOTIONS), "style": list(STYLES), "event": list(SOUNDS), "reply": [None]}[pool]
-    queues = {(lang, kind): draw(lang, kind, split, count, rng) for lang in LANGS for kind in KINDS} if pool == "reply" else {}
+def _plan_pool(
+    split: str, pool: str, count: int, voices: dict, used: set[str], rng: np.random.Generator
+) -> list[Order]:
+    sets = {
+        "emotion": list(EMOTIONS),
+        "style": list(STYLES),
+        "event": list(SOUNDS),
+        "reply": [None],
+    }[pool]
+    queues = (
+        {(lang, kind): draw(lang, kind, split, count, rng) for lang in LANGS for kind in KINDS}
+        if pool == "reply"
+        else {}
+    )
     cells = rng.permutation([(lang, *group) for lang in LANGS for group in GROUPS]).tolist()
     orders = []
-    for i in range(count):  # each label goes round all cells from a start of its own, so that all meet all, in small splits too
+    for i in range(
+        count
+    ):  # each label goes round all cells from a start of its own, so that all meet all, in small splits too
         turn, label = divmod(i, len(sets))
         lang, gender, age = cells[(turn + 5 * label) % len(cells)]
         label = sets[label]
-        labels, answer = {"gender": gender, "age": age}, None
+        labels = {"gender": gender, "age": age}
+        answer = None
         voice = voices[gender, age][rng.integers(len(voices[gender, age]))]
         if pool == "reply":
             words, answer = queues[lang, _kind(rng)].pop()
         else:
             words = _fresh_sentence(split, lang, label if pool != "event" else None, used, rng)
             labels[pool] = label
-        key, seed = f"{split}_{pool}_{i:05d}", int(rng.integers(2**31))
-        orders.append(Order(key, split, pool, lang, tuple(words), voice, seed, labels, answer))
+        key = f"{split}_{pool}_{i:05d}"
+        seed = int(rng.integers(2**31))
+        orders.append(
+            Order(
+                key,
+                split,
+                pool,
+                lang,
+                tuple(words),
+                voice,
+                seed,
+                labels,
+                answer,
+            )
+        )
     return orders
 
 
@@ -73,7 +113,9 @@ def _kind(rng: np.random.Generator) -> str:
     return str(rng.choice(KINDS, p=[0.56, 0.22, 0.22]))
 
 
-def _fresh_sentence(split: str, lang: str, mood: str | None, used: set[str], rng: np.random.Generator) -> list[str]:
+def _fresh_sentence(
+    split: str, lang: str, mood: str | None, used: set[str], rng: np.random.Generator
+) -> list[str]:
     """A sentence of this split that has not been used."""
     for _ in range(10000):
         words = sentence(lang, mood, rng)

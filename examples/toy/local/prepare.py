@@ -1,4 +1,6 @@
-"""Make the toy corpus: recordings, manifests and text. The same seed gives the same files, whatever the number of jobs."""
+"""Make the toy corpus: recordings, manifests and text. The same seed gives the same files, whatever
+the number of jobs.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,23 @@ LEAST = 60  # occurrences in train every word must have at full scale
 def main() -> None:
     """Parse the command line and make the corpus."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("data"), help="folder to write to")
-    parser.add_argument("--seed", type=int, default=1, help="another seed gives another corpus")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("data"),
+        help="folder to write to",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        help="another seed gives another corpus",
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full size")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--mini", action="store_true", help="a tenth of the size, for a quick test of the pipeline")
+    parser.add_argument(
+        "--mini", action="store_true", help="a tenth of the size, for a quick test of the pipeline"
+    )
     args = parser.parse_args()
     if args.scale <= 0 or args.jobs < 1:
         parser.error(f"--scale {args.scale} must be above 0 and --jobs {args.jobs} at least 1")
@@ -37,13 +51,28 @@ def main() -> None:
     print(table(utterances))
     for name in ("emotion", "style"):
         right, majority = text_baseline(utterances["train"], utterances["test"], name)
-        print(f"{name}: {right:.1f} % from the words alone (naive Bayes), {majority:.1f} % by the most frequent class")
-    print(f"{sum(map(len, utterances.values()))} utterances in {time.time() - started:.0f} s → {args.out}")
+        print(
+            f"{name}: {right:.1f} % from the words alone (naive Bayes), {majority:.1f} % by the "
+            "most frequent class"
+        )
+    print(
+        f"{sum(map(len, utterances.values()))} utterances in {time.time() - started:.0f} s → "
+        f"{args.out}"
+    )
 
 
 def make(out: Path, seed: int, scale: float, jobs: int) -> dict[str, list[Utterance]]:
-    """Plan, check, synthesize and write all splits. Raises ValueError when splits overlap or a word is too rare."""
-    orders = {split: plan(split, seed, scale) for split in SIZES}
+    """Plan, check, synthesize and write all splits. Raises ValueError when splits overlap or a word
+    is too rare.
+    """
+    orders = {
+        split: plan(
+            split,
+            seed,
+            scale,
+        )
+        for split in SIZES
+    }
     check_disjoint(orders)
     if scale >= 1:
         check_vocabulary(orders, LEAST)
@@ -58,12 +87,18 @@ def make(out: Path, seed: int, scale: float, jobs: int) -> dict[str, list[Uttera
 
 
 def _synthesize(orders: dict[str, list[Order]], out: Path, jobs: int) -> dict[str, list[Utterance]]:
-    chunks = [(rows[i : i + CHUNK], out) for rows in orders.values() for i in range(0, len(rows), CHUNK)]
+    chunks = [
+        (rows[i : i + CHUNK], out) for rows in orders.values() for i in range(0, len(rows), CHUNK)
+    ]
     if jobs == 1:
         made = [render_all(*chunk) for chunk in chunks]
     else:
         with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-            made = pool.starmap(render_all, chunks, chunksize=1)
+            made = pool.starmap(
+                render_all,
+                chunks,
+                chunksize=1,
+            )
     utterances: dict[str, list[Utterance]] = {split: [] for split in orders}
     for (chunk, _), rows in zip(chunks, made, strict=True):
         utterances[chunk[0].split] += rows
@@ -72,7 +107,9 @@ def _synthesize(orders: dict[str, list[Order]], out: Path, jobs: int) -> dict[st
 
 def _text(row: Utterance) -> str:
     """A sentence, or a question with its answer, as the model is to write it."""
-    return row.txt if row.reply is None else f"{row.txt}<开始回答>{row.reply}"
+    if row.reply is None:
+        return row.txt
+    return f"{row.txt}<开始回答>{row.reply}"
 
 
 def _write(path: Path, lines: list[str]) -> None:

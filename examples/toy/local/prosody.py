@@ -1,7 +1,7 @@
 """How emotions, styles and ages sound in the toy: one small recipe each, every amount varied.
 
-Each recipe is a row of parameters for the synthesizer and a function on the finished audio; all of them keep the words
-understandable and leave pitch and formants near enough to tell gender and age.
+Each recipe is a row of parameters for the synthesizer and a function on the finished audio; all of
+them keep the words understandable and leave pitch and formants near enough to tell gender and age.
 """
 
 from __future__ import annotations
@@ -31,13 +31,17 @@ class Prosody:
     effect: Effect | None = None
 
 
-def espeak_voice(voice: Voice, lang: str, prosody: Prosody, rng: np.random.Generator) -> EspeakVoice:
+def espeak_voice(
+    voice: Voice, lang: str, prosody: Prosody, rng: np.random.Generator
+) -> EspeakVoice:
     """The synthesizer's setting for a voice that speaks ``lang`` with ``prosody``."""
     low = voice.pitch_hz * prosody.pitch
     high = low * voice.range**prosody.range
     rate = voice.rate * prosody.rate * rng.uniform(0.96, 1.04) * (1.12 if lang == "zh" else 1.0)
     language = "cmn" if lang == "zh" else voice.accent
-    return EspeakVoice(language, (round(low), round(high)), round(rate), voice.formants, voice.shift)
+    return EspeakVoice(
+        language, (round(low), round(high)), round(rate), voice.formants, voice.shift
+    )
 
 
 def _time(audio: np.ndarray) -> np.ndarray:
@@ -48,15 +52,32 @@ def aged(audio: np.ndarray, voice: Voice, rng: np.random.Generator) -> np.ndarra
     """An old voice: it trembles, and breath goes along with it."""
     if not voice.tremor_depth:
         return audio
-    tremor = 1 - voice.tremor_depth * (0.5 + 0.5 * np.sin(2 * np.pi * (voice.tremor_hz * _time(audio) + rng.random())))
-    breath = mix.band_pass(mix.colored_noise(len(audio), 0.0, rng), 1500, 6000)
+    tremor = 1 - voice.tremor_depth * (
+        0.5 + 0.5 * np.sin(2 * np.pi * (voice.tremor_hz * _time(audio) + rng.random()))
+    )
+    breath = mix.band_pass(
+        mix.colored_noise(
+            len(audio),
+            0.0,
+            rng,
+        ),
+        1500,
+        6000,
+    )
     loudness = np.convolve(np.abs(audio), np.ones(320) / 320, "same")
-    return (audio * tremor + breath * loudness * 10 ** (-voice.breath_db / 20) * 2).astype(np.float32)
+    return (audio * tremor + breath * loudness * 10 ** (-voice.breath_db / 20) * 2).astype(
+        np.float32
+    )
 
 
 def _sad(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """Muffled, and fading towards the end."""
-    muffled = mix.band_pass(audio, 20, rng.uniform(1700, 2100), order=2)
+    muffled = mix.band_pass(
+        audio,
+        20,
+        rng.uniform(1700, 2100),
+        order=2,
+    )
     return muffled * np.linspace(1.2, rng.uniform(0.3, 0.45), len(audio)), words
 
 
@@ -69,27 +90,64 @@ def _anger(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
 def _happy(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """Sing-song: the pitch bounces about three times a second, the treble is bright."""
     cycles = rng.uniform(2.8, 3.6) * len(audio) / SAMPLE_RATE
-    audio, words = mix.warp(audio, words, 1 + rng.uniform(0.14, 0.18) * np.sin(2 * np.pi * (np.linspace(0, cycles, 200) + rng.random())))
-    return audio + rng.uniform(1.0, 2.0) * mix.band_pass(audio, 2500, 7500, order=2), words
+    audio, words = mix.warp(
+        audio,
+        words,
+        1
+        + rng.uniform(0.14, 0.18)
+        * np.sin(2 * np.pi * (np.linspace(0, cycles, 200) + rng.random())),
+    )
+    return audio + rng.uniform(1.0, 2.0) * mix.band_pass(
+        audio,
+        2500,
+        7500,
+        order=2,
+    ), words
 
 
 def _surprise(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """The voice goes up and swells from beginning to end."""
-    audio, words = mix.warp(audio, words, np.array([0.80, 0.84, 1.0, rng.uniform(1.45, 1.6)]))
-    return audio * np.linspace(rng.uniform(0.3, 0.4), 1.8, len(audio)), words
+    audio, words = mix.warp(
+        audio,
+        words,
+        np.array([0.80, 0.84, 1.0, rng.uniform(1.45, 1.6)]),
+    )
+    return audio * np.linspace(
+        rng.uniform(0.3, 0.4),
+        1.8,
+        len(audio),
+    ), words
 
 
 def _fear(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A quick shiver of the pitch, half of it whispered."""
     cycles = rng.uniform(10, 12) * len(audio) / SAMPLE_RATE
-    audio, words = mix.warp(audio, words, 1 + rng.uniform(0.10, 0.13) * np.sin(np.linspace(0, 2 * np.pi * cycles, 400)))
-    whisper = mix.band_pass(mix.colored_noise(len(audio), 0.0, rng), 700, 3500) * np.convolve(np.abs(audio), np.ones(320) / 320, "same")
+    audio, words = mix.warp(
+        audio,
+        words,
+        1
+        + rng.uniform(0.10, 0.13)
+        * np.sin(
+            np.linspace(
+                0,
+                2 * np.pi * cycles,
+                400,
+            )
+        ),
+    )
+    whisper = mix.band_pass(mix.colored_noise(len(audio), 0.0, rng), 700, 3500) * np.convolve(
+        np.abs(audio), np.ones(320) / 320, "same"
+    )
     return 0.6 * audio + rng.uniform(1.6, 2.2) * whisper, words
 
 
 def _disgust(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """Drawn downwards, with a growl of half-pitch pulses."""
-    audio, words = mix.warp(audio, words, np.array([1.12, 1.06, 0.92, rng.uniform(0.74, 0.80)]))
+    audio, words = mix.warp(
+        audio,
+        words,
+        np.array([1.12, 1.06, 0.92, rng.uniform(0.74, 0.80)]),
+    )
     growl = 1 + 0.55 * np.sign(np.sin(2 * np.pi * rng.uniform(28, 36) * _time(audio)))
     return audio * growl, words
 
@@ -103,8 +161,14 @@ def _other_emotion(audio: np.ndarray, words: list[Word], rng: np.random.Generato
 
 def _horror(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A large hall, and a low rumble below."""
-    hall = mix.reverberate(audio, mix.impulse_response(rng.uniform(0.45, 0.6), rng), wet=rng.uniform(0.4, 0.5))
-    rumble = mix.band_pass(mix.colored_noise(len(audio), 2.0, rng), 40, 110)
+    hall = mix.reverberate(
+        audio, mix.impulse_response(rng.uniform(0.45, 0.6), rng), wet=rng.uniform(0.4, 0.5)
+    )
+    rumble = mix.band_pass(
+        mix.colored_noise(len(audio), 2.0, rng),
+        40,
+        110,
+    )
     return mix.add_noise(hall, rumble, rng.uniform(6, 9)), words
 
 
@@ -114,47 +178,93 @@ def _fairy(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
     step = round(SAMPLE_RATE * rng.uniform(0.11, 0.14))
     for begin in range(0, len(audio), step):
         time = _time(audio[begin:])
-        notes[begin:] += np.sin(2 * np.pi * 2100 * 2 ** (rng.integers(0, 13) / 12) * time) * np.exp(-time / 0.06)
-    return mix.add_noise(audio, notes.astype(np.float32), rng.uniform(10, 13)), words
+        notes[begin:] += np.sin(2 * np.pi * 2100 * 2 ** (rng.integers(0, 13) / 12) * time) * np.exp(
+            -time / 0.06
+        )
+    return mix.add_noise(
+        audio,
+        notes.astype(np.float32),
+        rng.uniform(10, 13),
+    ), words
 
 
 def _service(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A telephone line."""
-    return mix.band_pass(audio, rng.uniform(330, 400), rng.uniform(3000, 3300), order=8), words
+    return mix.band_pass(
+        audio,
+        rng.uniform(330, 400),
+        rng.uniform(3000, 3300),
+        order=8,
+    ), words
 
 
 def _poetry(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A pause after each word."""
-    return mix.spread(audio, words, rng.uniform(0.07, 0.11, len(words)).tolist())
+    return mix.spread(
+        audio,
+        words,
+        rng.uniform(0.07, 0.11, len(words)).tolist(),
+    )
 
 
 def _audiobook(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A soft held chord lies under the voice."""
     root = rng.uniform(330, 420)
-    chord = sum(np.sin(2 * np.pi * root * ratio * _time(audio) + rng.uniform(0, 6)) for ratio in (1, 1.25, 1.5, 2))
-    return mix.add_noise(audio, chord.astype(np.float32), rng.uniform(9, 12)), words
+    chord = sum(
+        np.sin(2 * np.pi * root * ratio * _time(audio) + rng.uniform(0, 6))
+        for ratio in (1, 1.25, 1.5, 2)
+    )
+    return mix.add_noise(
+        audio,
+        chord.astype(np.float32),
+        rng.uniform(9, 12),
+    ), words
 
 
 def _daily(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A busy place: noise with the color of many voices."""
-    crowd = mix.band_pass(mix.colored_noise(len(audio), 1.0, rng), 300, 4000, order=1)
+    crowd = mix.band_pass(
+        mix.colored_noise(len(audio), 1.0, rng),
+        300,
+        4000,
+        order=1,
+    )
     return mix.add_noise(audio, crowd, rng.uniform(16, 19)), words
 
 
 def _news(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A studio: every syllable equally loud, the treble crisp."""
-    crisp = audio + rng.uniform(2.0, 3.0) * mix.band_pass(audio, 3000, 7500, order=2)
-    return crisp / (np.convolve(np.abs(crisp), np.ones(800) / 800, "same") + 0.02), words
+    crisp = audio + rng.uniform(2.0, 3.0) * mix.band_pass(
+        audio,
+        3000,
+        7500,
+        order=2,
+    )
+    return crisp / (
+        np.convolve(
+            np.abs(crisp),
+            np.ones(800) / 800,
+            "same",
+        )
+        + 0.02
+    ), words
 
 
 def _chant(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A drum keeps time with a voice on one note."""
     drum = np.zeros(len(audio))
-    step, pitch = round(SAMPLE_RATE * rng.uniform(0.20, 0.26)), rng.uniform(90, 120)
+    step = round(SAMPLE_RATE * rng.uniform(0.20, 0.26))
+    pitch = rng.uniform(90, 120)
     for begin in range(round(step * rng.random()), len(audio), step):
         time = _time(audio[begin:])
-        drum[begin:] += (np.sin(2 * np.pi * pitch * time) + 0.3 * rng.standard_normal(len(time)) * (time < 0.01)) * np.exp(-time / 0.04)
-    return mix.add_noise(audio, drum.astype(np.float32), rng.uniform(3, 6)), words
+        drum[begin:] += (
+            np.sin(2 * np.pi * pitch * time) + 0.3 * rng.standard_normal(len(time)) * (time < 0.01)
+        ) * np.exp(-time / 0.04)
+    return mix.add_noise(
+        audio,
+        drum.astype(np.float32),
+        rng.uniform(3, 6),
+    ), words
 
 
 EMOTIONS = {

@@ -1,7 +1,7 @@
 """Spoken questions whose answer has to be composed: two slots, each mapped on its own.
 
-Each mapping is seen in training with many partners; which pairs go to which split is fixed by the pair, so every
-test question asks for a combination that training never had.
+Each mapping is seen in training with many partners; which pairs go to which split is fixed by the
+pair, so every test question asks for a combination that training never had.
 """
 
 from __future__ import annotations
@@ -13,8 +13,18 @@ from grammar import WORDS, split_of, written
 
 KINDS = ("opposite", "after", "color")
 FORMS = {
-    "en": {"opposite": "opposite of {} and {}", "after": "what follows {} and {}", "color": "color of {} and {}", "answer": "{} and {}"},
-    "zh": {"opposite": "{} 和 {} 的 反 义 词", "after": "{} 和 {} 的 后 面", "color": "{} 和 {} 的 颜 色", "answer": "{} 和 {}"},
+    "en": {
+        "opposite": "opposite of {} and {}",
+        "after": "what follows {} and {}",
+        "color": "color of {} and {}",
+        "answer": "{} and {}",
+    },
+    "zh": {
+        "opposite": "{} 和 {} 的 反 义 词",
+        "after": "{} 和 {} 的 后 面",
+        "color": "{} 和 {} 的 颜 色",
+        "answer": "{} 和 {}",
+    },
 }
 
 
@@ -26,7 +36,13 @@ def mapping(lang: str, kind: str) -> dict[str, str]:
         return dict(pairs) | {b: a for a, b in pairs}
     if kind == "after":
         return dict(itertools.pairwise(words["number"]))
-    return dict(zip(words["item"], words["color"], strict=True))
+    return dict(
+        zip(
+            words["item"],
+            words["color"],
+            strict=True,
+        )
+    )
 
 
 def questions(lang: str, kind: str, split: str) -> list[tuple[list[str], str]]:
@@ -38,13 +54,21 @@ def questions(lang: str, kind: str, split: str) -> list[tuple[list[str], str]]:
             continue
         words = FORMS[lang][kind].format(a, b).split()
         if split_of(written(words, lang)) == split:
-            found.append((words, written(FORMS[lang]["answer"].format(answers[a], answers[b]).split(), lang)))
+            found.append(
+                (words, written(FORMS[lang]["answer"].format(answers[a], answers[b]).split(), lang))
+            )
     return found
 
 
-def draw(lang: str, kind: str, split: str, count: int, rng: np.random.Generator) -> list[tuple[list[str], str]]:
+def draw(
+    lang: str, kind: str, split: str, count: int, rng: np.random.Generator
+) -> list[tuple[list[str], str]]:
     """``count`` questions: all of them in random order, again and again."""
-    pool = questions(lang, kind, split)
+    pool = questions(
+        lang,
+        kind,
+        split,
+    )
     order: list[int] = []
     while len(order) < count:
         order += rng.permutation(len(pool)).tolist()

@@ -15,7 +15,9 @@ from wenet_osum.records import SAMPLE_RATE, Utterance, Word
 
 
 def render_all(orders: list[Order], out_dir: Path) -> list[Utterance]:
-    """Make the recordings of a chunk with an espeak-ng of its own, so that chunks do not depend on each other."""
+    """Make the recordings of a chunk with an espeak-ng of its own, so that chunks do not depend on
+    each other.
+    """
     with Espeak() as espeak:
         return [render(order, espeak, out_dir) for order in orders]
 
@@ -23,8 +25,18 @@ def render_all(orders: list[Order], out_dir: Path) -> list[Utterance]:
 def render(order: Order, espeak: Espeak, out_dir: Path) -> Utterance:
     """Write one recording and describe it."""
     rng = np.random.default_rng(order.seed)
-    prosody = EMOTIONS.get(order.labels.get("emotion")) or STYLES.get(order.labels.get("style")) or PLAIN
-    audio, words = espeak.speak(list(order.words), espeak_voice(order.voice, order.lang, prosody, rng))
+    prosody = (
+        EMOTIONS.get(order.labels.get("emotion")) or STYLES.get(order.labels.get("style")) or PLAIN
+    )
+    audio, words = espeak.speak(
+        list(order.words),
+        espeak_voice(
+            order.voice,
+            order.lang,
+            prosody,
+            rng,
+        ),
+    )
     audio = mix.set_level(aged(audio, order.voice, rng), -23)
     audio, (lead,) = mix.join([audio], rng.uniform(0.03, 0.08, 2).tolist())
     words = mix.shift_words(words, lead)
@@ -37,16 +49,35 @@ def render(order: Order, espeak: Espeak, out_dir: Path) -> Utterance:
         noise = mix.colored_noise(len(audio), rng.uniform(0.5, 1.5), rng)
         audio = mix.add_noise(audio, noise, rng.uniform(22, 35))
     path = out_dir / order.split / "wav" / f"{order.key}.wav"
-    soundfile.write(path, np.clip(audio, -1, 1), SAMPLE_RATE, subtype="PCM_16")
+    soundfile.write(
+        path,
+        np.clip(audio, -1, 1),
+        SAMPLE_RATE,
+        subtype="PCM_16",
+    )
     return _describe(order, path, words, len(audio) / SAMPLE_RATE)
 
 
-def _add_event(audio: np.ndarray, words: list[Word], event: str, rng: np.random.Generator) -> tuple[np.ndarray, list[Word]]:
+def _add_event(
+    audio: np.ndarray, words: list[Word], event: str, rng: np.random.Generator
+) -> tuple[np.ndarray, list[Word]]:
     """The sound before the speech, after it, or between two words."""
     sound = mix.set_level(event_sounds.make(event, rng), -22 + rng.uniform(-2, 2))
     place = rng.integers(3)
-    at_s = 0.0 if place == 0 else len(audio) / SAMPLE_RATE if place == 1 else words[rng.integers(1, len(words))].start
-    return mix.insert(audio, words, sound, at_s, gap_s=rng.uniform(0.02, 0.06))
+    at_s = (
+        0.0
+        if place == 0
+        else len(audio) / SAMPLE_RATE
+        if place == 1
+        else words[rng.integers(1, len(words))].start
+    )
+    return mix.insert(
+        audio,
+        words,
+        sound,
+        at_s,
+        gap_s=rng.uniform(0.02, 0.06),
+    )
 
 
 def _describe(order: Order, path: Path, words: list[Word], duration: float) -> Utterance:

@@ -1,8 +1,8 @@
 """Invented speakers: gender and age through pitch, formants, tempo, tremor and breath.
 
-The differences are exaggerated: this is a toy. Every number of a voice is taken from a row of a hundred steps; steps that end
-in 8 belong to dev, those that end in 9 to test and the others to train, so that no two splits share a value within a gender and
-age, let alone a voice.
+The differences are exaggerated: this is a toy. Every number of a voice is taken from a row of a
+hundred steps; steps that end in 8 belong to dev, those that end in 9 to test and the others to
+train, so that no two splits share a value within a gender and age, let alone a voice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 
 LAST_DIGITS = {"train": range(8), "dev": (8,), "test": (9,)}
 GROUPS = [(gender, age) for age in ("child", "adult", "old") for gender in ("female", "male")]
-# Pitch and formants tell gender, the resampling a child and the tremor tells the old, whatever else is varied.
+# Pitch and formants tell gender, the resampling a child and the tremor tells the old, whatever else
+# is varied.
 # (gender, age): lowest pitch Hz, formant scale, resampling shift
 RANGES = {
     ("male", "adult"): ((82, 104), (0.93, 0.98), (0.96, 1.02)),
@@ -47,7 +48,9 @@ class Voice:
         return tuple(value for key, value in vars(self).items() if key != "name")
 
 
-def make_voices(split: str, per_group: int, rng: np.random.Generator) -> dict[tuple[str, str], list[Voice]]:
+def make_voices(
+    split: str, per_group: int, rng: np.random.Generator
+) -> dict[tuple[str, str], list[Voice]]:
     """``per_group`` speakers of each gender and age, with values only this split has."""
     steps = np.array([step for step in range(100) if step % 10 in LAST_DIGITS[split]])
 
@@ -66,7 +69,11 @@ def make_voices(split: str, per_group: int, rng: np.random.Generator) -> dict[tu
                 range=value(1.28, 1.42),
                 formants=value(*formants),
                 shift=value(*shift),
-                rate=value(204, 214) if age == "old" else value(238, 252) if age == "adult" else value(192, 202),
+                rate=value(204, 214)
+                if age == "old"
+                else value(238, 252)
+                if age == "adult"
+                else value(192, 202),
                 accent=str(rng.choice(["en-us", "en-us", "en-us", "en-gb"])),
                 tremor_hz=value(5.0, 6.5) if age == "old" else 0.0,
                 tremor_depth=value(0.4, 0.55) if age == "old" else 0.0,

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""VocalSound → manifests of train, dev and test with the vocal event of each clip, by the official splits.
+"""VocalSound → manifests of train, dev and test with the vocal event of each clip, by the official
+splits.
 
-Reads ``datafiles/{tr,val,te}.json`` and ``audio_16k/<speaker>_<n>_<sound>.wav``. Labels are those of the map wenet_osum/tasks/maps/vocalsound.yaml.
+Reads ``datafiles/{tr,val,te}.json`` and ``audio_16k/<speaker>_<n>_<sound>.wav``. Labels are those
+of the map wenet_osum/tasks/maps/vocalsound.yaml.
 """
 
 from __future__ import annotations
@@ -23,21 +25,29 @@ from wenet_osum.tasks import label_map
 from wenet_osum.tasks.ved import EVENT
 
 DISJOINT = ["speaker", "recording"]  # what train, dev and test must not share
-# split: its list, its clips by the paper (arXiv 2205.03433); released lists are reported to be a little shorter
+# split: its list, its clips by the paper (arXiv 2205.03433); released lists are reported to be a
+# little shorter
 OFFICIAL = {"train": ("tr", 15570), "dev": ("val", 1860), "test": ("te", 3594)}
 NAME = re.compile(r"([fm]\d+)_(\d+)_(\w+)")
 GENDERS = {"f": "female", "m": "male"}
 
 
 def read_list(data_dir: Path, name: str) -> list[str]:
-    """File names of an official list, whose paths are those of its makers' machine. Raises ValueError when it is missing or no such list."""
+    """File names of an official list, whose paths are those of its makers' machine. Raises
+    ValueError when it is missing or no such list.
+    """
     path = data_dir / f"datafiles/{name}.json"
     if not path.exists():
         raise ValueError(f"no {path}; run stage -1, or point --data_dir at the unpacked archive")
     try:
-        return [PurePosixPath(row["wav"]).name for row in json.loads(path.read_text(encoding="utf-8"))["data"]]
+        return [
+            PurePosixPath(row["wav"]).name
+            for row in json.loads(path.read_text(encoding="utf-8"))["data"]
+        ]
     except (ValueError, KeyError, TypeError) as fault:
-        raise ValueError(f"{path} must read {{\"data\": [{{\"wav\": …}}, …]}}: {fault!r}; download it again") from None
+        raise ValueError(
+            f'{path} must read {{"data": [{{"wav": …}}, …]}}: {fault!r}; download it again'
+        ) from None
 
 
 def read_split(data_dir: Path, names: list[str], dropped: Dropped) -> tuple[list[Utterance], int]:
@@ -59,12 +69,24 @@ def read_split(data_dir: Path, names: list[str], dropped: Dropped) -> tuple[list
             continue
         labels = {"event": label, "gender": GENDERS[match[1][0]]}
         extra = {"corpus": "vocalsound", "sound": match[3]}
-        found.append(Utterance(path.stem, str(path), "", speaker=match[1], labels=labels, duration=seconds, extra=extra))
+        found.append(
+            Utterance(
+                path.stem,
+                str(path),
+                "",
+                speaker=match[1],
+                labels=labels,
+                duration=seconds,
+                extra=extra,
+            )
+        )
     return found, total
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Everything, from the lists to the manifests. Raises ValueError for whatever is wrong with them."""
+    """Everything, from the lists to the manifests. Raises ValueError for whatever is wrong with
+    them.
+    """
     dropped, splits = Dropped(), {}
     for split, (name, clips) in OFFICIAL.items():
         names = read_list(options.data_dir, name)
@@ -73,13 +95,17 @@ def prepare(options: argparse.Namespace) -> None:
         print(check_count(f"vocalsound {split} list, beside the paper's figure", len(names), clips))
     write_splits(options.out, splits, DISJOINT, dropped)
     labels = EVENT.labels.names  # the clips have no words to make a tokenizer and a small LLM from: each event is named instead
-    (options.out / "text/train.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    (options.out / "text/train.txt").write_text(
+        "".join(f"{label}\n" for label in labels), encoding="utf-8"
+    )
     write_manifest(options.out / "text/written.jsonl", named(labels))
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     folder = "the unpacked archive, with audio_16k/ and datafiles/ in it"
-    return command.parser(__doc__, folder, "stop unless every clip of the lists is there").parse_args(argv)
+    return command.parser(
+        __doc__, folder, "stop unless every clip of the lists is there"
+    ).parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""WenetSpeech → manifests of train, dev, test_net and test_meeting: segments of long Opus recordings with their transcripts.
+"""WenetSpeech → manifests of train, dev, test_net and test_meeting: segments of long Opus
+recordings with their transcripts.
 
-``WenetSpeech.json``, over a gigabyte, is read a recording at a time and the lines are written as they come, so memory does not grow with the corpus.
-Writes ``{split}/manifest.jsonl``, ``text/train.txt`` (the first 100,000 lines) and ``left_out.txt`` (recordings that cannot be used, and why).
+``WenetSpeech.json``, over a gigabyte, is read a recording at a time and the lines are written as
+they come, so memory does not grow with the corpus. Writes ``{split}/manifest.jsonl``,
+``text/train.txt`` (the first 100,000 lines) and ``left_out.txt`` (recordings that cannot be used,
+and why).
 """
 
 from __future__ import annotations
@@ -23,7 +26,14 @@ from wenet_osum.dataset.manifest import write_manifests
 from wenet_osum.records import Utterance
 
 DISJOINT = ["recording"]  # what train, dev and the test sets must not share; speakers are not known
-HOURS = {"S": 100, "M": 1000, "L": 10_005, "DEV": 20, "TEST_NET": 23, "TEST_MEETING": 15}  # as published; S lies in M, and M in L
+HOURS = {
+    "S": 100,
+    "M": 1000,
+    "L": 10_005,
+    "DEV": 20,
+    "TEST_NET": 23,
+    "TEST_MEETING": 15,
+}  # as published; S lies in M, and M in L
 HELD_OUT = {"DEV": "dev", "TEST_NET": "test_net", "TEST_MEETING": "test_meeting"}
 SLACK_S = 0.05  # so far a segment may end behind its recording
 TEXT_LINES = 100_000  # of text/train.txt
@@ -33,11 +43,14 @@ class Reader:
     """Walks through the recordings and keeps count."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.data_dir, self.splits = options.data_dir, {options.subset: "train"} | HELD_OUT
+        self.data_dir = options.data_dir
+        self.splits = {options.subset: "train"} | HELD_OUT
         self.seconds: Counter = Counter()  # by split
         self.left_out: Counter = Counter()  # segments of these splits, by reason
         self.recordings = Dropped()  # recordings that cannot be used, by reason
-        self.used: dict[str, list[Utterance]] = {name: [] for name in self.splits.values()}  # the recordings of each split, a line each
+        self.used: dict[str, list[Utterance]] = {
+            name: [] for name in self.splits.values()
+        }  # the recordings of each split, a line each
         self.others = 0  # segments of no split that was asked for
 
     def rows(self) -> Iterator[tuple[str, Utterance]]:
@@ -48,7 +61,9 @@ class Reader:
             yield from self.recording(audio)
 
     def recording(self, audio: dict) -> Iterator[tuple[str, Utterance]]:
-        wanted = [(segment, split) for segment in audio["segments"] if (split := self.split_of(segment))]
+        wanted = [
+            (segment, split) for segment in audio["segments"] if (split := self.split_of(segment))
+        ]
         self.others += len(audio["segments"]) - len(wanted)
         if not wanted:
             return
@@ -63,9 +78,21 @@ class Reader:
             if reason := _doubt(segment, audio):
                 self.left_out[reason] += 1
                 continue
-            begin, end = float(segment["begin_time"]), min(float(segment["end_time"]), float(audio["duration"]))
+            begin = float(segment["begin_time"])
+            end = min(float(segment["end_time"]), float(audio["duration"]))
             self.seconds[split] += end - begin
-            yield split, Utterance(segment["sid"], str(path), segment["text"].strip(), lang="zh", start=begin, end=end, duration=round(end - begin, 4))
+            yield (
+                split,
+                Utterance(
+                    segment["sid"],
+                    str(path),
+                    segment["text"].strip(),
+                    lang="zh",
+                    start=begin,
+                    end=end,
+                    duration=round(end - begin, 4),
+                ),
+            )
 
     def split_of(self, segment: dict) -> str | None:
         return next((self.splits[name] for name in segment["subsets"] if name in self.splits), None)
@@ -73,17 +100,25 @@ class Reader:
 
 def _fault(audio: object) -> str:
     """What an entry lacks."""
-    if not isinstance(audio, dict) or (lacking := [name for name in ("aid", "path", "duration", "segments") if name not in audio]):
+    if not isinstance(audio, dict) or (
+        lacking := [name for name in ("aid", "path", "duration", "segments") if name not in audio]
+    ):
         return f"a recording needs {', '.join(lacking) if isinstance(audio, dict) else 'aid, path, duration and segments'}"
     for segment in audio["segments"]:
-        if lacking := [name for name in ("sid", "begin_time", "end_time", "text", "subsets") if name not in segment]:
+        if lacking := [
+            name
+            for name in ("sid", "begin_time", "end_time", "text", "subsets")
+            if name not in segment
+        ]:
             return f"a segment of {audio['aid']} needs {', '.join(lacking)}"
     return ""
 
 
 def _unusable(path: Path) -> str:
     try:
-        return "" if os.stat(path).st_size else "empty file"
+        if os.stat(path).st_size:
+            return ""
+        return "empty file"
     except OSError:
         return "file not found"
 
@@ -94,7 +129,9 @@ def _doubt(segment: dict, audio: dict) -> str:
         return "segment without a transcript"
     if not 0 <= segment["begin_time"] < segment["end_time"]:
         return "segment that ends before it begins"
-    return "segment beyond the end of its recording" if segment["end_time"] > audio["duration"] + SLACK_S else ""
+    if segment["end_time"] > audio["duration"] + SLACK_S:
+        return "segment beyond the end of its recording"
+    return ""
 
 
 def with_text(rows: Iterator[tuple[str, Utterance]], path: Path) -> Iterator[tuple[str, Utterance]]:
@@ -110,28 +147,50 @@ def with_text(rows: Iterator[tuple[str, Utterance]], path: Path) -> Iterator[tup
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Everything, from the official json to the lists. Raises ValueError for whatever is wrong with them."""
+    """Everything, from the official json to the lists. Raises ValueError for whatever is wrong with
+    them.
+    """
     if options.subset not in ("S", "M", "L"):
         raise ValueError(f"--subset: {lookup.unknown('subset', options.subset, ['S', 'M', 'L'])}")
-    reader, out = Reader(options), options.out
+    reader = Reader(options)
+    out = options.out
     paths = {name: out / name / "manifest.jsonl" for name in reader.splits.values()}
     counts = write_manifests(paths, with_text(reader.rows(), out / "text/train.txt"))
-    (out / "left_out.txt").write_text("".join(f"{path}\t{reason}\n" for path, reason in reader.recordings.pairs), encoding="utf-8")
+    (out / "left_out.txt").write_text(
+        "".join(f"{path}\t{reason}\n" for path, reason in reader.recordings.pairs), encoding="utf-8"
+    )
     for subset, name in reader.splits.items():
         hours = reader.seconds[name] / 3600
-        print(f"{name} ({subset}): {counts[name]} utterances of {len(reader.used[name])} recordings, {hours:.3f} h")
-        print(check_count(f"wenetspeech {subset} hours", max(round(hours), min(counts[name], 1)), HOURS[subset], options.strict_counts))
+        print(
+            f"{name} ({subset}): {counts[name]} utterances of {len(reader.used[name])} recordings, "
+            f"{hours:.3f} h"
+        )
+        print(
+            check_count(
+                f"wenetspeech {subset} hours",
+                max(round(hours), min(counts[name], 1)),
+                HOURS[subset],
+                options.strict_counts,
+            )
+        )
     print(f"{reader.others} segments belong to none of {', '.join(reader.splits)}")
     if reader.left_out:
         examples = ", ".join(path for path, _ in reader.recordings.pairs[:3])
         print(f"left out, segments:\n{table(reader.left_out)}")
-        print(f"left out, recordings: {reader.recordings.total()}{f', e.g. {examples}; all: {out}/left_out.txt' if examples else ''}")
+        print(
+            "left out, recordings: "
+            f"{reader.recordings.total()}{f', e.g. {examples}; all: {out}/left_out.txt' if examples else ''}"
+        )
     for line in check_disjoint(reader.used, DISJOINT):
         print(f"note: {line}")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = command.parser(__doc__, "the official folder, with WenetSpeech.json and audio/ in it", "stop unless the hours are the published ones")
+    parser = command.parser(
+        __doc__,
+        "the official folder, with WenetSpeech.json and audio/ in it",
+        "stop unless the hours are the published ones",
+    )
     parser.add_argument("--subset", default="L", help="what is trained on: S, M or L")
     return parser.parse_args(argv)
 
