@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,17 +111,50 @@ def test_the_table_has_medians_the_share_of_the_peak_and_what_is_missing(day):
     assert "NVIDIA H200" in told and "rehearsal" not in told
 
 
+def test_the_script_hands_its_options_on():
+    """With an unknown part it ends before anything is imported."""
+    command = ["bash", str(BENCH / "gpu_day.sh"), "--out", "x", "--parts", "tests,all"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no part 'all'; there are tests, rates, decoding" in done.stderr
+
+
+# Two calls in one process, so that the imports are made once; the first is interrupted in a piece.
+TWICE = """
+import signal
+import sys
+import gpu_day
+import in_pieces
+
+say = in_pieces._say
+
+def say_and_interrupt(text):
+    say(text)
+    if text.startswith("[4/10]"):
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+def interrupt(number, frame):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+in_pieces._say = say_and_interrupt
+try:
+    gpu_day.main(sys.argv[1:])
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+in_pieces._say = say
+sys.exit(gpu_day.main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow
-def test_a_rehearsal_that_is_killed_goes_on(tmp_path):
-    command = ["bash", str(BENCH / "gpu_day.sh"), "--rehearse", "--out", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
-        for line in first.stdout:
-            if line.startswith("[4/10]"):
-                first.kill()
-                break
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert again.stdout.startswith("4 of 10 pieces were done before")
+def test_a_rehearsal_that_is_interrupted_goes_on(tmp_path):
+    """It runs all that a GPU would run. What a SIGKILL leaves is tested in test_in_pieces.py."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{BENCH}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", TWICE, "--rehearse", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, again = done.stdout.split("interrupted\n")
+    assert "table: " not in first and again.startswith("4 of 10 pieces were done before\n[5/10]")
     told = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "A rehearsal on a CPU" in told and "Missing" not in told
     for size in ("7b", "0.5b"):

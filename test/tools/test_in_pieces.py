@@ -69,16 +69,16 @@ def make(pieces, tmp_path):
 
 def test_what_is_done_is_not_run_again_and_a_fault_is_tried_last(pieces, make, tmp_path, capsys):
     before = [make("a"), make("b", "fail")]
-    assert pieces.run_pieces(before, tmp_path, 60) == pieces.FAILED
+    assert pieces.run_pieces(before, tmp_path, 600) == pieces.FAILED
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("[1/2] a: done in") and lines[0].endswith("next: b (at most 60 s)")
     assert "[2/2] b: failed after" in lines[1] and "ValueError: no luck" in lines[1]
     assert "a word in the log" in (tmp_path / "b.log").read_text()
 
-    assert pieces.run_pieces([*before, make("c")], tmp_path, 60) == pieces.FAILED
+    assert pieces.run_pieces([*before, make("c")], tmp_path, 600) == pieces.FAILED
     assert (tmp_path / "seen").read_text() == "abcb"
     assert json.loads((tmp_path / "c.json").read_text())["rows"] == ["c"]
-    assert pieces.run_pieces([make("a"), make("c")], tmp_path, 60) == pieces.DONE
+    assert pieces.run_pieces([make("a"), make("c")], tmp_path, 600) == pieces.DONE
 
 
 def test_a_piece_begins_only_where_its_limit_fits_into_the_call(pieces, make, tmp_path, capsys):
@@ -106,7 +106,7 @@ def test_a_call_that_is_killed_leaves_nothing_running_and_what_it_had_done(piece
     while is_alive(pid):
         time.sleep(0.01)
     asked = [make("first"), make("second")]
-    assert pieces.run_pieces(asked, tmp_path, 60) == pieces.DONE
+    assert pieces.run_pieces(asked, tmp_path, 600) == pieces.DONE
     assert (tmp_path / "seen").read_text() == "asecond"
 
 

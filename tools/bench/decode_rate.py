@@ -174,10 +174,14 @@ def check(said: dict[str, list[list[int]]], tokens: int, speaker: Speaker) -> No
     """All answers are as long as was asked for, and in float32 both ways say the same."""
     for way, answers in said.items():
         lengths = {len(ids) for ids in answers}
-        assert lengths == {tokens}, f"{way}: answers of {sorted(lengths)} tokens, not {tokens}"
-    exact = next(speaker.model.llm.parameters()).dtype == torch.float32
+        found = sorted(lengths)
+        assert found == [tokens], f"{way}: answers of {found} tokens, not {tokens}"
+    weights = next(speaker.model.parameters())
+    exact = weights.dtype == torch.float32
     if exact and len(said) == 2:
-        assert said[OURS] == said[THEIRS], "the two ways say different tokens"
+        ours = said[OURS]
+        theirs = said[THEIRS]
+        assert ours == theirs, "the two ways say different tokens"
 
 
 def free() -> None:
@@ -196,13 +200,15 @@ def row(model: str, one: Decoded, ours: Decoded, seconds: float) -> str:
         why = one.error or "ours " + ours.error
         return f"| {model} | {one.batch} | {one.way} | {why} | | | {one.peak_gib:.1f} |"
     took = np.array(one.seconds)
-    ratio = took / np.array(ours.seconds)
+    audio = one.batch * seconds
+    tokens = one.batch * one.tokens
+    ratio = np.divide(took, ours.seconds)
     cells = [
         model,
         str(one.batch),
         one.way,
-        spread(one.batch * seconds / took, ".4g"),
-        spread(one.batch * one.tokens / took, ".4g"),
+        spread(audio / took, ".4g"),
+        spread(tokens / took, ".4g"),
         spread(ratio, ".2f"),
         f"{one.peak_gib:.1f}",
     ]

@@ -20,7 +20,6 @@ OUT is of another machine or commit, 85 the time is over and pieces are left: ca
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -28,7 +27,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from in_pieces import Answer, Piece, answer_of, in_own_process, preload, run_pieces  # noqa: E402
+from in_pieces import (  # noqa: E402
+    Answer,
+    Piece,
+    answer_of,
+    in_own_process,
+    keep,
+    preload,
+    run_pieces,
+)
 
 from wenet_osum.files import write_text  # noqa: E402
 
@@ -70,8 +77,7 @@ def machine(folder: Path, options: dict[str, object]) -> Answer:
 
     known = answer_of(piece, folder)
     if known is None:
-        text = json.dumps(found, indent=1, ensure_ascii=False)
-        write_text(piece.file(folder), text + "\n")
+        keep(piece, folder, found)
         return found
     for name, value in found.items():
         if known.get(name) != value:

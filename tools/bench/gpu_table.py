@@ -34,13 +34,17 @@ def table(options: dict[str, Answer]) -> Answer:
     """Write the table of the ``answers`` by name; those that are missing are named as such."""
     machine = options["machine"]
     answers = options["answers"]
-    peak = options["peak_tflops"] or data_sheet(machine["device"])
-    lines = [*head(machine, peak), ""]
+    peak = options["peak_tflops"]
+    if not peak:
+        peak = data_sheet(machine["device"])
+    lines = head(machine, peak)
+    lines.append("")
     lines += tests(answers)
     lines += training(answers, peak)
     lines += decoding(answers)
     lines += missing(answers)
-    return {"text": "\n".join(lines) + "\n"}
+    text = "\n".join(lines)
+    return {"text": text.rstrip("\n") + "\n"}
 
 
 def data_sheet(device: str) -> float:
@@ -53,13 +57,18 @@ def data_sheet(device: str) -> float:
 
 def head(machine: Answer, peak: float) -> list[str]:
     """Say what was measured where."""
-    facts = [f"{name} {value}" for name, value in machine.items()]
-    stated = f"{peak:g} TFLOP/s" if peak else "not known: give --peak_tflops"
-    lines = [f"## {machine['device']}", ""]
-    if "rehearsal" in machine["device"]:
+    device = machine["device"]
+    lines = [f"## {device}", ""]
+    if "rehearsal" in device:
         lines += [REHEARSED, ""]
-    lines += [f"`bash tools/bench/gpu_day.sh`; {', '.join(facts)}; bfloat16 peak {stated}.", ""]
-    return [*lines, MEASURED, "", COUNTED]
+
+    facts = [f"{name} {value}" for name, value in machine.items()]
+    listed = ", ".join(facts)
+    stated = "not known: give --peak_tflops"
+    if peak:
+        stated = f"{peak:g} TFLOP/s"
+    lines.append(f"`bash tools/bench/gpu_day.sh`; {listed}; bfloat16 peak {stated}.")
+    return [*lines, "", MEASURED, "", COUNTED]
 
 
 def tests(answers: dict[str, Answer | None]) -> list[str]:
@@ -67,7 +76,10 @@ def tests(answers: dict[str, Answer | None]) -> list[str]:
     rows = rows_of(answers.get("tests"))
     if not rows:
         return []
-    lines = [f"| {row['test']} | {row['outcome']} | {row['why']} |" for row in rows]
+    lines = []
+    for row in rows:
+        cells = [row["test"], row["outcome"], row["why"]]
+        lines.append(f"| {' | '.join(cells)} |")
     return ["### Tests", "", *TESTS, *lines, ""]
 
 
@@ -78,17 +90,34 @@ def training(answers: dict[str, Answer | None], peak: float) -> list[str]:
     for name, answer in answers.items():
         if name.startswith("rates ") and rows_of(answer):
             mean = Mean(**answer["mean"])
-            found = [phase_rate.Measured(**row) for row in answer["rows"]]
             work = name.removeprefix("rates ")
-            for one in found:
-                lines.append(phase_rate.row(work, one, found[0], mean.seconds, peak))
+            lines += phase_rows(work, answer, mean, peak)
     if mean is None:
         return []
     lines = ["### Training", "", about(mean), "", *phase_rate.HEAD, *lines, ""]
+
     products = answers.get("products") or {}
     if "tflops" in products:
         speed = spread(products["tflops"], ".4g")
-        lines += [f"Matrix products of the device alone: {speed} TFLOP/s.", ""]
+        lines.append(f"Matrix products of the device alone: {speed} TFLOP/s.")
+        lines.append("")
+    return lines
+
+
+def phase_rows(work: str, answer: Answer, mean: Mean, peak: float) -> list[str]:
+    """Write the rows of a phase; ours is the first."""
+    found = [phase_rate.Measured(**row) for row in answer["rows"]]
+    ours = found[0]
+    lines = []
+    for one in found:
+        line = phase_rate.row(
+            work,
+            one,
+            ours,
+            mean.seconds,
+            peak,
+        )
+        lines.append(line)
     return lines
 
 
@@ -99,7 +128,8 @@ def decoding(answers: dict[str, Answer | None]) -> list[str]:
     for name, answer in answers.items():
         if name.startswith("decoding ") and rows_of(answer):
             mean = Mean(**answer["mean"])
-            lines += decoding_rows(name.removeprefix("decoding "), answer, mean)
+            size = name.removeprefix("decoding ")
+            lines += decoding_rows(size, answer, mean)
     if mean is None:
         return []
     return ["### Decoding", "", about(mean), "", *decode_rate.HEAD, *lines, ""]
@@ -111,8 +141,9 @@ def decoding_rows(size: str, answer: Answer, mean: Mean) -> list[str]:
     lines = []
     for row in answer["rows"]:
         one = decode_rate.Decoded(**row)
-        ours.setdefault(one.batch, one)
-        lines.append(decode_rate.row(size, one, ours[one.batch], mean.seconds))
+        first = ours.setdefault(one.batch, one)
+        line = decode_rate.row(size, one, first, mean.seconds)
+        lines.append(line)
     return lines
 
 
@@ -126,7 +157,9 @@ def about(mean: Mean) -> str:
 
 def rows_of(answer: Answer | None) -> list[Answer]:
     """Return the rows of an answer, none where there is none."""
-    return (answer or {}).get("rows", [])
+    if answer is None:
+        return []
+    return answer.get("rows", [])
 
 
 def missing(answers: dict[str, Answer | None]) -> list[str]:
@@ -136,5 +169,8 @@ def missing(answers: dict[str, Answer | None]) -> list[str]:
         if answer is None:
             lines.append(f"- {name}: not run")
         elif "error" in answer:
-            lines.append(f"- {name}: failed: {answer['error']}")
-    return ["### Missing", "", *lines, ""] if lines else []
+            error = answer["error"]
+            lines.append(f"- {name}: failed: {error}")
+    if not lines:
+        return []
+    return ["### Missing", "", *lines, ""]

@@ -51,7 +51,9 @@ Options = dict[str, Any]
 
 def setting(options: Options) -> Options:
     """Return the measures of a rehearsal, or the real ones."""
-    return TINY if options["rehearse"] else REAL
+    if options["rehearse"]:
+        return TINY
+    return REAL
 
 
 def machine(options: Options) -> Answer:
@@ -107,7 +109,8 @@ def outcomes(report: Path) -> list[dict[str, str]]:
             found = case.find(kind)
             if found is not None:
                 row["outcome"] = "skipped" if kind == "skipped" else "failed"
-                row["why"] = (found.get("message") or "").splitlines()[0]
+                why = found.get("message") or "no message"
+                row["why"] = why.splitlines()[0]
         rows.append(row)
     return rows
 

@@ -76,22 +76,29 @@ def run_pieces(pieces: list[Piece], folder: Path, call_s: float) -> int:
     is the time of the call where that is less. Returns ``DONE``, ``FAILED`` when pieces failed,
     ``AGAIN`` when some are left.
     """
-    begin = time.monotonic()
+    end = time.monotonic() + call_s
     waiting = _waiting(pieces, folder)
-    done = len(pieces) - len(waiting)
-    if done:
-        _say(f"{done} of {len(pieces)} pieces were done before")
+    total = len(pieces)
+    number = total - len(waiting)
+    if number:
+        _say(f"{number} of {total} pieces were done before")
 
-    for place, piece in enumerate(waiting):
-        left_s = call_s - (time.monotonic() - begin)
-        if place and left_s < piece.limit_s:
-            names = ", ".join(each.name for each in waiting[place:])
+    is_first = True
+    while waiting:
+        piece = waiting[0]
+        left_s = end - time.monotonic()
+        if left_s < piece.limit_s and not is_first:
+            names = ", ".join(each.name for each in waiting)
             _say(f"the time of this call is over; left: {names}; call again with the same --out")
             break
+        is_first = False
         limit_s = min(piece.limit_s, call_s)
         told = run_piece(piece, folder, limit_s)
-        count = f"[{done + place + 1}/{len(pieces)}]"
-        _say(f"{count} {piece.name}: {told}; {_next(waiting[place + 1 :])}")
+
+        waiting = waiting[1:]
+        number += 1
+        following = _next(waiting)
+        _say(f"[{number}/{total}] {piece.name}: {told}; {following}")
     return _status(pieces, folder)
 
 
@@ -111,7 +118,8 @@ def _waiting(pieces: list[Piece], folder: Path) -> list[Piece]:
 def _next(rest: list[Piece]) -> str:
     if not rest:
         return "nothing comes next"
-    return f"next: {rest[0].name} (at most {rest[0].limit_s:.0f} s)"
+    first = rest[0]
+    return f"next: {first.name} (at most {first.limit_s:.0f} s)"
 
 
 def _status(pieces: list[Piece], folder: Path) -> int:
@@ -128,12 +136,20 @@ def run_piece(piece: Piece, folder: Path, limit_s: float) -> str:
     before = time.monotonic()
     answer = in_own_process(piece, folder, limit_s)
     seconds = time.monotonic() - before
-    kept = answer | {"name": piece.name, "wall_s": round(seconds, 1)}
-    text = json.dumps(kept, indent=1, ensure_ascii=False)
-    write_text(piece.file(folder), text + "\n")
+    answer["wall_s"] = round(seconds, 1)
+    keep(piece, folder, answer)
     if "error" in answer:
-        return f"failed after {seconds:.0f} s: {answer['error']} (log: {piece.log(folder)})"
+        error = answer["error"]
+        log = piece.log(folder)
+        return f"failed after {seconds:.0f} s: {error} (log: {log})"
     return f"done in {seconds:.0f} s"
+
+
+def keep(piece: Piece, folder: Path, answer: Answer) -> None:
+    """Write what a piece has answered."""
+    text = json.dumps(answer, indent=1, ensure_ascii=False)
+    path = piece.file(folder)
+    write_text(path, text + "\n")
 
 
 def in_own_process(piece: Piece, folder: Path, limit_s: float) -> Answer:
@@ -181,8 +197,9 @@ def _answer(pipe: Connection, piece: Piece, log: str) -> None:
 
 
 def _function(work: str) -> Callable[[dict[str, Any]], Answer]:
-    module, _, name = work.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    place, _, name = work.rpartition(".")
+    module = importlib.import_module(place)
+    return getattr(module, name)
 
 
 def _end_with_parent() -> None:

@@ -269,7 +269,7 @@ def row(name: str, one: Measured, ours: Measured, seconds: float, peak_tflops: f
     if peak_tflops:
         reached = one.flops / each / (peak_tflops * 1e12)
         share = f"{spread(100 * reached, '.3g')} %"
-    ratio = each / np.array(ours.seconds)
+    ratio = np.divide(each, ours.seconds)
     cells = [
         name,
         one.way,
@@ -397,8 +397,10 @@ def read(
     if is_tiny:
         overrides = overrides + TINY
     folder = ROOT / "examples/osum/conf" / size
-    second = config.load(folder / f"{PHASES['2']}.yaml", overrides=overrides)
-    conf = config.load(folder / f"{PHASES[phase]}.yaml", overrides=overrides)
+    second_name = PHASES["2"]
+    name = PHASES[phase]
+    second = config.load(folder / f"{second_name}.yaml", overrides=overrides)
+    conf = config.load(folder / f"{name}.yaml", overrides=overrides)
     conf.model.adapter = second.model.adapter
     conf.model.adapter_conf = second.model.adapter_conf
     if is_tiny:
