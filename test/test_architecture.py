@@ -15,10 +15,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wenet_osum"
 ROOMS = [
-    "records", "files", "config", "typed", "lookup", "migrate", "tasks", "score", "metrics", "text", "corpus", "dataset", "models", "decode", "train", "small",
-    "serve", "bin",
+    "records", "files", "progress", "config", "typed", "lookup", "migrate", "tasks", "score", "metrics", "text", "corpus", "dataset", "models", "decode", "train", "small",
+    "report", "hub", "serve", "bin",
 ]  # fmt: skip
-CORE = ROOMS[: ROOMS.index("small")]  # what published models need
+CORE = [room for room in ROOMS if room not in ("small", "serve", "bin")]  # what published models need
 FREE_EDGES = {("config", "lookup"), ("config", "typed"), ("typed", "lookup")}  # the pages at the start are on one level
 FOLDERS = ["wenet_osum", "tools", "examples", "test", "docs"]
 MADE_BY_RUNS = {"data", "exp", "downloads", "leave_out", "__pycache__", ".venv"}
@@ -161,8 +161,8 @@ def modules(*rooms: str) -> list[str]:
     return sorted(module_of(p) for p in PACKAGE.rglob("*.py") if room(module_of(p)) in rooms)
 
 
-def test_records_tasks_and_score_work_without_torch():
-    names = modules("records", "config", "typed", "lookup", "tasks", "score", "metrics")
+def test_records_tasks_score_and_report_work_without_torch():
+    names = modules("records", "config", "typed", "lookup", "tasks", "score", "metrics", "report")
     code = "\n".join(f"import {name}" for name in names)
     done = run_blocked(["torch", "torchaudio", "transformers"], code)
     assert done.returncode == 0, done.stderr
@@ -187,7 +187,7 @@ def distributions() -> dict[str, set[str]]:
 def test_loading_and_decoding_need_the_base_alone():
     extras = {name for extra, names in sections("requirements.txt").items() if extra != "base" for name in names}
     blocked = [top for top, dists in distributions().items() if dists & extras and not dists - extras]
-    code = "\n".join(f"import {name}" for name in modules("tasks", "text", "dataset", "models", "decode"))
+    code = "\n".join(f"import {name}" for name in modules("tasks", "text", "dataset", "models", "decode", "report", "hub"))
     done = run_blocked(blocked, code)
     assert done.returncode == 0, done.stderr
 

@@ -80,6 +80,12 @@ def test_the_index_names_every_page_once():
     assert sorted(rows) == sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md")
 
 
+def test_results_name_files_that_are_there():
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:wenet_osum|tools|test|examples)/[\w./-]+)`", text)
+    assert named and not [path for path in named if not (ROOT / path).exists()]
+
+
 def test_every_picture_is_shown_on_a_page():
     shown = {(page.parent / name).resolve() for page in PAGES for name in re.findall(r"!\[[^]]+\]\((\S+\.png)\)", page.read_text(encoding="utf-8"))}
     assert shown == {place.resolve() for place in (ROOT / "docs").glob("*.png")}
@@ -231,7 +237,7 @@ def test_python_runs_on_a_tiny_model(page, tiny_folder, tmp_path, monkeypatch):
 
 
 def test_page_of_licenses_shows_the_whole_table():
-    from wenet_osum.decode.licenses import table
+    from wenet_osum.hub.licenses import table
 
     text = (ROOT / "docs/licenses.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (?!name|-)(.*) \|$", text, re.MULTILINE)

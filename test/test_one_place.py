@@ -21,7 +21,6 @@ import torch
 from wenet_osum import lookup, tasks
 from wenet_osum.bin import recognize, score
 from wenet_osum.config import BatchConfig, FilterConfig, ModelConfig, SourceConfig
-from wenet_osum.corpus.data_report import report as data_report
 from wenet_osum.corpus.split import split_by
 from wenet_osum.dataset.batch import join_targets
 from wenet_osum.dataset.manifest import read_manifest
@@ -32,6 +31,7 @@ from wenet_osum.dataset.shard import Handles, load_list, pack, read_utterance, w
 from wenet_osum.decode import joint
 from wenet_osum.models import objective
 from wenet_osum.records import Batch, Utterance
+from wenet_osum.report.data_report import report as data_report
 from wenet_osum.text.template import Template
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,16 +21,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wenet_osum.corpus.data_report import report, summary  # noqa: E402
+from wenet_osum.corpus.statistics import summary  # noqa: E402
 from wenet_osum.dataset.drop import Drop, Dropped, note  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest  # noqa: E402
 from wenet_osum.dataset.scan import raw_duration  # noqa: E402
-from wenet_osum.dataset.shard import (  # noqa: E402
-    Index,  # noqa: E402
-    list_paths,
-    load_list,
-)
+from wenet_osum.dataset.shard import Index, list_paths, load_list  # noqa: E402
+from wenet_osum.files import write_text  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
+from wenet_osum.report.data_report import report  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
             rows = _rows(path, left_out[name])
             splits[name] = _of_languages(rows, args.lang, left_out[name])
         html = report(splits, args.title, args.disjoint, left_out)
-        Path(args.out).write_text(html, encoding="utf-8")
+        write_text(args.out, html)
     except (ValueError, OSError) as error:
         print(f"data_report.py: {error}", file=sys.stderr)
         return 1

@@ -33,6 +33,7 @@ from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E
 from wenet_osum.dataset.rewrite import read_audio  # noqa: E402
 from wenet_osum.models.encoder.whisper import SUBSAMPLING  # noqa: E402
 from wenet_osum.models.whisper import WhisperPhase  # noqa: E402
+from wenet_osum.progress import ProgressBar  # noqa: E402
 from wenet_osum.records import FRAME_S, Utterance, Word  # noqa: E402
 from wenet_osum.text.template import Template  # noqa: E402
 
@@ -114,7 +115,8 @@ def _align(aligner: Aligner, manifest: Path, out: Path) -> bool:
 
 def _timed(aligner: Aligner, manifest: Path, faults: Counter) -> Iterator[Utterance]:
     """Yield the utterances with their times; those that cannot be aligned are counted by reason."""
-    for utterance in read_manifest(manifest):
+    progress = ProgressBar(None, title=str(manifest))
+    for utterance in progress.over(read_manifest(manifest)):
         try:
             if not utterance.txt:
                 raise Unmatched("no transcript")

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.bin._references import read_references  # noqa: E402
+from wenet_osum.files import write_text  # noqa: E402
 from wenet_osum.text import ctc_classes  # noqa: E402
 from wenet_osum.text.template import Template  # noqa: E402
 from wenet_osum.text.tokenizer import load_tokenizer  # noqa: E402
@@ -76,7 +77,7 @@ def _choose(args: argparse.Namespace) -> None:
     learned_from = itertools.chain.from_iterable(texts[path] for path in args.list)
     chosen = ctc_classes.learn(tokenizer, learned_from, args.size)
     page = json.dumps(chosen, ensure_ascii=False, indent=0)
-    Path(args.out).write_text(page + "\n", encoding="utf-8")
+    write_text(args.out, page + "\n")
     print(f"{args.out}: {len(chosen)} classes")
 
     # The coverage is that of the classes as training will read them.

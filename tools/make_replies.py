@@ -32,10 +32,8 @@ from wenet_osum.decode.text_replies import (  # noqa: E402
     answer_all,
     with_wrong_words,
 )
-from wenet_osum.records import (
-    Hypothesis,  # noqa: E402
-    Utterance,  # noqa: E402
-)
+from wenet_osum.files import write_text  # noqa: E402
+from wenet_osum.records import Hypothesis, Utterance  # noqa: E402
 from wenet_osum.score.hypotheses import read_hypotheses  # noqa: E402
 from wenet_osum.tasks import parse  # noqa: E402
 
@@ -146,7 +144,7 @@ def _write_answers(path: Path, given: dict[str, Utterance], texts: dict[str, str
         reply = utterance.reply
         answer = Hypothesis(key, tags, reply, texts[key], reply=reply)
         lines.append(f"{answer.to_json()}\n")
-    path.write_text("".join(lines), encoding="utf-8")
+    write_text(path, "".join(lines))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.rewrite import Degrade, rewrite  # noqa: E402
 from wenet_osum.dataset.robustness import CONDITIONS, read_conditions  # noqa: E402
+from wenet_osum.files import write_text  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
                 raise ValueError(lookup.unknown("condition", name, list(known)))
             failed += _degrade(args, out, name, Degrade(tuple(known[name])))
         lines = [f"{name}\n" for name in names]
-        (out / "conditions").write_text("".join(lines), encoding="utf-8")
+        write_text(out / "conditions", "".join(lines))
     except (ValueError, OSError) as error:
         print(f"make_robust_lists.py: {error}", file=sys.stderr)
         return 1

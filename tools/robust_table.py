@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wenet_osum.score.conditions import read, table  # noqa: E402
+from wenet_osum.files import write_text  # noqa: E402
+from wenet_osum.report.robust_table import read, table  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         names = args.conditions.read_text(encoding="utf-8").split()
         text = table({name: read(args.scores / name / "score.json") for name in names})
         if args.out:
-            args.out.write_text(text, encoding="utf-8")
+            write_text(args.out, text)
     except (ValueError, OSError) as error:
         print(f"robust_table.py: {error}", file=sys.stderr)
         return 1

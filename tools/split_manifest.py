@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wenet_osum.corpus.data_report import summary  # noqa: E402
 from wenet_osum.corpus.split import check_disjoint, split_by  # noqa: E402
+from wenet_osum.corpus.statistics import summary  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 

@@ -25,10 +25,13 @@ def replaced(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all."""
+def write_text(path: str | Path, text: str, errors: str = "strict") -> None:
+    """Write a UTF-8 text file, whole or not at all.
+
+    ``errors`` says what becomes of what UTF-8 cannot hold (lone surrogates), as ``open`` takes it.
+    """
     with replaced(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors=errors, newline="\n")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -306,7 +306,7 @@ _ALWAYS_WRITTEN = ("key", "task", "text")
 
 @dataclass(frozen=True)
 class Metric:
-    """What the values of a metric mean, for tables, plots and comparisons."""
+    """The meaning of a metric's values, for tables, plots and comparisons."""
 
     name: str  # "wer", "accuracy", "aas_ms", …
     title: str  # the name for people

@@ -63,7 +63,7 @@ if in_stages 4; then
 fi
 
 if in_stages 5; then
-  echo "stage 5: decoding; each run says how many LLM tokens a second of speech took"
+  echo "stage 5: decoding; each run reports the LLM tokens per second of speech"
   for test in $tests; do
     list=$(test_list "$test")
     [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en --out "exp/decode/$test"

@@ -83,7 +83,7 @@ def test_gain():
 
 
 @pytest.mark.parametrize(
-    ("content", "match"), [(None, "does not exist; write one path a line"), ("\n", "is empty"), ("/none/x.wav\n", "1 of 1 files do not exist")]
+    ("content", "match"), [(None, "does not exist; write one path per line"), ("\n", "is empty"), ("/none/x.wav\n", "1 of 1 files do not exist")]
 )
 def test_bad_lists_name_the_next_step(tmp_path, content, match):
     if content is not None:

@@ -72,7 +72,7 @@ def test_what_is_prepared_is_mixed_and_the_rest_is_named(prepare, recipes, tmp_p
     assert "one two<开始回答>It is two." in (tmp_path / "data/text/train.txt").read_text().splitlines()
     page = capsys.readouterr().out
     assert "ravdess is left out: no " in page and "wenetspeech is left out" in page
-    assert "esc50: no utterance can be asked ved, <CAPTION> instead" in page and "meld: 4 utterances, 0.000 h, 2 passes an epoch, ser" in page
+    assert "esc50: no utterance can be asked ved, <CAPTION> instead" in page and "meld: 4 utterances, 0.000 h, 2 passes per epoch, ser" in page
 
 
 def test_strict_wants_all_and_a_task_without_data_is_named(prepare, recipes, tmp_path, capsys):

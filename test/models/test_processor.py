@@ -1,4 +1,4 @@
-"""The processor: what it takes, what it gives, how it is found and kept. That its inputs lead to decoding's answers: test/decode/test_export.py."""
+"""The processor: what it takes, what it gives, how it is found and kept. That its inputs lead to decoding's answers: test/hub/test_export.py."""
 
 from __future__ import annotations
 

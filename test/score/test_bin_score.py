@@ -15,6 +15,7 @@ import soundfile
 
 from wenet_osum import tasks
 from wenet_osum.bin import score
+from wenet_osum.bin._metadata import data_hash
 from wenet_osum.records import Hypothesis, Utterance
 
 SGC = tasks.parse("sgc")
@@ -261,3 +262,7 @@ def test_scoring_loads_no_torch(folder):
     code = f"import sys; sys.modules['torch'] = None; from wenet_osum.bin import score; sys.exit(score.main({words!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
+
+
+def test_data_hash_follows_content_and_order():
+    assert data_hash([b"a", b"b"]) != data_hash([b"b", b"a"]) != data_hash([b"ab"])

@@ -13,7 +13,8 @@ from wenet_osum import tasks
 from wenet_osum.bin import score
 from wenet_osum.metrics import accuracy
 from wenet_osum.records import Hypothesis, Utterance
-from wenet_osum.score import compare_task, comparison, report, resampling, score_task
+from wenet_osum.report import comparison_table, score_table
+from wenet_osum.score import compare_task, comparison, resampling, score_task
 from wenet_osum.score.bootstrap import estimate, left_open, paired
 from wenet_osum.score.metric_sums import MetricSums, share
 
@@ -135,14 +136,14 @@ def test_one_speaker_tells_nothing_of_others():
     half = {u.key: said(u.key, "female" if i % 2 else "male") for i, u in enumerate(references)}
     scores = score_task(SGC, references, half, resample="speaker")
     assert (scores[0].value, math.isnan(scores[0].low)) == (40.0, True)
-    assert "[–, –]" in report.markdown_table(scores)
+    assert "[–, –]" in score_table.markdown_table(scores)
     right = {u.key: said(u.key, "female") for u in references}
     assert values(references, right, "speaker")["accuracy"] == (100.0, pytest.approx(2.5), 100.0)
     [difference, *_] = compare_task(SGC, references, right, half, resample="speaker").values()
     assert difference.difference == 60 and math.isnan(difference.low + difference.p_value)
     name = ("gender", "accuracy", "all")
     row = comparison.row("sgc", name, (1, 2), difference, ("x", "y"), False)
-    assert row["better"] == "" and "| [–, –] | – | – |" in comparison.markdown([row])
+    assert row["better"] == "" and "| [–, –] | – | – |" in comparison_table.markdown([row])
 
 
 def test_metrics_that_rest_on_other_utterances_are_not_compared():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import math
 import re
 import sys
@@ -14,7 +13,8 @@ import pytest
 
 from wenet_osum import lookup, tasks
 from wenet_osum.records import Hypothesis, Score, Utterance
-from wenet_osum.score import compare_task, comparison, count_table, report, score_task
+from wenet_osum.report import count_table, score_page, score_table
+from wenet_osum.score import compare_task, comparison, score_json, score_task
 from wenet_osum.score.bootstrap import left_open
 
 SER = tasks.parse("ser")
@@ -140,9 +140,9 @@ def test_a_metric_is_one_file_that_says_how_it_is_shown(pause_task, tmp_path):
     """Title, unit, direction and counts come from the file and reach every table and the page."""
     scores = score_task(pause_task, [reference("a"), reference("b")], {"a": answer("a", "<sad>")})
     assert [(s.metric, s.value) for s in scores] == [("pause_ms", 375.4)]
-    assert "| mean pause | all    | 375 ms |" in report.markdown_table(scores)
+    assert "| mean pause | all    | 375 ms |" in score_table.markdown_table(scores)
     assert "| silences |" in count_table.markdown(scores) and "| 7 |" in count_table.markdown(scores)
-    report.write_report(scores, tmp_path / "report.html")
+    score_page.write_page(scores, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "mean pause" in page and "375 ms" in page
     assert re.search(r'<span class="chip warn">silences 7', page)
@@ -150,9 +150,9 @@ def test_a_metric_is_one_file_that_says_how_it_is_shown(pause_task, tmp_path):
 
 def test_what_a_metric_says_of_itself_survives_score_json(pause_task, tmp_path):
     scores = score_task(pause_task, [reference("a")], {})
-    report.write_json(scores, tmp_path / "score.json")
-    rows = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"))["scores"]
-    assert [Score.from_dict(row).about for row in rows] == [score.about for score in scores]
+    score_json.write(scores, tmp_path / "score.json")
+    _, read = score_json.read(tmp_path / "score.json")
+    assert [score.about for score in read] == [score.about for score in scores]
 
 
 def test_a_score_written_without_that_is_read(pause_task):

@@ -181,7 +181,7 @@ def test_long_list_says_what_it_joined(corpus, capsys):
 
 def scored(folder: Path, name: str, value: float, metric: str = "accuracy") -> None:
     (folder / name).mkdir(parents=True, exist_ok=True)
-    rows = [{"task": "ser", "metric": m, "subset": "all", "value": v, "low": v - 5, "high": v + 5, "detail": d} for m, v, d in
+    rows = [{"task": "ser", "metric": m, "subset": "all", "value": v, "low": v - 5, "high": v + 5, "count": 9, "utterances": 9, "detail": d} for m, v, d in
             ((metric, value, {"field": "emotion"}), ("ece", 3.0, {"field": "emotion", "minor": True}))]  # fmt: skip
     (folder / name / "score.json").write_text(json.dumps({"scores": rows}))
 

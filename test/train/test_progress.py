@@ -102,10 +102,12 @@ def test_a_terminal_gets_a_bar_with_time_left(tmp_path, monkeypatch, capsys):
     progress = Progress(tmp_path, active=True)
     progress.open(2, 10)
     progress.advance()
-    assert (progress.bar.n, progress.bar.total) == (3, 10)
-    progress.bar.refresh()
+    assert (progress.bar.done, progress.bar.total) == (3, 10)
+    progress.log("a line of the log")
     progress.close()
-    assert "3/10 [" in capsys.readouterr().err, "elapsed and remaining time stand in the brackets"
+    shown = capsys.readouterr()
+    assert shown.out == "a line of the log\n"
+    assert "] 3/10 steps, " in shown.err and " s left" in shown.err
 
 
 def test_line_names_every_figure():

@@ -70,7 +70,8 @@ def machine(folder: Path, options: dict[str, object]) -> Answer:
 
     Raises ValueError where there is no GPU and no rehearsal, and for a folder of another machine.
     """
-    piece = Piece("machine", "gpu_work.machine", options, 240)
+    # The first process waits for the imports.
+    piece = Piece("machine", "gpu_work.machine", options, 600)
     found = in_own_process(piece, folder, piece.limit_s)
     if "error" in found:
         raise ValueError(found["error"])

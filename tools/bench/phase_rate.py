@@ -58,6 +58,7 @@ HEAD = [
 ]
 PHASES = {"2": "train_2_adapter", "3": "train_3_encoder", "4": "train_4_lora"}
 WHOLE_S = 30.0
+# Overrides of the confs.
 TINY = ["dtype=float32", "model.adapter_conf={layers: 1, heads: 2, ffn: 64}"]
 
 
@@ -307,42 +308,7 @@ def tiny() -> tuple[WhisperConfig, Qwen2Config]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the phases and print one table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--size", choices=["7b", "0.5b"], default="7b", help="folder of examples/osum/conf"
-    )
-    parser.add_argument(
-        "--whisper",
-        help="folder or hub name of its config.json; default: the sizes of the one in the conf",
-    )
-    parser.add_argument("--llm", help="the same for the LLM")
-    parser.add_argument("--phases", nargs="+", choices=[*PHASES], default=[*PHASES])
-    parser.add_argument("--seconds", type=float, default=8.0, help="audio of an utterance, s")
-    parser.add_argument(
-        "--utterances", type=int, help="of our micro-batch; default: what the conf's budgets hold"
-    )
-    parser.add_argument(
-        "--baseline_utterances",
-        type=int,
-        default=8,
-        help="of the baselines' micro-batch: padding to 30 s and all logits take memory",
-    )
-    parser.add_argument(
-        "--peak_tflops",
-        type=float,
-        default=0.0,
-        help="of the device in bfloat16, by its data sheet",
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--override", action="append", default=[], metavar="NAME=VALUE", help="of the confs"
-    )
-    parser.add_argument(
-        "--tiny", action="store_true", help="small sizes in float32: that the command runs"
-    )
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     world = dist.start(1)
     mean = Mean(args.seconds)
     print(f"{world.device}, torch {torch.__version__}, utterances of {mean.seconds:g} s")
@@ -378,6 +344,46 @@ def run_phase(
     counts = (count, min(baseline_count, count))
     flops = counted.flops / counted.utterances
     return race(Phase(conf, sizes, world), mean, counts, flops, rounds)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line."""
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    args.add_argument(
+        "--size", choices=["7b", "0.5b"], default="7b", help="folder of examples/osum/conf"
+    )
+    args.add_argument(
+        "--whisper",
+        help="folder or hub name of its config.json; default: the sizes of the one in the conf",
+    )
+    args.add_argument("--llm", help="the same for the LLM")
+    args.add_argument("--phases", nargs="+", choices=[*PHASES], default=[*PHASES])
+    args.add_argument("--seconds", type=float, default=8.0, help="audio of an utterance, s")
+    args.add_argument(
+        "--utterances", type=int, help="of our micro-batch; default: what the conf's budgets hold"
+    )
+    args.add_argument(
+        "--baseline_utterances",
+        type=int,
+        default=8,
+        help="of the baselines' micro-batch: padding to 30 s and all logits take memory",
+    )
+    args.add_argument(
+        "--peak_tflops",
+        type=float,
+        default=0.0,
+        help="of the device in bfloat16, by its data sheet",
+    )
+    args.add_argument("--rounds", type=int, default=5)
+    args.add_argument(
+        "--override", action="append", default=[], metavar="NAME=VALUE", help="of the confs"
+    )
+    args.add_argument(
+        "--tiny", action="store_true", help="small sizes in float32: that the command runs"
+    )
+    return args
 
 
 def read(

@@ -11,10 +11,11 @@ from wenet_osum.bin._metadata import decoding, facts
 from wenet_osum.bin._references import Reference, audio_of
 from wenet_osum.bin._test_sets import TestSet
 from wenet_osum.records import Score
-from wenet_osum.score import comparison, count_table, prompt_sensitivity, report, resampling
+from wenet_osum.report import comparison_table, count_table, prompt_table, score_page, score_table
+from wenet_osum.report.task_section import PLAYERS
+from wenet_osum.score import resampling, score_json
 from wenet_osum.score.hypotheses import find_file
 from wenet_osum.score.judge import Judge
-from wenet_osum.score.task_section import PLAYERS
 
 # Bytes of audio in the page, all players together.
 PAGE_BYTES = 8_000_000
@@ -96,20 +97,20 @@ def write(
         "prompts": results.prompts,
     }
     as_json = out / "score.json"
-    report.write_json(results.scores, as_json, {**meta, **tree})
+    score_json.write(results.scores, as_json, {**meta, **tree})
 
     as_markdown = out / "score.md"
     beside = [
         count_table.markdown(results.scores),
-        comparison.markdown(results.compared),
-        prompt_sensitivity.markdown(results.prompts),
+        comparison_table.markdown(results.compared),
+        prompt_table.markdown(results.prompts),
     ]
-    report.write_markdown(results.scores, as_markdown, meta, goals, beside)
+    score_table.write_markdown(results.scores, as_markdown, meta, goals, beside)
     if not args.report:
         return [as_json, as_markdown]
 
     page = out / "report.html"
-    report.write_report(
+    score_page.write_page(
         results.scores,
         page,
         meta=meta,
@@ -128,8 +129,8 @@ def _sections(results: Results, test_sets: list[TestSet]) -> dict[str, str]:
         if test_set.asked:
             wordings[test_set.task.name] = test_set.asked
     return {
-        comparison.TITLE: comparison.section(results.compared),
-        prompt_sensitivity.TITLE: prompt_sensitivity.section(results.prompts, wordings),
+        comparison_table.TITLE: comparison_table.section(results.compared),
+        prompt_table.TITLE: prompt_table.section(results.prompts, wordings),
     }
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from wenet_osum import tasks
 from wenet_osum.bin._labels import label_sets
-from wenet_osum.score import prompt_sensitivity
+from wenet_osum.score.prompt_sensitivity import Wording, wordings
 from wenet_osum.tasks import Task, label_map
 
 # A task, its list of references, and its answers, as the flags name them.
@@ -30,7 +30,7 @@ class TestSet(NamedTuple):
     # How the references spell labels; None: as the task does.
     labels: label_map.LabelMap | None = None
     # Every prompt that was decoded; empty without --prompts.
-    asked: Sequence[prompt_sensitivity.Wording] = ()
+    asked: Sequence[Wording] = ()
 
 
 def plan(args: argparse.Namespace) -> list[TestSet]:
@@ -112,7 +112,7 @@ def _maps(given: list[str], count: int) -> list[str | None]:
 def _test_set(row: Row, map_name: str | None, labels: Labels | None) -> TestSet:
     """Make a test set; unless label sets are given, those beside its answers hold."""
     name, ref, hyp = row
-    asked = prompt_sensitivity.wordings(hyp)
+    asked = wordings(hyp)
     if asked:
         hyp = str(asked[0].hyp)
     labels = labels or label_sets(hyp, tasks.parse(name))

@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     """Export one model and print what was written. Returns the exit status."""
     args = parse(argv)
     try:
-        from wenet_osum.decode.export import export
+        from wenet_osum.hub.export import export
 
         lines = export(
             args.model,

@@ -33,9 +33,10 @@ from wenet_osum.bin._arguments import new_parser
 from wenet_osum.bin._exit import leave
 from wenet_osum.bin._processes import Processes, joined
 from wenet_osum.decode import all_prompts, load, longform, options, write
+from wenet_osum.decode.counts import counted, speech_rate
 from wenet_osum.decode.jobs import Job, group_jobs, read_list
 from wenet_osum.decode.pipeline import Recognizer
-from wenet_osum.decode.progress import Progress, counted, speech_rate
+from wenet_osum.progress import ProgressBar
 from wenet_osum.records import Hypothesis
 from wenet_osum.text.template import read_settings
 
@@ -183,7 +184,7 @@ def _decode(args: argparse.Namespace, groups: list[list[Job]], rank: int, make: 
     recognizer = make(args)
     counts = recognizer.counts
     jobs = [job for group in groups for job in group]
-    progress = Progress(len(jobs), _seconds(jobs), quiet=rank != 0)
+    progress = ProgressBar(len(jobs), audio_s=_seconds(jobs), quiet=rank != 0)
     with write.Writer(args.out, rank) as writer:
         for group, answers in recognizer.run(groups):
             writer.add(answers)

@@ -44,12 +44,12 @@ from wenet_osum.bin._score_arguments import add_arguments
 from wenet_osum.bin._score_files import Results
 from wenet_osum.bin._test_sets import TestSet, plan
 from wenet_osum.records import Hypothesis, Score, Utterance
+from wenet_osum.report import comparison_table, prompt_table, score_table
 from wenet_osum.score import (
     compare_task,
     comparison,
-    count_table,
+    counts,
     prompt_sensitivity,
-    report,
     score_task,
     targets,
 )
@@ -107,11 +107,11 @@ def run(args: argparse.Namespace, command: str) -> int:
         _say(f"judge: {judge.asked} replies asked about now, others known from {judge.cache}")
     files = _score_files.write(args, results, meta, goals, test_sets, lists)
 
-    print(report.markdown_table(results.scores, goals), end="")
+    print(score_table.markdown_table(results.scores, goals), end="")
     print(f"intervals: {meta['intervals']}")
-    for line in comparison.lines(results.compared):
+    for line in comparison_table.lines(results.compared):
         print(line)
-    print(prompt_sensitivity.markdown(results.prompts), end="")
+    print(prompt_table.markdown(results.prompts), end="")
     written = ", ".join(map(str, files))
     print(f"written: {written}")
     return _bars_status(results.scores, goals) if args.require_bars else 0
@@ -141,7 +141,7 @@ class Scorer:
                 "hyp": test_set.hyp,
                 "utterances": len(references),
                 "left_out_by_map": left_out_by_map,
-                "left_out": count_table.left_out(scores),
+                "left_out": counts.left_out(scores),
             }
             results.data.append(row)
 
@@ -279,9 +279,9 @@ def _references(
     mapped = [test_set.labels.mapped(utterance, left_out) for utterance in utterances]
     dropped = {name: times for name, times in sorted(left_out.items()) if times}
     if dropped:
-        counts = ", ".join(f"{name} {times}" for name, times in dropped.items())
+        listed = ", ".join(f"{name} {times}" for name, times in dropped.items())
         name = test_set.labels.name
-        _say(f"{test_set.task.name}: left out by label map {name}: {counts}")
+        _say(f"{test_set.task.name}: left out by label map {name}: {listed}")
     return mapped, dropped
 
 
@@ -300,7 +300,7 @@ def _say_label_sets(args: argparse.Namespace, test_sets: list[TestSet]) -> None:
 def _say_left_out(task: Task, scores: list[Score], whole: int) -> None:
     """Say which fields rest on a part of the references only, or on none."""
     attributes = {field.name: field.attribute for field in task.fields}
-    for name, times in count_table.left_out(scores).items():
+    for name, times in counts.left_out(scores).items():
         lacking = f"{times} of {whole} references have no {attributes[name]}"
         _say(f"{task.name}: {lacking}, left out of its figures")
     for name in scores[0].detail.get("not_in_references", []):

@@ -41,10 +41,11 @@ from pathlib import Path
 from wenet_osum import tasks
 from wenet_osum.bin._arguments import new_parser
 from wenet_osum.decode import load, options
-from wenet_osum.decode.progress import Progress, counted
+from wenet_osum.decode.counts import counted
 from wenet_osum.decode.speech import Transcriber, make_job
 from wenet_osum.decode.text_formats import FORMATS
 from wenet_osum.files import write_bytes
+from wenet_osum.progress import ProgressBar
 from wenet_osum.records import Hypothesis
 
 # Former names of formats, still taken.
@@ -117,7 +118,7 @@ def transcribe(args: argparse.Namespace) -> int:
             job = make_job(number, name, key=name)
         jobs.append(job)
 
-    progress = Progress(len(jobs), sum(job.seconds for job in jobs))
+    progress = ProgressBar(len(jobs), audio_s=sum(job.seconds for job in jobs))
     answers = transcriber.answers(jobs, progress=progress)
     failed = 0
     for path, answer in zip(paths, answers, strict=True):

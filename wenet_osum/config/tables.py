@@ -42,7 +42,7 @@ class EncoderConfig:
 
 @dataclass
 class ModelConfig:
-    """What is built, and from which folders or hub names."""
+    """The model: its parts, and the folders or hub names that they come from."""
 
     # whisper: phase 1, encoder and decoder without the LLM
     kind: Literal["osum", "whisper"] = "osum"
@@ -78,7 +78,7 @@ class ModelConfig:
 
 @dataclass
 class PartConfig:
-    """How one part, named by a pattern, is trained."""
+    """Training settings of the parameters that match one pattern."""
 
     lr: float | None = None  # peak learning rate; None: optim.lr
     weight_decay: float | None = None  # None: optim.weight_decay
@@ -137,7 +137,7 @@ def _plain_name(task: str) -> str:
 
 @dataclass
 class FilterConfig:
-    """What is left out, and counted by reason."""
+    """Limits of utterances; those beyond them are dropped and counted by reason."""
 
     min_s: float = 0.1  # shortest audio, s
     max_s: float = 30.0  # longest audio, s
@@ -190,7 +190,7 @@ class SourceConfig:
 
 @dataclass
 class MixtureConfig:
-    """How the sources share an epoch (dataset/temperature.py)."""
+    """The shares of the sources in an epoch (dataset/temperature.py)."""
 
     # T of each epoch, the last one of all that follow: shares go by the size of a source to the
     # power of 1/T
@@ -199,7 +199,7 @@ class MixtureConfig:
 
 @dataclass
 class DataConfig:
-    """What is trained on and tested on."""
+    """The lists to train on and to test on."""
 
     train: list[SourceConfig] = field(default_factory=list)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
@@ -227,7 +227,7 @@ class OptimConfig:
 
 @dataclass
 class RepeatGateConfig:
-    """What an LLM has to do before it is trained in a chat (train/repeat_gate.py)."""
+    """The check of the LLM before it is trained in a chat (train/repeat_gate.py)."""
 
     utterances: int = 32  # how many transcripts it is asked to repeat; 0: there is no gate
     max_wer: float = 5.0  # highest word error rate of what it repeats, %

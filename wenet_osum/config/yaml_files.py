@@ -19,6 +19,7 @@ import yaml
 
 from wenet_osum.config.rules import broken_rules
 from wenet_osum.config.tables import TrainConfig
+from wenet_osum.files import write_text
 from wenet_osum.typed import ConfigError, apply_override, build
 
 BASE = "base"
@@ -175,7 +176,7 @@ def _read_table(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 def save(conf: Any, path: str | Path) -> None:
     """Write the final form of a configuration, defaults and what its bases said included."""
     text = yaml.safe_dump(plain(conf), allow_unicode=True, sort_keys=False)
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def plain(conf: Any) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def _scream(rng: np.random.Generator) -> np.ndarray:
     count = _draw_count(rng, 0.35, 0.48)
     pitch = rng.uniform(1050, 1500)
 
-    # The roughness switches the tone between soft and loud many times a second.
+    # The roughness switches the tone between soft and loud many times per second.
     rough_hz = rng.uniform(60, 90)
     switch = np.sign(_sine(rough_hz, count))
     rough = 1 + 0.5 * switch

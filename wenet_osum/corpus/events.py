@@ -25,7 +25,7 @@ QUIET_DB = -35.0
 
 @dataclass(frozen=True)
 class EventConfig:
-    """How an event is put into speech."""
+    """Settings for putting an event into speech."""
 
     # Drawn evenly among those the utterance has.
     positions: tuple[str, ...] = POSITIONS

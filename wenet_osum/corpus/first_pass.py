@@ -18,7 +18,7 @@ from wenet_osum.score.normalize import get, language, tokens
 
 @dataclass(frozen=True)
 class Rules:
-    """What an utterance has to keep to. None turns a rule off."""
+    """Limits that an utterance must keep. None turns a rule off."""
 
     max_wer: float | None = 10.0  # % of its words, or of its characters where those are scored
     min_s: float | None = 3.0
@@ -47,7 +47,7 @@ def agreeing(
 
 
 def breaks(utterance: Utterance, answer: Hypothesis | None, rules: Rules) -> str | None:
-    """Say which rule an utterance breaks first; None: none of them."""
+    """Return the first rule that an utterance breaks; None if it breaks none."""
     if not utterance.txt:
         return "no transcript"
     return _shape(utterance, rules) or _disagreement(utterance, answer, rules)

@@ -275,7 +275,7 @@ def read_list(list_path: str) -> tuple[str, ...]:
     Raises ValueError when the list or a recording is missing.
     """
     named = f"list of recordings {list_path}"
-    advice = "write one path a line, or set its probability to 0"
+    advice = "write one path per line, or set its probability to 0"
     try:
         text = Path(list_path).read_text(encoding="utf-8")
     except FileNotFoundError:

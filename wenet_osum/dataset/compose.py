@@ -31,7 +31,7 @@ SORTED = -1  # the place of an utterance that is no guest
 
 @dataclass(frozen=True)
 class Costs:
-    """What utterances take of the budgets of a micro-batch, (n,) each, from long to short."""
+    """Sizes of utterances against the limits of a micro-batch, (n,) each, from long to short."""
 
     frames: np.ndarray
     tokens: np.ndarray

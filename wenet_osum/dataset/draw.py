@@ -1,4 +1,4 @@
-"""What one epoch draws: how often each utterance, for which task, and when its shard is read.
+"""Draw an epoch: how often each utterance, for which task, and when its shard is read.
 
 Letters: D draws, T tasks of a source.
 

@@ -1,4 +1,4 @@
-"""What is left out, why, and how often: no reader or filter skips anything in silence."""
+"""Count the utterances that readers and filters leave out, by reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many tokens utterances will take, judged from their sizes before anything is read."""
+"""Estimate the tokens of utterances from their sizes, before anything is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def published_rate(frames: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TokenEstimate:
-    """How many tokens texts will take; the defaults are safe for byte-level vocabularies."""
+    """Tokens per byte of text; the defaults are upper bounds for byte-level vocabularies."""
 
     prompt: int = 32  # longest prompt and what stands behind the speech, tokens
     per_byte: float = 1.0  # tokens a byte of free text, UTF-8

@@ -14,6 +14,7 @@ from wenet_osum.corpus import mix
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.rewrite import read_audio
+from wenet_osum.files import write_bytes
 from wenet_osum.records import SAMPLE_RATE, Utterance, Word
 from wenet_osum.tasks.base import join_words
 
@@ -92,7 +93,7 @@ def _joined(group: list[Part], key: str, folder: Path, pause_s: float) -> Uttera
     pauses_s = [pause_s] * (len(group) + 1)
     audio, begins_s = mix.join(pieces, pauses_s)
     path = folder / f"{key}.wav"
-    path.write_bytes(write_wav(audio))
+    write_bytes(path, write_wav(audio))
 
     text = join_words([part.txt for part in parts])
     duration = round(len(audio) / SAMPLE_RATE, 4)

@@ -263,7 +263,7 @@ class Judge:
         return eligible
 
     def _asked(self, task: Task, index: Index) -> np.ndarray:
-        """Tell which utterances a task is meant for: all, or those whose own it is."""
+        """Tell which utterances a task is meant for: all, or those that prescribe it."""
         if self.source.tasks:
             return np.ones(len(index), dtype=bool)
         return self._owned(index, lambda own: own.tags == task.tags)
@@ -274,7 +274,7 @@ class Judge:
         return "no task of its own; give the source tasks, e.g. tasks: {asr: 1.0}"
 
     def _owned(self, index: Index, test: Callable[[Task], bool]) -> np.ndarray:
-        """Tell which utterances bring along a task that passes ``test``."""
+        """Tell which utterances prescribe a task that passes ``test``."""
         values, inverse = np.unique(index.columns["task"], return_inverse=True)
         passed = []
         for value in values.tolist():

@@ -1,4 +1,4 @@
-"""How an utterance lies in a shard: its members written and read.
+"""Write and read the members of an utterance in a shard.
 
 There are our layout, WeNet's and the published OSUM one.
 

@@ -1,4 +1,4 @@
-"""How many tokens texts take: learned from a few utterances, so that an epoch can be planned."""
+"""Measure the tokens of texts on a few utterances, so that an epoch can be planned."""
 
 from __future__ import annotations
 

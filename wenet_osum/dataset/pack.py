@@ -11,8 +11,6 @@ import hashlib
 import itertools
 import multiprocessing
 import os
-import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +27,7 @@ from wenet_osum.dataset.manifest import from_row, reason_of
 from wenet_osum.dataset.recording import recording
 from wenet_osum.dataset.scan import scan_file
 from wenet_osum.dataset.tar import AUDIO, END
+from wenet_osum.progress import ProgressBar
 from wenet_osum.records import Utterance
 
 # What audio files begin with, and the extension they get.
@@ -41,14 +40,13 @@ _MAGIC = (
     (b"NIST_1A", "sph"),
 )
 AHEAD = 2  # shards under way per process
-SHOWN_EVERY_S = 10  # of the progress, where it is not on a terminal
 Row = tuple[Utterance, int, int, float]  # of an index: utterance, first byte, bytes, s
 Faults = list[tuple[str, str]]  # (key, reason) of what was left out
 
 
 @dataclass
 class Report:
-    """What a packing made."""
+    """The result of packing."""
 
     # tars in order; shards that would be empty are not written
     paths: list[str] = field(default_factory=list)
@@ -93,8 +91,8 @@ def pack(
     ``jobs`` processes do so. Audio is copied byte for byte unless a segment is cut out (bit-exact
     for integer samples) or ``resample`` (Hz) asks for another rate (then 16-bit mono WAV). Shards
     that an earlier run finished from the same input are kept. What cannot be packed is in the
-    report's ``dropped``. ``log`` gets a line of progress; default: stderr. Raises ValueError for
-    bad arguments; a failed worker fails the call.
+    report's ``dropped``. ``log`` takes the lines of progress in place of stderr. Raises
+    ValueError for bad arguments; a failed worker fails the call.
 
     ``part`` (n, m), counted from 1, makes every m-th shard only: m machines that are given the same
     utterances make the shards of one. What is left out before shards are made (a key that stands
@@ -107,7 +105,7 @@ def pack(
     folder.mkdir(parents=True, exist_ok=True)
     report = Report()
     total = len(utterances) if hasattr(utterances, "__len__") else None
-    progress = _Progress(total, log)
+    progress = ProgressBar(total, title="pack", log=log)
 
     number, parts = part
     twice = report.dropped if number == 1 else Dropped()
@@ -326,50 +324,3 @@ def _extension(wav: str, audio: bytes) -> str:
     _, _, by_name = wav.rpartition(".")
     by_name = by_name.lower()
     return by_name if by_name in AUDIO else "wav"
-
-
-class _Progress:
-    """Utterances, rate and time left.
-
-    It is one line rewritten on a terminal, a plain line every 10 s elsewhere.
-    """
-
-    def __init__(self, total: int | None, log: Callable[[str], None] | None):
-        self.total = total
-        self.done = 0
-        self.log = log
-        self.started = self.shown = time.monotonic()
-        self.live = log is None and sys.stderr.isatty()
-
-    def add(self, count: int) -> None:
-        """Count utterances of a finished shard."""
-        self.done += count
-        waited = time.monotonic() - self.shown
-        if self.live or waited >= SHOWN_EVERY_S:
-            self._show("" if self.live else "\n")
-
-    def close(self) -> None:
-        """Print the last line."""
-        self._show("\n")
-
-    def _show(self, end: str) -> None:
-        self.shown = time.monotonic()
-        line = self._line(self.shown - self.started)
-        if self.log:
-            self.log(line)
-            return
-        begin = "\r" if self.live else ""
-        print(f"{begin}{line}", end=end, file=sys.stderr, flush=True)
-
-    def _line(self, seconds: float) -> str:
-        """Say how far it is after so many seconds."""
-        rate = self.done / max(seconds, 1e-6)
-        counted = str(self.done)
-        left = ""
-        if self.total:
-            counted += f" of {self.total}"
-            missing = self.total - self.done
-            if missing > 0:
-                left_s = missing / max(rate, 1e-6)
-                left = f", {left_s:.0f} s left"
-        return f"packed {counted} utterances, {rate:.0f}/s{left}"

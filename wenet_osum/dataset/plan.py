@@ -1,4 +1,4 @@
-"""Who reads what, when: the order of one epoch, fixed by (seed, epoch) from the indices alone.
+"""Plan the order of one epoch, fixed by (seed, epoch) from the indices alone.
 
 The sequence of micro-batches does not depend on the number of ranks; ranks take turns in it.
 

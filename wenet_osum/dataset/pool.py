@@ -1,4 +1,4 @@
-"""Who can be drawn: the utterances of one source of the mixture that pass its filters.
+"""Select the utterances of one source of the mixture that pass its filters.
 
 Each has what it costs and what it can be asked.
 

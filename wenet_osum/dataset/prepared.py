@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wenet_osum import tasks
-from wenet_osum.corpus.data_report import summary
 from wenet_osum.corpus.split import check_disjoint, counted_columns, label_of
+from wenet_osum.corpus.statistics import summary
 from wenet_osum.dataset.drop import Dropped, table
 from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
 
@@ -52,9 +53,7 @@ def _write_text(folder: Path, utterances: list[Utterance]) -> None:
         line = text(utterance)
         if line:
             lines.append(f"{line}\n")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "train.txt"
-    path.write_text("".join(lines), encoding="utf-8")
+    write_text(folder / "train.txt", "".join(lines))
 
 
 def labels(splits: dict[str, list[Utterance]]) -> list[str]:

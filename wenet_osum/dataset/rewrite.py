@@ -32,7 +32,7 @@ from wenet_osum.tasks.ved import EVENT
 
 Changed = tuple[np.ndarray, Utterance]  # audio (samples,) at 16 kHz, and whose it is
 Change = Callable[[np.ndarray, Utterance, np.random.Generator], Changed]
-CHUNK = 16  # utterances a process takes at a time
+CHUNK = 16  # utterances per unit of work of a process
 AHEAD = 2  # chunks under way per process
 
 

@@ -1,4 +1,4 @@
-"""Where a RIFF file (WAV) keeps its samples, read from its header alone.
+"""Find the samples of a RIFF file (WAV) from its header alone.
 
 A RIFF file is a row of chunks: four bytes of name, four of size, then the content, padded to an
 even length. ``fmt `` says how the samples are written, ``data`` holds them. Microsoft and IBM,
@@ -18,12 +18,12 @@ _EXTENSIBLE = 0xFFFE  # the codec stands further on in the chunk
 _STREAMED = 0x7FFFF000
 _HEAD = struct.Struct("<4sI4s")  # RIFF, size of all that follows, WAVE
 _CHUNK = struct.Struct("<4sI")  # name and size
-_FORMAT = struct.Struct("<HHIIHH")  # codec, channels, rate, bytes a second, block, bits
+_FORMAT = struct.Struct("<HHIIHH")  # codec, channels, rate, bytes per second, block, bits
 _SUBFORMAT = struct.Struct("<24xH")  # the codec of an extensible format
 
 
 class Format(NamedTuple):
-    """How samples are written."""
+    """The encoding of samples."""
 
     codec: int
     channels: int
@@ -33,7 +33,7 @@ class Format(NamedTuple):
 
 
 class Riff(NamedTuple):
-    """How and where a RIFF file keeps its samples."""
+    """The encoding and the position of the samples in a RIFF file."""
 
     codec: int
     channels: int

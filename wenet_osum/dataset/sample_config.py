@@ -17,7 +17,7 @@ Targets = Callable[[Utterance], dict[str, torch.Tensor] | None]
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How samples are made.
+    """Settings for making samples.
 
     Without ``augment`` nothing is drawn and prompts are the scoring ones: dev sets and decoding.
     """

@@ -44,7 +44,7 @@ STALE_S = 3600.0  # a half-written part that nobody has touched for so long has 
 
 
 class Encoded(NamedTuple):
-    """What is kept of an utterance, or of one of its augmented versions."""
+    """The stored states of an utterance, or of one of its augmented versions."""
 
     states: np.ndarray  # (rows, D)
     length: int  # states of the speech; the others are of silence behind it
@@ -299,7 +299,7 @@ def _columns_of(rows: list[tuple]) -> dict[str, np.ndarray]:
 
 
 class _Catalog(NamedTuple):
-    """What all parts of a folder hold, in the order of digests. Letter: n utterances."""
+    """The contents of all parts of a folder, in the order of digests. Letter: n utterances."""
 
     paths: list[Path]  # of the parts' indices
     columns: dict[str, np.ndarray]  # COLUMNS, (n, …)

@@ -1,4 +1,4 @@
-"""What of the data has no states on disk yet, and the features to make them of (states.py).
+"""Find the utterances without states on disk, and make their features (states.py).
 
 Letters: n utterances, each of their versions counted.
 """

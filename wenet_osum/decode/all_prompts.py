@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from wenet_osum.decode import load
 from wenet_osum.decode.pipeline import Recognizer
+from wenet_osum.files import write_text
 from wenet_osum.tasks.base import Task
 from wenet_osum.text.template import LANGUAGES, Template
 
@@ -103,5 +104,5 @@ def write(folder: str | Path, task: str, asked: list[Wording]) -> Path:
     prompts = [wording._asdict() for wording in asked]
     rows = {"task": task, "prompts": prompts}
     text = json.dumps(rows, ensure_ascii=False, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
     return path

@@ -50,7 +50,7 @@ class Choice:
 
 
 class AnswerState:
-    """Where one answer stands among the fields of its task. ``free`` turns the limits off."""
+    """The position of one answer in the fields of its task. ``free`` turns the limits off."""
 
     def __init__(self, template: Template, task: Task, free: bool = False) -> None:
         self.template, self.task = template, task

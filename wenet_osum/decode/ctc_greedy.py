@@ -35,7 +35,7 @@ HEARD = "<TRANSCRIBE>"
 
 
 def refusal(task: Task, fields: tuple[str, ...] = ()) -> str | None:
-    """Say why a task cannot be answered without the LLM; None: it can.
+    """Return why a task cannot be answered without the LLM; None if it can.
 
     ``fields`` are the label fields that the model hears (decode/heard_labels.py).
     """

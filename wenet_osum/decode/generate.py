@@ -18,11 +18,11 @@ from wenet_osum.dataset.drop import Drop
 from wenet_osum.decode import ctc_draft
 from wenet_osum.decode.beam import alternate
 from wenet_osum.decode.constrain import AnswerState
+from wenet_osum.decode.counts import SPEECH_S, SPEECH_TOKENS
 from wenet_osum.decode.greedy import complete
 from wenet_osum.decode.joint import Rescorers
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import LLMPrompts, Prompts
-from wenet_osum.decode.progress import SPEECH_S, SPEECH_TOKENS
 from wenet_osum.decode.row import Row
 from wenet_osum.decode.whisper_prefix import WhisperPrompts
 from wenet_osum.models import shrink

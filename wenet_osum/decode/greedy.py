@@ -23,7 +23,7 @@ def complete(
     counts: Counter,
     labels_only: bool = False,
 ) -> None:
-    """Complete the rows one token a step, which ``prefixes`` are fed.
+    """Complete the rows, one token per step, starting from ``prefixes``.
 
     Anything with the ``logits``, ``feed``, ``keep`` and ``score`` of Prefixes will do. With
     ``labels_only`` a row also leaves where free text would begin. ``counts`` collects ``steps``

@@ -65,8 +65,8 @@ class HeardLabels:
             directions = self.directions[name]
             logits = label_logits(heard, directions, self.scale)
             shares = logits.softmax(-1)
-            labelled = zip(self.labels[name], shares.tolist(), strict=True)
-            found[name] = dict(labelled)
+            by_label = zip(self.labels[name], shares.tolist(), strict=True)
+            found[name] = dict(by_label)
         return found
 
 

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder: a second one there would lose the answers of the first."""
+"""Lock an output folder, so that a second run does not lose the answers of the first."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def _names(text: str) -> list[str]:
 
 @dataclass
 class DecodeOptions:
-    """How answers are searched for. The default is greedy with labels limited to their sets."""
+    """Options of the search. The default is greedy, with labels limited to their sets."""
 
     mode: str = option(
         "attention",
@@ -160,7 +160,7 @@ class DecodeOptions:
 
 @dataclass
 class PromptOptions:
-    """How the model is asked."""
+    """Options of the prompt."""
 
     prompt: str | None = option(None, "wording to ask with; default: the task's first prompt")
     lang: str = option("zh", "language of the prompt, whatever the utterance's", choices=LANGUAGES)
@@ -168,7 +168,7 @@ class PromptOptions:
 
 @dataclass
 class RunOptions:
-    """How decoding runs."""
+    """Options of the run."""
 
     plugins: list[str] = option(
         [],

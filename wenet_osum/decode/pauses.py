@@ -1,4 +1,4 @@
-"""Where a long recording is cut: in the middle of a pause.
+"""Cut long recordings in the middle of pauses.
 
 A pause is quiet for 0.2 s. What is quiet depends on the recording: a share of its loud parts, or
 the floor of its noise.

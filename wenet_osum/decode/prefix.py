@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 
 class Prompts(Protocol):
-    """What stands before the answers of a batch, whatever model goes on from it."""
+    """The inputs before the answers of a batch, for any kind of model."""
 
     def prefixes(self, rows: list[int], answers: list[list[int]]) -> Prefixes:
         """Return the prefixes of ``rows`` after their ``answers`` so far."""

@@ -25,7 +25,7 @@ from wenet_osum.decode import load as loading
 from wenet_osum.decode import options
 from wenet_osum.decode.jobs import Job
 from wenet_osum.decode.pipeline import Recognizer
-from wenet_osum.decode.progress import Progress
+from wenet_osum.progress import ProgressBar
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance
 
 
@@ -101,7 +101,7 @@ class Transcriber:
         return asked
 
     def answers(
-        self, jobs: list[Job], asked: Recognizer | None = None, progress: Progress | None = None
+        self, jobs: list[Job], asked: Recognizer | None = None, progress: ProgressBar | None = None
     ) -> Iterator[Hypothesis]:
         """Yield answers in the order of the jobs, whose places count from 0.
 

@@ -1,4 +1,4 @@
-"""What ends a stretch of free text when the model does not: its length, and repetition."""
+"""End free text that the model does not end: by its length, and when it repeats itself."""
 
 from __future__ import annotations
 

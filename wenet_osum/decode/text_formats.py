@@ -183,7 +183,7 @@ def ctm(answer: Hypothesis) -> str:
 
 
 class Format(NamedTuple):
-    """What a format needs and how its files are called.
+    """The needs of a format and the names of its files.
 
     ``timed`` formats are made of words with times. A ``document`` is a whole file: two of them on
     one stream are none.

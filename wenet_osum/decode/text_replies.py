@@ -1,4 +1,4 @@
-"""What a text LLM answers to a transcript, asked in its own chat template.
+"""Answer transcripts with a text LLM, in its own chat template.
 
 Such answers are what a model that hears is taught (distillation: nobody has to write a reply), and
 what a cascade of recognizer and LLM would say.
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from wenet_osum.files import write_text
+from wenet_osum.progress import ProgressBar
 from wenet_osum.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -126,6 +128,7 @@ def answer_all(
     # Of similar length, so that batches have little padding.
     lacking = sorted(missing, key=lambda text: (len(text), text))
     kept.parent.mkdir(parents=True, exist_ok=True)
+    progress = ProgressBar(len(lacking), "transcripts")
     with open(kept, "a", encoding="utf-8", newline="\n") as out:
         for begin in range(0, len(lacking), batch_size):
             batch = lacking[begin : begin + batch_size]
@@ -136,8 +139,8 @@ def answer_all(
                 line = json.dumps(row, ensure_ascii=False)
                 out.write(f"{line}\n")
             out.flush()
-            done = begin + len(batch)
-            print(f"{done} of {len(lacking)} transcripts", flush=True)
+            progress.add(len(batch))
+    progress.close()
     return found
 
 
@@ -147,7 +150,7 @@ def _read_kept(path: Path) -> dict[str, tuple[str, str]]:
         return {}
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]
-    path.write_text("".join(whole), encoding="utf-8")
+    write_text(path, "".join(whole))
     found = {}
     for row in map(json.loads, whole):
         found[row["txt"]] = (row["reply"], row["reason"])

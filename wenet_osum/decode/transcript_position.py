@@ -1,4 +1,4 @@
-"""Where in a transcript, with or without times, the next token stands, and of what kind it is."""
+"""Find the position of the next token in a transcript, with or without times, and its kind."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TranscriptPosition:
         self.before = words.rstrip()[-1:]
 
     def kind(self, token: int) -> str:
-        """Return of what kind a token would be here.
+        """Return the kind that a token would have here.
 
         It is ``word`` for a piece of the transcript, ``time`` for one of a time, and ``end`` for
         what ends the transcript.

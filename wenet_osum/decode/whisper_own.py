@@ -18,6 +18,8 @@ from transformers import AutoProcessor, WhisperForConditionalGeneration
 from wenet_osum.dataset.audio import decode
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.decode.jobs import Job, group_jobs
+from wenet_osum.files import write_text
+from wenet_osum.progress import ProgressBar
 from wenet_osum.records import SAMPLE_RATE, Hypothesis
 from wenet_osum.tasks import parse
 
@@ -100,12 +102,16 @@ def transcribe(
     # Every recording is padded to 30 s, so that frames are no limit of a batch.
     groups = group_jobs(missing, batch_size, sys.maxsize)
     decoder = WhisperDecoder.load(source, **asked)
+    seconds = sum(job.seconds for job in missing)
+    progress = ProgressBar(len(missing), audio_s=seconds)
     with open(path, "a", encoding="utf-8", newline="\n") as out:
         for group in groups:
             for answer in decoder.answers(group):
                 line = answer.to_json()
                 out.write(f"{line}\n")
             out.flush()
+            progress.add(len(group), sum(job.seconds for job in group))
+    progress.close()
     return len(jobs)
 
 
@@ -115,7 +121,7 @@ def _answered(path: Path) -> set[str]:
         return set()
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]
-    path.write_text("".join(whole), encoding="utf-8")
+    write_text(path, "".join(whole))
     answers = map(json.loads, whole)
     return {answer["key"] for answer in answers}
 

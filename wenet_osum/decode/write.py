@@ -183,7 +183,7 @@ def _parts(folder: str | Path) -> list[Path]:
 
 
 class _Row(NamedTuple):
-    """Where an answer lies: its index in the list, the part file, and the byte offset there."""
+    """The place of an answer: its index in the list, the part file, and its byte offset."""
 
     index: int
     part: Path

@@ -41,7 +41,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Piece:
-    """Where a tensor of the target lies in the file."""
+    """The source of a target tensor in the file."""
 
     key: str
     # Returns a view, where it can.

@@ -93,7 +93,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Match:
-    """Which model a checkpoint holds, and where each of its tensors lies there."""
+    """The model in a checkpoint, and the source of each of its tensors."""
 
     config: OsumConfig
     pieces: dict[str, Piece]

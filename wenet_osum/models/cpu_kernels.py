@@ -1,4 +1,4 @@
-"""How many compiled kernels a process keeps on a CPU."""
+"""Limit the compiled kernels that a process keeps on a CPU."""
 
 from __future__ import annotations
 

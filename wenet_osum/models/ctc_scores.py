@@ -1,4 +1,4 @@
-"""How CTC compares speech with the LLM's own token embeddings.
+"""Compare speech with the LLM's own token embeddings, for CTC.
 
 ``dot``: s · q of the RMS-normed state s and the token's embedding q. ``distance``: -τ‖s - q‖²
 (DirectSpeech2LLM): the state is to lie where the token lies, not only in its direction. With
@@ -30,7 +30,7 @@ SHARPNESS = 24.0
 
 @dataclass(frozen=True)
 class Scoring:
-    """What config.json keeps of it, in the entry of the loss ``ctc``."""
+    """The settings that config.json keeps in the entry of the loss ``ctc``."""
 
     scores: str = "dot"
     # Token ids that are classes beside the blank; None: all tokens of the LLM.

@@ -25,7 +25,7 @@ START, END = 0, 1
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked about B utterances, by the names that the processor gives it."""
+    """The inputs of a model for B utterances, by the processor's names."""
 
     # (B, T, M) log-mel.
     features: Tensor
@@ -69,7 +69,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Pieces:
-    """What is laid out for each of B utterances. Lengths are (B,) int64 on the CPU."""
+    """The parts of the input of each of B utterances. Lengths are (B,) int64 on the CPU."""
 
     # (P,) end to end.
     prompt_ids: Tensor

@@ -1,4 +1,4 @@
-"""What a model's forward returns, and the token losses it is made of."""
+"""The output of a model's forward, and the token losses it is computed from."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Speech:
 
 @dataclass
 class UtteranceLosses:
-    """What a loss found in a batch."""
+    """The values of a loss for a batch."""
 
     values: Tensor  # (B,) float32
     # Reason → how many utterances could not count, int64.
@@ -100,7 +100,7 @@ class Objective:
 
     @property
     def needs_logits(self) -> bool:
-        """Whether a loss compares speech with classes."""
+        """Tell whether a loss compares speech with classes."""
         return any(loss.needs_logits for _, loss in self.losses)
 
     def has_target(self, utterance: Utterance) -> bool:

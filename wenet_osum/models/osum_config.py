@@ -1,4 +1,4 @@
-"""What config.json of a model folder says."""
+"""The settings in config.json of a model folder."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class OsumProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """What a call gives."""
+        """Describe the result of a call."""
         names = list(self.feature_extractor.model_input_names)
         names += ["prompt_ids", "prompt_lengths", "tasks"]
         if self.template.suffix_ids:

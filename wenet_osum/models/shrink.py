@@ -27,7 +27,7 @@ NOWHERE = -1
 
 @dataclass(frozen=True)
 class Runs:
-    """Which states make which embedding. All of it lies on the CPU."""
+    """The states that make each embedding. All tensors are on the CPU."""
 
     weights: Tensor  # (B, S, N) float32: an embedding is the sum of states by its row
     lengths: Tensor  # (B,) int64, embeddings

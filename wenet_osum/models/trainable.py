@@ -1,4 +1,4 @@
-"""Which parts train, at what rate; the rest is frozen and stays in eval mode."""
+"""Choose the parts that train and their rates; freeze the rest, in eval mode."""
 
 from __future__ import annotations
 

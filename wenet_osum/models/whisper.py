@@ -81,7 +81,7 @@ class WhisperPhase(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Return the device of the weights."""
         return self.encoder.conv1.weight.device
 
     # -- training: the loss of a batch --------------------------------------------------------

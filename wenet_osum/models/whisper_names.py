@@ -1,4 +1,4 @@
-"""What the tensors of a Whisper are called by transformers, WeNet and openai-whisper.
+"""Map the names of Whisper's tensors among transformers, WeNet and openai-whisper.
 
 The names are facts of their code.
 """

@@ -1,37 +1,13 @@
-"""The table of two systems on the same list: first minus second by the paired bootstrap."""
+"""Two systems on the same list: what the paired bootstrap says of each metric, as rows."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from html import escape
 from typing import Any
 
-from wenet_osum.score import page
 from wenet_osum.score.bootstrap import Difference
-from wenet_osum.score.markdown import table_lines
-from wenet_osum.score.resampling import described
 
-TITLE = "Comparison"
 # Below this p value, a difference is taken for one.
 LEVEL = 0.05
-HEAD = [
-    "task",
-    "field",
-    "figure",
-    "first",
-    "second",
-    "difference",
-    "95 % interval",
-    "p",
-    "better",
-]
-EXPLAIN = (
-    "First minus second system on the same utterances, paired bootstrap ({intervals}), "
-    "two-sided p. "
-    f"A side is called better when p < {LEVEL:g}; with many rows some differences are chance. "
-    "Where no utterance differs, the interval is the exact bound of as many equal ones."
-)
 
 
 def row(
@@ -66,77 +42,3 @@ def row(
         "resample": resample,
         "better": better,
     }
-
-
-def _number(value: float, form: str = ".2f") -> str:
-    """Write a value; a dash when it is undefined."""
-    return format(value, form) if math.isfinite(value) else "–"
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    """Write the cells of a row, in the order of HEAD."""
-    low = _number(row["low"], "+.2f")
-    high = _number(row["high"], "+.2f")
-    return [
-        row["task"],
-        row["field"],
-        f"{row['metric']} {row['subset']}",
-        _number(row["first_value"]),
-        _number(row["second_value"]),
-        _number(row["difference"], "+.2f"),
-        f"[{low}, {high}]",
-        _number(row["p_value"], ".3f"),
-        row["better"] or "–",
-    ]
-
-
-def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Write a sentence per row, for the terminal."""
-    form = (
-        "{task} {metric} {subset}: difference {difference:+.2f} "
-        "[{low:+.2f}, {high:+.2f}], p = {p_value:.3f}, {resample}s resampled"
-    )
-    return [form.format(**row) for row in rows]
-
-
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Write the table as markdown, with a heading; empty without rows."""
-    if not rows:
-        return ""
-    lines = [f"## {TITLE}", "", _explained(rows), _sides(rows), ""]
-    lines += table_lines(HEAD, map(_cells, rows))
-    return "\n".join(lines) + "\n"
-
-
-def _explained(rows: Sequence[dict[str, Any]]) -> str:
-    """Say how the systems were compared."""
-    return EXPLAIN.format(intervals=described(row["resample"] for row in rows))
-
-
-def _sides(rows: Sequence[dict[str, Any]]) -> str:
-    """Say which answers were compared with which."""
-    sentences = []
-    for row in rows:
-        sentence = f"First: `{row['first']}`, second: `{row['second']}`."
-        if sentence not in sentences:
-            sentences.append(sentence)
-    return " ".join(sentences)
-
-
-def section(rows: Sequence[dict[str, Any]]) -> str:
-    """Write the table as HTML; empty without rows."""
-    if not rows:
-        return ""
-    marks = {"first": "ok", "second": "no"}
-    lines = []
-    for row in rows:
-        cells = [escape(cell) for cell in _cells(row)]
-        better = row["better"]
-        if better:
-            cells[-1] = f'<span class="{marks[better]}">{better}</span>'
-        lines.append(cells)
-
-    # Columns of numbers begin behind task, field and metric and end before the better side.
-    head = [*HEAD[:3], *(f">{name}" for name in HEAD[3:8]), HEAD[8]]
-    sides = escape(_sides(rows))
-    return f'<p class="dim small">{_explained(rows)} {sides}</p>{page.table(head, lines)}'

@@ -9,7 +9,7 @@ from wenet_osum.tasks.base import Task
 
 @dataclass(frozen=True)
 class Question:
-    """What a request asks of its recording."""
+    """The options of a request."""
 
     task: Task
     # A name of FORMATS in writing.py.

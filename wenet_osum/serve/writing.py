@@ -133,7 +133,7 @@ def _subtitles(write: Callable[[Hypothesis], str]) -> Callable[[Hypothesis, Ques
 
 
 class Format(NamedTuple):
-    """How a response is written."""
+    """The form of a response."""
 
     write: Callable[[Hypothesis, Question], Any]
     media_type: str

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Iterator
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wenet_osum.config import OptimConfig
+from wenet_osum.progress import ProgressBar
 from wenet_osum.small.models import SmallLlm
 from wenet_osum.small.pseudo_speech import Line
 from wenet_osum.small.sinusoids import span_waves
@@ -23,6 +23,8 @@ from wenet_osum.train.optim import lr_scale, make_optimizer, set_learning_rates
 
 # Batches whose lines are sorted together by length, against padding.
 GROUP = 16
+# Steps whose mean loss the progress shows.
+MEAN_OF = 100
 
 
 def train_text_lm(
@@ -31,7 +33,6 @@ def train_text_lm(
     sizes: SmallLlm,
     seed: int,
     world: dist.World | None = None,
-    log_every: int = 100,
 ) -> float:
     """Train ``model`` in place, once over ``lines``.
 
@@ -52,7 +53,7 @@ def train_text_lm(
     speaks = world is None or world.is_rank_zero
     model.train()
     losses: list[float] = []
-    start = time.monotonic()
+    progress = ProgressBar(steps, "steps", title="text LLM", quiet=not speaks)
     for step, batch in enumerate(_batches(lines, sizes.batch, seed), 1):
         loss = _backward(model, batch, world)
         losses.append(loss)
@@ -64,9 +65,9 @@ def train_text_lm(
         optimizer.step()
         optimizer.zero_grad()
 
-        if speaks and (step % log_every == 0 or step == steps):
-            seconds = time.monotonic() - start
-            _log(step, steps, losses[-log_every:], seconds)
+        recent = _mean(losses[-MEAN_OF:])
+        progress.add(note=f"loss {recent:.3f}")
+    progress.close()
     model.eval()
     tail = max(1, steps // 10)
     return _mean(losses[-tail:])
@@ -101,15 +102,6 @@ def _make_optimizer(model: nn.Module, conf: OptimConfig) -> torch.optim.Optimize
     }
     device = torch.device("cpu")
     return make_optimizer([group], conf, device)
-
-
-def _log(step: int, steps: int, recent: list[float], seconds: float) -> None:
-    """Print how far the training is."""
-    loss = _mean(recent)
-    print(
-        f"text LLM  step {step}/{steps}  loss {loss:.3f}  {seconds:.0f} s",
-        flush=True,
-    )
 
 
 def _mean(values: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""What a task is made of: label sets, fields, and a row of fields with its prompts.
+"""The parts of a task: label sets, fields, and a sequence of fields with its prompts.
 
 A field knows how it is written into a target, read back from an answer and asked for in a prompt.
 Reading takes leading fields from the left and trailing ones from the right; the transcript is what
@@ -128,7 +128,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Field:
-    """One kind of thing a task asks for. ``tasks/fields.py`` has the four kinds."""
+    """A field of a task. ``tasks/fields.py`` has the four kinds."""
 
     # such as "emotion"; names the field in reports, label tables and loss weights
     name: str

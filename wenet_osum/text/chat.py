@@ -35,7 +35,7 @@ PROBE = "Transcribe it. 转录。"
 
 @dataclass(frozen=True)
 class ChatForm:
-    """What stands around prompt, speech and answer."""
+    """The texts around prompt, speech and answer."""
 
     # Token ids up to the last control token before the prompt.
     before: list[int]

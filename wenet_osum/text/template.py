@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from wenet_osum import lookup, migrate, tasks
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task, escape
 from wenet_osum.text import chat
@@ -51,7 +52,7 @@ PromptTable = dict[str, dict[str, list[str]]]
 
 @dataclass
 class Target:
-    """What the model has to say for one utterance."""
+    """The answer that the model has to learn for one utterance."""
 
     # Answer tokens, the end last.
     ids: list[int]
@@ -263,7 +264,7 @@ class Template:
             settings[name] = getattr(self, name)
         text = json.dumps(settings, ensure_ascii=False, indent=1)
         path = Path(folder) / FILE
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
     @classmethod
     def load(cls, folder: str | Path, loss_weight: dict[str, float] | None = None) -> Template:

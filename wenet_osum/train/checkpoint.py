@@ -39,7 +39,7 @@ REQUEUE = "REQUEUE"
 
 @dataclass
 class State:
-    """Where a run stands; all of it is in state.json."""
+    """The progress of a run, as saved in state.json."""
 
     # Optimizer steps done.
     step: int = 0
@@ -195,7 +195,7 @@ def _write_books(folder: Path, confs: tuple[TrainConfig, DataConfig], state: Sta
 
 
 def publish(temporary: Path, target: Path) -> None:
-    """Mark a folder as complete, bring it to the disk and give it its name.
+    """Mark a folder as complete, sync it to disk and rename it.
 
     What had the name before goes away.
     """

@@ -22,6 +22,7 @@ import torch
 from wenet_osum.config import BatchConfig
 from wenet_osum.dataset.dataset import eval_loader
 from wenet_osum.decode.jobs import Job
+from wenet_osum.files import write_text
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import Hypothesis, Metric, Utterance
 from wenet_osum.score import compare_task, score_task
@@ -114,8 +115,7 @@ def answers(
     for job in jobs:
         line = found[job.key].to_json()
         lines.append(f"{line}\n")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(lines), encoding="utf-8")
+    write_text(out, "".join(lines))
     return found
 
 
@@ -217,5 +217,4 @@ def save(verdicts: list[Verdict], path: Path) -> None:
         row["outcome"] = verdict.outcome
         rows.append(row)
     text = json.dumps(rows, indent=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{text}\n", encoding="utf-8")
+    write_text(path, f"{text}\n")

@@ -24,14 +24,15 @@ from wenet_osum.dataset.sample import SampleConfig
 from wenet_osum.dataset.states import Layout, PartWriter, StateStore
 from wenet_osum.dataset.unencoded import ToEncode, Unencoded, recipe
 from wenet_osum.models import split, trainable
+from wenet_osum.progress import ProgressBar
 from wenet_osum.text.template import Template
 from wenet_osum.train import dist
 from wenet_osum.train.evaluate import dev_loaders
 from wenet_osum.train.start import open_model, token_counter
 
-PART_BYTES = 256 << 20  # a part ends after so many bytes of states
-PART_S = 300.0  # or so many seconds of work, which is what a kill can cost
-TELL_S = 30.0  # seconds between lines of progress
+PART_BYTES = 256 << 20  # a part ends after this many bytes of states
+PART_S = 300.0  # or after this many seconds of work, the most that a kill can cost
+REPORT_S = 30.0  # seconds between lines of progress
 
 Say = Callable[[str], Any]
 Stopped = Callable[[], bool]
@@ -150,23 +151,20 @@ def _encode(
     after = work.store.layout.after
     dropped: Counter = Counter()
     total = sum(len(group) for group in work.groups)
-    done = 0
-    part_began = told = time.monotonic()
+    progress = ProgressBar(total, title="states of this process", every_s=REPORT_S, log=say)
+    part_began = time.monotonic()
 
     for ready, failed in in_order(work, conf.workers, conf.prefetch):
         dropped += failed
         if ready:
             _add(writer, encoder, after, ready, device)
-        done += len(ready) + failed.total()
+        progress.add(len(ready) + failed.total())
 
         # A part that is written is safe from a kill.
         now = time.monotonic()
         if writer.size >= PART_BYTES or now - part_began >= PART_S:
             writer.close()
             part_began = now
-        if now - told >= TELL_S:
-            say(f"states: {done} of {total} utterances of this process computed")
-            told = now
         if stopped():
             break
 

@@ -33,7 +33,7 @@ def checkpointed_layers(model: nn.Module) -> list[nn.Module]:
 
 
 class Costs(NamedTuple):
-    """What one forward and backward pass costs."""
+    """The cost of one forward and backward pass."""
 
     flops: float
     # FLOPs that checkpointing adds.
@@ -93,7 +93,7 @@ class _Kept:
 
 @dataclass
 class _Layers:
-    """What each layer of the stacks costs."""
+    """The cost of each layer of the stacks."""
 
     # FLOPs of the forward pass, by layer.
     flops: list[float] = field(default_factory=list)

@@ -6,7 +6,6 @@ A line every ``log_every`` steps, a bar on a terminal, TensorBoard, and log.json
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wenet_osum.files import write_text
+from wenet_osum.progress import ProgressBar, on_terminal
 from wenet_osum.records import Batch
 from wenet_osum.train.rehearse import peak_gib
 from wenet_osum.train.tally import Tally, merge, scores
@@ -26,7 +26,7 @@ SUMMED = ("wait_s", "audio_s", "tokens", "speech_tokens", "speech_s", "frames", 
 
 @dataclass
 class Meter:
-    """What happened on this process since the last log line."""
+    """Counts of this process since the last log line."""
 
     tally: Tally = field(default_factory=Tally)
     start: float = field(default_factory=time.monotonic)
@@ -129,7 +129,7 @@ class Progress:
         self.exp_dir = exp_dir
         self.active = active
         # The bar on a terminal, and TensorBoard's writer; both are opened by ``open``.
-        self.bar: Any = None
+        self.bar: ProgressBar | None = None
         self.board: Any = None
 
     def open(self, step: int, total: int | None) -> None:
@@ -144,10 +144,9 @@ class Progress:
         _cut_log(self.exp_dir / LOG, step)
         board = str(self.exp_dir / BOARD)
         self.board = SummaryWriter(board, purge_step=step + 1 if step else None)
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+        # Where stderr is no terminal, the log's own lines are the progress.
+        if on_terminal():
+            self.bar = ProgressBar(total, "steps", done=step)
 
     def log(self, text: str) -> None:
         """Write a line to the terminal and to train.log."""
@@ -164,7 +163,7 @@ class Progress:
     def advance(self) -> None:
         """Move the bar by one step."""
         if self.bar:
-            self.bar.update()
+            self.bar.add()
 
     def record(
         self, step: int, split: str, tasks: dict[str, dict[str, float]], **stats: Any

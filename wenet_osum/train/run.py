@@ -1,4 +1,4 @@
-"""One start of a training run: what it holds, and all that surrounds a step of the loop."""
+"""Set up a training run, and do everything that surrounds a step of the loop."""
 
 from __future__ import annotations
 

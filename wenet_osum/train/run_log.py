@@ -19,30 +19,30 @@ from wenet_osum.train.checkpoint import State
 from wenet_osum.train.progress import Progress
 
 
-class Run(Protocol):
-    """What the log reads of a run; the run itself is in run.py, which writes to the log."""
+class LoggedRun(Protocol):
+    """The attributes that the log reads of a run; ``run.Run`` has them."""
 
     conf: TrainConfig
     model: nn.Module
     world: dist.World
     progress: Progress
     state: State
-    # The data of the epoch that is open.
+    # Loads the current epoch.
     loader: EpochLoader
-    # Of the optimizer; each has a pattern of the yaml and a learning rate.
+    # Parameter groups of the optimizer, each with a pattern of the yaml and a learning rate.
     groups: list[dict[str, Any]]
-    # The checkpoint it goes on from, and what has changed since.
+    # The checkpoint that was resumed, and the settings that have changed since.
     source: Path | None
     changes: list[str]
-    # Step and monotonic time (s) of this start.
+    # Step and monotonic time (s) at which this process started.
     start_step: int
     start_time: float
-    # Of the last step.
+    # Learning rate and gradient norm of the last step.
     lr: float
     grad_norm: float
 
 
-def header(run: Run, hours: dict[str, float]) -> None:
+def header(run: LoggedRun, hours: dict[str, float]) -> None:
     """Write the head of the log: what trains, on what, from where.
 
     ``hours`` are those of the epoch by ``list/task``.
@@ -74,7 +74,7 @@ def header(run: Run, hours: dict[str, float]) -> None:
     _counts(run, "utterances not asked a task", plan.restricted)
 
 
-def _resumed(run: Run) -> None:
+def _resumed(run: LoggedRun) -> None:
     """Say where the run goes on, and what has changed since."""
     log, state = run.progress.log, run.state
     source = run.source.name
@@ -88,14 +88,14 @@ def _resumed(run: Run) -> None:
         )
 
 
-def _counts(run: Run, title: str, counts: Counter) -> None:
+def _counts(run: LoggedRun, title: str, counts: Counter) -> None:
     if counts:
         rows = table(counts)
         run.progress.log(f"{title}:\n{rows}")
         run.progress.count(run.state.step, title, counts)
 
 
-def progress_line(run: Run, stats: dict[str, Any]) -> None:
+def progress_line(run: LoggedRun, stats: dict[str, Any]) -> None:
     """Write a line of progress, and the same for TensorBoard and the report.
 
     ``stats`` are those of ``Run.collect_stats``.
@@ -131,7 +131,7 @@ def progress_line(run: Run, stats: dict[str, Any]) -> None:
     )
 
 
-def _seconds_left(run: Run) -> float | None:
+def _seconds_left(run: LoggedRun) -> float | None:
     """Foresee the time to the end from the steps of this start, s."""
     state = run.state
     done = state.step - run.start_step

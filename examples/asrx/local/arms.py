@@ -1,5 +1,6 @@
-"""What is compared: the tasks X, the arms, and the cells they make with the seeds. A cell is arm ×
-X × seed, and one training.
+"""What is compared: the tasks X, the arms, and the cells they make with the seeds.
+
+A cell is arm × X × seed, and one training.
 """
 
 from __future__ import annotations
@@ -18,11 +19,8 @@ ARMS = {
     "label_first": "X, then ASR",
     TOGETHER: "all tasks together",
 }
-RECOGNITION = (
-    "toy",
-    "speechocean762",
-    "fsdd",
-)  # corpora of the shared phase; the cell of everything goes on with them
+# Corpora of the shared phase; the cell of everything goes on with them.
+RECOGNITION = ("toy", "speechocean762", "fsdd")
 LABEL_DRAWS = 600  # utterances of each source in an epoch of the cell of everything
 
 
@@ -64,38 +62,53 @@ class Cell:
         return f"{self.x}-{self.arm}-{self.seed}"
 
     def scored_on(self) -> list[X]:
-        """The X whose test sets it answers."""
+        """Return the X whose test sets it answers."""
         if self.x == TOGETHER:
             return [*XS.values()]
         return [XS[self.x]]
 
     def asked(self, x: X) -> str:
-        """The tags it is trained and tested with on ``x``."""
+        """Return the tags it is trained and tested with on ``x``."""
         transcript, answer = tasks.parse(x.task).fields
-        rows = {"alone": (answer,), "label_first": (answer, transcript)}
-        return "".join(
-            f"<{tag.strip('<>')}>"
-            for field in rows.get(self.arm, (transcript, answer))
-            for tag in field.tag.split()
-        )
+        fields = [transcript, answer]
+        if self.arm == "alone":
+            fields = [answer]
+        elif self.arm == "label_first":
+            fields = [answer, transcript]
+
+        # A field may have several tags.
+        tags = []
+        for field in fields:
+            tags += field.tag.split()
+        return "".join(f"<{tag.strip('<>')}>" for tag in tags)
 
 
 def cells(seeds: tuple[int, ...] = SEEDS) -> Iterator[Cell]:
-    """All cells, one seed of every cell before the next seed, so that a table can be made early."""
+    """Yield all cells.
+
+    One seed of every cell comes before the next seed, so that a table can be made early.
+    """
     for seed in seeds:
         for x in XS.values():
-            yield from (
-                Cell(x.name, arm, seed)
-                for arm in ARMS
-                if arm != TOGETHER and not (arm == "label_first" and x.reply)
-            )
+            for arm in arms_of(x):
+                yield Cell(x.name, arm, seed)
+            # The cell of everything comes after those of the real corpora.
             if x is REAL[-1]:
                 yield Cell(TOGETHER, TOGETHER, seed)
 
 
+def arms_of(x: X) -> list[str]:
+    """Return the arms that an X has."""
+    arms = [arm for arm in ARMS if arm != TOGETHER]
+    if x.reply:
+        arms.remove("label_first")
+    return arms
+
+
 def mixture(cell: Cell, data: str, sizes: dict[str, int]) -> DataConfig:
-    """What a cell is trained on: its X, or every X and recognition in equal parts. ``sizes`` are
-    utterances by list.
+    """Return what a cell is trained on: its X, or every X and recognition in equal parts.
+
+    ``sizes`` are utterances by list.
     """
 
     def source(name: str, path: str, tags: str) -> SourceConfig:
@@ -107,20 +120,21 @@ def mixture(cell: Cell, data: str, sizes: dict[str, int]) -> DataConfig:
             tasks={tags: 1.0},
         )
 
-    train = [source(x.name, train_list(x, data), cell.asked(x)) for x in cell.scored_on()]
+    train = []
+    dev = {}
+    for x in cell.scored_on():
+        tags = cell.asked(x)
+        train.append(source(x.name, train_list(x, data), tags))
+        # Curves of the cell of everything are of the real corpora alone.
+        if cell.x != TOGETHER or x in REAL:
+            dev[tags] = f"{data}/{x.corpus}/dev/{x.task}.list"
     if cell.x == TOGETHER:
-        train += [
-            source(f"{corpus}_asr", f"{data}/{corpus}/train/asr.list", "asr")
-            for corpus in RECOGNITION
-        ]
-    dev = {
-        cell.asked(x): f"{data}/{x.corpus}/dev/{x.task}.list"
-        for x in cell.scored_on()
-        if cell.x != TOGETHER or x in REAL
-    }
+        for corpus in RECOGNITION:
+            path = f"{data}/{corpus}/train/asr.list"
+            train.append(source(f"{corpus}_asr", path, "asr"))
     return DataConfig(train=train, dev=dev)
 
 
 def train_list(x: X, data: str) -> str:
-    """The training list of an X."""
+    """Return the training list of an X."""
     return f"{data}/{x.corpus}/train/{x.task}.list"

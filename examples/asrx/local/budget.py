@@ -1,9 +1,8 @@
-"""How tokens are made equal: the limit of a micro-batch, in the plan's cautious estimate, at which
-a step really holds the tokens wanted.
+"""How tokens are made equal: the limit of a micro-batch at which a step holds the tokens wanted.
 
-The plan cuts micro-batches by an estimate that counts the longest prompt and label of a task, so
-one limit for all arms would give them different numbers of tokens. Counted here are speech (12.5 a
-second) and answer tokens, which is what the table of the page shows.
+The plan cuts micro-batches by a cautious estimate that counts the longest prompt and label of a
+task, so one limit for all arms would give them different numbers of tokens. Counted here are speech
+(12.5 a second) and answer tokens, which is what the table of the page shows.
 """
 
 from __future__ import annotations
@@ -25,50 +24,56 @@ ROUNDS = 6  # of trying a limit and correcting it
 def limit_for(
     wanted: float, data: DataConfig, conf: TrainConfig, template: Template, mels: int
 ) -> int:
-    """``batch.max_tokens`` with which the mean step of an epoch comes nearest to ``wanted`` tokens.
+    """Return ``batch.max_tokens`` with which the mean step comes nearest to ``wanted`` tokens.
+
     Raises ValueError for data that cannot be used.
     """
-    pools = Mixture(data, conf, template, mels).pools
-    answers = [
-        _answers(source.list, pool, template)
-        for source, pool in zip(data.train, pools, strict=True)
-    ]
+    pools = Mixture(
+        data,
+        conf,
+        template,
+        mels,
+    ).pools
+    answers = []
+    for source, pool in zip(data.train, pools, strict=True):
+        answers.append(_answers(source.list, pool, template))
+
+    # Tokens grow about as the limit does: it is tried and corrected.
     limit = round(1.5 * wanted)
     tried = {}
     for _ in range(ROUNDS):
         if limit in tried:
             break
-        tried[limit] = a_step(
-            pools,
-            answers,
-            dataclasses.replace(conf, batch=dataclasses.replace(conf.batch, max_tokens=limit)),
-        )
+        batch = dataclasses.replace(conf.batch, max_tokens=limit)
+        tried[limit] = a_step(pools, answers, dataclasses.replace(conf, batch=batch))
         limit = max(1, round(limit * wanted / tried[limit]))
     return min(tried, key=lambda one: abs(tried[one] - wanted))
 
 
 def a_step(pools: list, answers: list[dict[str, int]], conf: TrainConfig) -> float:
-    """Tokens of the mean micro-batch of the first epoch."""
+    """Count the tokens of the mean micro-batch of the first epoch."""
     plan = Plan(
         pools,
         conf.batch,
         conf.seed,
         0,
     )
-    speech = float(plan.seconds.sum(dtype=np.float64)) * SPEECH_TOKENS_A_SECOND
-    rows = zip(plan.source.tolist(), plan.shard.tolist(), plan.row.tolist(), strict=True)
-    return (
-        speech
-        + sum(
-            answers[source][str(pools[source].indices[shard].keys[row])]
-            for source, shard, row in rows
-        )
-    ) / len(plan)
+    seconds = float(plan.seconds.sum(dtype=np.float64))
+    tokens = seconds * SPEECH_TOKENS_A_SECOND
+    answered = 0
+    places = zip(plan.source.tolist(), plan.shard.tolist(), plan.row.tolist(), strict=True)
+    for source, shard, row in places:
+        key = pools[source].indices[shard].keys[row]
+        answered += answers[source][str(key)]
+    return (tokens + answered) / len(plan)
 
 
 def _answers(path: str, pool: object, template: Template) -> dict[str, int]:
-    """Key → answer tokens, of the one task a source of a cell has."""
+    """Count the answer tokens by key, of the one task a source of a cell has."""
     (task,) = pool.tasks
-    return {
-        u.key: len(template.target(task, u).ids) for u in read_manifest(path) if task.present(u)
-    }
+    counts = {}
+    for utterance in read_manifest(path):
+        if task.present(utterance):
+            target = template.target(task, utterance)
+            counts[utterance.key] = len(target.ids)
+    return counts

@@ -1,12 +1,12 @@
-"""Train, decode and score the cells that are left. Started again with the same command it goes on:
-a finished cell is not run again.
+"""Train, decode and score the cells that are left.
 
     python local/cells.py --shared exp/shared --out exp/cells --hours 8
     python local/cells.py --shared exp/shared --out exp/cells --xs ser ved --seeds 1
 
-Several processes, also on several machines with one file system, may work on the same folder: a
-cell belongs to the one that locks it. Exit status: 0 nothing is left or the limit is reached, 1 a
-fault, 85 interrupted by SIGTERM or SIGUSR1 and saved.
+Started again with the same command it goes on: a finished cell is not run again. Several processes,
+also on several machines with one file system, may work on the same folder: a cell belongs to the
+one that locks it. Exit status: 0 nothing is left or the limit is reached, 1 a fault, 85 interrupted
+by SIGTERM or SIGUSR1 and saved.
 """
 
 from __future__ import annotations
@@ -34,35 +34,53 @@ RESULT, CONF = "result.json", Path(__file__).resolve().parents[1] / "conf/train_
 INTERRUPTED = 85
 
 
+RESULT = "result.json"
+
+
+CONF = Path(__file__).resolve().parents[1] / "conf/train_cell.yaml"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parser().parse_args(argv)
-    begun, done = time.monotonic(), 0
+    known = cells(tuple(args.seeds))
+    todo = [cell for cell in known if cell.x in args.xs and cell.arm in args.arms]
     try:
-        todo = [
-            cell for cell in cells(tuple(args.seeds)) if cell.x in args.xs and cell.arm in args.arms
-        ]
-        for cell in todo:
-            if (args.cells is not None and done >= args.cells) or (
-                args.hours is not None and time.monotonic() - begun >= 3600 * args.hours
-            ):
-                break
-            with claimed(args.out / cell.name) as ours:
-                if not ours or (args.out / cell.name / RESULT).exists():
-                    continue
-                if status := run(cell, args):
-                    return status
-                done += 1
-                seconds = (time.monotonic() - begun) / done
-                print(
-                    f"cells.py: {cell.name} is finished, {done} now, {finished(args.out, todo)} of "
-                    f"{len(todo)} in all, {seconds:.0f} s a cell",
-                    flush=True,
-                )
+        status = run_all(todo, args)
     except (ValueError, OSError) as error:
         print(f"cells.py: {error}", file=sys.stderr)
         return 1
-    print(f"cells.py: {finished(args.out, todo)} of {len(todo)} cells are finished")
+    if not status:
+        print(f"cells.py: {finished(args.out, todo)} of {len(todo)} cells are finished")
+    return status
+
+
+def run_all(todo: list[Cell], args: argparse.Namespace) -> int:
+    """Run the cells that nobody else runs, within the limits.
+
+    Returns the exit status of a training that was interrupted, else 0.
+    """
+    begun = time.monotonic()
+    done = 0
+    for cell in todo:
+        enough = args.cells is not None and done >= args.cells
+        late = args.hours is not None and time.monotonic() - begun >= 3600 * args.hours
+        if enough or late:
+            break
+        folder = args.out / cell.name
+        with claimed(folder) as ours:
+            if not ours or (folder / RESULT).exists():
+                continue
+            status = run(cell, args)
+            if status:
+                return status
+            done += 1
+            seconds = (time.monotonic() - begun) / done
+            print(
+                f"cells.py: {cell.name} is finished, {done} now, {finished(args.out, todo)} of "
+                f"{len(todo)} in all, {seconds:.0f} s a cell",
+                flush=True,
+            )
     return 0
 
 
@@ -113,8 +131,9 @@ def parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process has the cell to itself; the lock ends with the process, however that
-    ends.
+    """Tell whether this process has the cell to itself.
+
+    The lock ends with the process, however that ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w", encoding="utf-8") as file:
@@ -127,8 +146,9 @@ def claimed(folder: Path) -> Iterator[bool]:
 
 
 def run(cell: Cell, args: argparse.Namespace) -> int:
-    """Train the cell, from its last checkpoint if it has one, decode and score it. Returns the exit
-    status of the training.
+    """Train the cell, from its last checkpoint if it has one, decode and score it.
+
+    Returns the exit status of the training.
     """
     folder = args.out / cell.name
     data = mixture(cell, args.data, sizes(cell, args.data))
@@ -136,50 +156,50 @@ def run(cell: Cell, args: argparse.Namespace) -> int:
     settings = [f"seed={cell.seed}", f"model.init_from={args.shared}", *args.override]
     settings.append(f"batch.max_tokens={limit_of(data, settings, args)}")
     command = [
-        "--config",
-        str(CONF),
-        "--data",
-        str(folder / "data.yaml"),
-        "--exp_dir",
-        str(folder / "train"),
+        f"--config={CONF}",
+        f"--data={folder / 'data.yaml'}",
+        f"--exp_dir={folder / 'train'}",
     ]
-    if status := train.main([*command, "--override", *settings]):
-        if status != INTERRUPTED:
-            raise ValueError(
-                f"cell {cell.name}: training ended with status {status}; {folder}/train/train.log "
-                "says why"
-            )
+    status = train.main([*command, "--override", *settings])
+    if status and status != INTERRUPTED:
+        raise ValueError(
+            f"cell {cell.name}: training ended with status {status}; {folder}/train/train.log "
+            "says why"
+        )
+    if status:
         return status
+
     found = result_of(cell, folder, args.shared, args.data)
     write_text(folder / RESULT, json.dumps(found, ensure_ascii=False, indent=1))
-    for checkpoint in [
-        *(folder / "train").glob("step_*"),
-        folder / "train/final",
-    ]:  # the weights of a cell are not needed any more
+    # The weights of a cell are not needed any more.
+    for checkpoint in (folder / "train").glob("step_*"):
         shutil.rmtree(checkpoint)
+    shutil.rmtree(folder / "train/final")
     return 0
 
 
 def limit_of(data: config.DataConfig, settings: list[str], args: argparse.Namespace) -> int:
-    """The limit of this cell's micro-batches, so that its steps hold ``--tokens``."""
-    conf, template = config.load(CONF, config.TrainConfig, settings), Template.load(args.shared)
-    mels = json.loads((args.shared / "config.json").read_text(encoding="utf-8"))["num_mel_bins"]
+    """Return the limit of this cell's micro-batches, so that its steps hold ``--tokens``."""
+    conf = config.load(CONF, config.TrainConfig, settings)
+    template = Template.load(args.shared)
+    text = (args.shared / "config.json").read_text(encoding="utf-8")
+    mels = json.loads(text)["num_mel_bins"]
     return limit_for(args.tokens, data, conf, template, mels)
 
 
 def sizes(cell: Cell, data: str) -> dict[str, int]:
-    """Utterances by training list, where the mixture needs them."""
+    """Count the utterances of every training list, where the mixture needs them."""
     if cell.x != TOGETHER:
         return {}
-    lists = {str(path): path for path in Path(data).glob("*/train/*.list")}
-    return {
-        name: sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
-        for name, path in lists.items()
-    }
+    found = {}
+    for path in Path(data).glob("*/train/*.list"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found[str(path)] = sum(bool(line.strip()) for line in lines)
+    return found
 
 
 def finished(out: Path, among: list[Cell]) -> int:
-    """How many cells have a result."""
+    """Count the cells that have a result."""
     return sum((out / cell.name / RESULT).exists() for cell in among)
 
 

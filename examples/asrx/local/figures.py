@@ -41,126 +41,149 @@ class Row:
 
 
 def mean(sums: np.ndarray) -> np.ndarray:
-    """Σ right ÷ Σ utterances, in %."""
-    return 100.0 * sums[:, 0] / sums[:, 1]
+    """Return Σ right ÷ Σ utterances, in %."""
+    right = sums[:, 0]
+    utterances = sums[:, 1]
+    return 100.0 * right / utterances
 
 
 def columns(found: list[dict[str, Any]], x: X) -> np.ndarray:
-    """(utterances, 2): mean over the cells of being right, and 1. Raises ValueError when cells were
-    tested on different utterances.
+    """Return (utterances, 2): mean over the cells of being right, and 1.
+
+    Raises ValueError when cells were tested on different utterances.
     """
-    keys = sorted(found[0]["tests"][x.name]["right"])
-    if any(sorted(result["tests"][x.name]["right"]) != keys for result in found):
+    tables = [result["tests"][x.name]["right"] for result in found]
+    keys = sorted(tables[0])
+    if any(sorted(right) != keys for right in tables):
         raise ValueError(
             f"cells of {x.name} were tested on different lists; delete those of the older list and "
             "run them again"
         )
-    right = np.mean(
-        [[result["tests"][x.name]["right"][key] for key in keys] for result in found], axis=0
-    )
-    return np.stack([right, np.ones(len(keys))], axis=1)
+    by_cell = []
+    for right in tables:
+        by_cell.append([right[key] for key in keys])
+    shares = np.mean(by_cell, axis=0)
+    return np.stack([shares, np.ones(len(keys))], axis=1)
 
 
 def rows_of(results: list[dict[str, Any]], x: X) -> list[Row]:
-    """A row an arm that has a finished cell."""
-    by_arm = {
-        arm: [r for r in results if r["cell"]["arm"] == arm and x.name in r["tests"]]
-        for arm in ARMS
-    }
-    return [
-        _row(
-            arm,
-            found,
-            by_arm["alone"],
-            x,
-        )
-        for arm, found in by_arm.items()
-        if found
-    ]
+    """Return a row for each arm that has a finished cell."""
+    by_arm: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+    for result in results:
+        if x.name in result["tests"]:
+            arm = result["cell"]["arm"]
+            by_arm[arm].append(result)
+
+    # Every arm is compared with X alone.
+    rows = []
+    for arm, found in by_arm.items():
+        if found:
+            rows.append(_row(arm, found, by_arm["alone"], x))
+    return rows
 
 
 def _row(arm: str, found: list[dict[str, Any]], alone: list[dict[str, Any]], x: X) -> Row:
+    """Return the row of an arm from its cells and those of X alone."""
     own = columns(found, x)
     value, low, high = estimate(own, mean, trials=len(own))
-    seeds = [float(mean(columns([result], x).sum(axis=0)[None])[0]) for result in found]
-    tokens = [
-        float(np.mean([result[name] for result in found]))
-        for name in ("speech_tokens", "answer_tokens")
-    ]
     row = Row(
-        arm,
-        seeds,
-        value,
-        low,
-        high,
-        *tokens,
-        found[0]["encoder"],
-        _wer(found, x),
-        found[0]["tests"][x.name].get("majority"),
+        arm=arm,
+        seeds=[_accuracy(result, x) for result in found],
+        value=value,
+        low=low,
+        high=high,
+        speech_tokens=_mean_of(found, "speech_tokens"),
+        answer_tokens=_mean_of(found, "answer_tokens"),
+        encoder=found[0]["encoder"],
+        wer=_wer(found, x),
+        majority=found[0]["tests"][x.name].get("majority"),
     )
-    if (told := _difference(found, alone, x)) and arm != "alone":
+    told = _difference(found, alone, x)
+    if told and arm != "alone":
         row.difference, row.low_d, row.high_d, row.p_value = told[:4]
     return row
+
+
+def _accuracy(result: dict[str, Any], x: X) -> float:
+    """Return the accuracy of a cell, in %."""
+    sums = columns([result], x).sum(axis=0)
+    [share] = mean(sums[None])
+    return float(share)
+
+
+def _mean_of(found: list[dict[str, Any]], name: str) -> float:
+    return float(np.mean([result[name] for result in found]))
 
 
 def _difference(
     found: list[dict[str, Any]], alone: list[dict[str, Any]], x: X
 ) -> Difference | None:
-    """Paired by utterance, over the seeds both arms have; None when there are none."""
-    seeds = {r["cell"]["seed"] for r in found} & {r["cell"]["seed"] for r in alone}
+    """Compare paired by utterance, over the seeds both arms have; None when there are none."""
+    ours = {_seed(result): result for result in found}
+    theirs = {_seed(result): result for result in alone}
+    seeds = [seed for seed in ours if seed in theirs]
     if not seeds:
         return None
-    both = [columns([r for r in side if r["cell"]["seed"] in seeds], x) for side in (found, alone)]
-    return paired(*both, mean, trials=len(both[0]))
+    one = columns([ours[seed] for seed in seeds], x)
+    other = columns([theirs[seed] for seed in seeds], x)
+    return paired(
+        one,
+        other,
+        mean,
+        trials=len(one),
+    )
+
+
+def _seed(result: dict[str, Any]) -> int:
+    return result["cell"]["seed"]
 
 
 def _wer(found: list[dict[str, Any]], x: X) -> float | None:
-    rates = [
-        figures[name][0]
-        for r in found
-        for figures in [r["tests"][x.name]["figures"]]
-        for name in figures
-        if name.startswith("transcript/wer/")
-    ]
+    """Return the mean word or character error over the cells; None where none was asked for it."""
+    rates = []
+    for result in found:
+        figures = result["tests"][x.name]["figures"]
+        for name, (rate, *_) in figures.items():
+            if name.startswith("transcript/wer/"):
+                rates.append(rate)
     if rates:
         return float(np.mean(rates))
     return None
 
 
 def spread_of(row: Row) -> float:
-    """Highest minus lowest seed."""
+    """Return the highest minus the lowest seed."""
     return max(row.seeds) - min(row.seeds)
 
 
 def drops(results: list[dict[str, Any]], arm: str) -> float | None:
-    """By how many points dev accuracy falls between two evaluations, 0 where it rises: the mean
-    over all curves of an arm.
+    """Return by how many points dev accuracy falls between two evaluations, 0 where it rises.
+
+    It is the mean over all curves of an arm; None without any.
     """
-    lines = [
-        [100 * y for _, y in line]
-        for r in results
-        if r["cell"]["arm"] == arm
-        for line in r["curve"].values()
-    ]
-    steps = [
-        max(0.0, a - b)
-        for line in lines
-        for a, b in zip(
-            line,
-            line[1:],
-            strict=False,
-        )
-    ]
+    steps = []
+    for result in results:
+        if result["cell"]["arm"] != arm:
+            continue
+        for line in result["curve"].values():
+            accuracies = np.array([100 * share for _, share in line])
+            falls = accuracies[:-1] - accuracies[1:]
+            steps += falls.clip(min=0.0).tolist()
     if steps:
         return float(np.mean(steps))
     return None
 
 
 def mean_curve(results: list[dict[str, Any]], x: X, arm: str) -> list[tuple[float, float]]:
-    """(step, % of dev labels right), the mean over the seeds that have reached the step."""
+    """Return (step, % of dev labels right), the mean over the seeds that have reached the step."""
     found: dict[float, list[float]] = {}
     for result in results:
-        if result["cell"]["arm"] == arm:
-            for step, value in result["curve"].get(x.name, []):
-                found.setdefault(step, []).append(100 * value)
-    return [(step, float(np.mean(values))) for step, values in sorted(found.items())]
+        if result["cell"]["arm"] != arm:
+            continue
+        for step, value in result["curve"].get(x.name, []):
+            values = found.setdefault(step, [])
+            values.append(100 * value)
+    curve = []
+    for step, values in sorted(found.items()):
+        curve.append((step, float(np.mean(values))))
+    return curve

@@ -15,6 +15,8 @@ from arms import ARMS, REAL, TOGETHER, TOY, X, cells
 from figures import Row, drops, rows_of, spread_of
 from picture import draw
 
+from wenet_osum.files import write_text
+
 TEMPLATE = Path(__file__).with_name("page.md")
 SIGNS = {1: "better", -1: "worse", 0: "not told apart"}
 
@@ -24,12 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--cells",
-        type=Path,
-        required=True,
-        help="folder of the cells",
-    )
+    parser.add_argument("--cells", type=Path, required=True, help="folder of the cells")
     parser.add_argument("--out", type=Path, required=True, help="folder for asrx.md and asrx.svg")
     args = parser.parse_args(argv)
     try:
@@ -38,21 +35,25 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"page.py: {error}", file=sys.stderr)
         return 1
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "asrx.md").write_text(text, encoding="utf-8")
-    (args.out / "asrx.svg").write_text(draw(results), encoding="utf-8")
-    print(f"{args.out}/asrx.md and asrx.svg: {len(results)} of {len([*cells()])} cells")
+
+    page_file = args.out / "asrx.md"
+    picture_file = args.out / "asrx.svg"
+    write_text(page_file, text)
+    write_text(picture_file, draw(results))
+    whole = len(list(cells()))
+    print(f"{args.out}/asrx.md and asrx.svg: {len(results)} of {whole} cells")
     return 0
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The results of all finished cells. Raises ValueError when they began or ended differently, so
-    that they cannot be compared.
+    """Read the results of all finished cells.
+
+    Raises ValueError when they began or ended differently, so that they cannot be compared.
     """
-    results = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob("*/result.json"))
-    ]
+    results = []
+    for path in sorted(folder.glob("*/result.json")):
+        text = path.read_text(encoding="utf-8")
+        results.append(json.loads(text))
     for name in ("encoder", "steps"):
         found = sorted({str(result[name]) for result in results})
         if len(found) > 1:
@@ -64,13 +65,13 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def page(results: list[dict[str, Any]]) -> str:
-    """The whole page."""
+    """Write the whole page."""
     rows = {x.name: rows_of(results, x) for x in (*REAL, *TOY)}
-    tables = [
-        f"### {title}\n\n{table(group, rows)}"
-        for title, group in (("Real speech", REAL), ("Synthesized speech", TOY))
-        if any(rows[x.name] for x in group)
-    ]
+    tables = []
+    for title, group in (("Real speech", REAL), ("Synthesized speech", TOY)):
+        if any(rows[x.name] for x in group):
+            figures = table(group, rows)
+            tables.append(f"### {title}\n\n{figures}")
     parts = {
         "state": state(results),
         "tables": "\n\n".join(tables) or "None yet.",
@@ -84,131 +85,156 @@ def page(results: list[dict[str, Any]]) -> str:
 
 
 def state(results: list[dict[str, Any]]) -> str:
-    """How much of it has been run, and by what."""
-    whole = [*cells()]
-    seconds = sorted(result["seconds"] for result in results)
+    """Say how much of it has been run, and by what."""
+    whole = len(list(cells()))
     if not results:
-        return f"**None of the {len(whole)} cells (arm × X × seed) is finished yet: there are no figures and no answer.** Stage 6 writes them here."
-    missing = len(whole) - len(results)
-    commits = ", ".join(
-        f"`{name}`" for name in sorted({result["commit"] or "unknown" for result in results})
-    )
-    text = f"{len(results)} of {len(whole)} cells (arm × X × seed) are finished"
-    text += (
-        f"; **{missing} are still to be run, and what they would say is not in the figures**. "
-        if missing
-        else ". "
-    )
+        return (
+            f"**None of the {whole} cells (arm × X × seed) is finished yet: there are no figures "
+            "and no answer.** Stage 6 writes them here."
+        )
+    missing = whole - len(results)
+    text = f"{len(results)} of {whole} cells (arm × X × seed) are finished"
+    if missing:
+        text += (
+            f"; **{missing} are still to be run, and what they would say is not in the figures**"
+        )
+    first = results[0]
+    seconds = sorted(result["seconds"] for result in results)
+    median = seconds[len(seconds) // 2]
+    names = sorted({result["commit"] or "unknown" for result in results})
+    commits = ", ".join(f"`{name}`" for name in names)
     return (
-        text
-        + f"{results[0]['steps']} steps each, median {seconds[len(seconds) // 2]:.0f} s of training in one process; commit {commits}; encoder `{results[0]['encoder']}`."
+        f"{text}. {first['steps']} steps each, median {median:.0f} s of training in one process; "
+        f"commit {commits}; encoder `{first['encoder']}`."
     )
+
+
+HEAD = [
+    "| X | arm | seeds | accuracy | lowest–highest seed | difference to X alone | recognition "
+    "| speech tokens | answer tokens | encoder |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+]
 
 
 def table(group: tuple[X, ...], rows: dict[str, list[Row]]) -> str:
-    """The figures of some X."""
-    lines = [
-        "| X | arm | seeds | accuracy | lowest–highest seed | difference to X alone | recognition "
-        "| speech tokens | answer tokens | encoder |"
-    ]
-    lines.append("|---|---|---|---|---|---|---|---|---|---|")
+    """Write the figures of some X."""
+    lines = list(HEAD)
+    majorities = []
     for x in group:
         for row in rows[x.name]:
-            difference = (
-                ""
-                if row.difference is None
-                else f"{row.difference:+.1f} ({row.low_d:+.1f} to {row.high_d:+.1f}), p {row.p_value:.3f}"
-            )
-            heard = "" if row.wer is None else f"{row.wer:.1f} %"
-            seeds = f"{min(row.seeds):.1f}–{max(row.seeds):.1f}"
-            cols = [
-                x.name,
-                ARMS[row.arm],
-                str(len(row.seeds)),
-                f"{row.value:.1f} ({row.low:.1f}–{row.high:.1f})",
-                seeds,
-                difference,
-                heard,
-            ]
-            lines.append(
-                "| "
-                + " | ".join(
-                    [
-                        *cols,
-                        f"{row.speech_tokens:,.0f}",
-                        f"{row.answer_tokens:,.0f}",
-                        f"`{row.encoder}`",
-                    ]
-                )
-                + " |"
-            )
-    if majorities := [
-        f"{x.name} {rows[x.name][0].majority:.1f} %"
-        for x in group
-        if rows[x.name] and rows[x.name][0].majority is not None
-    ]:
+            lines.append(line(x, row))
+        # What always naming the most frequent class would reach; the same for all arms.
+        first = next(iter(rows[x.name]), None)
+        if first is not None and first.majority is not None:
+            majorities.append(f"{x.name} {first.majority:.1f} %")
+    if majorities:
         lines += ["", f"The most frequent class alone: {', '.join(majorities)}."]
     return "\n".join(lines)
 
 
+def line(x: X, row: Row) -> str:
+    """Write the line of an arm on an X."""
+    difference = ""
+    if row.difference is not None:
+        interval = f"{row.low_d:+.1f} to {row.high_d:+.1f}"
+        difference = f"{row.difference:+.1f} ({interval}), p {row.p_value:.3f}"
+    heard = "" if row.wer is None else f"{row.wer:.1f} %"
+    lowest = min(row.seeds)
+    highest = max(row.seeds)
+    cells_of_line = [
+        x.name,
+        ARMS[row.arm],
+        str(len(row.seeds)),
+        f"{row.value:.1f} ({row.low:.1f}–{row.high:.1f})",
+        f"{lowest:.1f}–{highest:.1f}",
+        difference,
+        heard,
+        f"{row.speech_tokens:,.0f}",
+        f"{row.answer_tokens:,.0f}",
+        f"`{row.encoder}`",
+    ]
+    return f"| {' | '.join(cells_of_line)} |"
+
+
 def verdict(rows: dict[str, list[Row]]) -> str:
-    """What the intervals say of every arm, in sentences made from the figures."""
+    """Say what the intervals tell of every arm, in sentences made from the figures."""
     lines = []
     for arm, title in ARMS.items():
-        told = {
-            x: row
-            for x, found in rows.items()
-            for row in found
-            if row.arm == arm and row.difference is not None
-        }
+        told = compared(rows, arm)
         if told:
-            groups = {
-                sign: [f"{x} {row.difference:+.1f}" for x, row in told.items() if row.sign == sign]
-                for sign in SIGNS
-            }
-            said = "; ".join(
-                f"{SIGNS[sign]}: {', '.join(names) or 'none'}" for sign, names in groups.items()
-            )
+            said = by_sign(told)
             lines.append(f"- **{title}** against X alone, {len(told)} X: {said}.")
-    helped = [
-        row
-        for found in rows.values()
-        for row in found
-        if row.arm == "asr_x" and row.difference is not None
-    ]
+    helped = compared(rows, "asr_x")
     if not helped:
         return "\n".join([*lines, "No X has both arms yet, so nothing can be said."])
-    better, worse = (sum(row.sign == sign for row in helped) for sign in (1, -1))
-    said = {
-        (True, True): "a mixed answer, not the gain for every X that the paper holds",
-        (True, False): "what the paper holds",
-        (False, True): "against the paper",
-    }
-    answer = said.get((better > 0, worse > 0), "no answer either way")
-    text = f"On these models ASR+X is better than X alone for {better} of {len(helped)} X and worse for {worse}: {answer}. A difference counts when its 95 % interval leaves"
-    text += " out zero; it is an interval over test utterances, and three seeds are few, so read it with the seeds beside it."
+
+    signs = [row.sign for row in helped.values()]
+    better = signs.count(1)
+    worse = signs.count(-1)
+    answer = "no answer either way"
+    if better and worse:
+        answer = "a mixed answer, not the gain for every X that the paper holds"
+    elif better:
+        answer = "what the paper holds"
+    elif worse:
+        answer = "against the paper"
+    text = (
+        f"On these models ASR+X is better than X alone for {better} of {len(helped)} X and worse "
+        f"for {worse}: {answer}. A difference counts when its 95 % interval leaves out zero; it is "
+        "an interval over test utterances, and three seeds are few, so read it with the seeds "
+        "beside it."
+    )
     return "\n".join([*lines, "", text])
 
 
+def compared(rows: dict[str, list[Row]], arm: str) -> dict[str, Row]:
+    """Return the rows of an arm that stand beside X alone, by X."""
+    told = {}
+    for x, found in rows.items():
+        for row in found:
+            if row.arm == arm and row.difference is not None:
+                told[x] = row
+    return told
+
+
+def by_sign(told: dict[str, Row]) -> str:
+    """Name the X by what their interval says."""
+    parts = []
+    for sign, title in SIGNS.items():
+        names = []
+        for x, row in told.items():
+            if row.sign == sign:
+                names.append(f"{x} {row.difference:+.1f}")
+        listed = ", ".join(names)
+        parts.append(f"{title}: {listed or 'none'}")
+    return "; ".join(parts)
+
+
 def steady(results: list[dict[str, Any]], rows: dict[str, list[Row]]) -> str:
-    """Spread over seeds and steps back in the learning curves, per arm."""
+    """Write the spread over seeds and the steps back in the learning curves, per arm."""
     lines = [
-        "| arm | X with two seeds or more | highest minus lowest seed, mean over X | mean step back between two dev evaluations |",
+        "| arm | X with two seeds or more | highest minus lowest seed, mean over X "
+        "| mean step back between two dev evaluations |",
         "|---|---|---|---|",
     ]
     for arm, title in ARMS.items():
-        spreads = [
-            spread_of(row)
-            for found in rows.values()
-            for row in found
-            if row.arm == arm and len(row.seeds) > 1
-        ]
+        spreads = []
+        for found in rows.values():
+            for row in found:
+                if row.arm == arm and len(row.seeds) > 1:
+                    spreads.append(spread_of(row))
+        mean = ""
+        if spreads:
+            mean = f"{sum(spreads) / len(spreads):.1f}"
         back = drops(results, arm)
-        mean = f"{sum(spreads) / len(spreads):.1f}" if spreads else ""
-        lines.append(
-            f"| {title} | {len(spreads)} | {mean} | {'' if back is None else f'{back:.1f}'} |"
-        )
-    note = f"In points of accuracy. A step back is by how much dev accuracy falls from one evaluation to the next, 0 where it rises. {ARMS[TOGETHER].capitalize()}: curves of the real corpora only."
+        fallen = "" if back is None else f"{back:.1f}"
+        count = len(spreads)
+        lines.append(f"| {title} | {count} | {mean} | {fallen} |")
+    note = (
+        "In points of accuracy. A step back is the drop of dev accuracy from one evaluation to the "
+        f"next, 0 if it rises. The row of {ARMS[TOGETHER]} uses the curves of the real corpora "
+        "only."
+    )
     return "\n".join([*lines, "", note])
 
 

@@ -1,4 +1,4 @@
-"""The learning curves as one picture, a panel an X."""
+"""The learning curves as one picture, a panel per X."""
 
 from __future__ import annotations
 
@@ -7,26 +7,21 @@ from typing import Any
 from arms import ARMS, XS
 from figures import mean_curve
 
-from wenet_osum.score import plots
+from wenet_osum.report import plots
 
 COLORS = {title: place for place, title in enumerate(ARMS.values())}
 
 
 def draw(results: list[dict[str, Any]]) -> str:
-    """An SVG file: panels of the X that have a curve, and what the colors mean."""
+    """Make an SVG file: panels of the X that have a curve, and what the colors mean."""
     panels = []
     for x in XS.values():
-        lines = {
-            ARMS[arm]: line
-            for arm in ARMS
-            if (
-                line := mean_curve(
-                    results,
-                    x,
-                    arm,
-                )
-            )
-        }
+        lines = {}
+        for arm, title in ARMS.items():
+            line = mean_curve(results, x, arm)
+            if line:
+                lines[title] = line
         if lines:
-            panels.append(plots.curves(lines, f"{x.name}: dev labels right, %", COLORS))
+            title = f"{x.name}: dev labels right, %"
+            panels.append(plots.curves(lines, title, COLORS))
     return plots.sheet(panels, COLORS)

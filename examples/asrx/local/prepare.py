@@ -1,5 +1,6 @@
-"""A list a task out of the manifests that the recipes of the corpora have prepared, after a check
-that train, dev and test share nothing they must not.
+"""A list per task out of the manifests that the recipes of the corpora have prepared.
+
+Before, it is checked that train, dev and test share nothing they must not.
 """
 
 from __future__ import annotations
@@ -31,37 +32,42 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         for corpus, kinds in DISJOINT.items():
-            write_lists(
-                args.data / corpus,
-                {x.task for x in XS.values() if x.corpus == corpus}
-                | ({"asr"} if corpus in RECOGNITION else set()),
-                kinds,
-            )
+            folder = args.data / corpus
+            write_lists(folder, asked_of(corpus), kinds)
     except (ValueError, OSError) as error:
         print(f"prepare.py: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+def asked_of(corpus: str) -> set[str]:
+    """Return the tasks that the cells ask of a corpus."""
+    asked = {x.task for x in XS.values() if x.corpus == corpus}
+    # The shared phase recognizes as well.
+    if corpus in RECOGNITION:
+        asked.add("asr")
+    return asked
+
+
 def write_lists(folder: Path, asked: set[str], disjoint: list[str]) -> None:
-    """The lists of one corpus. Raises ValueError when its splits share what they must not."""
-    splits = {
-        split: list(read_manifest(folder / split / "manifest.jsonl"))
-        for split in ("train", "dev", "test")
-    }
+    """Write the lists of one corpus. Raises ValueError when its splits share what they must not."""
+    splits = {}
+    for split in ("train", "dev", "test"):
+        manifest = folder / split / "manifest.jsonl"
+        splits[split] = list(read_manifest(manifest))
     for line in check_disjoint(splits, disjoint):
         print(f"note: {folder.name}: {line}")
     for split, rows in splits.items():
         for task in sorted(asked):
-            count = write_manifest(
-                folder / split / f"{task}.list",
-                choose(
-                    rows,
-                    task,
-                    LIMITS.get(split),
-                ),
+            chosen = choose(
+                rows,
+                task,
+                LIMITS.get(split),
             )
-            print(f"{folder.name}/{split}/{task}.list: {count} of {len(rows)} utterances")
+            path = folder / split / f"{task}.list"
+            count = write_manifest(path, chosen)
+            name = path.relative_to(folder.parent)
+            print(f"{name}: {count} of {len(rows)} utterances")
 
 
 if __name__ == "__main__":

@@ -168,7 +168,9 @@ def orders_of(pairs: list[Pair], options: argparse.Namespace) -> list[Order]:
     orders = []
     for pair in pairs:
         voice = draw.choice(voices[pair.lang][pair.split])
-        key = f"{pair.split}-{hashlib.sha256(repr((pair, voice, options.speaker)).encode()).hexdigest()[:16]}"
+        what = repr((pair, voice, options.speaker))
+        digest = hashlib.sha256(what.encode()).hexdigest()
+        key = f"{pair.split}-{digest[:16]}"
         orders.append(Order(pair, voice, key, options.out / "wav" / pair.split / f"{key}.wav"))
     return orders
 
@@ -178,16 +180,13 @@ def speak_all(orders: list[Order], command: str) -> list[str]:
     todo = [order for order in orders if not order.path.exists()]
     if not todo:
         return [""] * len(orders)
-    voices = (
-        {
-            name: voice
-            for lang in {order.pair.lang for order in todo}
-            for name, voice in espeak_voices(lang).items()
-        }
-        if not command
-        else {}
-    )
-    speaker = CommandSpeaker(command) if command else EspeakSpeaker(voices)
+    if command:
+        speaker = CommandSpeaker(command)
+    else:
+        voices = {}
+        for lang in {order.pair.lang for order in todo}:
+            voices |= espeak_voices(lang)
+        speaker = EspeakSpeaker(voices)
     faults = dict.fromkeys(orders, "")
     for order in todo:
         order.path.parent.mkdir(parents=True, exist_ok=True)

@@ -184,11 +184,9 @@ def prepare(options: argparse.Namespace) -> None:
         sep="\n",
     )
     for name, rows in splits.items():
-        counts = {task: sum(tasks.parse(task).present(u) for u in rows) for task in ("sgc", "sap")}
-        print(
-            f"{name}: {counts['sgc']} of {len(rows)} utterances tell the gender, {counts['sap']} "
-            "the age group"
-        )
+        genders = sum(tasks.parse("sgc").present(row) for row in rows)
+        ages = sum(tasks.parse("sap").present(row) for row in rows)
+        print(f"{name}: {genders} of {len(rows)} utterances tell the gender, {ages} the age group")
     write_splits(
         options.out,
         splits,

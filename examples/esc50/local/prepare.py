@@ -15,12 +15,13 @@ from pathlib import Path
 
 from wenet_osum.corpus import command
 from wenet_osum.corpus.counts import check_count
-from wenet_osum.corpus.data_report import summary
 from wenet_osum.corpus.events import named
 from wenet_osum.corpus.split import check_disjoint
+from wenet_osum.corpus.statistics import summary
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Dropped, note, table
 from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 from wenet_osum.tasks import label_map
 from wenet_osum.tasks.ved import EVENT
@@ -81,10 +82,10 @@ def prepare(options: argparse.Namespace) -> None:
     if not 1 <= options.fold <= FOLDS:
         raise ValueError(f"--fold {options.fold}: there are folds 1 to {FOLDS}")
     parts = {options.fold: "test", (options.fold - 2) % FOLDS + 1: "dev"}
-    splits = {
-        name: [u for u in clips if parts.get(u.extra["fold"], "train") == name]
-        for name in ("train", "dev", "test")
-    }
+    splits = {"train": [], "dev": [], "test": []}
+    for clip in clips:
+        name = parts.get(clip.extra["fold"], "train")
+        splits[name].append(clip)
     for line in check_disjoint(splits, DISJOINT):
         print(f"note: {line}")
     for name, rows in splits.items():
@@ -106,9 +107,8 @@ def write_texts(folder: Path) -> None:
     """What tokenizer and small LLM are made from, for the clips have no words: each event named,
     and the same as utterances that say its name.
     """
-    folder.mkdir(exist_ok=True)
     names = EVENT.labels.names
-    (folder / "train.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    write_text(folder / "train.txt", "".join(f"{name}\n" for name in names))
     write_manifest(folder / "written.jsonl", named(names))
 
 

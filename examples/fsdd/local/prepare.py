@@ -24,6 +24,7 @@ from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.dataset.audio import decode
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.files import write_text
 from wenet_osum.records import SAMPLE_RATE, Utterance, Word
 
 DISJOINT = [
@@ -100,18 +101,24 @@ def official_counts(leave_out: str | None) -> dict[str, int]:
 def deal(
     recordings: list[Recording], strings: int, rng: np.random.Generator, short_share: float = 0.0
 ) -> list[list[Recording]]:
-    """Strings of one speaker each, the speakers in turn; a recording is used again only when all of
-    its speaker's were.
+    """Make strings of one speaker each, the speakers in turn.
+
+    A recording is used again only when all of its speaker's were.
     """
-    speakers = sorted({r.speaker for r in recordings})
-    decks = {s: _endless([r for r in recordings if r.speaker == s], rng) for s in speakers}
+    own: dict[str, list[Recording]] = {}
+    for recording in recordings:
+        own.setdefault(recording.speaker, []).append(recording)
+    speakers = sorted(own)
+    decks = [_endless(own[speaker], rng) for speaker in speakers]
     lengths = rng.integers(LENGTHS[0], LENGTHS[1] + 1, strings)
     lengths = np.where(
         rng.random(strings) < short_share, rng.integers(SHORT[0], SHORT[1] + 1, strings), lengths
     )
-    return [
-        [next(decks[speakers[i % len(speakers)]]) for _ in range(n)] for i, n in enumerate(lengths)
-    ]
+    strings_of = []
+    for place, length in enumerate(lengths):
+        deck = decks[place % len(decks)]
+        strings_of.append([next(deck) for _ in range(length)])
+    return strings_of
 
 
 def _endless(recordings: list[Recording], rng: np.random.Generator) -> Iterator[Recording]:
@@ -231,10 +238,8 @@ def prepare(options: argparse.Namespace) -> None:
             f"{seconds / 60:.1f} min"
         )
     check_splits(splits, options.leave_out)
-    (options.out / "text").mkdir(exist_ok=True)
-    (options.out / "text/train.txt").write_text(
-        "".join(f"{u.txt}\n" for u in splits["train"]), encoding="utf-8"
-    )
+    lines = [f"{utterance.txt}\n" for utterance in splits["train"]]
+    write_text(options.out / "text/train.txt", "".join(lines))
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Many prompts for every task, in English and Chinese: ``OUT/prompts.yaml``, a table for
-``prompts:``.
+"""Many prompts for every task, in English and Chinese, into ``OUT/prompts.yaml``.
 
-Each is an opener, an ask and an ending of phrases.yaml; the prompts of the toolkit stand before
-them, so that the one of scoring stays the first. Kimi-Audio (arXiv 2504.18425) trains with 200 for
-recognition and 30 for each other task.
+It is a table for ``prompts:``. Each is an opener, an ask and an ending of phrases.yaml; the prompts
+of the toolkit stand before them, so that the one of scoring stays the first. Kimi-Audio (arXiv
+2504.18425) trains with 200 for recognition and 30 for each other task.
 """
 
 from __future__ import annotations
@@ -17,18 +16,27 @@ import yaml
 
 from wenet_osum import tasks
 from wenet_osum.corpus import command
+from wenet_osum.files import write_text
 
 PHRASES = Path(__file__).with_name("phrases.yaml")
 LANGUAGES = ("en", "zh")
 RECOGNITION, OTHERS = 200, 30  # least prompts of a task and language
 
 
+# Least prompts of a task and language.
+RECOGNITION = 200
+
+
+OTHERS = 30
+
+
 def sentences(openers: list[str], asks: list[str], endings: list[str]) -> list[str]:
     """Return every combination, each beginning with a capital letter."""
     found = []
-    for opener, ask, ending in product(openers, asks, endings):
-        text = opener + ask + ending
-        found.append(text[0].upper() + text[1:])
+    for parts in product(openers, asks, endings):
+        text = "".join(parts)
+        first = text[0].upper()
+        found.append(first + text[1:])
     return found
 
 
@@ -51,37 +59,43 @@ def table(phrases: dict) -> dict[str, dict[str, list[str]]]:
                 asks[lang],
                 parts["endings"],
             )
-            own = task.prompts(lang)
-            found = [*own, *(prompt for prompt in composed if prompt not in own)]
-            check(name, lang, found)
-            made[task.tags][lang] = found
+            # The prompts of the toolkit come first, and once.
+            prompts = task.prompts(lang)
+            prompts = [*prompts, *(text for text in composed if text not in prompts)]
+            check(name, lang, prompts)
+            made[task.tags][lang] = prompts
     return made
 
 
 def check(name: str, lang: str, prompts: list[str]) -> None:
     """Raise ValueError for too few prompts, and for one that stands twice."""
-    least = RECOGNITION if name == "asr" else OTHERS
+    least = OTHERS
+    if name == "asr":
+        least = RECOGNITION
     different = len(set(prompts))
-    if different < len(prompts):
-        raise ValueError(f"{name}, {lang}: {len(prompts) - different} prompts stand twice")
+    twice = len(prompts) - different
+    place = f"{name}, {lang}"
+    if twice:
+        raise ValueError(f"{place}: {twice} prompts stand twice")
     if different < least:
-        raise ValueError(f"{name}, {lang}: {different} prompts, at least {least} are needed")
+        raise ValueError(f"{place}: {different} prompts, at least {least} are needed")
 
 
 def prepare(options: argparse.Namespace) -> None:
     """Write the table and say how many prompts there are."""
     phrases = yaml.safe_load(PHRASES.read_text(encoding="utf-8"))
     made = table(phrases)
-    options.out.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(
         made,
         allow_unicode=True,
         sort_keys=False,
     )
-    (options.out / "prompts.yaml").write_text(text, encoding="utf-8")
-    for tags, found in made.items():
-        counts = ", ".join(f"{len(prompts)} {lang}" for lang, prompts in found.items())
-        print(f"{tags}: {counts}")
+    write_text(options.out / "prompts.yaml", text)
+    for tags, by_lang in made.items():
+        counts = []
+        for lang, prompts in by_lang.items():
+            counts.append(f"{len(prompts)} {lang}")
+        print(f"{tags}: {', '.join(counts)}")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -41,7 +41,10 @@ HELD_OUT = {
 
 
 def read_genders(path: Path) -> dict[str, str]:
-    """Speaker → gender from SPEAKERS.TXT, whose lines read ``14 | F | train-clean-360 | 25.03 | name``; ``;`` begins a remark."""
+    """Return the gender of each speaker from SPEAKERS.TXT.
+
+    Its lines read ``14 | F | train-clean-360 | 25.03 | name``; ``;`` begins a remark.
+    """
     if not path.is_file():
         print(f"note: no {path}: gender is not known")
         return {}
@@ -50,16 +53,17 @@ def read_genders(path: Path) -> dict[str, str]:
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.strip() and not line.startswith(";")
     ]
-    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
-    if wrong := [
-        line
-        for line, row in zip(lines, rows, strict=True)
-        if len(row) < 2 or row[1] not in ("F", "M")
-    ]:
-        raise ValueError(
-            f"{path}: a line must read 'speaker | F or M | part | minutes | name', got {wrong[0]!r}"
-        )
-    return {row[0]: {"F": "female", "M": "male"}[row[1]] for row in rows}
+    names = {"F": "female", "M": "male"}
+    genders = {}
+    for line in lines:
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) < 2 or cells[1] not in names:
+            raise ValueError(
+                f"{path}: a line must read 'speaker | F or M | part | minutes | name', got {line!r}"
+            )
+        speaker, letter, *_ = cells
+        genders[speaker] = names[letter]
+    return genders
 
 
 def read_part(folder: Path, genders: dict[str, str], dropped: Dropped) -> Iterator[Utterance]:
@@ -120,10 +124,8 @@ def prepare(options: argparse.Namespace) -> None:
     train = options.train.split()
     for part in train:
         if part not in OFFICIAL or not part.startswith("train"):
-            raise ValueError(
-                "--train: "
-                f"{lookup.unknown('part', part, [name for name in OFFICIAL if name.startswith('train')])}"
-            )
+            known = [name for name in OFFICIAL if name.startswith("train")]
+            raise ValueError(f"--train: {lookup.unknown('part', part, known)}")
     dropped, genders = Dropped(), read_genders(options.data_dir / "SPEAKERS.TXT")
     splits = {
         name: read_split(options, parts, genders, dropped)

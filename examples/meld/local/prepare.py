@@ -27,7 +27,8 @@ DISJOINT = [
     "recording"
 ]  # what train, dev and test must not share; the six friends speak in all of them
 OFFICIAL = {"train": 9989, "dev": 1109, "test": 2610}  # rows of the tables
-FOLDERS = {  # folders of the release whose clips are the split's, and of wavs that somebody has taken out already
+# Folders of the release whose clips are the split's, and of wavs that somebody has taken out.
+FOLDERS = {
     "train": ("train_splits", "train"),
     "dev": ("dev_splits_complete", "dev"),
     "test": ("output_repeated_splits_test", "test"),

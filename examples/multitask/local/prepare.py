@@ -16,40 +16,44 @@ from pathlib import Path
 from wenet_osum import config, tasks
 from wenet_osum.config import DataConfig, SourceConfig
 from wenet_osum.corpus import command
-from wenet_osum.corpus.data_report import hours
 from wenet_osum.corpus.split import check_disjoint
+from wenet_osum.corpus.statistics import hours
 from wenet_osum.corpus.task_lists import choose, reference_lines
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
 from wenet_osum.dataset.prepared import text
 from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
-DISJOINT = [
-    "recording"
-]  # what train, dev and test must not share, over all recipes; each recipe has held its own speakers apart
+# What train, dev and test must not share, over all recipes; each recipe has held its own speakers
+# apart.
+DISJOINT = ["recording"]
 SPLITS = ("train", "dev", "test")
 
 
 def missing_of(source: SourceConfig, root: Path) -> list[str]:
-    """What the recipe of a row has not made yet."""
+    """Return the files that the recipe of a row has not made yet."""
     folder = root / Path(source.list).parent.parent
     wanted = [root / source.list, *(folder / split / "manifest.jsonl" for split in SPLITS)]
     return [str(path) for path in wanted if not path.exists()]
 
 
 def find(mixture: DataConfig, root: Path, strict: bool) -> list[SourceConfig]:
-    """The rows that can be used, their lists absolute; all others are named. Raises ValueError with
-    ``strict`` for these, or when none is left.
+    """Return the rows that can be used, their lists absolute; all others are named.
+
+    Raises ValueError with ``strict`` for these, or when none is left.
     """
     found = []
     lacking = []
     for source in mixture.train:
-        if missing := missing_of(source, root):
+        missing = missing_of(source, root)
+        if missing:
             lacking.append(
                 f"{source.name} is left out: no {missing[0]}; run the recipe up to stage 1 first"
             )
-        else:
-            found.append(dataclasses.replace(source, list=str((root / source.list).resolve())))
+            continue
+        path = root / source.list
+        whole = str(path.resolve())
+        found.append(dataclasses.replace(source, list=whole))
     print(*lacking, sep="\n")
     if lacking and strict:
         raise ValueError(
@@ -65,7 +69,8 @@ def find(mixture: DataConfig, root: Path, strict: bool) -> list[SourceConfig]:
 
 
 def read_split(sources: Iterable[SourceConfig], split: str) -> dict[str, list[Utterance]]:
-    """Recipe → its utterances, their keys led by its name, so that no two lists share one."""
+    """Return the utterances of each recipe, their keys led by its name, so that no two lists share
+    one."""
     found = {}
     for source in sources:
         rows = read_manifest(Path(source.list).parent.parent / split / "manifest.jsonl")
@@ -75,12 +80,13 @@ def read_split(sources: Iterable[SourceConfig], split: str) -> dict[str, list[Ut
 
 
 def _moved(utterance: Utterance, name: str, work: Path) -> Utterance:
-    """Relative paths in a recipe's manifest count from the folder it worked in."""
+    """Return the utterance under a key of its own; relative paths in a recipe's manifest count from
+    the folder it worked in."""
     wav = utterance.wav if "://" in utterance.wav else str(work / utterance.wav)
-    recordings = utterance.extra.get("recordings")
-    extra = utterance.extra | (
-        {"recordings": [_same(work, path) for path in recordings]} if recordings else {}
-    )
+    extra = dict(utterance.extra)
+    recordings = extra.get("recordings")
+    if recordings:
+        extra["recordings"] = [_same(work, path) for path in recordings]
     return dataclasses.replace(
         utterance,
         key=f"{name}-{utterance.key}",
@@ -90,86 +96,117 @@ def _moved(utterance: Utterance, name: str, work: Path) -> Utterance:
 
 
 def _same(work: Path, path: str) -> str:
-    """A recording that is a file there, absolute; any other name as it is."""
+    """Return a recording that is a file there as an absolute path, any other name as it is."""
     if (work / path).exists():
         return str(work / path)
     return path
 
 
 def holds(utterance: Utterance, task: str) -> bool:
-    """Whether it has all fields of the task; words of which there are none are no transcript."""
-    fields = tasks.parse(task).fields
-    return all(
-        field.present(utterance) and (field.kind != "transcript" or bool(utterance.txt))
-        for field in fields
-    )
+    """Tell whether it has all fields of the task; words of which there are none are no
+    transcript."""
+    for field in tasks.parse(task).fields:
+        if not field.present(utterance):
+            return False
+        if field.kind == "transcript" and not utterance.txt:
+            return False
+    return True
 
 
 def askable(source: SourceConfig, rows: list[Utterance]) -> SourceConfig:
-    """The row with the tasks its utterances can be asked: events alone, prepared without speech,
-    for their label, ``<CAPTION>`` instead of ved.
+    """Return the row with the tasks its utterances can be asked: events alone, prepared without
+    speech, for their label, ``<CAPTION>`` instead of ved.
     """
     asked: dict[str, float] = {}
     for task, share in source.tasks.items():
-        bare = "".join(
-            field.tag for field in tasks.parse(task).fields if field.kind != "transcript"
-        )
-        name = next(
-            (name for name in (task, bare) if name and any(holds(u, name) for u in rows)), None
-        )
+        name = first_held([task, without_transcript(task)], rows)
         if name:
             asked[name] = share
         if name != task:
-            print(
-                f"{source.name}: no utterance can be asked "
-                f"{task}{f', {name} instead' if name else ''}"
-            )
+            instead = f", {name} instead" if name else ""
+            print(f"{source.name}: no utterance can be asked {task}{instead}")
     return dataclasses.replace(source, tasks=asked)
+
+
+def without_transcript(task: str) -> str:
+    """Return the tags of a task but for the transcript's; empty when nothing else is asked."""
+    tags = []
+    for field in tasks.parse(task).fields:
+        if field.kind != "transcript":
+            tags.append(field.tag)
+    return "".join(tags)
+
+
+def first_held(names: list[str], rows: list[Utterance]) -> str | None:
+    """Return the first of some tasks that an utterance can be asked; None: there is none."""
+    for name in names:
+        if name and any(holds(utterance, name) for utterance in rows):
+            return name
+    return None
 
 
 def usable(
     rows: dict[str, list[Utterance]], sources: list[SourceConfig], task: str
 ) -> list[Utterance]:
-    """The utterances whose recipe is asked this task in the mixture, and that hold its fields."""
-    return [
-        u for source in sources if task in source.tasks for u in rows[source.name] if holds(u, task)
-    ]
+    """Return the utterances whose recipe is asked this task in the mixture, and that hold its
+    fields."""
+    found = []
+    for source in sources:
+        if task in source.tasks:
+            found += [row for row in rows[source.name] if holds(row, task)]
+    return found
+
+
+def joined(rows: dict[str, list[Utterance]]) -> list[Utterance]:
+    """Return the utterances of all recipes, one recipe after another."""
+    return [utterance for of_recipe in rows.values() for utterance in of_recipe]
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Everything. Raises ValueError for whatever is wrong with the recipes' lists."""
+    """Join what is there. Raises ValueError for whatever is wrong with the recipes' lists."""
     asked = config.load(options.mixture, DataConfig)
-    sources = find(asked, options.data_dir.resolve(), options.strict)
-    splits = {split: read_split(sources, split) for split in SPLITS}
-    for line in check_disjoint(
-        {split: [u for rows in found.values() for u in rows] for split, found in splits.items()},
-        DISJOINT,
-    ):
+    found = find(asked, options.data_dir.resolve(), options.strict)
+    splits = {}
+    for split in SPLITS:
+        splits[split] = read_split(found, split)
+    every = {split: joined(rows) for split, rows in splits.items()}
+    for line in check_disjoint(every, DISJOINT):
         print(f"note: {line}")
-    sources = [
-        source
-        for source in (askable(source, splits["train"][source.name]) for source in sources)
-        if source.tasks
-    ]
-    for source in sources:
-        rows = splits["train"][source.name]
-        print(
-            f"{source.name}: {len(rows)} utterances, {hours(rows):.3f} h, {source.weight:g} passes "
-            f"an epoch, {', '.join(source.tasks)}"
-        )
+
+    sources = with_tasks(found, splits["train"])
     dev = write_tests(splits, sources, options)
-    config.save(
-        DataConfig(train=sources, mixture=asked.mixture, dev=dev), options.out / "data.yaml"
-    )
-    for split, found in splits.items():
-        write_manifest(
-            options.out / split / "manifest.jsonl", [u for rows in found.values() for u in rows]
-        )
-    train = [u for rows in splits["train"].values() for u in rows]
-    (options.out / "text").mkdir(exist_ok=True)
-    (options.out / "text/train.txt").write_text(
-        "".join(f"{line}\n" for u in train if (line := text(u))), encoding="utf-8"
-    )
+    mixture = DataConfig(train=sources, mixture=asked.mixture, dev=dev)
+    config.save(mixture, options.out / "data.yaml")
+    for split, rows in every.items():
+        write_manifest(options.out / split / "manifest.jsonl", rows)
+    train = every["train"]
+    texts = map(text, train)
+    lines = [f"{line}\n" for line in texts if line]
+    write_text(options.out / "text/train.txt", "".join(lines))
+
+
+def with_tasks(found: list[SourceConfig], train: dict[str, list[Utterance]]) -> list[SourceConfig]:
+    """Return the rows whose utterances can be asked something, with those tasks, and name them."""
+    sources = []
+    for source in found:
+        rows = train[source.name]
+        source = askable(source, rows)
+        if source.tasks:
+            sources.append(source)
+            print(
+                f"{source.name}: {len(rows)} utterances, {hours(rows):.3f} h, "
+                f"{source.weight:g} passes per epoch, {', '.join(source.tasks)}"
+            )
+    return sources
+
+
+def all_tasks(sources: list[SourceConfig]) -> list[str]:
+    """Return the toolkit's tasks, then the others that the mixture asks, by name."""
+    known = tasks.names()
+    others = set()
+    for source in sources:
+        others |= set(source.tasks) - set(known)
+    return [*known, *sorted(others)]
 
 
 def write_tests(
@@ -177,45 +214,39 @@ def write_tests(
     sources: list[SourceConfig],
     options: argparse.Namespace,
 ) -> dict[str, str]:
-    """``OUT/{dev,test}/TASK.list`` of every task that has utterances, and ``OUT/tasks``; returns
-    the dev lists. A task without any is named.
+    """Write ``OUT/{dev,test}/TASK.list`` of every task that has utterances, and ``OUT/tasks``.
+
+    Returns the dev lists. A task without any is named. Raises ValueError with ``strict`` for these.
     """
     dev = {}
-    there = []
-    for task in [
-        *tasks.names(),
-        *sorted({task for source in sources for task in source.tasks} - set(tasks.names())),
-    ]:
-        found = {
-            split: usable(
-                splits[split],
-                sources,
-                task,
-            )
-            for split in ("dev", "test")
-        }
+    for task in all_tasks(sources):
+        found = {split: usable(splits[split], sources, task) for split in ("dev", "test")}
         if not found["dev"] or not found["test"]:
-            print(
-                f"{task} is left out: nothing prepared to "
-                f"{'validate' if not found['dev'] else 'test'} it on"
-            )
+            use = "test" if found["dev"] else "validate"
+            print(f"{task} is left out: nothing prepared to {use} it on")
             continue
-        dev[task] = str((options.out / "dev" / f"{task}.list").resolve())
+        corpora = [source.name for source in sources if task in source.tasks]
+        names = ", ".join(corpora)
         for split, rows in found.items():
-            chosen = choose(
-                rows,
-                task,
-                options.limit[split == "test"] or None,
-            )
-            count = write_manifest(options.out / split / f"{task}.list", chosen)
-            write_text(options.out / split / f"{task}.text", reference_lines(chosen, task))
-            corpora = [source.name for source in sources if task in source.tasks]
-            print(f"{task}: {count} of {len(rows)} {split} utterances of {', '.join(corpora)}")
-        there.append(task)
-    if options.strict and (lost := [task for task in tasks.names() if task not in there]):
+            limit = options.limit[split == "test"] or None
+            chosen = choose(rows, task, limit)
+            folder = options.out / split
+            count = write_test(folder, task, chosen)
+            print(f"{task}: {count} of {len(rows)} {split} utterances of {names}")
+        path = options.out / "dev" / f"{task}.list"
+        dev[task] = str(path.resolve())
+
+    lost = [task for task in tasks.names() if task not in dev]
+    if options.strict and lost:
         raise ValueError(f"no data for {', '.join(lost)}, and --strict asks for every task")
-    (options.out / "tasks").write_text(" ".join(there) + "\n", encoding="utf-8")
+    write_text(options.out / "tasks", " ".join(dev) + "\n")
     return dev
+
+
+def write_test(folder: Path, task: str, chosen: list[Utterance]) -> int:
+    """Write the list of a task and its reference texts; returns how many utterances it has."""
+    write_text(folder / f"{task}.text", reference_lines(chosen, task))
+    return write_manifest(folder / f"{task}.list", chosen)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -229,7 +260,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         nargs=2,
         default=(200, 0),
         metavar=("DEV", "TEST"),
-        help="utterances a task at most; 0: all",
+        help="utterances per task at most; 0: all",
     )
     parser.add_argument(
         "--strict",

@@ -30,7 +30,9 @@ from wenet_osum.dataset.audio import decode
 from wenet_osum.dataset.log_mel import log_mel
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.dataset.scan import find
+from wenet_osum.files import replaced, write_text
 from wenet_osum.models.encoder.whisper import Encoder, read, set_conf
+from wenet_osum.progress import ProgressBar
 from wenet_osum.records import Utterance
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean squared weight, tried on dev
@@ -58,7 +60,7 @@ PROBES = {
 
 
 class Result(NamedTuple):
-    """One probe's figure, in %, with its 95 % interval."""
+    """The accuracy of one probe, in %, with its 95 % interval."""
 
     probe: str
     accuracy: float
@@ -81,51 +83,56 @@ def pooled_states(
     The last layer is taken after the encoder's final normalization. Raises ValueError for audio
     that cannot be read.
     """
-    found = torch.empty(
-        len(utterances),
-        len(encoder.layers),
-        encoder.width,
-    )
-    caught: list[Tensor] = []
     layers = [*encoder.layers[:-1], encoder.layer_norm]
-    hooks = [layer.register_forward_hook(lambda _, __, out: caught.append(out)) for layer in layers]
+    found = torch.empty(len(utterances), len(layers), encoder.width)
+    caught: list[Tensor] = []
+
+    def catch(_module: object, _inputs: object, output: Tensor) -> None:
+        caught.append(output)
+
     # Utterances of one length go together, so that little is computed for padding.
-    order = sorted(range(len(utterances)), key=lambda i: utterances[i].duration or 0.0)
+    seconds = [utterance.duration or 0.0 for utterance in utterances]
+    order = sorted(range(len(utterances)), key=seconds.__getitem__)
+    hooks = [layer.register_forward_hook(catch) for layer in layers]
+    progress = ProgressBar(len(order), title=str(manifest))
     for begin in range(0, len(order), batch_size):
         rows = order[begin : begin + batch_size]
-        features = [log_mel(_audio(utterances[i], manifest), encoder.mels) for i in rows]
-        lengths = torch.tensor([len(f) for f in features])
         caught.clear()
-        with torch.inference_mode():
-            encoder(torch.nn.utils.rnn.pad_sequence(features, batch_first=True), lengths)
-        for row, states in enumerate(encoder.output_lengths(lengths).tolist()):
-            means = [layer[row, :states].mean(0) for layer in caught]
-            found[rows[row]] = torch.stack(means)
-        print(
-            f"\r{manifest}: {begin + len(rows)} of {len(order)}",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
-    print(file=sys.stderr)
+        lengths = _encode(encoder, [utterances[row] for row in rows], manifest)
+        for number, row in enumerate(rows):
+            means = [layer[number, : lengths[number]].mean(0) for layer in caught]
+            found[row] = torch.stack(means)
+        progress.add(len(rows))
+    progress.close()
     for hook in hooks:
         hook.remove()
     return found
 
 
+@torch.inference_mode()
+def _encode(encoder: Encoder, utterances: list[Utterance], manifest: Path) -> list[int]:
+    """Run the encoder over a batch; returns how many states each utterance has."""
+    features = []
+    for utterance in utterances:
+        audio = _audio(utterance, manifest)
+        features.append(log_mel(audio, encoder.mels))
+    lengths = torch.tensor([len(one) for one in features])
+    padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
+    encoder(padded, lengths)
+    return encoder.output_lengths(lengths).tolist()
+
+
 def _audio(utterance: Utterance, manifest: Path) -> np.ndarray:
-    return decode(Path(find(utterance.wav, str(manifest))).read_bytes())
+    """Read the samples of an utterance of a manifest."""
+    path = Path(find(utterance.wav, str(manifest)))
+    return decode(path.read_bytes())
 
 
 def fit(inputs: Tensor, targets: Tensor, classes: int, penalty: float) -> Tensor:
-    """Multinomial logistic regression by L-BFGS: weights (inputs + 1, classes), the last row the
-    bias.
+    """Fit multinomial logistic regression by L-BFGS: weights (inputs + 1, classes), the last row
+    the bias.
     """
-    inputs = functional.pad(
-        inputs,
-        (0, 1),
-        value=1.0,
-    )
+    inputs = with_bias(inputs)
     weights = torch.zeros(inputs.shape[1], classes, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -140,29 +147,31 @@ def fit(inputs: Tensor, targets: Tensor, classes: int, penalty: float) -> Tensor
     return weights.detach()
 
 
+def with_bias(inputs: Tensor) -> Tensor:
+    """Put a 1 behind each row of ``inputs``."""
+    return functional.pad(inputs, (0, 1), value=1.0)
+
+
 def right(weights: Tensor, inputs: Tensor, targets: Tensor) -> np.ndarray:
     """Tell of each utterance whether the regression says its label."""
-    answers = (
-        functional.pad(
-            inputs,
-            (0, 1),
-            value=1.0,
-        )
-        @ weights
-    ).argmax(1)
+    scores = with_bias(inputs) @ weights
+    answers = scores.argmax(1)
     return (answers == targets).numpy()
 
 
 def interval(correct: np.ndarray, speakers: list[str]) -> tuple[float, float]:
-    """The 95 % interval of an accuracy, in %, when the speakers are drawn anew, all of each one's
-    utterances with them.
+    """Return the 95 % interval of an accuracy, in %, when the speakers are drawn anew, all of each
+    one's utterances with them.
     """
-    names = sorted({*speakers})
-    member = np.array([names.index(speaker) for speaker in speakers])
+    names, member = np.unique(speakers, return_inverse=True)
     hits = np.bincount(member, weights=correct)
     sizes = np.bincount(member)
-    drawn = np.random.default_rng(777).integers(len(names), size=(RESAMPLES, len(names)))
-    values = 100 * hits[drawn].sum(1) / sizes[drawn].sum(1)
+    count = len(names)
+    generator = np.random.default_rng(777)
+    drawn = generator.integers(count, size=(RESAMPLES, count))
+    drawn_hits = hits[drawn].sum(1)
+    drawn_sizes = sizes[drawn].sum(1)
+    values = 100 * drawn_hits / drawn_sizes
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
@@ -173,109 +182,107 @@ class Corpora:
     def __init__(
         self, folder: Path, whisper: str, pad_s: float, limit: int | None, kept: Path
     ) -> None:
-        self.folder, self.whisper, self.pad_s, self.limit, self.kept = (
-            folder,
-            whisper,
-            pad_s,
-            limit,
-            kept,
-        )
+        self.folder = folder
+        self.whisper = whisper
+        self.pad_s = pad_s
+        self.limit = limit
+        self.kept = kept
         self.encoder: Encoder | None = None
+
+    def manifest(self, corpus: str, split: str) -> Path:
+        """Return where the manifest of a split is, or would be."""
+        return self.folder / corpus / "data" / split / "manifest.jsonl"
 
     def there(self, corpus: str) -> bool:
         """Tell whether all splits of a corpus are prepared."""
-        return all(
-            (self.folder / corpus / "data" / split / "manifest.jsonl").exists() for split in SPLITS
-        )
+        return all(self.manifest(corpus, split).exists() for split in SPLITS)
 
     def split(self, probe: Probe, split: str) -> tuple[list[Utterance], Tensor]:
-        """The utterances of a split that a probe asks, and their states (utterances, layers,
-        width).
+        """Return the utterances of a split that a probe asks, and their states (utterances,
+        layers, width).
         """
-        manifest = self.folder / probe.corpus / "data" / split / "manifest.jsonl"
+        manifest = self.manifest(probe.corpus, split)
         every = list(read_manifest(manifest))
-        (field,) = tasks.parse(probe.task).label_fields
-        asked = choose(
-            every,
-            probe.task,
-            self.limit,
-        )
         if probe.age:
             (age,) = tasks.parse("sap").label_fields
-            asked = choose([u for u in every if age.value(u) == probe.age], probe.task, self.limit)
-        return asked, self._states(
-            f"{probe.corpus}-{split}",
-            asked,
-            manifest,
-        )
+            every = [utterance for utterance in every if age.value(utterance) == probe.age]
+        asked = choose(every, probe.task, self.limit)
+        states = self._states(f"{probe.corpus}-{split}", asked, manifest)
+        return asked, states
 
     def _states(self, name: str, asked: list[Utterance], manifest: Path) -> Tensor:
-        """Their states; those that another probe, or an earlier run, has computed are read."""
+        """Return their states; those that another probe, or an earlier run, has computed are
+        read."""
         path = self.kept / f"{name}.pt"
         source = [self.whisper, self.pad_s]
         known: dict[str, Tensor] = {}
         if path.exists():
             saved = torch.load(path, weights_only=True)
-            known = saved["states"] if saved["source"] == source else {}
-        lacking = [u for u in asked if u.key not in known]
+            if saved["source"] == source:
+                known = saved["states"]
+
+        lacking = [utterance for utterance in asked if utterance.key not in known]
         if lacking:
-            if self.encoder is None:
-                self.encoder = read(self.whisper).eval()
-                set_conf(self.encoder.config, self.pad_s)
-            known |= zip(
-                (u.key for u in lacking),
-                pooled_states(
-                    self.encoder,
-                    lacking,
-                    manifest,
-                ),
-                strict=True,
-            )
-            self.kept.mkdir(parents=True, exist_ok=True)
-            torch.save({"source": source, "states": known}, path)
-        return torch.stack([known[u.key] for u in asked])
+            states = pooled_states(self._encoder(), lacking, manifest)
+            for utterance, of_utterance in zip(lacking, states, strict=True):
+                known[utterance.key] = of_utterance
+            with replaced(path) as temporary:
+                torch.save({"source": source, "states": known}, temporary)
+        return torch.stack([known[utterance.key] for utterance in asked])
+
+    def _encoder(self) -> Encoder:
+        """Return Whisper's encoder, read when it is first needed."""
+        if self.encoder is None:
+            self.encoder = read(self.whisper).eval()
+            set_conf(self.encoder.config, self.pad_s)
+        return self.encoder
 
 
 def run(name: str, probe: Probe, corpora: Corpora) -> Result:
     """Train and test one probe."""
-    (field,) = tasks.parse(
-        probe.task, {"emotion": probe.labels} if probe.labels else None
-    ).label_fields
     splits = {split: corpora.split(probe, split) for split in SPLITS}
-    names = sorted({field.value(u) for rows, _ in splits.values() for u in rows})
-    targets = {
-        split: torch.tensor([names.index(field.value(u)) for u in rows])
-        for split, (rows, _) in splits.items()
-    }
+    labels = {split: values_of(probe, rows) for split, (rows, _) in splits.items()}
+    names = sorted(set().union(*labels.values()))
+    targets = {}
+    for split, values in labels.items():
+        targets[split] = torch.tensor([names.index(value) for value in values])
     states = normalized({split: found for split, (_, found) in splits.items()})
-    best = max(
-        candidates(
-            states,
-            targets,
-            len(names),
-        ),
-        key=lambda row: row[0],
-    )
-    _, layer, penalty, weights = best
+
+    # Layer and penalty are those that are best on dev.
+    tried = candidates(states, targets, len(names))
+    _, layer, penalty, weights = max(tried, key=lambda row: row[0])
+    correct = right(weights, states["test"][:, layer], targets["test"])
+
     test, _ = splits["test"]
-    correct = right(
-        weights,
-        states["test"][:, layer],
-        targets["test"],
-    )
-    speakers = [u.speaker or u.key for u in test]
-    commonest = int(torch.bincount(targets["train"]).argmax())
-    majority = 100 * float((targets["test"] == commonest).float().mean())
-    counts = (len(splits["train"][0]), len(test), len({*speakers}))
-    figures = (100 * float(correct.mean()), *interval(correct, speakers), majority)
+    speakers = [utterance.speaker or utterance.key for utterance in test]
+    low, high = interval(correct, speakers)
     return Result(
-        name,
-        *figures,
-        len(names),
-        layer + 1,
-        penalty,
-        *counts,
+        probe=name,
+        accuracy=100 * float(correct.mean()),
+        low=low,
+        high=high,
+        majority=majority(targets["train"], targets["test"]),
+        classes=len(names),
+        layer=layer + 1,
+        penalty=penalty,
+        train=len(labels["train"]),
+        test=len(test),
+        speakers=len(set(speakers)),
     )
+
+
+def values_of(probe: Probe, rows: list[Utterance]) -> list[str]:
+    """Return the labels that a probe asks of some utterances."""
+    sets = {"emotion": probe.labels} if probe.labels else None
+    (field,) = tasks.parse(probe.task, sets).label_fields
+    return [field.value(utterance) for utterance in rows]
+
+
+def majority(train: Tensor, test: Tensor) -> float:
+    """Return the accuracy, in %, of always answering the commonest class of ``train``."""
+    commonest = torch.bincount(train).argmax()
+    hits = (test == commonest).float()
+    return 100 * float(hits.mean())
 
 
 def normalized(states: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -301,24 +308,24 @@ def candidates(
             yield float(dev.mean()), layer, penalty, weights
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--whisper", default="openai/whisper-base", help="folder or hub name")
-    parser.add_argument("--corpora", type=Path, required=True, help="folder that stage 0 wrote")
-    parser.add_argument(
-        "--pad_s", type=float, default=0.0, help="silence up to so many seconds before the encoder"
-    )
-    parser.add_argument(
-        "--limit", type=int, help="utterances of a split at most, taken at even distances"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the states and probe.json"
-    )
-    args = parser.parse_args(argv)
+    add = parser.add_argument
+    add("--whisper", default="openai/whisper-base", help="folder or hub name")
+    add("--corpora", type=Path, required=True, help="folder that stage 0 wrote")
+    add("--pad_s", type=float, default=0.0, help="silence up to so many seconds before the encoder")
+    add("--limit", type=int, help="utterances of a split at most, taken at even distances")
+    add("--threads", type=int, default=1, help="torch threads")
+    add("--out", type=Path, required=True, help="folder for the states and probe.json")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = arguments(argv)
     torch.set_num_threads(args.threads)
     corpora = Corpora(args.corpora, args.whisper, args.pad_s, args.limit, args.out)
     found = []
@@ -327,19 +334,19 @@ def main(argv: list[str] | None = None) -> int:
             if not corpora.there(probe.corpus):
                 print(f"{name} is left out: {probe.corpus} is not prepared in {args.corpora}")
                 continue
-            found.append(run(name, probe, corpora))
-            print(line(found[-1]), flush=True)
+            result = run(name, probe, corpora)
+            found.append(result)
+            print(line(result), flush=True)
     except (ValueError, OSError) as error:
         print(f"probe.py: {error}", file=sys.stderr)
         return 1
-    args.out.mkdir(parents=True, exist_ok=True)
     rows = [result._asdict() for result in found]
-    (args.out / "probe.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_text(args.out / "probe.json", json.dumps(rows, indent=1) + "\n")
     return 0
 
 
 def line(result: Result) -> str:
-    """A result as a sentence."""
+    """Write a result as a sentence."""
     figure = f"{result.accuracy:.1f} % ({result.low:.1f}–{result.high:.1f})"
     data = f"{result.test} utterances of {result.speakers} speakers, trained on {result.train}"
     how = f"layer {result.layer}, L2 {result.penalty:g}"

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""A manifest a task → ``OUT/train/TASK.jsonl``, ``OUT/dev/TASK.list`` and, where there is a
-``TASK.test.jsonl``, ``OUT/test/TASK.list``.
+"""Training, dev and test lists out of a manifest per task.
 
-Utterances that lack a field of their task are left out and counted. Dev is taken by speaker where
-speakers are named, else by key, up to ``--dev`` utterances; no speaker is then in both.
+They are ``OUT/train/TASK.jsonl``, ``OUT/dev/TASK.list`` and, where there is a ``TASK.test.jsonl``,
+``OUT/test/TASK.list``. Utterances that lack a field of their task are left out and counted. Dev is
+taken by speaker where speakers are named, else by key, up to ``--dev`` utterances; no speaker is
+then in both.
 """
 
 from __future__ import annotations
@@ -22,50 +23,55 @@ SHARE = 0.02  # of speakers, or of utterances without one, that go to dev
 
 
 def usable(path: Path, task: str) -> list[Utterance]:
-    """The utterances that can be asked ``task``. Raises ValueError when there are none. Prints how
-    many are left out.
+    """Read the utterances that can be asked ``task``; prints how many are left out.
+
+    Raises ValueError when there are none.
     """
     wanted = tasks.parse(task)
     every = list(read_manifest(path))
-    found = [u for u in every if wanted.present(u)]
-    print(
-        f"{path}: {len(found)} of {len(every)} utterances hold "
-        f"{', '.join(f.name for f in wanted.fields)}"
-    )
+    found = [utterance for utterance in every if wanted.present(utterance)]
+    fields = ", ".join(field.name for field in wanted.fields)
+    print(f"{path}: {len(found)} of {len(every)} utterances hold {fields}")
     if not found:
         raise ValueError(
             f"{path} has no utterance for task {task}; take the task out of --tasks, or add its "
             "fields"
         )
     for utterance in found:
-        utterance.wav = (
-            utterance.wav
-            if "://" in utterance.wav
-            else str((path.parent / utterance.wav).resolve())
-        )
+        if "://" not in utterance.wav:
+            wav = path.parent / utterance.wav
+            utterance.wav = str(wav.resolve())
     return found
 
 
 def split(
     utterances: list[Utterance], most: int, share: float = SHARE
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """(train, dev): groups of a speaker, or single utterances, in the order of a hash of their
-    name, until dev is full.
+    """Return train and dev.
+
+    Groups of a speaker, or single utterances, go to dev in the order of a hash of their name, until
+    it is full.
     """
     groups: dict[str, list[Utterance]] = {}
     for utterance in utterances:
-        groups.setdefault(
-            f"speaker {utterance.speaker}" if utterance.speaker else f"key {utterance.key}", []
-        ).append(utterance)
+        name = f"key {utterance.key}"
+        if utterance.speaker:
+            name = f"speaker {utterance.speaker}"
+        groups.setdefault(name, []).append(utterance)
     order = sorted(groups, key=lambda name: zlib.crc32(name.encode()))
+    wanted = max(1, round(share * len(order)))
     chosen = set()
     dev = []
-    for name in order[: max(1, round(share * len(order)))]:
+    for name in order[:wanted]:
         if len(dev) >= most or len(order) == 1:
             break
         chosen.add(name)
         dev += groups[name]
-    return [u for name in groups if name not in chosen for u in groups[name]], dev[:most]
+    train = []
+    for name, group in groups.items():
+        if name not in chosen:
+            train += group
+    return train, dev[:most]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,28 +92,33 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def prepare(data_dir: Path, out: Path, task: str, most: int) -> None:
-    """Write the lists of one task. Raises ValueError for a manifest that is missing or has nothing
-    of the task, and for shared speakers.
+    """Write the lists of one task.
+
+    Raises ValueError for a manifest that is missing or has nothing of the task, and for shared
+    speakers.
     """
     source = data_dir / f"{task}.jsonl"
-    test = data_dir / f"{task}.test.jsonl"
     if not source.exists():
         raise ValueError(
             f"{source} does not exist; write a manifest a task (README.md), or shorten tasks= in "
             "run.sh"
         )
     train, dev = split(usable(source, task), most)
-    splits = {"train": train, "dev": dev} | ({"test": usable(test, task)} if test.exists() else {})
+    paths = {
+        out / "train" / f"{task}.jsonl": train,
+        out / "dev" / f"{task}.list": dev,
+    }
+    test = data_dir / f"{task}.test.jsonl"
+    if test.exists():
+        paths[out / "test" / f"{task}.list"] = usable(test, task)
     if not dev:
         raise ValueError(
             f"{source} has one speaker or one utterance: nothing can be set aside for dev"
         )
-    for note in check_disjoint(
-        {name: rows for name, rows in splits.items() if name != "test"}, by=["speaker"]
-    ):
+    for note in check_disjoint({"train": train, "dev": dev}, by=["speaker"]):
         print(f"{task}: {note}")
-    for name, rows in splits.items():
-        write_manifest(out / name / f"{task}.{'jsonl' if name == 'train' else 'list'}", rows)
+    for path, rows in paths.items():
+        write_manifest(path, rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@
 #SBATCH --output=%x_%j.log
 set -uo pipefail
 
-# A process a device, started by srun and not by torchrun: torchrun would give them half a minute to save, and hide their exit status.
+# One process per device, started by srun and not by torchrun, which would allow only half a minute for saving and hide the exit status.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT

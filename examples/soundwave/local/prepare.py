@@ -16,7 +16,12 @@ SPLITS = ("train", "dev", "test")
 
 def splits_of(folder: Path) -> list[str]:
     """Return the splits that a corpus has."""
-    return [split for split in SPLITS if (folder / "data" / split / "manifest.jsonl").is_file()]
+    found = []
+    for split in SPLITS:
+        manifest = folder / "data" / split / "manifest.jsonl"
+        if manifest.is_file():
+            found.append(split)
+    return found
 
 
 def link(folder: Path, place: Path) -> None:
@@ -42,8 +47,10 @@ def prepare(options: argparse.Namespace) -> None:
         )
     options.out.mkdir(parents=True, exist_ok=True)
     for folder in folders:
-        link(folder, options.out / folder.name)
-        print(f"{folder.name}: {', '.join(splits_of(folder))}")
+        place = options.out / folder.name
+        link(folder, place)
+        held = ", ".join(splits_of(folder))
+        print(f"{folder.name}: {held}")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

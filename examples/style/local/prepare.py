@@ -81,11 +81,7 @@ def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped)
                 raise Drop("no transcript")
             if by == "speaker" and not utterance.speaker:
                 raise Drop("no speaker; --by recording takes such rows, too")
-            wav = (
-                utterance.wav
-                if "://" in utterance.wav
-                else str(Path(find(utterance.wav, str(path))).resolve())
-            )
+            wav = absolute(utterance.wav, path)
             seconds = utterance.duration or round(read_duration(wav), 4)
         except Drop as drop:
             note(dropped, utterance.key, drop.reason)
@@ -98,25 +94,39 @@ def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped)
     return found
 
 
+def absolute(wav: str, manifest: Path) -> str:
+    """Return the absolute path of a recording of a manifest; an address stays as it is."""
+    if "://" in wav:
+        return wav
+    path = Path(find(wav, str(manifest)))
+    return str(path.resolve())
+
+
 def confounded(rows: list[Utterance]) -> list[str]:
     """A line for every style that comes from one corpus alone: there the recording tells the style
     as well as the speaking does.
     """
-    pairs = Counter((u.labels["style"], u.extra["corpus"]) for u in rows)
-    lines = [
-        f"{style}: {', '.join(f'{c} {n}' for (s, c), n in sorted(pairs.items()) if s == style)}"
-        for style in dict.fromkeys(s for s, _ in pairs)
-    ]
-    single = [
-        s for s in dict.fromkeys(s for s, _ in pairs) if sum(style == s for style, _ in pairs) == 1
-    ]
+    by_style: dict[str, Counter] = {}
+    for utterance in rows:
+        style = utterance.labels["style"]
+        corpora = by_style.setdefault(style, Counter())
+        corpora[utterance.extra["corpus"]] += 1
+
+    lines, single = [], []
+    for style, corpora in by_style.items():
+        counts = [f"{corpus} {number}" for corpus, number in sorted(corpora.items())]
+        lines.append(f"{style}: {', '.join(counts)}")
+        if len(corpora) == 1:
+            single.append(style)
     if single:
         lines.append(
             f"note: {', '.join(single)} come from one corpus each: a figure on them may be about "
             "microphones, not styles"
         )
-    missing = [name for name in STYLE.labels.names if name not in {s for s, _ in pairs}]
-    return lines + ([f"note: nothing is there of {', '.join(missing)}"] if missing else [])
+    missing = [name for name in STYLE.labels.names if name not in by_style]
+    if missing:
+        lines.append(f"note: nothing is there of {', '.join(missing)}")
+    return lines
 
 
 def prepare(options: argparse.Namespace) -> None:
@@ -141,10 +151,8 @@ def prepare(options: argparse.Namespace) -> None:
         print(f"{path.name}: {len(found)} utterances with a style")
         rows += found
     if not rows:
-        raise ValueError(
-            f"no row of {len(paths)} manifests has a style: "
-            f"{', '.join(reason for reason, _ in dropped.most_common(3))}"
-        )
+        reasons = [reason for reason, _ in dropped.most_common(3)]
+        raise ValueError(f"no row of {len(paths)} manifests has a style: {', '.join(reasons)}")
     print(*confounded(rows), sep="\n")
     splits = split_by(rows, SHARES, options.by, balance=["style"], seed=options.seed)
     write_splits(options.out, splits, disjoint(options.by), dropped)

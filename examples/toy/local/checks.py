@@ -1,5 +1,6 @@
-"""What must hold of the toy corpus, and the numbers to know about it: tables, and how far the words
-alone betray a label.
+"""What must hold of the toy corpus, and the numbers to know about it.
+
+They are tables, and how far the words alone betray a label.
 """
 
 from __future__ import annotations
@@ -12,31 +13,41 @@ from plan import Order
 from wenet_osum import tasks
 from wenet_osum.records import Utterance
 
+HEAD = "split  pool       utts  hours  mean s    en    zh  words  chars"
+
 
 def check_disjoint(orders: dict[str, list[Order]]) -> None:
-    """Raises ValueError when two splits share a sentence or a voice setting."""
-    seen: dict[object, str] = {}
+    """Raise ValueError when two splits share a sentence or a voice setting."""
+    sentences: dict[object, str] = {}
+    voices: dict[object, str] = {}
     for split, rows in orders.items():
         for row in rows:
-            for what, value in (
-                ("sentence", (row.lang, row.txt)),
-                ("voice setting", row.voice.setting()),
-            ):
-                if seen.setdefault(value, split) != split:
-                    raise ValueError(
-                        f"{what} {value} stands in {seen[value]} and {split}; splits must share "
-                        "none: mend grammar.py or voices.py"
-                    )
+            sentence = (row.lang, row.txt)
+            _claim(
+                sentences,
+                "sentence",
+                sentence,
+                split,
+            )
+            _claim(voices, "voice setting", row.voice.setting(), split)
+
+
+def _claim(seen: dict[object, str], what: str, value: object, split: str) -> None:
+    """Note the first split of a value. Raises ValueError when it is another one."""
+    first = seen.setdefault(value, split)
+    if first != split:
+        raise ValueError(
+            f"{what} {value} stands in {first} and {split}; splits must share "
+            "none: mend grammar.py or voices.py"
+        )
 
 
 def check_vocabulary(orders: dict[str, list[Order]], least: int) -> None:
-    """Raises ValueError when a word occurs fewer than ``least`` times in train, or never in
-    test.
-    """
-    counts = {
-        split: Counter((row.lang, word) for row in rows for word in row.words)
-        for split, rows in orders.items()
-    }
+    """Raise ValueError when a word occurs fewer than ``least`` times in train, or never in test."""
+    counts = {split: Counter() for split in orders}
+    for split, rows in orders.items():
+        for row in rows:
+            counts[split].update((row.lang, word) for word in row.words)
     every = set().union(*counts.values())
     rare = sorted(word for word in every if counts["train"][word] < least)
     absent = sorted(word for word in every if not counts["test"][word])
@@ -48,60 +59,112 @@ def check_vocabulary(orders: dict[str, list[Order]], least: int) -> None:
 
 
 def table(utterances: dict[str, list[Utterance]]) -> str:
-    """Size, vocabulary and labels of each split, as text."""
-    lines = [
-        f"{'split':6} {'pool':8} {'utts':>6} {'hours':>6} {'mean s':>7} {'en':>5} {'zh':>5} "
-        f"{'words':>6} {'chars':>6}"
-    ]
+    """Write size, vocabulary and labels of each split."""
+    lines = [HEAD]
     for split, rows in utterances.items():
-        groups = {"all": rows} | {
-            pool: [r for r in rows if r.extra["pool"] == pool]
-            for pool in dict.fromkeys(r.extra["pool"] for r in rows)
-        }
-        for pool, group in groups.items():
-            seconds = sum(r.duration for r in group)
-            langs = Counter(r.lang for r in group)
-            sizes = {
-                lang: len({w.text for r in group if r.lang == lang for w in r.words})
-                for lang in ("en", "zh")
-            }
-            lines.append(
-                f"{split:6} {pool:8} {len(group):6} {seconds / 3600:6.3f} "
-                f"{seconds / len(group):7.2f} "
-                f"{langs['en']:5} {langs['zh']:5} {sizes['en']:6} {sizes['zh']:6}"
-            )
+        for pool, group in _pools(rows).items():
+            sizes = _sizes(group)
+            lines.append(f"{split:6} {pool:8} {sizes}")
     for split, rows in utterances.items():
         for name in tasks.label_names():
-            counts = Counter(r.labels[name] for r in rows if name in r.labels)
-            lines.append(
-                f"{split:6} {name:8} "
-                + " ".join(f"{label}:{n}" for label, n in sorted(counts.items()))
-            )
+            counts = _label_counts(rows, name)
+            lines.append(f"{split:6} {name:8} {counts}")
     return "\n".join(lines)
 
 
+def _pools(rows: list[Utterance]) -> dict[str, list[Utterance]]:
+    """Return all utterances, and those of each pool."""
+    pools = {"all": rows}
+    for row in rows:
+        pool = row.extra["pool"]
+        if pool not in pools:
+            pools[pool] = []
+        pools[pool].append(row)
+    return pools
+
+
+def _sizes(rows: list[Utterance]) -> str:
+    """Write utterances, hours, mean length, utterances and distinct words by language."""
+    seconds = sum(row.duration for row in rows)
+    langs = Counter(row.lang for row in rows)
+    words = len(_vocabulary(rows, "en"))
+    characters = len(_vocabulary(rows, "zh"))
+    cells = [
+        f"{len(rows):6}",
+        f"{seconds / 3600:6.3f}",
+        f"{seconds / len(rows):7.2f}",
+        f"{langs['en']:5}",
+        f"{langs['zh']:5}",
+        f"{words:6}",
+        f"{characters:6}",
+    ]
+    return " ".join(cells)
+
+
+def _vocabulary(rows: list[Utterance], lang: str | None = None) -> set[str]:
+    """Return the distinct words, of one language or of all."""
+    found = set()
+    for row in rows:
+        if lang in (None, row.lang):
+            found |= {word.text for word in row.words}
+    return found
+
+
+def _label_counts(rows: list[Utterance], name: str) -> str:
+    """Write the labels of a field with their counts."""
+    counts = Counter(row.labels[name] for row in rows if name in row.labels)
+    parts = []
+    for label, count in sorted(counts.items()):
+        parts.append(f"{label}:{count}")
+    return " ".join(parts)
+
+
 def text_baseline(train: list[Utterance], test: list[Utterance], name: str) -> tuple[float, float]:
-    """Accuracy in % of naive Bayes on the words alone, and of the most frequent class, for the
-    label ``name``.
+    """Return the accuracy of naive Bayes on the words alone, and of the most frequent class.
+
+    Both are in %, for the label ``name``.
     """
-    train, test = ([r for r in rows if name in r.labels] for rows in (train, test))
-    labels = sorted({r.labels[name] for r in train})
-    vocabulary = len({w.text for r in train for w in r.words})
-    counts: dict[str, Counter] = defaultdict(Counter)
-    for row in train:
-        counts[row.labels[name]].update(w.text for w in row.words)
-    prior = Counter(r.labels[name] for r in train)
-    totals = {label: sum(counts[label].values()) + vocabulary for label in labels}
+    train = [row for row in train if name in row.labels]
+    test = [row for row in test if name in row.labels]
+    guesser = NaiveBayes(train, name)
+    right = 0
+    truth = Counter()
+    for row in test:
+        label = row.labels[name]
+        right += guesser.guess(row) == label
+        truth[label] += 1
+    most_frequent = max(truth.values())
+    return 100 * right / len(test), 100 * most_frequent / len(test)
 
-    def guess(row: Utterance) -> str:
-        return max(
-            labels,
-            key=lambda k: (
-                np.log(prior[k])
-                + sum(np.log((counts[k][w.text] + 1) / totals[k]) for w in row.words)
-            ),
-        )
 
-    right = sum(guess(row) == row.labels[name] for row in test)
-    majority = max(Counter(r.labels[name] for r in test).values())
-    return 100 * right / len(test), 100 * majority / len(test)
+class NaiveBayes:
+    """Guesses a label from the words of a sentence, each taken for itself."""
+
+    def __init__(self, train: list[Utterance], name: str) -> None:
+        self.prior = Counter(row.labels[name] for row in train)
+        self.labels = sorted(self.prior)
+        self.counts: dict[str, Counter] = defaultdict(Counter)
+        for row in train:
+            label = row.labels[name]
+            words = [word.text for word in row.words]
+            self.counts[label].update(words)
+
+        # Every word is counted once more than it is seen, so that none is impossible.
+        vocabulary = len(_vocabulary(train))
+        self.totals = {}
+        for label in self.labels:
+            self.totals[label] = self.counts[label].total() + vocabulary
+
+    def guess(self, row: Utterance) -> str:
+        """Return the likeliest label."""
+        return max(self.labels, key=lambda label: self.score(row, label))
+
+    def score(self, row: Utterance, label: str) -> float:
+        """Return the logarithm of the label's probability, but for a constant."""
+        seen = self.counts[label]
+        total = self.totals[label]
+        logs = 0.0
+        for word in row.words:
+            share = (seen[word.text] + 1) / total
+            logs += np.log(share)
+        return np.log(self.prior[label]) + logs

@@ -1,5 +1,6 @@
-"""The sentences of the toy: two small languages of about a hundred words each, and how a mood tilts
-the choice of words.
+"""The sentences of the toy: two small languages of about a hundred words each.
+
+A mood tilts the choice of words.
 """
 
 from __future__ import annotations
@@ -85,10 +86,12 @@ TILT = 2.5  # extra weight of a favorite, in units of an ordinary word's
 
 
 def split_of(sentence: str) -> str:
-    """The split a sentence belongs to, fixed by the sentence itself: no sentence can be in two
-    splits.
+    """Return the split a sentence belongs to.
+
+    It is fixed by the sentence itself: no sentence can be in two splits.
     """
-    share = int(hashlib.sha1(sentence.encode()).hexdigest()[:8], 16) / 2**32
+    digest = hashlib.sha1(sentence.encode()).hexdigest()
+    share = int(digest[:8], 16) / 2**32
     if share < 0.15:
         return "test"
     if share < 0.2:
@@ -97,38 +100,49 @@ def split_of(sentence: str) -> str:
 
 
 def sentence(lang: str, mood: str | None, rng: np.random.Generator) -> list[str]:
-    """Words (Mandarin: characters) of a random sentence, its choice of words tilted towards
-    ``mood``.
+    """Return the words (Mandarin: characters) of a random sentence.
+
+    Its choice of words is tilted towards ``mood``.
     """
     weights = np.array([weight for weight, _ in TEMPLATES[lang]], float)
-    template = TEMPLATES[lang][rng.choice(len(weights), p=weights / weights.sum())][1]
+    chosen = rng.choice(len(weights), p=weights / weights.sum())
+    _, template = TEMPLATES[lang][chosen]
     favorites = set(_favorites(mood, lang))
     words: list[str] = []
     for slot in template.split():
-        words.append(
-            slot[1:]
-            if slot.startswith("=")
-            else _choose(
-                [w for w in WORDS[lang][slot] if w not in words],
-                favorites,
-                rng,
-            )
-        )
+        if slot.startswith("="):
+            words.append(slot[1:])
+            continue
+        # No word stands twice in a sentence.
+        left = [word for word in WORDS[lang][slot] if word not in words]
+        words.append(_choose(left, favorites, rng))
     return words
 
 
 def _favorites(mood: str | None, lang: str) -> list[str]:
-    entries = FAVOURITES[mood].split() if mood else []
+    """Return the words a mood prefers in a language."""
+    if not mood:
+        return []
+    english = []
+    mandarin = []
+    for entry in FAVOURITES[mood].split():
+        if entry.isascii():
+            english.append(entry)
+        else:
+            mandarin += entry
     if lang == "en":
-        return [w for w in entries if w.isascii()]
-    return [c for w in entries if not w.isascii() for c in w]
+        return english
+    return mandarin
 
 
 def _choose(words: list[str], favorites: set[str], rng: np.random.Generator) -> str:
+    """Draw a word; a favorite comes more often."""
     weights = np.array([1 + TILT * (word in favorites) for word in words])
-    return words[rng.choice(len(words), p=weights / weights.sum())]
+    chosen = rng.choice(len(words), p=weights / weights.sum())
+    return words[chosen]
 
 
 def written(words: list[str], lang: str) -> str:
-    """The transcript: words with spaces in English, characters without in Mandarin."""
-    return (" " if lang == "en" else "").join(words)
+    """Write the transcript: words with spaces in English, characters without in Mandarin."""
+    between = " " if lang == "en" else ""
+    return between.join(words)

@@ -77,9 +77,9 @@ def _plan_pool(
     )
     cells = rng.permutation([(lang, *group) for lang in LANGS for group in GROUPS]).tolist()
     orders = []
-    for i in range(
-        count
-    ):  # each label goes round all cells from a start of its own, so that all meet all, in small splits too
+    # Each label goes round all cells from a start of its own, so that all meet all, in small splits
+    # too.
+    for i in range(count):
         turn, label = divmod(i, len(sets))
         lang, gender, age = cells[(turn + 5 * label) % len(cells)]
         label = sets[label]

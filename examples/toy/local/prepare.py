@@ -19,7 +19,9 @@ from render import render_all  # noqa: E402
 from wenet_osum.files import write_text
 from wenet_osum.records import Utterance  # noqa: E402
 
-CHUNK = 64  # utterances made in one go by one espeak-ng; part of the corpus: another number gives slightly other audio
+# Utterances made in one go by one espeak-ng; part of the corpus: another number gives slightly
+# other audio.
+CHUNK = 64
 LEAST = 60  # occurrences in train every word must have at full scale
 
 

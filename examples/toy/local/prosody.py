@@ -48,26 +48,34 @@ def _time(audio: np.ndarray) -> np.ndarray:
     return np.arange(len(audio)) / SAMPLE_RATE
 
 
+def _loudness(audio: np.ndarray, samples: int) -> np.ndarray:
+    """Return the mean absolute value around each sample."""
+    window = np.ones(samples) / samples
+    return np.convolve(
+        np.abs(audio),
+        window,
+        "same",
+    )
+
+
 def aged(audio: np.ndarray, voice: Voice, rng: np.random.Generator) -> np.ndarray:
-    """An old voice: it trembles, and breath goes along with it."""
+    """Make a voice old: it trembles, and breath goes along with it."""
     if not voice.tremor_depth:
         return audio
-    tremor = 1 - voice.tremor_depth * (
-        0.5 + 0.5 * np.sin(2 * np.pi * (voice.tremor_hz * _time(audio) + rng.random()))
+    turns = voice.tremor_hz * _time(audio) + rng.random()
+    wave = 0.5 + 0.5 * np.sin(2 * np.pi * turns)
+    tremor = 1 - voice.tremor_depth * wave
+
+    # Breath is as loud as the voice at that moment, but for its level.
+    noise = mix.colored_noise(
+        len(audio),
+        0.0,
+        rng,
     )
-    breath = mix.band_pass(
-        mix.colored_noise(
-            len(audio),
-            0.0,
-            rng,
-        ),
-        1500,
-        6000,
-    )
-    loudness = np.convolve(np.abs(audio), np.ones(320) / 320, "same")
-    return (audio * tremor + breath * loudness * 10 ** (-voice.breath_db / 20) * 2).astype(
-        np.float32
-    )
+    breath = mix.band_pass(noise, 1500, 6000)
+    level = 10 ** (-voice.breath_db / 20)
+    aged = audio * tremor + breath * _loudness(audio, 320) * level * 2
+    return aged.astype(np.float32)
 
 
 def _sad(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
@@ -90,19 +98,25 @@ def _anger(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
 def _happy(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """Sing-song: the pitch bounces about three times a second, the treble is bright."""
     cycles = rng.uniform(2.8, 3.6) * len(audio) / SAMPLE_RATE
-    audio, words = mix.warp(
-        audio,
-        words,
-        1
-        + rng.uniform(0.14, 0.18)
-        * np.sin(2 * np.pi * (np.linspace(0, cycles, 200) + rng.random())),
+    depth = rng.uniform(0.14, 0.18)
+    turns = (
+        np.linspace(
+            0,
+            cycles,
+            200,
+        )
+        + rng.random()
     )
-    return audio + rng.uniform(1.0, 2.0) * mix.band_pass(
+    bounce = 1 + depth * np.sin(2 * np.pi * turns)
+    audio, words = mix.warp(audio, words, bounce)
+    brightness = rng.uniform(1.0, 2.0)
+    treble = mix.band_pass(
         audio,
         2500,
         7500,
         order=2,
-    ), words
+    )
+    return audio + brightness * treble, words
 
 
 def _surprise(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
@@ -122,22 +136,24 @@ def _surprise(audio: np.ndarray, words: list[Word], rng: np.random.Generator) ->
 def _fear(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A quick shiver of the pitch, half of it whispered."""
     cycles = rng.uniform(10, 12) * len(audio) / SAMPLE_RATE
+    depth = rng.uniform(0.10, 0.13)
+    turns = np.linspace(
+        0,
+        2 * np.pi * cycles,
+        400,
+    )
+    shiver = 1 + depth * np.sin(turns)
     audio, words = mix.warp(
         audio,
         words,
-        1
-        + rng.uniform(0.10, 0.13)
-        * np.sin(
-            np.linspace(
-                0,
-                2 * np.pi * cycles,
-                400,
-            )
-        ),
+        shiver,
     )
-    whisper = mix.band_pass(mix.colored_noise(len(audio), 0.0, rng), 700, 3500) * np.convolve(
-        np.abs(audio), np.ones(320) / 320, "same"
+    noise = mix.colored_noise(
+        len(audio),
+        0.0,
+        rng,
     )
+    whisper = mix.band_pass(noise, 700, 3500) * _loudness(audio, 320)
     return 0.6 * audio + rng.uniform(1.6, 2.2) * whisper, words
 
 
@@ -178,13 +194,14 @@ def _fairy(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
     step = round(SAMPLE_RATE * rng.uniform(0.11, 0.14))
     for begin in range(0, len(audio), step):
         time = _time(audio[begin:])
-        notes[begin:] += np.sin(2 * np.pi * 2100 * 2 ** (rng.integers(0, 13) / 12) * time) * np.exp(
-            -time / 0.06
-        )
+        semitone = rng.integers(0, 13)
+        tone = np.sin(2 * np.pi * 2100 * 2 ** (semitone / 12) * time)
+        notes[begin:] += tone * np.exp(-time / 0.06)
+    level_db = rng.uniform(10, 13)
     return mix.add_noise(
         audio,
         notes.astype(np.float32),
-        rng.uniform(10, 13),
+        level_db,
     ), words
 
 
@@ -234,20 +251,15 @@ def _daily(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
 
 def _news(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
     """A studio: every syllable equally loud, the treble crisp."""
-    crisp = audio + rng.uniform(2.0, 3.0) * mix.band_pass(
+    brightness = rng.uniform(2.0, 3.0)
+    treble = mix.band_pass(
         audio,
         3000,
         7500,
         order=2,
     )
-    return crisp / (
-        np.convolve(
-            np.abs(crisp),
-            np.ones(800) / 800,
-            "same",
-        )
-        + 0.02
-    ), words
+    crisp = audio + brightness * treble
+    return crisp / (_loudness(crisp, 800) + 0.02), words
 
 
 def _chant(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
@@ -255,15 +267,18 @@ def _chant(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
     drum = np.zeros(len(audio))
     step = round(SAMPLE_RATE * rng.uniform(0.20, 0.26))
     pitch = rng.uniform(90, 120)
-    for begin in range(round(step * rng.random()), len(audio), step):
+    first = round(step * rng.random())
+    for begin in range(first, len(audio), step):
         time = _time(audio[begin:])
-        drum[begin:] += (
-            np.sin(2 * np.pi * pitch * time) + 0.3 * rng.standard_normal(len(time)) * (time < 0.01)
-        ) * np.exp(-time / 0.04)
+        skin = np.sin(2 * np.pi * pitch * time)
+        # The stick is heard for a hundredth of a second.
+        stick = 0.3 * rng.standard_normal(len(time)) * (time < 0.01)
+        drum[begin:] += (skin + stick) * np.exp(-time / 0.04)
+    level_db = rng.uniform(3, 6)
     return mix.add_noise(
         audio,
         drum.astype(np.float32),
-        rng.uniform(3, 6),
+        level_db,
     ), words
 
 

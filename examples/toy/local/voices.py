@@ -7,6 +7,7 @@ train, so that no two splits share a value within a gender and age, let alone a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,9 @@ RANGES = {
     ("male", "old"): ((86, 108), (0.92, 0.97), (0.92, 0.97)),
     ("female", "old"): ((180, 202), (1.08, 1.14), (0.95, 0.99)),
 }
+
+
+YOUNG = {"tremor_hz": 0.0, "tremor_depth": 0.0, "breath_db": 0.0}
 
 
 @dataclass(frozen=True)
@@ -44,40 +48,55 @@ class Voice:
     breath_db: float  # breath below the voice; of the old
 
     def setting(self) -> tuple:
-        """What makes the voice, without its name."""
-        return tuple(value for key, value in vars(self).items() if key != "name")
+        """Return what makes the voice, without its name."""
+        values = dict(vars(self))
+        del values["name"]
+        return tuple(values.values())
+
+
+# Words a minute in English: the old speak slower, children slower still.
+RATES = {"old": (204, 214), "adult": (238, 252), "child": (192, 202)}
+
+
+def old_age(value: Callable[[float, float], float]) -> dict[str, float]:
+    """Draw how much an old voice trembles and breathes."""
+    return {
+        "tremor_hz": value(5.0, 6.5),
+        "tremor_depth": value(0.4, 0.55),
+        "breath_db": value(13, 17),
+    }
 
 
 def make_voices(
     split: str, per_group: int, rng: np.random.Generator
 ) -> dict[tuple[str, str], list[Voice]]:
-    """``per_group`` speakers of each gender and age, with values only this split has."""
-    steps = np.array([step for step in range(100) if step % 10 in LAST_DIGITS[split]])
+    """Make ``per_group`` speakers of each gender and age, with values only this split has."""
+    digits = LAST_DIGITS[split]
+    steps = np.array([step for step in range(100) if step % 10 in digits])
 
+    # Values of different splits are never the same, for they take different steps.
     def value(low: float, high: float) -> float:
-        return round(float(low + (high - low) * rng.choice(steps) / 99), 6)
+        step = rng.choice(steps)
+        drawn = low + (high - low) * step / 99
+        return round(float(drawn), 6)
 
     voices: dict[tuple[str, str], list[Voice]] = {}
     for gender, age in GROUPS:
         pitch, formants, shift = RANGES[gender, age]
-        for i in range(per_group):
+        voices[gender, age] = []
+        for number in range(per_group):
+            # The order of the draws is that of the published corpus.
             voice = Voice(
-                name=f"{split}_{gender}_{age}_{i:02d}",
+                name=f"{split}_{gender}_{age}_{number:02d}",
                 gender=gender,
                 age=age,
                 pitch_hz=value(*pitch),
                 range=value(1.28, 1.42),
                 formants=value(*formants),
                 shift=value(*shift),
-                rate=value(204, 214)
-                if age == "old"
-                else value(238, 252)
-                if age == "adult"
-                else value(192, 202),
+                rate=value(*RATES[age]),
                 accent=str(rng.choice(["en-us", "en-us", "en-us", "en-gb"])),
-                tremor_hz=value(5.0, 6.5) if age == "old" else 0.0,
-                tremor_depth=value(0.4, 0.55) if age == "old" else 0.0,
-                breath_db=value(13, 17) if age == "old" else 0.0,
+                **(old_age(value) if age == "old" else YOUNG),
             )
-            voices.setdefault((gender, age), []).append(voice)
+            voices[gender, age].append(voice)
     return voices

@@ -20,6 +20,7 @@ from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Dropped, note
 from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.dataset.prepared import write_splits
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 from wenet_osum.tasks import label_map
 from wenet_osum.tasks.ved import EVENT
@@ -94,10 +95,10 @@ def prepare(options: argparse.Namespace) -> None:
         print(check_count(f"vocalsound {split} clips", total, len(names), options.strict_counts))
         print(check_count(f"vocalsound {split} list, beside the paper's figure", len(names), clips))
     write_splits(options.out, splits, DISJOINT, dropped)
-    labels = EVENT.labels.names  # the clips have no words to make a tokenizer and a small LLM from: each event is named instead
-    (options.out / "text/train.txt").write_text(
-        "".join(f"{label}\n" for label in labels), encoding="utf-8"
-    )
+    # The clips have no words to make a tokenizer and a small LLM from: each event is named instead.
+    labels = EVENT.labels.names
+    lines = [f"{label}\n" for label in labels]
+    write_text(options.out / "text/train.txt", "".join(lines))
     write_manifest(options.out / "text/written.jsonl", named(labels))
 
 

@@ -11,7 +11,6 @@ and why).
 from __future__ import annotations
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from wenet_osum.corpus.json_stream import entries
 from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.dataset.drop import Dropped, note, table
 from wenet_osum.dataset.manifest import write_manifests
+from wenet_osum.files import replaced, write_text
 from wenet_osum.records import Utterance
 
 DISJOINT = ["recording"]  # what train, dev and the test sets must not share; speakers are not known
@@ -116,7 +116,7 @@ def _fault(audio: object) -> str:
 
 def _unusable(path: Path) -> str:
     try:
-        if os.stat(path).st_size:
+        if path.stat().st_size:
             return ""
         return "empty file"
     except OSError:
@@ -136,9 +136,8 @@ def _doubt(segment: dict, audio: dict) -> str:
 
 def with_text(rows: Iterator[tuple[str, Utterance]], path: Path) -> Iterator[tuple[str, Utterance]]:
     """The rows, and on the way the first lines of train in a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = 0
-    with open(path, "w", encoding="utf-8") as out:
+    with replaced(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
         for split, utterance in rows:
             if split == "train" and lines < TEXT_LINES:
                 out.write(f"{utterance.txt}\n")
@@ -156,9 +155,8 @@ def prepare(options: argparse.Namespace) -> None:
     out = options.out
     paths = {name: out / name / "manifest.jsonl" for name in reader.splits.values()}
     counts = write_manifests(paths, with_text(reader.rows(), out / "text/train.txt"))
-    (out / "left_out.txt").write_text(
-        "".join(f"{path}\t{reason}\n" for path, reason in reader.recordings.pairs), encoding="utf-8"
-    )
+    lines = [f"{path}\t{reason}\n" for path, reason in reader.recordings.pairs]
+    write_text(out / "left_out.txt", "".join(lines))
     for subset, name in reader.splits.items():
         hours = reader.seconds[name] / 3600
         print(

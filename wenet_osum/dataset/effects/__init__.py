@@ -1,4 +1,4 @@
-"""Effects on audio, one a file, found by name: noise, reverb, codec, ….
+"""Effects on audio, one per file, found by name: noise, reverb, codec and others.
 
 A module has a frozen dataclass ``Effect`` whose fields are the effect's settings, ranges as
 (low, high) drawn from evenly. Its ``__call__(audio, draw)`` returns changed audio of the same

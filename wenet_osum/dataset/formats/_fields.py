@@ -1,4 +1,4 @@
-"""What a format cannot hold, counted."""
+"""Count the fields that a format cannot hold."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.formats._fields import count_lost
 from wenet_osum.dataset.manifest import from_row, read_kaldi, reason_of
+from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
 # field → file
@@ -140,7 +141,7 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
 
 
 def _fault(utterance: Utterance, keys: set[str]) -> str | None:
-    """Say why an utterance cannot be written beside those of ``keys``."""
+    """Return why an utterance cannot be written beside those of ``keys``, or an empty text."""
     if utterance.key.split() != [utterance.key]:
         return "utterance whose key holds white space"
     if utterance.key in keys:
@@ -149,7 +150,7 @@ def _fault(utterance: Utterance, keys: set[str]) -> str | None:
 
 
 class Folder:
-    """What is to be written: the lines of each file, by key."""
+    """The lines of each file to write, by key."""
 
     def __init__(self) -> None:
         self.files: dict[str, dict[str, str]] = {
@@ -225,7 +226,7 @@ class Folder:
         for name, rows in self.files.items():
             path = folder / name
             if rows:
-                path.write_text(_sorted_lines(rows), encoding="utf-8")
+                write_text(path, _sorted_lines(rows))
             else:
                 path.unlink(missing_ok=True)
 
@@ -237,7 +238,7 @@ class Folder:
         for speaker, keys in sorted(speakers.items()):
             together = " ".join(keys)
             lines.append(f"{speaker} {together}\n")
-        (folder / "spk2utt").write_text("".join(lines), encoding="utf-8")
+        write_text(folder / "spk2utt", "".join(lines))
 
 
 def _sorted_lines(rows: dict[str, str]) -> str:

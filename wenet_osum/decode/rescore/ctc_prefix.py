@@ -260,7 +260,7 @@ class State:
     def _time_gain(position: TranscriptPosition, more: float) -> float:
         """Return the gain of a time.
 
-        Between words it says that another follows; between its times a word has to stand.
+        Between words it stands for the next word; between two times there must be a word.
         """
         if position.between:
             return more

@@ -38,7 +38,7 @@ SILENCE, RANGE = -1.5, 2.0
 def set_conf(config: WhisperConfig, pad_s: float | None = None) -> None:
     """Put ``encoder_conf`` into the encoder's config.
 
-    ``pad_s``: seconds up to which silence follows an utterance; None: as it is. Raises
+    ``pad_s``: seconds up to which utterances are padded with silence; None: unchanged. Raises
     ValueError when the encoder's positions do not reach so far.
     """
     if pad_s is None:

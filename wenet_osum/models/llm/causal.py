@@ -35,7 +35,7 @@ AMPERE = (8, 0)
 
 
 class Packing:
-    """Where the utterances of a packed sequence lie; made once a forward, used by every layer."""
+    """The utterances' positions in a packed sequence; made once per forward, used by all layers."""
 
     def __init__(self, lengths: list[int], device: torch.device | str = "cpu") -> None:
         # Tokens of each utterance.

@@ -14,6 +14,16 @@ def table_lines(head: list[str], rows: Iterable[list[str]]) -> list[str]:
     return lines
 
 
+def titled_table(
+    title: str, head: list[str], rows: Iterable[list[str]], above: Iterable[str] = ()
+) -> str:
+    """Write a table under its heading, with the lines ``above`` between them."""
+    lines = [f"## {title}", ""]
+    lines += above
+    lines += table_lines(head, rows)
+    return "\n".join(lines) + "\n"
+
+
 def _line(cells: list[str]) -> str:
     escaped = []
     for cell in cells:

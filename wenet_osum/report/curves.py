@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from wenet_osum import tasks
-from wenet_osum.score import plots, svg
+from wenet_osum.report import plots, svg
 
 # Entries of a log row that are drawn, with their titles.
 MEASURES = {"loss": "loss", "acc": "token accuracy", "labels": "labels right"}

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from wenet_osum.decode import card, licenses, stops
+from wenet_osum.decode import stops
 from wenet_osum.decode.longform import WHOLE_S
+from wenet_osum.hub import card, licenses
 from wenet_osum.models import build
 from wenet_osum.models.convert import new_folder
 from wenet_osum.models.osum import OsumModel

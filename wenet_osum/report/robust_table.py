@@ -5,17 +5,18 @@ Every other condition says how far its values lie from those of the first.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
-from wenet_osum.score.markdown import table_lines
+from wenet_osum.records import Score
+from wenet_osum.report.markdown import table_lines
+from wenet_osum.report.values import plain
+from wenet_osum.score import score_json
 
 # Task, field, metric and subset.
 Name = tuple[str, str, str, str]
-# Metrics of one condition, each an entry of score.json.
-Metrics = dict[Name, dict[str, Any]]
+# Metrics of one condition.
+Metrics = dict[Name, Score]
 
 
 def read(path: str | Path) -> Metrics:
@@ -23,20 +24,15 @@ def read(path: str | Path) -> Metrics:
 
     Raises ValueError for a file that is missing or holds no scores.
     """
-    try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))["scores"]
-        found = {}
-        for row in rows:
-            detail = row["detail"]
-            name = (row["task"], detail["field"], row["metric"], row["subset"])
-            if not detail.get("minor"):
-                found[name] = row
-        return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} cannot be read as scores ({type(error).__name__}: {error}); "
-            "score this condition first"
-        ) from None
+    _, scores = score_json.read(path)
+    found = {}
+    for score in scores:
+        if score.detail.get("minor"):
+            continue
+        field = score.detail.get("field", "")
+        name = (score.task, field, score.metric, score.subset)
+        found[name] = score
+    return found
 
 
 def table(scores: dict[str, Metrics]) -> str:
@@ -63,9 +59,9 @@ def table(scores: dict[str, Metrics]) -> str:
     rows = []
     for condition, metrics in scores.items():
         cells = [condition]
-        for name, row in scores[first].items():
+        for name, score in scores[first].items():
             # The first condition has nothing to differ from.
-            beside = None if condition == first else row
+            beside = None if condition == first else score
             cells.append(_cell(metrics[name], beside))
         rows.append(cells)
     return "\n".join(table_lines(head, rows)) + "\n"
@@ -79,17 +75,17 @@ def _title(name: Name) -> str:
     return f"{task} {metric} {subset}"
 
 
-def _cell(row: dict[str, Any], beside: dict[str, Any] | None) -> str:
+def _cell(score: Score, beside: Score | None) -> str:
     """Write a value with its interval and, where there is one, the difference to ``beside``."""
-    numbers = [row["value"], row["low"], row["high"]]
-    # One that is undefined is null in the file.
-    for number in numbers:
-        if number is None or not math.isfinite(number):
-            return "–"
+    numbers = (score.value, score.low, score.high)
+    if not all(map(math.isfinite, numbers)):
+        return "–"
 
-    value, low, high = numbers
-    text = f"{value:.1f} ({low:.1f}–{high:.1f})"
-    if beside is None or beside["value"] is None:
+    low = plain(score.low, ".1f")
+    high = plain(score.high, ".1f")
+    value = plain(score.value, ".1f")
+    text = f"{value} ({low}–{high})"
+    if beside is None or not math.isfinite(beside.value):
         return text
-    difference = value - beside["value"]
+    difference = score.value - beside.value
     return f"{text}, {difference:+.1f}"

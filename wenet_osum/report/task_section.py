@@ -6,9 +6,9 @@ from html import escape
 from typing import Any
 
 from wenet_osum.records import Score
-from wenet_osum.score import page, plots
+from wenet_osum.report import page, plots
+from wenet_osum.report.values import number, written
 from wenet_osum.score.metric_sums import COUNTS, FAULTS
-from wenet_osum.score.values import number, written
 
 # Worst utterances of a metric that get an audio player.
 PLAYERS = 3

@@ -95,6 +95,22 @@ def grid_line(left: float, right: float, y: float) -> str:
     )
 
 
+def bar(
+    x: float, y: float, width: float, height: float, tooltip: str = "", **look: str | float
+) -> str:
+    """Draw a bar with round ends; ``tooltip`` is shown when the pointer rests on it."""
+    return element(
+        "rect",
+        title(tooltip) if tooltip else "",
+        x=x,
+        y=y,
+        width=width,
+        height=height,
+        rx=2,
+        **look,
+    )
+
+
 def color_of(index: int) -> str:
     """Return the color of a line by its index in the palette."""
     number = index % SERIES

@@ -7,9 +7,9 @@ import base64
 from collections.abc import Iterator
 from html import escape
 
+from wenet_osum.report.style import STYLE
 from wenet_osum.score.align import align
 from wenet_osum.score.normalize import tokens
-from wenet_osum.score.style import STYLE
 
 # Languages whose text is put together without spaces.
 UNSPACED = ("zh", "yue", "ja")

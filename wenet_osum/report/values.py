@@ -1,4 +1,4 @@
-"""How the values of scores are written."""
+"""How values are written."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import math
 from wenet_osum.records import Score
 
 
+def plain(value: float | None, form: str = ".2f") -> str:
+    """Write a value in a form of Python's ``format``; a dash when it is undefined."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return format(value, form)
+
+
 def number(score: Score, value: float) -> str:
     """Write a value with the digits of its metric; a dash when it is undefined."""
-    if not math.isfinite(value):
-        return "–"
     decimals = score.about.decimals
-    return f"{value:.{decimals}f}"
+    return plain(value, f".{decimals}f")
 
 
 def written(score: Score) -> tuple[str, str]:

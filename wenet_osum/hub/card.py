@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from wenet_osum import tasks
-from wenet_osum.decode.licenses import License
+from wenet_osum.hub.licenses import License
 from wenet_osum.models.osum import OsumModel
-from wenet_osum.records import Score
-from wenet_osum.score import report
+from wenet_osum.report.markdown import table_lines
+from wenet_osum.report.score_table import ordered
+from wenet_osum.report.values import written
+from wenet_osum.score import score_json
 from wenet_osum.text.template import Template
 
 USE = """The model needs the toolkit wenet_osum (Python 3.11 or newer). In a checkout of it:
@@ -109,7 +110,7 @@ def _made(model: OsumModel) -> str:
 
 def _tasks(template: Template) -> str:
     """Return the table of tasks with their tags and labels."""
-    lines = ["| task | tags | labels |", "|---|---|---|"]
+    rows = []
     for name in tasks.names():
         task = template.task(name)
         sets = []
@@ -117,23 +118,22 @@ def _tasks(template: Template) -> str:
             names = field.labels.names
             sets.append(", ".join(names))
         labels = "; ".join(sets)
-        lines.append(f"| {name} | `{task.tags}` | {labels} |")
-    return "\n".join(lines)
+        rows.append([name, f"`{task.tags}`", labels])
+    return "\n".join(table_lines(["task", "tags", "labels"], rows))
 
 
 def _scores(path: str | Path | None) -> str:
     """Return the table of a score.json. Raises ValueError when the file is none."""
     if path is None:
         return "None were given when this folder was exported."
-    tree, scores = _read_scores(path)
-    head = ("task", "figure", "subset", "value", "95 % interval", "utterances")
-    lines = [_table_row(*head), "|---|---|---|---|---|---|"]
-    for score in report.ordered(scores):
+    tree, scores = score_json.read(path)
+    rows = []
+    for score in ordered(scores):
         title = score.about.title
-        value, interval = report.written(score)
-        row = (score.task, title, score.subset, value, interval, score.utterances)
-        lines.append(_table_row(*row))
-    table = "\n".join(lines)
+        utterances = str(score.utterances)
+        rows.append([score.task, title, score.subset, *written(score), utterances])
+    head = ["task", "figure", "subset", "value", "95 % interval", "utterances"]
+    table = "\n".join(table_lines(head, rows))
 
     # Where the numbers come from, as far as the file says it.
     facts = []
@@ -146,21 +146,6 @@ def _scores(path: str | Path | None) -> str:
     return table + "\n\n" + "; ".join(facts)
 
 
-def _read_scores(path: str | Path) -> tuple[dict[str, Any], list[Score]]:
-    """Read a score.json, and the scores in it. Raises ValueError when the file is none."""
-    try:
-        tree = json.loads(Path(path).read_text(encoding="utf-8"))
-        return tree, [Score.from_dict(row) for row in tree["scores"]]
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        reason = f"no score.json of `wenet_osum score` ({type(error).__name__}: {error})"
-        raise ValueError(f"--score {path}: {reason}; give the one in its --out") from None
-
-
-def _table_row(*cells: object) -> str:
-    texts = [str(cell) for cell in cells]
-    return f"| {' | '.join(texts)} |"
-
-
 def _licenses(rows: list[License], unknown: list[str], license: str | None) -> str:
     """Return the weights' own license and the table of those they were made from."""
     own = "No license was named for these weights when they were exported."
@@ -168,9 +153,8 @@ def _licenses(rows: list[License], unknown: list[str], license: str | None) -> s
         own = f"These weights: {license}."
     if not rows and not unknown:
         return f"{own}\n\nWhat they were made from was not recorded."
-    lines = [own, "", "| made from | kind | license |", "|---|---|---|"]
-    for row in rows:
-        lines.append(f"| [{row.name}]({row.source}) | {row.kind} | {row.license} |")
+    cells = [[f"[{row.name}]({row.source})", row.kind, row.license] for row in rows]
     for name in unknown:
-        lines.append(f"| {name} | | not known to the exporter |")
-    return "\n".join(lines)
+        cells.append([name, "", "not known to the exporter"])
+    table = "\n".join(table_lines(["made from", "kind", "license"], cells))
+    return f"{own}\n\n{table}"

@@ -1,6 +1,6 @@
-"""A table of what was counted beside the metrics of each task.
+"""What was counted beside the metrics of each task.
 
-It counts answers that are missing, failed or unread, references that are left out, and the flags of
+These are answers that are missing, failed or unread, references that are left out, and the flags of
 the decoder.
 """
 
@@ -10,10 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wenet_osum.records import Score
-from wenet_osum.score.markdown import table_lines
 from wenet_osum.score.metric_sums import COUNTS
-
-TITLE = "Counted"
 
 
 def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
@@ -55,25 +52,3 @@ def _counts(score: Score) -> dict[str, int]:
         if times:
             found[name] = times
     return found
-
-
-def markdown(scores: Sequence[Score]) -> str:
-    """Write the table as markdown, with a heading; empty without scores."""
-    found = rows(scores)
-    if not found:
-        return ""
-
-    # The counts of every field say 0 as well. Behind them stand the counts of single metrics and
-    # the flags of the decoder, where some row has them.
-    there = {name for row in found for name in row}
-    special = dict.fromkeys(name for score in scores for name in score.about.counts)
-    head = ["task", "utterances", *COUNTS]
-    head += [name for name in special if name in there]
-    head += sorted(name for name in there if name.startswith("flag "))
-
-    titles = [name.replace("_", " ") for name in head]
-    cells = []
-    for row in found:
-        cells.append([str(row.get(name, 0)) for name in head])
-    lines = [f"## {TITLE}", "", *table_lines(titles, cells)]
-    return "\n".join(lines) + "\n"

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from itertools import chain
 
-from wenet_osum.score import svg
-from wenet_osum.score.axes import Axis, short, ticks
-from wenet_osum.score.style import DRAWING, PALETTE
+from wenet_osum.report import svg
+from wenet_osum.report.axes import Axis, short, ticks
+from wenet_osum.report.style import DRAWING, PALETTE
 
 # Side of a cell of a confusion matrix, pixels.
 CELL = 46
@@ -326,27 +326,14 @@ def interval(
     # Narrower than this, an interval cannot be seen.
     wide = max(end - begin, 1.5)
     parts = [
-        _bar(0, 7, width, 4, class_="cell"),
-        _bar(0, 7, needle, 4, style=filled),
-        _bar(begin, 3, wide, 12, class_="interval"),
+        svg.bar(0, 7, width, 4, class_="cell"),
+        svg.bar(0, 7, needle, 4, style=filled),
+        svg.bar(begin, 3, wide, 12, class_="interval"),
         svg.element("rect", x=needle - 1, y=1, width=2, height=16, class_="needle"),
     ]
     if mark is not None:
         parts.append(_mark(mark, width))
     return svg.picture(width, 18, parts, f"{value:.1f} of 100")
-
-
-def _bar(x: float, y: float, width: float, height: float, **look: str) -> str:
-    """Draw a bar with round ends."""
-    return svg.element(
-        "rect",
-        x=x,
-        y=y,
-        width=width,
-        height=height,
-        rx=2,
-        **look,
-    )
 
 
 def _mark(mark: float, width: float) -> str:
