@@ -34,14 +34,59 @@ def test_sliding_window_reaches_only_so_far(folders):
     torch.testing.assert_close(packed, torch.cat(singles), atol=1e-5, rtol=0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: varlen_attn runs on CUDA only")
+NEEDS_GPU = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU: varlen_attn runs on CUDA only"
+)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def heads_of(queries: int, keys: int, channels: int, length: int) -> list[torch.Tensor]:
+    """Query, key and value of packed utterances, in bfloat16."""
+    sizes = [(1, heads, length, channels) for heads in (queries, keys, keys)]
+    made = [torch.randn(*size, device=DEVICE).bfloat16() for size in sizes]
+    return [tensor.requires_grad_() for tensor in made]
+
+
+@pytest.mark.gpu
+@NEEDS_GPU
 @pytest.mark.parametrize("window", [None, 4])
-def test_varlen_kernel_equals_sdpa_per_segment(window):
-    packing = causal.Packing([7, 1, 12], "cuda")
-    query, key, value = (torch.randn(1, heads, 20, 16, device="cuda", dtype=torch.bfloat16) for heads in (4, 2, 2))
-    fast = causal._varlen(query, key, value, packing, 0.25, window)
-    plain = causal._per_segment(query.float(), key.float(), value.float(), packing, 0.25, 0.0, window)
+@pytest.mark.parametrize("heads", [(4, 2, 16), (28, 4, 128), (14, 2, 64)], ids=["tiny", "7b", "0.5b"])
+def test_varlen_kernel_equals_sdpa_per_segment(window, heads):
+    """Forward and backward, at the heads of the shipped sizes."""
+    lengths = [7, 1, 12, 162]
+    packing = causal.Packing(lengths, DEVICE)
+    inputs = heads_of(*heads, sum(lengths))
+    scale = heads[-1] ** -0.5
+    fast = causal._varlen(*inputs, packing, scale, window)
+    wide = [tensor.detach().float().requires_grad_() for tensor in inputs]
+    plain = causal._per_segment(*wide, packing, scale, 0.0, window)
     torch.testing.assert_close(fast.float(), plain, atol=2e-2, rtol=2e-2)
+
+    weights = torch.randn_like(plain)
+    (fast.float() * weights).sum().backward()
+    (plain * weights).sum().backward()
+    for half, whole in zip(inputs, wide, strict=True):
+        error = (half.grad.float() - whole.grad).norm() / whole.grad.norm()
+        assert error < 2e-2, f"gradients of shape {tuple(half.shape)} differ by {error:.3f}"
+
+
+@pytest.mark.gpu
+def test_packed_equals_alone_in_bfloat16(folders):
+    """By whatever attention the device takes; utterances that are not kept apart are told by it."""
+    llm = causal.read(str(folders / "untied"), torch.bfloat16).to(DEVICE)
+    parts = [torch.randn(n, 32, device=DEVICE).bfloat16() for n in (7, 1, 12)]
+    alone = []
+    for part in parts:
+        packing = causal.Packing([len(part)], DEVICE)
+        alone.append(causal.packed_forward(llm, part, packing).float())
+    alone = torch.cat(alone)
+
+    def error(lengths: list[int]) -> float:
+        packed = causal.packed_forward(llm, torch.cat(parts), causal.Packing(lengths, DEVICE))
+        return float((packed.float() - alone).norm() / alone.norm())
+
+    with torch.no_grad():
+        assert error([7, 1, 12]) < 2e-2 and error([20]) > 0.1
 
 
 def test_losses_in_chunks_equal_losses_at_once(monkeypatch):

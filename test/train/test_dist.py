@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from wenet_osum.models import build, cpu_kernels
+from wenet_osum.models import build, cpu_kernels, trainable
 from wenet_osum.records import Batch
 from wenet_osum.train import dist
 
@@ -87,6 +87,70 @@ def test_weights_and_times_of_targets_reach_every_engine_whole(tiny, alone):
         )
     assert torch.equal(results["ddp"].weight, results["fsdp"].weight)
     torch.testing.assert_close(results["ddp"].loss, results["fsdp"].loss, rtol=1e-2, atol=0)
+
+
+def gradients(tiny, world, engine: str) -> torch.Tensor:
+    """All gradients of a batch in bfloat16, end to end; no dropout."""
+    conf = tiny.conf(engine=engine, dtype="bfloat16")
+    torch.manual_seed(3)
+    model = build.build(conf.model)[0]
+    trainable.apply_train_parts(model, conf.train_parts, conf.optim)
+    runner = dist.Engine(model, conf, world)
+    model.eval()
+    with runner.accumulating(last=True):
+        runner.loss(some_batch()).loss.backward()
+
+    found = []
+    for _, parameter in sorted(model.named_parameters()):
+        if parameter.grad is not None:
+            grad = parameter.grad
+            whole = grad.full_tensor() if hasattr(grad, "full_tensor") else grad
+            found.append(whole.float().flatten().cpu())
+    return torch.cat(found)
+
+
+@pytest.mark.gpu
+def test_fsdp_of_one_device_has_the_gradients_of_the_plain_model(tiny, alone):
+    plain = gradients(tiny, alone, "ddp")
+    sharded = gradients(tiny, alone, "fsdp")
+    error = (sharded - plain).norm() / plain.norm()
+    assert plain.norm() > 0 and error < 0.05, f"they differ by {error:.3f} of their norm"
+
+
+@pytest.mark.gpu
+def test_a_micro_batch_has_the_loss_of_its_utterances_alone_in_bfloat16(tiny, alone):
+    conf = tiny.conf(dtype="bfloat16")
+    torch.manual_seed(3)
+    model = build.build(conf.model)[0].eval()
+    runner = dist.Engine(model, conf, alone)
+    with torch.no_grad():
+        together = runner.loss(some_batch()).nll.cpu()
+        single = [runner.loss(one).nll.cpu() for one in one_by_one(some_batch())]
+    torch.testing.assert_close(together, torch.cat(single), atol=0.05, rtol=0.02)
+    assert together.std() > 0.2, "tokens that cost the same would not tell utterances apart"
+
+
+def one_by_one(batch: Batch) -> list[Batch]:
+    """Each utterance of a batch as a batch of its own, without the padding of the others."""
+    prompts = batch.prompt_ids.split(batch.prompt_lengths.tolist())
+    answers = batch.answer_ids.split(batch.answer_lengths.tolist())
+    weights = batch.answer_weights.split(batch.answer_lengths.tolist())
+    found = []
+    for row, key in enumerate(batch.keys):
+        frames = batch.feature_lengths[row : row + 1]
+        one = Batch(
+            keys=[key],
+            tasks=[batch.tasks[row]],
+            features=batch.features[row : row + 1, : int(frames)],
+            feature_lengths=frames,
+            prompt_ids=prompts[row],
+            prompt_lengths=batch.prompt_lengths[row : row + 1],
+            answer_ids=answers[row],
+            answer_lengths=batch.answer_lengths[row : row + 1],
+            answer_weights=weights[row],
+        )
+        found.append(one)
+    return found
 
 
 @pytest.mark.parametrize(("local", "visible", "index"), [(0, 1, 0), (3, 1, 0), (3, 8, 3)])
