@@ -67,7 +67,7 @@ def flags_of(path: Path) -> set[str]:
     known = set(re.findall(r"--[a-z_]+", text))
     for name in re.findall(r"^from wenet_osum\.bin\.(_\w+) import", text, re.MULTILINE):
         known |= flags_of(ROOT / f"wenet_osum/bin/{name}.py")
-    if path.name == "prepare.py":
+    if "command.parser(" in text:
         known |= {"--data_dir", "--out", "--strict_counts"}
     if path.name == "recognize.py":
         options = (ROOT / "wenet_osum/decode/options.py").read_text(encoding="utf-8")

@@ -48,7 +48,7 @@ from wenet_osum.train.rehearse import peak_gib, reset_peak  # noqa: E402
 THEIRS = "transformers' generate, the same speech"
 BATCHES = [1, 8, 64, 256]
 HEAD = [
-    "| model | batch | way | RTFx | tokens a second | times ours | peak GiB |",
+    "| model | batch | way | RTFx | tokens per second | times ours | peak GiB |",
     "|---|---|---|---|---|---|---|",
 ]
 
@@ -91,12 +91,15 @@ class Speaker:
         self.template = any_template()
         self.device = device
         half = conf.dtype == "bfloat16"
-        model = meta_model(conf.model, *sizes)
-        model.to(torch.bfloat16 if half else torch.float32)
-        self.model: OsumModel = materialize(model).eval().to(device)
+        dtype = torch.bfloat16 if half else torch.float32
+        empty = meta_model(conf.model, *sizes)
+        empty.to(dtype)
+        model = materialize(empty)
+        self.model: OsumModel = model.eval().to(device)
         # The logit of the end is 0, and of so many random ones the largest is above that.
         with torch.no_grad():
-            self.model.get_output_embeddings().weight[self.template.end_id] = 0
+            head = self.model.get_output_embeddings()
+            head.weight[self.template.end_id] = 0
 
     def batch(self, mean: Mean, count: int) -> Batch:
         """Make ``count`` mean utterances, as they come from the data processes."""
@@ -115,10 +118,12 @@ class Speaker:
         for row in rows:
             row.guard = Watching()
         with in_eval_mode(self.model):
-            question = Question.of(batch.to(self.device))
+            moved = batch.to(self.device)
+            question = Question.of(moved)
             speech = self.model.padded_speech(question.features, question.feature_lengths)
             embeds, mask = self.model.prompts_with(*speech, question)
-            answer(LLMPrompts(self.model.llm, embeds, mask), rows, options, counts)
+            prompts = LLMPrompts(self.model.llm, embeds, mask)
+            answer(prompts, rows, options, counts)
         finish(rows, self.template, counts)
         return [row.answer_state.ids for row in rows]
 
@@ -137,7 +142,8 @@ class Speaker:
             eos_token_id=self.template.end_id,
             pad_token_id=self.template.end_id,
         )
-        texts = self.template.tokenizer.batch_decode(found)
+        tokenizer = self.template.tokenizer
+        texts = tokenizer.batch_decode(found)
         assert len(texts) == len(batch.keys), "an utterance has no text"
         return found.tolist()
 
@@ -176,7 +182,8 @@ def check(said: dict[str, list[list[int]]], tokens: int, speaker: Speaker) -> No
         lengths = {len(ids) for ids in answers}
         found = sorted(lengths)
         assert found == [tokens], f"{way}: answers of {found} tokens, not {tokens}"
-    weights = next(speaker.model.parameters())
+    parameters = speaker.model.parameters()
+    weights = next(parameters)
     exact = weights.dtype == torch.float32
     if exact and len(said) == 2:
         ours = said[OURS]
@@ -217,7 +224,8 @@ def row(model: str, one: Decoded, ours: Decoded, seconds: float) -> str:
 
 def mean_of(seconds: float, tokens_per_second: float) -> Mean:
     """Return an utterance of so much speech, its answer in proportion."""
-    tokens = max(1, round(seconds * tokens_per_second))
+    tokens = round(seconds * tokens_per_second)
+    tokens = max(1, tokens)
     return Mean(seconds, answer_tokens=tokens)
 
 

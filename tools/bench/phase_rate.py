@@ -5,14 +5,14 @@ device's peak, ours beside transformers + peft.
     python tools/bench/phase_rate.py --size 7b --peak_tflops 989
     python tools/bench/phase_rate.py --tiny
 
-Weights are random, of the sizes of the models that the confs name (published_sizes.py), or of those
-in the config.json files of --whisper and --llm. Nothing is downloaded by default. A step is forward, backward, clipping and the
-optimizer. The baselines run the same modules by transformers' own forwards: WhisperEncoder on 30 s,
-rows padded to the longest with a mask, ``labels=``, peft's adapters; one keeps the speech there is,
-one takes 30 s of it into the LLM. That all compute the same is checked on inputs of 30 s before
-anything is timed. Ways take turns; times are wall clock around a synchronized device, on a CPU
-(--tiny) CPU seconds. The limit is the time of the FLOPs of our step (counted, train/estimate.py) as
-matrix products of 4096, measured along.
+Weights are random, of the sizes of the models that the confs name (published_sizes.py), or of
+those in the config.json files of --whisper and --llm. Nothing is downloaded by default. A step is
+forward, backward, clipping and the optimizer. The baselines run the same modules by transformers'
+own forwards: WhisperEncoder on 30 s, rows padded to the longest with a mask, ``labels=``, peft's
+adapters; one keeps the speech there is, one takes 30 s of it into the LLM. That all compute the
+same is checked on inputs of 30 s before anything is timed. Ways take turns; times are wall clock
+around a synchronized device, on a CPU (--tiny) CPU seconds. The limit is the time of the FLOPs of
+our step (counted, train/estimate.py) as matrix products of 4096, measured along.
 """
 
 from __future__ import annotations
@@ -28,24 +28,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from phase_step import Phase, check  # noqa: E402
 from published_sizes import QWEN2, WHISPER  # noqa: E402
 from side_by_side import spread  # noqa: E402
 from transformers import PreTrainedConfig, Qwen2Config, WhisperConfig  # noqa: E402
-from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
 
 from wenet_osum import config  # noqa: E402
-from wenet_osum.models import build, trainable  # noqa: E402
-from wenet_osum.records import Batch  # noqa: E402
 from wenet_osum.train import dist  # noqa: E402
-from wenet_osum.train.dry_run import materialize  # noqa: E402
-from wenet_osum.train.estimate import Mean, batch_of, estimate, meta_model, sizes_of  # noqa: E402
-from wenet_osum.train.optim import make_optimizer  # noqa: E402
+from wenet_osum.train.estimate import Mean, estimate, sizes_of  # noqa: E402
 from wenet_osum.train.rehearse import peak_gib, reset_peak  # noqa: E402
 
 OURS = "ours"
@@ -57,113 +51,8 @@ HEAD = [
     "|---|---|---|---|---|---|---|",
 ]
 PHASES = {"2": "train_2_adapter", "3": "train_3_encoder", "4": "train_4_lora"}
-WHOLE_S = 30.0
 # Overrides of the confs.
 TINY = ["dtype=float32", "model.adapter_conf={layers: 1, heads: 2, ffn: 64}"]
-
-
-class Phase:
-    """The model of a conf with its engine and optimizer, and the ways to take a step."""
-
-    def __init__(
-        self,
-        conf: config.TrainConfig,
-        sizes: tuple[PreTrainedConfig, PreTrainedConfig],
-        world: dist.World,
-    ) -> None:
-        torch.manual_seed(0)
-        self.model = materialize(meta_model(conf.model, *sizes))
-        trainable.apply_train_parts(self.model, conf.train_parts, conf.optim)
-        if conf.checkpointing:
-            build.set_checkpointing(self.model)
-        self.engine = dist.Engine(self.model, conf, world)
-        self.optimizer = make_optimizer(
-            trainable.apply_train_parts(self.model, conf.train_parts, conf.optim),
-            conf.optim,
-            world.device,
-        )
-        self.conf, self.world = conf, world
-        self.model.train()
-
-    def batch(self, mean: Mean, count: int) -> Batch:
-        """``count`` mean utterances."""
-        torch.manual_seed(1)
-        return batch_of(self.model, mean, count, "cpu")
-
-    def ours(self, batch: Batch) -> torch.Tensor:
-        """Mean loss of a token, by the engine."""
-        output = self.engine.loss(batch)
-        return output.loss / output.weight
-
-    def theirs(self, batch: Batch, heard: bool) -> torch.Tensor:
-        """The same by the forwards of transformers; ``heard``: only the speech there is goes to the
-        LLM.
-        """
-        batch = batch.to(self.world.device)
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.engine.half):
-            return self._rows(batch, *self._speech(batch, heard))
-
-    def _speech(self, batch: Batch, heard: bool) -> tuple[torch.Tensor, list[int]]:
-        frames = round(WHOLE_S * 100)
-        features = functional.pad(
-            batch.features, (0, 0, 0, frames - batch.features.shape[1])
-        ).transpose(1, 2)
-        states = WhisperEncoder.forward(
-            self.model.encoder, features.to(self.model.encoder.conv1.weight.dtype)
-        ).last_hidden_state
-        lengths = self.model.encoder.output_lengths(
-            batch.feature_lengths.cpu() if heard else torch.full((len(batch.keys),), frames)
-        )
-        speech, lengths = self.model.adapter(states[:, : int(lengths.max())], lengths)
-        return speech, lengths.tolist()
-
-    def _rows(self, batch: Batch, speech: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-        """Rows of prompt, speech and answer, padded on the right, with ``labels``."""
-        embed = self.model.get_input_embeddings()
-        borders = self.model.speech_boundary.weight
-        prompts = batch.prompt_ids.split(batch.prompt_lengths.tolist())
-        answers = batch.answer_ids.split(batch.answer_lengths.tolist())
-        rows = []
-        labels = []
-        for prompt, answer, heard, n in zip(prompts, answers, speech, lengths, strict=True):
-            row = [embed(prompt), borders[:1], heard[:n], borders[1:], embed(answer)]
-            rows.append(torch.cat([part.to(row[0].dtype) for part in row]))
-            unscored = answer.new_full((len(rows[-1]) - len(answer),), -100)
-            labels.append(torch.cat([unscored, answer]))
-        mask = pad_sequence(
-            [torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows],
-            batch_first=True,
-        )
-        targets = pad_sequence(labels, batch_first=True, padding_value=-100)
-        return self.model.llm(
-            inputs_embeds=pad_sequence(rows, batch_first=True),
-            attention_mask=mask,
-            labels=targets,
-            use_cache=False,
-        ).loss
-
-    def step(self, loss: Callable[[], torch.Tensor]) -> None:
-        """An optimizer step on one micro-batch."""
-        loss().backward()
-        self.engine.clip(self.conf.optim.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-
-def check(phase: Phase, text: Mean) -> None:
-    """On 30 s, where nothing is padded, all ways have the same loss. bfloat16 keeps three
-    digits.
-    """
-    batch = phase.batch(Mean(WHOLE_S, text.prompt_tokens, text.answer_tokens), 2)
-    phase.model.eval()  # no dropout
-    with torch.no_grad():
-        ours = float(phase.ours(batch))
-        others = [float(phase.theirs(batch, heard)) for heard in (True, False)]
-    phase.model.train()
-    tolerance = 0.02 if phase.engine.half else 1e-4
-    assert all(abs(ours - other) < tolerance * ours for other in others), (
-        f"losses {ours} and {others}"
-    )
 
 
 def seconds_of(way: Callable[[], Any], device: torch.device) -> float:
