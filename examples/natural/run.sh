@@ -53,7 +53,7 @@ if in_stages 1; then
     python "$tools/make_replies.py" --llm "$llm" --threads "$nproc" corpora/speechocean762/data corpora/replies/data
     cp corpora/replies/data/train/manifest.jsonl corpora/replies/data/train/data.list  # a plain list: the audio is packed once already
   fi
-  # Recognition alone, for phases 1 and 2; every task for phase 3. What is not prepared is named and left out.
+  # Recognition alone, for phase 1; every task for phases 2, which learns words and labels of all of them, and 3. What is not prepared is named and left out.
   for mixture in asr:data_asr.yaml all:data.yaml; do
     python "$examples/multitask/local/prepare.py" --data_dir corpora --mixture "$conf/${mixture#*:}" --out "data/${mixture%:*}"
   done
@@ -67,7 +67,7 @@ fi
 if in_stages 3; then
   echo "stage 3: training phases $phases"
   for phase in $phases; do
-    mixture=$(case $phase in [12]*) echo asr ;; *) echo all ;; esac)
+    mixture=$(case $phase in 1*) echo asr ;; *) echo all ;; esac)
     # Phase 2 begins with the encoder of phase 1, where that has been trained.
     encoder=$([ "$phase" != 2_align ] || [ ! -d exp/1_whisper/final ] || echo model.init_parts.encoder=exp/1_whisper/final)
     torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$conf/train_$phase.yaml" \
