@@ -1,7 +1,8 @@
 """The sizes of the published models that the confs of examples/osum name, so that a machine without
 a network can measure them with random weights.
 
-From the models' config.json files on the hub.
+From table 1 of the Whisper paper (Radford et al., 2022) and table 1 of the Qwen2 technical report
+(2024).
 """
 
 from __future__ import annotations
