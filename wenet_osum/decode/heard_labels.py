@@ -49,7 +49,6 @@ class HeardLabels:
         entry = _entry(model)
         self.scale = entry.get("scale", SCALE)
         table = model.get_input_embeddings().weight
-        table = table.float()
         fields = label_fields(template)
         words = label_words(template, fields)
         for field, options in zip(fields, words, strict=True):

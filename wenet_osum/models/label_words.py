@@ -58,11 +58,12 @@ def label_words(template: Template, fields: list[Field]) -> list[list[list[int]]
 
 
 def label_directions(options: list[list[int]], table: Tensor) -> Tensor:
-    """Return the mean embedding of each label's tokens, scaled to length 1: (labels, H)."""
+    """Return the mean embedding of each label's tokens, scaled to length 1: (labels, H) float32."""
     means = []
     for ids in options:
         tokens = torch.tensor(ids, device=table.device)
-        embeddings = table[tokens]
+        # The rows that are needed, for a table in half precision is large.
+        embeddings = table[tokens].float()
         means.append(embeddings.mean(0))
     stacked = torch.stack(means)
     return functional.normalize(stacked, dim=-1)

@@ -76,7 +76,6 @@ class Loss:
         # In float32 throughout, whatever autocast does around it.
         with torch.autocast(device.type, enabled=False):
             table = speech.table.detach()
-            table = table.float()
             for column, field in enumerate(self.fields):
                 heard = speech.labels.get(field.name)
                 if heard is None:

@@ -63,7 +63,6 @@ class Loss:
             frames = states.float()
             frames = functional.normalize(frames, dim=-1)
             table = speech.table.detach()
-            table = table.float()
             losses = label_losses(frames, lengths, labels, self.words, table)
             return UtteranceLosses(losses)
 
