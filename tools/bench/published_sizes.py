@@ -27,30 +27,18 @@ def whisper(width: int, layers: int, heads: int) -> WhisperConfig:
     )
 
 
-def qwen2_7b() -> Qwen2Config:
-    """Return the sizes of Qwen2-7B."""
+def qwen2(
+    vocabulary: int, width: int, ffn: int, layers: int, heads: int, kv_heads: int, tied: bool
+) -> Qwen2Config:
+    """Return the sizes of a Qwen2; ``tied``: the head is the embedding table."""
     return Qwen2Config(
-        vocab_size=152064,
-        hidden_size=3584,
-        intermediate_size=18944,
-        num_hidden_layers=28,
-        num_attention_heads=28,
-        num_key_value_heads=4,
-        tie_word_embeddings=False,
-        eos_token_id=151643,
-    )
-
-
-def qwen2_half_b() -> Qwen2Config:
-    """Return the sizes of Qwen2-0.5B."""
-    return Qwen2Config(
-        vocab_size=151936,
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=ffn,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        tie_word_embeddings=tied,
         eos_token_id=151643,
     )
 
@@ -61,6 +49,6 @@ WHISPER: dict[str, Callable[[], WhisperConfig]] = {
     "openai/whisper-small": partial(whisper, 768, 12, 12),
 }
 QWEN2: dict[str, Callable[[], Qwen2Config]] = {
-    "Qwen/Qwen2-7B": qwen2_7b,
-    "Qwen/Qwen2-0.5B": qwen2_half_b,
+    "Qwen/Qwen2-7B": partial(qwen2, 152064, 3584, 18944, 28, 28, 4, False),
+    "Qwen/Qwen2-0.5B": partial(qwen2, 151936, 896, 4864, 24, 14, 2, True),
 }
