@@ -3,8 +3,7 @@
 A line holds one idea: few expressions a line, no comprehension inside another, functions that say
 little, nothing beyond 100 columns. Measured over the syntax tree, docstrings left out. ``UNFOLDED``
 names rooms and files that are there; the others follow, and nothing leaves the list. Tools,
-benchmarks and what recipes keep in ``local/`` are held to the same, but for ``FOLDED``, which only
-shrinks.
+benchmarks and what recipes keep in ``local/`` are held to the same.
 """
 
 from __future__ import annotations
@@ -43,12 +42,6 @@ UNFOLDED = [
     "typed.py",
 ]
 OUTSIDE = ["tools/*.py", "tools/bench/*.py", "examples/*/local/*.py"]
-FOLDED = [
-    "examples/natural/local/probe.py",
-    "examples/style/local/prepare.py",
-    "examples/toy/local/checks.py",
-    "examples/wenetspeech/local/prepare.py",
-]
 WIDTH = 100  # columns
 NODES = 5.0  # expressions a line of a function, mean over a file
 STATEMENTS = 20  # of a function, nine tenths of them
@@ -63,7 +56,7 @@ def unfolded() -> list[Path]:
         path = PACKAGE / name
         found += [path] if path.is_file() else sorted(path.rglob("*.py"))
     for pattern in OUTSIDE:
-        found += [path for path in sorted(ROOT.glob(pattern)) if in_root(path) not in FOLDED]
+        found += sorted(ROOT.glob(pattern))
     return found
 
 
@@ -111,11 +104,6 @@ def nested_comprehensions(tree: ast.AST) -> list[int]:
     outer = [node for node in ast.walk(tree) if isinstance(node, COMPREHENSIONS)]
     inner = [n for node in outer for n in ast.walk(node) if n is not node]
     return sorted({node.lineno for node in inner if isinstance(node, COMPREHENSIONS)})
-
-
-def test_what_is_folded_is_there():
-    gone = [name for name in FOLDED if not (ROOT / name).is_file()]
-    assert not gone, f"take them out of FOLDED: {gone}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)

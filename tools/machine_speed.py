@@ -79,7 +79,7 @@ def cores() -> int:
 
 
 def run_time_s(work: float, fixed_s: float, speed: float, processes: int, cores: int) -> float:
-    """Foresee the seconds of ``work`` TFLOP at ``speed`` GFLOP/s a core and ``fixed_s`` more."""
+    """Foresee the seconds of ``work`` TFLOP at ``speed`` GFLOP/s per core and ``fixed_s`` more."""
     work_s = 1000 * work / speed
     return (work_s + fixed_s) / min(processes, cores)
 

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         usage="%(prog)s [options] (wav_file text_file | --manifest FILE) shards_dir shards_list",
     )
     args.add_argument(
-        "--num_utts_per_shard", type=int, default=1000, help="utterances a shard (1000)"
+        "--num_utts_per_shard", type=int, default=1000, help="utterances per shard (1000)"
     )
     args.add_argument("--num_threads", type=int, default=1, help="processes that pack (1)")
     args.add_argument(

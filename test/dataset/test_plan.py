@@ -174,7 +174,7 @@ STEPS = [
 
 
 def beside_a_common_source(count, seconds, common=100):
-    """A source of 1,000 utterances a shard beside one of ``count``, evenly of so many seconds."""
+    """A source of 1,000 utterances per shard beside one of ``count``, evenly of so many seconds."""
     ours = BatchConfig()
     spread = np.linspace(*COMMON_S, 1000)
     common = pool([shard(1000, f"c{i}", spread) for i in range(common)], ours, name="common")

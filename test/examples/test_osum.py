@@ -49,7 +49,7 @@ CONFS = sorted(path for size in ("7b", "0.5b") for path in (RECIPE / "conf" / si
 
 
 def timed_pool(conf: config.TrainConfig, template):
-    """One row of 29 s with word times, Chinese at 4.5 characters a second, judged by a
+    """One row of 29 s with word times, Chinese at 4.5 characters per second, judged by a
     configuration.
     """
     words = [Word("你好世界"[i % 4], i / 4.5, (i + 1) / 4.5) for i in range(int(29 * 4.5))]

@@ -26,7 +26,7 @@ def prepare(load_prepare):
 
 @pytest.fixture
 def source(tmp_path):
-    """Manifests as examples/aishell leaves them, two utterances a speaker; one has times already."""
+    """Manifests as examples/aishell leaves them, two utterances per speaker; one has times already."""
     for split, speakers in SPLITS.items():
         rows = []
         for speaker in speakers:

@@ -100,7 +100,7 @@ def test_the_table_has_medians_the_share_of_the_peak_and_what_is_missing(day):
         "decoding 0.5b": {"error": "it broke"},
     }
     told = table({"machine": MACHINE, "answers": answers, "peak_tflops": 0.0})["text"]
-    # 8 s in 0.01 s are 800 hours an hour; 5e12 FLOPs in 0.01 s are 500 of 989 TFLOP/s.
+    # 8 s in 0.01 s are 800 hours per hour; 5e12 FLOPs in 0.01 s are 500 of 989 TFLOP/s.
     assert "| 7b phase 3 | ours | 14 | 800 (800–800) | 50.6 (50.6–50.6) % | 1.00" in told
     assert "| 7b phase 3 | plain | 14 | 400 (400–400) | 25.3" in told
     assert "| 7b phase 3 | whole | 14 | out of memory |" in told

@@ -19,7 +19,7 @@ BATCH = {"max_frames": 500, "max_tokens": 1500, "window": 2}
 
 
 def conf_of(tiny, batch=None, **changes):
-    """One micro-batch a step, one epoch."""
+    """One micro-batch per step, one epoch."""
     wanted = {
         "max_steps": None,
         "max_epochs": 1,

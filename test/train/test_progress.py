@@ -43,7 +43,7 @@ def test_tally_weights_tokens_and_splits_tasks():
 
 
 def test_labels_are_right_when_all_their_tokens_are():
-    """Two utterances a task; the label of the first is right, the second has one token wrong, words do not matter."""
+    """Two utterances per task; the label of the first is right, the second has one token wrong, words do not matter."""
     tally = Tally()
     labeled = batch()
     labeled.tasks = ["<AGE>", "<AGE>"]

@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--vocabulary", type=int, default=32000)
     parser.add_argument("--utterances", type=int, default=4, help="of a micro-batch")
     parser.add_argument(
-        "--accumulation", type=int, default=4, help="micro-batches a step and process"
+        "--accumulation", type=int, default=4, help="micro-batches per step and process"
     )
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args(argv)

@@ -43,7 +43,7 @@ from wenet_osum.train.optim import make_optimizer  # noqa: E402
 from wenet_osum.train.start import open_model, token_counter  # noqa: E402
 
 HEAD = [
-    "| loss | states after | way | CPU s a step | audio hours an hour and core | times states |",
+    "| loss | states after | way | CPU s per step | audio hours per hour and core | times states |",
     "|---|---|---|---|---|---|",
 ]
 NEAR = 2e-3  # relative difference of a loss that float16 may make

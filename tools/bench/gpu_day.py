@@ -6,7 +6,7 @@
 
 tests     those marked gpu: the kernel for packed sequences against attention utterance by
           utterance, packed against alone in bfloat16, FSDP2 on one device.
-rates     phases 2 to 4 at 7B and 0.5B: audio hours an hour, share of the peak, memory, beside
+rates     phases 2 to 4 at 7B and 0.5B: audio hours per hour, share of the peak, memory, beside
           transformers + peft with padded batches (phase_rate.py).
 decoding  seconds of audio a second at batch 1, 8, 64, 256, beside transformers' generate
           (decode_rate.py).

@@ -225,7 +225,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(memory(count, Path(folder)), flush=True)
         return 0
     print(
-        "| recordings | way | utterances/s | MB/s | CPU ms an utterance | utterances/s per core | "
+        "| recordings | way | utterances/s | MB/s | CPU ms per utterance | utterances/s per core | "
         "MB/s per core | times plain, per core |\n|---|---|---|---|---|---|---|---|"
     )
     for seconds in args.seconds:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Phases 2 to 4 with the shapes of a conf and made-up weights: audio hours an hour and share of the
+"""Phases 2 to 4 with the shapes of a conf and made-up weights: audio hours per hour and share of the
 device's peak, ours beside transformers + peft.
 
     python tools/bench/phase_rate.py --size 7b --peak_tflops 989
@@ -47,7 +47,7 @@ HEARD = "transformers + peft, encoder on 30 s"
 WHOLE = "transformers + peft, 30 s into the LLM"
 LIMIT = "limit: its FLOPs as matrix products"
 HEAD = [
-    "| work | way | utterances | audio hours an hour | of the peak | times ours | peak GiB |",
+    "| work | way | utterances | audio hours per hour | of the peak | times ours | peak GiB |",
     "|---|---|---|---|---|---|---|",
 ]
 PHASES = {"2": "train_2_adapter", "3": "train_3_encoder", "4": "train_4_lora"}

@@ -96,7 +96,7 @@ def list_paths(path: str) -> list[str] | None:
         with open(path, "rb") as file:
             head = file.read(512)
             if head[257:262] == b"ustar":
-                advice = "write its path into a text file, a shard a line, and give that"
+                advice = "write its path into a text file, one shard per line, and give that"
                 raise ValueError(f"list {path} is a tar; {advice}")
             if head.removeprefix(BOM).lstrip().startswith(b"{"):
                 return None

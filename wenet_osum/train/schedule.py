@@ -41,7 +41,7 @@ def set_length(
 
     Returns a sentence when the end has moved.
     """
-    key = f"{max_steps} steps, {max_epochs} epochs, {epoch.per_step} micro-batches a step"
+    key = f"{max_steps} steps, {max_epochs} epochs, {epoch.per_step} micro-batches per step"
     if state.length_key == key:
         return None
     if state.epoch_batches is None:

@@ -78,7 +78,7 @@ def run_all(todo: list[Cell], args: argparse.Namespace) -> int:
             seconds = (time.monotonic() - begun) / done
             print(
                 f"cells.py: {cell.name} is finished, {done} now, {finished(args.out, todo)} of "
-                f"{len(todo)} in all, {seconds:.0f} s a cell",
+                f"{len(todo)} in all, {seconds:.0f} s per cell",
                 flush=True,
             )
     return 0

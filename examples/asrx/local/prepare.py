@@ -28,7 +28,7 @@ DISJOINT = {  # corpus → what its splits must not share
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with a folder a corpus")
+    parser.add_argument("--data", type=Path, required=True, help="folder with a folder per corpus")
     args = parser.parse_args(argv)
     try:
         for corpus, kinds in DISJOINT.items():

@@ -90,23 +90,33 @@ def pooled_states(
     def catch(_module: object, _inputs: object, output: Tensor) -> None:
         caught.append(output)
 
-    # Utterances of one length go together, so that little is computed for padding.
-    seconds = [utterance.duration or 0.0 for utterance in utterances]
-    order = sorted(range(len(utterances)), key=seconds.__getitem__)
     hooks = [layer.register_forward_hook(catch) for layer in layers]
-    progress = ProgressBar(len(order), title=str(manifest))
-    for begin in range(0, len(order), batch_size):
-        rows = order[begin : begin + batch_size]
+    progress = ProgressBar(len(utterances), title=str(manifest))
+    for rows in _batches(utterances, batch_size):
         caught.clear()
-        lengths = _encode(encoder, [utterances[row] for row in rows], manifest)
+        batch = [utterances[row] for row in rows]
+        lengths = _encode(encoder, batch, manifest)
         for number, row in enumerate(rows):
-            means = [layer[number, : lengths[number]].mean(0) for layer in caught]
+            length = lengths[number]
+            means = [layer[number, :length].mean(0) for layer in caught]
             found[row] = torch.stack(means)
         progress.add(len(rows))
     progress.close()
+
     for hook in hooks:
         hook.remove()
     return found
+
+
+def _batches(utterances: list[Utterance], size: int) -> Iterator[list[int]]:
+    """Yield the row numbers of each batch. Utterances of one length go together, so that little is
+    computed for padding.
+    """
+    seconds = [utterance.duration or 0.0 for utterance in utterances]
+    order = sorted(range(len(utterances)), key=seconds.__getitem__)
+    while order:
+        yield order[:size]
+        order = order[size:]
 
 
 @torch.inference_mode()
@@ -118,6 +128,8 @@ def _encode(encoder: Encoder, utterances: list[Utterance], manifest: Path) -> li
         features.append(log_mel(audio, encoder.mels))
     lengths = torch.tensor([len(one) for one in features])
     padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
+
+    # The hooks of the layers catch what comes out.
     encoder(padded, lengths)
     return encoder.output_lengths(lengths).tolist()
 
@@ -138,8 +150,10 @@ def fit(inputs: Tensor, targets: Tensor, classes: int, penalty: float) -> Tensor
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = functional.cross_entropy(inputs @ weights, targets)
-        loss = loss + penalty * weights[:-1].square().sum() / classes
+        scores = inputs @ weights
+        squares = weights[:-1].square().sum()
+        loss = functional.cross_entropy(scores, targets)
+        loss = loss + penalty * squares / classes
         loss.backward()
         return loss
 
@@ -163,16 +177,20 @@ def interval(correct: np.ndarray, speakers: list[str]) -> tuple[float, float]:
     """Return the 95 % interval of an accuracy, in %, when the speakers are drawn anew, all of each
     one's utterances with them.
     """
+    # How many answers each speaker has, and how many of them are right.
     names, member = np.unique(speakers, return_inverse=True)
     hits = np.bincount(member, weights=correct)
     sizes = np.bincount(member)
+
+    # As many speakers as there are, drawn with replacement, many times over.
     count = len(names)
+    shape = (RESAMPLES, count)
     generator = np.random.default_rng(777)
-    drawn = generator.integers(count, size=(RESAMPLES, count))
+    drawn = generator.integers(count, size=shape)
     drawn_hits = hits[drawn].sum(1)
     drawn_sizes = sizes[drawn].sum(1)
-    values = 100 * drawn_hits / drawn_sizes
-    low, high = np.percentile(values, [2.5, 97.5])
+    accuracies = 100 * drawn_hits / drawn_sizes
+    low, high = np.percentile(accuracies, [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -195,7 +213,8 @@ class Corpora:
 
     def there(self, corpus: str) -> bool:
         """Tell whether all splits of a corpus are prepared."""
-        return all(self.manifest(corpus, split).exists() for split in SPLITS)
+        manifests = [self.manifest(corpus, split) for split in SPLITS]
+        return all(manifest.exists() for manifest in manifests)
 
     def split(self, probe: Probe, split: str) -> tuple[list[Utterance], Tensor]:
         """Return the utterances of a split that a probe asks, and their states (utterances,
@@ -204,10 +223,11 @@ class Corpora:
         manifest = self.manifest(probe.corpus, split)
         every = list(read_manifest(manifest))
         if probe.age:
-            (age,) = tasks.parse("sap").label_fields
-            every = [utterance for utterance in every if age.value(utterance) == probe.age]
+            every = of_age(every, probe.age)
         asked = choose(every, probe.task, self.limit)
-        states = self._states(f"{probe.corpus}-{split}", asked, manifest)
+
+        name = f"{probe.corpus}-{split}"
+        states = self._states(name, asked, manifest)
         return asked, states
 
     def _states(self, name: str, asked: list[Utterance], manifest: Path) -> Tensor:
@@ -221,9 +241,11 @@ class Corpora:
             if saved["source"] == source:
                 known = saved["states"]
 
+        # What is not known is computed, and all is kept.
         lacking = [utterance for utterance in asked if utterance.key not in known]
         if lacking:
-            states = pooled_states(self._encoder(), lacking, manifest)
+            encoder = self._encoder()
+            states = pooled_states(encoder, lacking, manifest)
             for utterance, of_utterance in zip(lacking, states, strict=True):
                 known[utterance.key] = of_utterance
             with replaced(path) as temporary:
@@ -238,23 +260,30 @@ class Corpora:
         return self.encoder
 
 
+def of_age(utterances: list[Utterance], age: str) -> list[Utterance]:
+    """Return the utterances of one age group."""
+    (field,) = tasks.parse("sap").label_fields
+    return [utterance for utterance in utterances if field.value(utterance) == age]
+
+
 def run(name: str, probe: Probe, corpora: Corpora) -> Result:
     """Train and test one probe."""
-    splits = {split: corpora.split(probe, split) for split in SPLITS}
-    labels = {split: values_of(probe, rows) for split, (rows, _) in splits.items()}
-    names = sorted(set().union(*labels.values()))
-    targets = {}
-    for split, values in labels.items():
-        targets[split] = torch.tensor([names.index(value) for value in values])
-    states = normalized({split: found for split, (_, found) in splits.items()})
+    rows, labels, states = {}, {}, {}
+    for split in SPLITS:
+        rows[split], states[split] = corpora.split(probe, split)
+        labels[split] = values_of(probe, rows[split])
+
+    classes = sorted(set().union(*labels.values()))
+    targets = {split: numbers(values, classes) for split, values in labels.items()}
+    states = normalized(states)
 
     # Layer and penalty are those that are best on dev.
-    tried = candidates(states, targets, len(names))
+    tried = candidates(states, targets, len(classes))
     _, layer, penalty, weights = max(tried, key=lambda row: row[0])
-    correct = right(weights, states["test"][:, layer], targets["test"])
+    test_states = states["test"][:, layer]
+    correct = right(weights, test_states, targets["test"])
 
-    test, _ = splits["test"]
-    speakers = [utterance.speaker or utterance.key for utterance in test]
+    speakers = [utterance.speaker or utterance.key for utterance in rows["test"]]
     low, high = interval(correct, speakers)
     return Result(
         probe=name,
@@ -262,19 +291,25 @@ def run(name: str, probe: Probe, corpora: Corpora) -> Result:
         low=low,
         high=high,
         majority=majority(targets["train"], targets["test"]),
-        classes=len(names),
+        classes=len(classes),
         layer=layer + 1,
         penalty=penalty,
-        train=len(labels["train"]),
-        test=len(test),
+        train=len(rows["train"]),
+        test=len(rows["test"]),
         speakers=len(set(speakers)),
     )
+
+
+def numbers(labels: list[str], classes: list[str]) -> Tensor:
+    """Return the number of each label's class."""
+    return torch.tensor([classes.index(label) for label in labels])
 
 
 def values_of(probe: Probe, rows: list[Utterance]) -> list[str]:
     """Return the labels that a probe asks of some utterances."""
     sets = {"emotion": probe.labels} if probe.labels else None
-    (field,) = tasks.parse(probe.task, sets).label_fields
+    task = tasks.parse(probe.task, sets)
+    (field,) = task.label_fields
     return [field.value(utterance) for utterance in rows]
 
 
@@ -287,25 +322,30 @@ def majority(train: Tensor, test: Tensor) -> float:
 
 def normalized(states: dict[str, Tensor]) -> dict[str, Tensor]:
     """Subtract the training set's mean of every channel and divide by its deviation."""
-    mean = states["train"].mean(0)
-    deviation = states["train"].std(0).clamp(min=1e-5)
-    return {split: (found - mean) / deviation for split, found in states.items()}
+    train = states["train"]
+    mean = train.mean(0)
+    deviation = train.std(0).clamp(min=1e-5)
+
+    normal = {}
+    for split, found in states.items():
+        normal[split] = (found - mean) / deviation
+    return normal
 
 
 def candidates(
     states: dict[str, Tensor], targets: dict[str, Tensor], classes: int
 ) -> Iterator[tuple[float, int, float, Tensor]]:
     """Fit every layer and penalty: accuracy on dev, the layer, the penalty, the weights."""
-    for layer in range(states["train"].shape[1]):
+    # The splits layer by layer: (layers, utterances, width).
+    train = states["train"].transpose(0, 1)
+    dev = states["dev"].transpose(0, 1)
+
+    for layer, inputs in enumerate(train):
         for penalty in PENALTIES:
-            weights = fit(
-                states["train"][:, layer],
-                targets["train"],
-                classes,
-                penalty,
-            )
-            dev = right(weights, states["dev"][:, layer], targets["dev"])
-            yield float(dev.mean()), layer, penalty, weights
+            weights = fit(inputs, targets["train"], classes, penalty)
+            correct = right(weights, dev[layer], targets["dev"])
+            accuracy = float(correct.mean())
+            yield accuracy, layer, penalty, weights
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -316,7 +356,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--whisper", default="openai/whisper-base", help="folder or hub name")
     add("--corpora", type=Path, required=True, help="folder that stage 0 wrote")
-    add("--pad_s", type=float, default=0.0, help="silence up to so many seconds before the encoder")
+    add(
+        "--pad_s",
+        type=float,
+        default=0.0,
+        help="pad with silence to so many seconds before the encoder",
+    )
     add("--limit", type=int, help="utterances of a split at most, taken at even distances")
     add("--threads", type=int, default=1, help="torch threads")
     add("--out", type=Path, required=True, help="folder for the states and probe.json")
@@ -328,6 +373,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     torch.set_num_threads(args.threads)
     corpora = Corpora(args.corpora, args.whisper, args.pad_s, args.limit, args.out)
+
     found = []
     try:
         for name, probe in PROBES.items():
@@ -336,21 +382,26 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             result = run(name, probe, corpora)
             found.append(result)
-            print(line(result), flush=True)
+            sentence = line(result)
+            print(sentence, flush=True)
     except (ValueError, OSError) as error:
         print(f"probe.py: {error}", file=sys.stderr)
         return 1
+
     rows = [result._asdict() for result in found]
-    write_text(args.out / "probe.json", json.dumps(rows, indent=1) + "\n")
+    text = json.dumps(rows, indent=1)
+    write_text(args.out / "probe.json", f"{text}\n")
     return 0
 
 
 def line(result: Result) -> str:
     """Write a result as a sentence."""
-    figure = f"{result.accuracy:.1f} % ({result.low:.1f}–{result.high:.1f})"
-    data = f"{result.test} utterances of {result.speakers} speakers, trained on {result.train}"
-    how = f"layer {result.layer}, L2 {result.penalty:g}"
-    return f"{result.probe}: {figure}, majority {result.majority:.1f} %; {data}; {how}"
+    template = (
+        "{probe}: {accuracy:.1f} % ({low:.1f}–{high:.1f}), majority {majority:.1f} %; "
+        "{test} utterances of {speakers} speakers, trained on {train}; "
+        "layer {layer}, L2 {penalty:g}"
+    )
+    return template.format(**result._asdict())
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tasks", required=True)
-    parser.add_argument("--dev", type=int, default=500, help="dev utterances a task at most")
+    parser.add_argument("--dev", type=int, default=500, help="dev utterances per task at most")
     args = parser.parse_args(argv)
     try:
         for task in args.tasks.split():

@@ -29,42 +29,57 @@ SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
 
 
 def disjoint(by: str) -> list[str]:
-    """What train, dev and test must not share."""
+    """Return what train, dev and test must not share."""
     return sorted({by, "recording"})
 
 
 def genres_of(utterance: Utterance) -> list[str]:
-    """The genres a row names, in the field ``genre``: one or a list."""
+    """Return the genres a row names in its field ``genre``, which holds one or a list."""
     given = utterance.extra.get("genre") or []
-    return [str(genre) for genre in (given if isinstance(given, list) else [given])]
+    if not isinstance(given, list):
+        given = [given]
+    return [str(genre) for genre in given]
 
 
 def style_of(utterance: Utterance, corpus: str, styles: label_map.LabelMap) -> str:
-    """The style of a row: its own label, or what the map says of corpus/genre, genre, or corpus.
-    Raises Drop when there is none.
+    """Return the style of a row: its own label, or what the map says of its genres and corpus.
+    Raises Drop when there is none, or when its genres disagree.
     """
-    if (own := STYLE.value(utterance)) is not None:
+    own = STYLE.value(utterance)
+    if own is not None:
         return own
-    table = styles.fields["style"]
-    found = set()
+
     genres = genres_of(utterance)
-    for genre in genres or [""]:
-        names = [f"{corpus}/{genre}", genre, corpus] if genre else [corpus]
-        known = next((key for name in names if (key := label_map.fold(name)) in table), None)
-        if known is None:
-            raise Drop(f"not in the map: {corpus}{f'/{genre}' if genre else ''}")
-        found.add(table[known])
+    found = {mapped_style(corpus, genre, styles) for genre in genres or [""]}
     if len(found) > 1:
         raise Drop(f"genres of several styles: {corpus}/{', '.join(genres)}")
     (style,) = found
     if style is None:
-        raise Drop(f"no style of ours: {corpus}{f'/{genres[0]}' if genres else ''}")
+        raise Drop(f"no style of ours: {source_name(corpus, *genres[:1])}")
     return style
 
 
+def mapped_style(corpus: str, genre: str, styles: label_map.LabelMap) -> str | None:
+    """Look up corpus/genre, then the genre, then the corpus; None is "has no style of ours".
+    ``genre`` is empty for a row without one. Raises Drop when the map knows none of them.
+    """
+    names = [f"{corpus}/{genre}", genre, corpus] if genre else [corpus]
+    table = styles.fields["style"]
+    for name in names:
+        key = label_map.fold(name)
+        if key in table:
+            return table[key]
+    raise Drop(f"not in the map: {source_name(corpus, genre)}")
+
+
+def source_name(corpus: str, genre: str = "") -> str:
+    """Name where a row comes from: the corpus, and its genre if it has one."""
+    return f"{corpus}/{genre}" if genre else corpus
+
+
 def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped) -> list[Utterance]:
-    """The usable rows of a manifest. A row without ``corpus`` belongs to the corpus its file is
-    named after.
+    """Return the usable rows of a manifest. A row without ``corpus`` belongs to the corpus its file
+    is named after.
 
     Relative paths count from where the recipe works, or else from the manifest's folder.
     """
@@ -72,11 +87,7 @@ def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped)
     for utterance in read_manifest(path, dropped):
         corpus = str(utterance.extra.get("corpus") or path.stem)
         try:
-            style = style_of(
-                utterance,
-                corpus,
-                styles,
-            )
+            style = style_of(utterance, corpus, styles)
             if not utterance.txt:
                 raise Drop("no transcript")
             if by == "speaker" and not utterance.speaker:
@@ -86,11 +97,20 @@ def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped)
         except Drop as drop:
             note(dropped, utterance.key, drop.reason)
             continue
+
+        # Keys and speakers of several corpora must not meet.
+        changes = {
+            "key": f"{corpus}-{utterance.key}",
+            "wav": wav,
+            "style": style,
+            "speaker": None,
+            "duration": seconds,
+        }
+        if utterance.speaker:
+            changes["speaker"] = f"{corpus} {utterance.speaker}"
         extra = utterance.extra | {"corpus": corpus}
-        speaker = f"{corpus} {utterance.speaker}" if utterance.speaker else None
-        key = f"{corpus}-{utterance.key}"
-        changes = {"key": key, "wav": wav, "style": style, "speaker": speaker, "duration": seconds}
-        found.append(dataclasses.replace(utterance.with_values(changes), extra=extra))
+        changed = utterance.with_values(changes)
+        found.append(dataclasses.replace(changed, extra=extra))
     return found
 
 
@@ -103,8 +123,8 @@ def absolute(wav: str, manifest: Path) -> str:
 
 
 def confounded(rows: list[Utterance]) -> list[str]:
-    """A line for every style that comes from one corpus alone: there the recording tells the style
-    as well as the speaking does.
+    """Return a line for each style, and a note on styles that come from one corpus alone: there
+    the recording tells the style as well as the speaking does.
     """
     by_style: dict[str, Counter] = {}
     for utterance in rows:
@@ -130,8 +150,8 @@ def confounded(rows: list[Utterance]) -> list[str]:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Everything, from the manifests to the lists. Raises ValueError for whatever is wrong with
-    them.
+    """Write the manifests of the splits. Raises ValueError when a manifest or the map is faulty, or
+    no row has a style.
     """
     dropped = Dropped()
     styles = label_map.load(options.map)
@@ -150,15 +170,20 @@ def prepare(options: argparse.Namespace) -> None:
         found = read_rows(path, styles, options.by, dropped)
         print(f"{path.name}: {len(found)} utterances with a style")
         rows += found
+
     if not rows:
-        reasons = [reason for reason, _ in dropped.most_common(3)]
-        raise ValueError(f"no row of {len(paths)} manifests has a style: {', '.join(reasons)}")
-    print(*confounded(rows), sep="\n")
+        reasons = ", ".join(reason for reason, _ in dropped.most_common(3))
+        raise ValueError(f"no row of {len(paths)} manifests has a style: {reasons}")
+    for line in confounded(rows):
+        print(line)
+
     splits = split_by(rows, SHARES, options.by, balance=["style"], seed=options.seed)
-    write_splits(options.out, splits, disjoint(options.by), dropped)
+    kept_apart = disjoint(options.by)
+    write_splits(options.out, splits, kept_apart, dropped)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = command.parser(__doc__, "folder with manifests, *.jsonl")
     parser.add_argument(
         "--map",

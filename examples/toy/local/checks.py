@@ -20,16 +20,13 @@ def check_disjoint(orders: dict[str, list[Order]]) -> None:
     """Raise ValueError when two splits share a sentence or a voice setting."""
     sentences: dict[object, str] = {}
     voices: dict[object, str] = {}
+
     for split, rows in orders.items():
         for row in rows:
             sentence = (row.lang, row.txt)
-            _claim(
-                sentences,
-                "sentence",
-                sentence,
-                split,
-            )
-            _claim(voices, "voice setting", row.voice.setting(), split)
+            setting = row.voice.setting()
+            _claim(sentences, "sentence", sentence, split)
+            _claim(voices, "voice setting", setting, split)
 
 
 def _claim(seen: dict[object, str], what: str, value: object, split: str) -> None:
@@ -44,18 +41,28 @@ def _claim(seen: dict[object, str], what: str, value: object, split: str) -> Non
 
 def check_vocabulary(orders: dict[str, list[Order]], least: int) -> None:
     """Raise ValueError when a word occurs fewer than ``least`` times in train, or never in test."""
-    counts = {split: Counter() for split in orders}
-    for split, rows in orders.items():
-        for row in rows:
-            counts[split].update((row.lang, word) for word in row.words)
+    counts = {split: _word_counts(rows) for split, rows in orders.items()}
     every = set().union(*counts.values())
-    rare = sorted(word for word in every if counts["train"][word] < least)
-    absent = sorted(word for word in every if not counts["test"][word])
+    rare, absent = [], []
+    for word in sorted(every):
+        if counts["train"][word] < least:
+            rare.append(word)
+        if counts["test"][word] == 0:
+            absent.append(word)
     if rare or absent:
         raise ValueError(
             f"words fewer than {least} times in train: {rare}; never in test: {absent}; mend the "
             "weights in grammar.py"
         )
+
+
+def _word_counts(rows: list[Order]) -> Counter:
+    """Count the words of each language."""
+    counts = Counter()
+    for row in rows:
+        for word in row.words:
+            counts[row.lang, word] += 1
+    return counts
 
 
 def table(utterances: dict[str, list[Utterance]]) -> str:
@@ -65,6 +72,8 @@ def table(utterances: dict[str, list[Utterance]]) -> str:
         for pool, group in _pools(rows).items():
             sizes = _sizes(group)
             lines.append(f"{split:6} {pool:8} {sizes}")
+
+    # Below the sizes, the counts of each label.
     for split, rows in utterances.items():
         for name in tasks.label_names():
             counts = _label_counts(rows, name)
@@ -86,13 +95,17 @@ def _pools(rows: list[Utterance]) -> dict[str, list[Utterance]]:
 def _sizes(rows: list[Utterance]) -> str:
     """Write utterances, hours, mean length, utterances and distinct words by language."""
     seconds = sum(row.duration for row in rows)
+    hours = seconds / 3600
+    mean = seconds / len(rows)
     langs = Counter(row.lang for row in rows)
     words = len(_vocabulary(rows, "en"))
     characters = len(_vocabulary(rows, "zh"))
+
+    # In the order of HEAD.
     cells = [
         f"{len(rows):6}",
-        f"{seconds / 3600:6.3f}",
-        f"{seconds / len(rows):7.2f}",
+        f"{hours:6.3f}",
+        f"{mean:7.2f}",
         f"{langs['en']:5}",
         f"{langs['zh']:5}",
         f"{words:6}",
@@ -112,7 +125,10 @@ def _vocabulary(rows: list[Utterance], lang: str | None = None) -> set[str]:
 
 def _label_counts(rows: list[Utterance], name: str) -> str:
     """Write the labels of a field with their counts."""
-    counts = Counter(row.labels[name] for row in rows if name in row.labels)
+    counts = Counter()
+    for row in rows:
+        if name in row.labels:
+            counts[row.labels[name]] += 1
     parts = []
     for label, count in sorted(counts.items()):
         parts.append(f"{label}:{count}")
@@ -131,23 +147,27 @@ def text_baseline(train: list[Utterance], test: list[Utterance], name: str) -> t
     truth = Counter()
     for row in test:
         label = row.labels[name]
-        right += guesser.guess(row) == label
+        guess = guesser.guess(row)
+        right += guess == label
         truth[label] += 1
+    percent = 100 / len(test)
     most_frequent = max(truth.values())
-    return 100 * right / len(test), 100 * most_frequent / len(test)
+    return percent * right, percent * most_frequent
 
 
 class NaiveBayes:
     """Guesses a label from the words of a sentence, each taken for itself."""
 
     def __init__(self, train: list[Utterance], name: str) -> None:
-        self.prior = Counter(row.labels[name] for row in train)
-        self.labels = sorted(self.prior)
+        # How often each label occurs, and each word with it.
+        self.prior: Counter = Counter()
         self.counts: dict[str, Counter] = defaultdict(Counter)
         for row in train:
             label = row.labels[name]
             words = [word.text for word in row.words]
+            self.prior[label] += 1
             self.counts[label].update(words)
+        self.labels = sorted(self.prior)
 
         # Every word is counted once more than it is seen, so that none is impossible.
         vocabulary = len(_vocabulary(train))
@@ -157,7 +177,8 @@ class NaiveBayes:
 
     def guess(self, row: Utterance) -> str:
         """Return the likeliest label."""
-        return max(self.labels, key=lambda label: self.score(row, label))
+        scores = {label: self.score(row, label) for label in self.labels}
+        return max(scores, key=scores.get)
 
     def score(self, row: Utterance, label: str) -> float:
         """Return the logarithm of the label's probability, but for a constant."""

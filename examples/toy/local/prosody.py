@@ -96,7 +96,7 @@ def _anger(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Sp
 
 
 def _happy(audio: np.ndarray, words: list[Word], rng: np.random.Generator) -> Spoken:
-    """Sing-song: the pitch bounces about three times a second, the treble is bright."""
+    """Sing-song: the pitch bounces about three times per second, the treble is bright."""
     cycles = rng.uniform(2.8, 3.6) * len(audio) / SAMPLE_RATE
     depth = rng.uniform(0.14, 0.18)
     turns = (

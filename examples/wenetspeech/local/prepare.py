@@ -25,6 +25,8 @@ from wenet_osum.dataset.manifest import write_manifests
 from wenet_osum.files import replaced, write_text
 from wenet_osum.records import Utterance
 
+RECORDING_FIELDS = ("aid", "path", "duration", "segments")
+SEGMENT_FIELDS = ("sid", "begin_time", "end_time", "text", "subsets")
 DISJOINT = ["recording"]  # what train, dev and the test sets must not share; speakers are not known
 HOURS = {
     "S": 100,
@@ -34,6 +36,7 @@ HOURS = {
     "TEST_NET": 23,
     "TEST_MEETING": 15,
 }  # as published; S lies in M, and M in L
+SUBSETS = ["S", "M", "L"]  # of train
 HELD_OUT = {"DEV": "dev", "TEST_NET": "test_net", "TEST_MEETING": "test_meeting"}
 SLACK_S = 0.05  # so far a segment may end behind its recording
 TEXT_LINES = 100_000  # of text/train.txt
@@ -54,19 +57,26 @@ class Reader:
         self.others = 0  # segments of no split that was asked for
 
     def rows(self) -> Iterator[tuple[str, Utterance]]:
-        """(split, utterance) in the order of the file."""
-        for number, audio in enumerate(entries(self.data_dir / "WenetSpeech.json", "audios")):
+        """Yield (split, utterance) in the order of the file. Raises ValueError for an entry that
+        lacks a field.
+        """
+        audios = entries(self.data_dir / "WenetSpeech.json", "audios")
+        for number, audio in enumerate(audios):
             if fault := _fault(audio):
                 raise ValueError(f"WenetSpeech.json: audios[{number}]: {fault}; download it again")
             yield from self.recording(audio)
 
     def recording(self, audio: dict) -> Iterator[tuple[str, Utterance]]:
-        wanted = [
-            (segment, split) for segment in audio["segments"] if (split := self.split_of(segment))
-        ]
-        self.others += len(audio["segments"]) - len(wanted)
+        """Yield (split, utterance) of the usable segments of one recording."""
+        wanted = []
+        for segment in audio["segments"]:
+            if split := self.split_of(segment):
+                wanted.append((segment, split))
+            else:
+                self.others += 1
         if not wanted:
             return
+
         path = self.data_dir / audio["path"]
         if reason := _unusable(path):
             note(self.recordings, audio["path"], reason)
@@ -74,47 +84,57 @@ class Reader:
             return
         for split in {split for _, split in wanted}:
             self.used[split].append(Utterance(audio["aid"], str(path)))
+
         for segment, split in wanted:
             if reason := _doubt(segment, audio):
                 self.left_out[reason] += 1
                 continue
-            begin = float(segment["begin_time"])
-            end = min(float(segment["end_time"]), float(audio["duration"]))
-            self.seconds[split] += end - begin
-            yield (
-                split,
-                Utterance(
-                    segment["sid"],
-                    str(path),
-                    segment["text"].strip(),
-                    lang="zh",
-                    start=begin,
-                    end=end,
-                    duration=round(end - begin, 4),
-                ),
-            )
+            utterance = _utterance(segment, audio, path)
+            self.seconds[split] += utterance.end - utterance.start
+            yield split, utterance
 
     def split_of(self, segment: dict) -> str | None:
-        return next((self.splits[name] for name in segment["subsets"] if name in self.splits), None)
+        """Return the first split that was asked for among a segment's subsets, or None."""
+        for name in segment["subsets"]:
+            if name in self.splits:
+                return self.splits[name]
+        return None
+
+
+def _utterance(segment: dict, audio: dict, path: Path) -> Utterance:
+    """Make an utterance of a segment; it ends with its recording at the latest."""
+    begin = float(segment["begin_time"])
+    end = min(float(segment["end_time"]), float(audio["duration"]))
+    return Utterance(
+        segment["sid"],
+        str(path),
+        segment["text"].strip(),
+        lang="zh",
+        start=begin,
+        end=end,
+        duration=round(end - begin, 4),
+    )
 
 
 def _fault(audio: object) -> str:
-    """What an entry lacks."""
-    if not isinstance(audio, dict) or (
-        lacking := [name for name in ("aid", "path", "duration", "segments") if name not in audio]
-    ):
-        return f"a recording needs {', '.join(lacking) if isinstance(audio, dict) else 'aid, path, duration and segments'}"
+    """Tell what an entry of WenetSpeech.json lacks; an empty text when nothing."""
+    if not isinstance(audio, dict):
+        return f"a recording needs {', '.join(RECORDING_FIELDS)}"
+    if lacking := _lacking(audio, RECORDING_FIELDS):
+        return f"a recording needs {lacking}"
     for segment in audio["segments"]:
-        if lacking := [
-            name
-            for name in ("sid", "begin_time", "end_time", "text", "subsets")
-            if name not in segment
-        ]:
-            return f"a segment of {audio['aid']} needs {', '.join(lacking)}"
+        if lacking := _lacking(segment, SEGMENT_FIELDS):
+            return f"a segment of {audio['aid']} needs {lacking}"
     return ""
 
 
+def _lacking(entry: dict, fields: tuple[str, ...]) -> str:
+    """List the fields that an entry does not have."""
+    return ", ".join(name for name in fields if name not in entry)
+
+
 def _unusable(path: Path) -> str:
+    """Tell why a recording cannot be used; an empty text when it can."""
     try:
         if path.stat().st_size:
             return ""
@@ -124,7 +144,7 @@ def _unusable(path: Path) -> str:
 
 
 def _doubt(segment: dict, audio: dict) -> str:
-    """Why a segment is left out."""
+    """Tell why a segment is left out; an empty text when it is not."""
     if not segment["text"].strip():
         return "segment without a transcript"
     if not 0 <= segment["begin_time"] < segment["end_time"]:
@@ -135,7 +155,7 @@ def _doubt(segment: dict, audio: dict) -> str:
 
 
 def with_text(rows: Iterator[tuple[str, Utterance]], path: Path) -> Iterator[tuple[str, Utterance]]:
-    """The rows, and on the way the first lines of train in a file."""
+    """Pass the rows on, and write the first transcripts of train to ``path`` on the way."""
     lines = 0
     with replaced(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
         for split, utterance in rows:
@@ -146,44 +166,64 @@ def with_text(rows: Iterator[tuple[str, Utterance]], path: Path) -> Iterator[tup
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Everything, from the official json to the lists. Raises ValueError for whatever is wrong with
-    them.
+    """Write manifests, text and ``left_out.txt``. Raises ValueError for a faulty corpus and unknown
+    subset.
     """
-    if options.subset not in ("S", "M", "L"):
-        raise ValueError(f"--subset: {lookup.unknown('subset', options.subset, ['S', 'M', 'L'])}")
+    if options.subset not in SUBSETS:
+        reason = lookup.unknown("subset", options.subset, SUBSETS)
+        raise ValueError(f"--subset: {reason}")
     reader = Reader(options)
     out = options.out
     paths = {name: out / name / "manifest.jsonl" for name in reader.splits.values()}
     counts = write_manifests(paths, with_text(reader.rows(), out / "text/train.txt"))
-    lines = [f"{path}\t{reason}\n" for path, reason in reader.recordings.pairs]
-    write_text(out / "left_out.txt", "".join(lines))
-    for subset, name in reader.splits.items():
-        hours = reader.seconds[name] / 3600
-        print(
-            f"{name} ({subset}): {counts[name]} utterances of {len(reader.used[name])} recordings, "
-            f"{hours:.3f} h"
-        )
-        print(
-            check_count(
-                f"wenetspeech {subset} hours",
-                max(round(hours), min(counts[name], 1)),
-                HOURS[subset],
-                options.strict_counts,
-            )
-        )
-    print(f"{reader.others} segments belong to none of {', '.join(reader.splits)}")
-    if reader.left_out:
-        examples = ", ".join(path for path, _ in reader.recordings.pairs[:3])
-        print(f"left out, segments:\n{table(reader.left_out)}")
-        print(
-            "left out, recordings: "
-            f"{reader.recordings.total()}{f', e.g. {examples}; all: {out}/left_out.txt' if examples else ''}"
-        )
+    write_left_out(reader, out / "left_out.txt")
+    print_sizes(reader, counts, options.strict_counts)
+    print_left_out(reader, out)
     for line in check_disjoint(reader.used, DISJOINT):
         print(f"note: {line}")
 
 
+def write_left_out(reader: Reader, path: Path) -> None:
+    """Write a line for each recording that cannot be used: its path, a tab, the reason."""
+    lines = []
+    for recording, reason in reader.recordings.pairs:
+        line = f"{recording}\t{reason}\n"
+        lines.append(line)
+    write_text(path, "".join(lines))
+
+
+def print_sizes(reader: Reader, counts: dict[str, int], strict: bool) -> None:
+    """Print utterances, recordings and hours of each split, and whether the hours are as published.
+    Raises ValueError when they are not and ``strict`` is set.
+    """
+    for subset, name in reader.splits.items():
+        hours = reader.seconds[name] / 3600
+        recordings = len(reader.used[name])
+        print(
+            f"{name} ({subset}): {counts[name]} utterances of {recordings} recordings, "
+            f"{hours:.3f} h"
+        )
+        # A split with speech counts as an hour at least.
+        whole = max(round(hours), min(counts[name], 1))
+        print(check_count(f"wenetspeech {subset} hours", whole, HOURS[subset], strict))
+    print(f"{reader.others} segments belong to none of {', '.join(reader.splits)}")
+
+
+def print_left_out(reader: Reader, out: Path) -> None:
+    """Print how many segments and recordings were left out, and why."""
+    if not reader.left_out:
+        return
+    print(f"left out, segments:\n{table(reader.left_out)}")
+    total = reader.recordings.total()
+    if total:
+        examples = ", ".join(path for path, _ in reader.recordings.pairs[:3])
+        print(f"left out, recordings: {total}, e.g. {examples}; all: {out}/left_out.txt")
+    else:
+        print("left out, recordings: 0")
+
+
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = command.parser(
         __doc__,
         "the official folder, with WenetSpeech.json and audio/ in it",
