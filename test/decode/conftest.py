@@ -12,7 +12,8 @@ from wenet_osum.text.template import Template
 MELS = 8
 
 
-def make_model(seed: int = 7, tokenizer=None):
+def make_model(seed: int = 7, tokenizer=None, **changes):
+    """``changes`` are keys of OsumConfig, such as another adapter."""
     from transformers import Qwen2Config, WhisperConfig
 
     from wenet_osum.models.osum import OsumConfig, OsumModel
@@ -29,8 +30,8 @@ def make_model(seed: int = 7, tokenizer=None):
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         tie_word_embeddings=False, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    adapter = {"layers": 1, "heads": 2, "ffn": 32}
-    config = OsumConfig(encoder=whisper.to_dict(), llm=llm.to_dict(), adapter_conf=adapter)
+    settings = {"adapter_conf": {"layers": 1, "heads": 2, "ffn": 32}} | changes
+    config = OsumConfig(encoder=whisper.to_dict(), llm=llm.to_dict(), **settings)
     model = OsumModel(config).float()
     # All numbers are drawn here: they depend neither on how parts are initialized nor on what has
     # drawn before. Norms keep their ones.

@@ -188,3 +188,19 @@ def test_a_walk_from_a_manifest_to_a_report(model_dir, listed, tmp_path, capsys)
     words = ["--set", f"sttc={listed / 'test.jsonl'},{out}", "--out", str(tmp_path / "score"), "--report"]
     assert score.main(words) == 0, capsys.readouterr().err
     assert (tmp_path / "score" / "report.html").exists() or any((tmp_path / "score").glob("*.html"))
+
+
+def test_earlier_answers_are_read_with_the_labels_of_the_model(parts, rows):
+    """A label of the model's own set is a label in an earlier turn; one of no set is free text."""
+    model, template = parts
+    own = Template(template.tokenizer, labels={"emotion": ["LULLED", "STIRRED"]})
+    transcriber = Transcriber(Recognizer(model, own, task=own.task("ser")))
+    seen = []
+    transcriber.answers = lambda jobs, asked: seen.extend(jobs) or [Hypothesis("k", "ser", "")]
+    sound = rows[0]["turns"][0]["wav"]
+    for label in ("LULLED", "HAPPY"):
+        said = {"role": "assistant", "text": f"the cat<{label}>"}
+        transcriber.chat([{"role": "user", "audio": sound}, said, {"role": "user", "audio": sound}])
+    [read], [free] = [job.read()[0].turns for job in seen]
+    assert read.labels == {"emotion": "LULLED"} and read.txt == "the cat"
+    assert free.reply == "the cat<HAPPY>" and not free.labels

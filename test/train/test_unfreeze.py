@@ -97,3 +97,21 @@ def test_a_run_goes_on_as_if_never_stopped(tiny, tmp_path, monkeypatch, weights_
     assert train(conf, tmp_path / "parts") == 0
     ends = [weights_of(tmp_path / name / "final") for name in ("whole", "parts")]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.slow
+def test_sharded_parameters_stand_still_too(tiny, tmp_path, weights_of):
+    """FSDP and DDP hold the part for as long, and give the same weights after every step."""
+    parts = tiny.tree()["train_parts"] | {"encoder.*": {"unfreeze": 0.5}}
+    found = []
+    for engine in ("ddp", "fsdp"):
+        conf = tiny.conf(train_parts=parts, max_steps=3, eval_every=1, keep=3, engine=engine)
+        assert train(conf, tmp_path / engine) == 0
+        found.append([weights_of(folder) for folder in checkpoint.complete(tmp_path / engine)])
+    for replicated, sharded in zip(*found, strict=True):
+        for name, weight in replicated.items():
+            torch.testing.assert_close(sharded[name], weight, atol=1e-6, rtol=1e-5, msg=name)
+    first, second, third = found[1]
+    held = [name for name in first if ":encoder.layers" in name]
+    assert held and all(torch.equal(first[name], second[name]) for name in held)
+    assert not any(torch.equal(second[name], third[name]) for name in held)

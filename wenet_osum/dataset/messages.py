@@ -6,7 +6,7 @@ a row, are two turns, of which only the last is answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from wenet_osum import lookup, tasks
@@ -29,11 +29,17 @@ class Message(NamedTuple):
     task: str | None = None  # of an assistant's: what its text is, a name or tags
 
 
-def rows_of(messages: Iterable[Message], default: str = FREE) -> list[Row]:
+def rows_of(
+    messages: Iterable[Message],
+    default: str = FREE,
+    task_of: Callable[[str], Task] = tasks.parse,
+) -> list[Row]:
     """Return the turns as rows; the last has no ``task`` where its answer is still to come.
 
     ``default`` is the task of answers that name none; one that cannot be read as its task's is a
-    free one. Raises ValueError for an unknown role or task, and for an answer to nothing.
+    free one. ``task_of`` finds the task of a name, with the label sets that answers are written in:
+    those of the toolkit, unless a model's template is asked. Raises ValueError for an unknown role
+    or task, and for an answer to nothing.
     """
     rows: list[Row] = []
     asked: Row | None = None
@@ -46,7 +52,8 @@ def rows_of(messages: Iterable[Message], default: str = FREE) -> list[Row]:
         elif message.role == ASSISTANT:
             if asked is None or message.text is None:
                 raise ValueError("an assistant's message must be text that answers a user's")
-            rows.append(asked | answer_row(message.text, message.task or default))
+            name = message.task or default
+            rows.append(asked | answer_row(message.text, name, task_of(name)))
             asked = None
         else:
             raise ValueError(lookup.unknown("role", message.role, [USER, ASSISTANT]))
@@ -71,9 +78,8 @@ def _turns_said(open_turn: Row | None, message: Message) -> Iterable[Row]:
         yield turn
 
 
-def answer_row(text: str, name: str) -> Row:
-    """Return an answer's text as the fields of its task. Raises ValueError for an unknown task."""
-    task = tasks.parse(name)
+def answer_row(text: str, name: str, task: Task) -> Row:
+    """Return an answer's text as the fields of its task, which the row calls ``name``."""
     if task.tags == FREE:
         return {"task": FREE, "reply": text}
     reading = task.read(text)

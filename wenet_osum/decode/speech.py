@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from wenet_osum import lookup
+from wenet_osum import lookup, tasks
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.manifest import from_row
 from wenet_osum.dataset.messages import Message, rows_of
@@ -31,6 +31,7 @@ from wenet_osum.decode.jobs import Job
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.progress import ProgressBar
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance
+from wenet_osum.tasks.base import Task
 
 # What a message of a conversation may have, and the name of one in its answer.
 MESSAGE = ("role", "text", "audio", "task")
@@ -107,7 +108,7 @@ class Transcriber:
         """
         check_rate(rate)
         asked = self.asked(task, None, lang)
-        job = conversation_job(messages, asked.task.tags, rate)
+        job = conversation_job(messages, asked.task.tags, rate, asked.template.task)
         [answer] = self.answers([job], asked)
         if answer.error:
             raise ValueError(answer.error)
@@ -205,10 +206,15 @@ def make_job(index: int, sound: Sound, rate: int = SAMPLE_RATE, key: str | None 
     return job
 
 
-def conversation_job(messages: list[dict[str, Any]], task: str, rate: int = SAMPLE_RATE) -> Job:
+def conversation_job(
+    messages: list[dict[str, Any]],
+    task: str,
+    rate: int = SAMPLE_RATE,
+    task_of: Callable[[str], Task] = tasks.parse,
+) -> Job:
     """Make a job of the messages of a chat, whose earlier answers are those of ``task``.
 
-    Raises ValueError for messages that are none, and sounds that cannot be read.
+    ``task_of`` finds the task of a name, with the model's own label sets. Raises ValueError for messages that are none, and sounds that cannot be read.
     """
     read, sounds = [], []
     for message in messages:
@@ -222,7 +228,7 @@ def conversation_job(messages: list[dict[str, Any]], task: str, rate: int = SAMP
         role = str(message.get("role"))
         read.append(Message(role, message.get("text"), wav, message.get("task")))
 
-    *turns, last = rows_of(read, task) or [{}]
+    *turns, last = rows_of(read, task, task_of) or [{}]
     if not sounds:
         raise ValueError("a conversation needs at least one sound: give a user's message 'audio'")
     if "task" in last:
