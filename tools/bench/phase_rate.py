@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Phases 2 to 4 with the shapes of a conf and made-up weights: audio hours per hour and share of the
-device's peak, ours beside transformers + peft.
+"""Phases 2 to 4 with the shapes of a conf and made-up weights: audio hours per hour and share of
+the device's peak, ours beside transformers + peft.
 
     python tools/bench/phase_rate.py --size 7b --peak_tflops 989
     python tools/bench/phase_rate.py --tiny

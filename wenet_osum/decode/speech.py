@@ -214,7 +214,8 @@ def conversation_job(
 ) -> Job:
     """Make a job of the messages of a chat, whose earlier answers are those of ``task``.
 
-    ``task_of`` finds the task of a name, with the model's own label sets. Raises ValueError for messages that are none, and sounds that cannot be read.
+    ``task_of`` finds the task of a name, with the model's own label sets. Raises ValueError for
+    messages that are none, and sounds that cannot be read.
     """
     read, sounds = [], []
     for message in messages:
