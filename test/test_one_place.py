@@ -74,7 +74,7 @@ class State:
 class Rescorer:
     losses, needs = (), ()
     def __init__(self, model, template, weights): pass
-    def begin(self, states): return State()
+    def begin(self, states, front): return State()
 """
 
 
@@ -85,7 +85,7 @@ def test_a_rescorer_is_one_file(tmp_path):
     model, template = SimpleNamespace(config=SimpleNamespace(losses=[])), SimpleNamespace(target_tokenization="by_field")
     try:
         lookup.add_folder(joint.PACKAGE, str(tmp_path))
-        begun = joint.Rescorers(model, template, {"never_first": 0.5}).begin(torch.zeros(3, 8))
+        begun = joint.Rescorers(model, template, {"never_first": 0.5}).begin(torch.zeros(3, 8), torch.zeros(0, 8))
     finally:
         package.__path__[:] = before
     assert int(begun.scores(None, torch.tensor([0.0, 9.0, 1.0])).argmax()) == 2

@@ -115,7 +115,7 @@ def _prompts(
 
     # Rescorers hear all states; the LLM hears fewer where the adapter shrinks.
     adapted, adapted_lengths = model.adapted(batch.features, batch.feature_lengths)
-    _, states, lengths = split_front(model.adapter, adapted, adapted_lengths)
+    front, states, lengths = split_front(model.adapter, adapted, adapted_lengths)
     own_states = states
     own_lengths = lengths
     if batch.turns is not None:
@@ -123,11 +123,13 @@ def _prompts(
         last = batch.turns.last_recordings()
         own_states = states[last.to(states.device)]
         own_lengths = lengths[last]
+        front = front[last.to(front.device)]
     if options.joint:
         rescorers = Rescorers(model, template, options.joint)
-        for row, padded, length in zip(rows, own_states, own_lengths.tolist(), strict=True):
+        utterances = zip(rows, own_states, own_lengths.tolist(), front, strict=True)
+        for row, padded, length, own_front in utterances:
             own = padded[:length]
-            row.joint = rescorers.begin(own)
+            row.joint = rescorers.begin(own, own_front)
     _draft(model, template, own_states, own_lengths, rows, options, counts)
     asked = [row.answer_state.task.tags for row in rows]
     speech, lengths = shrink.heard(model, adapted, adapted_lengths, batch.heard_for(asked))

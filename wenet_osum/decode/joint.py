@@ -1,10 +1,11 @@
-"""Joint decoding: rescorers (decode/rescore) change the LLM's scores of the next token.
+"""Joint decoding: rescorers (decode/rescore) change the LLM's scores of the next token or label.
 
 As in one-pass decoding (Watanabe et al., 2017, "Hybrid CTC/attention architecture for end-to-end
 speech recognition"), only the LLM's likeliest candidates are rescored; where rescorers have a say,
 others cannot be chosen.
 
-Letters: S speech embeddings, H width of the LLM, V vocabulary, K candidates.
+Letters: S speech embeddings, F those of label queries, H width of the LLM, V vocabulary, K
+candidates.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from wenet_osum import lookup
 if TYPE_CHECKING:
     from wenet_osum.decode.constrain import AnswerState
     from wenet_osum.models.osum import OsumModel
+    from wenet_osum.tasks.base import Field
     from wenet_osum.text.template import Template
 
 PACKAGE = "wenet_osum.decode.rescore"
@@ -98,6 +100,24 @@ class Joint:
         joint[tokens] = total
         return joint
 
+    def label_scores(self, field: Field, scores: dict[str, float]) -> dict[str, float]:
+        """Return joint scores of a field's labels, given the LLM's log-probabilities of each.
+
+        Those of the LLM are taken among the labels alone, where they add up to 1, as those of a
+        rescorer do.
+        """
+        values = torch.tensor([*scores.values()], dtype=torch.float64)
+        shares = values.log_softmax(0).tolist()
+        logs = dict(zip(scores, shares, strict=True))
+
+        total = dict(logs)
+        for state in self.states.values():
+            if not hasattr(state, "change_labels"):
+                continue
+            for label, change in state.change_labels(field, logs).items():
+                total[label] += change
+        return total
+
 
 class Rescorers:
     """The rescorers of one batch."""
@@ -109,11 +129,12 @@ class Rescorers:
         for name, made in rescorer_classes(weights).items():
             self.rescorers[name] = made(model, template, dict(weights))
 
-    def begin(self, states: Tensor) -> Joint:
-        """Start an answer to the speech embeddings (S, H) of one utterance."""
+    def begin(self, states: Tensor, front: Tensor) -> Joint:
+        """Start an answer to the speech embeddings (S, H) of one utterance, and those (F, H) of
+        its label queries."""
         begun = {}
         for name, rescorer in self.rescorers.items():
-            begun[name] = rescorer.begin(states)
+            begun[name] = rescorer.begin(states, front)
         return Joint(begun)
 
 

@@ -96,12 +96,16 @@ class Row:
         return len(self.answer_state.ids) >= self.room
 
     def decide(self, scores: list[float]) -> bool:
-        """Write the likeliest label of the choice, by the log-probabilities of its labels.
+        """Write the likeliest label of the choice, by the LLM's log-probabilities of its labels,
+        and in joint decoding by what rescorers add to them.
 
         Returns True when the best two lie within 1e-4.
         """
         choice = self.choice
         labels = list(choice.continuations)
+        if self.joint:
+            alone = dict(zip(labels, scores, strict=True))
+            scores = list(self.joint.label_scores(choice.field, alone).values())
         if choice.forced:
             self.flag("label_forced")
 

@@ -1,4 +1,4 @@
-"""Second opinions on the next token, beside the LLM's.
+"""Second opinions on the next token, or the next label, beside the LLM's.
 
 A file here is a name for ``--rescore NAME=WEIGHT``. It holds ``class Rescorer`` with
 
@@ -6,8 +6,9 @@ A file here is a name for ``--rescore NAME=WEIGHT``. It holds ``class Rescorer``
     needs       names of other rescorers whose state it reads; they are there also with weight 0
     __init__(model, template, weights)
                 is called once per batch; ``weights`` are all that were asked for, by name
-    begin(states)
-                returns a State for the speech embeddings (S, H) of one utterance
+    begin(states, front)
+                returns a State for the speech embeddings (S, H) of one utterance, and those
+                (F, H) that its label queries put in front of them, none or F
 
 and a State, which never changes, has
 
@@ -19,6 +20,12 @@ and a State, which never changes, has
     change(answer_state, logs, tokens, states)
                 returns (K,) float64: what to add to the LLM's log-probabilities ``logs`` (K,) of
                 the candidates ``tokens`` (K,)
+
+A State that has a say in the choice of labels also has
+
+    change_labels(field, logs)
+                returns what to add to the LLM's log-probabilities ``logs`` of the labels of a
+                field, both by label
 
 ``states`` are those of all rescorers by name. So the search knows no rescorer by name
 (decode/joint.py).

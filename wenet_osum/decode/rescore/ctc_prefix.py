@@ -292,7 +292,7 @@ class Rescorer:
                 "or train ctc with classes: null"
             )
 
-    def begin(self, states: Tensor) -> State:
+    def begin(self, states: Tensor, front: Tensor | None = None) -> State:
         """Start with the empty prefix."""
         scores = self.scores
         compared = scores.states(states)

@@ -234,7 +234,7 @@ class Rescorer:
         self.ctc_weight = weights.get("ctc_prefix", 0.0)
         self.state_s = model.embedding_s
 
-    def begin(self, states: Tensor) -> State:
+    def begin(self, states: Tensor, front: Tensor | None = None) -> State:
         """Prepare the posterior of an utterance."""
         posterior = BoundaryPosterior(normed(states), self.state_s)
         return State(posterior, self.weight, self.ctc_weight)
