@@ -46,7 +46,9 @@ from wenet_osum.records import Utterance
 from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.text.template import Template
 
-QUICK = StoreConfig(tries=6, wait_s=0.004, timeout_s=0.25)
+QUICK = StoreConfig(tries=6, wait_s=0.004, timeout_s=20)
+# where nothing comes: a busy machine may meet more time-outs than were injected
+HASTY = StoreConfig(tries=20, wait_s=0.004, timeout_s=0.3)
 DATA = bytes(random.Random(0).randrange(256) for _ in range(5000))
 UTTERANCES = 60
 # faults that the next try may not meet
@@ -97,7 +99,7 @@ class FaultyProxy(Quiet):
         fault = next(self.server.faults, None)
         self.server.asked.append((self.path, self.headers.get("Range"), fault))
         if fault in ("silent", "reset"):
-            time.sleep(0.4 if fault == "silent" else 0)
+            time.sleep(0.5 if fault == "silent" else 0)
             # closed with a reset, not an end
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
@@ -125,9 +127,9 @@ class FaultyProxy(Quiet):
     def drip(self, status, body, headers):
         """Send a byte now and then: no single wait is too long."""
         self.send(status, body, headers, cut=0)
-        for byte in body[:20]:
+        for byte in body[:12]:
             self.wfile.write(bytes([byte]))
-            time.sleep(0.05)
+            time.sleep(0.1)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -213,8 +215,10 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize("fault", PASSING)
 def test_what_passes_is_asked_again(proxy, fault):
     proxy.faults = iter([fault, fault])
-    assert fetch(proxy.url + "data", 1000, 3000, QUICK) == DATA[1000:4000]
-    assert [row[2] for row in proxy.asked] == [fault, fault, None]
+    late = fault in ("silent", "slow")
+    assert fetch(proxy.url + "data", 1000, 3000, HASTY if late else QUICK) == DATA[1000:4000]
+    met = [row[2] for row in proxy.asked]
+    assert met[:3] == [fault, fault, None] and (late or len(met) == 3)
 
 
 def test_a_whole_body_that_is_cut_is_asked_again(proxy):
@@ -234,15 +238,15 @@ def test_what_stays_is_not_asked_again(proxy, answer):
 @pytest.mark.parametrize(("fault", "told"), [("503", "503 Service"), ("cut", "break off"), ("silent", "no answer within 0.05 s")])
 def test_tries_end_and_the_reason_names_host_and_answer(proxy, fault, told):
     """A host that has used them up gets one try a read, until it answers."""
-    conf = StoreConfig(tries=3, wait_s=0.002, timeout_s=0.05)
+    conf = StoreConfig(tries=3, wait_s=0.002, timeout_s=0.05 if fault == "silent" else 20)
     proxy.faults = iter([fault] * 4)
     for tries in (3, 4):
         with pytest.raises(Drop, match=f"^store 127.0.0.1:{proxy.server_port}: .*{told}"):
             fetch(proxy.url + "data", 0, 1000, conf)
         assert len(proxy.asked) == tries
-    assert fetch(proxy.url + "data", 0, 10, conf) == DATA[:10]
+    assert fetch(proxy.url + "data", 0, 10, QUICK) == DATA[:10]
     proxy.faults = iter(["503"])
-    assert fetch(proxy.url + "data", 0, 10, conf) == DATA[:10], "has its tries again"
+    assert fetch(proxy.url + "data", 0, 10, QUICK) == DATA[:10], "has its tries again"
 
 
 def test_waits_double_and_are_drawn():
@@ -324,14 +328,13 @@ def test_a_joined_range_that_fails_is_asked_once(proxy):
 
 
 def test_an_epoch_with_faulty_answers_loses_nothing(corpus, proxy):
-    """Every kind of fault, at 5 % and more; order and features are those from disk, resumed ones
-    too."""
+    """Two of five answers are faulty. Order and features are those from disk, resumed ones too."""
     whole = list(mixture(corpus, "local").epoch(0))
-    remote = mixture(corpus, "remote")
+    remote = mixture(corpus, "remote", tries=20)
     proxy.asked.clear()
     draw = random.Random(1)
     kinds = [kind for kind in PASSING if kind not in ("silent", "slow")]
-    proxy.faults = (draw.choice(kinds) if draw.random() < 0.15 else None for _ in itertools.count())
+    proxy.faults = (draw.choice(kinds) if draw.random() < 0.4 else None for _ in itertools.count())
     loader = remote.epoch(0)
     ours = list(loader)
     assert_same(ours, whole)
@@ -373,7 +376,7 @@ def test_the_limit_is_a_share_of_the_last_utterances():
     for _ in range(20):
         limit.count(Lost(50, 50, "audio: unreadable"))
     limit.count(Lost(50, 50))
-    with pytest.raises(StoreError, match="51 of the last 1.... utterances could not be read: 51 × store s: 503"):
+    with pytest.raises(StoreError, match=r"51 of the last 1\d+ utterances could not be read: 51 × store s: 503"):
         limit.count(Lost(99, 1))
     with pytest.raises(StoreError):
         FaultLimit(0.05).count(Lost(0, 11))
@@ -443,19 +446,21 @@ def test_a_program_that_fails_is_run_again(tmp_path, own_spool):
     assert Handles(conf=QUICK).read(line, 0, 5000) == DATA and runs(tmp_path) == 3, "without the rests of the first runs"
     line = program(tmp_path, "[ $n -lt 2 ] && exit 7; tail -c +$(($1 + 1)) DATA | head -c $(($2 - $1 + 1))") + " {first} {last}"
     assert Handles(conf=QUICK).read(line, 30, 50) == DATA[30:80] and runs(tmp_path) == 2
-    line = program(tmp_path, "echo gone >&2; exit 4")
+    line = program(tmp_path, "echo gone >&2; exit 4") + " another"
     with pytest.raises(Drop, match="^store pipe:sh: exit status 4, gone"):
         Handles(conf=QUICK).read(line, 30, 50)
     assert runs(tmp_path) == 3
 
 
 def test_a_program_that_hangs_is_ended(tmp_path, monkeypatch):
-    line = program(tmp_path, "[ $n -lt 2 ] && exec sleep 9; cat DATA") + " {first} {last}"
-    assert Handles(conf=QUICK).read(line, 0, 5000) == DATA and runs(tmp_path) == 2
+    line = program(tmp_path, "[ $n -lt 2 ] && exec sleep 60; cat DATA") + " {first} {last}"
+    conf = StoreConfig(wait_s=0.004, timeout_s=2)
+    assert Handles(conf=conf).read(line, 0, 5000) == DATA and runs(tmp_path) >= 2
 
 
 def test_processes_of_a_node_share_what_a_program_prints(tmp_path, own_spool):
     line = program(tmp_path, "sleep 0.1; cat DATA")
+    Handles().hold([line])
     children = []
     for _ in range(4):
         child = os.fork()
@@ -471,7 +476,7 @@ SCRIPT = """
 import os, sys
 from wenet_osum.dataset import spool
 os.close(spool.spooled("a shard", lambda out: out.write(b"x" * 9), 100))
-print("ready", len(list(spool.place().glob("*.shard"))), flush=True)
+print("ready", flush=True)
 if sys.stdin.readline().strip() == "die":
     os.kill(os.getpid(), 9)
 """
@@ -482,7 +487,7 @@ def holder(folder):
 
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, "-c", SCRIPT], env={**os.environ, "TMPDIR": str(folder)}, **pipes)
-    assert process.stdout.readline() == "ready 1\n"
+    assert process.stdout.readline() == "ready\n"
     return process
 
 

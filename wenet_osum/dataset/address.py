@@ -11,6 +11,7 @@ Answers to a range follow RFC 9110, section 14: 206 with ``Content-Range``, 416 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import time
@@ -27,6 +28,7 @@ from urllib3.exceptions import (
     ProtocolError,
     ReadTimeoutError,
     ResponseError,
+    SSLError,
 )
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import parse_url
@@ -40,8 +42,12 @@ CONNECT_S = 10  # longest wait for a connection
 SLOWEST = 1 << 16  # bytes per second, below which an answer counts as timed out
 CHUNK = 1 << 20  # bytes read at once, at most
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-BROKEN = (ProtocolError, IncompleteRead, ReadTimeoutError, TimeoutError)  # what a body ends with
+# what may end a body before its end
+BROKEN = (ProtocolError, IncompleteRead, ReadTimeoutError, TimeoutError, SSLError)
 LATE = (ConnectTimeoutError, ReadTimeoutError, TimeoutError)
+
+# a line for each try would drown the progress; what is lost in the end is counted
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 # hosts that have used up all tries: they get one a read until they answer
 _worn: set[str] = set()
@@ -223,6 +229,6 @@ def _plain(error: Exception, conf: StoreConfig) -> str:
         return f"no connection ({cause or type(error).__name__})"
     if isinstance(error, LATE):
         return f"no answer within {conf.timeout_s:g} s"
-    if isinstance(error, BROKEN):
+    if isinstance(error, (ProtocolError, IncompleteRead)):
         return "answers break off"
     return str(error)
