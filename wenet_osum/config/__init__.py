@@ -21,6 +21,7 @@ from wenet_osum.config.tables import (
     RepeatGateConfig,
     SourceConfig,
     SpecAugmentConfig,
+    StoreConfig,
     TrainConfig,
 )
 from wenet_osum.config.yaml_files import from_dict, load, plain, save
@@ -43,6 +44,7 @@ __all__ = [
     "RepeatGateConfig",
     "SourceConfig",
     "SpecAugmentConfig",
+    "StoreConfig",
     "TrainConfig",
     "broken_rules",
     "changes_of",

@@ -15,6 +15,7 @@ from wenet_osum.config.tables import (
     FilterConfig,
     ModelConfig,
     SourceConfig,
+    StoreConfig,
     TrainConfig,
 )
 
@@ -37,6 +38,7 @@ def _of_training(conf: TrainConfig) -> list[str]:
         *_of_unfreezing(conf),
         *_of_augmentation(conf.augment),
         *_of_target_limits(conf.filter),
+        *_of_store(conf.store),
     ]
     if conf.features == "encoded":
         faults += _of_cache(conf)
@@ -147,6 +149,21 @@ def _of_target_limits(conf: FilterConfig) -> list[str]:
             faults.append(
                 f"{name} {limit}: must be 1 or more; a task is left out by the mixture's tasks"
             )
+    return faults
+
+
+def _of_store(conf: StoreConfig) -> list[str]:
+    faults = []
+    if conf.tries < 1:
+        faults.append(f"store.tries {conf.tries}: must be 1 or more")
+    for name in ("wait_s", "timeout_s", "spool_gb"):
+        value = getattr(conf, name)
+        if value <= 0:
+            faults.append(f"store.{name} {value}: must be above 0")
+    if not 0 <= conf.max_faults <= 1:
+        faults.append(
+            f"store.max_faults {conf.max_faults}: must be a share, 0 to 1; 1 never stops the run"
+        )
     return faults
 
 

@@ -176,6 +176,20 @@ class BatchConfig:
 
 
 @dataclass
+class StoreConfig:
+    """Reading from object stores, from programs that print shards, and from network drives."""
+
+    tries: int = 10  # of each read, before its utterances are left out
+    wait_s: float = 0.1  # longest wait before the second try, s; it doubles with each, up to 20 s
+    timeout_s: float = 30.0  # longest wait for an answer, and for its next bytes, s
+    # share of the last 1,000 utterances that may be lost to such faults; the run stops above it
+    max_faults: float = 0.05
+    # outputs of programs without {first}, and small shards of servers without ranges, that are
+    # kept in TMPDIR for all processes of a node, GB
+    spool_gb: float = 32.0
+
+
+@dataclass
 class SourceConfig:
     """A list in the training mixture."""
 
@@ -248,6 +262,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     # field name → weight of its tokens, default 1
     loss_weight: dict[str, float] = field(default_factory=dict)

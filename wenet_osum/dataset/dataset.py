@@ -3,6 +3,7 @@
     load_list       what there is          (shard.py)
     build_pool      who can be drawn       (pool.py)
     Plan            who reads what, when   (plan.py)
+    SpeechDataset   a micro-batch of it    (speech_dataset.py)
     read_utterance  bytes of an utterance  (shard.py)
     make_sample     features and ids       (sample.py; the steps of its sound: steps.py;
                     several turns: conversation.py)
@@ -35,86 +36,31 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
-from wenet_osum.config import BatchConfig, DataConfig, FilterConfig, SourceConfig, TrainConfig
+from wenet_osum.config import (
+    BatchConfig,
+    DataConfig,
+    FilterConfig,
+    SourceConfig,
+    StoreConfig,
+    TrainConfig,
+)
 from wenet_osum.dataset import fingerprint, temperature
-from wenet_osum.dataset.arrange import OPEN_FILES, files_needed
-from wenet_osum.dataset.batch import collate
+from wenet_osum.dataset.arrange import files_needed
 from wenet_osum.dataset.compose import Costs, cut
-from wenet_osum.dataset.conversation import make_conversation
 from wenet_osum.dataset.draw import Draws, count_draws
-from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.dataset.measure import measure_tokens
+from wenet_osum.dataset.patience import DEFAULT
 from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool, TokenCounter, build_pool, published_rate
-from wenet_osum.dataset.sample import make_sample, silent_sample
 from wenet_osum.dataset.sample_config import SampleConfig, Targets
-from wenet_osum.dataset.shard import Handles, load_list, read_utterance
+from wenet_osum.dataset.shard import load_list
+from wenet_osum.dataset.speech_dataset import SpeechDataset
 from wenet_osum.dataset.states import StateStore
-from wenet_osum.records import Batch, Sample
+from wenet_osum.records import Batch
 from wenet_osum.text.template import Template
-
-
-class SpeechDataset(Dataset):
-    """Item i is the i-th micro-batch of this rank, a Batch.
-
-    Any process may ask for any item: the answer is the same.
-    """
-
-    def __init__(
-        self,
-        pools: list[Pool],
-        draws: np.ndarray,
-        items: np.ndarray,
-        template: Template,
-        conf: SampleConfig,
-        files: int = OPEN_FILES,
-    ) -> None:
-        """Take what is drawn and cut already.
-
-        ``draws`` (D, 5): source, shard, row, task, repeat. ``items`` (micro-batches, 2): first
-        draw and end; an empty range is a filler. ``files`` are kept open at most.
-        """
-        self.pools = pools
-        self.draws = draws
-        self.items = items
-        self.template = template
-        self.conf = conf
-        self.handles = Handles(files)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: int) -> Batch:
-        first, end = self.items[i].tolist()
-        return self.batch(first, end)
-
-    def batch(self, first: int, end: int) -> Batch:
-        """Make a Batch of the draws from ``first`` to ``end``; a filler when none can be used."""
-        samples, dropped = [], Counter()
-        for draw in range(first, end):
-            try:
-                samples.append(self.sample(draw))
-            except Drop as drop:
-                dropped[drop.reason] += 1
-        filler = None
-        if not samples:
-            filler = silent_sample(self.template, self.conf)
-        return collate(samples, dropped, filler)
-
-    def sample(self, draw: int) -> Sample:
-        """Read one draw. Raises Drop."""
-        source, shard, row, task, repeat = self.draws[draw].tolist()
-        pool = self.pools[source]
-        index = pool.indices[shard]
-        utterance, audio = read_utterance(index, row, self.handles)
-        asked = pool.tasks[task]
-        if utterance.turns:
-            return make_conversation(utterance, audio, asked, self.template, self.conf, repeat)
-        return make_sample(utterance, audio, asked, self.template, self.conf, repeat)
 
 
 class EpochLoader(Loader):
@@ -139,7 +85,14 @@ class EpochLoader(Loader):
         slowest = min(ours.conf.augment.speeds)
         slow = dataclasses.replace(ours.conf.augment, speeds=[slowest])
         conf = dataclasses.replace(ours.conf, augment=slow)
-        whole = SpeechDataset(ours.pools, ours.draws, ours.items, ours.template, conf)
+        whole = SpeechDataset(
+            ours.pools,
+            ours.draws,
+            ours.items,
+            ours.template,
+            conf,
+            store=ours.store,
+        )
         for number in self.plan.longest(n):
             first, end = self.plan.bounds[number : number + 2].tolist()
             yield whole.batch(first, end)
@@ -235,7 +188,8 @@ class Mixture:
         files = files_needed(conf.batch.window, len(self.pools))
         items = plan.items(rank, start)
         sampling = self._sampling(epoch)
-        dataset = SpeechDataset(self.pools, plan.draws(), items, self.template, sampling, files)
+        parts = (self.pools, plan.draws(), items, self.template, sampling)
+        dataset = SpeechDataset(*parts, files, conf.store)
         return EpochLoader(dataset, plan, conf.workers, conf.prefetch)
 
     def _sampling(self, epoch: int) -> SampleConfig:
@@ -330,6 +284,7 @@ def eval_loader(
     reach: int | None = None,
     targets: Targets | None = None,
     states: StateStore | None = None,
+    store: StoreConfig = DEFAULT,
 ) -> EvalLoader:
     """Make batches with answers for a dev list, asked ``task`` (None: each utterance's own).
 
@@ -363,7 +318,8 @@ def eval_loader(
         prompt_lang=prompt_lang,
         states=states,
     )
-    dataset = SpeechDataset([pool], draws, items[rank::world_size], template, sampling)
+    ours = items[rank::world_size]
+    dataset = SpeechDataset([pool], draws, ours, template, sampling, store=store)
     return EvalLoader(dataset, dropped, workers)
 
 

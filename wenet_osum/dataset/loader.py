@@ -13,13 +13,15 @@ from multiprocessing.process import BaseProcess
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from wenet_osum.dataset.speech_dataset import SpeechDataset
+from wenet_osum.dataset.store_faults import FaultLimit, StoreError
 from wenet_osum.records import Batch
 
 
 class Loader:
     """The micro-batches of a dataset in order, with a count of what could not be read."""
 
-    def __init__(self, dataset: Dataset, workers: int, prefetch: int) -> None:
+    def __init__(self, dataset: SpeechDataset, workers: int, prefetch: int) -> None:
         self.dataset = dataset
         # utterances that could not be read in this pass on this rank, by reason
         self.failed: Counter = Counter()
@@ -29,7 +31,9 @@ class Loader:
         return len(self.dataset)
 
     def __iter__(self) -> Iterator[Batch]:
+        """Yield the micro-batches. Raises StoreError when stores fail to give too many."""
         self.failed.clear()
+        limit = FaultLimit(self.dataset.store.max_faults)
         others = set(multiprocessing.active_children())
         batches = iter(self._loader)
         workers = set(multiprocessing.active_children()) - others
@@ -41,8 +45,9 @@ class Loader:
         try:
             for batch in batches:
                 self.failed.update(batch.dropped)
+                limit.count(batch)
                 yield batch
-        except GeneratorExit:
+        except (GeneratorExit, StoreError):
             # stopped early: torch asks its workers to end and waits, then one that hangs in a read
             # must not hold up the exit
             del batches

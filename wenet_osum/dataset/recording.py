@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
+from wenet_osum.config import StoreConfig
+from wenet_osum.dataset.address import fetch, is_url
 from wenet_osum.dataset.audio import cut
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.dataset.remote import fetch, is_url
+from wenet_osum.dataset.patience import DEFAULT, drive_fault, patiently
 from wenet_osum.records import Utterance
 
 
-def recording(utterance: Utterance, path: str) -> bytes:
+def recording(utterance: Utterance, path: str, conf: StoreConfig = DEFAULT) -> bytes:
     """Read the recording at a path or URL, the utterance's segment cut out where it has one.
 
     Raises Drop.
@@ -19,20 +22,24 @@ def recording(utterance: Utterance, path: str) -> bytes:
     start, end = utterance.start, utterance.end
     whole = start is None and end is None
     if is_url(path):
-        audio = fetch(path)
+        audio = fetch(path, conf=conf)
         return audio if whole else cut(audio, start, end)
+    read = partial(read_file, path) if whole else partial(_cut, path, start, end)
     try:
-        if whole:
-            return read_file(path)
-        # soundfile does not say that a file is missing
-        Path(path).stat()
-        return cut(path, start, end)
+        return patiently(read, conf)
     except Drop:
         raise
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "audio: file not found" if missing else "audio: unreadable"
+        reason = drive_fault(path, error) or reason
         raise Drop(reason, f"{utterance.key!r}: {path}: {error}") from None
+
+
+def _cut(path: str, start: float | None, end: float | None) -> bytes:
+    # soundfile does not say that a file is missing
+    Path(path).stat()
+    return cut(path, start, end)
 
 
 def read_file(path: str) -> bytes:

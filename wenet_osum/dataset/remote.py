@@ -1,4 +1,4 @@
-"""Bytes from http(s) addresses, and from programs.
+"""Shards that are not files: http(s) addresses, and programs that print them.
 
 ``pipe:PROGRAM ARGUMENTS…`` is a shard that a program prints, for stores that cannot be mounted. A
 program that names ``{first}`` and ``{last}`` (bytes, the last one included, empty for the end)
@@ -7,31 +7,33 @@ prints that stretch, and reading seeks:
     pipe:aws s3api get-object --bucket b --key 0001.tar --range bytes={first}-{last} /dev/stdout
     pipe:curl -s -f -r {first}-{last} https://store/train/0001.tar
 
-One that does not, such as ``pipe:aws s3 cp s3://b/train/0001.tar -``, is run once by each process
-that reads from the shard, and its output kept in an unnamed file. No shell is involved. Pipes stand
-in lists of shards only, which are one's own, never in manifests, which come with data.
+One that does not, such as ``pipe:aws s3 cp s3://b/train/0001.tar -``, is run once for all processes
+of a node, which read its output from a file (spool.py). No shell is involved. Pipes stand in lists
+of shards only, which are one's own, never in manifests, which come with data.
 """
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
+from functools import partial
+from pathlib import Path
 from typing import IO
 
-from wenet_osum.dataset.drop import Drop
+from wenet_osum.config import StoreConfig
+from wenet_osum.dataset import spool
+from wenet_osum.dataset.address import SLOWEST, fetch, is_url
+from wenet_osum.dataset.drop import STORE, Drop
+from wenet_osum.dataset.patience import DEFAULT, patiently
 
 PIPE = "pipe:"
-TIMEOUT_S = 60
-PARTIAL_CONTENT = 206  # HTTP's answer to a range
+PROGRAM_TRIES = 3  # most programs have tries of their own
+SAID = 120  # characters of what a program says before it fails, in the reason of a Drop
 
 
-def is_url(path: str) -> bool:
-    """Tell whether a path in a list is an address."""
-    return path.startswith(("http://", "https://"))
+class Failed(Drop):
+    """A program that was run and failed; the next time it may not."""
 
 
 def is_pipe(path: str) -> bool:
@@ -46,70 +48,91 @@ def seeks(path: str) -> bool:
     return is_pipe(path) and "{first}" in path
 
 
-def fetch(url: str, offset: int = 0, size: int | None = None) -> bytes:
-    """Read an address, or ``size`` bytes of it from ``offset``.
+def read_remote(
+    path: str, offset: int = 0, size: int | None = None, conf: StoreConfig = DEFAULT
+) -> bytes:
+    """Read an address or what a program prints; of a program that cannot seek only the whole.
 
-    Raises Drop when it cannot be read.
+    Raises Drop.
     """
-    request = urllib.request.Request(url)
-    if size is not None:
-        last = offset + size - 1
-        request.add_header("Range", f"bytes={offset}-{last}")
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            data = answer.read()
-            status = answer.status
-    except (OSError, ValueError) as error:
-        raise Drop("address cannot be read", f"{url}: {error}") from None
-
-    # a plain server sends everything
-    if size is None or status == PARTIAL_CONTENT:
-        return data
-    return data[offset : offset + size]
-
-
-def read_remote(path: str, offset: int = 0, size: int | None = None) -> bytes:
-    """Do the same for addresses and programs; of a program that cannot seek only the whole."""
     if is_url(path):
-        return fetch(path, offset, size)
+        return fetch(path, offset, size, conf)
+    if not seeks(path):
+        with open(spooled(path, conf), "rb") as file:
+            return file.read()
     last = ""
+    timeout_s = None
     if size is not None:
         last = str(offset + size - 1)
+        timeout_s = conf.timeout_s + size / SLOWEST
     with tempfile.TemporaryFile() as file:
-        _run(path, file, str(offset), last)
+        _patiently_run(path, (str(offset), last), conf, timeout_s, file)
         file.seek(0)
         return file.read()
 
 
-def spooled(path: str) -> int:
-    """Return a descriptor of an unnamed file with all that the program prints.
+def spooled(path: str, conf: StoreConfig = DEFAULT) -> int:
+    """Return a descriptor of a file with the whole shard, which the processes of a node share.
 
-    The file goes away when it is closed. Raises Drop.
+    Raises Drop.
     """
-    with tempfile.TemporaryFile() as file:
-        _run(path, file, "0", "")
-        return os.dup(file.fileno())
+    if is_url(path):
 
-
-def _run(path: str, out: IO[bytes], first: str, last: str) -> None:
-    """Run the program of a pipe. Raises Drop when it cannot be run or fails."""
+        def write(out: IO[bytes]) -> None:
+            out.write(fetch(path, conf=conf))
+    else:
+        write = partial(_patiently_run, path, ("", ""), conf, None)
+    limit = int(conf.spool_gb * 1e9)
     try:
+        return spool.spooled(path, write, limit)
+    except OSError as error:
+        raise Drop(f"{STORE}{error.filename or 'TMPDIR'}: {error.strerror}", path) from None
+
+
+def _patiently_run(
+    path: str,
+    stretch: tuple[str, str],
+    conf: StoreConfig,
+    timeout_s: float | None,
+    out: IO[bytes],
+) -> None:
+    """Run the program until it succeeds. Raises Drop when it does not."""
+
+    def run() -> None:
+        out.seek(0)
+        out.truncate()
+        _run(path, out, *stretch, timeout_s)
+
+    tries = min(conf.tries, PROGRAM_TRIES)
+    patiently(run, conf, lambda error: isinstance(error, Failed), tries)
+
+
+def _run(path: str, out: IO[bytes], first: str, last: str, timeout_s: float | None) -> None:
+    """Run the program of a pipe. Raises Drop when it cannot be run, Failed when it fails."""
+    name = path
+    try:
+        words = _arguments(path, first, last)
+        name = Path(words[0]).name
         done = subprocess.run(
-            _arguments(path, first, last),
+            words,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.PIPE,
             check=False,
+            timeout=timeout_s,
         )
-    except (OSError, ValueError) as error:
-        raise Drop("pipe cannot be run", f"{path}: {error}") from None
+    except subprocess.TimeoutExpired:
+        told = f"not done within {timeout_s:.0f} s"
+        raise Failed(f"{STORE}{PIPE}{name}: {told}", path) from None
+    except (OSError, ValueError, IndexError) as error:
+        raise Drop(f"{STORE}{PIPE}{name}: cannot be run", f"{path}: {error}") from None
     if done.returncode:
-        told = f"{path}: exit status {done.returncode}"
+        told = f"exit status {done.returncode}"
         said = done.stderr.decode("utf-8", "replace").strip()
         lines = said.splitlines()
         if lines:
-            told += f", {lines[-1]}"
-        raise Drop("pipe failed", told)
+            told += f", {lines[-1][:SAID]}"
+        raise Failed(f"{STORE}{PIPE}{name}: {told}", path)
 
 
 def _arguments(path: str, first: str, last: str) -> list[str]:

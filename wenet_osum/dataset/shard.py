@@ -10,8 +10,7 @@ import contextlib
 import hashlib
 import io
 import itertools
-import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,12 +19,13 @@ import numpy as np
 from wenet_osum.dataset import index as indices
 from wenet_osum.dataset.audio import cut
 from wenet_osum.dataset.drop import Drop, Dropped, note
+from wenet_osum.dataset.handles import REMOTE, Handles, index_of
 from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.layout import part_of, read_members
 from wenet_osum.dataset.manifest import parse_line
 from wenet_osum.dataset.pack import Report, pack
 from wenet_osum.dataset.recording import recording
-from wenet_osum.dataset.remote import is_pipe, is_url, read_remote, seeks, spooled
+from wenet_osum.dataset.remote import is_pipe, is_url, read_remote
 from wenet_osum.dataset.scan import Faults, find, groups, scan_file, scan_raw, scan_tar
 from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
@@ -44,7 +44,6 @@ __all__ = [
 ]
 Audio = bytes | list[bytes]  # an audio file, or those of a conversation's recordings in order
 RAW_ROWS = 1000  # lines of a raw list in one Index
-REMOTE = ".remote"  # LIST.remote: the folder with the indices of a list's addresses and programs
 BOM = b"\xef\xbb\xbf"  # with which some editors begin a UTF-8 file
 MISFIT = "index does not fit its file"  # a reason that is counted
 CONTENT = "it must hold a shard path or a JSON object a line"
@@ -183,13 +182,6 @@ def _restore_remote(path: str, kept: Path | None) -> tuple[Index, Faults] | None
     return None
 
 
-def _index_of(path: str) -> str:
-    """Say where the index of a shard is, for a message."""
-    if _is_remote(path):
-        return f"its index in the list's folder *{REMOTE}"
-    return path + indices.SUFFIX
-
-
 def _check_there(path: str, paths: list[str]) -> None:
     """Raise ValueError when shards on disk do not exist."""
     missing = []
@@ -249,60 +241,6 @@ def _first_keys(found: list[Index], dropped: Counter) -> list[Index]:
     return kept
 
 
-class Handles:
-    """Open files, the least recently used closed first.
-
-    Reads carry their own position, so forked workers may share descriptors; a spawned worker starts
-    with none.
-    """
-
-    def __init__(self, limit: int = 32):
-        self.limit = limit
-        self._open: OrderedDict[str, int] = OrderedDict()
-
-    def read(self, path: str, offset: int, size: int) -> bytes:
-        """Read ``size`` bytes from ``offset``. Raises Drop when they are not there."""
-        if seeks(path):
-            data = read_remote(path, offset, size)
-        else:
-            try:
-                data = os.pread(self._descriptor(path), size, offset)
-            except OSError as error:
-                raise Drop("shard: cannot be read", f"{path}: {error.strerror}") from None
-        if len(data) != size:
-            got = f"{len(data)} of {size} bytes at {offset}"
-            told = f"{path}: {got}; delete {_index_of(path)}"
-            raise Drop("shard: shorter than its index says", told)
-        return data
-
-    def _descriptor(self, path: str) -> int:
-        """Return the descriptor of a file, opened if need be."""
-        if path in self._open:
-            self._open.move_to_end(path)
-            return self._open[path]
-        if is_pipe(path):
-            opened = spooled(path)
-        else:
-            opened = os.open(path, os.O_RDONLY)
-        self._open[path] = opened
-        if len(self._open) > self.limit:
-            _, oldest = self._open.popitem(last=False)
-            os.close(oldest)
-        return opened
-
-    def close(self) -> None:
-        """Close all files."""
-        while self._open:
-            _, descriptor = self._open.popitem()
-            os.close(descriptor)
-
-    def __reduce__(self) -> tuple:
-        return Handles, (self.limit,)
-
-    def __del__(self) -> None:
-        self.close()
-
-
 def read_utterance(index: Index, i: int, handles: Handles) -> tuple[Utterance, Audio]:
     """Read utterance ``i`` and the bytes of its audio file; of a conversation the list of all.
 
@@ -316,13 +254,13 @@ def read_utterance(index: Index, i: int, handles: Handles) -> tuple[Utterance, A
     if index.kind == "tar":
         utterance, audio = _read_tar(index, block)
     else:
-        utterance, audio = _read_raw(index, block)
+        utterance, audio = _read_raw(index, block, handles)
 
     # an index of another file, or of one that has changed, leads to somebody else
     expected = str(index.keys[i])
     if utterance.key != expected:
         fault = f"{utterance.key!r} where {expected!r} should be"
-        raise Drop(MISFIT, f"{path}: {fault}; delete {_index_of(path)}")
+        raise Drop(MISFIT, f"{path}: {fault}; delete {index_of(path)}")
     if utterance.turns:
         return _conversation(index, i, utterance), audio
     seconds = float(index.durations[i])
@@ -337,7 +275,7 @@ def _conversation(index: Index, i: int, utterance: Utterance) -> Utterance:
     turns = len(utterance.turns)
     if index.turns is None or index.turns[i, indices.TURNS] != turns:
         told = f"{index.path}: {utterance.key!r} has {turns} earlier turns"
-        raise Drop(MISFIT, f"{told}, the index says otherwise; delete {_index_of(index.path)}")
+        raise Drop(MISFIT, f"{told}, the index says otherwise; delete {index_of(index.path)}")
     for one in utterance.recordings():
         one.start = None
         one.end = None
@@ -350,7 +288,7 @@ def _read_tar(index: Index, block: bytes) -> tuple[Utterance, Audio]:
     group = next(groups(buffer, [], ended=False), None)
     if group is None:
         path = index.path
-        raise Drop(MISFIT, f"{path}: no members; delete {_index_of(path)}")
+        raise Drop(MISFIT, f"{path}: no members; delete {index_of(path)}")
     parts = group.parts(buffer)
     utterance, _ = read_members(group.stem, parts)
     sounds = []
@@ -369,7 +307,7 @@ def _sound(utterance: Utterance, member: memoryview) -> bytes:
     return cut(audio, start, end)
 
 
-def _read_raw(index: Index, line: bytes) -> tuple[Utterance, Audio]:
+def _read_raw(index: Index, line: bytes, handles: Handles) -> tuple[Utterance, Audio]:
     """Read an utterance of its line, and its recordings. Raises Drop."""
     try:
         utterance = parse_line(line)
@@ -378,7 +316,7 @@ def _read_raw(index: Index, line: bytes) -> tuple[Utterance, Audio]:
     sounds = []
     for one in utterance.recordings():
         path = find(one.wav, index.path)
-        sounds.append(recording(one, path))
+        sounds.append(recording(one, path, handles.conf))
     return utterance, sounds if utterance.turns else sounds[0]
 
 

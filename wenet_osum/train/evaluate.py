@@ -25,7 +25,12 @@ def dev_loaders(
 
     Every process gets equally many batches. ``facts`` are those of the model, as in ``build_pool``.
     """
-    how = {"limits": conf.filter, "workers": min(conf.workers, 2), **facts}
+    how = {
+        "limits": conf.filter,
+        "workers": min(conf.workers, 2),
+        "store": conf.store,
+        **facts,
+    }
     ranks = (world.rank, world.size)
     loaders = {}
     for task, path in data.dev.items():

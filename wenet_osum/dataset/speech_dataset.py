@@ -1,0 +1,93 @@
+"""The micro-batches of a plan, made when they are asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from wenet_osum.config import StoreConfig
+from wenet_osum.dataset.arrange import OPEN_FILES
+from wenet_osum.dataset.batch import collate
+from wenet_osum.dataset.conversation import make_conversation
+from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.patience import DEFAULT
+from wenet_osum.dataset.pool import Pool
+from wenet_osum.dataset.ranges import Part
+from wenet_osum.dataset.sample import make_sample, silent_sample
+from wenet_osum.dataset.sample_config import SampleConfig
+from wenet_osum.dataset.shard import Handles, read_utterance
+from wenet_osum.records import Batch, Sample
+from wenet_osum.text.template import Template
+
+
+class SpeechDataset(Dataset):
+    """Item i is the i-th micro-batch of this rank, a Batch.
+
+    Any process may ask for any item: the answer is the same.
+    """
+
+    def __init__(
+        self,
+        pools: list[Pool],
+        draws: np.ndarray,
+        items: np.ndarray,
+        template: Template,
+        conf: SampleConfig,
+        files: int = OPEN_FILES,
+        store: StoreConfig = DEFAULT,
+    ) -> None:
+        """Take what is drawn and cut already.
+
+        ``draws`` (D, 5): source, shard, row, task, repeat. ``items`` (micro-batches, 2): first
+        draw and end; an empty range is a filler. ``files`` are kept open at most. ``store`` says
+        how often a store is asked.
+        """
+        self.pools = pools
+        self.draws = draws
+        self.items = items
+        self.template = template
+        self.conf = conf
+        self.store = store
+        self.handles = Handles(files, store)
+        for pool in pools:
+            self.handles.hold(index.path for index in pool.indices)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Batch:
+        first, end = self.items[i].tolist()
+        return self.batch(first, end)
+
+    def batch(self, first: int, end: int) -> Batch:
+        """Make a Batch of the draws from ``first`` to ``end``; a filler when none can be used."""
+        samples, dropped = [], Counter()
+        self.handles.expect(map(self._part, range(first, end)))
+        for draw in range(first, end):
+            try:
+                samples.append(self.sample(draw))
+            except Drop as drop:
+                dropped[drop.reason] += 1
+        filler = None
+        if not samples:
+            filler = silent_sample(self.template, self.conf)
+        return collate(samples, dropped, filler)
+
+    def _part(self, draw: int) -> Part:
+        """Say where the bytes of a draw lie."""
+        source, shard, row, *_ = self.draws[draw].tolist()
+        index = self.pools[source].indices[shard]
+        return index.path, int(index.offsets[row]), int(index.sizes[row])
+
+    def sample(self, draw: int) -> Sample:
+        """Read one draw. Raises Drop."""
+        source, shard, row, task, repeat = self.draws[draw].tolist()
+        pool = self.pools[source]
+        index = pool.indices[shard]
+        utterance, audio = read_utterance(index, row, self.handles)
+        asked = pool.tasks[task]
+        if utterance.turns:
+            return make_conversation(utterance, audio, asked, self.template, self.conf, repeat)
+        return make_sample(utterance, audio, asked, self.template, self.conf, repeat)
