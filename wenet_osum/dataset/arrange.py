@@ -16,8 +16,9 @@ from math import ceil
 import numpy as np
 
 from wenet_osum.config import BatchConfig
+from wenet_osum.dataset.columns import narrow
 from wenet_osum.dataset.compose import Costs, compose
-from wenet_osum.dataset.draw import Draws, count_draws, narrow
+from wenet_osum.dataset.draw import Draws, count_draws
 
 # micro-batches cut from utterances sorted by length together: fewer pad more, more need more files
 GROUP = 150

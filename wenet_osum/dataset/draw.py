@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wenet_osum.dataset.augment import rng
+from wenet_osum.dataset.columns import narrow
 from wenet_osum.dataset.pool import Pool
 
 CHUNK = 1 << 20  # draws whose costs are looked up together, so that memory stays small
@@ -80,12 +81,6 @@ def chunks(size: int) -> Iterator[slice]:
     for first in range(0, size, CHUNK):
         end = min(first + CHUNK, size)
         yield slice(first, end)
-
-
-def narrow(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers that are not negative in the smallest type that holds them."""
-    most = int(numbers.max(initial=0))
-    return numbers.astype(np.min_scalar_type(most), copy=False)
 
 
 def count_draws(parts: list[Draws]) -> int:

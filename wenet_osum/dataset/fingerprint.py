@@ -16,7 +16,8 @@ import numpy as np
 
 from wenet_osum import config
 from wenet_osum.config import BatchConfig, FilterConfig, TrainConfig
-from wenet_osum.dataset.draw import Draws, narrow
+from wenet_osum.dataset.columns import narrow
+from wenet_osum.dataset.draw import Draws
 from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool
 
