@@ -18,7 +18,7 @@ import pytest
 
 from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
 from wenet_osum.dataset import index as indices
-from wenet_osum.dataset import list_index, shard_index
+from wenet_osum.dataset import list_parts, shard_index
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.drop import Dropped
 from wenet_osum.dataset.index import Index, column_names
@@ -147,7 +147,7 @@ def test_columns_are_mapped_and_not_copied(tmp_path):
 def test_a_source_is_judged_alike_from_arrays_and_from_the_file(tmp_path, where):
     arrays = made_up(4)
     source = SourceConfig("a", "a.list", tasks={"asr": 1.0, "ser": 0.5}, where=where)
-    limits = (BatchConfig(max_tokens=250), FilterConfig(max_s=15.0))
+    limits = (BatchConfig(max_tokens=500), FilterConfig(max_s=15.0))
     pools = [build_pool(source, one, *limits) for one in (arrays, write(tmp_path / "i", arrays))]
     one, other = pools
     for name in ("shard", "row", "seconds", "frames", "eligible", "tokens", "recordings"):
@@ -320,9 +320,9 @@ def test_a_shard_that_stands_twice_counts_once(tmp_path):
 def test_shards_are_read_by_several_processes_in_their_order(tmp_path):
     path = make_list(tmp_path / "d", shards=5)
     jobs = [*enumerate(Path(path).read_text().split())]
-    read = partial(list_index._read_shard, tmp_path)
-    alone = [*list_index.in_processes(read, jobs, 1)]
-    together = [*list_index.in_processes(read, jobs, 2)]
+    read = partial(list_parts._read_shard, tmp_path)
+    alone = [*list_parts.in_processes(read, jobs, 1)]
+    together = [*list_parts.in_processes(read, jobs, 2)]
     assert [part.shard for part in together] == [0, 1, 2, 3, 4]
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one.hashes, other.hashes)
@@ -331,7 +331,7 @@ def test_shards_are_read_by_several_processes_in_their_order(tmp_path):
 
 def test_a_killed_process_is_told(tmp_path):
     with pytest.raises(ValueError, match="was killed.*run again"):
-        [*list_index.in_processes(os._exit, [3, 3], 2)]
+        [*list_parts.in_processes(os._exit, [3, 3], 2)]
 
 
 def raw_list(folder, count=3):
@@ -346,9 +346,9 @@ def test_a_copied_raw_list_is_not_scanned_again(tmp_path, monkeypatch):
     path = raw_list(tmp_path / "r")
     assert keys_of(path) == ["k0", "k1", "k2"]
     os.utime(path, (1, 1))
-    monkeypatch.setattr(list_index, "scan_raw", None)
+    monkeypatch.setattr(list_parts, "scan_raw", None)
     assert keys_of(path) == ["k0", "k1", "k2"]
-    monkeypatch.setattr(list_index, "hash_of", None)
+    monkeypatch.setattr(list_parts, "hash_of", None)
     assert keys_of(path) == ["k0", "k1", "k2"], "its new time was not kept"
 
 
@@ -362,9 +362,9 @@ def test_a_raw_list_changed_within_its_size_is_scanned_again(tmp_path):
 
 def test_the_index_of_a_raw_list_from_an_earlier_version_is_read(tmp_path, monkeypatch):
     path = raw_list(tmp_path / "r")
-    index, faults, _ = list_index.scan_raw(path)
+    index, faults, _ = list_parts.scan_raw(path)
     indices.save(index, faults, indices.stamp_of(path))
-    monkeypatch.setattr(list_index, "scan_raw", None)
+    monkeypatch.setattr(list_parts, "scan_raw", None)
     assert keys_of(path) == ["k0", "k1", "k2"]
 
 

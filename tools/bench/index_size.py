@@ -58,40 +58,48 @@ def blocks(rows: int) -> Iterator[Block]:
     """Make up the shards of a list, always the same ones."""
     draw = np.random.default_rng(rows)
     for first in range(0, rows, PER_SHARD):
-        yield _block(first, min(PER_SHARD, rows - first), draw)
+        yield _block(
+            first,
+            min(PER_SHARD, rows - first),
+            draw,
+        )
 
 
 def _block(first: int, size: int, draw: np.random.Generator) -> Block:
     """Make up a shard whose utterances are numbered from ``first``."""
     blob = _keys(first, size)
+    ends = np.arange(1, size + 1) * blob.shape[1]
     lengths = draw.integers(0, LENGTHS, (size, 3))
     lengths[:, 0] += 1
     sizes = draw.integers(60_000, 480_000, size)
     parts = {
         "blob": blob.reshape(-1),
-        "ends": np.arange(1, size + 1, dtype=np.uint16) * np.uint16(blob.shape[1]),
+        "ends": ends.astype(np.uint16),
         "offsets": (np.cumsum(sizes) - sizes).astype(np.uint32),
         "sizes": sizes.astype(np.uint32),
         "durations": draw.uniform(2.0, 15.0, size).astype(np.float32),
         "lengths": lengths.astype(np.uint8),
     }
-    labels = {}
-    for name in column_names():
-        values = LABELS.get(name, [""])
-        labels[name] = (values, draw.integers(0, len(values), size, dtype=np.uint8))
     speakers = draw.integers(0, SPEAKERS, 20)
     names = [f"speaker-{number:08d}" for number in speakers]
-    labels["speaker"] = (names, draw.integers(0, len(names), size, dtype=np.uint8))
+    known = LABELS | {"speaker": names}
+    labels = {}
+    for name in column_names():
+        values = known.get(name, [""])
+        place = draw.integers(0, len(values), size)
+        labels[name] = (values, place)
     return Block(size, parts, labels)
 
 
 def _keys(first: int, size: int) -> np.ndarray:
     """Write keys of a name and a number, (size, letters) uint8."""
-    numbers = np.arange(first, first + size)[:, None]
+    numbers = first + np.arange(size)
     powers = 10 ** np.arange(DIGITS)[::-1]
-    digits = numbers // powers % 10 + ord("0")
+    digits = numbers[:, None] // powers % 10
+    digits += ord("0")
     name = np.frombuffer(KEY, dtype=np.uint8)
-    return np.hstack([np.tile(name, (size, 1)), digits.astype(np.uint8)])
+    names = np.tile(name, (size, 1))
+    return np.hstack([names, digits.astype(np.uint8)])
 
 
 def write(rows: int, path: Path) -> None:
@@ -104,7 +112,11 @@ def write(rows: int, path: Path) -> None:
             count += 1
         paths = [f"shards/{number:06d}.tar" for number in range(count)]
         meta = {"paths": paths, "kind": "tar", "faults": []}
-        writer.finish(meta, np.zeros((count, 2)), np.zeros((0, 2)))
+        writer.finish(
+            meta,
+            np.zeros((count, 2)),
+            np.zeros((0, 2)),
+        )
 
 
 def fixed_width(file: ListFile) -> list[Index]:
@@ -115,7 +127,13 @@ def fixed_width(file: ListFile) -> list[Index]:
         table = np.stack(columns)
         known = dict(zip(file.columns, table, strict=True))
         keys = np.array(index.keys.tolist())
-        whole = (index.offsets, index.sizes, index.durations.copy(), known, index.lengths)
+        whole = (
+            index.offsets,
+            index.sizes,
+            index.durations.copy(),
+            known,
+            index.lengths,
+        )
         found.append(Index(index.path, keys, *whole, kind="tar"))
     return found
 
@@ -124,7 +142,13 @@ def bytes_of(indices: list[Index]) -> int:
     """Count the bytes of the arrays of indices."""
     total = 0
     for index in indices:
-        arrays = (index.keys, index.offsets, index.sizes, index.durations, index.lengths)
+        arrays = (
+            index.keys,
+            index.offsets,
+            index.sizes,
+            index.durations,
+            index.lengths,
+        )
         total += sum(array.nbytes for array in (*arrays, *index.columns.values()))
     return total
 
@@ -157,7 +181,12 @@ def plain(path: Path, ranks: int) -> Row:
     begin = time.process_time()
     pool = pool_of(indices)
     judged = time.process_time()
-    draws, bounds = plain_plan([pool], BatchConfig(), 1, 0)
+    draws, bounds = plain_plan(
+        [pool],
+        BatchConfig(),
+        1,
+        0,
+    )
     planned, peak = time.process_time(), peak_gib()
     # source, shard, row, task and repeat once more, as rows
     size = sum(column.itemsize for column in draws.values()) + 20
@@ -194,7 +223,10 @@ def main(argv: list[str] | None = None) -> int:
         write(args.rows, path)
         for name in args.ways:
             results = context.SimpleQueue()
-            process = context.Process(target=measured, args=(name, path, args.ranks, results))
+            process = context.Process(
+                target=measured,
+                args=(name, path, args.ranks, results),
+            )
             process.start()
             process.join()
             if process.exitcode:

@@ -26,7 +26,15 @@ def plain_plan(
     pools: list[Pool], batch: BatchConfig, seed: int, epoch: int
 ) -> tuple[Draws, np.ndarray]:
     """Return the draws of an epoch in reading order, and the bounds of its micro-batches."""
-    draws = [draw_source(number, pool, seed, epoch) for number, pool in enumerate(pools)]
+    draws = [
+        draw_source(
+            number,
+            pool,
+            seed,
+            epoch,
+        )
+        for number, pool in enumerate(pools)
+    ]
     return arrange(draws, batch, rng(seed, epoch, "order"))
 
 

@@ -57,7 +57,12 @@ def arrange(parts: list[Draws], batch: BatchConfig, draw: np.random.Generator) -
 
         # a kind is a source asked one of its tasks: all that a step should hold in its share
         kind = numbers.astype(np.int64) * tasks + task
-        order, size = compose(sorted_costs, kind[by_length], batch, draw.random())
+        order, size = compose(
+            sorted_costs,
+            kind[by_length],
+            batch,
+            draw.random(),
+        )
         source[rows] = numbers[by_length[order]]
         place[rows] = places[by_length[order]]
         sizes.append(size)
@@ -65,12 +70,21 @@ def arrange(parts: list[Draws], batch: BatchConfig, draw: np.random.Generator) -
         spoken += of_group.spoken()
     ends = np.cumsum(np.concatenate(sizes))
     bounds = np.concatenate([[0], ends])
-    return Arranged(source, place, bounds, *np.concatenate(costs, axis=1), spoken)
+    return Arranged(
+        source,
+        place,
+        bounds,
+        *np.concatenate(costs, axis=1),
+        spoken,
+    )
 
 
 def _costs(parts: list[Draws], source: np.ndarray, place: np.ndarray) -> tuple[Costs, np.ndarray]:
     """Return what the draws at ``place`` of their sources cost, and their tasks."""
-    frames, tokens, recordings, task = np.zeros((4, len(source)), dtype=np.int64)
+    frames, tokens, recordings, task = np.zeros(
+        (4, len(source)),
+        dtype=np.int64,
+    )
     for part in parts:
         mine = np.flatnonzero(source == part.number)
         rows = place[mine]
@@ -134,7 +148,11 @@ def _groups(parts: list[Draws], batch: BatchConfig) -> Iterator[slice]:
     size = count_draws(parts)
     number = np.arange(groups + 1)
     borders = np.unique(-(-number * size // groups))
-    for first, end in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+    for first, end in zip(
+        borders[:-1].tolist(),
+        borders[1:].tolist(),
+        strict=True,
+    ):
         yield slice(first, end)
 
 

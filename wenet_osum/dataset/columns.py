@@ -32,11 +32,22 @@ class Texts(Sequence[str]):
     def __getitem__(self, rows: Any) -> Any:
         """Return one text, or the Texts of a slice, a mask or positions."""
         if isinstance(rows, (int, np.integer)):
-            return self._text(self.begins[rows], self.ends[rows])
-        return Texts(self.blob, self.begins[rows], self.ends[rows])
+            return self._text(
+                self.begins[rows],
+                self.ends[rows],
+            )
+        return Texts(
+            self.blob,
+            self.begins[rows],
+            self.ends[rows],
+        )
 
     def __iter__(self) -> Iterator[str]:
-        places = zip(self.begins.tolist(), self.ends.tolist(), strict=True)
+        places = zip(
+            self.begins.tolist(),
+            self.ends.tolist(),
+            strict=True,
+        )
         for begin, end in places:
             yield self._text(begin, end)
 
@@ -62,7 +73,10 @@ class Texts(Sequence[str]):
 def join(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
     """Join texts: their UTF-8 bytes (uint8), and where each ends, (n,) uint64."""
     parts = [str(text).encode("utf-8", ERRORS) for text in texts]
-    sizes = np.array([len(part) for part in parts], dtype=np.uint64)
+    sizes = np.array(
+        [len(part) for part in parts],
+        dtype=np.uint64,
+    )
     blob = np.frombuffer(b"".join(parts), dtype=np.uint8)
     return blob, np.cumsum(sizes, dtype=np.uint64)
 

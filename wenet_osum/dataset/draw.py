@@ -54,13 +54,21 @@ class Draws:
         """Return a column of some draws; costs as int64."""
         if name in ("who", "task", "repeat", "shard_pass"):
             return getattr(self, name)[rows]
-        return of_pool(self.pool, name, self.who[rows], self.task[rows])
+        return of_pool(
+            self.pool,
+            name,
+            self.who[rows],
+            self.task[rows],
+        )
 
     def totals(self) -> tuple[int, int]:
         """Sum the frames of all recordings, and the tokens."""
         frames, tokens = 0, 0
         for rows in chunks(len(self)):
-            every = self.take("frames", rows) * self.take("recordings", rows)
+            every = self.take(
+                "frames",
+                rows,
+            ) * self.take("recordings", rows)
             frames += int(every.sum())
             tokens += int(self.take("tokens", rows).sum())
         return frames, tokens
@@ -138,7 +146,10 @@ def _repeated(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     everyone = narrow(np.arange(len(times)))
     who = np.repeat(everyone, times)
     if times.max(initial=0) <= 1:
-        return who, np.zeros(len(who), dtype=np.uint8)
+        return who, np.zeros(
+            len(who),
+            dtype=np.uint8,
+        )
     position = np.arange(len(who))
     first_draw = np.cumsum(times, dtype=np.int64) - times
     position -= np.repeat(first_draw, times)
@@ -152,8 +163,14 @@ def _share_out(
 
     Within draws that have the same choice, shares are met exactly (± 1).
     """
-    last_task = max(eligible.shape[1] - 1, 0)
-    chosen = np.zeros(len(who), dtype=np.min_scalar_type(last_task))
+    last_task = max(
+        eligible.shape[1] - 1,
+        0,
+    )
+    chosen = np.zeros(
+        len(who),
+        dtype=np.min_scalar_type(last_task),
+    )
     for rows in _same_choice(eligible, who):
         if not len(rows):
             continue
@@ -194,7 +211,10 @@ def _sets(eligible: np.ndarray) -> tuple[int, np.ndarray]:
     member = np.zeros(len(eligible), dtype=np.uint8)
     count = 1
     for first in range(0, eligible.shape[1], 8):
-        byte = np.packbits(eligible[:, first : first + 8], axis=1)[:, 0]
+        byte = np.packbits(
+            eligible[:, first : first + 8],
+            axis=1,
+        )[:, 0]
         joined = member.astype(np.uint32) * 256 + byte
         occurs = np.bincount(joined, minlength=count * 256) > 0
         number = np.cumsum(occurs) - 1

@@ -161,7 +161,15 @@ def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) 
     of_pass = _place(pool.shard[position], repeat)
     _, first, shard_pass = np.unique(of_pass, return_index=True, return_inverse=True)
     turn = np.argsort(np.argsort(first))
-    return Draws(number, pool, narrow(position), task, repeat, turn[shard_pass], len(first))
+    return Draws(
+        number,
+        pool,
+        narrow(position),
+        task,
+        repeat,
+        turn[shard_pass],
+        len(first),
+    )
 
 
 def _place(shard: np.ndarray, row: np.ndarray) -> np.ndarray:

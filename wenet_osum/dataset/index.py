@@ -186,7 +186,14 @@ def save(
     names, known = [*index.columns], [*index.columns.values()]
     made = {"stamp": stamp, "source": source, "faults": faults}
     meta = json.dumps({"version": _VERSION, "kind": index.kind, "columns": names} | made)
-    table = np.stack(known) if len(index) else np.zeros((len(names), 0), np.str_)
+    table = (
+        np.stack(known)
+        if len(index)
+        else np.zeros(
+            (len(names), 0),
+            np.str_,
+        )
+    )
     turns = {} if index.turns is None else {"turns": index.turns}
     try:
         # Few arrays: each costs when a list of 50,000 shards is loaded.

@@ -83,7 +83,8 @@ class Writer:
             values, place = block.labels[name]
             table = self.tables[name]
             codes = [table.setdefault(value, len(table)) for value in values]
-            arrays.append(narrow(np.array(codes, dtype=np.int64)[place]))
+            of_value = np.array(codes, dtype=np.int64)
+            arrays.append(narrow(of_value[place]))
         self.places.append([self._write(array) for array in arrays])
         self.types.append([TYPES.index(_type_name(array)) for array in arrays])
         self.rows.append(block.rows)
@@ -108,9 +109,12 @@ class Writer:
             self.end = self.out.tell()
         self.out.seek(self.end)
         self.out.truncate()
+        shape = (len(self.rows), len(PARTS) + len(self.columns))
+        places = np.array(self.places, dtype=np.uint64)
+        types = np.array(self.types, dtype=np.uint8)
         arrays = {
-            "places": np.array(self.places, dtype=np.uint64).reshape(len(self.rows), -1),
-            "types": np.array(self.types, dtype=np.uint8).reshape(len(self.rows), -1),
+            "places": places.reshape(shape),
+            "types": types.reshape(shape),
             "rows": np.array(self.rows, dtype=np.uint32),
             "shards": np.array(self.shards, dtype=np.uint32),
             "stamps": stamps.astype(np.int64),
@@ -121,12 +125,21 @@ class Writer:
             arrays |= {f"table {name}": blob, f"table ends {name}": ends}
         listed = {}
         for name, array in arrays.items():
-            listed[name] = [self._write(array), array.dtype.name, [*array.shape]]
-        known = {"version": VERSION, "columns": [*self.columns], "arrays": listed}
+            listed[name] = [
+                self._write(array),
+                array.dtype.name,
+                [*array.shape],
+            ]
+        known = {
+            "version": VERSION,
+            "columns": [*self.columns],
+            "arrays": listed,
+        }
         raw = json.dumps(known | meta).encode("ascii")
         at = self.out.tell()
         self.out.write(raw)
-        self.out.write(END.pack(at, len(raw), MAGIC))
+        end = END.pack(at, len(raw), MAGIC)
+        self.out.write(end)
         self.out.flush()
 
 
@@ -139,7 +152,8 @@ class ListFile(Sequence[Index]):
 
     def __init__(self, file: Path | BinaryIO) -> None:
         """Map a file. Raises OSError and ValueError for one that cannot be used."""
-        self.map = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
+        mapped = np.memmap(file, dtype=np.uint8, mode="r")
+        self.map = np.asarray(mapped)
         if len(self.map) < len(MAGIC) + END.size:
             raise ValueError("too short")
         at, size, magic = END.unpack(self.map[-END.size :].tobytes())
@@ -159,7 +173,12 @@ class ListFile(Sequence[Index]):
                 self._named(f"table ends {name}"),
             )
         self._open = lru_cache(OPEN_BLOCKS)(self._read)
-        self._leave_out()
+        self._gone = self._named("gone")
+
+        # (B,) each: the blocks that have utterances left, and how many
+        kept = self._rows - np.bincount(self._gone[:, 0], minlength=len(self._rows))
+        self._blocks = np.flatnonzero(kept > 0)
+        self.sizes = kept[self._blocks]
 
     def restamp(self, path: Path, stamps: np.ndarray) -> None:
         """Put other stamps into the file at ``path``, which must be this one."""
@@ -167,14 +186,6 @@ class ListFile(Sequence[Index]):
         with open(path, "r+b") as file:
             file.seek(at)
             file.write(stamps.reshape(shape).astype(kind).tobytes())
-
-    def _leave_out(self) -> None:
-        """Find which rows of which blocks stay."""
-        self._gone = self._named("gone")
-        lost = np.bincount(self._gone[:, 0], minlength=len(self._rows))
-        kept = self._rows.astype(np.int64) - lost
-        self._blocks = np.flatnonzero(kept > 0)
-        self.sizes = kept[self._blocks]  # (B,) int64, utterances
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -197,18 +208,30 @@ class ListFile(Sequence[Index]):
         rows = int(self._rows[block])
         places = self._places[block].tolist()
         types = [TYPES[number] for number in self._types[block].tolist()]
-        sizes = {"ends": rows, **dict.fromkeys(PARTS[2:], rows)}
+        sizes = {
+            "ends": rows,
+            **dict.fromkeys(PARTS[2:], rows),
+        }
         parts = {}
         for number, name in enumerate(PARTS[1:], 1):
             size = sizes[name] * WIDTHS.get(name, 1)
-            parts[name] = self._array(places[number], types[number], size)
+            parts[name] = self._array(
+                places[number],
+                types[number],
+                size,
+            )
         columns = {}
         for number, name in enumerate(self.columns, len(PARTS)):
-            codes = self._array(places[number], types[number], rows)
+            codes = self._array(
+                places[number],
+                types[number],
+                rows,
+            )
             columns[name] = Coded(codes, self._tables[name])
 
         ends = parts.pop("ends")
-        blob = self._array(places[0], "uint8", int(ends[-1]))
+        size = int(ends[-1])
+        blob = self._array(places[0], "uint8", size)
         for name, width in WIDTHS.items():
             if parts[name] is not None:
                 parts[name] = parts[name].reshape(rows, width)
@@ -216,11 +239,18 @@ class ListFile(Sequence[Index]):
             if parts[name] is not None:
                 parts[name] = parts[name].astype(kind)
         path = self.meta["paths"][self._shards[block]]
-        return Index(path, split(blob, ends), columns=columns, kind=self.meta["kind"], **parts)
+        return Index(
+            path,
+            split(blob, ends),
+            columns=columns,
+            kind=self.meta["kind"],
+            **parts,
+        )
 
     def _rows_gone(self, block: int) -> np.ndarray:
         """Return the rows of a block that are left out."""
-        first, end = np.searchsorted(self._gone[:, 0], [block, block + 1])
+        blocks = self._gone[:, 0]
+        first, end = np.searchsorted(blocks, [block, block + 1])
         return self._gone[first:end, 1]
 
     def _array(self, at: int, kind: str, size: int) -> np.ndarray | None:
@@ -234,7 +264,8 @@ class ListFile(Sequence[Index]):
     def _named(self, name: str) -> np.ndarray:
         """Return an array of the header's table."""
         at, kind, shape = self.meta["arrays"][name]
-        found = self._array(at, kind, int(np.prod(shape)))
+        size = int(np.prod(shape))
+        found = self._array(at, kind, size)
         return found.reshape(shape)
 
     def faults(self) -> Iterator[tuple[str, str]]:

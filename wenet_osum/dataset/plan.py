@@ -68,7 +68,11 @@ class Plan:
                 f"epoch {epoch} draws no utterance from {len(pools)} sources; "
                 "raise their weights, or add data"
             )
-        self.arranged = arrange(draws, batch, rng(seed, epoch, "order"))
+        self.arranged = arrange(
+            draws,
+            batch,
+            rng(seed, epoch, "order"),
+        )
         self.bounds = self.arranged.bounds  # (G + 1,) int64
 
         # (D,) unsigned each, in reading order: where the utterance lies in its pool, its number
@@ -85,7 +89,10 @@ class Plan:
         columns = [part[name] for part in draws]
         if len(columns) == 1:
             return columns[0][place]
-        ordered = np.empty(len(source), dtype=np.result_type(*columns))
+        ordered = np.empty(
+            len(source),
+            dtype=np.result_type(*columns),
+        )
         for number, column in enumerate(columns):
             mine = np.flatnonzero(source == number)
             ordered[mine] = column[place[mine]]
@@ -98,7 +105,12 @@ class Plan:
         found = None
         for number, pool in enumerate(self.pools):
             mine = np.flatnonzero(source == number)
-            values = of_pool(pool, name, who[mine], task[mine])
+            values = of_pool(
+                pool,
+                name,
+                who[mine],
+                task[mine],
+            )
             if found is None:
                 found = np.empty(len(source), dtype=values.dtype)
             found[mine] = values
@@ -128,11 +140,17 @@ class Plan:
         assert 0 <= rank < self.world_size, (rank, self.world_size)
         assert start >= 0, start
         first, end = self.bounds[:-1], self.bounds[1:]
-        pairs = np.stack([first, end], axis=1)[start:]
+        pairs = np.stack(
+            [first, end],
+            axis=1,
+        )[start:]
         step = self.world_size * self.accumulation
         whole = len(pairs) // step * step
         if whole < len(pairs):
-            last = self._fill(pairs[whole:].tolist(), step)
+            last = self._fill(
+                pairs[whole:].tolist(),
+                step,
+            )
             pairs = np.concatenate([pairs[:whole], last])
         return pairs[rank :: self.world_size]
 

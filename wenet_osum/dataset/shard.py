@@ -62,7 +62,11 @@ class Handles:
             data = read_remote(path, offset, size)
         else:
             try:
-                data = os.pread(self._descriptor(path), size, offset)
+                data = os.pread(
+                    self._descriptor(path),
+                    size,
+                    offset,
+                )
             except OSError as error:
                 raise Drop("shard: cannot be read", f"{path}: {error.strerror}") from None
         if len(data) != size:
@@ -143,7 +147,10 @@ def _conversation(index: Index, i: int, utterance: Utterance) -> Utterance:
 def _read_tar(index: Index, block: bytes) -> tuple[Utterance, Audio]:
     """Read an utterance of its members. Raises Drop."""
     buffer = memoryview(block)
-    group = next(groups(buffer, [], ended=False), None)
+    group = next(
+        groups(buffer, [], ended=False),
+        None,
+    )
     if group is None:
         path = index.path
         raise Drop(MISFIT, f"{path}: no members; delete {index_of(path)}")
