@@ -18,7 +18,7 @@ import pytest
 
 from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
 from wenet_osum.dataset import index as indices
-from wenet_osum.dataset import list_parts, shard_index
+from wenet_osum.dataset import list_parts, shard_index, stretch
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.drop import Dropped
 from wenet_osum.dataset.index import Index, column_names
@@ -143,9 +143,13 @@ def test_columns_are_mapped_and_not_copied(tmp_path):
         assert np.shares_memory(array, mapped.map)
 
 
+@pytest.mark.parametrize("together", [1, 1500, 10**6])
 @pytest.mark.parametrize("where", [{}, {"lang": "zh"}, {"speaker": "speaker-00000007"}])
-def test_a_source_is_judged_alike_from_arrays_and_from_the_file(tmp_path, where):
-    arrays = made_up(4)
+def test_a_source_is_judged_alike_from_arrays_and_from_the_file(
+    tmp_path, monkeypatch, where, together
+):
+    monkeypatch.setattr(stretch, "ROWS", together)
+    arrays = made_up(5)
     source = SourceConfig("a", "a.list", tasks={"asr": 1.0, "ser": 0.5}, where=where)
     limits = (BatchConfig(max_tokens=500), FilterConfig(max_s=15.0))
     pools = [build_pool(source, one, *limits) for one in (arrays, write(tmp_path / "i", arrays))]

@@ -1,4 +1,4 @@
-"""The rules by which utterances of one source are taken or left, shard by shard.
+"""The rules by which utterances of one source are taken or left, some shards at a time.
 
 Letters: T tasks of the source; rows are utterances of a shard.
 """
@@ -14,6 +14,7 @@ from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
 from wenet_osum.dataset.columns import distinct, equal
 from wenet_osum.dataset.estimate import TokenCounter, TokenEstimate, TooLong
 from wenet_osum.dataset.index import SPOKEN_BYTES, TURNS, Index
+from wenet_osum.dataset.stretch import Stretch, values_of
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task
 
@@ -57,10 +58,7 @@ class Judge:
 
     def collect_tasks(self, indices: Sequence[Index]) -> None:
         """Find the tasks of the source, and those its utterances bring along."""
-        written = set()
-        for index in indices:
-            values, _ = distinct(index.columns["task"])
-            written.update(values)
+        written = values_of(indices, "task")
         for name in sorted(written - {""}):
             try:
                 self.own[name] = self.parse(name)
@@ -92,8 +90,9 @@ class Judge:
             named[task.tags] = (task, share)
         return named
 
-    def shard(self, number: int, index: Index) -> tuple[np.ndarray, ...]:
-        """Return the columns of the Pool for one shard: shard, row, seconds, frames, …."""
+    def judge(self, stretch: Stretch) -> tuple[np.ndarray, ...]:
+        """Return the columns of the Pool for some shards: shard, row, seconds, frames, …."""
+        index = stretch.index
         keep = self._where(index)
         recordings = index.recordings()
         frames = self._frames(index.longest())
@@ -109,9 +108,10 @@ class Judge:
         reason = f"more tokens than batch.max_tokens {self.batch.max_tokens}"
         self.dropped[reason] += int((keep & ~some).sum())
         rows = np.flatnonzero(keep & some)
+        shard, row = stretch.places(rows)
         return (
-            np.full(len(rows), number, dtype=np.int32),
-            rows.astype(np.int32),
+            shard.astype(np.int32),
+            row.astype(np.int32),
             index.durations[rows],
             frames[rows].astype(np.int32),
             eligible[rows],

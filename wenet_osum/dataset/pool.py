@@ -18,6 +18,7 @@ from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
 from wenet_osum.dataset.estimate import TokenCounter, TokenEstimate, TooLong, published_rate
 from wenet_osum.dataset.index import Index, column_names
 from wenet_osum.dataset.judge import Judge
+from wenet_osum.dataset.stretch import sizes_of, stretches
 from wenet_osum.tasks.base import Task
 
 MANY = 0.05  # share of a task's targets beyond their limit that is worth a warning
@@ -106,13 +107,13 @@ def build_pool(
 def _judged(judge: Judge, indices: Sequence[Index]) -> list[np.ndarray]:
     """Return the columns of the Pool for all shards.
 
-    Each is written to its place at once: to join the parts of shards would take their memory twice.
+    Each is written to its place at once: to join them in the end would take their memory twice.
     """
-    rows = sum(len(index) for index in indices)
+    rows = int(sizes_of(indices).sum())
     columns: list[np.ndarray] = []
     filled = 0
-    for number, index in enumerate(indices):
-        part = judge.shard(number, index)
+    for stretch in stretches(indices):
+        part = judge.judge(stretch)
         if not columns:
             columns = [np.empty((rows, *one.shape[1:]), one.dtype) for one in part]
         end = filled + len(part[0])
