@@ -46,9 +46,9 @@ def locked(path: str | Path) -> Iterator[None]:
     """Let one process at a time into the block, for work that ends in the file ``path``.
 
     The others wait, on this machine and, where a shared file system has locks, on all. The lock
-    goes with its process, however that ends. Where no lock can be had, as in a folder that cannot be
-    written, every process comes in at once. Who has waited must look whether the work is done: the
-    lock file is removed in the end, so a latecomer may hold another one.
+    goes with its process, however that ends. Where no lock can be had, as in a folder that cannot
+    be written, every process comes in at once. Who has waited must look whether the work is done:
+    the lock file is removed in the end, so a latecomer may hold another one.
     """
     lock = Path(f"{path}.lock")
     with contextlib.ExitStack() as held:

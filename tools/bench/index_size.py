@@ -68,7 +68,8 @@ def blocks(rows: int) -> Iterator[Block]:
 def _block(first: int, size: int, draw: np.random.Generator) -> Block:
     """Make up a shard whose utterances are numbered from ``first``."""
     blob = _keys(first, size)
-    ends = np.arange(1, size + 1) * blob.shape[1]
+    numbers = np.arange(1, size + 1)
+    ends = numbers * blob.shape[1]
     lengths = draw.integers(0, LENGTHS, (size, 3))
     lengths[:, 0] += 1
     sizes = draw.integers(60_000, 480_000, size)
@@ -77,7 +78,11 @@ def _block(first: int, size: int, draw: np.random.Generator) -> Block:
         "ends": ends.astype(np.uint16),
         "offsets": (np.cumsum(sizes) - sizes).astype(np.uint32),
         "sizes": sizes.astype(np.uint32),
-        "durations": draw.uniform(2.0, 15.0, size).astype(np.float32),
+        "durations": draw.uniform(
+            2.0,
+            15.0,
+            size,
+        ).astype(np.float32),
         "lengths": lengths.astype(np.uint8),
     }
     speakers = draw.integers(0, SPEAKERS, 20)
@@ -134,7 +139,14 @@ def fixed_width(file: ListFile) -> list[Index]:
             known,
             index.lengths,
         )
-        found.append(Index(index.path, keys, *whole, kind="tar"))
+        found.append(
+            Index(
+                index.path,
+                keys,
+                *whole,
+                kind="tar",
+            )
+        )
     return found
 
 
@@ -164,7 +176,13 @@ def ours(path: Path, ranks: int) -> Row:
     begin = time.process_time()
     pool = pool_of(ListFile(path))
     judged = time.process_time()
-    plan = Plan([pool], BatchConfig(), 1, 0, ranks)
+    plan = Plan(
+        [pool],
+        BatchConfig(),
+        1,
+        0,
+        ranks,
+    )
     items = plan.items(ranks - 1)
     planned, peak = time.process_time(), peak_gib()
     assert len(items) == -(-len(plan) // ranks)
@@ -249,7 +267,12 @@ def parser() -> argparse.ArgumentParser:
     )
     args.add_argument("--rows", type=int, default=1_000_000, help="utterances")
     args.add_argument("--ranks", type=int, default=256)
-    args.add_argument("--ways", nargs="+", choices=[*WAYS], default=["ours"])
+    args.add_argument(
+        "--ways",
+        nargs="+",
+        choices=[*WAYS],
+        default=["ours"],
+    )
     args.add_argument("--dir", help="where the list's file is written; default: TMPDIR")
     return args
 

@@ -50,7 +50,11 @@ class Block(NamedTuple):
 def make_block(index: Index, columns: Sequence[str]) -> Block:
     """Put an index into the form in which it is written."""
     blob, ends = join(index.keys)
-    parts = {"blob": blob, "ends": narrow(ends), "durations": index.durations}
+    parts = {
+        "blob": blob,
+        "ends": narrow(ends),
+        "durations": index.durations,
+    }
     for name in ("offsets", "sizes", "lengths"):
         parts[name] = narrow(getattr(index, name))
     if index.turns is not None:
@@ -82,7 +86,13 @@ class Writer:
         for name in self.columns:
             values, place = block.labels[name]
             table = self.tables[name]
-            codes = [table.setdefault(value, len(table)) for value in values]
+            codes = [
+                table.setdefault(
+                    value,
+                    len(table),
+                )
+                for value in values
+            ]
             of_value = np.array(codes, dtype=np.int64)
             arrays.append(narrow(of_value[place]))
         self.places.append([self._write(array) for array in arrays])
@@ -109,27 +119,15 @@ class Writer:
             self.end = self.out.tell()
         self.out.seek(self.end)
         self.out.truncate()
-        shape = (len(self.rows), len(PARTS) + len(self.columns))
-        places = np.array(self.places, dtype=np.uint64)
-        types = np.array(self.types, dtype=np.uint8)
-        arrays = {
-            "places": places.reshape(shape),
-            "types": types.reshape(shape),
-            "rows": np.array(self.rows, dtype=np.uint32),
-            "shards": np.array(self.shards, dtype=np.uint32),
-            "stamps": stamps.astype(np.int64),
-            "gone": gone.astype(np.uint32),
-        }
-        for name, table in self.tables.items():
-            blob, ends = join(table)
-            arrays |= {f"table {name}": blob, f"table ends {name}": ends}
+        arrays = self._arrays()
+        arrays["stamps"] = stamps.astype(np.int64)
+        arrays["gone"] = gone.astype(np.uint32)
         listed = {}
         for name, array in arrays.items():
-            listed[name] = [
-                self._write(array),
-                array.dtype.name,
-                [*array.shape],
-            ]
+            at = self._write(array)
+            shape = [*array.shape]
+            listed[name] = [at, array.dtype.name, shape]
+
         known = {
             "version": VERSION,
             "columns": [*self.columns],
@@ -141,6 +139,23 @@ class Writer:
         end = END.pack(at, len(raw), MAGIC)
         self.out.write(end)
         self.out.flush()
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Return where the arrays of the blocks lie, and the tables of the labels."""
+        shape = (len(self.rows), len(PARTS) + len(self.columns))
+        places = np.array(self.places, dtype=np.uint64)
+        types = np.array(self.types, dtype=np.uint8)
+        arrays = {
+            "places": places.reshape(shape),
+            "types": types.reshape(shape),
+            "rows": np.array(self.rows, dtype=np.uint32),
+            "shards": np.array(self.shards, dtype=np.uint32),
+        }
+        for name, table in self.tables.items():
+            blob, ends = join(table)
+            arrays[f"table {name}"] = blob
+            arrays[f"table ends {name}"] = ends
+        return arrays
 
 
 def _type_name(array: np.ndarray | None) -> str:
@@ -154,38 +169,35 @@ class ListFile(Sequence[Index]):
         """Map a file. Raises OSError and ValueError for one that cannot be used."""
         mapped = np.memmap(file, dtype=np.uint8, mode="r")
         self.map = np.asarray(mapped)
-        if len(self.map) < len(MAGIC) + END.size:
-            raise ValueError("too short")
-        at, size, magic = END.unpack(self.map[-END.size :].tobytes())
-        if magic != MAGIC:
-            raise ValueError("not whole, or no index of a list")
-        self.meta = json.loads(self.map[at : at + size].tobytes())
-        if self.meta["version"] != VERSION:
-            raise ValueError("of another version")
+        self.meta = _header(self.map)
         self.columns: list[str] = self.meta["columns"]
         self.stamps = self._named("stamps")
-        self._places, self._types = self._named("places"), self._named("types")
-        self._rows, self._shards = self._named("rows"), self._named("shards")
+        self._places = self._named("places")
+        self._types = self._named("types")
+        self._rows = self._named("rows")
+        self._shards = self._named("shards")
         self._tables = {}
         for name in self.columns:
-            self._tables[name] = split(
-                self._named(f"table {name}"),
-                self._named(f"table ends {name}"),
-            )
+            blob = self._named(f"table {name}")
+            ends = self._named(f"table ends {name}")
+            self._tables[name] = split(blob, ends)
         self._open = lru_cache(OPEN_BLOCKS)(self._read)
         self._gone = self._named("gone")
 
         # (B,) each: the blocks that have utterances left, and how many
-        kept = self._rows - np.bincount(self._gone[:, 0], minlength=len(self._rows))
+        blocks = self._gone[:, 0]
+        lost = np.bincount(blocks, minlength=len(self._rows))
+        kept = self._rows - lost
         self._blocks = np.flatnonzero(kept > 0)
         self.sizes = kept[self._blocks]
 
     def restamp(self, path: Path, stamps: np.ndarray) -> None:
         """Put other stamps into the file at ``path``, which must be this one."""
         at, kind, shape = self.meta["arrays"]["stamps"]
+        raw = stamps.reshape(shape).astype(kind)
         with open(path, "r+b") as file:
             file.seek(at)
-            file.write(stamps.reshape(shape).astype(kind).tobytes())
+            file.write(raw.tobytes())
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -207,19 +219,29 @@ class ListFile(Sequence[Index]):
         """Return the index of a block with the rows that are left out."""
         rows = int(self._rows[block])
         places = self._places[block].tolist()
-        types = [TYPES[number] for number in self._types[block].tolist()]
-        sizes = {
-            "ends": rows,
-            **dict.fromkeys(PARTS[2:], rows),
-        }
+        types = self._types[block].tolist()
+        ends = self._array(
+            places[1],
+            types[1],
+            rows,
+        )
+        size = int(ends[-1])
+        blob = self._array(
+            places[0],
+            types[0],
+            size,
+        )
         parts = {}
-        for number, name in enumerate(PARTS[1:], 1):
-            size = sizes[name] * WIDTHS.get(name, 1)
-            parts[name] = self._array(
+        for number in range(2, len(PARTS)):
+            name = PARTS[number]
+            width = WIDTHS.get(name, 1)
+            found = self._array(
                 places[number],
                 types[number],
-                size,
+                width * rows,
             )
+            parts[name] = _as_in_index(name, found, rows)
+
         columns = {}
         for number, name in enumerate(self.columns, len(PARTS)):
             codes = self._array(
@@ -228,20 +250,10 @@ class ListFile(Sequence[Index]):
                 rows,
             )
             columns[name] = Coded(codes, self._tables[name])
-
-        ends = parts.pop("ends")
-        size = int(ends[-1])
-        blob = self._array(places[0], "uint8", size)
-        for name, width in WIDTHS.items():
-            if parts[name] is not None:
-                parts[name] = parts[name].reshape(rows, width)
-        for name, kind in WIDENED.items():
-            if parts[name] is not None:
-                parts[name] = parts[name].astype(kind)
-        path = self.meta["paths"][self._shards[block]]
+        shard = self._shards[block]
         return Index(
-            path,
-            split(blob, ends),
+            path=self.meta["paths"][shard],
+            keys=split(blob, ends),
             columns=columns,
             kind=self.meta["kind"],
             **parts,
@@ -250,22 +262,30 @@ class ListFile(Sequence[Index]):
     def _rows_gone(self, block: int) -> np.ndarray:
         """Return the rows of a block that are left out."""
         blocks = self._gone[:, 0]
-        first, end = np.searchsorted(blocks, [block, block + 1])
+        first, end = np.searchsorted(
+            blocks,
+            [block, block + 1],
+        )
         return self._gone[first:end, 1]
 
-    def _array(self, at: int, kind: str, size: int) -> np.ndarray | None:
-        """Return an array that lies in the file."""
-        if kind == "none":
+    def _array(self, at: int, kind: int, size: int) -> np.ndarray | None:
+        """Return an array that lies in the file; ``kind`` is a number in TYPES."""
+        if TYPES[kind] == "none":
             return None
-        dtype = np.dtype(kind)
+        dtype = np.dtype(TYPES[kind])
         end = at + size * dtype.itemsize
-        return self.map[at:end].view(dtype)
+        raw = self.map[at:end]
+        return raw.view(dtype)
 
     def _named(self, name: str) -> np.ndarray:
         """Return an array of the header's table."""
         at, kind, shape = self.meta["arrays"][name]
         size = int(np.prod(shape))
-        found = self._array(at, kind, size)
+        found = self._array(
+            at,
+            TYPES.index(kind),
+            size,
+        )
         return found.reshape(shape)
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -280,6 +300,32 @@ class ListFile(Sequence[Index]):
         """Count what was left out; a ``Dropped`` keeps the keys."""
         for key, reason in self.faults():
             note(dropped, key, reason)
+
+
+def _header(mapped: np.ndarray) -> dict[str, Any]:
+    """Read the header of a mapped file. Raises ValueError for one that cannot be used."""
+    if len(mapped) < len(MAGIC) + END.size:
+        raise ValueError("too short")
+    last = mapped[-END.size :].tobytes()
+    at, size, magic = END.unpack(last)
+    if magic != MAGIC:
+        raise ValueError("not whole, or no index of a list")
+    raw = mapped[at : at + size].tobytes()
+    header = json.loads(raw)
+    if header["version"] != VERSION:
+        raise ValueError("of another version")
+    return header
+
+
+def _as_in_index(name: str, found: np.ndarray | None, rows: int) -> np.ndarray | None:
+    """Return a column in the shape and type that an Index has it in."""
+    if found is None:
+        return None
+    if name in WIDTHS:
+        found = found.reshape(rows, WIDTHS[name])
+    if name in WIDENED:
+        return found.astype(WIDENED[name])
+    return found
 
 
 def open_file(path: Path) -> ListFile | None:

@@ -29,8 +29,8 @@ class Plan:
     """One epoch. Micro-batch g is the draws ``bounds[g]`` to ``bounds[g + 1]``.
 
     A draw is kept as its utterance's position in the pool, its task and its repeat, about 7 bytes;
-    the columns ``shard``, ``row``, ``frames``, ``recordings``, ``tokens`` and ``seconds`` are looked
-    up in the pools when they are asked for.
+    the columns ``shard``, ``row``, ``frames``, ``recordings``, ``tokens`` and ``seconds`` are
+    looked up in the pools when they are asked for.
     """
 
     def __init__(

@@ -54,14 +54,22 @@ def stretches(indices: Sequence[Index]) -> Iterator[Stretch]:
     sizes = sizes_of(indices)
     if not isinstance(indices, ListFile):
         for number, index in enumerate(indices):
-            yield Stretch(number, sizes[number : number + 1], index)
+            yield Stretch(
+                number,
+                sizes[number : number + 1],
+                index,
+            )
         return
     first, rows = 0, 0
     for number, size in enumerate(sizes.tolist(), 1):
         rows += size
         if rows >= ROWS or number == len(sizes):
             together = [indices[one] for one in range(first, number)]
-            yield Stretch(first, sizes[first:number], _join(together))
+            yield Stretch(
+                first,
+                sizes[first:number],
+                _join(together),
+            )
             first, rows = number, 0
 
 
