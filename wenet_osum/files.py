@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,3 +39,22 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file, whole or not at all."""
     with replaced(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Let one process at a time into the block, for work that ends in the file ``path``.
+
+    The others wait, on this machine and, where a shared file system has locks, on all. The lock
+    goes with its process, however that ends. Where no lock can be had, as in a folder that cannot
+    be written, every process comes in at once. Who has waited must look whether the work is done:
+    the lock file is removed in the end, so a latecomer may hold another one.
+    """
+    lock = Path(f"{path}.lock")
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(open(lock, "ab"))
+            held.callback(lock.unlink, missing_ok=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

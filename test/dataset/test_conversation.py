@@ -131,7 +131,7 @@ def test_shards_hold_every_recording(tmp_path, row, follow_up, wavs):
 def test_a_scan_finds_what_the_packer_wrote(tmp_path, row, follow_up):
     path = packed_list(tmp_path, [row, follow_up])
     known = load_list(path, {})[0]
-    for stored in tmp_path.rglob("*.npz"):
+    for stored in (*tmp_path.rglob("*.npz"), *tmp_path.rglob("*.index.bin")):
         stored.unlink()
     found = load_list(path, {})[0]
     np.testing.assert_array_equal(found.turns, known.turns)

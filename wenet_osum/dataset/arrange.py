@@ -9,13 +9,16 @@ Letters: D draws, G micro-batches.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 
 from wenet_osum.config import BatchConfig
+from wenet_osum.dataset.columns import narrow
 from wenet_osum.dataset.compose import Costs, compose
-from wenet_osum.dataset.draw import Draws
+from wenet_osum.dataset.draw import Draws, count_draws
 
 # micro-batches cut from utterances sorted by length together: fewer pad more, more need more files
 GROUP = 150
@@ -23,78 +26,134 @@ GROUP_SHARDS = 4  # shards whose draws make a group at most, where shards are sm
 OPEN_FILES = 32  # files that a data process keeps open
 
 
-def arrange(
-    parts: list[Draws], batch: BatchConfig, draw: np.random.Generator
-) -> tuple[Draws, np.ndarray]:
+@dataclass
+class Arranged:
+    """The draws of an epoch in reading order, and its micro-batches with what they cost."""
+
+    source: np.ndarray  # (D,) unsigned
+    place: np.ndarray  # (D,) unsigned, among the draws of the source
+    bounds: np.ndarray  # (G + 1,) int64
+    frames: np.ndarray  # (G,) int64, with padding
+    tokens: np.ndarray  # (G,) int64
+    longest: np.ndarray  # (G,) int64, frames of the longest recording
+    spoken: int  # frames without padding
+
+
+def arrange(parts: list[Draws], batch: BatchConfig, draw: np.random.Generator) -> Arranged:
     """Put the draws of all sources into reading order and cut them into micro-batches.
 
-    Returns the draws, (D,) a column, and the bounds of the micro-batches, (G + 1,) int64.
+    One stretch of the epoch is looked at after the other, so memory holds the costs of one alone.
     """
-    draws = _mixed(parts, batch, draw)
-    group = _groups(draws, parts, batch)
+    source, place = _mixed(parts, batch, draw)
+    tasks = 1 + max(int(part.task.max(initial=0)) for part in parts)
+    sizes, costs, spoken = [], [], 0
+    for rows in _groups(parts, batch):
+        numbers, places = source[rows], place[rows]
+        of_group, task = _costs(parts, numbers, places)
 
-    # a group from long to short: neighbors make micro-batches that are padded little
-    frames = draws["frames"]
-    by_length = np.argsort(
-        group * (1 << 32) - frames,
-        kind="stable",
-    )
+        # a group from long to short: neighbors make micro-batches that are padded little
+        by_length = np.argsort(-of_group.frames, kind="stable")
+        sorted_costs = of_group.take(by_length)
 
-    # a kind is a source asked one of its tasks: all that a step should hold in its share
-    tasks = int(draws["task"].max()) + 1
-    kind = draws["source"] * tasks + draws["task"]
-    borders = np.flatnonzero(np.diff(group)) + 1
-    orders, sizes = [], []
-    for rows in np.split(by_length, borders):
-        costs = Costs(
-            frames[rows],
-            draws["tokens"][rows],
-            draws["recordings"][rows],
-        )
+        # a kind is a source asked one of its tasks: all that a step should hold in its share
+        kind = numbers.astype(np.int64) * tasks + task
         order, size = compose(
-            costs,
-            kind[rows],
+            sorted_costs,
+            kind[by_length],
             batch,
             draw.random(),
         )
-        orders.append(rows[order])
+        source[rows] = numbers[by_length[order]]
+        place[rows] = places[by_length[order]]
         sizes.append(size)
-    ordered = _rows(draws, np.concatenate(orders))
+        costs.append(_sums(sorted_costs.take(order), size))
+        spoken += of_group.spoken()
     ends = np.cumsum(np.concatenate(sizes))
-    return ordered, np.concatenate([[0], ends])
+    bounds = np.concatenate([[0], ends])
+    return Arranged(
+        source,
+        place,
+        bounds,
+        *np.concatenate(costs, axis=1),
+        spoken,
+    )
 
 
-def _mixed(parts: list[Draws], batch: BatchConfig, draw: np.random.Generator) -> Draws:
-    """Spread every source over the whole epoch.
+def _costs(parts: list[Draws], source: np.ndarray, place: np.ndarray) -> tuple[Costs, np.ndarray]:
+    """Return what the draws at ``place`` of their sources cost, and their tasks."""
+    frames, tokens, recordings, task = np.zeros(
+        (4, len(source)),
+        dtype=np.int64,
+    )
+    for part in parts:
+        mine = np.flatnonzero(source == part.number)
+        rows = place[mine]
+        frames[mine] = part.take("frames", rows)
+        tokens[mine] = part.take("tokens", rows)
+        recordings[mine] = part.take("recordings", rows)
+        task[mine] = part.task[rows]
+    return Costs(frames, tokens, recordings), task
+
+
+def _sums(costs: Costs, sizes: np.ndarray) -> np.ndarray:
+    """Return padded frames, tokens and longest recording of each micro-batch, (3, G) int64.
+
+    ``costs`` are those of the utterances in reading order.
+    """
+    starts = np.cumsum(sizes) - sizes
+    recordings = np.add.reduceat(costs.recordings, starts)
+    longest = np.maximum.reduceat(costs.frames, starts)
+    tokens = np.add.reduceat(costs.tokens, starts)
+    return np.stack([recordings * longest, tokens, longest])
+
+
+def _mixed(
+    parts: list[Draws], batch: BatchConfig, draw: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spread every source over the whole epoch: the source and its draw, (D,) both.
 
     Any stretch of the result holds all sources in their shares.
     """
     window = shards_side_by_side(batch.window, len(parts))
-    moments = [_moments(part["shard_pass"], window, draw) for part in parts]
-    draws = {}
-    for name in parts[0]:
-        draws[name] = np.concatenate([part[name] for part in parts])
-    in_time = np.argsort(np.concatenate(moments), kind="stable")
-    return _rows(draws, in_time)
+    orders, moments = [], []
+    for part in parts:
+        order, begin = _in_time(part, window, draw)
+        orders.append(order)
+        moments.append(begin)
+    sizes = [len(order) for order in orders]
+    numbers = narrow(np.arange(len(parts)))
+    source = np.repeat(numbers, sizes)
+    place = np.concatenate(orders)
+    if len(parts) == 1:
+        return source, place
+
+    # each source is in order already, which a stable sort makes use of
+    orders.clear()
+    together = np.concatenate(moments)
+    moments.clear()
+    in_time = np.argsort(together, kind="stable")
+    return source[in_time], place[in_time]
 
 
-def _rows(draws: Draws, rows: np.ndarray) -> Draws:
-    """Return some draws, or all in another order."""
-    return {name: column[rows] for name, column in draws.items()}
+def _groups(parts: list[Draws], batch: BatchConfig) -> Iterator[slice]:
+    """Cut the epoch into stretches of neighboring draws.
 
-
-def _groups(draws: Draws, parts: list[Draws], batch: BatchConfig) -> np.ndarray:
-    """Return the number of the stretch of the epoch that each draw lies in, (D,).
-
-    Stretches are long enough that their utterances can be sorted by length with little padding,
-    and touch few shards.
+    They are long enough that their utterances can be sorted by length with little padding, and
+    touch few shards.
     """
-    passes = [len(np.unique(part["shard_pass"])) for part in parts]
-    by_shards = sum(passes) / min(batch.window, GROUP_SHARDS)
-    by_size = _micro_batches(draws, batch) / GROUP
+    passes = sum(part.passes for part in parts)
+    by_shards = passes / min(batch.window, GROUP_SHARDS)
+    by_size = _micro_batches(parts, batch) / GROUP
     groups = ceil(max(by_size, by_shards))
-    size = len(draws["row"])
-    return np.arange(size) * groups // size
+    size = count_draws(parts)
+    number = np.arange(groups + 1)
+    borders = np.unique(-(-number * size // groups))
+    for first, end in zip(
+        borders[:-1].tolist(),
+        borders[1:].tolist(),
+        strict=True,
+    ):
+        yield slice(first, end)
 
 
 def shards_side_by_side(window: int, sources: int) -> int:
@@ -122,32 +181,30 @@ def files_needed(window: int, sources: int) -> int:
     )
 
 
-def _moments(shard_pass: np.ndarray, window: int, draw: np.random.Generator) -> np.ndarray:
-    """Give each draw of a source its moment in [0, 1), (n,); at any time ``window`` shards mix.
+def _in_time(part: Draws, window: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Order the draws of a source, (n,), and give each its moment in [0, 1), (n,), in that order.
 
     A shard is read during as much of the epoch as ``window`` shards take, each draw at a random
     moment of it, so that one shard comes up where another ends. Ranks then make the moments even:
     the source goes on at the same pace from the beginning of the epoch to its end.
     """
-    size = len(shard_pass)
-    shards, position = np.unique(shard_pass, return_inverse=True)
-    if len(shards) <= window:
-        position = np.zeros_like(position)
-    begin = position + window * draw.random(size)
+    size = len(part)
+    begin = draw.random(size)
+    begin *= window
+    if part.passes > window:
+        begin += part.shard_pass
     order = np.argsort(begin, kind="stable")
     places = np.arange(size) + draw.random()
-    moment = np.empty(size)
-    moment[order] = places / max(1, size)
-    return moment
+    places /= max(1, size)
+    return narrow(order), places
 
 
-def _micro_batches(draws: Draws, batch: BatchConfig) -> float:
+def _micro_batches(parts: list[Draws], batch: BatchConfig) -> float:
     """Return how many micro-batches the draws would fill without padding."""
-    every = draws["frames"] * draws["recordings"]
-    frames = int(every.sum(dtype=np.int64))
-    tokens = int(draws["tokens"].sum(dtype=np.int64))
+    totals = [part.totals() for part in parts]
+    frames, tokens = np.sum(totals, axis=0).tolist()
     return max(
         frames / batch.max_frames,
         tokens / batch.max_tokens,
-        len(draws["frames"]) / batch.max_utterances,
+        count_draws(parts) / batch.max_utterances,
     )

@@ -44,6 +44,11 @@ class Costs:
         """Return the costs of some of the utterances."""
         return Costs(self.frames[rows], self.tokens[rows], self.recordings[rows])
 
+    def spoken(self) -> int:
+        """Sum the frames of all recordings, without padding."""
+        frames = self.frames * self.recordings
+        return int(frames.sum(dtype=np.int64))
+
     def __len__(self) -> int:
         return len(self.frames)
 

@@ -13,117 +13,214 @@ Tasks. Each draw goes to one of the tasks that the utterance can be asked, with 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
 from wenet_osum.dataset.augment import rng
+from wenet_osum.dataset.columns import narrow
 from wenet_osum.dataset.pool import Pool
 
-# draws of one source in any order, all (D,): source, shard, row, task, repeat (how often the epoch
-# has drawn the utterance before), frames (of its longest recording), recordings, tokens, seconds,
-# shard_pass
-Draws = dict[str, np.ndarray]
+CHUNK = 1 << 20  # draws whose costs are looked up together, so that memory stays small
+
+
+@dataclass
+class Draws:
+    """Draws of one source in any order.
+
+    An utterance goes by its position in the pool, which knows all else: so a draw takes about 10
+    bytes, however much is known of it.
+    """
+
+    number: int  # of the source
+    pool: Pool
+    who: np.ndarray  # (D,) unsigned, the utterance's position in the pool
+    task: np.ndarray  # (D,) unsigned, its number among the pool's tasks
+    repeat: np.ndarray  # (D,) unsigned, how often the epoch has drawn the utterance before
+    # (D,) unsigned, the place of the pass over a shard among all of the source, from 0 on
+    shard_pass: np.ndarray
+    passes: int  # over shards
+
+    def __len__(self) -> int:
+        return len(self.who)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return what the pool or these draws say of each, (D,)."""
+        everything = slice(None)
+        return self.take(name, everything)
+
+    def take(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
+        """Return a column of some draws; costs as int64."""
+        if name in ("who", "task", "repeat", "shard_pass"):
+            return getattr(self, name)[rows]
+        return of_pool(
+            self.pool,
+            name,
+            self.who[rows],
+            self.task[rows],
+        )
+
+    def totals(self) -> tuple[int, int]:
+        """Sum the frames of all recordings, and the tokens."""
+        frames, tokens = 0, 0
+        for rows in chunks(len(self)):
+            every = self.take(
+                "frames",
+                rows,
+            ) * self.take("recordings", rows)
+            frames += int(every.sum())
+            tokens += int(self.take("tokens", rows).sum())
+        return frames, tokens
+
+
+def of_pool(pool: Pool, name: str, who: np.ndarray, task: np.ndarray) -> np.ndarray:
+    """Return what a pool says of the utterances at ``who``, asked ``task``, (n,) both."""
+    if name == "tokens":
+        return pool.tokens[who, task].astype(np.int64)
+    found = getattr(pool, name)[who]
+    if name in ("frames", "recordings"):
+        return found.astype(np.int64)
+    return found
+
+
+def chunks(size: int) -> Iterator[slice]:
+    """Cut ``size`` draws into stretches of ``CHUNK``."""
+    for first in range(0, size, CHUNK):
+        end = min(first + CHUNK, size)
+        yield slice(first, end)
 
 
 def count_draws(parts: list[Draws]) -> int:
     """Return how many draws the parts hold."""
-    return sum(len(part["row"]) for part in parts)
+    return sum(len(part) for part in parts)
 
 
 def draw_source(number: int, pool: Pool, seed: int, epoch: int) -> Draws:
     """Draw the utterances of source ``number`` for one epoch."""
     name, weight = pool.source.name, pool.source.weight
     times = _times_drawn(pool, seed, epoch)
-    everyone = np.arange(len(pool))
-    who = np.repeat(everyone, times)
-
-    # the draws of an utterance stand side by side: which of them is it
-    position = np.arange(len(who))
-    first_draw = np.cumsum(times) - times
-    repeat = position - np.repeat(first_draw, times)
-
+    who, repeat = _repeated(times)
     draw = rng(seed, epoch, f"draw {name}")
     task = _share_out(
-        pool.eligible[who],
+        pool.eligible,
+        who,
         pool.shares,
         draw,
     )
-    shard = pool.shard[who]
-    return {
-        "source": np.full(
-            len(who),
-            number,
-            dtype=np.int32,
-        ),
-        "shard": shard,
-        "row": pool.row[who],
-        "task": task,
-        "repeat": repeat.astype(np.int32),
-        "frames": pool.frames[who].astype(np.int64),
-        "recordings": pool.recordings[who].astype(np.int64),
-        "tokens": pool.tokens[who, task].astype(np.int64),
-        "seconds": pool.seconds[who],
-        "shard_pass": _shard_passes(
-            shard,
-            repeat,
-            len(pool.indices),
-            weight,
-            draw,
-        ),
-    }
+    shard_pass, passes = _shard_passes(
+        pool.shard[who],
+        repeat,
+        len(pool.indices),
+        weight,
+        draw,
+    )
+    return Draws(number, pool, who, task, repeat, shard_pass, passes)
 
 
 def _times_drawn(pool: Pool, seed: int, epoch: int) -> np.ndarray:
-    """Return how often an epoch draws each utterance of a source, (n,) int64."""
+    """Return how often an epoch draws each utterance of a source, (n,) unsigned."""
     n, weight = len(pool), pool.source.weight
     draw = rng(
         seed,
         0,
         f"phase {pool.source.name}",
     )
-    phase = (draw.permutation(n) + 0.5) / n
+    phase = draw.permutation(n) + 0.5
+    phase /= n
     passed = pool.passes_before
     if passed is None:
         begins, ends = epoch * weight, (epoch + 1) * weight
     else:
         begins, ends = passed, passed + weight
-    times = np.floor(ends + phase) - np.floor(begins + phase)
-    return times.astype(np.int64)
+    times = np.floor(ends + phase)
+    times -= np.floor(begins + phase)
+    return narrow(times.astype(np.uint32))
 
 
-def _share_out(eligible: np.ndarray, shares: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """Choose a task for every draw: (D, T) bool → (D,) int32.
+def _repeated(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Repeat the position of each utterance ``times`` (n,): the positions and which of them it is.
+
+    Both are (D,) unsigned; the draws of an utterance stand side by side.
+    """
+    everyone = narrow(np.arange(len(times)))
+    who = np.repeat(everyone, times)
+    if times.max(initial=0) <= 1:
+        return who, np.zeros(
+            len(who),
+            dtype=np.uint8,
+        )
+    position = np.arange(len(who))
+    first_draw = np.cumsum(times, dtype=np.int64) - times
+    position -= np.repeat(first_draw, times)
+    return who, narrow(position)
+
+
+def _share_out(
+    eligible: np.ndarray, who: np.ndarray, shares: np.ndarray, draw: np.random.Generator
+) -> np.ndarray:
+    """Choose a task for every draw: eligible (n, T) bool, who (D,) → (D,) unsigned.
 
     Within draws that have the same choice, shares are met exactly (± 1).
     """
-    chosen = np.zeros(len(eligible), dtype=np.int32)
-    for rows in _same_choice(eligible):
+    last_task = max(
+        eligible.shape[1] - 1,
+        0,
+    )
+    chosen = np.zeros(
+        len(who),
+        dtype=np.min_scalar_type(last_task),
+    )
+    for rows in _same_choice(eligible, who):
         if not len(rows):
             continue
-        tasks = eligible[rows[0]]
+        tasks = eligible[who[rows[0]]]
         allowed = np.where(tasks, shares, 0.0)
         borders = np.cumsum(allowed)
 
         # evenly spaced points in random order, each in the stretch of one task
         places = draw.permutation(len(rows)) + draw.random()
+        last = np.flatnonzero(tasks)[-1]
+        if tasks.sum() == 1:
+            chosen[rows] = last
+            continue
         points = places / len(rows) * borders[-1]
         task = np.searchsorted(borders, points, side="right")
-        last = np.flatnonzero(tasks)[-1]
         chosen[rows] = np.minimum(task, last)
     return chosen
 
 
-def _same_choice(eligible: np.ndarray) -> list[np.ndarray]:
-    """Group draws, (D, T) bool, by the set of tasks they can be asked: their numbers."""
-    draws, tasks = eligible.shape
-    if tasks <= 1:
-        return [np.arange(draws)]
-    bits = np.packbits(eligible, axis=1)
-    sets, member = np.unique(bits, axis=0, return_inverse=True)
-    groups = []
-    for number in range(len(sets)):
-        same = member.reshape(-1) == number
-        groups.append(np.flatnonzero(same))
-    return groups
+def _same_choice(eligible: np.ndarray, who: np.ndarray) -> Iterator[np.ndarray]:
+    """Group the draws of ``who``, (D,), by the set of tasks they can be asked: their numbers."""
+    if eligible.shape[1] <= 1:
+        yield np.arange(len(who))
+        return
+    sets, member = _sets(eligible)
+    of_draw = member[who]
+    present = np.bincount(of_draw, minlength=sets)
+    for number in np.flatnonzero(present):
+        yield np.flatnonzero(of_draw == number)
+
+
+def _sets(eligible: np.ndarray) -> tuple[int, np.ndarray]:
+    """Number the sets of tasks that occur, (n, T) bool: how many, and that of each row, (n,).
+
+    Sets are in the order of their bits, the first task's first.
+    """
+    # byte by byte: what was told apart by those before is told apart by the next
+    member = np.zeros(len(eligible), dtype=np.uint8)
+    count = 1
+    for first in range(0, eligible.shape[1], 8):
+        byte = np.packbits(
+            eligible[:, first : first + 8],
+            axis=1,
+        )[:, 0]
+        joined = member.astype(np.uint32) * 256 + byte
+        occurs = np.bincount(joined, minlength=count * 256) > 0
+        number = np.cumsum(occurs) - 1
+        count = int(occurs.sum())
+        member = narrow(number)[joined]
+    return count, member
 
 
 def _shard_passes(
@@ -132,12 +229,12 @@ def _shard_passes(
     shards: int,
     weight: float,
     draw: np.random.Generator,
-) -> np.ndarray:
-    """Return the moment in [0, 1) at which a draw's shard is read, (D,).
+) -> tuple[np.ndarray, int]:
+    """Put the passes over shards in order: the place of each draw's, (D,), and their number.
 
-    Passes follow each other; in each the shards come in a new order.
+    Passes over all shards follow each other; in each the shards come in a new order.
     """
-    passes = int(repeat.max(initial=-1)) + 1
+    passes = int(repeat.max()) + 1 if len(repeat) else 0
     size = (max(passes, 1), shards)
     moments = np.zeros(size)
     for number in range(passes):
@@ -148,4 +245,12 @@ def _shard_passes(
         begin = number + places / shards * length
         whole = max(weight, number + length)
         moments[number] = begin / whole
-    return moments[repeat, shard]
+
+    # those with a draw, by the moment in [0, 1) at which they begin
+    drawn = np.zeros(size, dtype=bool)
+    for rows in chunks(len(shard)):
+        drawn[repeat[rows], shard[rows]] = True
+    values, place = np.unique(moments[drawn], return_inverse=True)
+    places = np.zeros(size, dtype=np.uint32)
+    places[drawn] = place
+    return places[repeat, shard], len(values)

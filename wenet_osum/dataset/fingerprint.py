@@ -16,6 +16,7 @@ import numpy as np
 
 from wenet_osum import config
 from wenet_osum.config import BatchConfig, FilterConfig, TrainConfig
+from wenet_osum.dataset.columns import narrow
 from wenet_osum.dataset.draw import Draws
 from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool
@@ -138,19 +139,14 @@ def rest(plan: Plan, consumed: int, pools: list[Pool], dropped: Counter) -> list
 
 def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) -> Draws:
     """The same for one source."""
-    mine = start + np.flatnonzero(plan.source[start:] == number)
-    shard, row, task, repeat = (
-        getattr(plan, name)[mine] for name in ("shard", "row", "task", "repeat")
-    )
+    rows = start + np.flatnonzero(plan.source[start:] == number)
+    task, repeat = plan.task[rows], plan.repeat[rows]
+    before = plan.pools[number]
+    who = plan.who[rows]
 
     # where the utterance stands in the other pool, which is sorted by shard and row
-    there, wanted = (
-        _place(s, r)
-        for s, r in (
-            (pool.shard, pool.row),
-            (shard, row),
-        )
-    )
+    wanted = _place(before.shard[who], before.row[who])
+    there = _place(pool.shard, pool.row)
     position = np.minimum(
         np.searchsorted(there, wanted),
         len(there) - 1,
@@ -159,24 +155,21 @@ def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) 
     if not fits.all():
         reason = f"{pool.source.name}: drawn for this epoch, left out by the new filter or budgets"
         dropped[reason] += int((~fits).sum())
-    position, shard, row, task, repeat = (
-        values[fits] for values in (position, shard, row, task, repeat)
-    )
+    position, task, repeat = (values[fits] for values in (position, task, repeat))
 
     # a pass over a shard comes when its first draw would have come
-    _, first, shard_pass = np.unique(_place(shard, repeat), return_index=True, return_inverse=True)
-    return {
-        "source": np.full(len(row), number, dtype=np.int32),
-        "shard": shard,
-        "row": row,
-        "task": task,
-        "repeat": repeat,
-        "frames": pool.frames[position].astype(np.int64),
-        "recordings": pool.recordings[position].astype(np.int64),
-        "tokens": pool.tokens[position, task].astype(np.int64),
-        "seconds": pool.seconds[position],
-        "shard_pass": first[shard_pass].astype(np.float64),
-    }
+    of_pass = _place(pool.shard[position], repeat)
+    _, first, shard_pass = np.unique(of_pass, return_index=True, return_inverse=True)
+    turn = np.argsort(np.argsort(first))
+    return Draws(
+        number,
+        pool,
+        narrow(position),
+        task,
+        repeat,
+        turn[shard_pass],
+        len(first),
+    )
 
 
 def _place(shard: np.ndarray, row: np.ndarray) -> np.ndarray:

@@ -12,12 +12,11 @@ from wenet_osum.config import StoreConfig
 from wenet_osum.dataset import ranges, spool
 from wenet_osum.dataset.address import NoRanges, host_of, is_url
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.dataset.index import SUFFIX
 from wenet_osum.dataset.patience import DEFAULT, drive_fault, patiently
 from wenet_osum.dataset.ranges import JoinedRanges, Part
 from wenet_osum.dataset.remote import is_pipe, read_remote, seeks, spooled
+from wenet_osum.dataset.shard_index import index_of
 
-REMOTE = ".remote"  # LIST.remote: the folder with the indices of a list's addresses and programs
 SMALL = 1 << 26  # bytes of a shard that is read whole where its server knows no ranges
 # hosts of which a process has said that they know no ranges
 _noticed: set[str] = set()
@@ -135,13 +134,6 @@ class Handles:
 
     def __del__(self) -> None:
         self.close()
-
-
-def index_of(path: str) -> str:
-    """Say where the index of a shard is, for a message."""
-    if is_url(path) or is_pipe(path):
-        return f"its index in the list's folder *{REMOTE}"
-    return path + SUFFIX
 
 
 def _gap(path: str) -> int:

@@ -13,11 +13,12 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from wenet_osum import tasks
+from wenet_osum.dataset.columns import Column, Texts
 from wenet_osum.files import replaced
 from wenet_osum.records import Utterance
 
@@ -38,19 +39,17 @@ WORD_BYTES = 16  # what both times of a word add to its text
 
 @dataclass
 class Index:
-    """One shard, or up to 1,000 lines of a raw list, as numpy columns. Letter: n utterances."""
+    """One shard, or up to 1,000 lines of a raw list, as columns. Letter: n utterances."""
 
     path: str  # tar path, URL or pipe, or the raw list
-    keys: np.ndarray  # (n,) str
-    offsets: (
-        np.ndarray
-    )  # (n,) int64, bytes: the first member's header in the tar, or the line in the raw list
+    keys: np.ndarray | Texts  # (n,) str
+    # (n,) int64, bytes: the first member's header in the tar, or the line in the raw list
+    offsets: np.ndarray
     sizes: np.ndarray  # (n,) int64, bytes up to the end of the last member, or of the line
     durations: np.ndarray  # (n,) float32, s, of all recordings of an utterance
-    columns: dict[str, np.ndarray]  # column_names() → (n,) str, "" = unknown; age as written
-    lengths: (
-        np.ndarray
-    )  # (n, 3) int32: UTF-8 bytes of txt, number of words with times, UTF-8 bytes of reply
+    columns: dict[str, Column]  # column_names() → (n,) str, "" = unknown; age as written
+    # (n, 3) int32: UTF-8 bytes of txt, number of words with times, UTF-8 bytes of reply
+    lengths: np.ndarray
     kind: str  # "tar" | "raw"
     # (n, 4) int32, see TURNS; None: no utterance has earlier turns or words of the user's own
     turns: np.ndarray | None = None
@@ -58,7 +57,7 @@ class Index:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def column(self, name: str) -> np.ndarray:
+    def column(self, name: str) -> Column:
         """Give a column, (n,) str.
 
         Raises ValueError when a task that needs it came after the index was loaded.
@@ -187,7 +186,14 @@ def save(
     names, known = [*index.columns], [*index.columns.values()]
     made = {"stamp": stamp, "source": source, "faults": faults}
     meta = json.dumps({"version": _VERSION, "kind": index.kind, "columns": names} | made)
-    table = np.stack(known) if len(index) else np.zeros((len(names), 0), np.str_)
+    table = (
+        np.stack(known)
+        if len(index)
+        else np.zeros(
+            (len(names), 0),
+            np.str_,
+        )
+    )
     turns = {} if index.turns is None else {"turns": index.turns}
     try:
         # Few arrays: each costs when a list of 50,000 shards is loaded.
@@ -208,12 +214,32 @@ def save(
     return True
 
 
+class Stored(NamedTuple):
+    """What a file holds: an index and what was known when it was made."""
+
+    index: Index
+    faults: list[tuple[str, str]]  # (key, reason) of what was left out
+    source: str  # what a packer made the shard from
+    stamp: list[int]  # [bytes, mtime_ns] of the shard; empty for addresses and programs
+
+
 def restore(
     path: str, stamp: list[int] | None, file: Any = None, needed: Sequence[str] | None = None
 ) -> tuple[Index, list[tuple[str, str]], str] | None:
     """Load the index of ``path``: (index, faults, source).
 
-    Gives None when there is none, it is damaged, the file has changed since, or one of the columns
+    Gives None when ``read`` does, and when the file has changed since.
+    """
+    stored = read(path, file, needed)
+    if stored is None or (stamp is not None and stored.stamp != stamp):
+        return None
+    return stored[:3]
+
+
+def read(path: str, file: Any = None, needed: Sequence[str] | None = None) -> Stored | None:
+    """Load the index of ``path`` with the stamp that its shard had.
+
+    Gives None when there is none, it is damaged or of another version, or one of the columns
     ``needed`` is missing; default: all that the known tasks have. So the label of a task that was
     added later makes the index be built anew, and is never taken for unknown.
     """
@@ -221,12 +247,8 @@ def restore(
     try:
         with np.load(file or path + SUFFIX, allow_pickle=False) as stored:
             meta = json.loads(str(stored["meta"]))
-            if meta["version"] != _VERSION:
-                return None
-            if stamp is not None and meta["stamp"] != stamp:
-                return None
             names = meta["columns"]
-            if not set(needed) <= set(names):
+            if meta["version"] != _VERSION or not set(needed) <= set(names):
                 return None
             places, table = stored["places"], stored["columns"]
             columns = {name: table[i] for i, name in enumerate(names)}
@@ -239,11 +261,9 @@ def restore(
                 stored["lengths"],
             )
             turns = stored["turns"] if "turns" in stored.files else None
-            return (
-                Index(path, *arrays, kind=meta["kind"], turns=turns),
-                [tuple(f) for f in meta["faults"]],
-                meta["source"],
-            )
+            index = Index(path, *arrays, kind=meta["kind"], turns=turns)
+            faults = [tuple(f) for f in meta["faults"]]
+            return Stored(index, faults, meta["source"], meta["stamp"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

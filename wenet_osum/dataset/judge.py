@@ -1,4 +1,4 @@
-"""The rules by which utterances of one source are taken or left, shard by shard.
+"""The rules by which utterances of one source are taken or left, some shards at a time.
 
 Letters: T tasks of the source; rows are utterances of a shard.
 """
@@ -6,13 +6,15 @@ Letters: T tasks of the source; rows are utterances of a shard.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
+from wenet_osum.dataset.columns import distinct, equal
 from wenet_osum.dataset.estimate import TokenCounter, TokenEstimate, TooLong
 from wenet_osum.dataset.index import SPOKEN_BYTES, TURNS, Index
+from wenet_osum.dataset.stretch import Stretch, values_of
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task
 
@@ -54,11 +56,9 @@ class Judge:
         self.restricted: Counter = Counter()
         self.too_long: dict[str, TooLong] = {}
 
-    def collect_tasks(self, indices: list[Index]) -> None:
+    def collect_tasks(self, indices: Sequence[Index]) -> None:
         """Find the tasks of the source, and those its utterances bring along."""
-        written = set()
-        for index in indices:
-            written.update(np.unique(index.columns["task"]).tolist())
+        written = values_of(indices, "task")
         for name in sorted(written - {""}):
             try:
                 self.own[name] = self.parse(name)
@@ -90,8 +90,9 @@ class Judge:
             named[task.tags] = (task, share)
         return named
 
-    def shard(self, number: int, index: Index) -> tuple[np.ndarray, ...]:
-        """Return the columns of the Pool for one shard: shard, row, seconds, frames, …."""
+    def judge(self, stretch: Stretch) -> tuple[np.ndarray, ...]:
+        """Return the columns of the Pool for some shards: shard, row, seconds, frames, …."""
+        index = stretch.index
         keep = self._where(index)
         recordings = index.recordings()
         frames = self._frames(index.longest())
@@ -107,9 +108,10 @@ class Judge:
         reason = f"more tokens than batch.max_tokens {self.batch.max_tokens}"
         self.dropped[reason] += int((keep & ~some).sum())
         rows = np.flatnonzero(keep & some)
+        shard, row = stretch.places(rows)
         return (
-            np.full(len(rows), number, dtype=np.int32),
-            rows.astype(np.int32),
+            shard.astype(np.int32),
+            row.astype(np.int32),
             index.durations[rows],
             frames[rows].astype(np.int32),
             eligible[rows],
@@ -211,10 +213,10 @@ class Judge:
         """Tell which utterances have the values that the source asks for, (rows,) bool."""
         keep = np.ones(len(index), dtype=bool)
         for name, value in self.source.where.items():
-            other = index.column(name) != str(value)
+            same = equal(index.column(name), str(value))
             self._drop(
                 f"where {name} is {value}",
-                other,
+                ~same,
                 keep,
             )
         return keep
@@ -289,9 +291,9 @@ class Judge:
 
     def _owned(self, index: Index, test: Callable[[Task], bool]) -> np.ndarray:
         """Tell which utterances prescribe a task that passes ``test``."""
-        values, inverse = np.unique(index.columns["task"], return_inverse=True)
+        values, inverse = distinct(index.columns["task"])
         passed = []
-        for value in values.tolist():
+        for value in values:
             passed.append(value in self.own and test(self.own[value]))
         return np.array(passed, dtype=bool)[inverse]
 
@@ -306,13 +308,11 @@ class Judge:
             found = index.lengths[:, LENGTHS[part.attribute]] > 0
             empty = ~found
         else:
-            values, inverse = np.unique(
-                index.column(part.attribute),
-                return_inverse=True,
-            )
-            writable = [self._writable(part, value) for value in values.tolist()]
+            values, inverse = distinct(index.column(part.attribute))
+            writable = [self._writable(part, value) for value in values]
             found = np.array(writable, dtype=bool)[inverse]
-            empty = (values == "")[inverse]
+            blank = [value == "" for value in values]
+            empty = np.array(blank, dtype=bool)[inverse]
         if not empty.any() or part.attribute == "txt":
             return found
         inside = self._owned(index, lambda own: _holds(own, part))

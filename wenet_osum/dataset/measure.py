@@ -12,6 +12,7 @@ from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.pool import TokenEstimate
 from wenet_osum.dataset.sample import read_tags
 from wenet_osum.dataset.shard import Handles, read_utterance
+from wenet_osum.dataset.stretch import sizes_of
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Task
 from wenet_osum.tasks.fields import REPLY_MARK
@@ -72,7 +73,7 @@ def _tokens_per_byte(measured: Measured, template: Template) -> float:
 def _some_utterances(indices: list[Index]) -> Iterator[tuple[Utterance, np.ndarray]]:
     """Yield ``MEASURED`` utterances, evenly spread, with their (3,) lengths of the index."""
     handles = Handles()
-    sizes = [len(index) for index in indices]
+    sizes = sizes_of(indices)
     ends = np.cumsum(sizes)
     spread = np.linspace(
         0,
@@ -81,7 +82,7 @@ def _some_utterances(indices: list[Index]) -> Iterator[tuple[Utterance, np.ndarr
     )
     for number in np.unique(spread.astype(int)).tolist():
         shard = int(np.searchsorted(ends, number, side="right"))
-        row = number - int(ends[shard]) + sizes[shard]
+        row = number - int(ends[shard]) + int(sizes[shard])
         index = indices[shard]
         try:
             utterance, _ = read_utterance(index, row, handles)

@@ -18,12 +18,20 @@ import numpy as np
 from wenet_osum.config import BatchConfig
 from wenet_osum.dataset.arrange import arrange
 from wenet_osum.dataset.augment import rng
-from wenet_osum.dataset.draw import Draws, count_draws, draw_source
+from wenet_osum.dataset.draw import Draws, chunks, count_draws, draw_source, of_pool
 from wenet_osum.dataset.pool import Pool
+
+# columns of a plan that the pools know
+LOOKED_UP = ("shard", "row", "frames", "recordings", "tokens", "seconds")
 
 
 class Plan:
-    """One epoch. Micro-batch g is the draws ``bounds[g]`` to ``bounds[g + 1]``."""
+    """One epoch. Micro-batch g is the draws ``bounds[g]`` to ``bounds[g + 1]``.
+
+    A draw is kept as its utterance's position in the pool, its task and its repeat, about 7 bytes;
+    the columns ``shard``, ``row``, ``frames``, ``recordings``, ``tokens`` and ``seconds`` are
+    looked up in the pools when they are asked for.
+    """
 
     def __init__(
         self,
@@ -60,33 +68,66 @@ class Plan:
                 f"epoch {epoch} draws no utterance from {len(pools)} sources; "
                 "raise their weights, or add data"
             )
-        ordered, self.bounds = arrange(draws, batch, rng(seed, epoch, "order"))  # (G + 1,) int64
+        self.arranged = arrange(
+            draws,
+            batch,
+            rng(seed, epoch, "order"),
+        )
+        self.bounds = self.arranged.bounds  # (G + 1,) int64
 
-        # (D,) each, in reading order: where the utterance lies, its number among the pool's tasks,
-        # earlier draws of it in this epoch, and what it costs
-        self.source = ordered["source"]
-        self.shard = ordered["shard"]
-        self.row = ordered["row"]
-        self.task = ordered["task"]
-        self.repeat = ordered["repeat"]
-        self.frames = ordered["frames"]
-        self.recordings = ordered["recordings"]
-        self.tokens = ordered["tokens"]
-        self.seconds = ordered["seconds"]
+        # (D,) unsigned each, in reading order: where the utterance lies in its pool, its number
+        # among the pool's tasks, earlier draws of it in this epoch
+        self.source = self.arranged.source
+        self.who = self._in_order(draws, "who")
+        self.task = self._in_order(draws, "task")
+        self.repeat = self._in_order(draws, "repeat")
+        del self.arranged.place
+
+    def _in_order(self, draws: list[Draws], name: str) -> np.ndarray:
+        """Return a column of the draws in reading order, (D,)."""
+        source, place = self.source, self.arranged.place
+        columns = [part[name] for part in draws]
+        if len(columns) == 1:
+            return columns[0][place]
+        ordered = np.empty(
+            len(source),
+            dtype=np.result_type(*columns),
+        )
+        for number, column in enumerate(columns):
+            mine = np.flatnonzero(source == number)
+            ordered[mine] = column[place[mine]]
+        return ordered
+
+    def take(self, name: str, first: int, end: int) -> np.ndarray:
+        """Return what the pools say of the draws from ``first`` to ``end``: shard, frames, …"""
+        rows = slice(first, end)
+        source, who, task = self.source[rows], self.who[rows], self.task[rows]
+        found = None
+        for number, pool in enumerate(self.pools):
+            mine = np.flatnonzero(source == number)
+            values = of_pool(
+                pool,
+                name,
+                who[mine],
+                task[mine],
+            )
+            if found is None:
+                found = np.empty(len(source), dtype=values.dtype)
+            found[mine] = values
+        return found
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        """Look up a column of all draws, (D,)."""
+        if name not in LOOKED_UP:
+            raise AttributeError(name)
+        return self.take(name, 0, len(self.who))
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    def draws(self) -> np.ndarray:
+    def draws(self) -> PlannedDraws:
         """Return source, shard, row, task and repeat of every draw, (D, 5)."""
-        columns = (
-            self.source,
-            self.shard,
-            self.row,
-            self.task,
-            self.repeat,
-        )
-        return np.stack(columns, axis=1)
+        return PlannedDraws(self)
 
     def items(self, rank: int, start: int = 0) -> np.ndarray:
         """Return what a rank reads after ``start`` global micro-batches are done.
@@ -99,11 +140,17 @@ class Plan:
         assert 0 <= rank < self.world_size, (rank, self.world_size)
         assert start >= 0, start
         first, end = self.bounds[:-1], self.bounds[1:]
-        pairs = np.stack([first, end], axis=1)[start:]
+        pairs = np.stack(
+            [first, end],
+            axis=1,
+        )[start:]
         step = self.world_size * self.accumulation
         whole = len(pairs) // step * step
         if whole < len(pairs):
-            last = self._fill(pairs[whole:].tolist(), step)
+            last = self._fill(
+                pairs[whole:].tolist(),
+                step,
+            )
             pairs = np.concatenate([pairs[:whole], last])
         return pairs[rank :: self.world_size]
 
@@ -127,49 +174,40 @@ class Plan:
         """Return the frames of a micro-batch with padding; 0 where it cannot be split."""
         if end - first <= 1:
             return 0
-        longest = self.frames[first:end].max()
-        recordings = self.recordings[first:end].sum()
+        longest = self.take("frames", first, end).max()
+        recordings = self.take("recordings", first, end).sum()
         return int(recordings) * int(longest)
 
     def expected_hours(self) -> dict[str, float]:
         """Return the hours of recordings in this epoch by ``source/task``."""
+        most = max(len(pool.tasks) for pool in self.pools)
+        size = most * len(self.pools)
+        draws, seconds = np.zeros((2, size))
+        for rows in chunks(len(self.who)):
+            kind = self.source[rows].astype(np.int64) * most + self.task[rows]
+            lasting = self.take("seconds", rows.start, rows.stop)
+            draws += np.bincount(kind, minlength=size)
+            seconds += np.bincount(kind, weights=lasting, minlength=size)
         hours = {}
         for number, pool in enumerate(self.pools):
             for position, task in enumerate(pool.tasks):
-                asked = self.task == position
-                seconds = self.seconds[asked & (self.source == number)]
-                if len(seconds):
-                    total = float(seconds.sum(dtype=np.float64))
-                    name = f"{pool.source.name}/{task.name}"
-                    hours[name] = total / 3600
+                kind = number * most + position
+                if draws[kind]:
+                    hours[f"{pool.source.name}/{task.name}"] = float(seconds[kind]) / 3600
         return hours
 
     def costs(self) -> dict[str, np.ndarray]:
         """Return what each micro-batch takes of each budget, (G,)."""
-        sizes = np.diff(self.bounds)
-        recordings = np.add.reduceat(
-            self.recordings,
-            self.bounds[:-1],
-        )
         return {
-            "frames": recordings * self._longest(),
-            "tokens": np.add.reduceat(
-                self.tokens,
-                self.bounds[:-1],
-            ),
-            "utterances": sizes,
+            "frames": self.arranged.frames,
+            "tokens": self.arranged.tokens,
+            "utterances": np.diff(self.bounds),
         }
-
-    def _longest(self) -> np.ndarray:
-        """Return the frames of the longest recording in each micro-batch, (G,)."""
-        return np.maximum.reduceat(self.frames, self.bounds[:-1])
 
     def padding_share(self) -> float:
         """Return the share of frames the encoder computes that are padding, 0 to 1."""
-        frames = self.frames * self.recordings
-        spoken = int(frames.sum(dtype=np.int64))
-        computed = int(self.costs()["frames"].sum())
-        return 1.0 - spoken / computed
+        computed = int(self.arranged.frames.sum())
+        return 1.0 - self.arranged.spoken / computed
 
     def longest(self, n: int = 1) -> list[int]:
         """Return the numbers of the micro-batches that the rehearsal tries.
@@ -177,7 +215,31 @@ class Plan:
         They are the ``n`` largest by each budget, and the ``n`` with the longest utterance.
         """
         chosen = []
-        for cost in (*self.costs().values(), self._longest()):
+        for cost in (*self.costs().values(), self.arranged.longest):
             largest = np.argsort(-cost, kind="stable")
             chosen += largest[:n].tolist()
         return [*dict.fromkeys(chosen)]
+
+
+class PlannedDraws:
+    """The draws of a plan as rows of source, shard, row, task and repeat, made when asked for."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __len__(self) -> int:
+        return len(self.plan.who)
+
+    def __getitem__(self, draw: int) -> np.ndarray:
+        """Return one draw, (5,) int64."""
+        plan = self.plan
+        source = int(plan.source[draw])
+        pool, who = plan.pools[source], plan.who[draw]
+        row = (
+            source,
+            pool.shard[who],
+            pool.row[who],
+            plan.task[draw],
+            plan.repeat[draw],
+        )
+        return np.array(row, dtype=np.int64)

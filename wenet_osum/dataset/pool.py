@@ -8,7 +8,7 @@ Letters: n utterances of a source that are left, T tasks of the source.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,7 @@ from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
 from wenet_osum.dataset.estimate import TokenCounter, TokenEstimate, TooLong, published_rate
 from wenet_osum.dataset.index import Index, column_names
 from wenet_osum.dataset.judge import Judge
+from wenet_osum.dataset.stretch import sizes_of, stretches
 from wenet_osum.tasks.base import Task
 
 MANY = 0.05  # share of a task's targets beyond their limit that is worth a warning
@@ -28,7 +29,7 @@ class Pool:
     """One source, filtered."""
 
     source: SourceConfig
-    indices: list[Index]
+    indices: Sequence[Index]
     tasks: list[Task]
     shares: np.ndarray  # (T,) float64
     shard: np.ndarray  # (n,) int32, position in ``indices``
@@ -52,7 +53,7 @@ class Pool:
 
 def build_pool(
     source: SourceConfig,
-    indices: list[Index],
+    indices: Sequence[Index],
     batch: BatchConfig,
     limits: FilterConfig,
     estimate: Callable[[list[Task]], TokenEstimate] | None = None,
@@ -72,19 +73,19 @@ def build_pool(
     and it can be asked at least one task: those of ``source.tasks``, else its own. Raises
     ValueError for an unknown task or column, and when nothing is left, with the reasons.
     """
-    columns = [*column_names()]
+    known = [*column_names()]
     for name in source.where:
-        if name not in columns:
-            fault = lookup.unknown("column", name, columns)
+        if name not in known:
+            fault = lookup.unknown("column", name, known)
             raise ValueError(f"source {source.name!r}: where: {fault}")
     judge = Judge(source, batch, limits, slowest, parse, speech_tokens, reach)
     judge.collect_tasks(indices)
     if estimate:
         judge.estimate = estimate(judge.tasks)
 
-    parts = [judge.shard(number, index) for number, index in enumerate(indices)]
+    columns = _judged(judge, indices)
     dropped = _named(source, judge.dropped)
-    if not any(len(part[0]) for part in parts):
+    if not columns or not len(columns[0]):
         reasons = [f"{count} × {reason}" for reason, count in dropped.most_common()]
         told = "; ".join(reasons) or "the list holds no utterance"
         raise ValueError(
@@ -96,11 +97,30 @@ def build_pool(
         indices,
         judge.tasks,
         judge.shares,
-        *map(np.concatenate, zip(*parts, strict=True)),
+        *columns,
         dropped=dropped,
         restricted=_named(source, judge.restricted),
         too_long=judge.too_long,
     )
+
+
+def _judged(judge: Judge, indices: Sequence[Index]) -> list[np.ndarray]:
+    """Return the columns of the Pool for all shards.
+
+    Each is written to its place at once: to join them in the end would take their memory twice.
+    """
+    rows = int(sizes_of(indices).sum())
+    columns: list[np.ndarray] = []
+    filled = 0
+    for stretch in stretches(indices):
+        part = judge.judge(stretch)
+        if not columns:
+            columns = [np.empty((rows, *one.shape[1:]), one.dtype) for one in part]
+        end = filled + len(part[0])
+        for whole, one in zip(columns, part, strict=True):
+            whole[filled:end] = one
+        filled = end
+    return [whole[:filled] for whole in columns]
 
 
 def _named(source: SourceConfig, counts: Counter) -> Counter:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -169,15 +169,15 @@ def _span(utterance: Utterance, whole: Callable[[], float]) -> float:
     return seconds
 
 
-def scan_raw(path: str) -> tuple[Index, Faults, bool]:
+def scan_raw(path: str) -> tuple[Index, Faults, list[tuple[int, int]]]:
     """Index a raw list; a line without duration costs a look at its recording.
 
-    The flag tells whether a recording was at fault.
+    Returned last are first byte and size of the lines whose recordings are at fault.
     """
     faults: Faults = []
     rows: list[Row] = []
     at = 0
-    audio_fault = False
+    at_fault: list[tuple[int, int]] = []
     labels = tasks.label_names()
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -190,12 +190,29 @@ def scan_raw(path: str) -> tuple[Index, Faults, bool]:
                     rows.append((utterance, at, len(line), seconds))
             except Drop as drop:
                 faults.append((key, drop.reason))
-                audio_fault = True
+                at_fault.append((at, len(line)))
             except ValueError as error:
                 reason = "manifest: " + reason_of(error)
                 faults.append((key, reason))
             at += len(line)
-    return build(path, "raw", rows), faults, audio_fault
+    return build(path, "raw", rows), faults, at_fault
+
+
+def mended(path: str, places: Iterable[tuple[int, int]]) -> bool:
+    """Tell whether a recording that was at fault can be read now.
+
+    ``places`` are first byte and size of the lines that name them.
+    """
+    with open(path, "rb") as lines:
+        for at, size in places:
+            lines.seek(at)
+            line = lines.read(size)
+            try:
+                raw_duration(parse_line(line), path)
+            except (Drop, ValueError):
+                continue
+            return True
+    return False
 
 
 def line_key(path: str, number: int) -> str:

@@ -29,7 +29,7 @@ def epoch_length(
         draws = 0.0
         for pool in pools:
             draws += len(pool) * pool.source.weight
-        left_draws = len(loader.plan.row)
+        left_draws = len(loader.plan.draws())
         whole = round(len(loader.plan) * draws / left_draws)
     return EpochLength(left, whole, processes * accumulation)
 
