@@ -46,7 +46,8 @@ class Utterance:
     task: str | None = None  # task name or tags, when the corpus fixes one
     lang: str | None = None  # "zh", "en", …
     speaker: str | None = None
-    # name of a task's label field → label in any spelling, or a number such as an age in years;
+    # name of a task's label field → label in any spelling, or a number such as an age in years, or
+    # a free text that no other field holds, such as a translation;
     # in a manifest each stands on the top level of its line
     labels: dict[str, str | float] = field(default_factory=dict)
     words: list[Word] | None = None  # word times in the segment's own time, s
@@ -306,6 +307,8 @@ class Hypothesis:
     # field name → label → probability
     probs: dict[str, dict[str, float]] = field(default_factory=dict)
     reply: str | None = None
+    # free texts of other fields, by field name
+    texts: dict[str, str] = field(default_factory=dict)
     # field name → what could not be read, and why
     unread: dict[str, str] = field(default_factory=dict)
     # "length_limit", "loop", "label_forced", "tag_cut", "tie", …

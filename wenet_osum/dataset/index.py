@@ -47,7 +47,8 @@ class Index:
     )  # (n,) int64, bytes: the first member's header in the tar, or the line in the raw list
     sizes: np.ndarray  # (n,) int64, bytes up to the end of the last member, or of the line
     durations: np.ndarray  # (n,) float32, s, of all recordings of an utterance
-    columns: dict[str, np.ndarray]  # column_names() → (n,) str, "" = unknown; age as written
+    # column_names() → (n,) str, "" = unknown; age as written, of a free text its UTF-8 bytes
+    columns: dict[str, np.ndarray]
     lengths: (
         np.ndarray
     )  # (n, 3) int32: UTF-8 bytes of txt, number of words with times, UTF-8 bytes of reply
@@ -67,6 +68,12 @@ class Index:
             why = "it was loaded before a task with this label was known; load the list again"
             raise ValueError(f"the index of {self.path} has no column {name!r}: {why}")
         return self.columns[name]
+
+    def text_bytes(self, name: str) -> np.ndarray:
+        """Give the UTF-8 bytes of a free text, (n,) int64; 0 where there is none."""
+        cells = self.column(name)
+        written = np.where(cells == "", "0", cells)
+        return written.astype(np.int64)
 
     def of_turns(self, column: int) -> np.ndarray:
         """Give a column of ``turns``, (n,) int64; zeros where there are none."""
@@ -105,8 +112,14 @@ def build(path: str, kind: str, rows: Iterable[tuple[Utterance, int, int, float]
     rows = list(rows)
     utterances = [r[0] for r in rows]
     columns = {}
-    for name in column_names():
-        columns[name] = np.array([_cell(u.get(name)) for u in utterances], dtype=np.str_)
+    names = column_names()
+    texts = tasks.free_texts(names)
+    for name in names:
+        values = [u.get(name) for u in utterances]
+        if name in texts:
+            values = [value and _bytes(str(value)) for value in values]
+        cells = list(map(_cell, values))
+        columns[name] = np.array(cells, dtype=np.str_)
     lengths = [
         (
             len((u.txt or "").encode()),
@@ -159,6 +172,8 @@ def _turn_bytes(turn: Utterance) -> int:
         size += _bytes(turn.txt)
         size += _bytes(turn.reply)
         size += WORD_BYTES * len(words)
+        for name in tasks.free_texts(turn.labels):
+            size += _bytes(str(turn.labels[name]))
     return size
 
 

@@ -94,6 +94,8 @@ def txt(answer: Hypothesis) -> str:
         lines.append(f"  {times}  {word.text}")
     if answer.reply is not None:
         lines.append(f"  reply: {answer.reply}")
+    for name, text in answer.texts.items():
+        lines.append(f"  {name}: {text}")
 
     # What a reader should know of it.
     for name, found in answer.unread.items():

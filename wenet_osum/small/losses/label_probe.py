@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wenet_osum import tasks
 from wenet_osum.models.label_words import (
     UNKNOWN,
     label_directions,
@@ -44,7 +45,7 @@ class Loss:
     needs_logits = False
 
     def __init__(self, template: Template) -> None:
-        self.fields = label_fields(template)
+        self.fields = label_fields(template, tasks.default_names())
         self.words = label_words(template, self.fields)
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
