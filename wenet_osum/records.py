@@ -307,8 +307,6 @@ class Hypothesis:
     # field name → label → probability
     probs: dict[str, dict[str, float]] = field(default_factory=dict)
     reply: str | None = None
-    # free texts of other fields, by field name
-    texts: dict[str, str] = field(default_factory=dict)
     # field name → what could not be read, and why
     unread: dict[str, str] = field(default_factory=dict)
     # "length_limit", "loop", "label_forced", "tag_cut", "tie", …
@@ -317,6 +315,8 @@ class Hypothesis:
     # start and end (s), text, labels, probs and flags of each piece of audio over 30 s
     pieces: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None  # why there is no answer, e.g. "audio: file not found"
+    # free texts of fields that have none of their own here, such as a translation, by field name
+    texts: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Hypothesis:
@@ -331,6 +331,14 @@ class Hypothesis:
             key = known.get("key", "?")
             known["words"] = _read_words(key, words)
         return cls(**known)
+
+    def free_texts(self) -> dict[str, str]:
+        """Return the reply and the other free texts by name, as far as there are any."""
+        found = {}
+        if self.reply is not None:
+            found["reply"] = self.reply
+        found.update(self.texts)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON row; ``text`` is always there, other empty entries are left out."""

@@ -76,8 +76,10 @@ def test_languages_are_told_apart_and_guessed_where_none_is_named():
     chinese, more = pairs(3, "zh", joint="")
     for utterance in chinese:
         del utterance.labels["target_lang"]
-    found = scored(refs + chinese, hyps | more, resamples=5)
-    assert set(found) == {(metric, lang) for metric in ("bleu", "chrf") for lang in ("de", "zh")}
+    chinese[0].labels["translation"] += "ok"
+    other = Utterance("o", "a.wav", labels={"translation": "hello"})
+    found = scored([*refs, *chinese, other], hyps | more, resamples=5)
+    assert set(found) == {(metric, lang) for metric in ("bleu", "chrf") for lang in ("de", "zh", "und")}
 
 
 def test_an_answer_that_is_missing_costs_as_an_empty_one():

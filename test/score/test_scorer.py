@@ -41,7 +41,7 @@ def reference(key: str, txt: str | None = "hello there", emotion: str | None = "
 
 def answer(key: str, text: str = "hello there<happy>", task: tasks.Task = SER) -> Hypothesis:
     read = task.read(text)
-    return Hypothesis(key, task.tags, text, read.transcript, read.words, read.labels, {}, read.reply, read.unread)
+    return Hypothesis(key, task.tags, text, read.transcript, read.words, read.labels, {}, read.reply, read.unread, texts=read.texts)
 
 
 def test_every_field_by_its_own_metric():

@@ -19,6 +19,10 @@ def heard(key: str = "a", **values: str) -> Utterance:
     return Utterance(key, f"{key}.wav", txt="so what", lang="en").with_values(values)
 
 
+def german(key: str, translation: str, turns: str) -> Utterance:
+    return heard(key, translation=translation, speaker_turns=turns, target_lang="de")
+
+
 def answer(task: tasks.Task, key: str, text: str) -> Hypothesis:
     read = task.read(text)
     parts = {name: getattr(read, name) for name in ("transcript", "labels", "texts", "unread")}
@@ -147,9 +151,9 @@ def test_an_answer_without_marks_keeps_its_words():
 # -- scores -------------------------------------------------------------------------------------
 
 REFERENCES = [
-    heard("a", translation="na und, was soll das", speaker_turns="[speaker 1] so [speaker 2] what"),
-    heard("b", translation="das ist mir gleich", speaker_turns="[speaker 1] so what"),
-    heard("c", translation="was weiß denn ich", speaker_turns="[speaker 1] so what"),
+    german("a", "na und, was soll das", "[speaker 1] so [speaker 2] what"),
+    german("b", "das ist mir gleich", "[speaker 1] so what"),
+    german("c", "was weiß denn ich", "[speaker 1] so what"),
 ]
 
 

@@ -67,8 +67,9 @@ class TokenEstimate:
         total = np.ones(len(lengths))
         for part in task.fields:
             if part.attribute in texts:
-                own = texts[part.attribute] * self.per_byte
-                total += np.ceil(own) + self.label
+                size = texts[part.attribute]
+                total += np.ceil(size * self.per_byte)
+                total += self.label
             elif part.attribute == "words":
                 # pieces between times merge less than running text: count every byte
                 total += txt + words * (self.per_word + 1)

@@ -308,7 +308,12 @@ class Judge:
         where it is not.
         """
         if part.attribute in LENGTHS:
-            found = index.lengths[:, LENGTHS[part.attribute]] > 0
+            column = LENGTHS[part.attribute]
+            found = index.lengths[:, column] > 0
+            empty = ~found
+        elif tasks.free_texts([part.attribute]):
+            # whether it can be written as the field has it is seen when it is read
+            found = index.text_bytes(part.attribute) > 0
             empty = ~found
         else:
             values, inverse = np.unique(
@@ -326,7 +331,11 @@ class Judge:
 
     def _writable(self, part: Field, value: str) -> bool:
         """Tell whether a value is one that the field can be written with."""
-        name = (part.tag, part.attribute, value)
+        name = (
+            part.tag,
+            part.attribute,
+            value,
+        )
         if name not in self.known:
             holder = Utterance("-", "-").with_values({part.attribute: value})
             self.known[name] = bool(value) and part.present(holder)
@@ -337,7 +346,10 @@ def bytes_of_texts(task: Task, index: Index) -> dict[str, np.ndarray]:
     """Give the UTF-8 bytes of the free texts of a task that the index has as columns, (rows,)
     each."""
     attributes = [part.attribute for part in task.fields]
-    return {name: index.text_bytes(name) for name in tasks.free_texts(attributes)}
+    found = {}
+    for name in tasks.free_texts(attributes):
+        found[name] = index.text_bytes(name)
+    return found
 
 
 def _holds(task: Task, part: Field) -> bool:

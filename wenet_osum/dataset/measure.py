@@ -37,12 +37,13 @@ def measure_tokens(indices: list[Index], template: Template, tasks: list[Task]) 
     """
     measured = list(_some_utterances(indices))
     labels = [_label_tokens(task, template) for task in tasks]
+    reply_mark = template.encode(REPLY_MARK)
     marks = [_mark_tokens(task, template) for task in tasks]
     estimate = TokenEstimate(
         prompt=_longest_prompt(template, tasks) + len(template.suffix_ids),
         per_byte=_tokens_per_byte(measured, template),
         per_word=2 * len(template.encode(TIME)),
-        label=max([len(template.encode(REPLY_MARK)), *marks, *labels]),
+        label=max([len(reply_mark), *marks, *labels]),
     )
     shares = {}
     for task in tasks:
@@ -66,7 +67,9 @@ def _tokens_per_byte(measured: Measured, template: Template) -> float:
     """Return the largest ratio of a measured text; 1 where there is none."""
     largest = 0.0
     for utterance, _ in measured:
-        for text in filter(None, (utterance.txt, utterance.reply, *_texts(utterance))):
+        texts = [utterance.txt, utterance.reply]
+        texts += _texts(utterance)
+        for text in filter(None, texts):
             tokens = len(template.encode(text))
             largest = max(largest, tokens / len(text.encode()))
     return largest or 1.0
@@ -74,8 +77,11 @@ def _tokens_per_byte(measured: Measured, template: Template) -> float:
 
 def _texts(utterance: Utterance) -> list[str]:
     """Return the free texts that an utterance has beside transcript and reply."""
-    names = free_texts(utterance.labels)
-    return [str(utterance.labels[name]) for name in names]
+    found = []
+    for name in free_texts(utterance.labels):
+        text = utterance.labels[name]
+        found.append(str(text))
+    return found
 
 
 def _some_utterances(indices: list[Index]) -> Iterator[tuple[Utterance, Index]]:
@@ -137,8 +143,10 @@ def _bound(row: tuple[int, int]) -> int:
 
 def _mark_tokens(task: Task, template: Template) -> int:
     """Return the tokens of the mark before the task's free text; 0 where it has none."""
-    mark = getattr(task.fields[-1], "mark", "")
-    return len(template.encode(mark))
+    last = task.fields[-1]
+    mark = getattr(last, "mark", "")
+    tokens = template.encode(mark)
+    return len(tokens)
 
 
 def _label_tokens(task: Task, template: Template) -> int:

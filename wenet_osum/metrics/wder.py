@@ -51,20 +51,27 @@ def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSum
     rows = [_row(field, pair, options) for pair in pairs]
     columns = np.array(rows, dtype=float)
     sums = columns.sum(axis=0).astype(int)
-    total = int(sums[RECOGNIZED])
+    wrong, recognized, other_number, nothing = sums.tolist()
     detail = {
         "facts": {"normalizer": options.normalizer},
-        "wrong_speaker": int(sums[WRONG]),
-        "other_number_of_speakers": int(sums[OTHER_NUMBER]),
-        "nothing_recognized": int(sums[UNRECOGNIZED]),
+        "wrong_speaker": wrong,
+        "other_number_of_speakers": other_number,
+        "nothing_recognized": nothing,
         **counts(field.name, pairs),
         "worst": _worst(field, pairs, rows, options.worst),
     }
     # The words of an utterance depend on one another, so an utterance is a single trial.
-    strata = one_class(columns[:, RECOGNIZED] > 0)
-    keys = [pair.reference.key for pair in pairs]
-    rate = share(WRONG, RECOGNIZED)
-    return [MetricSums(WDER, columns, rate, total, strata=strata, detail=detail, keys=keys)]
+    trials = columns[:, RECOGNIZED] > 0
+    rate = MetricSums(
+        WDER,
+        columns,
+        share(WRONG, RECOGNIZED),
+        recognized,
+        strata=one_class(trials),
+        detail=detail,
+        keys=[pair.reference.key for pair in pairs],
+    )
+    return [rate]
 
 
 def wrong_speakers(reference: Said, answer: Said) -> tuple[int, int]:
@@ -74,36 +81,52 @@ def wrong_speakers(reference: Said, answer: Said) -> tuple[int, int]:
     for i, j in align(reference.words, answer.words):
         if i is None or j is None:
             continue
-        pair = (reference.speakers[i], answer.speakers[j])
-        together[pair] += 1
+        expected = reference.speakers[i]
+        answered = answer.speakers[j]
+        together[expected, answered] += 1
+
+    # Number the speakers on both sides; words before the first mark have none.
+    ours: dict[int | None, int] = {}
+    theirs: dict[int | None, int] = {}
+    for expected, answered in together:
+        ours.setdefault(expected, len(ours))
+        if answered is not None:
+            theirs.setdefault(answered, len(theirs))
 
     # Words of each speaker of the reference (rows) that each of the answer (columns) has said.
-    ours = sorted({speaker for speaker, _ in together})
-    theirs = sorted({speaker for _, speaker in together if speaker is not None})
     table = np.zeros((len(ours), len(theirs)), dtype=int)
     for (expected, answered), times in together.items():
-        if answered is not None:
-            table[ours.index(expected), theirs.index(answered)] = times
+        if answered is None:
+            continue
+        row = ours[expected]
+        column = theirs[answered]
+        table[row, column] = times
 
     matched = linear_sum_assignment(table, maximize=True)
-    recognized = together.total()
     right = int(table[matched].sum())
+    recognized = together.total()
     return recognized - right, recognized
 
 
 def _row(field: Field, pair: Pair, options: Options) -> tuple[int, ...]:
     """Count one utterance."""
     marked = field.value(pair.reference)
-    lang = language(pair.reference.lang, field.spoken(pair.reference))
+    spoken = field.spoken(pair.reference)
+    lang = language(pair.reference.lang, spoken)
     expected = _said(field, marked, lang, options)
-    answered = _said(field, _answer(field, pair), lang, options)
+    answer = _answer(field, pair)
+    answered = _said(field, answer, lang, options)
 
     wrong, recognized = wrong_speakers(expected, answered)
     nothing = not recognized
     if nothing:
         wrong = recognized = len(expected.words)
-    speakers = set(answered.speakers) - {None}
-    differs = len(speakers) != len(set(expected.speakers))
+
+    # Words before the first mark belong to nobody.
+    of_reference = set(expected.speakers)
+    of_answer = set(answered.speakers)
+    of_answer.discard(None)
+    differs = len(of_answer) != len(of_reference)
     return wrong, recognized, differs, nothing
 
 
@@ -118,10 +141,11 @@ def _answer(field: Field, pair: Pair) -> str:
 def _said(field: Field, text: str, lang: str, options: Options) -> Said:
     """Cut marked turns into words with their speakers."""
     said = Said([], [])
-    for turn in field.turns(text):
-        words = prepare(turn.text, lang, options.normalizer)
+    for speaker, piece in field.turns(text):
+        words = prepare(piece, lang, options.normalizer)
+        speakers = [speaker] * len(words)
         said.words.extend(words)
-        said.speakers.extend([turn.speaker] * len(words))
+        said.speakers.extend(speakers)
     return said
 
 
@@ -129,20 +153,18 @@ def _worst(
     field: Field, pairs: list[Pair], rows: list[tuple[int, ...]], limit: int
 ) -> list[dict[str, Any]]:
     """Return the utterances with the most words of a wrong speaker."""
-
-    def rank(index: int) -> tuple[int, str]:
-        return -rows[index][WRONG], pairs[index].reference.key
-
-    wrong = [index for index, row in enumerate(rows) if row[WRONG]]
-    found = []
-    for index in sorted(wrong, key=rank)[:limit]:
-        pair, row = pairs[index], rows[index]
-        note = f"{row[WRONG]} of {row[RECOGNIZED]} words have another speaker"
-        entry = {
+    ranked = []
+    for pair, counted in zip(pairs, rows, strict=True):
+        wrong, recognized, *_ = counted
+        if not wrong:
+            continue
+        note = f"{wrong} of {recognized} words have another speaker"
+        row = {
             "key": pair.reference.key,
             "ref": field.value(pair.reference),
             "hyp": _answer(field, pair),
             "note": describe(pair) or note,
         }
-        found.append(entry)
-    return found
+        ranked.append((-wrong, row["key"], row))
+    ranked.sort(key=lambda entry: entry[:2])
+    return [row for _, _, row in ranked[:limit]]

@@ -2,7 +2,8 @@
 
 sacrebleu (Post, 2018, W18-6319) computes both from counts of each segment that it adds up: lengths
 and n-gram matches. These counts are the columns here, and sacrebleu makes the figure of their sums,
-so that it is the one of ``corpus_score``. The functions taken are those that its own bootstrap uses.
+so that it is the one of ``corpus_score``. The functions taken are those that its own bootstrap
+uses.
 
 Utterances are told apart by the language of the translation, which decides how BLEU cuts a text
 into words. The signature names all that decides about a figure; only figures of the same signature
@@ -21,6 +22,8 @@ from wenet_osum.score.metric_sums import MetricSums, Options, Pair, Statistic, c
 from wenet_osum.score.normalize import language
 from wenet_osum.tasks import Field
 
+# Guess from the script → what it says of a language.
+BY_SCRIPT = {"en": "und", "mixed": "zh"}
 # Makes sacrebleu's metric for a language.
 Maker = Callable[[str], Any]
 
@@ -47,10 +50,17 @@ def compute(
 
 
 def target_language(field: Field, pair: Pair) -> str:
-    """Return the language of a reference: its ``target_lang``, else guessed from the script."""
+    """Return the language of a reference: its ``target_lang``, else guessed from the script.
+
+    A script that several languages have is "und"; Chinese with a word of another script stays
+    Chinese.
+    """
     text = str(field.value(pair.reference))
     given = pair.reference.get("target_lang")
-    return language(given, text)
+    if given:
+        return language(str(given), text)
+    guessed = language(None, text)
+    return BY_SCRIPT.get(guessed, guessed)
 
 
 def answer_text(field: Field, pair: Pair) -> str:

@@ -116,9 +116,8 @@ def as_text(answer: Hypothesis, asked: Question) -> str:
         lines.append(answer.transcript)
     for name, label in answer.labels.items():
         lines.append(f"{name}: {label}")
-    if answer.reply is not None:
-        lines.append(f"reply: {answer.reply}")
-    for name, text in answer.texts.items():
+    texts = answer.free_texts()
+    for name, text in texts.items():
         lines.append(f"{name}: {text}")
     return "\n".join(lines) + "\n"
 

@@ -124,9 +124,9 @@ class Reading:
     words: list[Word] | None = None
     labels: dict[str, str] = field(default_factory=dict)
     reply: str | None = None
+    unread: dict[str, str] = field(default_factory=dict)
     # free texts of other fields, by the field's name
     texts: dict[str, str] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

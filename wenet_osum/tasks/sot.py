@@ -36,60 +36,85 @@ class SpeakerTurns(Field):
         """Return the turns with their speakers numbered from 1; None where the text does not begin
         with a mark."""
         raw = utterance.get(self.attribute)
-        turns = self.turns(str(raw or ""))
-        if not turns or turns[0].speaker is None:
+        text = str(raw or "")
+        turns = self.turns(text)
+        if not _begins_with_mark(turns):
             return None
 
         numbers: dict[int | None, int] = {}
         pieces = []
-        for turn in turns:
-            number = numbers.setdefault(turn.speaker, len(numbers) + 1)
-            pieces.append(f"[speaker {number}] {turn.text}")
+        for speaker, said in turns:
+            following = len(numbers) + 1
+            number = numbers.setdefault(speaker, following)
+            pieces.append(f"[speaker {number}]")
+            pieces.append(said)
         return " ".join(pieces)
 
     def write(self, utterance: Utterance) -> str:
         """Write the turns with their marks."""
-        return escape(self.value(utterance))
+        text = self.value(utterance)
+        return escape(text)
 
     def take(self, text: str, reading: Reading) -> None:
         """Read the turns, and the transcript without their marks."""
         free = unescape(text).strip()
         turns = self.turns(free)
-        texts = [turn.text for turn in turns]
-        reading.transcript = join_words(texts)
-        if turns and turns[0].speaker is not None:
+        reading.transcript = _words(turns)
+        if _begins_with_mark(turns):
             reading.texts[self.name] = free
         elif free:
-            reading.unread[self.name] = f"no [speaker n] before {free[:SHOWN]!r}"
+            begin = free[:SHOWN]
+            reading.unread[self.name] = f"no [speaker n] before {begin!r}"
 
     def entries(self, answer: Reading | Hypothesis) -> dict[str, Any]:
         """Return the transcript and the turns that were read."""
         turns = answer.texts.get(self.name)
-        return {"txt": answer.transcript, self.attribute: turns}
+        return {
+            "txt": answer.transcript,
+            self.attribute: turns,
+        }
 
     def spoken(self, utterance: Utterance) -> str:
         """Return the words without the marks."""
-        texts = [turn.text for turn in self.turns(self.value(utterance))]
-        return join_words(texts)
+        marked = self.value(utterance)
+        turns = self.turns(marked)
+        return _words(turns)
 
     def turns(self, text: str) -> list[Turn]:
         """Cut a text at its marks; what a speaker says in a row is one turn, and none is empty."""
         before, *rest = MARK.split(text)
-        pairs = [(None, before)]
-        for number, said in zip(rest[0::2], rest[1::2], strict=True):
-            pairs.append((int(number), said))
+        speakers: list[int | None] = [None]
+        speakers += map(int, rest[0::2])
+        pieces = [before, *rest[1::2]]
 
         turns: list[Turn] = []
-        for speaker, said in pairs:
-            words = said.split()
+        last = None
+        for speaker, piece in zip(speakers, pieces, strict=True):
+            words = piece.split()
             if not words:
                 continue
-            text = " ".join(words)
-            if turns and turns[-1].speaker == speaker:
-                last = turns.pop()
-                text = join_words([last.text, text])
-            turns.append(Turn(speaker, text))
+            said = " ".join(words)
+            if turns and speaker == last:
+                _, earlier = turns.pop()
+                said = join_words([earlier, said])
+            turn = Turn(speaker, said)
+            turns.append(turn)
+            last = speaker
         return turns
+
+
+def _begins_with_mark(turns: list[Turn]) -> bool:
+    """Tell whether there are turns, the first of them with a speaker."""
+    if not turns:
+        return False
+    first = turns[0]
+    return first.speaker is not None
+
+
+def _words(turns: list[Turn]) -> str:
+    """Return what is said, without the marks."""
+    texts = [turn.text for turn in turns]
+    return join_words(texts)
 
 
 SPEAKER_TURNS = SpeakerTurns(

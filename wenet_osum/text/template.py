@@ -85,9 +85,9 @@ class Template:
     ``labels`` are the user's label sets by field name, ``prompts`` a table {task: {zh: […], en:
     […]}} or the path of a yaml with it (a plain list counts as Chinese), ``loss_weight`` weights
     answer tokens by field name, ``template`` is one of ``TEMPLATES``, ``system`` the system message
-    of a chat (None: what the chat template writes by itself), ``tasks`` the tasks that the model was
-    taught beside the default ones. Raises ValueError for a field that no
-    task has, and where the tokenizer's chat template does not fit.
+    of a chat (None: what the chat template writes by itself), ``tasks`` names what the model was
+    taught beside the default tasks. Raises ValueError for a field that no task has, and where the
+    tokenizer's chat template does not fit.
     """
 
     def __init__(

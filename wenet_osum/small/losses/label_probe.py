@@ -45,7 +45,8 @@ class Loss:
     needs_logits = False
 
     def __init__(self, template: Template) -> None:
-        self.fields = label_fields(template, tasks.default_names())
+        usual = tasks.default_names()
+        self.fields = label_fields(template, usual)
         self.words = label_words(template, self.fields)
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
