@@ -46,7 +46,8 @@ class Utterance:
     task: str | None = None  # task name or tags, when the corpus fixes one
     lang: str | None = None  # "zh", "en", …
     speaker: str | None = None
-    # name of a task's label field → label in any spelling, or a number such as an age in years;
+    # name of a task's label field → label in any spelling, or a number such as an age in years, or
+    # a free text that no other field holds, such as a translation;
     # in a manifest each stands on the top level of its line
     labels: dict[str, str | float] = field(default_factory=dict)
     words: list[Word] | None = None  # word times in the segment's own time, s
@@ -314,6 +315,8 @@ class Hypothesis:
     # start and end (s), text, labels, probs and flags of each piece of audio over 30 s
     pieces: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None  # why there is no answer, e.g. "audio: file not found"
+    # free texts of fields that have none of their own here, such as a translation, by field name
+    texts: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Hypothesis:
@@ -328,6 +331,14 @@ class Hypothesis:
             key = known.get("key", "?")
             known["words"] = _read_words(key, words)
         return cls(**known)
+
+    def free_texts(self) -> dict[str, str]:
+        """Return the reply and the other free texts by name, as far as there are any."""
+        found = {}
+        if self.reply is not None:
+            found["reply"] = self.reply
+        found.update(self.texts)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON row; ``text`` is always there, other empty entries are left out."""

@@ -38,7 +38,7 @@ def lists(tmp_path_factory):
     for i, seconds in enumerate(SECONDS):
         audio = np.random.default_rng(i).normal(0, 0.02 + 0.01 * (i % 5), round(seconds * 16000))
         soundfile.write(folder / f"{i}.wav", audio, 16000)
-        rows.append(json.dumps({"key": f"k{i}", "wav": str(folder / f"{i}.wav"), "task": tasks.names()[i % 8], "duration": seconds}) + "\n")
+        rows.append(json.dumps({"key": f"k{i}", "wav": str(folder / f"{i}.wav"), "task": tasks.default_names()[i % 8], "duration": seconds}) + "\n")
     (folder / "raw.list").write_text("".join(rows))
     (folder / "turned.list").write_text("".join(reversed(rows)))
     packed = pack(read_manifest(folder / "raw.list"), folder / "shards", per_shard=5, log=lambda line: None)
@@ -111,7 +111,7 @@ def test_answers_do_not_depend_on_company(model_dir, chat_dir, lists, tmp_path, 
         ties, steps = map(int, re.search(r"ties within 1e-4: (\d+) of (\d+) steps", said).groups())
         assert steps > 100 and ties <= MOST_TIES * steps and TIE == 1e-4
     assert len({row["text"] for row in together.values()}) > len(SECONDS) - 3 and not any(row.get("error") for row in together.values())
-    assert {row["task"] for row in together.values()} == {tasks.parse(name).tags for name in tasks.names()}
+    assert {row["task"] for row in together.values()} == {tasks.parse(name).tags for name in tasks.default_names()}
     assert len(together["k12"]["pieces"]) == 2
     for way in ways:
         listed, more = WAYS[way]

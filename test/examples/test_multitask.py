@@ -56,14 +56,14 @@ def test_every_corpus_recipe_has_a_row_and_all_tasks_are_asked():
     # synthesized, yours, itself, and what joins others
     corpora = folders - {"toy", "osum", "multitask", "asrx", "natural", "soundwave", "kimi_audio"}
     assert corpora <= {row["name"] for row in rows} and all(row["list"] == f"{row['name']}/data/train/data.list" for row in rows)
-    assert {task for row in rows for task in row["tasks"]} == set(tasks.names())
+    assert {task for row in rows for task in row["tasks"]} == set(tasks.default_names())
 
 
 def test_what_is_prepared_is_mixed_and_the_rest_is_named(prepare, recipes, tmp_path, capsys):
     mixture = run(prepare, recipes, tmp_path / "data")
     assert [s.name for s in mixture.train] == sorted(FIELDS, key=[s.name for s in config.load(MIXTURE, config.DataConfig).train].index)
     assert all(Path(s.list).is_absolute() and Path(s.list).exists() for s in mixture.train)
-    assert set(mixture.dev) == {*tasks.names(), "<CAPTION>"} and (tmp_path / "data/tasks").read_text().split() == [*tasks.names(), "<CAPTION>"]
+    assert set(mixture.dev) == {*tasks.default_names(), "<CAPTION>"} and (tmp_path / "data/tasks").read_text().split() == [*tasks.default_names(), "<CAPTION>"]
     assert [u.key.split("-")[0] for task in ("ved", "<CAPTION>") for u in read_manifest(mixture.dev[task])] == ["vocalsound"] * 2 + ["esc50"] * 2
     sgc = list(read_manifest(tmp_path / "data/test/sgc.list"))
     assert [u.key for u in sgc] == ["commonvoice-test0", "commonvoice-test1"] and Path(sgc[0].wav).exists()
@@ -102,4 +102,4 @@ def test_a_recording_that_two_recipes_put_on_both_sides_stops(prepare, recipes, 
 def test_recipe_from_lists_to_one_report_at_two_steps(recipes, tmp_path, smoke):
     smoke("multitask", tmp_path / "work", "--data_dir", str(recipes))
     scored = json.loads((tmp_path / "work/exp/score/score.json").read_text())
-    assert {row["task"] for row in scored["data"]} == {*tasks.names(), "<CAPTION>"} and (tmp_path / "work/exp/score/report.html").exists()
+    assert {row["task"] for row in scored["data"]} == {*tasks.default_names(), "<CAPTION>"} and (tmp_path / "work/exp/score/report.html").exists()

@@ -41,7 +41,7 @@ def reference(key: str, txt: str | None = "hello there", emotion: str | None = "
 
 def answer(key: str, text: str = "hello there<happy>", task: tasks.Task = SER) -> Hypothesis:
     read = task.read(text)
-    return Hypothesis(key, task.tags, text, read.transcript, read.words, read.labels, {}, read.reply, read.unread)
+    return Hypothesis(key, task.tags, text, read.transcript, read.words, read.labels, {}, read.reply, read.unread, texts=read.texts)
 
 
 def test_every_field_by_its_own_metric():
@@ -205,7 +205,8 @@ def test_every_task_scores_its_own_targets_perfectly(name):
     task = tasks.parse(name)
     utterance = Utterance("键.1 a", "a.wav", "say hello", lang="en", words=[Word("say", 0.1, 0.4), Word("hello", 0.4, 0.9)], reply="good day")
     for field in task.label_fields:
-        utterance.labels[field.attribute] = field.labels.names[0]
+        utterance = utterance.with_values({field.attribute: field.labels.names[0]})
+    utterance.labels |= {"translation": "guten Tag, liebe Welt", "speaker_turns": "[speaker 1] say [speaker 2] hello"}
     scores = score_task(task, [utterance], {utterance.key: answer(utterance.key, task.write(utterance), task)})
-    best = {"wer": 0.0, "aas_ms": 0.0, "aas_debiased_ms": 0.0}
+    best = {"wer": 0.0, "cer": 0.0, "wder": 0.0, "aas_ms": 0.0, "aas_debiased_ms": 0.0}
     assert {s.metric: s.value for s in scores} == {s.metric: best.get(s.metric, 100.0) for s in scores}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import re
 import sys
@@ -201,8 +202,13 @@ def test_the_page_can_ask_for_every_task_in_both_languages(m):
     from wenet_osum.serve.settings import Settings
 
     conf = configuration(m.recognizer.template, Settings())
-    assert [task["name"] for task in conf["tasks"]] == tasks.names()
+    assert [task["name"] for task in conf["tasks"]] == tasks.default_names()
     assert {field["tag"] for field in conf["fields"]} == {tag for task in conf["tasks"] for tag in task["tags"]}
+    taught = copy.copy(m.recognizer.template)
+    taught.tasks = ["st"]
+    more = configuration(taught, Settings())
+    assert [task["name"] for task in more["tasks"]] == [*tasks.default_names(), "st"]
+    assert {field["tag"]: field["ask"]["en"] for field in more["fields"]}["<TRANSLATE>"] == "a translation into English"
     texts = yaml.safe_load((HERE / "page.yaml").read_text(encoding="utf-8"))
     assert texts["zh"].keys() == texts["en"].keys() and all(field["ask"].keys() >= texts.keys() for field in conf["fields"])
     script = "".join((HERE / name).read_text(encoding="utf-8") for name in ("page.html", "page.js", "page_answer.js"))

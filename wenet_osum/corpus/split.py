@@ -42,7 +42,9 @@ KINDS = {"speaker": _speaker, "sentence": _sentence, "recording": _recording}
 
 def counted_columns() -> tuple[str, ...]:
     """Name what splits are described by: the language, and every label of the known tasks."""
-    return ("lang", *tasks.label_names())
+    names = tasks.label_names()
+    texts = tasks.free_texts(names)
+    return ("lang", *(name for name in names if name not in texts))
 
 
 def values(utterances: Iterable[Utterance], kind: str) -> set[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from wenet_osum.tasks.base import Task
 
 BOUNDARIES = 2  # speech start and speech end
 UNKNOWN = (0.0, 1.0)  # shares of the estimate where none was measured
+NO_TEXTS: Mapping[str, np.ndarray] = MappingProxyType({})
 TokenCounter = Callable[[np.ndarray], np.ndarray]  # frames (n,) → speech tokens (n,), at most
 
 
@@ -29,7 +31,7 @@ class TokenEstimate:
     prompt: int = 32  # longest prompt and what stands behind the speech, tokens
     per_byte: float = 1.0  # tokens a byte of free text, UTF-8
     per_word: int = 16  # tokens of both times of a word
-    label: int = 16  # tokens of the longest label, or of the mark before a reply
+    label: int = 16  # tokens of the longest label, or of the mark before a free text
     # task tags → what a target really takes of ``answer``: the least share that was met, and the
     # mean one; not measured: unknown, all
     measured: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -53,22 +55,29 @@ class TokenEstimate:
         )
         return answer * mean > limit
 
-    def answer(self, task: Task, lengths: np.ndarray) -> np.ndarray:
+    def answer(
+        self, task: Task, lengths: np.ndarray, texts: Mapping[str, np.ndarray] = NO_TEXTS
+    ) -> np.ndarray:
         """Count the tokens of the target with its end, at most.
 
-        ``lengths`` (n, 3) are those of an Index. Returns (n,) int64.
+        ``lengths`` (n, 3) are those of an Index, ``texts`` the UTF-8 bytes (n,) of further free
+        texts by their names in a manifest. Returns (n,) int64.
         """
         txt, words, reply = lengths.astype(np.int64).T
         total = np.ones(len(lengths))
         for part in task.fields:
-            if part.attribute == "words":
+            if part.attribute in texts:
+                size = texts[part.attribute]
+                total += np.ceil(size * self.per_byte)
+                total += self.label
+            elif part.attribute == "words":
                 # pieces between times merge less than running text: count every byte
                 total += txt + words * (self.per_word + 1)
             elif part.kind == "transcript":
                 total += np.ceil(txt * self.per_byte)
             else:
                 total += self.label
-            if part.kind == "reply":
+            if part.attribute == "reply":
                 total += np.ceil(reply * self.per_byte)
         return total.astype(np.int64)
 

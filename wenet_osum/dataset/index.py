@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wenet_osum import tasks
-from wenet_osum.dataset.columns import Column, Texts
+from wenet_osum.dataset.columns import Column, Texts, distinct
 from wenet_osum.files import replaced
 from wenet_osum.records import Utterance
 
@@ -47,7 +47,8 @@ class Index:
     offsets: np.ndarray
     sizes: np.ndarray  # (n,) int64, bytes up to the end of the last member, or of the line
     durations: np.ndarray  # (n,) float32, s, of all recordings of an utterance
-    columns: dict[str, Column]  # column_names() → (n,) str, "" = unknown; age as written
+    # column_names() → (n,) str, "" = unknown; age as written, of a free text its UTF-8 bytes
+    columns: dict[str, Column]
     # (n, 3) int32: UTF-8 bytes of txt, number of words with times, UTF-8 bytes of reply
     lengths: np.ndarray
     kind: str  # "tar" | "raw"
@@ -66,6 +67,12 @@ class Index:
             why = "it was loaded before a task with this label was known; load the list again"
             raise ValueError(f"the index of {self.path} has no column {name!r}: {why}")
         return self.columns[name]
+
+    def text_bytes(self, name: str) -> np.ndarray:
+        """Give the UTF-8 bytes of a free text, (n,) int64; 0 where there is none."""
+        values, place = distinct(self.column(name))
+        sizes = [int(value or 0) for value in values]
+        return np.array(sizes, dtype=np.int64)[place]
 
     def of_turns(self, column: int) -> np.ndarray:
         """Give a column of ``turns``, (n,) int64; zeros where there are none."""
@@ -104,8 +111,14 @@ def build(path: str, kind: str, rows: Iterable[tuple[Utterance, int, int, float]
     rows = list(rows)
     utterances = [r[0] for r in rows]
     columns = {}
-    for name in column_names():
-        columns[name] = np.array([_cell(u.get(name)) for u in utterances], dtype=np.str_)
+    names = column_names()
+    texts = tasks.free_texts(names)
+    for name in names:
+        values = [u.get(name) for u in utterances]
+        if name in texts:
+            values = [value and _bytes(str(value)) for value in values]
+        cells = list(map(_cell, values))
+        columns[name] = np.array(cells, dtype=np.str_)
     lengths = [
         (
             len((u.txt or "").encode()),
@@ -158,6 +171,8 @@ def _turn_bytes(turn: Utterance) -> int:
         size += _bytes(turn.txt)
         size += _bytes(turn.reply)
         size += WORD_BYTES * len(words)
+        for name in tasks.free_texts(turn.labels):
+            size += _bytes(str(turn.labels[name]))
     return size
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from wenet_osum import tasks
 from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
 from wenet_osum.dataset.columns import distinct, equal
 from wenet_osum.dataset.estimate import TokenCounter, TokenEstimate, TooLong
@@ -133,13 +134,11 @@ class Judge:
     def _tokens(self, index: Index, eligible: np.ndarray, keep: np.ndarray) -> np.ndarray:
         """Count the tokens of each utterance and task, (rows, T); leave out targets too long."""
         limits = [self._target_limit(task) for task in self.tasks]
-        bounds = [
-            self.estimate.answer(
-                task,
-                index.lengths,
-            )
-            for task in self.tasks
-        ]
+        bounds = []
+        for task in self.tasks:
+            texts = bytes_of_texts(task, index)
+            bound = self.estimate.answer(task, index.lengths, texts)
+            bounds.append(bound)
         self._leave_out_long_targets(eligible, keep, bounds, limits)
         recordings = index.recordings()
         frames = self._frames(index.durations, recordings)
@@ -212,7 +211,13 @@ class Judge:
     def _where(self, index: Index) -> np.ndarray:
         """Tell which utterances have the values that the source asks for, (rows,) bool."""
         keep = np.ones(len(index), dtype=bool)
+        texts = tasks.free_texts(self.source.where)
         for name, value in self.source.where.items():
+            if name in texts:
+                raise ValueError(
+                    f"source {self.source.name!r}: where {name}: it is a free text; "
+                    "select by a label or a field of the record"
+                )
             same = equal(index.column(name), str(value))
             self._drop(
                 f"where {name} is {value}",
@@ -305,7 +310,12 @@ class Judge:
         where it is not.
         """
         if part.attribute in LENGTHS:
-            found = index.lengths[:, LENGTHS[part.attribute]] > 0
+            column = LENGTHS[part.attribute]
+            found = index.lengths[:, column] > 0
+            empty = ~found
+        elif tasks.free_texts([part.attribute]):
+            # whether it can be written as the field has it is seen when it is read
+            found = index.text_bytes(part.attribute) > 0
             empty = ~found
         else:
             values, inverse = distinct(index.column(part.attribute))
@@ -321,11 +331,25 @@ class Judge:
 
     def _writable(self, part: Field, value: str) -> bool:
         """Tell whether a value is one that the field can be written with."""
-        name = (part.tag, part.attribute, value)
+        name = (
+            part.tag,
+            part.attribute,
+            value,
+        )
         if name not in self.known:
             holder = Utterance("-", "-").with_values({part.attribute: value})
             self.known[name] = bool(value) and part.present(holder)
         return self.known[name]
+
+
+def bytes_of_texts(task: Task, index: Index) -> dict[str, np.ndarray]:
+    """Give the UTF-8 bytes of the free texts of a task that the index has as columns, (rows,)
+    each."""
+    attributes = [part.attribute for part in task.fields]
+    found = {}
+    for name in tasks.free_texts(attributes):
+        found[name] = index.text_bytes(name)
+    return found
 
 
 def _holds(task: Task, part: Field) -> bool:

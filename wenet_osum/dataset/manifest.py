@@ -123,8 +123,12 @@ def _tidied(row: dict[str, Any], labels: Collection[str]) -> dict[str, Any]:
         row["extra"] = {"extra": extra}
     if row.get("extra"):
         _claim(row, labels)
-    for name in ("lang", "speaker", *labels):
-        if name in row:
+    named = [name for name in ("lang", "speaker", *labels) if name in row]
+    texts = tasks.free_texts(named)
+    for name in named:
+        if name in texts:
+            row[name] = _tidy_text(name, row[name])
+        else:
             row[name] = tidy_label(name, row[name])
     return row
 
@@ -188,6 +192,19 @@ def tidy_label(name: str, value: Any) -> str | float | None:
     if name == "lang":
         return _LANGS.get(small, small)
     return text
+
+
+def _tidy_text(name: str, value: Any) -> str | None:
+    """Return a free text as it is, for "none" is a word in it; None for an empty one.
+
+    Raises ValueError for what is no text.
+    """
+    if _is_number(value):
+        value = str(value)
+    if not isinstance(value, str):
+        got = str(value)[:80]
+        raise ValueError(f"{name!r} must be text, got {got!r}")
+    return value.strip() or None
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:

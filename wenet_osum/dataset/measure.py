@@ -9,11 +9,13 @@ import numpy as np
 
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
+from wenet_osum.dataset.judge import bytes_of_texts
 from wenet_osum.dataset.pool import TokenEstimate
 from wenet_osum.dataset.sample import read_tags
 from wenet_osum.dataset.shard import Handles, read_utterance
 from wenet_osum.dataset.stretch import sizes_of
 from wenet_osum.records import Utterance
+from wenet_osum.tasks import free_texts
 from wenet_osum.tasks.base import Task
 from wenet_osum.tasks.fields import REPLY_MARK
 from wenet_osum.text.template import Template
@@ -25,7 +27,8 @@ SURE = 0.9
 PROMPTS_DRAWN = 64  # prompts of a task drawn to learn the longest
 TIME = "<12.34>"  # a time of a word
 
-Measured = list[tuple[Utterance, np.ndarray]]  # utterances with their (3,) lengths of the index
+# utterances, each with the part of an index that holds it alone
+Measured = list[tuple[Utterance, Index]]
 
 
 def measure_tokens(indices: list[Index], template: Template, tasks: list[Task]) -> TokenEstimate:
@@ -35,12 +38,13 @@ def measure_tokens(indices: list[Index], template: Template, tasks: list[Task]) 
     """
     measured = list(_some_utterances(indices))
     labels = [_label_tokens(task, template) for task in tasks]
-    mark = len(template.encode(REPLY_MARK))
+    reply_mark = template.encode(REPLY_MARK)
+    marks = [_mark_tokens(task, template) for task in tasks]
     estimate = TokenEstimate(
         prompt=_longest_prompt(template, tasks) + len(template.suffix_ids),
         per_byte=_tokens_per_byte(measured, template),
         per_word=2 * len(template.encode(TIME)),
-        label=max([mark, *labels]),
+        label=max([len(reply_mark), *marks, *labels]),
     )
     shares = {}
     for task in tasks:
@@ -64,14 +68,25 @@ def _tokens_per_byte(measured: Measured, template: Template) -> float:
     """Return the largest ratio of a measured text; 1 where there is none."""
     largest = 0.0
     for utterance, _ in measured:
-        for text in filter(None, (utterance.txt, utterance.reply)):
+        texts = [utterance.txt, utterance.reply]
+        texts += _texts(utterance)
+        for text in filter(None, texts):
             tokens = len(template.encode(text))
             largest = max(largest, tokens / len(text.encode()))
     return largest or 1.0
 
 
-def _some_utterances(indices: list[Index]) -> Iterator[tuple[Utterance, np.ndarray]]:
-    """Yield ``MEASURED`` utterances, evenly spread, with their (3,) lengths of the index."""
+def _texts(utterance: Utterance) -> list[str]:
+    """Return the free texts that an utterance has beside transcript and reply."""
+    found = []
+    for name in free_texts(utterance.labels):
+        text = utterance.labels[name]
+        found.append(str(text))
+    return found
+
+
+def _some_utterances(indices: list[Index]) -> Iterator[tuple[Utterance, Index]]:
+    """Yield ``MEASURED`` utterances, evenly spread, with the part of the index of each."""
     handles = Handles()
     sizes = sizes_of(indices)
     ends = np.cumsum(sizes)
@@ -89,7 +104,7 @@ def _some_utterances(indices: list[Index]) -> Iterator[tuple[Utterance, np.ndarr
         except Drop:
             # it is counted when it is drawn
             continue
-        yield utterance, index.lengths[row]
+        yield utterance, index.select(slice(row, row + 1))
 
 
 def _target_shares(
@@ -104,11 +119,12 @@ def _target_shares(
     the task.
     """
     rows = []
-    for utterance, lengths in measured:
+    for utterance, alone in measured:
         utterance = read_tags(utterance, task, template)
         if task.present(utterance):
             tokens = len(template.target(task, utterance).ids)
-            bound = estimate.answer(task, lengths[None])
+            texts = bytes_of_texts(task, alone)
+            bound = estimate.answer(task, alone.lengths, texts)
             rows.append((tokens, int(bound[0])))
     if not rows:
         return None
@@ -124,6 +140,14 @@ def _target_shares(
 def _bound(row: tuple[int, int]) -> int:
     """Return the estimate of a measured target."""
     return row[1]
+
+
+def _mark_tokens(task: Task, template: Template) -> int:
+    """Return the tokens of the mark before the task's free text; 0 where it has none."""
+    last = task.fields[-1]
+    mark = getattr(last, "mark", "")
+    tokens = template.encode(mark)
+    return len(tokens)
 
 
 def _label_tokens(task: Task, template: Template) -> int:

@@ -92,14 +92,9 @@ def _fields(task: Task, reading: Reading) -> Row:
     """Return what was read, by the names that a row has for it."""
     row: Row = {}
     for field in task.fields:
-        if field.kind == "transcript":
-            row["txt"] = reading.transcript
-            if reading.words:
-                row["words"] = [[*word] for word in reading.words]
-        elif field.kind == "reply":
-            row["reply"] = reading.reply
-        else:
-            row[field.attribute] = reading.labels[field.name]
+        row |= field.entries(reading)
+    if row.get("words"):
+        row["words"] = [[*word] for word in row["words"]]
     return row
 
 

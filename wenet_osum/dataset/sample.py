@@ -258,9 +258,9 @@ def read_tags(utterance: Utterance, task: Task, template: Template) -> Utterance
     if reading.unread or tags == ["<TRANSCRIBE>"]:
         return utterance
 
-    found = {"txt": reading.transcript, "words": reading.words, "reply": reading.reply}
-    for label in reader.label_fields:
-        found[label.attribute] = reading.labels[label.name]
+    found = {"txt": reading.transcript}
+    for field in reader.fields:
+        found |= field.entries(reading)
     new = {}
     for name, value in found.items():
         if name == "txt" or utterance.get(name) is None:
@@ -288,9 +288,11 @@ def wording(
         return utterance.prompt
     if conf.augment:
         draw_key = _draw_key(utterance, repeat)
-        return template.draw_prompt(task, conf.seed, conf.epoch, draw_key)
-    lang = prompt_language(template, task, conf.prompt_lang)
-    return template.prompt_text(task, lang)
+        text = template.draw_prompt(task, conf.seed, conf.epoch, draw_key)
+    else:
+        lang = prompt_language(template, task, conf.prompt_lang)
+        text = template.prompt_text(task, lang)
+    return task.fill(text, utterance)
 
 
 def target_of(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> Target:

@@ -58,12 +58,14 @@ def propose(
 
 
 def begins_with_transcript(row: Row) -> bool:
-    """Return whether the first thing that a row says is a transcript without times."""
+    """Return whether the first thing that a row says is a transcript without times and marks."""
     state = row.answer_state
     if state.free:
         return False
     first = state.task.fields[0]
-    return first.kind == "transcript" and first.metric != "timestamps"
+    if first.marked or first.metric == "timestamps":
+        return False
+    return first.kind == "transcript"
 
 
 def best_path(logits: Tensor, blank: int) -> list[int]:

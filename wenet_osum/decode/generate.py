@@ -241,6 +241,7 @@ def hypothesis(row: Row, template: Template) -> Hypothesis:
         labels=labels,
         probs=row.probs,
         reply=reading.reply,
+        texts=reading.texts,
         unread=unread,
         flags=row.flags,
         duration=round(row.audio_s, 3),

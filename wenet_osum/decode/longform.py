@@ -43,7 +43,9 @@ BLOCK_S = 5.0
 NO_PAUSE = "joined_without_pause"
 # Each piece has a reply of its own:
 REPLIES = "reply_in_pieces"
-FLAGS = (NO_PAUSE, REPLIES)
+# Each piece has a translation of its own, or speakers that are numbered anew:
+TEXTS = "text_in_pieces"
+FLAGS = (NO_PAUSE, REPLIES, TEXTS)
 
 
 @dataclass
@@ -222,6 +224,7 @@ def join(pieces: list[Piece], answers: list[Hypothesis], task: Task, key: str) -
     for piece, answer in pairs:
         _add_text(joined, piece, answer)
         _add_reply(joined, answer)
+        _add_texts(joined, answer)
         for flag in answer.flags:
             if flag not in joined.flags:
                 joined.flags.append(flag)
@@ -245,6 +248,13 @@ def _add_reply(joined: Hypothesis, answer: Hypothesis) -> None:
         joined.reply = join_words(both).strip()
 
 
+def _add_texts(joined: Hypothesis, answer: Hypothesis) -> None:
+    """Add what a piece has of free texts, such as a translation."""
+    for name, text in answer.texts.items():
+        both = [joined.texts.get(name, ""), text]
+        joined.texts[name] = join_words(both).strip()
+
+
 def _add_unread(joined: Hypothesis, pairs: list[tuple[Piece, Hypothesis]]) -> None:
     """Note what was said in the place of a field that no piece gave."""
     for piece, answer in pairs:
@@ -264,6 +274,8 @@ def _own_flags(joined: Hypothesis, pieces: list[Piece]) -> list[str]:
         flags.append(NO_PAUSE)
     if joined.reply:
         flags.append(REPLIES)
+    if joined.texts:
+        flags.append(TEXTS)
     return flags
 
 
@@ -336,9 +348,8 @@ def _written(joined: Hypothesis, task: Task) -> str | None:
         "words": joined.words,
         "reply": joined.reply,
     }
-    for field in task.label_fields:
-        label = joined.labels.get(field.name)
-        known[field.attribute] = label
+    for field in task.fields:
+        known |= field.entries(joined)
     whole = Utterance(joined.key, "joined").with_values(known)
     if not task.present(whole):
         return None

@@ -92,8 +92,10 @@ def txt(answer: Hypothesis) -> str:
     for word in answer.words or []:
         times = f"{word.start:9.2f} {word.end:9.2f}"
         lines.append(f"  {times}  {word.text}")
-    if answer.reply is not None:
-        lines.append(f"  reply: {answer.reply}")
+    texts = answer.free_texts()
+    for name, text in texts.items():
+        line = f"  {name}: {text}"
+        lines.append(line)
 
     # What a reader should know of it.
     for name, found in answer.unread.items():

@@ -19,11 +19,11 @@ ESCAPED = re.compile(r"\\.", re.DOTALL)
 
 
 def in_transcript(answer_state: AnswerState) -> bool:
-    """Return whether the answer stands in a transcript."""
+    """Return whether the answer stands in a transcript that CTC hears all of."""
     if answer_state.done:
         return False
     field = answer_state.task.fields[answer_state.field_index]
-    return field.kind == "transcript"
+    return field.kind == "transcript" and not field.marked
 
 
 class TranscriptPosition:

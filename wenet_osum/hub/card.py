@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from wenet_osum import tasks
 from wenet_osum.hub.licenses import License
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.report.markdown import table_lines
@@ -111,7 +110,7 @@ def _made(model: OsumModel) -> str:
 def _tasks(template: Template) -> str:
     """Return the table of tasks with their tags and labels."""
     rows = []
-    for name in tasks.names():
+    for name in template.task_names():
         task = template.task(name)
         sets = []
         for field in task.label_fields:

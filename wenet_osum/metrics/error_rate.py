@@ -17,7 +17,6 @@ from wenet_osum.score.align import count, loops
 from wenet_osum.score.metric_sums import MetricSums, Options, Pair, counts, one_class, share
 from wenet_osum.score.normalize import CHARACTER_LANGUAGES, MIXED_LANGUAGES, language, prepare
 from wenet_osum.tasks import Field
-from wenet_osum.tasks.base import join_words
 
 # Columns of the counts per utterance.
 SUBSTITUTIONS, DELETIONS, INSERTIONS, WORDS, WRONG, LOOPS, LOOP_INSERTIONS = range(7)
@@ -67,18 +66,10 @@ def metric_of(lang: str) -> Metric:
     return CER if lang in CHARACTER_LANGUAGES else WER
 
 
-def reference_text(field: Field, pair: Pair) -> str:
-    """Return the reference transcript of a field: its words where it has times, else the text."""
-    if field.attribute == "words":
-        words = [word.text for word in pair.reference.words]
-        return join_words(words)
-    text = getattr(pair.reference, field.attribute)
-    return str(text)
-
-
 def _line(field: Field, pair: Pair, options: Options) -> Line:
     """Align one utterance and count its errors."""
-    reference = reference_text(field, pair)
+    # The words alone, without times and marks.
+    reference = field.spoken(pair.reference)
     hypothesis = (pair.hypothesis.transcript or "") if pair.answered else ""
     lang = language(pair.reference.lang, reference)
     expected = prepare(reference, lang, options.normalizer)

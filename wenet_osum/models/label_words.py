@@ -24,10 +24,10 @@ UNKNOWN = -1
 SCALE = 15.0
 
 
-def label_fields(template: Template) -> list[Field]:
-    """Return all label fields that tasks have, by name."""
+def label_fields(template: Template, among: list[str] | None = None) -> list[Field]:
+    """Return the label fields that tasks have, by name; ``among`` names the tasks, None: all."""
     fields = {}
-    for name in tasks.names():
+    for name in tasks.names() if among is None else among:
         for field in template.task(name).label_fields:
             fields[field.name] = field
     return [fields[name] for name in sorted(fields)]

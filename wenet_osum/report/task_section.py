@@ -82,6 +82,8 @@ def _facts(score: Score) -> dict[str, object]:
     if "median_offset_ms" in detail:
         offset = detail["median_offset_ms"]
         facts["median offset"] = f"{offset:.0f} ms"
+    # What a metric says of how it was computed.
+    facts |= detail.get("facts", {})
 
     # Counts of zero are left out.
     for name in (*COUNTS, *score.about.counts):

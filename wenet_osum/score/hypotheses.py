@@ -16,7 +16,7 @@ NAMES = ("hyp.jsonl", "hypotheses.jsonl", "result.jsonl", "text", "hyp", "hyp.tx
 # How far a probability may lie outside 0 to 1.
 SLACK = 1e-6
 # Columns of answers taken apart; a row with none of these has its answer in ``text`` alone.
-READ = {"transcript", "words", "labels", "reply", "unread", "error"}
+READ = {"transcript", "words", "labels", "reply", "texts", "unread", "error"}
 
 
 def find_file(path: str | Path, task: Task) -> Path:
@@ -127,6 +127,7 @@ def _as_read(key: str, text: str, task: Task) -> Hypothesis:
         words=read.words,
         labels=read.labels,
         reply=read.reply,
+        texts=read.texts,
         unread=read.unread,
     )
 
@@ -193,7 +194,7 @@ def _is_table_of_probabilities(value: Any) -> bool:
 # Column → what its values must be.
 RULES = {
     **dict.fromkeys(("task", "transcript", "reply", "error"), (_is_text, "a text")),
-    **dict.fromkeys(("labels", "unread"), (_is_table_of_texts, "{field: text}")),
+    **dict.fromkeys(("labels", "texts", "unread"), (_is_table_of_texts, "{field: text}")),
     "probs": (_is_table_of_probabilities, "{field: {label: 0 to 1}}"),
     "flags": (_is_list_of_texts, "[text, …]"),
     "duration": (_is_seconds, "seconds"),

@@ -161,15 +161,15 @@ def _compute_all(
         left_out = len(references) - len(pairs)
         beside = _beside(left_out, sorted(extra), silent)
 
-        metric = metric_of(field)
-        computed = metric.compute(field, pairs, options)
-        for sums in computed:
-            sums.keys = _keys(sums, pairs)
-            sums.detail = {**beside, **sums.detail}
-            # Beside another answer, one line on the transcript is enough: the one over all.
-            if len(task.fields) > 1 and field.kind == "transcript":
-                sums.detail["minor"] = sums is not computed[-1]
-            found.append((field, sums))
+        for metric in metrics_of(field):
+            computed = metric.compute(field, pairs, options)
+            for sums in computed:
+                sums.keys = _keys(sums, pairs)
+                sums.detail = {**beside, **sums.detail}
+                # Beside another answer, one line on the transcript is enough: the one over all.
+                if len(task.fields) > 1 and field.kind == "transcript":
+                    sums.detail["minor"] = sums is not computed[-1]
+                found.append((field, sums))
     return found
 
 
@@ -219,18 +219,20 @@ def _beside(left_out: int, extra: list[str], silent: list[str]) -> dict[str, Any
     return detail
 
 
-def metric_of(field: Field) -> Any:
-    """Load the metric file that a field names.
+def metrics_of(field: Field) -> list[Any]:
+    """Load the metric files that a field names.
 
-    Raises ValueError when there is none or it has no ``compute``.
+    Raises ValueError when there is none of a name or it has no ``compute``.
     """
-    module = lookup.load(METRICS, field.metric)
-    if not hasattr(module, "compute"):
-        raise ValueError(
-            f"metrics/{field.metric}.py is no metric: "
-            "it has no function compute(field, pairs, options)"
-        )
-    return module
+    found = []
+    for name in field.metrics:
+        module = lookup.load(METRICS, name)
+        if not hasattr(module, "compute"):
+            raise ValueError(
+                f"metrics/{name}.py is no metric: it has no function compute(field, pairs, options)"
+            )
+        found.append(module)
+    return found
 
 
 def _check_pairs(references: Sequence[Utterance], hypotheses: dict[str, Hypothesis]) -> None:

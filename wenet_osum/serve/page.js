@@ -63,12 +63,12 @@ function showFields() {
   find(".tags").textContent = tags;
 }
 
-// Two ways to ask for the same thing, with and without times, take each other's place; a reply always comes last.
+// Two ways to ask for the same thing, with and without times, take each other's place, and so do two texts that come last.
 function pick(tag) {
   const of = (name) => conf.fields.find((field) => field.tag === name);
   if (state.chosen.includes(tag)) state.chosen = state.chosen.filter((other) => other !== tag);
   else {
-    const twin = of(tag).kind === "transcript" ? state.chosen.findIndex((other) => of(other).kind === "transcript") : -1;
+    const twin = of(tag).kind === "label" ? -1 : state.chosen.findIndex((other) => of(other).kind === of(tag).kind);
     if (twin >= 0) state.chosen[twin] = tag;
     else state.chosen.push(tag);
   }

@@ -21,8 +21,8 @@ import gradio
 import yaml
 from fastapi import FastAPI
 
-from wenet_osum import tasks
 from wenet_osum.serve.settings import MB, Settings
+from wenet_osum.text.template import NOBODY
 
 if TYPE_CHECKING:
     from wenet_osum.tasks.base import Field
@@ -68,8 +68,8 @@ def configuration(template: Template, settings: Settings) -> dict[str, Any]:
     """
     named = []
     fields: dict[str, Field] = {}
-    for name in tasks.names():
-        task = tasks.parse(name, template.labels or None)
+    for name in template.task_names():
+        task = template.task(name)
         tags = [field.tag for field in task.fields]
         named.append({"name": task.name, "tags": tags})
         for field in task.fields:
@@ -89,11 +89,14 @@ def configuration(template: Template, settings: Settings) -> dict[str, Any]:
 
 
 def _shown(field: Field) -> dict[str, Any]:
+    ask = {}
+    for lang, phrase in field.ask.items():
+        ask[lang] = field.fill(phrase, NOBODY)
     return {
         "tag": field.tag,
         "kind": field.kind,
         "name": field.name,
-        "ask": field.ask,
+        "ask": ask,
     }
 
 

@@ -10,7 +10,8 @@ function showAnswer() {
   find(".said").replaceChildren(...said(answer));
   find(".bars").replaceChildren(...Object.entries(answer.probs || {}).map(([name, probs]) => bars(name, probs, answer.labels[name])));
   const reply = answer.reply === undefined ? [] : [make("h2", say("reply")), make("p", answer.reply)];
-  find(".reply").replaceChildren(...reply);
+  const texts = Object.entries(answer.texts || {}).flatMap(([name, text]) => [make("h2", named(name)), make("p", text, { "data-field": name })]);
+  find(".reply").replaceChildren(...reply, ...texts);
 }
 
 function said(answer) {
@@ -20,10 +21,14 @@ function said(answer) {
   return [make("h2", say("transcript")), make("p", answer.text || say("nothing"), { class: "transcript" }), ...unread];
 }
 
+function named(name) {
+  const field = conf.fields.find((other) => other.name === name);
+  return field ? field.ask[state.lang] : name;
+}
+
 function bars(name, probs, best) {
   const box = make("div", undefined, { "data-field": name });
-  const field = conf.fields.find((other) => other.name === name);
-  box.append(make("h2", field ? field.ask[state.lang] : name));
+  box.append(make("h2", named(name)));
   for (const [label, share] of Object.entries(probs).sort((a, b) => b[1] - a[1])) {
     const row = make("div", undefined, { class: label === best ? "bar best" : "bar" });
     const length = make("i");

@@ -15,11 +15,12 @@ from wenet_osum.serve.fault import Fault
 from wenet_osum.serve.question import Question
 
 # Entries of an answer that OpenAI's have not; those that are empty are left out.
-OURS = ("labels", "probs", "reply", "unread", "flags")
+OURS = ("labels", "probs", "reply", "texts", "unread", "flags")
 
 
 def as_json(answer: Hypothesis, asked: Question) -> dict[str, Any]:
-    """Write OpenAI's ``{"text"}``, with labels, probabilities and reply where the task has them."""
+    """Write OpenAI's ``{"text"}``, with labels, probabilities, reply and other texts where the task
+    has them."""
     row = {"text": answer.transcript or ""}
     return row | _ours(answer)
 
@@ -109,14 +110,15 @@ def compression_ratio(text: str) -> float:
 
 
 def as_text(answer: Hypothesis, asked: Question) -> str:
-    """Write the transcript, and a line for each label and the reply where the task has them."""
+    """Write the transcript, and a line for each label and further text where the task has them."""
     lines = []
     if answer.transcript is not None:
         lines.append(answer.transcript)
     for name, label in answer.labels.items():
         lines.append(f"{name}: {label}")
-    if answer.reply is not None:
-        lines.append(f"reply: {answer.reply}")
+    texts = answer.free_texts()
+    for name, text in texts.items():
+        lines.append(f"{name}: {text}")
     return "\n".join(lines) + "\n"
 
 

@@ -87,7 +87,7 @@ class PseudoSpeech:
         for name, weight in (task_weights or {}).items():
             task = template.task(name)
             self.task_weights[task.name] = weight
-        names = dict.fromkeys([*tasks.names(), *self.task_weights])
+        names = dict.fromkeys([*tasks.default_names(), *self.task_weights])
         self.tasks = [template.task(name) for name in names]
 
         self.utterances = [u for u in utterances if u.txt and self._able(u)]

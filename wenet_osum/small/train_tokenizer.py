@@ -64,7 +64,7 @@ def train_tokenizer(lines: Iterable[str], vocab_size: int = 2000) -> PreTrainedT
 def _built_in_texts() -> list[str]:
     """Return all prompts and labels of the built-in tasks."""
     texts = []
-    for name in tasks.names():
+    for name in tasks.default_names():
         task = tasks.parse(name)
         for language in ("zh", "en"):
             texts += task.prompts(language)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +11,19 @@ from wenet_osum import lookup
 from wenet_osum.records import OWN_FIELDS
 from wenet_osum.tasks.base import Field, LabelSet, Reading, Task
 
-__all__ = ["Field", "LabelSet", "Reading", "Task", "label_fields", "label_names", "names", "parse"]
+__all__ = [
+    "Field",
+    "LabelSet",
+    "Reading",
+    "Task",
+    "beyond_default",
+    "default_names",
+    "free_texts",
+    "label_fields",
+    "label_names",
+    "names",
+    "parse",
+]
 NOT_TASKS = ("base", "fields", "label_map")
 TAG = re.compile(r"<[^<>]*>")
 
@@ -18,6 +31,35 @@ TAG = re.compile(r"<[^<>]*>")
 def names() -> list[str]:
     """Return the names of the tasks that have a file."""
     return [name for name in lookup.names(__name__) if name not in NOT_TASKS]
+
+
+def default_names() -> list[str]:
+    """Return the names of the tasks that small models, their tokenizers and prompt tables are made
+    for, and that model cards list: the eight of OSUM and those of your own folders.
+
+    The others are named by whoever wants them (``Task.by_default``).
+    """
+    return [name for name, task in _all().items() if task.by_default]
+
+
+def beyond_default(asked: Iterable[str]) -> list[str]:
+    """Return the tasks that are no default ones and that have a field of their own among those of
+    the tasks ``asked`` (names or tags)."""
+    known = _all()
+    usual = [task for task in known.values() if task.by_default]
+    common = {field.tag for task in usual for field in task.fields}
+    used = {field.tag for text in asked for field in parse(text).fields}
+    found = []
+    for name, task in known.items():
+        own = {field.tag for field in task.fields} - common
+        if not task.by_default and own & used:
+            found.append(name)
+    return found
+
+
+def _all() -> dict[str, Task]:
+    """Load the tasks that have a file, by name."""
+    return {name: lookup.load(__name__, name).TASK for name in names()}
 
 
 def label_fields(labels: dict[str, list[str]] | None = None) -> dict[str, Field]:
@@ -28,7 +70,8 @@ def label_fields(labels: dict[str, list[str]] | None = None) -> dict[str, Field]
 
 
 def label_names() -> tuple[str, ...]:
-    """Return the names under which utterances hold labels.
+    """Return the names under which utterances hold labels, and free texts that no field of the
+    record holds (a translation).
 
     They stand on the top level of a manifest's lines, in members of shards, as columns of an index.
     It is the only list of labels there is, and grows with a task file, also one of a folder that
@@ -36,6 +79,12 @@ def label_names() -> tuple[str, ...]:
     (``lang``): that is no label of its own and not among them.
     """
     return _label_names(_folders())
+
+
+def free_texts(names: Iterable[str]) -> frozenset[str]:
+    """Return those of the label names that are free texts, whose values are no classes."""
+    among = tuple(names)
+    return _free_texts(_folders(), among)
 
 
 def _folders() -> tuple[tuple[str, int], ...]:
@@ -59,12 +108,27 @@ def _label_fields(folders: tuple[tuple[str, int], ...]) -> dict[str, Field]:
 
 @lru_cache(maxsize=4)
 def _label_names(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
-    found = []
-    for field in _label_fields(folders).values():
-        if field.attribute not in OWN_FIELDS:
-            found.append(field.attribute)
+    found = [field.attribute for field in _label_fields(folders).values()]
+    for field in _other_fields():
+        found.append(field.attribute)
+        found += field.beside
     # Two fields may read the same label.
-    return tuple(dict.fromkeys(found))
+    different = dict.fromkeys(found)
+    return tuple(name for name in different if name not in OWN_FIELDS)
+
+
+@lru_cache(maxsize=16)
+def _free_texts(folders: tuple[tuple[str, int], ...], names: tuple[str, ...]) -> frozenset[str]:
+    texts = {field.attribute for field in _other_fields()}
+    return frozenset(texts.intersection(names) - OWN_FIELDS)
+
+
+def _other_fields() -> list[Field]:
+    """Collect the fields of all task files that are no labels."""
+    found = []
+    for task in _all().values():
+        found += [field for field in task.fields if field.kind != "label"]
+    return found
 
 
 def _read_label_fields(labels: dict[str, list[str]] | None) -> dict[str, Field]:
@@ -85,7 +149,7 @@ def parse(text: str, labels: dict[str, list[str]] | None = None) -> Task:
     Raises ValueError for an unknown name or tag, a doubled tag, ``<ALIGN>`` without
     ``<TRANSCRIBE>``, a reply that is not last, and label sets for fields that do not exist.
     """
-    tasks = {name: lookup.load(__name__, name).TASK for name in names()}
+    tasks = _all()
     if "<" in text:
         task = _combine(text, tasks)
     else:
@@ -160,6 +224,12 @@ def _attach_modifiers(text: str, given: list[str], fields: dict[str, Field]) -> 
         if modifier not in modified:
             continue
         base, both = modified[modifier]
+        other = next((tag for tag in tags if tag.startswith(f"{base} ")), None)
+        if other:
+            raise ValueError(
+                f"task {text!r}: {modifier} modifies {base}, which {other} has modified already; "
+                "leave one of them out"
+            )
         if base not in tags:
             raise ValueError(
                 f"task {text!r}: {modifier} modifies {base}, which is missing; write {both}"

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
-from wenet_osum.records import Utterance, Word
+from wenet_osum.records import Hypothesis, Utterance, Word
 
 # Seconds inside a time tag.
 TIME = re.compile(r"\d+(?:\.\d*)?")
@@ -124,11 +125,13 @@ class Reading:
     labels: dict[str, str] = field(default_factory=dict)
     reply: str | None = None
     unread: dict[str, str] = field(default_factory=dict)
+    # free texts of other fields, by the field's name
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a task. ``tasks/fields.py`` has the four kinds."""
+    """A field of a task. ``tasks/fields.py`` has the kinds."""
 
     # such as "emotion"; names the field in reports, label tables and loss weights
     name: str
@@ -136,13 +139,24 @@ class Field:
     tag: str
     # the label or field of an Utterance that holds the value, by its name in a manifest
     attribute: str
-    # file name in metrics/
+    # file name in metrics/; it also says how an answer is decoded where that is "timestamps"
     metric: str
     # language → the phrase a composed prompt asks with
     ask: dict[str, str]
     labels: LabelSet | None = None
-    # transcript, label or reply
+    # transcript, label or reply, which is free text up to the end of the answer
     kind: str = "label"
+    # further files in metrics/
+    more_metrics: tuple[str, ...] = ()
+    # further labels of an Utterance that writing or scoring reads, by their names in a manifest
+    beside: tuple[str, ...] = ()
+    # a transcript with marks between its words, which CTC does not hear
+    marked: bool = False
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All files in metrics/ that score the field."""
+        return (self.metric, *self.more_metrics)
 
     def value(self, utterance: Utterance) -> object | None:
         """Return what the utterance holds for this field in canonical form, or None."""
@@ -160,6 +174,15 @@ class Field:
         """Write this field's piece of the target. The utterance must hold the field."""
         return f"<{self.value(utterance)}>"
 
+    def entries(self, answer: Reading | Hypothesis) -> dict[str, Any]:
+        """Return what was read of an answer by the names that a manifest has for it, None for what
+        could not be read."""
+        return {self.attribute: answer.labels.get(self.name)}
+
+    def fill(self, prompt: str, utterance: Utterance) -> str:
+        """Write into a prompt what the field has to say of one utterance; most have nothing."""
+        return prompt
+
 
 @dataclass(frozen=True)
 class Task:
@@ -170,6 +193,9 @@ class Task:
     fields: tuple[Field, ...]
     # language → prompts; without them, prompts are composed from the fields
     written_prompts: dict[str, list[str]] = field(default_factory=dict)
+    # False: what goes over all tasks (small models, their tokenizers, model cards) leaves it out,
+    # unless a recipe or a model names it
+    by_default: bool = True
 
     @property
     def tags(self) -> str:
@@ -228,6 +254,12 @@ class Task:
         phrases = [f.ask[lang] for f in self.fields]
         listed = SEPARATOR[lang].join(phrases)
         return [sentence.format(listed) for sentence in COMPOSED[lang]]
+
+    def fill(self, prompt: str, utterance: Utterance) -> str:
+        """Write into one of the prompts what the fields have to say of one utterance."""
+        for f in self.fields:
+            prompt = f.fill(prompt, utterance)
+        return prompt
 
     def with_labels(self, labels: dict[str, list[str]]) -> Task:
         """Return the same task with the user's label sets, by field name.

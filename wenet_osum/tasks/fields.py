@@ -1,12 +1,13 @@
-"""The four kinds of field: transcript, transcript with word times, label, reply."""
+"""The kinds of field: transcript, transcript with word times, label, free text, reply."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
-from wenet_osum.records import Utterance, Word
+from wenet_osum.records import Hypothesis, Utterance, Word
 from wenet_osum.tasks.base import (
     CJK,
     SHOWN,
@@ -41,6 +42,14 @@ class Transcript(Field):
         """Read the transcript from what the other fields left."""
         free = unescape(text)
         reading.transcript = free.strip()
+
+    def entries(self, answer: Reading | Hypothesis) -> dict[str, Any]:
+        """Return the transcript that was read."""
+        return {"txt": answer.transcript}
+
+    def spoken(self, utterance: Utterance) -> str:
+        """Return the words of the transcript, which error rates are counted over."""
+        return str(utterance.txt)
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,15 @@ class TimedTranscript(Field):
             untimed = re.sub(TIME_TAG, " ", text)
             reading.transcript = unescape(untimed).strip()
 
+    def entries(self, answer: Reading | Hypothesis) -> dict[str, Any]:
+        """Return the transcript and the words that were read."""
+        return {"txt": answer.transcript, "words": answer.words}
+
+    def spoken(self, utterance: Utterance) -> str:
+        """Return the words without their times."""
+        texts = [word.text for word in utterance.words]
+        return join_words(texts)
+
 
 def _timed(word: Word) -> str:
     """Write a word between its times in seconds."""
@@ -113,29 +131,60 @@ class Label(Field):
 
 
 @dataclass(frozen=True)
-class Reply(Field):
-    """A free answer after ``<开始回答>``; always the last field."""
+class FreeText(Field):
+    """A free text after a mark of its own; always the last field."""
 
     kind: str = "reply"
+    # a tag that stands before the text
+    mark: str = ""
+
+    def value(self, utterance: Utterance) -> str | None:
+        """Return the text with single spaces; None when there is none."""
+        raw = utterance.get(self.attribute)
+        if raw is None:
+            return None
+        words = str(raw).split()
+        return " ".join(words)
 
     def write(self, utterance: Utterance) -> str:
-        """Write the mark and the reply with single spaces."""
-        words = utterance.reply.split()
-        reply = " ".join(words)
-        return REPLY_MARK + escape(reply)
+        """Write the mark and the text with single spaces."""
+        return self.mark + escape(self.value(utterance))
 
     def take(self, text: str, reading: Reading) -> str:
-        """Read the reply and return what stands before it."""
-        mark = REPLY_MARK.strip("<>")
+        """Read the text and return what stands before its mark."""
+        mark = self.mark.strip("<>")
         for tag in find_tags(text):
             if tag[1].strip() != mark:
                 continue
-            reply = text[tag.end() :]
-            reading.reply = unescape(reply).strip()
+            free = unescape(text[tag.end() :])
+            self.keep(free.strip(), reading)
             return text[: tag.start()]
 
-        reading.unread["reply"] = f"no {REPLY_MARK} in {text[-SHOWN:]!r}"
+        reading.unread[self.name] = f"no {self.mark} in {text[-SHOWN:]!r}"
         return text
+
+    def keep(self, text: str, reading: Reading) -> None:
+        """Note the text that was read."""
+        reading.texts[self.name] = text
+
+    def entries(self, answer: Reading | Hypothesis) -> dict[str, Any]:
+        """Return the text that was read."""
+        return {self.attribute: answer.texts.get(self.name)}
+
+
+@dataclass(frozen=True)
+class Reply(FreeText):
+    """A free answer after ``<开始回答>``."""
+
+    mark: str = REPLY_MARK
+
+    def keep(self, text: str, reading: Reading) -> None:
+        """Note the reply that was read."""
+        reading.reply = text
+
+    def entries(self, answer: Reading | Hypothesis) -> dict[str, Any]:
+        """Return the reply that was read."""
+        return {self.attribute: answer.reply}
 
 
 def label(

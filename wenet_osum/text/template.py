@@ -48,9 +48,20 @@ LANGUAGES = ("zh", "en")
 FIRST, NEXT, SAME = "first", "next", "same"
 TEMPLATES = ("plain", "chat")
 # What FILE holds beside its version: arguments of Template.
-SETTINGS = ("labels", "prompts", "target_tokenization", "lowercase", "template", "system")
+SETTINGS = (
+    "labels",
+    "prompts",
+    "target_tokenization",
+    "lowercase",
+    "template",
+    "system",
+    "tasks",
+)
 # Characters of a value that a message shows.
 SHOWN = 80
+
+# Stands where a prompt is for no utterance in particular.
+NOBODY = Utterance("", "")
 
 # Task tags → language → sentences.
 PromptTable = dict[str, dict[str, list[str]]]
@@ -74,8 +85,9 @@ class Template:
     ``labels`` are the user's label sets by field name, ``prompts`` a table {task: {zh: […], en:
     […]}} or the path of a yaml with it (a plain list counts as Chinese), ``loss_weight`` weights
     answer tokens by field name, ``template`` is one of ``TEMPLATES``, ``system`` the system message
-    of a chat (None: what the chat template writes by itself). Raises ValueError for a field that no
-    task has, and where the tokenizer's chat template does not fit.
+    of a chat (None: what the chat template writes by itself), ``tasks`` names what the model was
+    taught beside the default tasks. Raises ValueError for a field that no task has, and where the
+    tokenizer's chat template does not fit.
     """
 
     def __init__(
@@ -88,6 +100,7 @@ class Template:
         loss_weight: dict[str, float] | None = None,
         template: str = "plain",
         system: str | None = None,
+        tasks: list[str] | None = None,
     ) -> None:
         _check_template(template, system)
         self.tokenizer = tokenizer
@@ -99,6 +112,7 @@ class Template:
         _check_fields(self.loss_weight)
         self.template = template
         self.system = system
+        self.tasks = tasks or []
 
         # What stands between speech and answer, and what ends an answer.
         self.chat: chat.ChatForm | None = None
@@ -121,6 +135,10 @@ class Template:
         labels = self.labels or None
         return tasks.parse(text, labels)
 
+    def task_names(self) -> list[str]:
+        """Return the names of the tasks that pages and cards list: default ones and ``tasks``."""
+        return [*tasks.default_names(), *self.tasks]
+
     # -- prompts ------------------------------------------------------------------------------
 
     def prompt_text(self, task: Task, lang: str = "zh", pick: int = 0) -> str:
@@ -142,7 +160,7 @@ class Template:
     def prompt_ids(self, task: Task, lang: str = "zh", pick: int = 0) -> list[int]:
         """Return the token ids of a prompt."""
         text = self.prompt_text(task, lang, pick)
-        return self.encode_prompt(text)
+        return self.encode_prompt(task.fill(text, NOBODY))
 
     def encode_prompt(self, text: str, place: str = FIRST) -> list[int]:
         """Encode a wording as it stands before the speech; in a chat with all that comes before
@@ -165,7 +183,7 @@ class Template:
     def draw_prompt_ids(self, task: Task, seed: int, epoch: int, key: str) -> list[int]:
         """Return the token ids of ``draw_prompt``."""
         text = self.draw_prompt(task, seed, epoch, key)
-        return self.encode_prompt(text)
+        return self.encode_prompt(task.fill(text, NOBODY))
 
     def draw_prompt(self, task: Task, seed: int, epoch: int, key: str) -> str:
         """Return a prompt drawn over all languages and wordings; the same for the same (seed,
@@ -351,8 +369,7 @@ def _read_prompts(source: dict | str | Path | None) -> PromptTable:
         if not _is_prompts(rows):
             shown = str(rows)[:SHOWN]
             raise ValueError(
-                f"prompts of {name!r} must be {{zh: [sentence, …], en: [sentence, …]}}, "
-                f"got {shown}"
+                f"prompts of {name!r} must be {{zh: [sentence, …], en: [sentence, …]}}, got {shown}"
             )
         task = tasks.parse(name)
         read[task.tags] = {lang: list(texts) for lang, texts in rows.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from wenet_osum import lookup
+from wenet_osum import lookup, tasks
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.estimate import TokenCounter
 from wenet_osum.models import build
@@ -90,6 +90,7 @@ def _new_template(conf: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Temp
         "lowercase": conf.lowercase,
         "template": conf.template or "plain",
         "system": conf.system,
+        "tasks": tasks.beyond_default(_asked(conf)),
     }
     if conf.model.init_from:
         before = Template.load(conf.model.init_from)
@@ -99,10 +100,19 @@ def _new_template(conf: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Temp
             "target_tokenization": before.target_tokenization,
             "lowercase": before.lowercase or conf.lowercase,
             "template": conf.template or before.template,
+            "tasks": sorted({*before.tasks, *settings["tasks"]}),
         }
         if settings["template"] == "chat" and conf.system is None:
             settings["system"] = before.system
     return Template(tokenizer, loss_weight=conf.loss_weight, **settings)
+
+
+def _asked(conf: TrainConfig) -> list[str]:
+    """Return the tasks that the sources of a run name."""
+    found: list[str] = []
+    for source in conf.data.train:
+        found += source.tasks
+    return found
 
 
 def token_counter(model: Any) -> TokenCounter:

@@ -46,7 +46,7 @@ def table(phrases: dict) -> dict[str, dict[str, list[str]]]:
     Raises ValueError for a task without asks, and where there are too few or equal prompts.
     """
     made: dict[str, dict[str, list[str]]] = {}
-    for name in tasks.names():
+    for name in tasks.default_names():
         task = tasks.parse(name)
         asks = phrases["asks"].get(name)
         if asks is None:

@@ -92,9 +92,10 @@ def _tables(folder: Path) -> tuple[dict[str, dict[str, str]], dict[str, dict[str
 
 def _typed(row: dict) -> dict:
     """Turn numbers from text into such: the duration, and labels such as an age in years."""
+    texts = tasks.free_texts(row)
     for name in ("duration", *tasks.label_names()):
         text = row.get(name)
-        if text is None:
+        if text is None or name in texts:
             continue
         if not NUMBER.fullmatch(text):
             continue

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wenet_osum import tasks
 from wenet_osum.models.label_words import (
     UNKNOWN,
     label_directions,
@@ -44,7 +45,8 @@ class Loss:
     needs_logits = False
 
     def __init__(self, template: Template) -> None:
-        self.fields = label_fields(template)
+        usual = tasks.default_names()
+        self.fields = label_fields(template, usual)
         self.words = label_words(template, self.fields)
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
