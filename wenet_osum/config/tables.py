@@ -119,6 +119,20 @@ class AugmentConfig:
 
 
 @dataclass
+class ContextConfig:
+    """Hotwords and the text before in prompts of training, drawn by (seed, epoch, key)
+    (dataset/context.py)."""
+
+    share: float = 0.5  # share of samples whose prompt has hotwords
+    words: tuple[int, int] = (1, 3)  # fewest and most of them that are spoken
+    distractors: tuple[int, int] = (0, 10)  # fewest and most of them that are not
+    # share of those samples in which none of them is spoken
+    distractors_only: float = 0.2
+    # share of samples whose prompt has the text before, of those whose ``previous`` is known
+    previous: float = 0.5
+
+
+@dataclass
 class CacheConfig:
     """States of the frozen lower part of the encoder, kept on disk with ``features: encoded``."""
 
@@ -246,6 +260,7 @@ class TrainConfig:
     # name pattern (glob) → how it trains; what no pattern names is frozen
     train_parts: dict[str, PartConfig] = field(default_factory=dict)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    context: ContextConfig | None = None  # None: prompts have no context
     filter: FilterConfig = field(default_factory=FilterConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from wenet_osum.dataset.context import Bank, ContextDraws
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.pool import TokenEstimate
@@ -15,28 +16,38 @@ from wenet_osum.dataset.shard import Handles, read_utterance
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Task
 from wenet_osum.tasks.fields import REPLY_MARK
-from wenet_osum.text.template import Template
+from wenet_osum.text.template import FIRST, Template
 
 MEASURED = 64  # utterances of a source whose texts are tokenized
 # of the least share that a measured target takes of its estimate: what is longer even so is not
 # read at all
 SURE = 0.9
 PROMPTS_DRAWN = 64  # prompts of a task drawn to learn the longest
+BANK = 2000  # utterances of all lists together that hotwords are drawn from
+CONTEXTS_DRAWN = 4  # contexts of a measured utterance drawn to learn the longest
 TIME = "<12.34>"  # a time of a word
 
 Measured = list[tuple[Utterance, np.ndarray]]  # utterances with their (3,) lengths of the index
 
 
-def measure_tokens(indices: list[Index], template: Template, tasks: list[Task]) -> TokenEstimate:
+def measure_tokens(
+    indices: list[Index],
+    template: Template,
+    tasks: list[Task],
+    context: ContextDraws | None = None,
+) -> TokenEstimate:
     """Learn from evenly spread utterances how many tokens a byte of text takes at most.
 
-    Prompts, times and labels are encoded.
+    Prompts, times and labels are encoded, and prompts with a ``context`` where one is drawn.
     """
     measured = list(_some_utterances(indices))
+    prompt = _longest_prompt(template, tasks)
+    if context:
+        prompt += _longest_context(measured, template, tasks, context)
     labels = [_label_tokens(task, template) for task in tasks]
     mark = len(template.encode(REPLY_MARK))
     estimate = TokenEstimate(
-        prompt=_longest_prompt(template, tasks) + len(template.suffix_ids),
+        prompt=prompt + len(template.suffix_ids),
         per_byte=_tokens_per_byte(measured, template),
         per_word=2 * len(template.encode(TIME)),
         label=max([mark, *labels]),
@@ -59,6 +70,33 @@ def _longest_prompt(template: Template, tasks: list[Task]) -> int:
     return longest
 
 
+def _longest_context(
+    measured: Measured, template: Template, tasks: list[Task], context: ContextDraws
+) -> int:
+    """Return how many tokens drawn contexts add to a prompt at most."""
+    longest = 0
+    for utterance, _ in measured:
+        for number in range(CONTEXTS_DRAWN):
+            task = tasks[number % len(tasks)]
+            words = template.draw_prompt(task, 0, number, utterance.key)
+            try:
+                told = context.draw(utterance, 0, number, utterance.key)
+            except Drop:
+                # it is counted when it is drawn
+                continue
+            added = len(template.encode_prompt(words, FIRST, told))
+            added -= len(template.encode_prompt(words))
+            longest = max(longest, added)
+    return longest
+
+
+def read_bank(lists: list[list[Index]], size: int) -> Bank:
+    """Read the transcripts of ``size`` utterances, evenly spread over all lists."""
+    indices = [index for of_list in lists for index in of_list]
+    read = _some_utterances(indices, size)
+    return Bank(utterance.txt or "" for utterance, _ in read)
+
+
 def _tokens_per_byte(measured: Measured, template: Template) -> float:
     """Return the largest ratio of a measured text; 1 where there is none."""
     largest = 0.0
@@ -69,15 +107,17 @@ def _tokens_per_byte(measured: Measured, template: Template) -> float:
     return largest or 1.0
 
 
-def _some_utterances(indices: list[Index]) -> Iterator[tuple[Utterance, np.ndarray]]:
-    """Yield ``MEASURED`` utterances, evenly spread, with their (3,) lengths of the index."""
+def _some_utterances(
+    indices: list[Index], count: int = MEASURED
+) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Yield ``count`` utterances, evenly spread, with their (3,) lengths of the index."""
     handles = Handles()
     sizes = [len(index) for index in indices]
     ends = np.cumsum(sizes)
     spread = np.linspace(
         0,
         ends[-1] - 1,
-        MEASURED,
+        count,
     )
     for number in np.unique(spread.astype(int)).tolist():
         shard = int(np.searchsorted(ends, number, side="right"))

@@ -13,6 +13,8 @@ A conversation is one such row after another. A turn that nobody answered has ne
 answer, and one without a recording no speech. Behind an answer, ``chat`` opens the user's next turn
 as the LLM's chat template does.
 
+Wordings may hold slots for a context, hotwords and what was said before (slots.py).
+
 Targets are encoded field by field and the ids joined, so that a label starts at a token border (a
 BPE would merge ``。<`` and ``><``). Converted checkpoints were trained on whole strings:
 ``target_tokenization="whole"``.
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import takewhile
@@ -31,10 +34,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from wenet_osum import lookup, migrate, tasks
+from wenet_osum.context import NOTHING, SLOTS, Context
 from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task, escape
-from wenet_osum.text import chat
+from wenet_osum.text import chat, slots
 from wenet_osum.text.timing import Span, timed_tokens
 from wenet_osum.text.tokenizer import encode, encode_with_offsets, end_id, load_tokenizer
 
@@ -74,7 +78,8 @@ class Template:
     ``labels`` are the user's label sets by field name, ``prompts`` a table {task: {zh: […], en:
     […]}} or the path of a yaml with it (a plain list counts as Chinese), ``loss_weight`` weights
     answer tokens by field name, ``template`` is one of ``TEMPLATES``, ``system`` the system message
-    of a chat (None: what the chat template writes by itself). Raises ValueError for a field that no
+    of a chat (None: what the chat template writes by itself), ``context`` the slots of prompts that
+    the model was trained with. Raises ValueError for a field that no
     task has, and where the tokenizer's chat template does not fit.
     """
 
@@ -88,6 +93,7 @@ class Template:
         loss_weight: dict[str, float] | None = None,
         template: str = "plain",
         system: str | None = None,
+        context: Sequence[str] = (),
     ) -> None:
         _check_template(template, system)
         self.tokenizer = tokenizer
@@ -99,6 +105,7 @@ class Template:
         _check_fields(self.loss_weight)
         self.template = template
         self.system = system
+        self.context = [name for name in SLOTS if name in context]
 
         # What stands between speech and answer, and what ends an answer.
         self.chat: chat.ChatForm | None = None
@@ -144,11 +151,22 @@ class Template:
         text = self.prompt_text(task, lang, pick)
         return self.encode_prompt(text)
 
-    def encode_prompt(self, text: str, place: str = FIRST) -> list[int]:
+    def encode_prompt(self, text: str, place: str = FIRST, context: Context = NOTHING) -> list[int]:
         """Encode a wording as it stands before the speech; in a chat with all that comes before
-        it. ``place`` is FIRST, or in a conversation NEXT or SAME."""
-        ids = self._encoded_prompt(text, place)
+        it. ``place`` is FIRST, or in a conversation NEXT or SAME, ``context`` is put into the
+        wording's slots (slots.py)."""
+        cased = Context(
+            tuple(map(self._cased, context.hotwords)),
+            self._cased(context.previous),
+        )
+        filled = slots.fill(text, cased, self.context)
+        ids = self._encoded_prompt(filled, place)
         return list(ids)
+
+    def slots(self, wording: str) -> list[str]:
+        """Name what can be told with a wording: its slots, and those the model was trained with."""
+        able = slots.slots_in(wording).union(self.context)
+        return [name for name in SLOTS if name in able]
 
     def _encode_prompt(self, text: str, place: str) -> list[int]:
         if self.chat is None or place == SAME:
@@ -280,6 +298,9 @@ class Template:
         settings: dict[str, Any] = {"format_version": migrate.FORMAT_VERSION}
         for name in SETTINGS:
             settings[name] = getattr(self, name)
+        # A folder of a model without is what it was before there were slots.
+        if self.context:
+            settings["context"] = self.context
         text = json.dumps(settings, ensure_ascii=False, indent=1)
         path = Path(folder) / FILE
         write_text(path, text)
@@ -354,6 +375,9 @@ def _read_prompts(source: dict | str | Path | None) -> PromptTable:
                 f"prompts of {name!r} must be {{zh: [sentence, …], en: [sentence, …]}}, "
                 f"got {shown}"
             )
+        for texts in rows.values():
+            for text in texts:
+                slots.check(text)
         task = tasks.parse(name)
         read[task.tags] = {lang: list(texts) for lang, texts in rows.items()}
     return read
