@@ -200,6 +200,8 @@ class SourceConfig:
     tasks: dict[str, float] = field(default_factory=dict)
     # keep only utterances whose columns have these values, e.g. lang: zh
     where: dict[str, str] = field(default_factory=dict)
+    # an empty transcript says that nobody speaks, and is learned; else it counts as missing
+    without_speech: bool = False
 
 
 @dataclass
