@@ -177,8 +177,8 @@ class Recognizer:
     def load(self, utterance: Utterance, samples: np.ndarray, is_later: bool = False) -> Sample:
         """Make features and prompt of 16 kHz audio (samples,).
 
-        ``is_later`` says that it is a piece with another before it. Raises Drop for audio that is longer than its list says, and when neither the utterance nor
-        the run names a task.
+        ``is_later`` says that it is a piece with another before it. Raises Drop for audio that is
+        longer than its list says, and when neither the utterance nor the run names a task.
         """
         longest = (self.whole_s + ROUNDING_S) * SAMPLE_RATE
         if len(samples) > longest:

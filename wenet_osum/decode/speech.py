@@ -66,7 +66,8 @@ class Transcriber:
 
         Returns a Hypothesis: ``text`` (raw), ``transcript``, ``words`` with times in s, ``labels``
         with ``probs``, ``reply``, ``duration`` in s. Raises ValueError for an unknown task, a bad
-        rate, a context that the model was not trained with, and a single sound that cannot be answered; in a list such a sound has ``error``.
+        rate, a context that the model was not trained with, and a single sound that cannot be
+        answered; in a list such a sound has ``error``.
         """
         several = isinstance(audio, list)
         sounds = audio if several else [audio]

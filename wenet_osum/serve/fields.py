@@ -82,7 +82,7 @@ def read_question(
 
 
 def _context(fields: dict[str, list[str]], slots: Collection[str]) -> Context:
-    """Return what is known of the recording. Raises Fault for hotwords that the model takes none of,
+    """Return what is known of the recording. Raises Fault for hotwords where the model takes none,
     and for a text that is too long.
 
     OpenAI's ``prompt`` is the text before; a model that is told hotwords alone takes it as such.
