@@ -20,6 +20,7 @@ UNFOLDED = [
     "__main__.py",
     "bin",
     "config",
+    "context.py",
     "corpus",
     "dataset",
     "decode",

@@ -73,6 +73,12 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="how a test set spells labels (name or yaml); one per task",
     )
+    add(
+        "--hotwords",
+        default="",
+        metavar="WORD,…|FILE",
+        help="hotwords of the references that name none, as recognize was given them",
+    )
     _add_several(
         parser,
         "--bar",

@@ -43,6 +43,7 @@ from wenet_osum.bin._references import Reference, read_references
 from wenet_osum.bin._score_arguments import add_arguments
 from wenet_osum.bin._score_files import Results
 from wenet_osum.bin._test_sets import TestSet, plan
+from wenet_osum.context import context_of, with_context, words_given
 from wenet_osum.records import Hypothesis, Score, Utterance
 from wenet_osum.report import comparison_table, prompt_table, score_table
 from wenet_osum.score import (
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     goals = targets.parse_targets(args.bar)
     judge = _judge(args)
     train = _utterances(args.train_list)
+    args.hotwords = words_given(args.hotwords)
     _say_label_sets(args, test_sets)
     paths = dict.fromkeys(test_set.ref for test_set in test_sets)
     lists = {path: read_references(path) for path in paths}
@@ -132,6 +134,7 @@ class Scorer:
         results = Results([], [], [], [])
         for number, test_set in enumerate(test_sets):
             references, left_out_by_map = _references(test_set, lists[test_set.ref])
+            references = [_named(utterance, args.hotwords) for utterance in references]
             hypotheses = _read(test_set.hyp, test_set.task)
             scores = self.score(test_set, references, hypotheses)
             results.scores += scores
@@ -283,6 +286,13 @@ def _references(
         name = test_set.labels.name
         _say(f"{test_set.task.name}: left out by label map {name}: {listed}")
     return mapped, dropped
+
+
+def _named(utterance: Utterance, hotwords: list[str]) -> Utterance:
+    """Give a reference hotwords where it names none."""
+    own = context_of(utterance)
+    words = own.hotwords or tuple(hotwords)
+    return with_context(utterance, own._replace(hotwords=words))
 
 
 def _say_label_sets(args: argparse.Namespace, test_sets: list[TestSet]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from wenet_osum.config.tables import (
     AugmentConfig,
+    ContextConfig,
     DataConfig,
     FilterConfig,
     ModelConfig,
@@ -37,6 +38,7 @@ def _of_training(conf: TrainConfig) -> list[str]:
         *_of_run(conf),
         *_of_unfreezing(conf),
         *_of_augmentation(conf.augment),
+        *_of_context(conf.context),
         *_of_target_limits(conf.filter),
         *_of_store(conf.store),
     ]
@@ -136,6 +138,26 @@ def _of_augmentation(augment: AugmentConfig) -> list[str]:
             )
     if not augment.speeds or min(augment.speeds) <= 0:
         faults.append(f"augment.speeds {augment.speeds}: needs at least one factor, all above 0")
+    return faults
+
+
+def _of_context(context: ContextConfig | None) -> list[str]:
+    """Check the shares and numbers of hotwords."""
+    if context is None:
+        return []
+    faults = []
+    for name in ("share", "distractors_only", "previous"):
+        share = getattr(context, name)
+        if not 0 <= share <= 1:
+            faults.append(f"context.{name} {share}: must be a share, 0 to 1")
+    for name in ("words", "distractors"):
+        fewest, most = getattr(context, name)
+        if not 0 <= fewest <= most:
+            faults.append(
+                f"context.{name} {[fewest, most]}: must be the fewest and the most, 0 or more"
+            )
+    if context.distractors_only > 0 and context.distractors[1] < 1:
+        faults.append("context.distractors_only: needs context.distractors of at least one word")
     return faults
 
 

@@ -119,6 +119,20 @@ class AugmentConfig:
 
 
 @dataclass
+class ContextConfig:
+    """Hotwords and the text before in prompts of training, drawn by (seed, epoch, key)
+    (dataset/context.py)."""
+
+    share: float = 0.5  # share of samples whose prompt has hotwords
+    words: tuple[int, int] = (1, 3)  # fewest and most of them that are spoken
+    distractors: tuple[int, int] = (0, 10)  # fewest and most of them that are not
+    # share of those samples in which none of them is spoken
+    distractors_only: float = 0.2
+    # share of samples whose prompt has the text before, of those whose ``previous`` is known
+    previous: float = 0.5
+
+
+@dataclass
 class CacheConfig:
     """States of the frozen lower part of the encoder, kept on disk with ``features: encoded``."""
 
@@ -200,6 +214,8 @@ class SourceConfig:
     tasks: dict[str, float] = field(default_factory=dict)
     # keep only utterances whose columns have these values, e.g. lang: zh
     where: dict[str, str] = field(default_factory=dict)
+    # an empty transcript says that nobody speaks, and is learned; else it counts as missing
+    without_speech: bool = False
 
 
 @dataclass
@@ -260,6 +276,7 @@ class TrainConfig:
     # name pattern (glob) → how it trains; what no pattern names is frozen
     train_parts: dict[str, PartConfig] = field(default_factory=dict)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    context: ContextConfig | None = None  # None: prompts have no context
     filter: FilterConfig = field(default_factory=FilterConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     store: StoreConfig = field(default_factory=StoreConfig)

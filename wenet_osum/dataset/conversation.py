@@ -13,6 +13,7 @@ from wenet_osum.dataset.sample import (
     further_targets,
     hear,
     target_of,
+    told,
     with_fields,
     wording,
 )
@@ -90,7 +91,7 @@ def _turn(
         key=turn.key,
         task="" if asked is None else asked.tags,
         **heard.fields,
-        prompt_ids=template.encode_prompt(words, place),
+        prompt_ids=template.encode_prompt(words, place, told(turn, conf, repeat)),
         answer_ids=target.ids,
         answer_weights=target.weights,
         answer_labels=target.labels,

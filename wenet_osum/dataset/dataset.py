@@ -32,10 +32,8 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
-
-import numpy as np
 
 from wenet_osum.config import (
     BatchConfig,
@@ -47,11 +45,13 @@ from wenet_osum.config import (
 )
 from wenet_osum.dataset import fingerprint, temperature
 from wenet_osum.dataset.arrange import files_needed
-from wenet_osum.dataset.compose import Costs, cut
+from wenet_osum.dataset.compose import cut
+from wenet_osum.dataset.context import Bank, ContextDraws
+from wenet_osum.dataset.dev_order import from_long_to_short, share_out
 from wenet_osum.dataset.draw import Draws, count_draws
 from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.loader import Loader
-from wenet_osum.dataset.measure import measure_tokens
+from wenet_osum.dataset.measure import BANK, measure_tokens, read_bank
 from wenet_osum.dataset.patience import DEFAULT
 from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool, TokenCounter, build_pool, published_rate
@@ -152,12 +152,21 @@ class Mixture:
             indices,
             conf.batch,
             conf.filter,
-            estimate=partial(measure_tokens, indices, self.template),
+            estimate=partial(measure_tokens, indices, self.template, context=self._context(conf)),
             slowest=min(conf.augment.speeds),
             parse=self.template.task,
             speech_tokens=self.speech_tokens,
             reach=self.reach,
         )
+
+    @cached_property
+    def bank(self) -> Bank:
+        """Read what hotwords are drawn from, once a configuration draws any."""
+        return read_bank(self.listed, BANK)
+
+    def _context(self, conf: TrainConfig) -> ContextDraws | None:
+        """Return what draws the context of samples, None where prompts have none."""
+        return ContextDraws(conf.context, self.bank) if conf.context else None
 
     def epoch(
         self,
@@ -204,6 +213,7 @@ class Mixture:
             on_device=self.conf.features == "device",
             targets=self.targets,
             states=self.states,
+            context=self._context(self.conf),
         )
 
     def _left_over(
@@ -308,8 +318,8 @@ def eval_loader(
     )
     dropped.update(pool.dropped)
 
-    draws, costs = _from_long_to_short(pool, limit)
-    items = _shared_out(cut(costs, conf_batch), len(draws), world_size)
+    draws, costs = from_long_to_short(pool, limit)
+    items = share_out(cut(costs, conf_batch), len(draws), world_size)
     sampling = SampleConfig(
         mels,
         limits,
@@ -321,36 +331,3 @@ def eval_loader(
     ours = items[rank::world_size]
     dataset = SpeechDataset([pool], draws, ours, template, sampling, store=store)
     return EvalLoader(dataset, dropped, workers)
-
-
-def _from_long_to_short(pool: Pool, limit: int | None) -> tuple[np.ndarray, Costs]:
-    """Return each utterance of a pool once, or ``limit`` evenly spread ones.
-
-    Returns the draws of a ``SpeechDataset``, each asked its first task, and their costs.
-    """
-    chosen = np.arange(len(pool))
-    if limit and limit < len(pool):
-        spread = np.linspace(0, len(pool) - 1, limit)
-        chosen = spread.round().astype(int)
-    longest_first = np.argsort(-pool.frames[chosen], kind="stable")
-    order = chosen[longest_first]
-    asked = pool.eligible[order].argmax(axis=1)
-    zero = np.zeros(len(order), dtype=np.int64)
-    columns = (
-        zero,
-        pool.shard[order],
-        pool.row[order],
-        asked,
-        zero,
-    )
-    costs = Costs(pool.frames[order], pool.tokens[order, asked], pool.recordings[order])
-    return np.stack(columns, axis=1), costs
-
-
-def _shared_out(starts: list[int], end: int, world_size: int) -> np.ndarray:
-    """Return first and end of each batch, (batches, 2), with fillers: each rank has as many."""
-    ends = [*starts[1:], end]
-    items = [*zip(starts, ends, strict=True)]
-    fillers = -len(starts) % world_size
-    items += [(end, end)] * fillers
-    return np.array(items, dtype=np.int64)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from wenet_osum import config
-from wenet_osum.config import BatchConfig, FilterConfig, TrainConfig
+from wenet_osum.config import BatchConfig, ContextConfig, FilterConfig, TrainConfig
 from wenet_osum.dataset.columns import narrow
 from wenet_osum.dataset.draw import Draws
 from wenet_osum.dataset.plan import Plan
@@ -46,6 +46,9 @@ def fingerprint(
         "reach": reach,
         "temperature": [*temperature],
     }
+    # without a context a fingerprint is what it was before there was any
+    if conf.context is not None:
+        plain["context"] = dataclasses.asdict(conf.context)
     order = [pool.source.name for pool in pools]
     return plain | {"sources": order, "train": [_source(pool) for pool in pools]}
 
@@ -101,12 +104,16 @@ def _mixture_of(row: dict[str, Any]) -> dict[str, Any]:
 
 def settings(before: dict[str, Any], conf: TrainConfig) -> TrainConfig:
     """Put into ``conf`` what a fingerprint fixes. Raises ConfigError for one of another version."""
+    context = before.get("context")
+    if context is not None:
+        context = config.from_dict(context, ContextConfig, "state.json: plan.context")
     return dataclasses.replace(
         conf,
         seed=before["seed"],
         batch=config.from_dict(before["batch"], BatchConfig, "state.json: plan.batch"),
         filter=config.from_dict(before["filter"], FilterConfig, "state.json: plan.filter"),
         augment=dataclasses.replace(conf.augment, speeds=[before["slowest"]]),
+        context=context,
     )
 
 

@@ -312,6 +312,9 @@ class Judge:
         if part.attribute in LENGTHS:
             column = LENGTHS[part.attribute]
             found = index.lengths[:, column] > 0
+            # an empty transcript is one; a missing one is counted when the utterance is read
+            if part.attribute == "txt" and self.source.without_speech:
+                found = np.ones(len(index), dtype=bool)
             empty = ~found
         elif tasks.free_texts([part.attribute]):
             # whether it can be written as the field has it is seen when it is read

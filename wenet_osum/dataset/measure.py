@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from wenet_osum.dataset.context import Bank, ContextDraws
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.judge import bytes_of_texts
@@ -18,30 +19,40 @@ from wenet_osum.records import Utterance
 from wenet_osum.tasks import free_texts
 from wenet_osum.tasks.base import Task
 from wenet_osum.tasks.fields import REPLY_MARK
-from wenet_osum.text.template import Template
+from wenet_osum.text.template import FIRST, Template
 
 MEASURED = 64  # utterances of a source whose texts are tokenized
 # of the least share that a measured target takes of its estimate: what is longer even so is not
 # read at all
 SURE = 0.9
 PROMPTS_DRAWN = 64  # prompts of a task drawn to learn the longest
+BANK = 2000  # utterances of all lists together that hotwords are drawn from
+CONTEXTS_DRAWN = 4  # contexts of a measured utterance drawn to learn the longest
 TIME = "<12.34>"  # a time of a word
 
 # utterances, each with the part of an index that holds it alone
 Measured = list[tuple[Utterance, Index]]
 
 
-def measure_tokens(indices: list[Index], template: Template, tasks: list[Task]) -> TokenEstimate:
+def measure_tokens(
+    indices: list[Index],
+    template: Template,
+    tasks: list[Task],
+    context: ContextDraws | None = None,
+) -> TokenEstimate:
     """Learn from evenly spread utterances how many tokens a byte of text takes at most.
 
-    Prompts, times and labels are encoded.
+    Prompts, times and labels are encoded, and prompts with a ``context`` where one is drawn.
     """
     measured = list(_some_utterances(indices))
+    prompt = _longest_prompt(template, tasks)
+    if context:
+        prompt += _longest_context(measured, template, tasks, context)
     labels = [_label_tokens(task, template) for task in tasks]
     reply_mark = template.encode(REPLY_MARK)
     marks = [_mark_tokens(task, template) for task in tasks]
     estimate = TokenEstimate(
-        prompt=_longest_prompt(template, tasks) + len(template.suffix_ids),
+        prompt=prompt + len(template.suffix_ids),
         per_byte=_tokens_per_byte(measured, template),
         per_word=2 * len(template.encode(TIME)),
         label=max([len(reply_mark), *marks, *labels]),
@@ -62,6 +73,33 @@ def _longest_prompt(template: Template, tasks: list[Task]) -> int:
             ids = template.draw_prompt_ids(task, 0, 0, str(number))
             longest = max(longest, len(ids))
     return longest
+
+
+def _longest_context(
+    measured: Measured, template: Template, tasks: list[Task], context: ContextDraws
+) -> int:
+    """Return how many tokens drawn contexts add to a prompt at most."""
+    longest = 0
+    for utterance, _ in measured:
+        for number in range(CONTEXTS_DRAWN):
+            task = tasks[number % len(tasks)]
+            words = template.draw_prompt(task, 0, number, utterance.key)
+            try:
+                told = context.draw(utterance, 0, number, utterance.key)
+            except Drop:
+                # it is counted when it is drawn
+                continue
+            added = len(template.encode_prompt(words, FIRST, told))
+            added -= len(template.encode_prompt(words))
+            longest = max(longest, added)
+    return longest
+
+
+def read_bank(lists: list[list[Index]], size: int) -> Bank:
+    """Read the transcripts of ``size`` utterances, evenly spread over all lists."""
+    indices = [index for of_list in lists for index in of_list]
+    read = _some_utterances(indices, size)
+    return Bank(utterance.txt or "" for utterance, _ in read)
 
 
 def _tokens_per_byte(measured: Measured, template: Template) -> float:
@@ -85,15 +123,17 @@ def _texts(utterance: Utterance) -> list[str]:
     return found
 
 
-def _some_utterances(indices: list[Index]) -> Iterator[tuple[Utterance, Index]]:
-    """Yield ``MEASURED`` utterances, evenly spread, with the part of the index of each."""
+def _some_utterances(
+    indices: list[Index], count: int = MEASURED
+) -> Iterator[tuple[Utterance, Index]]:
+    """Yield ``count`` utterances, evenly spread, with the part of the index of each."""
     handles = Handles()
     sizes = sizes_of(indices)
     ends = np.cumsum(sizes)
     spread = np.linspace(
         0,
         ends[-1] - 1,
-        MEASURED,
+        count,
     )
     for number in np.unique(spread.astype(int)).tolist():
         shard = int(np.searchsorted(ends, number, side="right"))

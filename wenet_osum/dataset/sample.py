@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from wenet_osum.context import NOTHING, Context
 from wenet_osum.dataset import augment, steps
+from wenet_osum.dataset import context as contexts
 from wenet_osum.dataset.audio import decode
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample_config import SampleConfig
@@ -110,7 +112,8 @@ def _complete(
     if conf.answers:
         target = target_of(utterance, task, template, conf)
     words = wording(utterance, task, template, conf, repeat)
-    prompt_ids = template.encode_prompt(words)
+    context = told(utterance, conf, repeat)
+    prompt_ids = template.encode_prompt(words, context=context)
     tokens = len(prompt_ids) + len(template.suffix_ids) + len(target.ids)
     _check_reach(tokens, conf.reach)
     return Sample(
@@ -293,6 +296,17 @@ def wording(
         lang = prompt_language(template, task, conf.prompt_lang)
         text = template.prompt_text(task, lang)
     return task.fill(text, utterance)
+
+
+def told(utterance: Utterance, conf: SampleConfig, repeat: int = 0) -> Context:
+    """Return what a prompt tells of an utterance: in training what is drawn, else what its manifest
+    says. Raises Drop for what cannot be read."""
+    if not conf.augment:
+        return contexts.read(utterance)
+    if conf.context is None:
+        return NOTHING
+    draw_key = _draw_key(utterance, repeat)
+    return conf.context.draw(utterance, conf.seed, conf.epoch, draw_key)
 
 
 def target_of(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> Target:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from wenet_osum.config import AugmentConfig, FilterConfig
+from wenet_osum.dataset.context import ContextDraws
 from wenet_osum.dataset.states import StateStore
 from wenet_osum.records import Utterance
 
@@ -40,3 +41,5 @@ class SampleConfig:
     # language of the one prompt that dev and decoding use, whatever the utterance's: it must not
     # tell the model
     prompt_lang: str = "zh"
+    # draws what prompts of training tell; None: nothing, and in decoding what the utterance says
+    context: ContextDraws | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wenet_osum.decode import ctc_greedy, joint
+from wenet_osum.decode.context import Telling
 from wenet_osum.decode.heard_labels import fields_heard
 from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions, search
 from wenet_osum.decode.pipeline import Recognizer
@@ -42,7 +43,7 @@ def recognizer(args: argparse.Namespace) -> Recognizer:
     _check(model, template, options, task)
     if isinstance(model, OsumModel) and model.lora is not None:
         model.merge_lora()
-    return Recognizer(
+    made = Recognizer(
         _on_device(model),
         template,
         options,
@@ -52,7 +53,9 @@ def recognizer(args: argparse.Namespace) -> Recognizer:
         args.batch_size,
         args.max_frames,
         args.longest_s,
+        telling=Telling(silent=args.no_context),
     )
+    return made.given(args.hotwords, args.previous)
 
 
 def _check(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wenet_osum import lookup
+from wenet_osum.context import words_given
 from wenet_osum.decode import joint, longform
 from wenet_osum.text.template import LANGUAGES
 
@@ -164,6 +165,18 @@ class PromptOptions:
 
     prompt: str | None = option(None, "wording to ask with; default: the task's first prompt")
     lang: str = option("zh", "language of the prompt, whatever the utterance's", choices=LANGUAGES)
+    hotwords: list[str] = option(
+        [],
+        "words that may occur, or a file with one per line; in the place of those in the list",
+        words_given,
+        metavar="WORD,…|FILE",
+    )
+    previous: str | None = option(
+        None, "text that was said before; in the place of that in the list"
+    )
+    no_context: bool = option(
+        False, "do not tell the model the hotwords and the text before that the list has", bool
+    )
 
 
 @dataclass
@@ -322,6 +335,9 @@ def search(args: argparse.Namespace) -> DecodeOptions:
         number = getattr(args, name)
         if number < 1:
             raise ValueError(f"--{name} {number} must be 1 or more")
+
+    if args.no_context and (args.hotwords or args.previous):
+        raise ValueError("--no_context tells the model nothing; leave hotwords and previous out")
 
     # Unknown names and pieces too short or too long are refused before the model is loaded.
     lookup.add_plugins(args.plugins)

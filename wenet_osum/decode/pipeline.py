@@ -23,8 +23,9 @@ from wenet_osum.dataset import audio
 from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.conversation import make_conversation
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
+from wenet_osum.dataset.sample import SampleConfig, prompt_language, sample_from_audio
 from wenet_osum.decode import ctc_greedy, longform
+from wenet_osum.decode.context import Telling, of_later_piece
 from wenet_osum.decode.faults import Faults, ProgramFault
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.heard_labels import fields_heard
@@ -74,6 +75,8 @@ class Recognizer:
     max_frames: int = 24000
     # seconds of a piece of long audio
     longest_s: float = longform.LONGEST_S
+    # hotwords and the text before
+    telling: Telling = field(default_factory=Telling)
     # steps, ties, flags, errors
     counts: Counter = field(default_factory=Counter)
     reading: Faults = field(default_factory=lenient_faults)
@@ -171,11 +174,11 @@ class Recognizer:
         tags = self.task.tags if self.task else ""
         return Hypothesis(key, tags, "", error=reason)
 
-    def load(self, utterance: Utterance, samples: np.ndarray) -> Sample:
+    def load(self, utterance: Utterance, samples: np.ndarray, is_later: bool = False) -> Sample:
         """Make features and prompt of 16 kHz audio (samples,).
 
-        Raises Drop for audio that is longer than its list says, and when neither the utterance nor
-        the run names a task.
+        ``is_later`` says that it is a piece with another before it. Raises Drop for audio that is
+        longer than its list says, and when neither the utterance nor the run names a task.
         """
         longest = (self.whole_s + ROUNDING_S) * SAMPLE_RATE
         if len(samples) > longest:
@@ -185,9 +188,34 @@ class Recognizer:
                 f"{seconds:.2f} s; correct its duration, so that it is split",
             )
         task = self.task_of(utterance)
+        utterance = self._asked_with(utterance, task)
+        if is_later:
+            utterance = of_later_piece(utterance)
+        return sample_from_audio(utterance, samples, task, self.template, self._sampling)
+
+    def _asked_with(self, utterance: Utterance, task: Task) -> Utterance:
+        """Give an utterance the wording and the context that the run asks it with."""
         if self.prompt:
             utterance = dataclasses.replace(utterance, prompt=self.prompt)
-        return sample_from_audio(utterance, samples, task, self.template, self._sampling)
+        wording = self._wording(task) if utterance.prompt is None else utterance.prompt
+        return self.telling.told(utterance, self.template, wording, self.counts)
+
+    def _wording(self, task: Task) -> str:
+        """Return the prompt that a task has by itself."""
+        lang = prompt_language(self.template, task, self.lang)
+        return self.template.prompt_text(task, lang)
+
+    def given(self, hotwords: list[str] | None, previous: str | None) -> Recognizer:
+        """Copy it with another context; None leaves what it has.
+
+        Raises ValueError for one that is none, and where it would not reach the model.
+        """
+        telling = self.telling.giving(hotwords, previous)
+        wording = self.prompt or ""
+        if self.task and not wording:
+            wording = self._wording(self.task)
+        telling.check(self.template, wording, self.options)
+        return dataclasses.replace(self, telling=telling)
 
     def load_conversation(self, utterance: Utterance, sounds: list[bytes]) -> Sample:
         """Make features and texts of a conversation, whose last turn is to be answered.
@@ -201,8 +229,7 @@ class Recognizer:
                 "conversation: needs an LLM", f"{told}; use mode attention and a model with one"
             )
         task = self.task_of(utterance)
-        if self.prompt:
-            utterance = dataclasses.replace(utterance, prompt=self.prompt)
+        utterance = self._asked_with(utterance, task)
         sample = make_conversation(utterance, sounds, task, self.template, self._sampling)
         for turn in (*sample.turns, sample):
             seconds = len(turn.features) * FRAME_S
@@ -351,7 +378,7 @@ class Recognizer:
         """Make the features of a piece, and let go of its audio."""
         missing = max(0, audio.MIN_SAMPLES - len(piece.audio))
         samples = np.pad(piece.audio, (0, missing))
-        sample = self.load(utterance, samples)
+        sample = self.load(utterance, samples, is_later=piece.start > 0)
         sample.key = f"{utterance.key}@{piece.start:.2f}"
         # Not a slice, which would keep the whole.
         piece.audio = NO_AUDIO

@@ -52,18 +52,22 @@ class Transcriber:
         rate: int = SAMPLE_RATE,
         prompt: str | None = None,
         lang: str | None = None,
+        hotwords: list[str] | None = None,
+        previous: str | None = None,
     ) -> Hypothesis | list[Hypothesis]:
         """Answer a sound, or a list of sounds with a list in the same order.
 
         A sound is the path of an audio file, its bytes, an open file, an array or tensor of samples
         at ``rate`` Hz, a tuple (samples, rate), or a dict ``{"array": samples, "sampling_rate":
         Hz}`` as `datasets` gives it. ``task`` is a name or tags, ``prompt`` the wording to ask
-        with, ``lang`` the language of the task's own prompt (zh or en); without them those given to
-        ``load`` hold.
+        with, ``lang`` the language of the task's own prompt (zh or en), ``hotwords`` words that may
+        occur, ``previous`` the text that was said before; without them those given to ``load``
+        hold.
 
         Returns a Hypothesis: ``text`` (raw), ``transcript``, ``words`` with times in s, ``labels``
         with ``probs``, ``reply``, ``duration`` in s. Raises ValueError for an unknown task, a bad
-        rate, and a single sound that cannot be answered; in a list such a sound has ``error``.
+        rate, a context that the model was not trained with, and a single sound that cannot be
+        answered; in a list such a sound has ``error``.
         """
         several = isinstance(audio, list)
         sounds = audio if several else [audio]
@@ -74,6 +78,7 @@ class Transcriber:
             )
         check_rate(rate)
         asked = self.asked(task, prompt, lang)
+        asked = asked.given(hotwords, previous)
         jobs = [make_job(index, item, rate) for index, item in enumerate(sounds)]
         answers = list(self.answers(jobs, asked))
         if several:

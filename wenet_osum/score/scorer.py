@@ -161,15 +161,31 @@ def _compute_all(
         left_out = len(references) - len(pairs)
         beside = _beside(left_out, sorted(extra), silent)
 
+        computed = []
         for metric in metrics_of(field):
-            computed = metric.compute(field, pairs, options)
-            for sums in computed:
-                sums.keys = _keys(sums, pairs)
-                sums.detail = {**beside, **sums.detail}
-                # Beside another answer, one line on the transcript is enough: the one over all.
-                if len(task.fields) > 1 and field.kind == "transcript":
-                    sums.detail["minor"] = sums is not computed[-1]
-                found.append((field, sums))
+            own = metric.compute(field, pairs, options)
+            # Beside another answer, one line on the transcript is enough: the one over all.
+            if len(task.fields) > 1 and field.kind == "transcript":
+                for sums in own:
+                    sums.detail["minor"] = sums is not own[-1]
+            computed += own
+        for metric in _further_metrics(field, pairs):
+            computed += metric.compute(field, pairs, options)
+        for sums in computed:
+            sums.keys = _keys(sums, pairs)
+            sums.detail = {**beside, **sums.detail}
+            found.append((field, sums))
+    return found
+
+
+def _further_metrics(field: Field, pairs: list[Pair]) -> list[Any]:
+    """Load the metrics beside the one that a field names, which say themselves that they apply."""
+    found = []
+    for name in lookup.names(METRICS):
+        module = lookup.load(METRICS, name)
+        applies = getattr(module, "applies", None)
+        if applies and applies(field, pairs):
+            found.append(module)
     return found
 
 

@@ -45,6 +45,8 @@ class Service:
         request_s = settings.timeout_s + ANSWER_S
         self.connections = Connections(room(), settings.head_s, request_s)
         self.recognizer = transcriber.recognizer
+        own = self.recognizer
+        self.slots = own.telling.slots(own.template, own.prompt)
         self.batcher = Batcher(self.recognizer, settings.wait_s, self.metrics)
         self.in_flight = 0
         self.closing = False
@@ -102,9 +104,11 @@ class Service:
         """Answer a request that was let in. Raises Fault for what cannot be answered."""
         form = await read_form(request, self.settings.max_bytes)
         labels = self.recognizer.template.labels
-        question = self._decodable(read_question(form.fields, self.settings, labels))
+        slots = self.slots
+        question = self._decodable(read_question(form.fields, self.settings, labels, slots))
         seconds = await asyncio.to_thread(recording.duration, form.data, self.settings.max_seconds)
-        call = Call(form.data, seconds, question.task.tags, question.temperature)
+        context = question.context.over(self.recognizer.telling.given)
+        call = Call(form.data, seconds, question.task.tags, question.temperature, context)
         answer = await self._wait(request, call)
         return written(answer, question)
 
@@ -187,7 +191,7 @@ def make_app(transcriber: Transcriber, settings: Settings, page: bool = True) ->
     if page:
         from wenet_osum.serve.page import mount
 
-        mount(app, service.recognizer.template, settings)
+        mount(app, service.recognizer.template, settings, service.slots)
     app.add_middleware(Guard, settings=settings)
     return app
 

@@ -15,6 +15,8 @@ import traceback
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from wenet_osum.context import NOTHING, Context, with_context
+from wenet_osum.decode.context import Telling
 from wenet_osum.decode.jobs import Job
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.records import Hypothesis, Utterance
@@ -32,6 +34,7 @@ class Call:
     seconds: float
     tags: str
     temperature: float | None = None
+    context: Context = NOTHING  # what the prompt tells
     future: Future = field(default_factory=Future)  # of a Hypothesis
 
     def job(self, index: int) -> Job:
@@ -40,7 +43,7 @@ class Call:
 
     def _load(self) -> tuple[Utterance, bytes]:
         utterance = Utterance(KEY, KEY, task=self.tags)
-        return utterance, self.data
+        return with_context(utterance, self.context), self.data
 
 
 class Batcher:
@@ -108,7 +111,10 @@ class Batcher:
             options = self.recognizer.options
             if temperature is not None:
                 options = dataclasses.replace(options, temperature=temperature)
-            asked = dataclasses.replace(self.recognizer, task=None, options=options)
+            # Each call brings its own context.
+            asked = dataclasses.replace(
+                self.recognizer, task=None, options=options, telling=Telling()
+            )
             # The short ones need not wait for the long ones.
             for batch in reversed(asked.groups(alike)):
                 self._run(asked, batch, calls)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 
 from wenet_osum import lookup, tasks
+from wenet_osum.context import HOTWORDS, NOTHING, PREVIOUS, Context, end_of, words_of
 from wenet_osum.serve.fault import Fault
 from wenet_osum.serve.question import Question
 from wenet_osum.serve.settings import ALIASES, Settings
@@ -21,12 +23,15 @@ FIELDS = (
     "timestamp_granularities",
     "temperature",
     "stream",
+    "hotwords",
+    "prompt",
 )
 # OpenAI's fields without a meaning here; the answer's headers say so.
-IGNORED = ("prompt", "include[]", "include", "chunking_strategy")
+IGNORED = ("include[]", "include", "chunking_strategy")
 GRANULARITIES = ("segment", "word")
 TIMED_TASK, PLAIN_TASK = "srwt", "asr"
 LONGEST_TASK = 200  # characters
+LONGEST_CONTEXT = 4000  # characters
 MAX_TEMPERATURE = 2.0
 # Below this temperature the most probable token takes all, and dividing by it would overflow.
 COLDEST = 1e-6
@@ -37,8 +42,10 @@ def read_question(
     fields: dict[str, list[str]],
     settings: Settings,
     labels: dict[str, list[str]] | None = None,
+    slots: Collection[str] = (),
 ) -> Question:
-    """Read the form's fields; ``labels`` are the model's own label sets.
+    """Read the form's fields; ``labels`` are the model's own label sets, ``slots`` what its prompt
+    can tell of a recording.
 
     Raises Fault, with a suggestion for misspelled names.
     """
@@ -60,14 +67,48 @@ def read_question(
 
     granularities = _granularities(fields)
     by_word = "word" in granularities
+    ignored = [name for name in IGNORED if name in fields]
+    if "prompt" in fields and not slots:
+        ignored.insert(0, "prompt")
     return Question(
         task=_task(fields, form, by_word, labels),
         format=form,
         temperature=_temperature(fields),
         language=_language(fields),
         granularities=granularities,
-        ignored=tuple(name for name in IGNORED if name in fields),
+        ignored=tuple(ignored),
+        context=_context(fields, slots),
     )
+
+
+def _context(fields: dict[str, list[str]], slots: Collection[str]) -> Context:
+    """Return what is known of the recording. Raises Fault for hotwords where the model takes none,
+    and for a text that is too long.
+
+    OpenAI's ``prompt`` is the text before; a model that is told hotwords alone takes it as such.
+    """
+    words = _limited(fields, "hotwords")
+    before = _limited(fields, "prompt")
+    if words and HOTWORDS not in slots:
+        why = "this model was not trained with hotwords; leave them out"
+        raise Fault(400, why, "hotwords", "no_hotwords")
+
+    if PREVIOUS in slots:
+        hotwords = words_of(words)
+        return Context(tuple(hotwords), end_of(before))
+    if not slots:
+        return NOTHING
+    hotwords = words_of(f"{words},{before}")
+    return Context(tuple(hotwords))
+
+
+def _limited(fields: dict[str, list[str]], name: str) -> str:
+    """Return a text of the form. Raises Fault for one that is too long."""
+    text = _one(fields, name)
+    if len(text) > LONGEST_CONTEXT:
+        rule = f"{name} has at most {LONGEST_CONTEXT} characters"
+        raise Fault(400, f"{rule}, this one {len(text)}", name, "too_long")
+    return text
 
 
 def check_model(name: str, settings: Settings) -> None:

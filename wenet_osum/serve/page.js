@@ -183,6 +183,7 @@ async function send(blob, task) {
     form.append("file", blob, "sound");
     form.append("task", task);
     form.append("response_format", "verbose_json");
+    for (const input of element.querySelectorAll(".known .on input")) if (input.value.trim()) form.append(input.name, input.value);
     let response, body;
     try {
       response = await fetch("v1/audio/transcriptions", { method: "POST", body: form });
@@ -202,6 +203,7 @@ async function send(blob, task) {
 
 for (const node of element.querySelectorAll("[data-lang]")) node.onclick = () => speak(node.dataset.lang);
 find('input[type="file"]').onchange = (event) => event.target.files.length && take(event.target.files[0], event.target.files[0].name);
+for (const node of element.querySelectorAll("[data-slot]")) node.classList.toggle("on", conf.slots.includes(node.dataset.slot));
 find(".record").onclick = record;
 find(".go").onclick = ask;
 find(".play").onclick = () => (state.playing ? silence() : play(0, state.samples.length / state.rate));

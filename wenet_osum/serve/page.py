@@ -10,6 +10,7 @@ nothing is reported.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,13 @@ KINDS = ("transcript", "label", "reply")
 OFF = ("run_history", "ssr_mode", "pwa", "mcp_server", "enable_monitoring", "show_error")
 
 
-def mount(app: FastAPI, template: Template, settings: Settings) -> None:
-    """Put the page at / of an application that has the endpoint."""
+def mount(
+    app: FastAPI, template: Template, settings: Settings, slots: Collection[str] = ()
+) -> None:
+    """Put the page at / of an application that has the endpoint.
+
+    It asks for the ``slots`` that the model's prompt has.
+    """
     with gradio.Blocks(title="wenet_osum", analytics_enabled=False) as blocks:
         gradio.HTML(
             value="",
@@ -54,17 +60,20 @@ def mount(app: FastAPI, template: Template, settings: Settings) -> None:
             js_on_load=_file("page.js") + _file("page_answer.js"),
             apply_default_css=False,
             elem_id="osum",
-            conf=configuration(template, settings),
+            conf=configuration(template, settings, slots),
         )
     theme = gradio.themes.Base(font=FONTS, font_mono=MONO)
     off = dict.fromkeys(OFF, False)
     gradio.mount_gradio_app(app, blocks, "/", theme=theme, footer_links=[], **off)
 
 
-def configuration(template: Template, settings: Settings) -> dict[str, Any]:
+def configuration(
+    template: Template, settings: Settings, slots: Collection[str] = ()
+) -> dict[str, Any]:
     """Return what the component is told.
 
-    That are limits, texts, the fields that can be asked for and the tasks that have a name.
+    That are limits, texts, the fields that can be asked for, the tasks that have a name, and what
+    can be said of a recording before.
     """
     named = []
     fields: dict[str, Field] = {}
@@ -85,6 +94,7 @@ def configuration(template: Template, settings: Settings) -> dict[str, Any]:
         "texts": yaml.safe_load(_file("page.yaml")),
         "fields": [_shown(field) for field in shown],
         "tasks": named,
+        "slots": [*slots],
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wenet_osum.context import NOTHING, Context
 from wenet_osum.tasks.base import Task
 
 
@@ -22,3 +23,5 @@ class Question:
     granularities: tuple[str, ...] = ()
     # Fields that were sent and have no meaning here.
     ignored: tuple[str, ...] = ()
+    # What is known of the recording.
+    context: Context = NOTHING

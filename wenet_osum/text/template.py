@@ -13,6 +13,8 @@ A conversation is one such row after another. A turn that nobody answered has ne
 answer, and one without a recording no speech. Behind an answer, ``chat`` opens the user's next turn
 as the LLM's chat template does.
 
+Wordings may hold slots for a context, hotwords and what was said before (slots.py).
+
 Targets are encoded field by field and the ids joined, so that a label starts at a token border (a
 BPE would merge ``。<`` and ``><``). Converted checkpoints were trained on whole strings:
 ``target_tokenization="whole"``.
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import takewhile
@@ -31,10 +34,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from wenet_osum import lookup, migrate, tasks
+from wenet_osum.context import NOTHING, SLOTS, Context
 from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task, escape
-from wenet_osum.text import chat
+from wenet_osum.text import chat, slots
 from wenet_osum.text.timing import Span, timed_tokens
 from wenet_osum.text.tokenizer import encode, encode_with_offsets, end_id, load_tokenizer
 
@@ -86,8 +90,9 @@ class Template:
     […]}} or the path of a yaml with it (a plain list counts as Chinese), ``loss_weight`` weights
     answer tokens by field name, ``template`` is one of ``TEMPLATES``, ``system`` the system message
     of a chat (None: what the chat template writes by itself), ``tasks`` names what the model was
-    taught beside the default tasks. Raises ValueError for a field that no task has, and where the
-    tokenizer's chat template does not fit.
+    taught beside the default tasks, ``context`` the slots of prompts that it was trained with.
+    Raises ValueError for a field that no task has, and where the tokenizer's chat template does not
+    fit.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class Template:
         template: str = "plain",
         system: str | None = None,
         tasks: list[str] | None = None,
+        context: Sequence[str] = (),
     ) -> None:
         _check_template(template, system)
         self.tokenizer = tokenizer
@@ -113,6 +119,7 @@ class Template:
         self.template = template
         self.system = system
         self.tasks = tasks or []
+        self.context = [name for name in SLOTS if name in context]
 
         # What stands between speech and answer, and what ends an answer.
         self.chat: chat.ChatForm | None = None
@@ -162,11 +169,22 @@ class Template:
         text = self.prompt_text(task, lang, pick)
         return self.encode_prompt(task.fill(text, NOBODY))
 
-    def encode_prompt(self, text: str, place: str = FIRST) -> list[int]:
+    def encode_prompt(self, text: str, place: str = FIRST, context: Context = NOTHING) -> list[int]:
         """Encode a wording as it stands before the speech; in a chat with all that comes before
-        it. ``place`` is FIRST, or in a conversation NEXT or SAME."""
-        ids = self._encoded_prompt(text, place)
+        it. ``place`` is FIRST, or in a conversation NEXT or SAME, ``context`` is put into the
+        wording's slots (slots.py)."""
+        cased = Context(
+            tuple(map(self._cased, context.hotwords)),
+            self._cased(context.previous),
+        )
+        filled = slots.fill(text, cased, self.context)
+        ids = self._encoded_prompt(filled, place)
         return list(ids)
+
+    def slots(self, wording: str) -> list[str]:
+        """Name what can be told with a wording: its slots, and those the model was trained with."""
+        able = slots.slots_in(wording).union(self.context)
+        return [name for name in SLOTS if name in able]
 
     def _encode_prompt(self, text: str, place: str) -> list[int]:
         if self.chat is None or place == SAME:
@@ -298,6 +316,9 @@ class Template:
         settings: dict[str, Any] = {"format_version": migrate.FORMAT_VERSION}
         for name in SETTINGS:
             settings[name] = getattr(self, name)
+        # A folder of a model without is what it was before there were slots.
+        if self.context:
+            settings["context"] = self.context
         text = json.dumps(settings, ensure_ascii=False, indent=1)
         path = Path(folder) / FILE
         write_text(path, text)
@@ -371,6 +392,9 @@ def _read_prompts(source: dict | str | Path | None) -> PromptTable:
             raise ValueError(
                 f"prompts of {name!r} must be {{zh: [sentence, …], en: [sentence, …]}}, got {shown}"
             )
+        for texts in rows.values():
+            for text in texts:
+                slots.check(text)
         task = tasks.parse(name)
         read[task.tags] = {lang: list(texts) for lang, texts in rows.items()}
     return read

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from wenet_osum import lookup, tasks
-from wenet_osum.config import TrainConfig
+from wenet_osum.config import ContextConfig, TrainConfig
+from wenet_osum.context import HOTWORDS, PREVIOUS
 from wenet_osum.dataset.estimate import TokenCounter
 from wenet_osum.models import build
 from wenet_osum.models.objective import make_objective
@@ -91,6 +92,7 @@ def _new_template(conf: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Temp
         "template": conf.template or "plain",
         "system": conf.system,
         "tasks": tasks.beyond_default(_asked(conf)),
+        "context": _slots(conf.context),
     }
     if conf.model.init_from:
         before = Template.load(conf.model.init_from)
@@ -101,6 +103,7 @@ def _new_template(conf: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Temp
             "lowercase": before.lowercase or conf.lowercase,
             "template": conf.template or before.template,
             "tasks": sorted({*before.tasks, *settings["tasks"]}),
+            "context": settings["context"] + before.context,
         }
         if settings["template"] == "chat" and conf.system is None:
             settings["system"] = before.system
@@ -113,6 +116,18 @@ def _asked(conf: TrainConfig) -> list[str]:
     for source in conf.data.train:
         found += source.tasks
     return found
+
+
+def _slots(context: ContextConfig | None) -> list[str]:
+    """Name what the prompts of training tell."""
+    if context is None:
+        return []
+    slots = []
+    if context.share:
+        slots.append(HOTWORDS)
+    if context.previous:
+        slots.append(PREVIOUS)
+    return slots
 
 
 def token_counter(model: Any) -> TokenCounter:
