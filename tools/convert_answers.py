@@ -3,10 +3,10 @@
 
     python tools/convert_answers.py --from kimi_evalkit eval_result/m/MELD/m_MELD.jsonl exp/meld
     python tools/convert_answers.py --from ultraeval res/m/vocalsound/last.jsonl exp/vocalsound
-    wenet_osum score --set '<EMOTION>=exp/meld/emotion/ref.jsonl,exp/meld/emotion' --out exp/score
+    wenet_osum score --set '<EMOTION>=exp/meld/meld/ref.jsonl,exp/meld/meld' --out exp/score
 
-Each field that is asked for gets a folder in OUT with ref.jsonl, hyp.jsonl and the label set of the
-data set, which score reads; with --label_map the labels are ours instead. Answers that are missing
+Each data set gets a folder in OUT with ref.jsonl, hyp.jsonl and its label set, which score reads,
+and the command that scores it is printed; with --label_map the labels are ours instead. Answers that are missing
 count as wrong; --missing skip leaves them out, as those toolkits do. What is left out is counted.
 Exit status: 0 done, 1 a fault.
 """
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _convert(args: argparse.Namespace, dropped: Dropped) -> dict[str, Converted]:
-    """Read the answers, by field."""
+    """Read the answers, by data set."""
     benchmark = lookup.load(BENCHMARKS, args.source)
     mapped = label_map.load(args.label_map) if args.label_map else None
     answered = benchmark.read(args.answers, args.set, dropped)
@@ -85,7 +85,7 @@ def _convert(args: argparse.Namespace, dropped: Dropped) -> dict[str, Converted]
 
 
 def _write(folder: Path, converted: Converted) -> None:
-    """Write the answers to one field, and say how they are scored."""
+    """Write the answers to one data set, and say how they are scored."""
     folder.mkdir(parents=True, exist_ok=True)
     reference = folder / "ref.jsonl"
     written = write_manifest(reference, converted.references)

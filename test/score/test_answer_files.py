@@ -99,24 +99,28 @@ def test_error_rates_of_kimi_evalkit(tmp_path, whisper, capsys):
     english = evalkit_file(tmp_path / "m_LibriSpeech.jsonl", [*EN, ("NO ANSWER CAME", "null")], "test_clean")
     assert convert("--from", "kimi_evalkit", "--missing", "skip", english, tmp_path / "en") == 0
     assert "1  utterance without an answer" in capsys.readouterr().out
-    assert figure("asr", tmp_path / "en/transcript", "wer", f"{whisper}+basic") == EVALKIT_EN
-    assert figure("asr", tmp_path / "en/transcript", "wer", "basic") > EVALKIT_EN
+    assert figure("asr", tmp_path / "en/librispeech_test_clean", "wer", f"{whisper}+basic") == EVALKIT_EN
+    assert figure("asr", tmp_path / "en/librispeech_test_clean", "wer", "basic") > EVALKIT_EN
 
+    other = evalkit_file(tmp_path / "other.jsonl", [("IT RAINS", "it rains")], "test_other").read_text()
     chinese = evalkit_file(tmp_path / "m_AISHELL-1.jsonl", ZH, "aishell1_test")
+    with open(chinese, "a") as file:
+        file.write(other)  # each data set in a file has its own figure
     assert convert("--from", "kimi_evalkit", chinese, tmp_path / "zh") == 0
-    assert figure("asr", tmp_path / "zh/transcript", "cer", "zh_numbers+basic") == EVALKIT_ZH
-    assert figure("asr", tmp_path / "zh/transcript", "cer", "basic") > EVALKIT_ZH
+    assert figure("asr", tmp_path / "zh/aishell1_test", "cer", "zh_numbers+basic") == EVALKIT_ZH
+    assert figure("asr", tmp_path / "zh/aishell1_test", "cer", "basic") > EVALKIT_ZH
+    assert figure("asr", tmp_path / "zh/librispeech_test_other", "wer", "basic") == 0
 
 
 def test_error_rates_of_ultraeval(tmp_path, whisper):
     english = ultraeval_file(tmp_path / "librispeech-test-clean", EN)
     assert convert("--from", "ultraeval", english, tmp_path / "en") == 0
-    assert figure("asr", tmp_path / "en/transcript", "wer", f"{whisper}+split_symbols") == ULTRAEVAL_EN
-    assert figure("asr", tmp_path / "en/transcript", "wer", whisper) > ULTRAEVAL_EN
+    assert figure("asr", tmp_path / "en/librispeech-test-clean", "wer", f"{whisper}+split_symbols") == ULTRAEVAL_EN
+    assert figure("asr", tmp_path / "en/librispeech-test-clean", "wer", whisper) > ULTRAEVAL_EN
 
     chinese = ultraeval_file(tmp_path / "aishell-1", ZH)
     assert convert("--from", "ultraeval", chinese, tmp_path / "zh") == 0
-    assert figure("asr", tmp_path / "zh/transcript", "cer", "zh:whisper_en+zh_numbers+basic") == ULTRAEVAL_ZH
+    assert figure("asr", tmp_path / "zh/aishell-1", "cer", "zh:whisper_en+zh_numbers+basic") == ULTRAEVAL_ZH
 
 
 ULTRAEVAL_MELD, ULTRAEVAL_LETTERS, ULTRAEVAL_SOUNDS = 62.5, 62.5, 25.0
@@ -125,13 +129,13 @@ ULTRAEVAL_MELD, ULTRAEVAL_LETTERS, ULTRAEVAL_SOUNDS = 62.5, 62.5, 25.0
 def test_accuracies_of_ultraeval(tmp_path):
     emotions = ultraeval_file(tmp_path / "meld-emo", MELD)
     assert convert("--from", "ultraeval", emotions, tmp_path / "meld") == 0
-    assert figure("<EMOTION>", tmp_path / "meld/emotion", "accuracy") == ULTRAEVAL_MELD
+    assert figure("<EMOTION>", tmp_path / "meld/meld-emo", "accuracy") == ULTRAEVAL_MELD
 
     sounds = ultraeval_file(tmp_path / "vocalsound", VOCAL, SOUNDS)
     assert convert("--from", "ultraeval", "--rule", "letter", sounds, tmp_path / "letters") == 0
-    assert figure("<CAPTION>", tmp_path / "letters/event", "accuracy") == ULTRAEVAL_LETTERS
+    assert figure("<CAPTION>", tmp_path / "letters/vocalsound", "accuracy") == ULTRAEVAL_LETTERS
     assert convert("--from", "ultraeval", sounds, tmp_path / "names") == 0
-    assert figure("<CAPTION>", tmp_path / "names/event", "accuracy") == ULTRAEVAL_SOUNDS
+    assert figure("<CAPTION>", tmp_path / "names/vocalsound", "accuracy") == ULTRAEVAL_SOUNDS
 
 
 def answers(folder):
@@ -143,14 +147,14 @@ def test_labels_that_a_language_model_would_judge(tmp_path):
     """Their judge takes a letter for its option, and synonyms for each other."""
     said = evalkit_file(tmp_path / "m_MELD.jsonl", [*MELD, ("fear", "(F)"), ("joy", "The answer is B.")], "emotion", EMOTIONS)
     assert convert("--from", "kimi_evalkit", said, tmp_path / "meld") == 0
-    found = answers(tmp_path / "meld/emotion")
+    found = answers(tmp_path / "meld/meld")
     assert found["happy"] == "joy" and found["(F)"] == "fear" and found["The answer is B."] == "joy"
     assert found["The speaker is angry, anger"] == "anger" and found["neutral, not disgust"] is None
-    assert figure("<EMOTION>", tmp_path / "meld/emotion", "accuracy") == 90.0
+    assert figure("<EMOTION>", tmp_path / "meld/meld", "accuracy") == 90.0
 
     assert convert("--from", "kimi_evalkit", "--label_map", "meld", said, tmp_path / "ours") == 0
-    assert answers(tmp_path / "ours/emotion")["happy"] == "happy"
-    assert json.loads((tmp_path / "ours/emotion/settings.json").read_text()) == {"labels": {}}
+    assert answers(tmp_path / "ours/meld")["happy"] == "happy"
+    assert json.loads((tmp_path / "ours/meld/settings.json").read_text()) == {"labels": {}}
 
 
 def test_references_that_are_spelled_unlike_the_options(tmp_path, capsys):
@@ -158,14 +162,14 @@ def test_references_that_are_spelled_unlike_the_options(tmp_path, capsys):
     rows = [("crying", "B"), ("Crying", "crying"), ("screaming", "Scream"), ("breath", "C")]
     said = evalkit_file(tmp_path / "a.jsonl", rows, "https://freesound.org/", question)
     assert convert("--from", "kimi_evalkit", said, tmp_path / "own") == 0
-    assert answers(tmp_path / "own/event") == {"B": "Cry", "crying": "Cry", "Scream": "Scream", "C": "Scream"}
-    assert json.loads((tmp_path / "own/event/settings.json").read_text())["labels"] == {"event": ["Breath", "Cry", "Scream"]}
-    assert figure("<CAPTION>", tmp_path / "own/event", "accuracy") == 75.0
+    assert answers(tmp_path / "own/nonspeech7k") == {"B": "Cry", "crying": "Cry", "Scream": "Scream", "C": "Scream"}
+    assert json.loads((tmp_path / "own/nonspeech7k/settings.json").read_text())["labels"] == {"event": ["Breath", "Cry", "Scream"]}
+    assert figure("<CAPTION>", tmp_path / "own/nonspeech7k", "accuracy") == 75.0
 
     (tmp_path / "mine.yaml").write_text("source: mine\nevent: {breath: null, cry: cry, scream: screaming}")
     assert convert("--from", "kimi_evalkit", "--label_map", tmp_path / "mine.yaml", said, tmp_path / "mapped") == 0
     assert "1  label 'breath' that is none of ours" in capsys.readouterr().out
-    assert figure("<CAPTION>", tmp_path / "mapped/event", "accuracy") == 100.0
+    assert figure("<CAPTION>", tmp_path / "mapped/nonspeech7k", "accuracy") == 100.0
 
 
 def test_scenes_have_a_label_set_of_their_own(tmp_path):
@@ -173,7 +177,7 @@ def test_scenes_have_a_label_set_of_their_own(tmp_path):
     rows = [("residential_area", "(B)"), ("bus", "It is a bus."), ("car", "a residential area")]
     said = evalkit_file(tmp_path / "a.jsonl", rows, "acoustic_scene_classification", question)
     assert convert("--from", "kimi_evalkit", said, tmp_path / "o") == 0
-    assert figure("<CAPTION>", tmp_path / "o/event", "accuracy") == 66.67
+    assert figure("<CAPTION>", tmp_path / "o/tut2017", "accuracy") == 66.67
 
 
 def test_what_is_left_out_is_counted_and_faults_are_told(tmp_path, capsys):
@@ -183,8 +187,8 @@ def test_what_is_left_out_is_counted_and_faults_are_told(tmp_path, capsys):
     assert convert("--from", "kimi_evalkit", mixed, tmp_path / "o") == 0
     told = capsys.readouterr().out
     assert "1  subset 'mmsu' asks for what no task of ours answers" in told and "1  line that is no JSON object" in told
-    assert figure("asr", tmp_path / "o/transcript", "wer", "basic") == 50.0  # a missing answer is wrong
-    assert "the model gave no answer" in (tmp_path / "o/transcript/hyp.jsonl").read_text()
+    assert figure("asr", tmp_path / "o/librispeech_test_other", "wer", "basic") == 50.0  # a missing answer is wrong
+    assert "the model gave no answer" in (tmp_path / "o/librispeech_test_other/hyp.jsonl").read_text()
 
     mixed.write_text(json.dumps({"index": 0, "audio_path": "a", "answer": "x", "subset": "test_other"}))
     assert convert("--from", "kimi_evalkit", mixed, tmp_path / "o") == 1 and "give the file of answers" in capsys.readouterr().err
@@ -194,7 +198,7 @@ def test_what_is_left_out_is_counted_and_faults_are_told(tmp_path, capsys):
         file.write(json.dumps({"type": "error", "id": 99, "data": {"info": "Traceback"}}))
     assert convert("--from", "ultraeval", "--set", "meld-emo", run, tmp_path / "u") == 0
     assert "1  utterance that the run has not scored" in capsys.readouterr().out
-    keys = [json.loads(line)["key"] for line in (tmp_path / "u/emotion/ref.jsonl").read_text().splitlines()]
+    keys = [json.loads(line)["key"] for line in (tmp_path / "u/meld-emo/ref.jsonl").read_text().splitlines()]
     assert keys == [f"meld-emo-{number}" for number in range(8)]
 
 

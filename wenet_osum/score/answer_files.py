@@ -19,7 +19,7 @@ NO_ANSWER = "the model gave no answer"
 
 @dataclass
 class Converted:
-    """The answers to one field."""
+    """The answers to one data set."""
 
     # tags of the field, such as "<EMOTION>"
     task: str
@@ -36,7 +36,7 @@ def convert(
     keep_missing: bool,
     dropped: Counter,
 ) -> dict[str, Converted]:
-    """Sort answers by the field they are about: field name → references and hypotheses.
+    """Sort answers by their data set: its name → references and hypotheses.
 
     Labels stay as the data set spells them, in a label set of its own, or become ours by a label
     map. ``rule`` finds the label in an answer (``free_answers.RULES``). An answer that is missing
@@ -44,19 +44,20 @@ def convert(
 
     Raises ValueError for a label that the map does not know.
     """
-    by_field: dict[str, list[Answered]] = {}
+    by_set: dict[str, list[Answered]] = {}
     for row in answered:
         if row.answer is None and not keep_missing:
             dropped["utterance without an answer"] += 1
             continue
-        by_field.setdefault(row.of.field, []).append(row)
+        by_set.setdefault(row.of.name, []).append(row)
 
     found = {}
-    for name, rows in by_field.items():
-        if name == TRANSCRIPT:
+    for name, rows in by_set.items():
+        asked = rows[0].of.field
+        if asked == TRANSCRIPT:
             found[name] = _transcripts(rows)
         else:
-            known = tasks.label_fields()[name]
+            known = tasks.label_fields()[asked]
             found[name] = _labels(rows, known, rule, mapped, dropped)
     return found
 

@@ -63,11 +63,11 @@ def read(path: str, name: str | None, dropped: Counter) -> Iterator[Answered]:
             dropped[fault] += 1
             continue
         answered = answered or "prediction" in row
-        prediction = str(row.get("prediction", NO_ANSWER))
+        prediction = row.get("prediction")
         data_set = SETS[subset]
         answer = None
-        if prediction != NO_ANSWER:
-            answer = compared(prediction, data_set)
+        if prediction not in (None, NO_ANSWER):
+            answer = compared(str(prediction), data_set)
         question = str(row.get("question", ""))
         yield Answered(
             key_of(row, data_set, number),
