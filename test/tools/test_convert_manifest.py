@@ -28,6 +28,8 @@ HOLDS = {  # what each form must keep, beside key and transcript
     "hf": {"task", "lang", "speaker", "gender", "age", "emotion", "words", "reply", "extra"},
     "wenet_raw": {"start", "end"},
     "kimi_audio": {"task", "lang", "speaker", "gender", "age", "emotion", "start", "end", "extra"},
+    "kimi_evalkit": {"task", "lang", "speaker", "gender", "age", "emotion", "words", "reply", "start", "end", "extra"},
+    "ultraeval": {"task", "lang", "speaker", "gender", "age", "emotion", "words", "reply", "start", "end", "extra"},
     "shard": {"task", "lang", "speaker", "gender", "age", "emotion", "words", "reply", "extra"},
     "osum_shard": {"lang", "speaker", "gender", "age", "emotion", "words", "reply", "extra"},
 }

@@ -55,7 +55,8 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
     add(
         "--normalizer",
         default="none",
-        help="none, basic, whisper_en, wenet_zh, or by language: en:whisper_en,zh:wenet_zh",
+        help="none, basic, whisper_en, wenet_zh, zh_numbers, split_symbols, several in a row "
+        "(zh_numbers+basic), or by language: en:whisper_en,zh:wenet_zh",
     )
     add(
         "--train_list",

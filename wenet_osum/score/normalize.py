@@ -2,7 +2,8 @@
 tokens.
 
 A published number names its normalizer. ``none`` changes nothing but Unicode composition and runs
-of spaces. Different rules for different languages are written ``en:whisper_en,zh:wenet_zh``.
+of spaces. Different rules for different languages are written ``en:whisper_en,zh:wenet_zh``; rules
+joined by ``+`` are applied one after the other (``zh_numbers+basic``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from wenet_osum import lookup
+from wenet_osum.score import zh_numbers
 from wenet_osum.tasks.base import CJK
 
 # Ends a word, though Unicode calls it a format character.
@@ -62,6 +64,8 @@ APOSTROPHES = str.maketrans("’‘ʼ＇", "''''")
 LONE_APOSTROPHE = re.compile(r"(?<!\w)'|'(?!\w)")
 TAG = re.compile(r"<[^<>]*>")
 SPACE_IN_HAN = re.compile(rf"(?<={HAN.pattern})\s+(?={HAN.pattern})")
+# A symbol of ASCII beside letters and figures; points, commas and apostrophes stay in their word.
+ASCII_SYMBOL = re.compile(r"([!-&(-+/:-@\[-`{-~])")
 # Whisper's table of British and American spellings, beside its weights.
 SPELLINGS = "normalizer.json"
 
@@ -142,20 +146,29 @@ def wenet_zh(text: str) -> str:
     return SPACE_IN_HAN.sub("", text)
 
 
+def split_symbols(text: str) -> str:
+    """Make each ASCII symbol a token of its own: "$20" counts as two, as in BLEU's tokenization."""
+    return ASCII_SYMBOL.sub(r" \1 ", text)
+
+
 NORMALIZERS = {
     "none": none,
     "basic": basic,
     "whisper_en": whisper_en,
     "wenet_zh": wenet_zh,
+    "zh_numbers": zh_numbers.spoken,
+    "split_symbols": split_symbols,
 }
+# A plus sign between two names; one in the path of a Whisper is none.
+CHAIN = re.compile(rf"\+(?=(?:{'|'.join(NORMALIZERS)})(?:[@+]|$))")
 
 
 def get(names: str, lang: str | None = None) -> Callable[[str], str]:
     """Return the normalizer called ``names``, or its part for a language in
     ``en:whisper_en,zh:wenet_zh`` (``none`` for languages not named).
 
-    ``whisper_en@FOLDER`` takes the spellings of a published Whisper. Raises ValueError for an
-    unknown name.
+    ``whisper_en@FOLDER`` takes the spellings of a published Whisper, ``whisper_en+basic`` does the
+    one and then the other. Raises ValueError for an unknown name.
     """
     table = {}
     if ":" in names:
@@ -167,11 +180,26 @@ def get(names: str, lang: str | None = None) -> Callable[[str], str]:
                     "write each part as LANGUAGE:NAME, e.g. en:whisper_en,zh:wenet_zh"
                 )
             table[language] = name
-    for name in table.values() if table else [names]:
-        _check_name(name)
+    for chain in table.values() if table else [names]:
+        for name in CHAIN.split(chain):
+            _check_name(name)
 
     chosen = table.get(lang or "", "none") if table else names
-    known, _, source = chosen.partition("@")
+    steps = [_step(name) for name in CHAIN.split(chosen)]
+    if len(steps) == 1:
+        return steps[0]
+
+    def all_steps(text: str) -> str:
+        for step in steps:
+            text = step(text)
+        return text
+
+    return all_steps
+
+
+def _step(name: str) -> Callable[[str], str]:
+    """Return the normalizer of one checked name."""
+    known, _, source = name.partition("@")
     if source:
         return _whisper_english(source)
     return NORMALIZERS[known]

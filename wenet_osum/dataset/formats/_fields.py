@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 
 from wenet_osum.records import Utterance
 
+# A reason that is counted.
+SEGMENT = "segment: start and end stand in a line of their own, which its toolkit does not read"
+
 
 def count_lost(utterance: Utterance, kept: frozenset[str], form: str, lost: Counter) -> None:
     """Count the utterance's fields that are not among ``kept``."""
