@@ -24,7 +24,7 @@ from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.conversation import make_conversation
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
-from wenet_osum.decode import ctc_greedy, longform
+from wenet_osum.decode import ctc_greedy, longform, prefix_text
 from wenet_osum.decode.faults import Faults, ProgramFault
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.heard_labels import fields_heard
@@ -242,7 +242,7 @@ class Recognizer:
     def refusal(self, task: Task) -> str | None:
         """Say why the way of decoding cannot answer a task; None: it can."""
         if self.options.mode != CTC_GREEDY_SEARCH:
-            return None
+            return prefix_text.refusal(task, self.template, self.options)
         return ctc_greedy.refusal(task, fields_heard(self.model))
 
     def _decode(self, loaded: Loaded) -> Answers:
@@ -324,11 +324,15 @@ class Recognizer:
         task = self.task_of(utterance)
         pieces, answers = [], []
         stream = longform.read_pieces(source, start, end, self.longest_s)
-        size = self._pieces_together()
-        while group := list(islice(stream, size)):
+        for group in self._grouped(stream):
             items = [self._load_piece(utterance, piece) for piece in group]
+            asked = self
+            if pieces and self.options.prefix_text:
+                # Only the first piece begins with the given text.
+                rest = prefix_text.without(self.options)
+                asked = dataclasses.replace(self, options=rest)
             pieces += group
-            answers += self._decode_pieces(items)
+            answers += asked._decode_pieces(items)
         if not answers:
             raise Drop("audio: empty", "nothing of it can be decoded")
         if len(answers) == 1:
@@ -340,6 +344,14 @@ class Recognizer:
         flags = [flag for flag in joined.flags if flag in longform.FLAGS]
         self.counts.update(flags)
         return joined
+
+    def _grouped(self, pieces: Iterator[longform.Piece]) -> Iterator[list[longform.Piece]]:
+        """Yield the pieces of a recording as batches; one that begins with a given text is alone."""
+        size = self._pieces_together()
+        if self.options.prefix_text:
+            yield list(islice(pieces, 1))
+        while group := list(islice(pieces, size)):
+            yield group
 
     def _pieces_together(self) -> int:
         """Return how many pieces are decoded as one batch."""
