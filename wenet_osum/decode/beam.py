@@ -172,7 +172,8 @@ def _begin(row: Row, options: DecodeOptions) -> Search:
     most = options.max_tokens or limit(state.stretch, row.audio_s)
     if row.room is not None:
         left = row.room - len(state.ids)
-        most = min(most, given + max(1, left))
+        room = given + max(1, left)
+        most = min(most, room)
     return Search(row, beams, [], most)
 
 

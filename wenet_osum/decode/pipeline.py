@@ -346,7 +346,7 @@ class Recognizer:
         return joined
 
     def _grouped(self, pieces: Iterator[longform.Piece]) -> Iterator[list[longform.Piece]]:
-        """Yield the pieces of a recording as batches; one that begins with a given text is alone."""
+        """Yield the pieces of a recording as batches; one that begins with a text is alone."""
         size = self._pieces_together()
         if self.options.prefix_text:
             yield list(islice(pieces, 1))
@@ -361,13 +361,22 @@ class Recognizer:
 
     def _load_piece(self, utterance: Utterance, piece: longform.Piece) -> Sample:
         """Make the features of a piece, and let go of its audio."""
-        missing = max(0, audio.MIN_SAMPLES - len(piece.audio))
-        samples = np.pad(piece.audio, (0, missing))
-        sample = self.load(utterance, samples)
+        sample = self._load_padded(utterance, piece.audio)
         sample.key = f"{utterance.key}@{piece.start:.2f}"
         # Not a slice, which would keep the whole.
         piece.audio = NO_AUDIO
         return sample
+
+    def _load_padded(self, utterance: Utterance, samples: np.ndarray) -> Sample:
+        """Make the features of 16 kHz audio (samples,), which may be shorter than a frame."""
+        missing = max(0, audio.MIN_SAMPLES - len(samples))
+        return self.load(utterance, np.pad(samples, (0, missing)))
+
+    def answer_samples(self, utterance: Utterance, samples: np.ndarray) -> Hypothesis:
+        """Answer 16 kHz audio (samples,) of up to ``whole_s``; what goes wrong is raised."""
+        sample = self._load_padded(utterance, samples)
+        [answer] = self.decode([sample])
+        return answer
 
     def _decode_pieces(self, items: list[Sample]) -> list[Hypothesis]:
         """Decode pieces of a recording. Raises Drop where one fails: a text with a hole is none."""

@@ -1,8 +1,9 @@
 """Answers that begin with a given text (the option ``prefix_text``).
 
 The text is encoded as targets of training are and stands before the first token that is searched
-for, as if the model had said it: greedy search, sampling, beams, joint decoding and CTC drafts go on
-behind it. Whoever hears a recording while it comes in (incremental.py) keeps so to what was said.
+for, as if the model had said it: greedy search, sampling, beams, joint decoding and CTC drafts go
+on behind it. Whoever hears a recording while it comes in (incremental.py) keeps so to what was
+said.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def refusal(task: Task, template: Template, options: DecodeOptions) -> str | Non
     text = options.prefix_text
     if not text:
         return None
-    told = f"prefix_text {text[:SHOWN]!r}"
+    shown = text[:SHOWN]
+    told = f"prefix_text {shown!r}"
     state = AnswerState(template, task, options.free)
     if state.at_label:
         return f"{told}: task {task.tags} begins with a label, which is chosen out of its set"
@@ -49,8 +51,10 @@ def begin(rows: list[Row], template: Template, options: DecodeOptions) -> None:
         why = refusal(row.answer_state.task, template, options)
         if why:
             raise Drop("prefix_text", why)
-        if row.room is not None and len(ids) >= row.room:
-            raise Drop("prefix_text too long", f"{len(ids)} tokens, there is room for {row.room}")
+        size = len(ids)
+        if row.room is not None and size >= row.room:
+            detail = f"{size} tokens, there is room for {row.room}"
+            raise Drop("prefix_text too long", detail)
         row.begin_with(ids)
 
 
