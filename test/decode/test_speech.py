@@ -16,8 +16,9 @@ import torch
 
 import wenet_osum
 from wenet_osum.bin import transcribe
-from wenet_osum.decode import pipeline
+from wenet_osum.decode import incremental, pipeline
 from wenet_osum.records import Hypothesis, Word
+from wenet_osum.tasks.base import unescape
 
 RATE = 16000
 NOISE = np.random.default_rng(5).normal(0, 0.1, RATE)
@@ -281,3 +282,50 @@ def test_a_reader_that_leaves_is_no_traceback(model_dir, wav):
     process.stdout.close()
     err = process.stderr.read()
     assert process.wait() == 1 and "Traceback" not in err and "Exception" not in err and "Errno" not in err, err
+
+
+@pytest.mark.parametrize("sound", [SHORT, LONG, LONG.astype(np.float32) / 32768, LONG.tobytes()], ids=["short", "long", "float", "bytes"])
+def test_a_stream_of_one_chunk_is_answered_as_a_file(m, sound):
+    """Over 30 s it is cut into the same pieces; labels and probabilities are the whole's."""
+    whole = m(LONG if len(sound) > RATE else SHORT, task="ser")
+    events = [*m.stream([sound], task="ser")]
+    answer = events[-1].answer
+    assert [event.answer is not None for event in events] == [False] * (len(events) - 1) + [True]
+    assert answer.transcript == whole.transcript == "".join(event.committed for event in events)
+    assert (answer.text, answer.labels, answer.duration) == (whole.text, whole.labels, whole.duration)
+    assert answer.probs["emotion"] == pytest.approx(whole.probs["emotion"], abs=1e-6)
+
+
+def test_a_stream_of_chunks_says_words_on_the_way_and_keeps_to_them(m, monkeypatch):
+    """What the model is asked to begin with is what was said, at any rate of the sound."""
+    asked = []
+    decode = pipeline.Recognizer.decode
+    monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, samples: asked.append(self.options.prefix_text) or decode(self, samples))
+    # A model without training agrees with itself on nothing.
+    monkeypatch.setattr(incremental, "agreed", lambda before, now, border: now[:6])
+    sound = np.tile(SHORT, 4)
+    events, said = [], ""
+    for event in m.stream(np.split(sound, 16), rate=8000, step_s=0.5, prompt="What?"):
+        said += event.committed
+        events.append(event)
+        if asked[-1]:
+            assert said.startswith(unescape(asked[-1])[:5])
+    assert events[-1].answer.transcript == said and events[-1].heard_s == 8.0 and len(events) > 10
+    assert asked[0] is None and any(asked)
+
+
+STREAMED = [
+    ({"task": "srwt"}, [SHORT], "must begin with a transcript without times"),
+    ({"task": "sttc"}, [SHORT], "leave the reply out"),
+    ({"step_s": 0}, [SHORT], "step_s 0 must be above 0"),
+    ({}, [b"odd"], "3 bytes: 2 bytes are a sample"),
+    ({}, [np.array([1, 2])], "the full scale is not known"),
+    ({}, [np.array([np.nan])], "NaN or infinity"),
+    ({}, ["a.wav"], "str is no sound"),
+]
+
+
+@pytest.mark.parametrize("asked, chunks, told", STREAMED)
+def test_what_cannot_be_streamed_says_why(m, asked, chunks, told):
+    with pytest.raises(ValueError, match=told):
+        [*m.stream(chunks, **asked)]

@@ -110,3 +110,14 @@ def test_a_prompt_that_leaves_no_place_is_refused(phase, parts, clips, batch_of,
     monkeypatch.setattr(phase.config, "max_target_positions", 3)
     with pytest.raises(ValueError, match="prompt too long: .* reaches 3"):
         generate(phase, template, batch_of(template, clips([90]), [task]))
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_answers_can_begin_with_a_given_text(phase, parts, clips, batch_of, beams):
+    """A text for which the decoder has no positions is refused."""
+    template, asr = parts[1], tasks.parse("asr")
+    batch = batch_of(template, clips(FRAMES), [asr] * 3)
+    answers = generate(phase, template, batch, options=DecodeOptions(num_beams=beams, max_tokens=9, prefix_text="the cat"))
+    assert all(answer.text.startswith("the cat") and len(answer.text) > 7 for answer in answers)
+    with pytest.raises(ValueError, match="prefix_text too long"):
+        generate(phase, template, batch, options=DecodeOptions(num_beams=beams, prefix_text="the cat " * 400))

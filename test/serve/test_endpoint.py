@@ -140,7 +140,7 @@ FAULTS = {
     "unknown granularity": ({"timestamp_granularities[]": "phone"}, 400, "timestamp_granularities", "unknown_granularity", "known: segment"),
     "no number": ({"temperature": "hot"}, 400, "temperature", "bad_temperature", "from 0 to 2"),
     "not a number": ({"temperature": "nan"}, 400, "temperature", "bad_temperature", "from 0 to 2"),
-    "stream": ({"stream": "true"}, 400, "stream", "unsupported_stream", "not streamed"),
+    "stream": ({"stream": "often"}, 400, "stream", "unsupported_stream", "true or false"),
     "twice": ({"task": ["ser", "asr"]}, 400, "task", "repeated_field", "2 times"),
     "model": ({"model": "gpt-9"}, 404, "model", "model_not_found", "known: osum"),
     "language": ({"language": "<b>"}, 400, "language", "bad_language", "zh or en"),

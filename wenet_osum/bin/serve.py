@@ -10,6 +10,7 @@ examples:
   WENET_OSUM_API_KEY=$(cat key) wenet_osum serve --model exp/x/final \\
     --host 0.0.0.0 --allow_host speech.example.org
   curl -F file=@a.wav -F task='<TRANSCRIBE><EMOTION>' http://127.0.0.1:8000/v1/audio/transcriptions
+  arecord -f S16_LE -r 16000 -t raw | curl -N -T - -X POST http://127.0.0.1:8000/v1/audio/stream
 
 exit status:
   0 stopped by a signal,
@@ -96,6 +97,16 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="requests in flight at a time (64); more are answered with 429 and Retry-After",
     )
     add("--timeout", type=float, default=120.0, help="seconds from a request to its answer (120)")
+    add("--streams", type=int, default=8, help="recordings heard while they are made, at once (8)")
+    add(
+        "--step_s",
+        type=float,
+        default=1.0,
+        help="seconds of new sound after which a stream is decoded anew (1)",
+    )
+    add(
+        "--idle_s", type=float, default=10.0, help="seconds a stream may be silent on the line (10)"
+    )
     add(
         "--wait_ms",
         type=float,
@@ -159,6 +170,9 @@ def _settings(args: argparse.Namespace) -> Settings:
         max_seconds=args.max_seconds,
         queue=args.queue,
         timeout_s=args.timeout,
+        streams=args.streams,
+        step_s=args.step_s,
+        idle_s=args.idle_s,
         wait_s=args.wait_ms / 1000,
         api_key=args.api_key,
         hosts=server.names(args.host, args.allow_host, args.api_key),

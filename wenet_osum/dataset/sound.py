@@ -24,6 +24,7 @@ Data = bytes | bytearray | memoryview | BinaryIO
 Sound = str | os.PathLike | Data | Array | tuple[Array, int] | dict
 ARRAY, OWN_RATE = "array", "sampling_rate"  # as `datasets` writes them; other keys are passed over
 MOST_CHANNELS = 8  # more is a batch mistaken for one recording
+FULL_SCALE = 32768.0  # of 16-bit samples
 LOUDEST = 100.0  # float samples beyond this are integers that were cast, not loud audio
 
 
@@ -41,6 +42,42 @@ def source_of(sound: Sound, rate: int = SAMPLE_RATE) -> bytes | Path:
     array, rate = _with_rate(sound, rate)
     samples = _as_numpy(array)
     return wav_of(samples, rate)
+
+
+def samples_of(chunk: bytes | Array) -> np.ndarray:
+    """Return a chunk of a stream as mono samples, float32 (samples,).
+
+    It is an array or tensor as above, or the bytes of 16-bit little-endian integers. Raises
+    ValueError for what is neither.
+    """
+    if isinstance(chunk, (bytes, bytearray, memoryview)):
+        return of_pcm16(bytes(chunk), 1)
+    samples = _channels_last(_as_numpy(chunk))
+    if samples.dtype == np.int16:
+        samples = samples.astype(np.float32) / FULL_SCALE
+    elif samples.dtype.kind != "f":
+        rule = "give int16, or float in [-1, 1]"
+        raise ValueError(f"samples of type {samples.dtype}: the full scale is not known; {rule}")
+    samples = samples.astype(np.float32)
+    if not np.isfinite(samples).all():
+        raise ValueError("audio: NaN or infinity: every sample must be a finite number")
+    if samples.size:
+        _check_scale(samples)
+    return samples if samples.ndim == 1 else samples.mean(axis=1)
+
+
+def of_pcm16(data: bytes, channels: int) -> np.ndarray:
+    """Return 16-bit little-endian samples as mono float32 (samples,).
+
+    Raises ValueError for bytes that are no whole number of samples.
+    """
+    block = 2 * channels
+    if len(data) % block:
+        rule = f"{block} bytes are a sample of {channels} channels of 16 bits"
+        raise ValueError(f"{len(data)} bytes: {rule}")
+    integers = np.frombuffer(data, "<i2")
+    samples = integers.astype(np.float32) / FULL_SCALE
+    return samples.reshape(-1, channels).mean(axis=1)
 
 
 def _read_all(file: BinaryIO) -> bytes:

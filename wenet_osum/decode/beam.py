@@ -42,10 +42,15 @@ class Beam:
     choice: Choice | None = None
     flag: str | None = None
     joint: Joint | None = None
+    # How many of the guard's tokens the answer was made to begin with.
+    given: int = 0
 
     def worth(self, penalty: float) -> float:
-        """Return what beams are compared by; the token that ended the text counts as one."""
-        tokens = len(self.guard.ids) + 1
+        """Return what beams are compared by; the token that ended the text counts as one.
+
+        Tokens that were given have no score, and do not count.
+        """
+        tokens = len(self.guard.ids) - self.given + 1
         return self.score / tokens**penalty
 
     def extended(self, score: float, token: int) -> Beam:
@@ -54,14 +59,14 @@ class Beam:
         if joint:
             joint = joint.advance(self.answer_state, token)
         state = self.answer_state.clone()
-        beam = Beam(state, self.guard.clone(), score, joint=joint)
+        beam = Beam(state, self.guard.clone(), score, joint=joint, given=self.given)
         beam.choice = state.step(token)
         return beam
 
     def dead_copy(self) -> Beam:
         """Return a copy that no continuation can be taken from."""
         state, guard = self.answer_state.clone(), self.guard.clone()
-        return Beam(state, guard, DEAD, joint=self.joint)
+        return Beam(state, guard, DEAD, joint=self.joint, given=self.given)
 
 
 @dataclass
@@ -154,7 +159,12 @@ def _search(prefixes: Prefixes, rows: list[Row], options: DecodeOptions, counts:
 def _begin(row: Row, options: DecodeOptions) -> Search:
     """Start with the answer so far in one beam; the others are dead, lest all say the same."""
     state = row.answer_state
-    first = Beam(state.clone(), LoopGuard(), 0.0, joint=row.joint)
+    guard = LoopGuard()
+    if state.ids == row.given:
+        # The first stretch, which may begin with tokens that were given.
+        guard = row.guard.clone()
+    given = len(guard.ids)
+    first = Beam(state.clone(), guard, 0.0, joint=row.joint, given=given)
     beams = [first]
     while len(beams) < options.num_beams:
         beams.append(first.dead_copy())
@@ -162,7 +172,8 @@ def _begin(row: Row, options: DecodeOptions) -> Search:
     most = options.max_tokens or limit(state.stretch, row.audio_s)
     if row.room is not None:
         left = row.room - len(state.ids)
-        most = min(most, max(1, left))
+        room = given + max(1, left)
+        most = min(most, room)
     return Search(row, beams, [], most)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.decode import ctc_draft
+from wenet_osum.decode import ctc_draft, prefix_text
 from wenet_osum.decode.beam import alternate
 from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.decode.counts import SPEECH_S, SPEECH_TOKENS
@@ -63,6 +63,8 @@ def generate(
     with in_eval_mode(model):
         batch = batch.to(device_of(model))
         prompts = _prompts(model, template, batch, rows, options, counts)
+        if options.prefix_text:
+            prefix_text.begin(rows, template, options)
         answer(prompts, rows, options, counts)
     return finish(rows, template, counts)
 
@@ -216,8 +218,8 @@ def answer(prompts: Prompts, rows: list[Row], options: DecodeOptions, counts: Co
         alternate(prompts, rows, options, counts)
         return
     every = list(range(len(rows)))
-    nothing_said = [[] for _ in rows]
-    prefixes = prompts.prefixes(every, nothing_said)
+    given = [row.given for row in rows]
+    prefixes = prompts.prefixes(every, given)
     complete(prefixes, rows, options, counts)
 
 

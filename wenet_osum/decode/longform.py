@@ -8,6 +8,7 @@ so hours of audio take no more memory than a minute.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -91,23 +92,54 @@ def read_pieces(
 
     ``source`` is a path or the bytes of a file. Raises Drop when it cannot be read.
     """
+    with _opened(source) as file:
+        blocks = _read_blocks(file, source, start, end)
+        for piece in split(blocks, file.samplerate, longest_s):
+            piece.audio = resample(piece.audio, file.samplerate)
+            yield piece
+
+
+def read_blocks(source: bytes) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield a recording in mono blocks (samples,) of 5 s, each with its rate in Hz.
+
+    ``source`` are the bytes of a file. Raises Drop when it cannot be read.
+    """
+    with _opened(source) as file:
+        for block in _read_blocks(file, source):
+            yield block, file.samplerate
+
+
+@contextlib.contextmanager
+def _opened(source: str | Path | bytes) -> Iterator[SoundFile]:
+    """Open a recording. Raises Drop for what goes wrong with it then and later."""
     import soundfile
 
     in_memory = isinstance(source, bytes)
-    name = f"{len(source)} bytes" if in_memory else str(source)
+    name = _name(source)
     if not in_memory and not Path(source).is_file():
         raise Drop("audio: file not found", name)
     try:
         opened = io.BytesIO(source) if in_memory else str(source)
         with soundfile.SoundFile(opened) as file:
             check_file_rate(file.samplerate)
-            samples = _seek(file, start or 0.0, end, name)
-            blocks = _blocks(file, samples)
-            for piece in split(blocks, file.samplerate, longest_s):
-                piece.audio = resample(piece.audio, file.samplerate)
-                yield piece
+            yield file
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
         raise unreadable(name, error) from None
+
+
+def _name(source: str | Path | bytes) -> str:
+    return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+
+
+def _read_blocks(
+    file: SoundFile,
+    source: str | Path | bytes,
+    start: float | None = None,
+    end: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield mono blocks of a segment from ``start`` to ``end`` (s)."""
+    samples = _seek(file, start or 0.0, end, _name(source))
+    yield from _blocks(file, samples)
 
 
 def _seek(file: SoundFile, start: float, end: float | None, name: str) -> int:

@@ -109,6 +109,11 @@ class DecodeOptions:
         float,
     )
     free: bool = option(False, "do not limit labels to their label set", bool)
+    prefix_text: str | None = option(
+        None,
+        "text that every answer begins with, written as in answers (< in a transcript as \\<); the "
+        "model goes on behind it",
+    )
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -143,14 +148,19 @@ class DecodeOptions:
             raise ValueError(
                 "ctc_draft is for greedy search: leave num_beams, temperature and rescore out"
             )
+        if self.prefix_text and self.trust_ctc:
+            raise ValueError(
+                f"prefix_text {self.prefix_text!r} with trust_ctc {self.trust_ctc}: a transcript "
+                "that CTC is trusted with begins as CTC heard it; leave one of them out"
+            )
         if self.trust_ctc and not self.ctc_draft:
             raise ValueError(f"trust_ctc {self.trust_ctc} is for ctc_draft; set that too")
         joint.check_weights(self.rescore, self.temperature)
         searches = self.num_beams > 1 or self.temperature or self.joint or self.ctc_draft
-        if self.mode != MODES[0] and searches:
+        if self.mode != MODES[0] and (searches or self.prefix_text):
             raise ValueError(
-                f"mode {self.mode} has one best path: num_beams, temperature, rescore and "
-                f"ctc_draft are of mode {MODES[0]}; leave them out"
+                f"mode {self.mode} has one best path: num_beams, temperature, rescore, ctc_draft "
+                f"and prefix_text are of mode {MODES[0]}; leave them out"
             )
 
     @property

@@ -24,7 +24,7 @@ from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.conversation import make_conversation
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import SampleConfig, prompt_language, sample_from_audio
-from wenet_osum.decode import ctc_greedy, longform
+from wenet_osum.decode import ctc_greedy, longform, prefix_text
 from wenet_osum.decode.context import Telling, of_later_piece
 from wenet_osum.decode.faults import Faults, ProgramFault
 from wenet_osum.decode.generate import generate
@@ -269,7 +269,7 @@ class Recognizer:
     def refusal(self, task: Task) -> str | None:
         """Say why the way of decoding cannot answer a task; None: it can."""
         if self.options.mode != CTC_GREEDY_SEARCH:
-            return None
+            return prefix_text.refusal(task, self.template, self.options)
         return ctc_greedy.refusal(task, fields_heard(self.model))
 
     def _decode(self, loaded: Loaded) -> Answers:
@@ -351,11 +351,15 @@ class Recognizer:
         task = self.task_of(utterance)
         pieces, answers = [], []
         stream = longform.read_pieces(source, start, end, self.longest_s)
-        size = self._pieces_together()
-        while group := list(islice(stream, size)):
+        for group in self._grouped(stream):
             items = [self._load_piece(utterance, piece) for piece in group]
+            asked = self
+            if pieces and self.options.prefix_text:
+                # Only the first piece begins with the given text.
+                rest = prefix_text.without(self.options)
+                asked = dataclasses.replace(self, options=rest)
             pieces += group
-            answers += self._decode_pieces(items)
+            answers += asked._decode_pieces(items)
         if not answers:
             raise Drop("audio: empty", "nothing of it can be decoded")
         if len(answers) == 1:
@@ -368,6 +372,14 @@ class Recognizer:
         self.counts.update(flags)
         return joined
 
+    def _grouped(self, pieces: Iterator[longform.Piece]) -> Iterator[list[longform.Piece]]:
+        """Yield the pieces of a recording as batches; one that begins with a text is alone."""
+        size = self._pieces_together()
+        if self.options.prefix_text:
+            yield list(islice(pieces, 1))
+        while group := list(islice(pieces, size)):
+            yield group
+
     def _pieces_together(self) -> int:
         """Return how many pieces are decoded as one batch."""
         frames = round(self.whole_s / FRAME_S)
@@ -376,13 +388,24 @@ class Recognizer:
 
     def _load_piece(self, utterance: Utterance, piece: longform.Piece) -> Sample:
         """Make the features of a piece, and let go of its audio."""
-        missing = max(0, audio.MIN_SAMPLES - len(piece.audio))
-        samples = np.pad(piece.audio, (0, missing))
-        sample = self.load(utterance, samples, is_later=piece.start > 0)
+        sample = self._load_padded(utterance, piece.audio, is_later=piece.start > 0)
         sample.key = f"{utterance.key}@{piece.start:.2f}"
         # Not a slice, which would keep the whole.
         piece.audio = NO_AUDIO
         return sample
+
+    def _load_padded(
+        self, utterance: Utterance, samples: np.ndarray, is_later: bool = False
+    ) -> Sample:
+        """Make the features of 16 kHz audio (samples,), which may be shorter than a frame."""
+        missing = max(0, audio.MIN_SAMPLES - len(samples))
+        return self.load(utterance, np.pad(samples, (0, missing)), is_later=is_later)
+
+    def answer_samples(self, utterance: Utterance, samples: np.ndarray) -> Hypothesis:
+        """Answer 16 kHz audio (samples,) of up to ``whole_s``; what goes wrong is raised."""
+        sample = self._load_padded(utterance, samples)
+        [answer] = self.decode([sample])
+        return answer
 
     def _decode_pieces(self, items: list[Sample]) -> list[Hypothesis]:
         """Decode pieces of a recording. Raises Drop where one fails: a text with a hole is none."""

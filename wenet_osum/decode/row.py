@@ -40,6 +40,8 @@ class Row:
     joint: Joint | None = None
     # The most tokens that the model has positions for, labels yet to come left out.
     room: int | None = None
+    # The tokens that the answer was made to begin with (prefix_text.py).
+    given: list[int] = field(default_factory=list)
 
     def flag(self, name: str) -> None:
         """Note a flag once."""
@@ -64,6 +66,21 @@ class Row:
             self._stop_if_needed(token)
         if self.draft:
             self.draft.follow(token)
+
+    def begin_with(self, tokens: list[int]) -> None:
+        """Let the answer begin with tokens that nobody had to choose, which stay free text.
+
+        They are fed with the prompt, so that they do not wait in the queue.
+        """
+        for token in tokens:
+            if self.joint:
+                self.joint = self.joint.advance(self.answer_state, token)
+            choice = self.answer_state.step(token)
+            assert choice is None and not self.answer_state.done, "prefix_text.refusal comes first"
+            self.guard.add(token)
+            if self.draft:
+                self.draft.follow(token)
+        self.given = list(tokens)
 
     def guesses(self) -> list[int]:
         """Return the tokens that it may say after those in the queue."""

@@ -3,6 +3,7 @@
     m = wenet_osum.load("exp/x/final")
     m("a.wav", task="<TRANSCRIBE><EMOTION>").labels
     m(["a.wav", samples, open("b.flac", "rb")])  # a list, decoded in batches
+    for event in m.stream(chunks): …  # sound while it comes in
     m.chat([{"role": "user", "audio": "a.wav", "text": "What is it?"}])  # a conversation
 
 Recordings of any length are taken; over 30 s they are split at pauses and joined again
@@ -13,25 +14,31 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Number
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from wenet_osum import lookup, tasks
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.manifest import from_row
 from wenet_osum.dataset.messages import Message, rows_of
-from wenet_osum.dataset.sound import Sound, check_rate, source_of
+from wenet_osum.dataset.sound import Array, Sound, check_rate, samples_of, source_of
+from wenet_osum.decode import incremental, options
 from wenet_osum.decode import load as loading
-from wenet_osum.decode import options
+from wenet_osum.decode.agreement import Border
+from wenet_osum.decode.incremental import Hear, Hearing, StreamEvent, StreamOptions
 from wenet_osum.decode.jobs import Job
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.progress import ProgressBar
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance
-from wenet_osum.tasks.base import Task
+from wenet_osum.tasks.base import Task, escape
+
+if TYPE_CHECKING:
+    from wenet_osum.text.template import Template
 
 # What a message of a conversation may have, and the name of one in its answer.
 MESSAGE = ("role", "text", "audio", "task")
@@ -119,6 +126,43 @@ class Transcriber:
             raise ValueError(answer.error)
         return answer
 
+    def stream(
+        self,
+        chunks: Iterable[bytes | Array],
+        task: str | None = None,
+        *,
+        rate: int = SAMPLE_RATE,
+        prompt: str | None = None,
+        lang: str | None = None,
+        **when: float,
+    ) -> Iterator[StreamEvent]:
+        """Answer sound while it comes in.
+
+            for event in m.stream(chunks, task="<TRANSCRIBE><EMOTION>", step_s=1.0):
+                print(event.committed, end="")
+
+        ``chunks`` are arrays or tensors of samples at ``rate`` Hz, or bytes of 16-bit samples,
+        of any length. ``when`` are ``step_s`` and ``pause_s`` (incremental.py): after how many s of
+        new sound it is decoded anew, and what pause ends an utterance. Yields a StreamEvent for all
+        that changes; what was committed is never taken back. Raises ValueError for a task without a
+        transcript at its beginning, or with a reply, and for what is no sound.
+        """
+        check_rate(rate)
+        asked = self.asked(task, prompt, lang)
+        why = incremental.refusal(asked.task, asked.options)
+        if why:
+            raise ValueError(why)
+        options = StreamOptions(**when)
+        hearing = Hearing(
+            hear_with(asked),
+            asked.task,
+            options,
+            rate,
+            asked.longest_s,
+            border_of(asked.template),
+        )
+        return _events(hearing, chunks)
+
     def asked(
         self, task: str | None = None, prompt: str | None = None, lang: str | None = None
     ) -> Recognizer:
@@ -163,6 +207,37 @@ class Transcriber:
             while given in waiting:
                 yield waiting.pop(given)
                 given += 1
+
+
+def hear_with(asked: Recognizer) -> Hear:
+    """Return what answers a window of a stream, and makes the answer begin with what was said."""
+    utterance = Utterance(incremental.KEY, incremental.KEY)
+
+    def hear(samples: np.ndarray, said: str) -> Hypothesis:
+        options = dataclasses.replace(asked.options, prefix_text=escape(said) or None)
+        one = dataclasses.replace(asked, options=options)
+        return one.answer_samples(utterance, samples)
+
+    return hear
+
+
+def border_of(template: Template) -> Border:
+    """Return what tells whether a beginning of a transcript ends where one of its tokens does."""
+
+    def border(beginning: str, text: str) -> bool:
+        ids = template.beginning_ids(escape(beginning))
+        whole = template.beginning_ids(escape(text))
+        return whole[: len(ids)] == ids
+
+    return border
+
+
+def _events(hearing: Hearing, chunks: Iterable[bytes | Array]) -> Iterator[StreamEvent]:
+    """Yield what a stream makes of its chunks."""
+    for chunk in chunks:
+        samples = samples_of(chunk)
+        yield from hearing.feed(samples)
+    yield from hearing.finish()
 
 
 def load(

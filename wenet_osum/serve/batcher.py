@@ -35,6 +35,8 @@ class Call:
     tags: str
     temperature: float | None = None
     context: Context = NOTHING  # what the prompt tells
+    # what the answer begins with, as raw text; None: whatever the model says
+    prefix_text: str | None = None
     future: Future = field(default_factory=Future)  # of a Hypothesis
 
     def job(self, index: int) -> Job:
@@ -101,16 +103,19 @@ class Batcher:
         return calls, True
 
     def _answer(self, calls: list[Call]) -> None:
-        """Answer the calls of one round, those of each temperature together."""
-        jobs: dict[float | None, list[Job]] = {}
+        """Answer the calls of one round, those of the same search together."""
+        jobs: dict[tuple[float | None, str | None], list[Job]] = {}
         for index, call in enumerate(calls):
             job = call.job(index)
-            jobs.setdefault(call.temperature, []).append(job)
+            search = (call.temperature, call.prefix_text)
+            jobs.setdefault(search, []).append(job)
 
-        for temperature, alike in jobs.items():
+        for (temperature, prefix_text), alike in jobs.items():
             options = self.recognizer.options
             if temperature is not None:
                 options = dataclasses.replace(options, temperature=temperature)
+            if prefix_text is not None:
+                options = dataclasses.replace(options, prefix_text=prefix_text)
             # Each call brings its own context.
             asked = dataclasses.replace(
                 self.recognizer, task=None, options=options, telling=Telling()

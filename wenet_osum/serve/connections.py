@@ -23,6 +23,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 MOST_CONNECTIONS = 4096
 ANSWER_S = 10.0  # beside the time-out of a request: how long its client may take to read the answer
 LOG_EVERY_S = 60.0
+# The route whose requests last as long as somebody speaks (streams.py has the other time-outs).
+STREAM_PATH = "/v1/audio/stream"
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 # Why the server closes a connection: the head of a request did not come in time; the rest of it did
@@ -51,10 +53,12 @@ def room() -> int:
 class Connections:
     """Holds what connections share: the room, who waits for a head, why some were closed."""
 
-    def __init__(self, most: int, head_s: float, request_s: float) -> None:
+    def __init__(self, most: int, head_s: float, request_s: float, stream_s: float = 0.0) -> None:
         self.most = most
         self.head_s = head_s
         self.request_s = request_s
+        # for a recording that is sent while it is made
+        self.stream_s = stream_s or request_s
         self.open: set[Connection] = set()
         # In the order in which they began to wait. A dict, because a set has no order.
         self.waiting: dict[Connection, None] = {}
@@ -126,7 +130,10 @@ class Connection(H11Protocol):
         self.answered = running
         if running is not None:
             self.shared.waiting.pop(self, None)
-            self._set_deadline(self.shared.request_s, NO_END)
+            seconds = self.shared.request_s
+            if running.scope["path"] == STREAM_PATH:
+                seconds = self.shared.stream_s
+            self._set_deadline(seconds, NO_END)
             return
         # An answer may be written and still be on its way to a slow reader.
         self.shared.waiting[self] = None

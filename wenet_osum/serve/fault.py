@@ -30,16 +30,20 @@ class Fault(Exception):
 
     def response(self) -> JSONResponse:
         """Make ``{"error": {message, type, param, code}}`` with the fault's status."""
+        error = self.body()
+        return JSONResponse({"error": error}, self.status, self.headers)
+
+    def body(self) -> dict[str, str | None]:
+        """Return message, type, param and code."""
         if self.status in KINDS:
             kind = KINDS[self.status]
         elif self.status < 500:
             kind = "invalid_request_error"
         else:
             kind = "server_error"
-        error = {
+        return {
             "message": self.message,
             "type": kind,
             "param": self.param,
             "code": self.code,
         }
-        return JSONResponse({"error": error}, self.status, self.headers)

@@ -55,15 +55,14 @@ def read_question(
             fault = lookup.unknown("field", short, [*FIELDS, "file"])
             raise Fault(400, fault, short, "unknown_field")
     check_model(_one(fields, "model"), settings)
-    stream = _one(fields, "stream", "false")
-    if stream.lower() not in ("false", "0", ""):
-        raise Fault(
-            400, "answers are not streamed; leave stream out", "stream", "unsupported_stream"
-        )
+    stream = _stream(fields)
     form = _one(fields, "response_format", "json")
     if form not in FORMATS:
         fault = lookup.unknown("response_format", form[:40], [*FORMATS])
         raise Fault(400, fault, "response_format", "unknown_format")
+    if stream and form != "json":
+        rule = f"a streamed answer has response_format json, not {form}"
+        raise Fault(400, rule, "response_format", "unsupported_stream")
 
     granularities = _granularities(fields)
     by_word = "word" in granularities
@@ -76,6 +75,7 @@ def read_question(
         temperature=_temperature(fields),
         language=_language(fields),
         granularities=granularities,
+        stream=stream,
         ignored=tuple(ignored),
         context=_context(fields, slots),
     )
@@ -125,6 +125,19 @@ def _one(fields: dict[str, list[str]], name: str, default: str = "") -> str:
         fault = f"{name} stands {len(values)} times; give it once"
         raise Fault(400, fault, name, "repeated_field")
     return values[0].strip() or default
+
+
+def _stream(fields: dict[str, list[str]]) -> bool:
+    """Return whether events are asked for. Raises Fault for what is neither true nor false."""
+    text = _one(fields, "stream", "false")
+    word = text.lower()
+    if word in ("true", "1"):
+        return True
+    if word in ("false", "0"):
+        return False
+    short = word[:40]
+    fault = f"stream {short!r} must be true or false"
+    raise Fault(400, fault, "stream", "unsupported_stream")
 
 
 def _task(

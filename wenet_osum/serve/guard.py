@@ -97,7 +97,7 @@ class Guard:
         if needs_key and not self._knows_the_key(authorization):
             return _no_key(path)
         if not _is_reachable(scope["method"], path):
-            routes = "/v1/models, /v1/audio/transcriptions, /health and /metrics"
+            routes = "/v1/models, /v1/audio/transcriptions, /v1/audio/stream, /health and /metrics"
             return Fault(404, f"there is nothing here; see {routes}", code="not_found")
         return None
 

@@ -1,9 +1,9 @@
 // The page's own component. gradio calls this once with `element` (the markup of page.html) and `props.conf` (see page.py);
-// page_answer.js, in the same scope, follows.
+// page_answer.js and page_live.js, in the same scope, follow.
 // Everything that comes from a model or a file is put on the page as text, never as markup.
 const conf = props.conf;
 const find = (selector) => element.querySelector(selector);
-const state = { lang: "en", chosen: [], blob: null, name: "", samples: null, rate: 1, answer: null, playing: null, recorder: null };
+const state = { lang: "en", chosen: [], blob: null, name: "", samples: null, rate: 1, answer: null, playing: null, recorder: null, live: null };
 const SECOND_WIDE = 60; // pixels of the waveform with words, at least
 const MOST_COLUMNS = 4000; // of the waveform
 const TRIES = 20; // of a request the server is too busy for
@@ -85,6 +85,9 @@ function take(blob, name) {
 async function look(blob, name) {
   silence();
   Object.assign(state, { blob, name, samples: null, answer: null });
+  if (!state.live?.keep) state.live = null;
+  else state.live.keep = false;
+  showLive();
   find(".name").textContent = name;
   tell("");
   try {
@@ -132,6 +135,7 @@ async function record() {
   recorder.ondataavailable = (event) => parts.push(event.data);
   recorder.onstop = () => {
     clearTimeout(limit);
+    if (state.live) (state.live.keep = true), state.live.stop();
     stream.getTracks().forEach((track) => track.stop());
     state.recorder = null;
     find(".record").classList.remove("on");
@@ -139,6 +143,7 @@ async function record() {
     take(new Blob(parts, { type: recorder.mimeType }), say("record"));
   };
   recorder.start();
+  listen(stream);
   state.recorder = recorder;
   find(".record").classList.add("on");
   find(".record").textContent = say("stop");

@@ -1,8 +1,9 @@
 """Put the page at /: one component of our own in a frame of gradio's.
 
-The component (page.html, page.css, page.js and page_answer.js) records or takes a file, draws its
-sound in the browser and asks /v1/audio/transcriptions of the same server: the page has no limits,
-queue or temporary files of its own, and never learns a path. The tasks that can be asked for come
+The component (page.html, page.css and SCRIPTS) records or takes a file, draws its sound in the
+browser and asks /v1/audio/transcriptions of the same server, and while it records
+/v1/audio/streams: the page has no limits, queue or temporary files of its own, and never learns a
+path. The tasks that can be asked for come
 from tasks/, its texts from page.yaml. Fonts are the system's; nothing is loaded from elsewhere, and
 nothing is reported.
 """
@@ -39,6 +40,8 @@ FONTS = [
     "sans-serif",
 ]
 MONO = ["ui-monospace", "monospace"]
+# In one scope.
+SCRIPTS = ("page.js", "page_answer.js", "page_live.js")
 # Kinds of fields, in the order in which the page offers them.
 KINDS = ("transcript", "label", "reply")
 # Parts of gradio that the page does not use.
@@ -57,7 +60,7 @@ def mount(
             value="",
             html_template=_file("page.html"),
             css_template=_file("page.css"),
-            js_on_load=_file("page.js") + _file("page_answer.js"),
+            js_on_load="".join(map(_file, SCRIPTS)),
             apply_default_css=False,
             elem_id="osum",
             conf=configuration(template, settings, slots),

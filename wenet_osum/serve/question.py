@@ -21,6 +21,8 @@ class Question:
     language: str | None = None
     # Of times, in verbose_json; none: the server's choice.
     granularities: tuple[str, ...] = ()
+    # Whether it is answered by events while it is decoded.
+    stream: bool = False
     # Fields that were sent and have no meaning here.
     ignored: tuple[str, ...] = ()
     # What is known of the recording.

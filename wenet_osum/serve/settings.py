@@ -19,6 +19,9 @@ class Settings:
     queue: int = 64
     timeout_s: float = 120.0  # for a request, from its first byte to the answer
     head_s: float = 10.0  # for a connection, until the head of a request is complete
+    streams: int = 8  # heard while they are recorded, at a time
+    step_s: float = 1.0  # of new sound, after which a stream is decoded anew
+    idle_s: float = 10.0  # for the next sound of a stream
     wait_s: float = 0.02  # how long the first request of a batch waits for others
     api_key: str | None = None  # None: anyone who can reach the port may ask
     hosts: tuple[str, ...] | None = None  # names the server answers to; None: any
@@ -30,9 +33,14 @@ class Settings:
             self.max_seconds,
             self.timeout_s,
             self.head_s,
+            self.streams,
+            self.step_s,
+            self.idle_s,
         ]
         if min(sizes) <= 0 or not 0 <= self.wait_s <= 1:
-            rule = "sizes, seconds and the queue must be above 0, and wait_ms from 0 to 1000"
+            rule = (
+                "sizes, seconds, streams and the queue must be above 0, and wait_ms from 0 to 1000"
+            )
             raise ValueError(f"{self}: {rule}")
         if self.api_key is not None and not _is_sendable(self.api_key):
             rule = "the API key must be printable ASCII and not empty"

@@ -22,7 +22,7 @@ def as_json(answer: Hypothesis, asked: Question) -> dict[str, Any]:
     """Write OpenAI's ``{"text"}``, with labels, probabilities, reply and other texts where the task
     has them."""
     row = {"text": answer.transcript or ""}
-    return row | _ours(answer)
+    return row | extras(answer)
 
 
 def as_verbose_json(answer: Hypothesis, asked: Question) -> dict[str, Any]:
@@ -46,14 +46,15 @@ def as_verbose_json(answer: Hypothesis, asked: Question) -> dict[str, Any]:
 
     row["tags"] = answer.task
     row["raw"] = answer.text
-    return row | _ours(answer)
+    return row | extras(answer)
 
 
 def _word(word: Word) -> dict[str, Any]:
     return {"word": word.text, "start": word.start, "end": word.end}
 
 
-def _ours(answer: Hypothesis) -> dict[str, Any]:
+def extras(answer: Hypothesis) -> dict[str, Any]:
+    """Return what OpenAI's answers have not: labels, probabilities, a reply, flags."""
     row = {}
     for name in OURS:
         value = getattr(answer, name)

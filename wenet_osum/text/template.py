@@ -256,6 +256,11 @@ class Template:
             encoded.append((owner[start], [token]))
         return encoded
 
+    def beginning_ids(self, text: str) -> list[int]:
+        """Return the token ids of the text that an answer begins with, encoded as targets are."""
+        bare = text.strip()
+        return self.encode(self._cased(bare))
+
     def transcript(
         self, utterance: Utterance, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> tuple[list[int], list[Span]]:

@@ -1,0 +1,251 @@
+"""Answers that come while sound does: events of files, of one long request, and of many short ones."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+
+import httpx
+import numpy as np
+import pytest
+
+from wenet_osum.dataset.audio import write_wav
+from wenet_osum.decode import pipeline
+from wenet_osum.decode.agreement import kept_to
+from wenet_osum.records import Hypothesis
+from wenet_osum.serve.fault import Fault
+from wenet_osum.serve.pcm import PCM
+
+NOISE = np.random.default_rng(2).normal(0, 0.1, 3 * 16000).clip(-1, 1)
+INTEGERS = (NOISE * 32767).astype("<i2")
+SAID = "one two three four five six"
+
+
+def events_of(text: str) -> list[dict]:
+    parts = text.split("\n\n")
+    assert parts[-1] == "" and all(part.startswith("data: ") for part in parts[:-1]), text
+    return [json.loads(part.removeprefix("data: ")) for part in parts[:-1]]
+
+
+def joined(events: list[dict]) -> str:
+    return "".join(event["delta"] for event in events if event["type"] == "transcript.text.delta")
+
+
+def eventually(true) -> None:
+    until = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def spoken(monkeypatch):
+    """A model that hears a word in every half second, and says what it was made to begin with."""
+    asked = []
+
+    def decode(self, samples):
+        found = []
+        for sample in samples:
+            seconds = len(sample.features) / 100
+            words = " ".join(SAID.split()[: round(seconds / 0.5)])
+            said = self.options.prefix_text or ""
+            asked.append((seconds, said))
+            text = kept_to(said, words)
+            labels = {"emotion": "happy"} if "EMOTION" in sample.task else {}
+            found.append(Hypothesis(sample.key, sample.task, text, transcript=text, labels=labels, duration=seconds))
+        return found
+
+    monkeypatch.setattr(pipeline.Recognizer, "decode", decode)
+    return asked
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("task", ["asr", "ser"])
+def test_events_of_a_file_are_its_answer(server, m, wavs, post, number, task):
+    """Recording 0 is decoded in pieces."""
+    got = post(server[0], wavs[number], task=task, stream="true")
+    assert got.status_code == 200 and got.headers["content-type"].startswith("text/event-stream")
+    events = events_of(got.text)
+    offline = m(wavs[number], task=task)
+    assert events[-1]["type"] == "transcript.text.done" and events[-1]["text"] == joined(events) == offline.transcript
+    assert {event["type"] for event in events[:-1]} <= {"transcript.text.delta"}
+    assert events[-1].get("labels", {}) == offline.labels
+    for name, probs in offline.probs.items():
+        assert events[-1]["probs"][name] == pytest.approx(probs, abs=1e-5)
+    assert server[1].in_flight == 0
+
+
+REFUSED = [
+    ({"response_format": "text"}, "response_format json, not text"),
+    ({"task": "srwt"}, "without times"),
+    ({"task": "sttc"}, "leave the reply out"),
+    ({"stream": "often"}, "must be true or false"),
+]
+
+
+@pytest.mark.parametrize("fields, told", REFUSED)
+def test_what_cannot_be_streamed_is_refused(server, wavs, post, fields, told):
+    got = post(server[0], wavs[1], **{"stream": "true"} | fields)
+    error = got.json()["error"]
+    assert got.status_code == 400 and told in error["message"] and error["code"] == "unsupported_stream"
+
+
+def test_a_model_that_fails_on_a_piece_ends_the_events_with_the_fault(serving, wavs, post, monkeypatch):
+    decode = pipeline.Recognizer.decode
+    calls = []
+
+    def breaks(self, samples):
+        calls.append(len(samples))
+        if len(calls) > 1:
+            raise RuntimeError("odd")
+        return decode(self, samples)
+
+    monkeypatch.setattr(pipeline.Recognizer, "decode", breaks)
+    with serving() as (url, service):
+        events = events_of(post(url, wavs[0], stream="true").text)
+        assert events[-1]["type"] == "error" and events[-1]["error"]["code"] == "internal_error"
+        assert "odd" not in json.dumps(events)
+        eventually(lambda: service.in_flight == 0)
+
+
+def test_words_are_told_while_the_request_is_still_sent(serving, spoken):
+    with serving(step_s=0.5) as (url, service), opened(url, "task=ser&rate=16000") as talk:
+        talk.send(INTEGERS[:16000].tobytes())
+        before = talk.until("transcript.text.held")
+        talk.send(INTEGERS[16000:32000].tobytes())
+        before += talk.until("transcript.text.delta")
+        assert service.streams == service.in_flight == 1
+        talk.send(INTEGERS[32000:].tobytes())
+        talk.send(b"")
+        events = before + talk.until("transcript.text.done")
+        kinds = [event["type"] for event in events]
+        assert kinds.count("transcript.utterance.done") == 1 and "transcript.text.held" in kinds
+        done = events[-1]
+        assert done["text"] == joined(events) == SAID and done["labels"] == {"emotion": "happy"}
+        utterance = events[-2]
+        assert (utterance["text"], utterance["start"], utterance["end"]) == (SAID, 0.0, 3.0)
+        eventually(lambda: service.streams == service.in_flight == 0)
+    # What was said before is what later answers begin with.
+    assert [said for _, said in spoken][-1].startswith("one two")
+
+
+class Talk:
+    """A request whose body goes on, over a socket of its own."""
+
+    def __init__(self, url: str, query: str) -> None:
+        host, port = url.removeprefix("http://").split(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=20)
+        head = f"POST /v1/audio/stream?{query} HTTP/1.1\r\nHost: {host}:{port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        self.socket.sendall(head.encode())
+        self.got = ""
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def until(self, kind: str) -> list[dict]:
+        """Events up to the first of a kind; those behind it stay for the next call."""
+        found = []
+        while True:
+            line, sign, rest = self.got.partition("\n\n")
+            if not sign:
+                data = self.socket.recv(65536)
+                assert data, f"the server ended: {self.got}"
+                self.got += data.decode()
+                continue
+            self.got = rest
+            if "data: " in line:
+                found.append(json.loads(line.partition("data: ")[2]))
+                if found[-1]["type"] == kind:
+                    return found
+
+
+@contextlib.contextmanager
+def opened(url: str, query: str = ""):
+    talk = Talk(url, query)
+    try:
+        yield talk
+    finally:
+        talk.socket.close()
+
+
+def test_streams_have_a_limit_of_their_own(serving, spoken):
+    with serving(streams=1) as (url, service):
+        with opened(url) as talk:
+            talk.send(INTEGERS[:16000].tobytes())
+            talk.until("transcript.text.held")
+            full = httpx.post(f"{url}/v1/audio/stream", content=b"\0\0", trust_env=False)
+            assert full.status_code == 429 and full.json()["error"]["code"] == "streams_full" and full.headers["retry-after"]
+            assert httpx.post(f"{url}/v1/audio/streams", trust_env=False).status_code == 429
+        # The client left without a word.
+        eventually(lambda: service.streams == service.in_flight == 0)
+        assert httpx.post(f"{url}/v1/audio/stream", content=b"\0\0", trust_env=False).status_code == 200
+
+
+def test_a_stream_on_which_nothing_comes_is_ended(serving, spoken):
+    with serving(idle_s=0.3) as (url, service):
+        with opened(url) as talk:
+            talk.send(INTEGERS[:8000].tobytes())
+            assert talk.until("error")[-1]["error"]["code"] == "idle"
+        name = httpx.post(f"{url}/v1/audio/streams", trust_env=False).json()["id"]
+        eventually(lambda: service.streams == service.in_flight == 0)
+        gone = httpx.post(f"{url}/v1/audio/streams/{name}", content=b"\0\0", trust_env=False)
+        assert gone.status_code == 404 and gone.json()["error"]["code"] == "no_stream"
+
+
+def test_a_fault_ends_a_stream_and_frees_its_slot(serving, monkeypatch):
+    def broken(self, samples):
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(pipeline.Recognizer, "decode", broken)
+    with serving(max_seconds=5.0) as (url, service):
+        with opened(url) as talk:
+            talk.send(INTEGERS.tobytes())
+            error = talk.until("error")[-1]["error"]
+            assert error["code"] == "internal_error" and "odd" not in error["message"]
+            eventually(lambda: service.streams == service.in_flight == 0)
+        name = httpx.post(f"{url}/v1/audio/streams", trust_env=False).json()["id"]
+        failed = httpx.post(f"{url}/v1/audio/streams/{name}", content=INTEGERS.tobytes(), trust_env=False)
+        assert failed.status_code == 500 and service.streams == service.in_flight == 0
+        with opened(url) as talk:
+            talk.send(bytes(2 * 6 * 16000))
+            assert talk.until("error")[-1]["error"]["code"] == "audio_too_long"
+
+
+def test_a_stream_of_many_requests_says_the_same(serving, spoken):
+    with serving(step_s=0.5) as (url, service):
+        address = f"{url}/v1/audio/streams"
+        name = httpx.post(f"{address}?task=asr", trust_env=False).json()["id"]
+        events = []
+        for first in range(0, len(INTEGERS), 8000):
+            data = INTEGERS[first : first + 8000].tobytes()
+            events += httpx.post(f"{address}/{name}", content=data, trust_env=False).json()["events"]
+        assert joined(events).startswith("one two") and service.streams == 1
+        events += httpx.post(f"{address}/{name}?end=true", trust_env=False).json()["events"]
+        assert events[-1]["type"] == "transcript.text.done" and events[-1]["text"] == joined(events) == SAID
+        assert service.streams == service.in_flight == 0
+        name = httpx.post(address, trust_env=False).json()["id"]
+        assert httpx.delete(f"{address}/{name}", trust_env=False).status_code == 204 and service.streams == 0
+
+
+@pytest.mark.parametrize("query", ["rate=12", "rate=loud", "tusk=asr", "task=srwt"])
+def test_what_a_stream_cannot_ask_is_refused(server, query):
+    for path in ("stream", "streams"):
+        got = httpx.post(f"{server[0]}/v1/audio/{path}?{query}", content=b"\0\0", trust_env=False)
+        assert got.status_code == 400 and got.json()["error"]["message"]
+    assert server[1].streams == server[1].in_flight == 0
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 10**6])
+def test_pcm_may_come_in_any_pieces(size):
+    stereo = np.stack([INTEGERS[:5000], INTEGERS[5000:10000]], axis=1)
+    for data, rate, mono in [(INTEGERS[:5000].tobytes(), 16000, INTEGERS[:5000]), (write_wav(stereo, 8000), 8000, stereo.mean(axis=1))]:
+        pcm = PCM(None, 10.0)
+        parts = [pcm.samples(data[i : i + size]) for i in range(0, len(data), size)]
+        assert np.concatenate(parts) == pytest.approx(mono / 32768, abs=1e-4) and pcm.rate == rate
+
+
+def test_a_wav_of_another_encoding_is_no_stream():
+    with pytest.raises(Fault, match="16-bit PCM"):
+        PCM(None, 10.0).samples(write_wav(NOISE.astype(np.float32), 16000, "FLOAT"))
