@@ -181,9 +181,11 @@ class Engine:
 
     @contextlib.contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
-        """Exchange gradients in the backward pass of the ``last`` micro-batch only."""
-        if self.sharded:
-            self.module.set_requires_gradient_sync(last)
+        """Exchange gradients in the backward pass of the ``last`` micro-batch only.
+
+        With FSDP every backward pass does: a process that waited would keep the gradients of the
+        whole model, not its share.
+        """
         keeps_own = isinstance(self.runner, DistributedDataParallel) and not last
         with self.runner.no_sync() if keeps_own else contextlib.nullcontext():
             yield
