@@ -89,6 +89,25 @@ def test_weights_and_times_of_targets_reach_every_engine_whole(tiny, alone):
     torch.testing.assert_close(results["ddp"].loss, results["fsdp"].loss, rtol=1e-2, atol=0)
 
 
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_weights_that_an_engine_reads_are_those_of_a_whole_model(tiny, alone, engine):
+    conf = tiny.conf(engine=engine, dtype="bfloat16")
+    states = []
+    for weights_later in (False, True):
+        torch.manual_seed(3)
+        model = build.build(conf.model, weights_later=weights_later)[0]
+        trainable.apply_train_parts(model, conf.train_parts, conf.optim)
+        assert bool(model.unread) == weights_later
+        states.append(dist.Engine(model, conf, alone).module.state_dict())
+    wanted, found = states
+    assert wanted.keys() == found.keys()
+    dtypes = {found["llm.model.norm.weight"].dtype, found["encoder.conv1.weight"].dtype}
+    assert dtypes == {torch.bfloat16, torch.float32}, "frozen, and trained"
+    for name, tensor in wanted.items():
+        whole = [getattr(x, "full_tensor", lambda x=x: x)() for x in (tensor, found[name])]
+        assert whole[0].dtype == whole[1].dtype and torch.equal(*whole), name
+
+
 def gradients(tiny, world, engine: str) -> torch.Tensor:
     """All gradients of a batch in bfloat16, end to end; no dropout."""
     conf = tiny.conf(engine=engine, dtype="bfloat16")

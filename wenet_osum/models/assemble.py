@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from wenet_osum import lookup
+from wenet_osum.models import lora, unread
 from wenet_osum.models.llm import causal, proof
 from wenet_osum.models.osum_config import ENCODERS, OsumConfig
 
@@ -29,13 +31,16 @@ def assemble(
     adapter_conf: dict[str, Any],
     adapter_init: str | None,
     dtype: torch.dtype,
+    weights_later: bool = False,
 ) -> Model:
     """Make a ``model_class`` of the encoder and the LLM in two folders or under two hub names.
 
-    Raises ValueError for an LLM that does not give the same packed as alone.
+    ``weights_later`` leaves their weights unread where that can be (models/unread.py). Raises
+    ValueError for an LLM that does not give the same packed as alone.
     """
-    speech = lookup.load(ENCODERS, encoder).read(encoder_source, dtype)
-    language = causal.read(llm_source, dtype)
+    plug_in = lookup.load(ENCODERS, encoder)
+    speech, of_speech = open_part(plug_in, encoder_source, dtype, weights_later)
+    language, of_language = open_part(causal, llm_source, dtype, weights_later)
     proof.check_packed(language)
     made = lookup.load(ADAPTERS, adapter).Adapter
     if hasattr(made, "complete_conf"):
@@ -53,15 +58,56 @@ def assemble(
     with torch.device("meta"):
         model = model_class(config)
     model.encoder, model.llm = speech, language
+    model.unread = unread.prefixed("encoder", of_speech) | unread.prefixed("llm", of_language)
     add_new_parts(model, adapter_init, dtype)
     settings = greedy(language.generation_config)
     model.generation_config = language.generation_config = settings
     return model
 
 
+def open_part(
+    plug_in: ModuleType, source: str, dtype: torch.dtype, weights_later: bool
+) -> tuple[nn.Module, unread.Places]:
+    """Open an encoder or an LLM by ``plug_in``, a file of models/encoder or models/llm.
+
+    Returns it and where its unread weights lie; nothing where they have been read.
+    """
+    if weights_later and hasattr(plug_in, "without_weights"):
+        opened = plug_in.without_weights(source)
+        if opened is not None:
+            return opened
+    return plug_in.read(source, dtype), {}
+
+
+def open_folder(model_class: type[Model], folder: str) -> Model | None:
+    """Open a model folder with the weights of encoder and LLM unread, in eval mode and float32.
+
+    None where transformers has to read them.
+    """
+    config = OsumConfig.from_pretrained(folder)
+    config.part_dtypes = {}
+    config.dtype = torch.float32
+    config._name_or_path = folder
+    with torch.device("meta"):
+        model = model_class(config)
+    where = unread.places(model, unread.find(folder))
+    if where is None:
+        return None
+    unread.fill_buffers(model, where)
+    model.unread = where
+    for part, _ in model.named_children():
+        if part not in ("encoder", "llm"):
+            unread.read(model, part=part)
+
+    settings = GenerationConfig.from_pretrained(folder)
+    model.generation_config = model.llm.generation_config = settings
+    model.lora = lora.load(model.llm, folder)
+    return model.eval()
+
+
 def add_new_parts(model: PreTrainedModel, adapter_init: str | None, dtype: torch.dtype) -> None:
     """Give a model a new adapter and speech boundary, at the scale of the LLM's own tokens."""
-    config, scale = model.config, token_scale(model.llm)
+    config, scale = model.config, token_scale(model)
     model.adapter = make_adapter(config, model.encoder.width)
     init_adapter(model.adapter, scale, adapter_init)
     model.adapter.to(dtype)
@@ -73,11 +119,10 @@ def add_new_parts(model: PreTrainedModel, adapter_init: str | None, dtype: torch
 
 
 @torch.no_grad()
-def token_scale(llm: PreTrainedModel) -> float:
-    """Return the standard deviation of an LLM's token embeddings."""
-    count = min(llm.config.vocab_size, SCALE_ROWS)
-    # They are called: those of Gemma are larger than the numbers of their table.
-    embeddings = llm.get_input_embeddings()(torch.arange(count))
+def token_scale(model: PreTrainedModel) -> float:
+    """Return the standard deviation of the token embeddings of the model's LLM."""
+    count = min(model.config.llm.vocab_size, SCALE_ROWS)
+    embeddings = unread.token_embeddings(model, 0, count)
     return float(embeddings.float().std())
 
 

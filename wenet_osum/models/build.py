@@ -11,6 +11,8 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from wenet_osum import lookup
 from wenet_osum.config import ModelConfig
+from wenet_osum.models import assemble, unread
+from wenet_osum.models.encoder import whisper
 from wenet_osum.models.llm import causal
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.models.whisper import WhisperPhase
@@ -26,14 +28,18 @@ SHOWN = 4
 
 
 def build(
-    conf: ModelConfig, dtype: torch.dtype = torch.float32, checkpointing: bool = False
+    conf: ModelConfig,
+    dtype: torch.dtype = torch.float32,
+    checkpointing: bool = False,
+    weights_later: bool = False,
 ) -> tuple[OsumModel | WhisperPhase, PreTrainedTokenizerBase]:
     """Make the model that ``conf`` describes, in eval mode, and the tokenizer of its texts.
 
-    ``checkpointing`` recomputes the activations of every layer in the backward pass. Raises
-    ValueError when parts do not fit together.
+    ``checkpointing`` recomputes the activations of every layer in the backward pass.
+    ``weights_later`` leaves the weights of encoder and LLM unread where that can be
+    (models/unread.py). Raises ValueError when parts do not fit together.
     """
-    model = _begin(conf, dtype)
+    model = _begin(conf, dtype, weights_later)
     for part, folder in conf.init_parts.items():
         take_over(model, part, folder)
     set_encoder_conf(model, conf.encoder_conf)
@@ -49,10 +55,10 @@ def build(
     return model.eval(), tokenizer
 
 
-def _begin(conf: ModelConfig, dtype: torch.dtype) -> OsumModel | WhisperPhase:
+def _begin(conf: ModelConfig, dtype: torch.dtype, weights_later: bool) -> OsumModel | WhisperPhase:
     """Load the model that ``conf`` goes on from, or assemble a new one."""
     if conf.init_from:
-        model = load(conf.init_from, dtype)
+        model = load(conf.init_from, dtype, weights_later)
         is_osum = isinstance(model, OsumModel)
         if is_osum != (conf.kind == "osum"):
             held = type(model).__name__
@@ -71,23 +77,31 @@ def _begin(conf: ModelConfig, dtype: torch.dtype) -> OsumModel | WhisperPhase:
         dtype=dtype,
         encoder=conf.encoder.name if conf.encoder else "whisper",
         adapter_init=conf.adapter_init,
+        weights_later=weights_later,
     )
 
 
-def load(folder: str | Path, dtype: torch.dtype | str = torch.float32) -> OsumModel | WhisperPhase:
+def load(
+    folder: str | Path,
+    dtype: torch.dtype | str = torch.float32,
+    weights_later: bool = False,
+) -> OsumModel | WhisperPhase:
     """Load the model in a folder or under a hub name, in eval mode; its config.json says of which
     kind.
 
-    ``dtype`` "auto": as saved. Raises ValueError where there is no model of ours.
+    ``dtype`` "auto": as saved. ``weights_later`` leaves the weights of encoder and LLM unread where
+    that can be (models/unread.py). Raises ValueError where there is no model of ours.
     """
     kind = _model_type(folder)
     if kind not in KINDS:
         unknown = lookup.unknown("model_type", kind, sorted(KINDS))
-        raise ValueError(
-            f"{folder}: {unknown}; give a folder that training or model.whisper made"
-        )
+        raise ValueError(f"{folder}: {unknown}; give a folder that training or model.whisper made")
     if kind == "whisper":
         return WhisperPhase.from_pretrained(folder, dtype)
+    if weights_later:
+        model = assemble.open_folder(OsumModel, str(folder))
+        if model is not None:
+            return model
     return OsumModel.from_pretrained(folder, dtype=dtype).eval()
 
 
@@ -110,8 +124,8 @@ def take_over(model: nn.Module, part: str, folder: str | Path) -> None:
     known = [name for name, child in model.named_children() if child is not None]
     if part not in known:
         raise ValueError(f"model.init_parts: {lookup.unknown('part', part, known)}")
-    source = _part_of(folder, part)
     target = getattr(model, part)
+    source, places = _part_of(folder, part, weights_later=bool(unread.of_part(model, part)))
 
     # An adapter may have been made with other settings that its weights can be rewritten for.
     state = source.state_dict()
@@ -124,18 +138,40 @@ def take_over(model: nn.Module, part: str, folder: str | Path) -> None:
             f"model.init_parts {part}: {folder} does not fit, {len(faults)} differences: {some}; "
             "give a folder of the same sizes"
         )
-    target.load_state_dict(state)
+    _copy(model, part, state, places)
     if part == "encoder" and hasattr(source.config, "pad_s"):
         # As it was trained, unless encoder_conf of the new model says otherwise.
         target.config.pad_s = source.config.pad_s
 
 
-def _part_of(folder: str | Path, part: str) -> nn.Module:
-    """Load a part of the model in a folder. Raises ValueError when it has none of that name."""
-    if part == "llm" and _model_type(folder) not in KINDS:
-        return causal.read(str(folder))
-    whole = load(folder)
-    if isinstance(whole, OsumModel) and whole.lora is not None:
+def _copy(model: nn.Module, part: str, state: dict[str, Tensor], places: unread.Places) -> None:
+    """Copy the weights of a part; those that are unread in both models stay so."""
+    if not places:
+        unread.read(model, part=part)
+    there = {name: tensor for name, tensor in state.items() if not tensor.is_meta}
+    getattr(model, part).load_state_dict(there, strict=not places)
+    if places:
+        model.unread |= unread.prefixed(part, places)
+
+
+def _part_of(folder: str | Path, part: str, weights_later: bool) -> tuple[nn.Module, unread.Places]:
+    """Load a part of the model in a folder, and say where its unread weights lie.
+
+    Raises ValueError when it has none of that name.
+    """
+    kind = _model_type(folder)
+    if part == "llm" and kind not in KINDS:
+        return assemble.open_part(causal, str(folder), torch.float32, weights_later)
+    if part == "encoder" and kind == "whisper" and weights_later:
+        opened = whisper.without_weights(str(folder))
+        if opened is not None:
+            return opened
+    # Of a whole model only the part is read.
+    whole = load(folder, weights_later=True)
+    adapted = isinstance(whole, OsumModel) and whole.lora is not None
+    if not weights_later or (adapted and part == "llm"):
+        unread.read(whole, part=part)
+    if adapted and part == "llm":
         whole.merge_lora()
     source = getattr(whole, part, None)
     if source is None:
@@ -143,7 +179,7 @@ def _part_of(folder: str | Path, part: str) -> nn.Module:
             f"model.init_parts {part}: {folder} holds a {type(whole).__name__} without {part}; "
             "give another folder"
         )
-    return source
+    return source, unread.of_part(whole, part)
 
 
 def _differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import cached_file
@@ -52,8 +53,29 @@ def add(llm: nn.Module, conf: Any) -> Any:
         )
     if not conf.base_model_name_or_path:
         conf.base_model_name_or_path = getattr(llm, "name_or_path", None)
-    inject_adapter_in_model(conf, llm, adapter_name=NAME)
+    with _as_on_cpu(llm):
+        inject_adapter_in_model(conf, llm, adapter_name=NAME)
     return conf
+
+
+@contextmanager
+def _as_on_cpu(llm: nn.Module) -> Iterator[None]:
+    """Let linear layers whose weights are unread (models/unread.py) pass for layers of the CPU:
+    peft moves a new adapter to where the weight lies that it adapts.
+    """
+    unread = []
+    for module in llm.modules():
+        if isinstance(module, nn.Linear) and module.weight.is_meta:
+            unread.append((module, module.weight))
+            # One number in the place of all takes no memory.
+            number = torch.zeros((), dtype=module.weight.dtype)
+            module.weight = nn.Parameter(number.expand(module.weight.shape))
+    try:
+        yield
+    finally:
+        for module, weight in unread:
+            weight.requires_grad_(module.weight.requires_grad)
+            module.weight = weight
 
 
 def _linear(llm: nn.Module) -> list[str]:
@@ -85,9 +107,14 @@ def base_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     base = {}
     for name, tensor in state.items():
         if not _ADAPTER.search(name):
-            plain = name.replace(".base_layer.", ".")
+            plain = plain_name(name)
             base[plain] = tensor
     return base
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a weight has without adapters."""
+    return name.replace(".base_layer.", ".")
 
 
 def save(llm: nn.Module, conf: Any, state: dict[str, Tensor], folder: Path) -> None:

@@ -35,7 +35,7 @@ from transformers import (
 )
 
 from wenet_osum import lookup
-from wenet_osum.models import dtypes, lora, shrink, split, trainable
+from wenet_osum.models import dtypes, lora, shrink, split, trainable, unread
 from wenet_osum.models.answers import LLMAnswers
 from wenet_osum.models.assemble import assemble, make_adapter
 from wenet_osum.models.ctc_scores import CTCScores, normed, scoring_of
@@ -76,6 +76,8 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         self.speech_boundary = nn.Embedding(2, config.llm.hidden_size)
         # peft's LoraConfig once adapters are in.
         self.lora = None
+        # Weights that are to be read yet, by name (models/unread.py).
+        self.unread: unread.Places = {}
         # What a training run trains to (set_objective).
         self.objective = Objective()
         self.post_init()
@@ -286,8 +288,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
     @torch.no_grad()
     def set_speech_boundary(self, token: int) -> None:
         """Let both vectors around the speech be the embedding of ``token``."""
-        # Called: the embeddings of Gemma are larger than the numbers of their table.
-        vector = self.get_input_embeddings()(torch.tensor(token))
+        vector = unread.token_embeddings(self, token, token + 1)
         self.speech_boundary.weight.data[:] = vector
 
     def get_input_embeddings(self) -> nn.Module:
@@ -310,12 +311,13 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         dtype: torch.dtype = torch.float32,
         encoder: str = "whisper",
         adapter_init: str | None = None,
+        weights_later: bool = False,
     ) -> OsumModel:
         """Assemble from a speech encoder and a causal LM, folders or hub names, in eval mode.
 
         ``encoder`` is the file in models/encoder that reads ``encoder_source``, ``adapter_init`` a
         file in models/adapter_init; None: the adapter's own initial weights. Adapter and speech
-        boundary get new weights. Raises ValueError for an LLM that does not give the same packed as
+        boundary get new weights. ``weights_later``: see models/unread.py. Raises ValueError for an LLM that does not give the same packed as
         alone (``llm/supported.py``, ``llm/proof.py``).
         """
         model = assemble(
@@ -327,6 +329,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
             adapter_conf=adapter_conf or {},
             adapter_init=adapter_init,
             dtype=dtype,
+            weights_later=weights_later,
         )
         return model.eval()
 

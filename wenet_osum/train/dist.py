@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.device_features import with_features
-from wenet_osum.models import cpu_kernels
+from wenet_osum.models import cpu_kernels, unread
 from wenet_osum.records import Batch
 
 T = TypeVar("T")
@@ -144,7 +144,9 @@ def gather(value: Any) -> list[Any]:
 class Engine:
     """The model as it runs on all processes: DDP or FSDP2.
 
-    ``module`` is the plain model; DDP and FSDP both average gradients over processes.
+    ``module`` is the plain model; DDP and FSDP both average gradients over processes. What of the
+    model is unread (models/unread.py) is read here, each process what it needs; such parameters are
+    other tensors afterwards.
     """
 
     def __init__(self, model: nn.Module, conf: TrainConfig, world: World) -> None:
@@ -154,10 +156,13 @@ class Engine:
         self.half = conf.dtype == "bfloat16"
         if self.half:
             _halve_frozen(model)
-        model.to(world.device)
         if self.sharded:
+            # Layer by layer to the device: never the whole.
             self.runner = _shard(model, self.half)
+            unread.read(model, world.device)
         else:
+            unread.read(model, world.device)
+            model.to(world.device)
             self.runner = _replicate(model, world)
 
     def loss(self, batch: Batch) -> Any:
@@ -181,9 +186,11 @@ class Engine:
 
     @contextlib.contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
-        """Exchange gradients in the backward pass of the ``last`` micro-batch only."""
-        if self.sharded:
-            self.module.set_requires_gradient_sync(last)
+        """Exchange gradients in the backward pass of the ``last`` micro-batch only.
+
+        With FSDP every backward pass does: a process that waited would keep the gradients of the
+        whole model, not its share.
+        """
         keeps_own = isinstance(self.runner, DistributedDataParallel) and not last
         with self.runner.no_sync() if keeps_own else contextlib.nullcontext():
             yield

@@ -23,7 +23,7 @@ from wenet_osum.dataset.loader import in_order
 from wenet_osum.dataset.sample import SampleConfig
 from wenet_osum.dataset.states import Layout, PartWriter, StateStore
 from wenet_osum.dataset.unencoded import ToEncode, Unencoded, recipe
-from wenet_osum.models import split, trainable
+from wenet_osum.models import split, trainable, unread
 from wenet_osum.progress import ProgressBar
 from wenet_osum.text.template import Template
 from wenet_osum.train import dist
@@ -47,6 +47,8 @@ def open_store(model: nn.Module, conf: TrainConfig) -> StateStore | None:
     """
     if conf.features != "encoded":
         return None
+    # All of it is needed here.
+    unread.read(model, part="encoder")
     encoder = model.encoder
     cache = conf.cache
     after = split.layers_below(encoder, cache.after)

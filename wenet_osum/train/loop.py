@@ -80,8 +80,8 @@ def take_step(run: Run, batches: list[Batch]) -> None:
     run.note_batches(step, batches)
     totals = run.sum_over_ranks(batches)
 
-    # Each backward pass is scaled by the loss weights of the whole step. Gradients are exchanged
-    # in the last one only.
+    # Each backward pass is scaled by the loss weights of the whole step. DDP exchanges gradients in
+    # the last one only.
     scale = run.world.size / max(totals.loss_weight, 1e-8)
     for number, batch in enumerate(batches, 1):
         with engine.accumulating(last=number == len(batches)):

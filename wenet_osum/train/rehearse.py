@@ -1,8 +1,9 @@
 """Check for out of memory before step 1, by rehearsing the largest micro-batches.
 
 They run forward and backward, with all that training will hold: the optimizer's moments, and from
-the second pass on the gradients of the passes before, as in accumulation. The first micro-batch
-comes again at the end, so that every one has met full gradients.
+the second pass on the gradients of the passes before, as in accumulation; with FSDP those are this
+process's share, in training as here. The first micro-batch comes again at the end, so that every
+one has met full gradients.
 
 A rehearsal makes at least two backward passes: DDP sorts its gradient buckets anew after the first,
 which changes the order of sums. Fresh and resumed runs both start behind that point, and so add in

@@ -21,6 +21,7 @@ from wenet_osum.dataset.shard import Handles, load_list, read_utterance
 from wenet_osum.decode.generate import answer, finish, in_eval_mode, make_row
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import LLMPrompts
+from wenet_osum.models import unread
 from wenet_osum.models.layout import Pieces, lay_out, pad_left
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Hypothesis, Score, Utterance
@@ -128,11 +129,28 @@ def check_run(
     utterances = with_transcripts(_lists(data), template, gate.utterances)
     if not utterances:
         return "repeat gate: not held, no list has transcripts"
-    for part in (model.llm, model.speech_boundary):
-        part.to(device)
-    found = repeat(model.llm, model.speech_boundary, template, utterances, gate.prompt)
+    llm, boundary = _parts_to_ask(conf, model, device)
+    found = repeat(llm, boundary, template, utterances, gate.prompt)
     found.check(gate.max_wer)
     return str(found)
+
+
+def _parts_to_ask(
+    conf: TrainConfig, model: OsumModel, device: torch.device
+) -> tuple[nn.Module, nn.Module]:
+    """Return LLM and speech boundary on ``device``.
+
+    Of an LLM that each process would read a share of, a copy is read whole, in the dtype that
+    frozen weights have; it is forgotten after the gate.
+    """
+    parts = (model.llm, model.speech_boundary)
+    if not unread.of_part(model, "llm"):
+        llm, boundary = parts
+        return llm.to(device), boundary.to(device)
+    dtype = torch.bfloat16 if conf.dtype == "bfloat16" else torch.float32
+    llm = unread.whole_copy(model, "llm", device, dtype)
+    boundary = unread.whole_copy(model, "speech_boundary", device, dtype)
+    return llm, boundary
 
 
 def _lists(data: DataConfig) -> list[str]:

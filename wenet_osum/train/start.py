@@ -54,7 +54,7 @@ def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
     """
     lookup.add_plugins(conf.plugins)
     if source is not None:
-        model = build.load(source)
+        model = build.load(source, weights_later=weights_later(conf))
         template = Template.load(source, loss_weight=conf.loss_weight)
     else:
         model, template = _new_model(conf)
@@ -66,8 +66,15 @@ def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
     return model, template
 
 
+def weights_later(conf: TrainConfig) -> bool:
+    """Tell whether an engine reads the weights (models/unread.py): where FSDP shards them, or what
+    is frozen is kept in half precision.
+    """
+    return conf.engine == "fsdp" or conf.dtype == "bfloat16"
+
+
 def _new_model(conf: TrainConfig) -> tuple[Any, Template]:
-    model, tokenizer = build.build(conf.model)
+    model, tokenizer = build.build(conf.model, weights_later=weights_later(conf))
     template = _new_template(conf, tokenizer)
     if template.template == "chat" and not _began_in_chat(conf):
         # A model new to this layout gets the border that disturbs an Instruct LLM least.

@@ -11,6 +11,8 @@ name.
     encoder.output_lengths(lengths)  states of utterances of that many frames
     encoder.min_frames               frames it computes of an utterance at least; 0 when left out
     set_conf(config, **encoder_conf) changes settings of its configuration; may be left out (none)
+    without_weights(source)          an encoder on the meta device and where its weights lie, or
+                                     None (models/unread.py); may be left out: it is read whole
 
 An encoder that can be run in two parts, so that the states between them can be kept on disk
 (``features: encoded``, models/split.py), also has these; they may be left out all together:

@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import WhisperConfig, WhisperModel
+from transformers import AutoConfig, WhisperConfig, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoids
 
+from wenet_osum.models import unread
 from wenet_osum.models.lengths import valid_mask
+from wenet_osum.models.unread import Places
 from wenet_osum.records import FRAME_S
 
 # Frames per state.
@@ -256,6 +258,38 @@ def _cut(states: Tensor, lengths: Tensor) -> Tensor:
     return states[:, :longest]
 
 
+def without_weights(source: str) -> tuple[Encoder, Places] | None:
+    """Build the encoder of a Whisper folder or hub name on the meta device, and say where its
+    weights lie (models/unread.py).
+
+    None where transformers has to read them, or there is no Whisper: ``read`` then says so.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, WhisperConfig):
+        return None
+    encoder = _empty(config)
+    found = unread.find(source)
+    for prefix in ("model.encoder.", "encoder."):
+        where = unread.places(encoder, found, prefix)
+        if where is not None:
+            unread.fill_buffers(encoder, where)
+            return encoder.eval(), where
+    return None
+
+
+def _empty(config: WhisperConfig) -> Encoder:
+    """Make an encoder on the meta device."""
+    # Without the place on this machine it came from.
+    table = config.to_dict() | {"_name_or_path": ""}
+    with torch.device("meta"):
+        encoder = Encoder(WhisperConfig.from_dict(table))
+    encoder.embed_positions.requires_grad_(False)
+    return encoder
+
+
 def read(source: str, dtype: torch.dtype = torch.float32) -> Encoder:
     """Read the encoder of a Whisper folder or hub name.
 
@@ -268,10 +302,7 @@ def read(source: str, dtype: torch.dtype = torch.float32) -> Encoder:
             f"no Whisper model in {source!r}: {error}; "
             "give a folder of transformers' Whisper, or a hub name"
         ) from None
-    # Without the place on this machine it came from.
-    table = whisper.config.to_dict() | {"_name_or_path": ""}
-    with torch.device("meta"):
-        encoder = Encoder(WhisperConfig.from_dict(table))
+    encoder = _empty(whisper.config)
     encoder.load_state_dict(whisper.encoder.state_dict(), assign=True)
     encoder.embed_positions.requires_grad_(False)
     return encoder.eval()

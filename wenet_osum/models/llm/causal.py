@@ -10,6 +10,7 @@ and a layer recomputed in the backward pass (checkpointing) cannot come back wit
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers import (
     AttentionMaskInterface,
     AutoConfig,
     AutoModelForCausalLM,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -27,7 +29,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from wenet_osum.models import unread
 from wenet_osum.models.llm import supported
+from wenet_osum.models.unread import Places
 
 NAME = "packed"
 # CUDA compute capability.
@@ -206,6 +210,31 @@ def read(source: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         raise _none_in(source, error) from None
     supported.check_modules(llm)
     return llm.eval()
+
+
+def without_weights(source: str) -> tuple[PreTrainedModel, Places] | None:
+    """Build the causal LM of a folder or hub name on the meta device, and say where its weights
+    lie (models/unread.py).
+
+    None where they have to be read by transformers. Raises what ``read`` raises.
+    """
+    config = _config(source)
+    try:
+        supported.check_folder(config)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    is_alone = config.get_text_config() is config
+    if not is_alone or getattr(config, "quantization_config", None) is not None:
+        return None
+    with torch.device("meta"):
+        llm = create(config)
+    where = unread.places(llm, unread.find(source))
+    if where is None:
+        return None
+    unread.fill_buffers(llm, where)
+    with contextlib.suppress(OSError):
+        llm.generation_config = GenerationConfig.from_pretrained(source)
+    return llm.eval(), where
 
 
 def _config(source: str) -> PreTrainedConfig:
