@@ -120,6 +120,8 @@ def _of_run(conf: TrainConfig) -> list[str]:
         faults.append('train_parts: name what trains, e.g. {"adapter.*": {}}')
     if conf.max_steps is None and conf.max_epochs is None and conf.max_hours is None:
         faults.append("max_steps, max_epochs or max_hours: one is needed to end the run")
+    if conf.step_timeout_s <= 0:
+        faults.append(f"step_timeout_s {conf.step_timeout_s:g}: must be above 0")
     if conf.optim.name == "muon" and conf.engine == "fsdp":
         faults.append(
             "optim.name muon: needs whole matrices, which engine fsdp cuts; "

@@ -315,3 +315,5 @@ class TrainConfig:
     workers: int = 0  # data processes per training process
     prefetch: int = 4  # micro-batches a worker holds ready
     threads: int = 1  # torch threads per process, CPU
+    # seconds that a process waits for another within a step, before it takes that one for lost
+    step_timeout_s: float = 600.0

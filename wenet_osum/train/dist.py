@@ -3,6 +3,10 @@
 There is always a process group, also of one process, so the loop has no second path. Single numbers
 travel over CPU tensors (gloo beside the accelerator's own backend): agreeing on them never waits
 for the device.
+
+A machine that fails takes its word with it: the others wait for what will never come. So within a
+step nobody waits longer than ``step_timeout_s``. Only where rank 0 reads or writes for all are the
+others patient.
 """
 
 from __future__ import annotations
@@ -27,8 +31,10 @@ from wenet_osum.models import cpu_kernels, unread
 from wenet_osum.records import Batch
 
 T = TypeVar("T")
-# Rank 0 may write a large model while the others wait.
-TIMEOUT = timedelta(minutes=60)
+# Rank 0 may read an index or write a large model while the others wait.
+PATIENCE = timedelta(minutes=60)
+# How messages of gloo begin, whose errors have no class of their own.
+GLOO = "gloo/"
 
 
 @dataclass
@@ -45,11 +51,17 @@ class World:
         return self.rank == 0
 
 
-def start(threads: int) -> World:
+# The group of the patient, beside that of all that happens in a step.
+_patient: torch_dist.ProcessGroup | None = None
+
+
+def start(threads: int, step_timeout_s: float = 600.0) -> World:
     """Join the process group that torchrun describes in the environment.
 
-    Without torchrun, makes a group of this process alone.
+    Without torchrun, makes a group of this process alone. Within a step a process waits
+    ``step_timeout_s`` seconds for another.
     """
+    global _patient
     torch.set_num_threads(threads)
     cpu_kernels.keep_few()
     rank = int(os.environ.get("RANK", "0"))
@@ -61,7 +73,9 @@ def start(threads: int) -> World:
         own = torch_dist.get_default_backend_for_device(device.type)
         backend = f"cpu:gloo,{device.type}:{own}"
     alone = {} if "MASTER_ADDR" in os.environ else {"store": torch_dist.HashStore()}
-    torch_dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT, **alone)
+    timeout = timedelta(seconds=step_timeout_s)
+    torch_dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout, **alone)
+    _patient = torch_dist.new_group(timeout=PATIENCE, backend="gloo")
     return World(rank, size, device)
 
 
@@ -78,13 +92,20 @@ def _device(local: int) -> torch.device:
 
 def stop() -> None:
     """Leave the process group."""
+    global _patient
+    _patient = None
     if torch_dist.is_initialized():
         torch_dist.destroy_process_group()
 
 
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Tell whether an error says that another process has gone, or cannot be reached."""
+    return isinstance(error, torch_dist.DistError) or GLOO in str(error)
+
+
 def barrier() -> None:
-    """Wait for every process."""
-    torch_dist.all_reduce(torch.zeros(1))
+    """Wait for every process, patiently."""
+    torch_dist.all_reduce(torch.zeros(1), group=_patient)
 
 
 def sum_over_ranks(values: list[float]) -> list[float]:
@@ -113,7 +134,7 @@ def sum_gradients(params: Sequence[nn.Parameter], value: float) -> float:
 
 
 def from_rank_zero(make: Callable[[], T]) -> T:
-    """Return in every process what ``make`` returns on rank 0.
+    """Return in every process what ``make`` returns on rank 0, for which the others wait patiently.
 
     A ValueError or OSError there is raised in all: nobody waits for what will not come.
     """
@@ -127,7 +148,7 @@ def from_rank_zero(make: Callable[[], T]) -> T:
         except (ValueError, OSError) as error:
             fault = error
     found = [value, fault]
-    torch_dist.broadcast_object_list(found)
+    torch_dist.broadcast_object_list(found, group=_patient)
     value, fault = found
     if fault is not None:
         raise fault

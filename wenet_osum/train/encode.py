@@ -195,6 +195,8 @@ def _add(
 
 
 def _check_shared(store: StateStore) -> None:
+    # Processes may finish encoding far apart.
+    dist.barrier()
     counts = dist.gather(len(store))
     if len(set(counts)) == 1:
         return

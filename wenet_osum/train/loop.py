@@ -32,13 +32,18 @@ def train(conf: TrainConfig, exp_dir: str | Path) -> int:
     """Train one phase in ``exp_dir``, from its last complete checkpoint if there is one.
 
     Returns the exit status: 0 done, 85 interrupted and saved, 3 a sanity check failed. Raises
-    ValueError for faults of configuration and data.
+    ValueError for faults of configuration and data, and ConnectionError when another process of the
+    run is lost.
     """
     data = _read_data(conf)
-    world = dist.start(conf.threads)
+    world = dist.start(conf.threads, conf.step_timeout_s)
     try:
         with Interrupt() as interrupt:
             return train_steps(Run(conf, data, Path(exp_dir), world, interrupt))
+    except RuntimeError as error:
+        if not dist.is_lost_connection(error):
+            raise
+        raise ConnectionError(_lost(error)) from error
     finally:
         dist.stop()
 
@@ -106,6 +111,16 @@ def take_step(run: Run, batches: list[Batch]) -> None:
     state.audio_s += totals.audio_s
     run.saved = False
     run.progress.advance()
+
+
+def _lost(error: RuntimeError) -> str:
+    """Say what to do when another process of the run is lost."""
+    said = str(error).strip().splitlines()[0]
+    return (
+        f"another process of this run cannot be reached: {said}. It was stopped, or its machine or "
+        "the network failed. Start the same command again; training goes on from the last "
+        "checkpoint"
+    )
 
 
 def _read_data(conf: TrainConfig) -> DataConfig:

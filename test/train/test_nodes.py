@@ -1,0 +1,209 @@
+"""Two machines of two processes each: a link that drops, a machine that dies without a word, and
+another number of machines afterwards.
+
+The machines are network namespaces, joined by a pair of virtual interfaces. That takes root; where
+it is not granted, the tests are skipped and reported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE = Path(__file__).with_name("node.py")
+STEPS = 12
+ADDRESSES = ("10.213.77.1", "10.213.77.2")
+WAIT_S = 8  # step_timeout_s of the runs
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)
+
+
+class Machines:
+    """Two namespaces with a link between them."""
+
+    def __init__(self) -> None:
+        self.names = [f"osum{os.getpid()}{side}" for side in "ab"]
+        self.links = [f"vo{os.getpid() % 10**6}{side}" for side in "ab"]
+        self.stack = ExitStack()
+
+    def __enter__(self) -> Machines:
+        for name in self.names:
+            ip("netns", "add", name)
+            self.stack.callback(ip, "netns", "del", name)
+        ip("link", "add", self.links[0], "type", "veth", "peer", "name", self.links[1])
+        for name, link, address in zip(self.names, self.links, ADDRESSES, strict=True):
+            ip("link", "set", link, "netns", name)
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", link)
+            ip("-n", name, "link", "set", link, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def link(self, state: str) -> None:
+        """Set the link of the second machine ``up`` or ``down``."""
+        ip("-n", self.names[1], "link", "set", self.links[1], state)
+
+    def start(self, number: int, port: int, arguments: list[str]) -> subprocess.Popen:
+        """Start the two processes of a machine, ranks 0 and 1 or 2 and 3."""
+        command = ["ip", "netns", "exec", self.names[number], sys.executable, str(NODE)]
+        command += [str(2 * number), "2", "4", ADDRESSES[0], str(port), *arguments]
+        env = environment() | {"GLOO_SOCKET_IFNAME": self.links[number]}
+        return subprocess.Popen(
+            command,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def both(self, port: int, arguments: list[str]) -> list[subprocess.Popen]:
+        """Start both machines."""
+        return [self.start(number, port, arguments) for number in (0, 1)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def permitted() -> bool:
+    """Tell whether namespaces and links between them can be made here."""
+    try:
+        with Machines():
+            return True
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not permitted(), reason="no privilege to make network namespaces"),
+]
+
+
+@pytest.fixture(scope="module")
+def conf(tiny):
+    """Twelve steps of four processes, a checkpoint every three."""
+    tree = tiny.tree(
+        max_steps=STEPS, eval_every=3, log_every=1, log_keys=True, rehearsal=False, keep=9
+    )
+    tree["batch"]["max_utterances"] = 2
+    tree["step_timeout_s"] = WAIT_S
+    data = yaml.safe_load(tiny.data.read_text(encoding="utf-8")) | {"dev": {}}
+    tree["data"] = str(tiny.write("nodes_data.yaml", data))
+    return tiny.write("two_machines.yaml", tree)
+
+
+def arguments(conf: Path, exp_dir: Path) -> list[str]:
+    return ["--config", str(conf), "--exp_dir", str(exp_dir)]
+
+
+def alone(conf: Path, exp_dir: Path, ranks: int) -> str:
+    """Run to the end on one machine with as many processes."""
+    command = [sys.executable, str(NODE), "0", str(ranks), str(ranks), "127.0.0.1", "29617"]
+    done = subprocess.run(
+        command + arguments(conf, exp_dir),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def unbroken(conf, tmp_path_factory):
+    """The losses of four processes that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    alone(conf, folder, 4)
+    return losses(folder)
+
+
+def losses(exp_dir: Path) -> list[tuple]:
+    """Return step, task and loss of each row of the log; of steps done twice the later."""
+    rows = map(json.loads, (exp_dir / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    found = {(row["step"], row["task"]): row["loss"] for row in rows if row["task"]}
+    return sorted((*place, loss) for place, loss in found.items())
+
+
+def wait_for(exp_dir: Path, step: int, nodes: list[subprocess.Popen]) -> None:
+    """Wait until a step is logged; what the machines said is shown when it never is."""
+    log = exp_dir / "log.jsonl"
+    for _ in range(4000):
+        if log.exists() and f'"step": {step},' in log.read_text(encoding="utf-8"):
+            return
+        if any(node.poll() is not None for node in nodes):
+            break
+        time.sleep(0.05)
+    for node in nodes:
+        os.killpg(node.pid, signal.SIGKILL)
+    raise AssertionError(f"step {step} was never logged: {outputs(nodes)}")
+
+
+def outputs(nodes: list[subprocess.Popen]) -> list[str]:
+    return [node.communicate(timeout=200)[0] for node in nodes]
+
+
+def test_a_link_that_drops_costs_time_and_nothing_else(conf, unbroken, tmp_path):
+    with Machines() as machines:
+        nodes = machines.both(29611, arguments(conf, tmp_path))
+        wait_for(tmp_path, 2, nodes)
+        machines.link("down")
+        time.sleep(2)
+        at = len(losses(tmp_path))
+        time.sleep(1)
+        assert len(losses(tmp_path)) == at < len(unbroken), "training went on without the link"
+        machines.link("up")
+        said = outputs(nodes)
+    assert [node.returncode for node in nodes] == [0, 0], "".join(said)[-3000:]
+    assert losses(tmp_path) == unbroken
+
+
+def test_a_machine_that_dies_is_noticed_and_the_run_goes_on(conf, unbroken, tmp_path):
+    """It dies without closing a connection, as when its power fails."""
+    with Machines() as machines:
+        nodes = machines.both(29612, arguments(conf, tmp_path / "x"))
+        wait_for(tmp_path / "x", 5, nodes)
+        machines.link("down")
+        os.killpg(nodes[1].pid, signal.SIGKILL)
+        began = time.monotonic()
+        said = nodes[0].communicate(timeout=200)[0]
+        assert time.monotonic() - began < 60, "nobody noticed"
+        assert nodes[0].returncode == 1, said[-3000:]
+        assert "another process of this run cannot be reached" in said
+        assert "Traceback" not in said
+        nodes[1].communicate(timeout=60)
+
+        # One machine goes on alone from what was saved.
+        fewer = tmp_path / "fewer"
+        subprocess.run(["cp", "-r", str(tmp_path / "x"), str(fewer)], check=True)
+        assert "resumed from" in alone(conf, fewer, 2)
+        assert len({step for step, _, _ in losses(fewer)}) == STEPS
+
+        # Both come back: the curve is that of a run that never stopped.
+        machines.link("up")
+        back = machines.both(29613, arguments(conf, tmp_path / "x"))
+        said = outputs(back)
+    assert [node.returncode for node in back] == [0, 0], "".join(said)[-3000:]
+    assert losses(tmp_path / "x") == unbroken
