@@ -40,6 +40,7 @@ UNFOLDED = [
     "text",
     "train",
     "turns.py",
+    "words.py",
     "typed.py",
 ]
 OUTSIDE = ["tools/*.py", "tools/bench/*.py", "examples/*/local/*.py"]

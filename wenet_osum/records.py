@@ -12,9 +12,10 @@ import dataclasses
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from wenet_osum.turns import Turns, has_recording, named, unnamed
+from wenet_osum.words import Word, read_words
 
 if TYPE_CHECKING:  # annotations only: tasks and score work without torch
     import torch
@@ -22,14 +23,6 @@ if TYPE_CHECKING:  # annotations only: tasks and score work without torch
 
 SAMPLE_RATE = 16000  # Hz, of all audio inside the toolkit
 FRAME_S = 0.01  # s, the hop of the log-mel features
-
-
-class Word(NamedTuple):
-    """A word (English) or character (Chinese) with its place in the recording."""
-
-    text: str
-    start: float  # s
-    end: float  # s
 
 
 @dataclass
@@ -111,7 +104,7 @@ class Utterance:
                 extra[name] = value
 
         if "words" in known:
-            known["words"] = _read_words(row["key"], known["words"])
+            known["words"] = read_words(row["key"], known["words"])
         if known.get("turns"):
             known.setdefault("wav", "")
             rows = named(row["key"], known["turns"])
@@ -169,20 +162,6 @@ _BEFORE_LABELS = _NAMES[: _NAMES.index("labels")]
 _AFTER_LABELS = _NAMES[_NAMES.index("labels") + 1 :]
 # The record's own fields; any other name on the top level of a row is a label or goes to ``extra``.
 OWN_FIELDS = frozenset(_NAMES) - {"labels", "extra"}
-
-
-def _read_words(key: str, rows: Any) -> list[Word]:
-    """Read the words of a JSON row. Raises ValueError when they are malformed."""
-    words = []
-    try:
-        for text, start, end in rows:
-            word = Word(str(text), float(start), float(end))
-            words.append(word)
-    except (TypeError, ValueError) as error:
-        rule = f"words of {key!r} must be [[word, start_s, end_s], …]"
-        got = str(rows)[:80]
-        raise ValueError(f"{rule}, got {got}: {error}") from None
-    return words
 
 
 @dataclass
@@ -329,16 +308,13 @@ class Hypothesis:
         words = known.get("words")
         if words is not None:
             key = known.get("key", "?")
-            known["words"] = _read_words(key, words)
+            known["words"] = read_words(key, words)
         return cls(**known)
 
     def free_texts(self) -> dict[str, str]:
         """Return the reply and the other free texts by name, as far as there are any."""
-        found = {}
-        if self.reply is not None:
-            found["reply"] = self.reply
-        found.update(self.texts)
-        return found
+        reply = {} if self.reply is None else {"reply": self.reply}
+        return reply | self.texts
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON row; ``text`` is always there, other empty entries are left out."""

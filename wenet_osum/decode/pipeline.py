@@ -31,6 +31,7 @@ from wenet_osum.decode.generate import generate
 from wenet_osum.decode.heard_labels import fields_heard
 from wenet_osum.decode.jobs import Job, group_jobs
 from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
+from wenet_osum.decode.shortened import flag_shortened
 from wenet_osum.records import FRAME_S, SAMPLE_RATE, Hypothesis, Sample, Utterance
 from wenet_osum.tasks.base import Task
 
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
     from wenet_osum.models.whisper import WhisperPhase
     from wenet_osum.text.template import Template
 
-# Flag: the recording ended before its list, or its own header, says.
-SHORTENED = "shortened"
-# Less is the rounding of durations and what an MP3 encoder adds.
-SHORTER_S = 0.1
 # Audio may be longer than its list says by so much rounding.
 ROUNDING_S = 0.01
 NO_AUDIO = np.zeros(0, np.float32)
@@ -107,7 +104,7 @@ class Recognizer:
                         answer = self._answer_long(job)
                         answers.append((job.index, answer))
 
-                self._flag_shortened(group, answers)
+                flag_shortened(group, answers, self.counts)
                 failed = [answer for _, answer in answers if answer.error is not None]
                 self.counts["errors"] += len(failed)
                 yield group, answers
@@ -126,19 +123,6 @@ class Recognizer:
             for following in islice(ahead, 1):
                 waiting.append((following, reader.submit(self._load, following)))
             yield group, loaded, failed
-
-    def _flag_shortened(self, group: list[Job], answers: Answers) -> None:
-        """Flag the answers to recordings that are shorter than their list or header says.
-
-        A segment may end behind its recording, and an MP3 may be cut: what is there is decoded.
-        """
-        promised = {job.index: job.seconds for job in group}
-        for index, answer in answers:
-            if answer.duration is None:
-                continue
-            if answer.duration < promised[index] - SHORTER_S:
-                answer.flags.append(SHORTENED)
-                self.counts[SHORTENED] += 1
 
     def _load(self, group: list[Job]) -> tuple[Loaded, Answers]:
         """Read, decode and transform the audio of a group; long recordings are left for later."""
@@ -403,8 +387,7 @@ class Recognizer:
 
     def answer_samples(self, utterance: Utterance, samples: np.ndarray) -> Hypothesis:
         """Answer 16 kHz audio (samples,) of up to ``whole_s``; what goes wrong is raised."""
-        sample = self._load_padded(utterance, samples)
-        [answer] = self.decode([sample])
+        [answer] = self.decode([self._load_padded(utterance, samples)])
         return answer
 
     def _decode_pieces(self, items: list[Sample]) -> list[Hypothesis]:

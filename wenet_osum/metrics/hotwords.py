@@ -20,7 +20,6 @@ from typing import NamedTuple
 import numpy as np
 
 from wenet_osum.context import context_of
-from wenet_osum.metrics.error_rate import reference_text
 from wenet_osum.records import Metric
 from wenet_osum.score.metric_sums import (
     MetricSums,
@@ -150,7 +149,7 @@ def hotwords(pair: Pair) -> list[tuple[str, ...]]:
 
 def _texts(field: Field, pair: Pair, options: Options) -> Texts:
     """Return both sides as tokens, after the normalizer."""
-    reference = reference_text(field, pair)
+    reference = field.spoken(pair.reference)
     hypothesis = ""
     if pair.answered:
         hypothesis = pair.hypothesis.transcript or ""

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from wenet_osum.metrics.error_rate import reference_text
 from wenet_osum.records import Metric
 from wenet_osum.score.metric_sums import MetricSums, Options, Pair, share
 from wenet_osum.score.normalize import language, prepare
@@ -75,7 +74,7 @@ def _without_speech(field: Field, pairs: list[Pair]) -> list[Pair]:
     """Return the pairs whose reference says that nothing is spoken."""
     found = []
     for pair in pairs:
-        text = reference_text(field, pair)
+        text = field.spoken(pair.reference)
         if not text.strip():
             found.append(pair)
     return found

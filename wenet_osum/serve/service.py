@@ -77,7 +77,9 @@ class Service:
         They are counted at the pace so far.
         """
         answered = self.metrics.batches.sum
-        pace_s = self.metrics.busy_s / answered if answered else 0.0
+        if not answered:
+            return 1
+        pace_s = self.metrics.busy_s / answered
         wait_s = math.ceil(pace_s * self.in_flight / 2)
         return min(LONGEST_RETRY_S, max(1, wait_s))
 

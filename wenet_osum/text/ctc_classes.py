@@ -151,9 +151,7 @@ class ClassEncoder:
 
 
 @lru_cache(maxsize=4)
-def restricted(
-    tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]
-) -> PreTrainedTokenizerBase:
+def restricted(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]) -> PreTrainedTokenizerBase:
     """Return a tokenizer with the same ids that merges only what makes one of ``ids``."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast

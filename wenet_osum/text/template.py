@@ -31,14 +31,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from wenet_osum import lookup, migrate, tasks
 from wenet_osum.context import NOTHING, SLOTS, Context
 from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 from wenet_osum.tasks.base import Field, Task, escape
 from wenet_osum.text import chat, slots
+from wenet_osum.text.prompts import LANGUAGES, read_prompts
 from wenet_osum.text.timing import Span, timed_tokens
 from wenet_osum.text.tokenizer import encode, encode_with_offsets, end_id, load_tokenizer
 
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
 # Lies beside the tokenizer in a model folder.
 FILE = "text.json"
-LANGUAGES = ("zh", "en")
 # What comes before a turn: nothing, an answer, or words of the same turn.
 FIRST, NEXT, SAME = "first", "next", "same"
 TEMPLATES = ("plain", "chat")
@@ -61,14 +59,8 @@ SETTINGS = (
     "system",
     "tasks",
 )
-# Characters of a value that a message shows.
-SHOWN = 80
-
 # Stands where a prompt is for no utterance in particular.
 NOBODY = Utterance("", "")
-
-# Task tags → language → sentences.
-PromptTable = dict[str, dict[str, list[str]]]
 
 
 @dataclass
@@ -111,7 +103,7 @@ class Template:
         _check_template(template, system)
         self.tokenizer = tokenizer
         self.labels = labels or {}
-        self.prompts = _read_prompts(prompts)
+        self.prompts = read_prompts(prompts)
         self.target_tokenization = target_tokenization
         self.lowercase = lowercase
         self.loss_weight = loss_weight or {}
@@ -370,48 +362,3 @@ def read_settings(source: str | Path, **where: Any) -> dict[str, Any]:
     text = Path(path).read_text(encoding="utf-8")
     settings = json.loads(text)
     return migrate.text_settings(settings, path)
-
-
-def _read_prompts(source: dict | str | Path | None) -> PromptTable:
-    """Read a prompt table by canonical tags.
-
-    Raises ValueError for a malformed table or an unknown task.
-    """
-    if source is None:
-        return {}
-    table = source
-    if not isinstance(source, dict):
-        text = Path(source).read_text(encoding="utf-8")
-        table = yaml.safe_load(text)
-    if not isinstance(table, dict):
-        kind = type(table).__name__
-        raise ValueError(
-            f"prompts {source} must be a table {{task: {{zh: […], en: […]}}}}, got {kind}"
-        )
-    read = {}
-    for name, rows in table.items():
-        if isinstance(rows, list):
-            rows = {"zh": rows}
-        if not _is_prompts(rows):
-            shown = str(rows)[:SHOWN]
-            raise ValueError(
-                f"prompts of {name!r} must be {{zh: [sentence, …], en: [sentence, …]}}, got {shown}"
-            )
-        for texts in rows.values():
-            for text in texts:
-                slots.check(text)
-        task = tasks.parse(name)
-        read[task.tags] = {lang: list(texts) for lang, texts in rows.items()}
-    return read
-
-
-def _is_prompts(rows: Any) -> bool:
-    """Return whether it is a table of sentences by language, at least one in each."""
-    if not isinstance(rows, dict):
-        return False
-    for lang, texts in rows.items():
-        if lang not in LANGUAGES or not texts:
-            return False
-        if not all(isinstance(text, str) for text in texts):
-            return False
-    return True
