@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wenet_osum"
 ROOMS = [
-    "turns", "records", "context", "files", "progress", "config", "typed", "lookup", "migrate", "tasks", "score", "metrics", "text", "corpus", "dataset", "models", "decode", "train", "small",
+    "words", "turns", "records", "context", "files", "progress", "config", "typed", "lookup", "migrate", "tasks", "score", "metrics", "text", "corpus", "dataset", "models", "decode", "train", "small",
     "report", "hub", "serve", "bin",
 ]  # fmt: skip
 CORE = [room for room in ROOMS if room not in ("small", "serve", "bin")]  # what published models need
@@ -162,7 +162,7 @@ def modules(*rooms: str) -> list[str]:
 
 
 def test_records_tasks_score_and_report_work_without_torch():
-    names = modules("turns", "context", "records", "config", "typed", "lookup", "tasks", "score", "metrics", "report")
+    names = modules("words", "turns", "context", "records", "config", "typed", "lookup", "tasks", "score", "metrics", "report")
     code = "\n".join(f"import {name}" for name in names)
     done = run_blocked(["torch", "torchaudio", "transformers"], code)
     assert done.returncode == 0, done.stderr

@@ -313,8 +313,9 @@ class Hypothesis:
 
     def free_texts(self) -> dict[str, str]:
         """Return the reply and the other free texts by name, as far as there are any."""
-        reply = {} if self.reply is None else {"reply": self.reply}
-        return reply | self.texts
+        if self.reply is None:
+            return self.texts
+        return {"reply": self.reply, **self.texts}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON row; ``text`` is always there, other empty entries are left out."""

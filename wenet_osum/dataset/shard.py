@@ -64,7 +64,8 @@ def read_utterance(index: Index, i: int, handles: Handles) -> tuple[Utterance, A
         fault = f"{utterance.key!r} where {expected!r} should be"
         raise Drop(MISFIT, f"{path}: {fault}; delete {index_of(path)}")
     if utterance.turns:
-        return _conversation(index, i, utterance), audio
+        cut_out = _conversation(index, i, utterance)
+        return cut_out, audio
     seconds = float(index.durations[i])
     utterance.start = None
     utterance.end = None
@@ -74,10 +75,12 @@ def read_utterance(index: Index, i: int, handles: Handles) -> tuple[Utterance, A
 
 def _conversation(index: Index, i: int, utterance: Utterance) -> Utterance:
     """Return a conversation whose recordings are cut out. Raises Drop."""
+    path = index.path
     turns = len(utterance.turns)
     if index.turns is None or index.turns[i, indices.TURNS] != turns:
-        told = f"{index.path}: {utterance.key!r} has {turns} earlier turns"
-        raise Drop(MISFIT, f"{told}, the index says otherwise; delete {index_of(index.path)}")
+        told = f"{path}: {utterance.key!r} has {turns} earlier turns"
+        advice = f"delete {index_of(path)}"
+        raise Drop(MISFIT, f"{told}, the index says otherwise; {advice}")
     for one in utterance.recordings():
         one.start = None
         one.end = None
@@ -121,11 +124,13 @@ def _read_raw(index: Index, line: bytes, handles: Handles) -> tuple[Utterance, A
     sounds = []
     for one in utterance.recordings():
         path = find(one.wav, index.path)
-        sounds.append(recording(one, path, handles.conf))
+        sound = recording(one, path, handles.conf)
+        sounds.append(sound)
     return utterance, sounds if utterance.turns else sounds[0]
 
 
 def write_list(path: str | Path, shard_paths: Iterable[str | Path]) -> None:
     """Write a data.list, one shard per line; the file appears whole or not at all."""
     lines = [f"{shard}\n" for shard in shard_paths]
-    write_text(path, "".join(lines))
+    text = "".join(lines)
+    write_text(path, text)

@@ -317,8 +317,8 @@ class OsumModel(PreTrainedModel, GenerationMixin):
 
         ``encoder`` is the file in models/encoder that reads ``encoder_source``, ``adapter_init`` a
         file in models/adapter_init; None: the adapter's own initial weights. Adapter and speech
-        boundary get new weights. ``weights_later``: see models/unread.py. Raises ValueError for an LLM that does not give the same packed as
-        alone (``llm/supported.py``, ``llm/proof.py``).
+        boundary get new weights. ``weights_later``: see models/unread.py. Raises ValueError for an
+        LLM that does not give the same packed as alone (``llm/supported.py``, ``llm/proof.py``).
         """
         model = assemble(
             cls,
