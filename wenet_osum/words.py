@@ -18,8 +18,11 @@ def read_words(key: str, rows: Any) -> list[Word]:
     words = []
     try:
         for text, start, end in rows:
-            begins, ends = float(start), float(end)
-            word = Word(str(text), begins, ends)
+            word = Word(
+                str(text),
+                float(start),
+                float(end),
+            )
             words.append(word)
     except (TypeError, ValueError) as error:
         rule = f"words of {key!r} must be [[word, start_s, end_s], …]"

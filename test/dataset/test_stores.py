@@ -6,35 +6,23 @@ faults: each kind has its test.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import http.client
-import http.server
 import itertools
-import json
 import os
 import random
-import re
 import socket
-import struct
-import sys
-import threading
-import time
-from collections import Counter
 
 import numpy as np
 import pytest
 
 from wenet_osum.config import (
     BatchConfig,
-    ConfigError,
     DataConfig,
     SourceConfig,
     StoreConfig,
     TrainConfig,
-    from_dict,
 )
-from wenet_osum.dataset import address, handles, spool, store_faults
+from wenet_osum.dataset import address, handles, store_faults
 from wenet_osum.dataset.address import fetch
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.dataset import Mixture
@@ -46,134 +34,9 @@ from wenet_osum.records import Utterance
 from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.text.template import Template
 
-QUICK = StoreConfig(tries=6, wait_s=0.004, timeout_s=20)
-# where nothing comes: a busy machine may meet more time-outs than were injected
-HASTY = StoreConfig(tries=20, wait_s=0.004, timeout_s=0.3)
-DATA = bytes(random.Random(0).randrange(256) for _ in range(5000))
-UTTERANCES = 60
-# faults that the next try may not meet
-PASSING = ["503", "500", "429", "408", "reset", "cut", "silent", "slow", "other range"]
+from .store_servers import DATA, HASTY, PASSING, QUICK, UTTERANCES, own_spool, proxy, servers
 
-
-class Quiet(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, *args):
-        pass
-
-    def send(self, status, body, headers=(), cut=None):
-        self.send_response(status)
-        for name, value in {"Content-Length": len(body), **dict(headers)}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        self.wfile.write(body[:cut])
-
-
-class Bucket(Quiet):
-    """Objects as S3 gives them."""
-
-    def do_GET(self):
-        data = self.server.objects.get(self.path)
-        if data is None:
-            self.send(404, b"<Error><Code>NoSuchKey</Code></Error>", {"Content-Type": "application/xml"})
-            return
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if not asked:
-            self.send(200, data)
-        elif int(asked[1]) >= len(data):
-            self.send(416, b"<Error><Code>InvalidRange</Code></Error>")
-        else:
-            first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
-            self.send(206, data[first : last + 1], {"Content-Range": f"bytes {first}-{last}/{len(data)}"})
-
-
-class FaultyProxy(Quiet):
-    """Passes answers on, unless the next fault of the server's row says otherwise."""
-
-    def setup(self):
-        super().setup()
-        self.server.connections += 1
-
-    def do_GET(self):
-        fault = next(self.server.faults, None)
-        self.server.asked.append((self.path, self.headers.get("Range"), fault))
-        if fault in ("silent", "reset"):
-            time.sleep(0.5 if fault == "silent" else 0)
-            # closed with a reset, not an end
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close_connection = True
-            return
-        if fault and fault.isdigit():
-            self.send(int(fault), b"<Error><Code>SlowDown</Code></Error>")
-            return
-        upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream)
-        passed = {} if fault == "no ranges" else {k: v for k, v in self.headers.items() if k == "Range"}
-        upstream.request("GET", self.path, headers=passed)
-        answer = upstream.getresponse()
-        body = answer.read()
-        kept = {"Content-Range": answer.headers["Content-Range"]} if "Content-Range" in answer.headers else {}
-        if fault == "other range":
-            kept = {"Content-Range": f"bytes 0-{len(body) - 1}/{10**9}"}
-        with contextlib.suppress(OSError):
-            if fault == "slow":
-                self.drip(answer.status, body, kept)
-            else:
-                self.send(answer.status, body, kept, cut=len(body) // 2 if fault == "cut" else None)
-        if fault == "cut":
-            self.close_connection = True
-        upstream.close()
-
-    def drip(self, status, body, headers):
-        """Send a byte now and then, and in the end the rest: no single wait is too long."""
-        self.send(status, body, headers, cut=0)
-        for byte in body[:20]:
-            self.wfile.write(bytes([byte]))
-            time.sleep(0.1)
-        self.wfile.write(body[20:])
-
-
-class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, *args):
-        pass
-
-
-@pytest.fixture(scope="module")
-def servers():
-    """A bucket behind a faulty proxy."""
-    bucket, proxy = Server(("127.0.0.1", 0), Bucket), Server(("127.0.0.1", 0), FaultyProxy)
-    bucket.objects = {"/b/data": DATA}
-    proxy.upstream = bucket.server_port
-    for server in (bucket, proxy):
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield bucket, proxy
-    for server in (bucket, proxy):
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def proxy(servers):
-    """The proxy without faults, and a process that knows nothing of it yet."""
-    _, proxy = servers
-    proxy.faults, proxy.asked, proxy.connections = iter(()), [], 0
-    proxy.url = f"http://127.0.0.1:{proxy.server_port}/b/"
-    address._connections.cache_clear()
-    address._worn.clear()
-    handles._noticed.clear()
-    return proxy
-
-
-@pytest.fixture
-def own_spool(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
-    spool.hold.cache_clear()
-    yield tmp_path / "tmp"
-    spool.hold.cache_clear()
+__all__ = ["own_spool", "proxy", "servers"]
 
 
 @pytest.fixture(scope="module")
@@ -428,123 +291,3 @@ def test_recordings_are_asked_for_again(tmp_path, monkeypatch, proxy):
     assert recording(Utterance("a", ""), str(tmp_path / "r"), QUICK) == DATA
     proxy.faults = iter(["503"])
     assert recording(Utterance("a", ""), proxy.url + "data", QUICK) == DATA
-
-
-def program(folder, code):
-    """A line of a list, whose program counts its runs in ``runs`` and then does as ``code`` says."""
-    (folder / "data").write_bytes(DATA)
-    (folder / "runs").write_text("")
-    start = f"echo x >> {folder}/runs; n=$(wc -l < {folder}/runs); "
-    (folder / "p.sh").write_text(start + code.replace("DATA", str(folder / "data")))
-    return f"pipe:sh {folder}/p.sh"
-
-
-def runs(folder):
-    return len((folder / "runs").read_text().split())
-
-
-def test_a_program_that_fails_is_run_again(tmp_path, own_spool):
-    line = program(tmp_path, "head -c 9 DATA; [ $n -lt 3 ] && exit 7; tail -c +10 DATA")
-    assert Handles(conf=QUICK).read(line, 0, 5000) == DATA and runs(tmp_path) == 3
-    # what the first run printed is no part of the second
-    line = program(tmp_path, "[ $n -lt 2 ] && cat DATA && exit 7; tail -c +$(($1 + 1)) DATA | head -c $(($2 - $1 + 1))") + " {first} {last}"
-    assert Handles(conf=QUICK).read(line, 30, 50) == DATA[30:80] and runs(tmp_path) == 2
-    line = program(tmp_path, "echo gone >&2; exit 4") + " another"
-    with pytest.raises(Drop, match="^store pipe:sh: exit status 4, gone"):
-        Handles(conf=QUICK).read(line, 30, 50)
-    assert runs(tmp_path) == 3
-
-
-def test_a_program_that_hangs_is_ended(tmp_path, monkeypatch):
-    line = program(tmp_path, "[ $n -lt 2 ] && exec sleep 60; cat DATA") + " {first} {last}"
-    conf = StoreConfig(wait_s=0.004, timeout_s=2)
-    assert Handles(conf=conf).read(line, 0, 5000) == DATA and runs(tmp_path) >= 2
-
-
-def test_processes_of_a_node_share_what_a_program_prints(tmp_path, own_spool):
-    line = program(tmp_path, "sleep 0.1; cat DATA")
-    Handles().hold([line])
-    children = []
-    for _ in range(4):
-        child = os.fork()
-        if not child:
-            same = Handles(conf=QUICK).read(line, 7, 100) == DATA[7:107]
-            os._exit(0 if same else 1)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
-    assert runs(tmp_path) == 1
-
-
-SCRIPT = """
-import os, sys
-from wenet_osum.dataset import spool
-os.close(spool.spooled("a shard", lambda out: out.write(b"x" * 9), 100))
-print("ready", flush=True)
-if sys.stdin.readline().strip() == "die":
-    os.kill(os.getpid(), 9)
-"""
-
-
-def holder(folder):
-    import subprocess
-
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT], env={**os.environ, "TMPDIR": str(folder)}, **pipes)
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def test_nothing_is_left_in_the_temporary_folder(tmp_path, own_spool):
-    """The last process removes the folder; after one that was killed, the next to begin does."""
-    first, second = holder(own_spool), holder(own_spool)
-    first.communicate("end\n")
-    assert list(own_spool.glob("*/*.shard")), "the second is at work"
-    second.communicate("die\n")
-    left = list(own_spool.glob("*/*.shard"))
-    assert len(left) == 1
-    spool.hold()
-    assert not list(own_spool.glob("*/*.shard"))
-    os.close(spool.spooled("a", lambda out: out.write(b"x"), 100))
-    third = holder(own_spool)
-    third.communicate("end\n")
-    assert len(list(own_spool.glob("*/*.shard"))) == 2, "this process is at work"
-
-
-def test_the_last_to_leave_removes_the_folder(own_spool):
-    holder(own_spool).communicate("end\n")
-    assert not list(own_spool.iterdir())
-
-
-def test_the_spool_keeps_to_its_limit(tmp_path, own_spool):
-    """The least recently used goes first; the one asked for stays, and who reads it may read on."""
-    def write(out):
-        out.write(b"x" * 40)
-
-    names = []
-    for name in ("a", "b", "a", "c"):
-        descriptor = spool.spooled(name, write, 100)
-        names.append(descriptor)
-        time.sleep(0.01)
-    a, b, _, c = names
-    assert [spool.is_removed(one) for one in (a, b, c)] == [False, True, False]
-    assert os.pread(b, 40, 0) == b"x" * 40
-    large = spool.spooled("large", lambda out: out.write(b"x" * 400), 100)
-    assert not spool.is_removed(large) and len(list(own_spool.glob("*/*.shard"))) == 1
-    for descriptor in {*names, large}:
-        os.close(descriptor)
-
-
-def test_descriptors_of_what_was_removed_are_closed(tmp_path, own_spool):
-    reads = Handles(conf=StoreConfig(**{**vars(QUICK), "spool_gb": 6e-6}))
-    line = program(tmp_path, "cat DATA")
-    for number in range(3):
-        assert reads.read(f"{line} {number}", 0, 9) == DATA[:9]
-    assert len(reads._open) == 2, "one removed while it was open, and the newest"
-
-
-def test_settings_that_cannot_be(tmp_path):
-    tree = {"model": {"kind": "whisper", "whisper": "w"}, "train_parts": {"*": {}}, "max_steps": 1}
-    tree["store"] = {"tries": 0, "wait_s": 0.0, "timeout_s": -1.0, "spool_gb": 0.0, "max_faults": 5.0}
-    with pytest.raises(ConfigError) as fault:
-        from_dict(tree)
-    assert all(f"store.{name} " in str(fault.value) for name in tree["store"])

@@ -3,10 +3,10 @@
 
     python tools/bench/store_path.py --utterances 2000 --rounds 5
 
-The server (range_server.py) is another process on loopback. Each round reads an epoch in every way,
-in turns; a share is taken within its round. Batches are checked to be the same before. Shares are of
-utterances per second on the clock, and of CPU time of the process that loads, the server's left out.
-The audio is noise bursts of 2 to 12 s.
+The server (range_server.py) is another process on loopback. Each round reads an epoch in every
+way, in turns; a share is taken within its round. Batches are checked to be the same before. Shares
+are of utterances per second on the clock, and of CPU time of the process that loads, the server's
+left out. The audio is noise bursts of 2 to 12 s.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def remote(corpus: NoiseCorpus, url: str, faults: float) -> Mixture:
     """Return the loader of the corpus as it lies behind an address."""
     listed = corpus.folder / f"remote{faults}.list"
     names = [Path(path).name for path in corpus.shards]
-    write_list(listed, [f"{url}/{name}" for name in names])
+    urls = [f"{url}/{name}" for name in names]
+    write_list(listed, urls)
+
     source = SourceConfig("noise", str(listed), tasks={"asr": 1.0})
     return Mixture(
         DataConfig([source]),
@@ -74,7 +76,8 @@ def checked(ways: dict[str, Mixture]) -> None:
     truth = list(ways[LOCAL].epoch(0))
     for mixture in ways.values():
         loader = mixture.epoch(0)
-        same_features(truth, list(loader))
+        read = list(loader)
+        same_features(truth, read)
         assert not loader.failed, loader.failed
 
 
@@ -85,7 +88,9 @@ def timed(mixture: Mixture) -> tuple[float, float]:
     spent = time.process_time()
     for _ in mixture.epoch(0):
         pass
-    return time.perf_counter() - began, time.process_time() - spent
+    clock = time.perf_counter() - began
+    cpu = time.process_time() - spent
+    return clock, cpu
 
 
 def raced(ways: dict[str, Mixture], count: int, rounds: int) -> list[str]:
@@ -93,35 +98,49 @@ def raced(ways: dict[str, Mixture], count: int, rounds: int) -> list[str]:
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, mixture in ways.items():
-            seconds[name].append(timed(mixture))
-    local = np.array(seconds[LOCAL])
+            spent = timed(mixture)
+            seconds[name].append(spent)
+
+    # Shares are taken round by round, beside the local disk.
+    local_clock, local_cpu = np.array(seconds[LOCAL]).T
+
     rows = []
     for name, spent in seconds.items():
-        clock, cpu = np.array(spent).T
+        both = np.array(spent)
+        clock, cpu = both.T
         rate = spread(count / clock, ".0f")
-        share = spread(local[:, 0] / clock, ".2f")
-        by_cpu = spread(local[:, 1] / cpu, ".2f")
-        rows.append(f"| {name} | {rate} | {share} | {by_cpu} |")
+        share = spread(local_clock / clock, ".2f")
+        by_cpu = spread(local_cpu / cpu, ".2f")
+        row = f"| {name} | {rate} | {share} | {by_cpu} |"
+        rows.append(row)
     return rows
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark and print one table."""
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--utterances", type=int, default=2000, help="of the corpus")
     parser.add_argument("--workers", type=int, default=0, help="data processes")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark and print one table."""
+    args = arguments(argv)
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         corpus = NoiseCorpus(folder, args.utterances, (2.0, 12.0))
         corpus.mixture.conf.workers = args.workers
+
+        # The local disk, and a server for each share of faults.
         ways = {LOCAL: corpus.mixture}
         for name, faults in FAULTS.items():
-            url = stack.enter_context(served(folder / "shards", faults))
+            server = served(folder / "shards", faults)
+            url = stack.enter_context(server)
             ways[name] = remote(corpus, url, faults)
         checked(ways)
         rows = raced(ways, args.utterances, args.rounds)

@@ -40,7 +40,8 @@ class Handles:
 
     def hold(self, paths: Iterable[str]) -> None:
         """Take part in the spool where a shard needs it, before data processes are forked."""
-        if any(is_pipe(path) and not seeks(path) for path in paths):
+        whole = [path for path in paths if is_pipe(path) and not seeks(path)]
+        if whole:
             spool.hold()
 
     def expect(self, parts: Iterable[Part]) -> None:
@@ -48,7 +49,11 @@ class Handles:
 
         What was announced before is forgotten.
         """
-        remote = [part for part in parts if seeks(part[0])]
+        remote = []
+        for part in parts:
+            path, _, _ = part
+            if seeks(path):
+                remote.append(part)
         self._joined = ranges.join(remote, _gap)
 
     def read(self, path: str, offset: int, size: int) -> bytes:

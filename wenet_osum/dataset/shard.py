@@ -99,6 +99,7 @@ def _read_tar(index: Index, block: bytes) -> tuple[Utterance, Audio]:
         raise Drop(MISFIT, f"{path}: no members; delete {index_of(path)}")
     parts = group.parts(buffer)
     utterance, _ = read_members(group.stem, parts)
+
     sounds = []
     for one in utterance.recordings():
         member = part_of(one, parts)
@@ -109,7 +110,8 @@ def _read_tar(index: Index, block: bytes) -> tuple[Utterance, Audio]:
 def _sound(utterance: Utterance, member: memoryview) -> bytes:
     """Return the audio file of a member, the utterance's segment cut out where it has one."""
     audio = bytes(member)
-    start, end = utterance.start, utterance.end
+    start = utterance.start
+    end = utterance.end
     if start is None and end is None:
         return audio
     return cut(audio, start, end)

@@ -58,7 +58,8 @@ class SpeechDataset(Dataset):
         return len(self.items)
 
     def __getitem__(self, i: int) -> Batch:
-        first, end = self.items[i].tolist()
+        item = self.items[i]
+        first, end = item.tolist()
         return self.batch(first, end)
 
     def batch(self, first: int, end: int) -> Batch:
@@ -67,7 +68,8 @@ class SpeechDataset(Dataset):
         self.handles.expect(map(self._part, range(first, end)))
         for draw in range(first, end):
             try:
-                samples.append(self.sample(draw))
+                sample = self.sample(draw)
+                samples.append(sample)
             except Drop as drop:
                 dropped[drop.reason] += 1
         filler = None
@@ -78,16 +80,26 @@ class SpeechDataset(Dataset):
     def _part(self, draw: int) -> Part:
         """Say where the bytes of a draw lie."""
         source, shard, row, *_ = self.draws[draw].tolist()
-        index = self.pools[source].indices[shard]
-        return index.path, int(index.offsets[row]), int(index.sizes[row])
+        pool = self.pools[source]
+        index = pool.indices[shard]
+        offset = int(index.offsets[row])
+        size = int(index.sizes[row])
+        return index.path, offset, size
 
     def sample(self, draw: int) -> Sample:
         """Read one draw. Raises Drop."""
         source, shard, row, task, repeat = self.draws[draw].tolist()
         pool = self.pools[source]
         index = pool.indices[shard]
-        utterance, audio = read_utterance(index, row, self.handles)
         asked = pool.tasks[task]
-        if utterance.turns:
-            return make_conversation(utterance, audio, asked, self.template, self.conf, repeat)
-        return make_sample(utterance, audio, asked, self.template, self.conf, repeat)
+        utterance, audio = read_utterance(index, row, self.handles)
+
+        make = make_conversation if utterance.turns else make_sample
+        return make(
+            utterance,
+            audio,
+            asked,
+            self.template,
+            self.conf,
+            repeat,
+        )

@@ -31,11 +31,16 @@ class FaultLimit:
         for reason, count in batch.dropped.items():
             if reason.startswith(STORE):
                 lost[reason] = count
-        arrived = 0 if batch.filler else len(batch.keys)
-        self._add(arrived + sum(batch.dropped.values()), lost)
-        allowed = self.share * max(self._asked, AT_LEAST)
+        asked = sum(batch.dropped.values())
+        if not batch.filler:
+            asked += len(batch.keys)
+        self._add(asked, lost)
+
+        asked = max(self._asked, AT_LEAST)
+        allowed = self.share * asked
         if self._lost.total() > allowed:
-            raise StoreError(self._told())
+            told = self._told()
+            raise StoreError(told)
 
     def _add(self, asked: int, lost: Counter) -> None:
         """Move the window on."""
@@ -52,8 +57,9 @@ class FaultLimit:
         reasons = []
         for reason, count in self._lost.most_common(3):
             reasons.append(f"{count} × {reason}")
+        listed = "; ".join(reasons)
+        lost = self._lost.total()
         return (
-            f"{self._lost.total()} of the last {self._asked} utterances could not be read: "
-            f"{'; '.join(reasons)}. This is more than store.max_faults, {self.share:.1%}; put the "
+            f"{lost} of the last {self._asked} utterances could not be read: {listed}. This is more than store.max_faults, {self.share:.1%}; put the "
             "store right and start again, a training goes on from its last checkpoint"
         )
