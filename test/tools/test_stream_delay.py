@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wenet_osum.dataset.audio import write_wav
+from wenet_osum.decode import stream_delay
 from wenet_osum.decode.incremental import Hearing, StreamOptions
 from wenet_osum.records import Hypothesis, Word
 from wenet_osum.tasks import parse
@@ -24,7 +24,6 @@ NOISE = np.random.default_rng(1).normal(0, 0.1, round(4.2 * 16000)).astype(np.fl
 def tool():
     spec = importlib.util.spec_from_file_location("stream_delay", TOOL)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["stream_delay"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -45,13 +44,13 @@ class Worker:
 
 def said_by(tool, worker, chunk_s=0.1, step_s=0.5):
     hearing = Hearing(worker, parse("asr"), StreamOptions(step_s))
-    return tool.simulate(hearing, NOISE, chunk_s, lambda: worker.now)
+    return stream_delay.simulate(hearing, NOISE, chunk_s, lambda: worker.now)
 
 
 def test_without_work_a_word_is_late_by_the_step_alone(tool):
     said, busy_s = said_by(tool, Worker(0.0))
     assert busy_s == 0 and said[-1].text == " ".join(word.text for word in WORDS)
-    found, missed = tool.delays(WORDS, said, "en", "basic")
+    found, missed = stream_delay.delays(WORDS, said, "en", "basic")
     # Each ends with a step, is heard in the hypothesis of that step and said with the next; the last as the sound ends.
     assert missed == 0 and found == pytest.approx([0.5] * 7 + [0.2])
 
@@ -61,25 +60,25 @@ def test_work_is_added_and_sound_that_came_meanwhile_is_heard_together(tool):
     said, busy_s = said_by(tool, worker)
     # At 0.5 s it works until 1.3 s; the 0.8 s that have come meanwhile are the next hypothesis.
     assert worker.heard_s[:3] == pytest.approx([0.5, 1.3, 2.1]) and busy_s == pytest.approx(0.8 * len(worker.heard_s))
-    found, missed = tool.delays(WORDS, said, "en", "basic")
+    found, missed = stream_delay.delays(WORDS, said, "en", "basic")
     assert found[0] == pytest.approx(1.3 + 0.8 - 0.5) and missed == 0
 
 
 def test_words_that_were_not_recognized_have_no_delay(tool):
-    said = [tool.Said("w0", 1.0), tool.Said("w0 x w2", 2.0)]
-    found, missed = tool.delays(WORDS[:3], said, "en", "basic")
+    said = [stream_delay.Said("w0", 1.0), stream_delay.Said("w0 x w2", 2.0)]
+    found, missed = stream_delay.delays(WORDS[:3], said, "en", "basic")
     assert found == pytest.approx([0.5, 0.5]) and missed == 1
-    assert tool.delays(WORDS[:2], [], "en", "basic") == ([], 2)
+    assert stream_delay.delays(WORDS[:2], [], "en", "basic") == ([], 2)
     chinese = [Word("你好", 0.0, 0.4), Word("吗", 0.4, 0.6)]
-    assert tool.delays(chinese, [tool.Said("你好吗", 1.0)], "zh", "basic")[0] == pytest.approx([0.6, 0.6, 0.4])
+    assert stream_delay.delays(chinese, [stream_delay.Said("你好吗", 1.0)], "zh", "basic")[0] == pytest.approx([0.6, 0.6, 0.4])
 
 
 def test_the_figures(tool):
-    totals = tool.Totals([1.0] * 9 + [2.0], 20, 10, 5, 4, 10.0, 2.5)
-    figures = tool.table(totals)
+    totals = stream_delay.Totals([1.0] * 9 + [2.0], 20, 10, 5, 4, 10.0, 2.5)
+    figures = stream_delay.table(totals)
     assert figures["delay_mean_s"] == pytest.approx(1.1) and figures["delay_p90_s"] == pytest.approx(1.1)
     assert (figures["stream_wer"], figures["whole_wer"], figures["work_per_audio_s"]) == (25.0, 20.0, 0.25)
-    assert tool.table(tool.Totals())["delay_mean_s"] is None
+    assert stream_delay.table(stream_delay.Totals())["delay_mean_s"] is None
 
 
 def test_a_list_is_measured_both_ways(tool, tiny_folder, tmp_path, capsys):
