@@ -86,7 +86,7 @@ def test_the_plan_counts_the_tokens_of_a_translation(corpus):
     able = pool(corpus / "json.list", "st")
     index = able.indices[0]
     assert index.text_bytes("translation").tolist() == [14, 4, 0]
-    assert index.column("translation").dtype.itemsize <= 8, "the text itself is not kept"
+    assert index.column("translation").tolist() == ["14", "4", ""], "the text itself is not kept"
     task, lengths = tasks.parse("st"), np.array([[7, 0, 0]])
     one, other = (TokenEstimate().answer(task, lengths, {"translation": np.array([size])})[0] for size in (10, 60))
     assert other - one == 50
@@ -97,7 +97,7 @@ def test_the_plan_counts_the_tokens_of_a_translation(corpus):
 
 def test_prompts_of_samples_name_the_target_language(corpus, tiny_folder):
     template = Template.load(tiny_folder)
-    conf = SampleConfig(filter=FilterConfig(min_s=0.1), augment=False, prompt_lang="en")
+    conf = SampleConfig(filter=FilterConfig(min_s=0.1), prompt_lang="en")
     utterance = next(read_manifest(corpus / "manifest.jsonl"))
     audio = Path(utterance.wav).read_bytes()
     sample = make_sample(utterance, audio, tasks.parse("st"), template, conf)

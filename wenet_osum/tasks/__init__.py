@@ -83,8 +83,8 @@ def label_names() -> tuple[str, ...]:
 
 def free_texts(names: Iterable[str]) -> frozenset[str]:
     """Return those of the label names that are free texts, whose values are no classes."""
-    among = tuple(names)
-    return _free_texts(_folders(), among)
+    texts = _free_texts(_folders())
+    return texts.intersection(names)
 
 
 def _folders() -> tuple[tuple[str, int], ...]:
@@ -108,8 +108,8 @@ def _label_fields(folders: tuple[tuple[str, int], ...]) -> dict[str, Field]:
 
 @lru_cache(maxsize=4)
 def _label_names(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
-    found = [field.attribute for field in _label_fields(folders).values()]
-    for field in _other_fields():
+    found = []
+    for field in (*_label_fields(folders).values(), *_other_fields()):
         found.append(field.attribute)
         found += field.beside
     # Two fields may read the same label.
@@ -117,10 +117,10 @@ def _label_names(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
     return tuple(name for name in different if name not in OWN_FIELDS)
 
 
-@lru_cache(maxsize=16)
-def _free_texts(folders: tuple[tuple[str, int], ...], names: tuple[str, ...]) -> frozenset[str]:
+@lru_cache(maxsize=4)
+def _free_texts(folders: tuple[tuple[str, int], ...]) -> frozenset[str]:
     texts = {field.attribute for field in _other_fields()}
-    return frozenset(texts.intersection(names) - OWN_FIELDS)
+    return frozenset(texts - OWN_FIELDS)
 
 
 def _other_fields() -> list[Field]:
