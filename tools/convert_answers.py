@@ -6,9 +6,9 @@
     wenet_osum score --set '<EMOTION>=exp/meld/meld/ref.jsonl,exp/meld/meld' --out exp/score
 
 Each data set gets a folder in OUT with ref.jsonl, hyp.jsonl and its label set, which score reads,
-and the command that scores it is printed; with --label_map the labels are ours instead. Answers that are missing
-count as wrong; --missing skip leaves them out, as those toolkits do. What is left out is counted.
-Exit status: 0 done, 1 a fault.
+and the command that scores it is printed. With --label_map the labels are ours instead. Answers
+that are missing count as wrong; --missing skip leaves them out, as those toolkits do. What is left
+out is counted. Exit status: 0 done, 1 a fault.
 """
 
 from __future__ import annotations

@@ -66,10 +66,13 @@ def _transcripts(rows: list[Answered]) -> Converted:
     """Make references and hypotheses of recognition."""
     found = Converted(tasks.parse("asr").tags)
     for row in rows:
-        reference = Utterance(row.key, row.wav, txt=row.reference, lang=row.of.lang)
+        lang = row.of.lang
+        reference = Utterance(row.key, row.wav, txt=row.reference, lang=lang)
         found.references.append(reference)
-        hypothesis = Hypothesis(row.key, found.task, row.answer or "", transcript=row.answer)
-        found.hypotheses.append(_or_error(hypothesis, row))
+        text = row.answer or ""
+        hypothesis = Hypothesis(row.key, found.task, text, transcript=row.answer)
+        hypothesis = _or_error(hypothesis, row)
+        found.hypotheses.append(hypothesis)
     return found
 
 
@@ -79,7 +82,8 @@ def _labels(
     """Make references and hypotheses of a label field."""
     found = Converted(known.tag)
     spellings = _spellings(rows, known)
-    names = list(dict.fromkeys(spellings.values()))
+    once = dict.fromkeys(spellings.values())
+    names = list(once)
     ours: dict[str, str | None] = {name: name for name in names}
     if mapped:
         ours = {name: mapped.label(known.name, name) for name in names}
@@ -88,16 +92,21 @@ def _labels(
     if rule == "named":
         spellings |= _aliases(names, known)
 
+    find = RULES[rule]
     for row in rows:
-        label = ours[spellings[row.reference]]
+        name = spellings[row.reference]
+        label = ours[name]
         if label is None:
             dropped[f"label {row.reference!r} that is none of ours"] += 1
             continue
+        lang = row.of.lang
         labels = {known.attribute: label}
-        reference = Utterance(row.key, row.wav, lang=row.of.lang, labels=labels)
+        reference = Utterance(row.key, row.wav, lang=lang, labels=labels)
         found.references.append(reference)
-        named = RULES[rule](row.answer or "", spellings, row.options)
-        hypothesis = _hypothesis(row, known, ours.get(named) if named else None)
+
+        text = row.answer or ""
+        answered = find(text, spellings, row.options)
+        hypothesis = _hypothesis(row, known, ours.get(answered))
         found.hypotheses.append(hypothesis)
     return found
 
@@ -113,15 +122,20 @@ def _spellings(rows: list[Answered], known: Field) -> dict[str, str]:
         for option in row.options.values():
             names.setdefault(fold(option), option)
     # Our label → the option that means it.
-    meant = {known.labels.find(option): option for option in names.values()}
-    meant.pop(None, None)
+    meant = {}
+    for option in names.values():
+        label = known.labels.find(option)
+        if label is not None:
+            meant[label] = option
 
     spellings = {}
     for row in rows:
         for option in row.options.values():
             spellings[option] = names[fold(option)]
-        same = meant.get(known.labels.find(row.reference), row.reference)
-        spellings[row.reference] = names.setdefault(fold(row.reference), same)
+        label = known.labels.find(row.reference)
+        same = meant.get(label, row.reference)
+        folded = fold(row.reference)
+        spellings[row.reference] = names.setdefault(folded, same)
     return spellings
 
 
@@ -130,12 +144,16 @@ def _aliases(names: list[str], known: Field) -> dict[str, str]:
     found: dict[str, str] = {}
     meanings = [known.labels.find(name) for name in names]
     for name, label in zip(names, meanings, strict=True):
-        if label is None or meanings.count(label) > 1:
+        alone = meanings.count(label) == 1
+        if label is None or not alone:
             continue
-        for spelling in (label, *known.labels.aliases[label]):
+        aliases = known.labels.aliases[label]
+        for spelling in (label, *aliases):
             found[spelling] = name
     # A name means itself, whatever it is to us.
-    return {**found, **{name: name for name in names}}
+    for name in names:
+        found[name] = name
+    return found
 
 
 def _hypothesis(row: Answered, known: Field, label: str | None) -> Hypothesis:

@@ -24,9 +24,11 @@ def begins(answer: str, spellings: Table, options: Table) -> str | None:
     A label of several words is also known written as one, as the whole answer.
     """
     answer = answer.strip().lower()
-    for spelling in sorted(spellings, key=len, reverse=True):
+    longest_first = sorted(spellings, key=len, reverse=True)
+    for spelling in longest_first:
         name = spelling.strip().lower()
-        if answer.startswith(name) or answer == name.replace(" ", ""):
+        joined = name.replace(" ", "")
+        if answer.startswith(name) or answer == joined:
             return spellings[spelling]
     return None
 
@@ -38,7 +40,8 @@ def letter(answer: str, spellings: Table, options: Table) -> str | None:
     # A text of one character has no last but one.
     for place in (answer[:1], answer[-2:-1]):
         if place in options:
-            return spellings[options[place]]
+            spelling = options[place]
+            return spellings[spelling]
     return None
 
 
@@ -49,19 +52,23 @@ def named(answer: str, spellings: Table, options: Table) -> str | None:
     """
     for form in (LETTER, CLOSING_LETTER):
         found = form.match(answer)
-        if found and found[1].upper() in options:
-            return spellings[options[found[1].upper()]]
+        option = found[1].upper() if found else ""
+        if option in options:
+            spelling = options[option]
+            return spellings[spelling]
 
     occurring = {}
     said = _words(answer)
     for spelling, label in spellings.items():
         words = _words(spelling)
-        if words and f" {words} " in f" {said} ":
+        is_said = f" {words} " in f" {said} "
+        if words and is_said:
             occurring[words] = label
     # One inside a longer one that occurs as well is not meant itself: park in car park.
     labels = set()
     for words, label in occurring.items():
-        if not any(words != other and words in other for other in occurring):
+        around = [other for other in occurring if words in other]
+        if around == [words]:
             labels.add(label)
     return labels.pop() if len(labels) == 1 else None
 

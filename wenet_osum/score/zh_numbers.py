@@ -48,7 +48,8 @@ def cardinal(number: str) -> str:
 
 def digit_by_digit(figures: str) -> str:
     """Read each figure by itself: 2020 → 二零二零."""
-    return "".join(DIGITS[int(figure)] for figure in figures)
+    read = [DIGITS[int(figure)] for figure in figures]
+    return "".join(read)
 
 
 def _with_units(figures: str) -> str:
@@ -58,13 +59,15 @@ def _with_units(figures: str) -> str:
         return ""
     zero = DIGITS[0] if bare != figures else ""
     if len(bare) == 1:
-        return zero + DIGITS[int(bare)]
+        digit = digit_by_digit(bare)
+        return zero + digit
 
     # The largest unit divides the figures in two numbers.
     power = next(power for power in UNITS if power < len(bare))
     above = _with_units(bare[:-power])
     below = _with_units(bare[-power:])
-    return zero + above + UNITS[power] + below
+    unit = UNITS[power]
+    return zero + above + unit + below
 
 
 def _number(match: re.Match) -> str:
@@ -77,7 +80,8 @@ def _digits(match: re.Match) -> str:
 
 
 def _fraction(match: re.Match) -> str:
-    above, below = cardinal(match[1]), cardinal(match[2])
+    above = cardinal(match[1])
+    below = cardinal(match[2])
     return f"{below}分之{above}"
 
 

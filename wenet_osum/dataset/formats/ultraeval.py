@@ -34,7 +34,8 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
         # Answers number the utterances from 0.
         name = f"{stem}-{number - 1}"
         try:
-            yield from_row({"key": name, **_row(line, stem)})
+            row = _row(line, stem)
+            yield from_row({"key": name, **row})
         except ValueError as error:
             note(dropped, name, f"ultraeval: {reason_of(error)}")
 
@@ -51,7 +52,8 @@ def _row(line: Row, stem: str) -> Row:
     reference = row.pop(known.column)
     name = "txt"
     if known.field != TRANSCRIPT:
-        name = tasks.label_fields()[known.field].attribute
+        field = tasks.label_fields()[known.field]
+        name = field.attribute
     return {**row, "lang": known.lang, name: reference}
 
 
@@ -61,7 +63,8 @@ def _by_columns(row: Row) -> Row:
     found = {}
     for name, value in row.items():
         small = name.lower()
-        found[small if small in labels else name] = value
+        ours = small if small in labels else name
+        found[ours] = value
     for name in TEXTS:
         if name in found and "txt" not in found:
             found["txt"] = found.pop(name)
@@ -79,5 +82,6 @@ def _lines(utterances: Iterable[Utterance], lost: Counter) -> Iterator[str]:
         if (utterance.start, utterance.end) != (None, None):
             lost[SEGMENT] += 1
         row = utterance.to_dict()
-        line = {WAV: row.pop("wav"), **row}
+        wav = row.pop("wav")
+        line = {WAV: wav, **row}
         yield json.dumps(line, ensure_ascii=False)
