@@ -16,6 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.dataset.audio import decode  # noqa: E402
+from wenet_osum.dataset.columns import distinct  # noqa: E402
 from wenet_osum.dataset.drop import Drop, Dropped, note  # noqa: E402
 from wenet_osum.dataset.manifest import WHITE_KEY, has_white_space  # noqa: E402
 from wenet_osum.dataset.shard import Handles, Index, load_list, read_utterance  # noqa: E402
@@ -86,11 +87,11 @@ def _print_column(indices: list[Index], column: str) -> None:
     counts = Counter()
     seconds = Counter()
     for index in indices:
-        values = index.columns[column]
-        for value in np.unique(values):
-            rows = values == value
-            counts[str(value)] += int(rows.sum())
-            seconds[str(value)] += float(index.durations[rows].sum())
+        values, place = distinct(index.columns[column])
+        for number, value in enumerate(values):
+            rows = place == number
+            counts[value] += int(rows.sum())
+            seconds[value] += float(index.durations[rows].sum())
     for value, count in counts.most_common():
         name = value or "(not given)"
         hours = seconds[value] / 3600
