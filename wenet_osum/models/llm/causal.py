@@ -29,6 +29,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from wenet_osum.devices import to_device
 from wenet_osum.models.dtypes import autocast_dtype
 from wenet_osum.models.heads import LARGEST_HEAD
 from wenet_osum.models.llm import supported
@@ -51,14 +52,14 @@ class Packing:
 
         # (B + 1,), where each utterance begins, and where the last one ends.
         borders = torch.tensor([0, *lengths]).cumsum(0)
-        self.cu_seq_lens = borders.to(device, torch.int32, non_blocking=True)
+        self.cu_seq_lens = to_device(borders.to(torch.int32), device)
 
         # (1, L), counted anew in each utterance.
         total = sum(lengths)
         starts = borders[:-1]
         start_of = torch.repeat_interleave(starts, torch.tensor(lengths), output_size=total)
         positions = torch.arange(total) - start_of
-        self.position_ids = positions[None].to(device, non_blocking=True)
+        self.position_ids = to_device(positions[None], device)
 
 
 def packed_attention(
