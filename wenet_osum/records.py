@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from wenet_osum.devices import ON_CPU, to_device
 from wenet_osum.turns import Turns, has_recording, named, unnamed
 from wenet_osum.words import Word, read_words
 
@@ -248,26 +249,24 @@ class Batch:
             return tasks
         return self.turns.heard_for(tasks)
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """Return a copy with ``function`` applied to every tensor."""
+    def _map(self, function: Callable[[str, Tensor], Tensor]) -> Batch:
+        """Return a copy with ``function`` applied to every name and tensor."""
         tensors = {}
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
             if hasattr(value, "pin_memory"):
-                tensors[entry.name] = function(value)
+                tensors[entry.name] = function(entry.name, value)
 
-        targets = {}
-        for name, tensor in self.targets.items():
-            targets[name] = function(tensor)
+        targets = {name: function(name, tensor) for name, tensor in self.targets.items()}
         return dataclasses.replace(self, **tensors, targets=targets)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return a copy whose tensors lie on ``device``."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """Return a copy on ``device``; lengths and times stay on the CPU, where they are read."""
+        return self._map(lambda name, x: x if name.endswith(ON_CPU) else to_device(x, device))
 
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory; the DataLoader calls this by name."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self._map(lambda name, tensor: tensor.pin_memory())
 
 
 @dataclass

@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wenet_osum.devices import to_device
+
 if TYPE_CHECKING:  # annotations only, as in records.py
     from torch import Tensor
 
@@ -122,5 +124,5 @@ class Turns:
     def _added(self, values: Tensor, owners: Tensor) -> Tensor:
         count = len(self.counts)
         total = values.new_zeros(count)
-        there = owners.to(values.device)
+        there = to_device(owners, values.device)
         return total.index_add(0, there, values)

@@ -102,18 +102,43 @@ def test_losses_in_chunks_equal_losses_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("capability", "dtype", "runs"),
+    ("kind", "capability", "dtype", "obstacle"),
     [
-        ((7, 0), torch.float16, False),
-        ((7, 5), torch.bfloat16, False),
-        ((8, 0), torch.bfloat16, True),
-        ((9, 0), torch.float32, False),
+        ("cuda", (7, 0), torch.float16, "compute capability is 7.0, it needs 8.0"),
+        ("cuda", (7, 5), torch.bfloat16, "compute capability is 7.5, it needs 8.0"),
+        ("cuda", (8, 0), torch.bfloat16, None),
+        ("cuda", (9, 0), torch.float32, "the model computes in float32"),
+        ("npu", (9, 0), torch.bfloat16, "there is none for npu"),
+        ("xpu", (9, 0), torch.bfloat16, "there is none for xpu"),
     ],
 )
-def test_varlen_is_chosen_where_it_runs(monkeypatch, capability, dtype, runs):
+def test_varlen_is_chosen_where_it_runs(monkeypatch, kind, capability, dtype, obstacle):
     """V100 is 7.0, T4 7.5, A100 8.0, H100 9.0."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    query = SimpleNamespace(dtype=dtype, is_cuda=True, device="cuda")
-    assert causal._has_varlen(query) is runs
-    query.is_cuda = False
-    assert not causal._has_varlen(query)
+    query = SimpleNamespace(dtype=dtype, device=SimpleNamespace(type=kind), shape=(1, 4, 9, 128))
+    found = causal._obstacle(query, query, 0.0)
+    assert (found is None) if obstacle is None else (obstacle in found)
+    assert "dropout" in causal._obstacle(query, query, 0.1)
+
+
+@pytest.mark.parametrize("channels", [(320, 320), (192, 128)])
+def test_heads_that_varlen_does_not_take_are_run_one_by_one(monkeypatch, channels):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    query, value = (
+        SimpleNamespace(
+            dtype=torch.bfloat16, device=SimpleNamespace(type="cuda"), shape=(1, 4, 9, size)
+        )
+        for size in channels
+    )
+    assert f"heads have {channels[0]} channels" in causal._obstacle(query, value, 0.0)
+
+
+def test_what_attention_ran_is_told_once(llm):
+    part = torch.randn(9, 32)
+    with causal.noting_attention() as ways:
+        for lengths in ([4, 5], [9]):
+            causal.packed_forward(llm, part, causal.Packing(lengths))
+    (said,) = ways
+    assert said.startswith("attention: one call per utterance") and "there is none for cpu" in said
+    causal.packed_forward(llm, part, causal.Packing([9]))
+    assert len(ways) == 1

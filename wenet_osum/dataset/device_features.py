@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wenet_osum.dataset.augment import apply_masks
 from wenet_osum.dataset.log_mel import HOP, N_FFT, doubled_filters, mel_window, reflected
+from wenet_osum.devices import to_device
 from wenet_osum.records import Batch
 
 
@@ -51,7 +52,7 @@ def log_mels(audio: Tensor, frames: Tensor, mels: int) -> Tensor:
     logs = power.clamp_(min=1e-10).log10_()
 
     # Each utterance has its own loudest value, that of its own frames.
-    padded = _padding(frames, longest).to(device, non_blocking=True)
+    padded = to_device(_padding(frames, longest), device)
     spoken = logs.masked_fill(padded, -torch.inf)
     peaks = spoken.amax((1, 2), keepdim=True)
     logs = torch.maximum(logs, peaks - 8.0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from wenet_osum.devices import to_device
 from wenet_osum.models import lora
 from wenet_osum.models.layout import Pieces, lay_out
 from wenet_osum.models.lengths import spans
@@ -104,7 +105,7 @@ class LLMAnswers:
         # Answers stand at the ends of turns; what says each token is the state one place before it.
         ends = totals.cumsum(0)
         before = spans(ends - pieces.answers - 1, pieces.answers)
-        return hidden[before.to(hidden.device)]
+        return hidden[to_device(before, hidden.device)]
 
 
 def take(values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
@@ -113,4 +114,4 @@ def take(values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
     sizes = lengths.cpu()
     starts = sizes.cumsum(0) - sizes
     index = spans(starts[rows], sizes[rows])
-    return values[index.to(values.device)]
+    return values[to_device(index, values.device)]

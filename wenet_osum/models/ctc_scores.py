@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wenet_osum.devices import to_device
+
 KINDS = ("dot", "distance")
 # Embeddings whose scores exist at once: 0.6 GB where all tokens of an LLM are classes.
 ROWS = 1024
@@ -105,7 +107,7 @@ class CTCScores:
         self.tokens = table.float()
         if scoring.classes is not None:
             # The blank is the last class.
-            self.ids = torch.tensor([*scoring.classes, blank], device=table.device)
+            self.ids = to_device(torch.tensor([*scoring.classes, blank]), table.device)
             self.blank = len(scoring.classes)
             self.tokens = table[self.ids].float()
 

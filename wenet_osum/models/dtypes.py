@@ -1,5 +1,5 @@
-"""In which precision the parts of a model lie in its folder: frozen ones in bfloat16 beside trained
-ones in float32.
+"""In which precision the parts of a model lie in its folder, frozen ones in bfloat16 beside trained
+ones in float32, and in which one autocast computes.
 
 transformers keeps one dtype for a whole model. Ours is kept a part in ``part_dtypes`` of
 config.json, so that loading "as saved" neither doubles a frozen LLM nor rounds a trained adapter.
@@ -58,3 +58,13 @@ def apply(model: nn.Module, dtypes: Mapping[str, str]) -> None:
             continue
         dtype = getattr(torch, wanted)
         tensor.data = tensor.data.to(dtype)
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the dtype that autocast computes in on a device; None where it is off."""
+    # The meta device knows no autocast.
+    if device.type == "meta" or not torch.amp.is_autocast_available(device.type):
+        return None
+    if not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wenet_osum import tasks
+from wenet_osum.devices import to_device
 
 if TYPE_CHECKING:
     from wenet_osum.records import Utterance
@@ -61,7 +62,7 @@ def label_directions(options: list[list[int]], table: Tensor) -> Tensor:
     """Return the mean embedding of each label's tokens, scaled to length 1: (labels, H) float32."""
     means = []
     for ids in options:
-        tokens = torch.tensor(ids, device=table.device)
+        tokens = to_device(torch.tensor(ids), table.device)
         # The rows that are needed, for a table in half precision is large.
         embeddings = table[tokens].float()
         means.append(embeddings.mean(0))

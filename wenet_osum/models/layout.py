@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from wenet_osum.devices import to_device
 from wenet_osum.models.lengths import spans, valid_mask
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def lay_out(embed: nn.Module, boundary: nn.Module, pieces: Pieces) -> tuple[Tens
     # Where each piece of each utterance lies in the source, in the order of the layout.
     starts, lengths = _places(pieces, len(suffix_ids), len(ids))
     index = spans(starts.flatten(), lengths.flatten())
-    index = index.to(source.device, non_blocking=True)
+    index = to_device(index, source.device)
     return source.index_select(0, index), lengths.sum(1)
 
 

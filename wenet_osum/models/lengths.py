@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wenet_osum.devices import to_device
+
 
 def valid_mask(
     lengths: Tensor, size: int, device: torch.device | str = "cpu"
@@ -20,7 +22,7 @@ def valid_mask(
     positions = torch.arange(size)
     ends = lengths.cpu()[:, None]
     mask = positions < ends
-    return mask.to(device, non_blocking=True)
+    return to_device(mask, device)
 
 
 def key_mask(lengths: Tensor, longest: int, device: torch.device) -> Tensor | None:

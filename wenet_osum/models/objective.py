@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from wenet_osum import lookup
+from wenet_osum.devices import to_device
 from wenet_osum.models.loss import LossOutput, weighted
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Speech:
     lengths: Tensor
     # Seconds of speech in one state; None: it depends on what is said.
     state_s: float | None
-    # Gives (B, N, V) float32, how much each state is like each class.
+    # Gives (B, N, V), how much each state is like each class, in the dtype of training.
     logits: Callable[[], Tensor]
     # The class that says nothing.
     blank: int | None
@@ -266,7 +267,8 @@ def any_weight(weights: Tensor | None, answers: Tensor, device: torch.device) ->
     if weights is None:
         return torch.ones(count, device=device)
     numbers = torch.arange(count)
-    row = torch.repeat_interleave(numbers, answers).to(device)  # (A,)
+    row = torch.repeat_interleave(numbers, answers)
+    row = to_device(row, device)  # (A,)
     weighs = (weights != 0).to(device, torch.float32)
     counts = torch.zeros(count, device=device)
     counts.index_add_(0, row, weighs)
@@ -276,10 +278,10 @@ def any_weight(weights: Tensor | None, answers: Tensor, device: torch.device) ->
 def _spread(batch: Batch, extra: Tensor) -> LossOutput:
     """Return the losses (B,) of utterances as losses of their answer tokens."""
     answers = batch.answer_counts()
-    tokens = answers.clamp(min=1).to(extra)
-    each = extra.detach() / tokens
     total = int(answers.sum())
-    nll = torch.repeat_interleave(each, answers.to(extra.device), output_size=total)
+    answers = to_device(answers, extra.device)
+    each = extra.detach() / answers.clamp(min=1)
+    nll = torch.repeat_interleave(each, answers, output_size=total)
     wrong = torch.zeros_like(nll, dtype=torch.bool)
     return weighted(nll, wrong, batch.answer_weights)
 

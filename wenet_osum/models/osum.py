@@ -35,6 +35,7 @@ from transformers import (
 )
 
 from wenet_osum import lookup
+from wenet_osum.devices import to_device
 from wenet_osum.models import dtypes, lora, shrink, split, trainable, unread
 from wenet_osum.models.answers import LLMAnswers
 from wenet_osum.models.assemble import assemble, make_adapter
@@ -196,7 +197,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         starts = torch.arange(rows) * longest
         index = spans(starts, lengths)
         end_to_end = speech.flatten(0, 1)
-        return end_to_end.index_select(0, index.to(speech.device)), lengths
+        return end_to_end.index_select(0, to_device(index, speech.device)), lengths
 
     def speech_tokens(self, frames: Tensor) -> Tensor:
         """Count the LLM positions that speech takes, or takes at most: frames (n,) to tokens

@@ -27,6 +27,7 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from wenet_osum.devices import to_device
 from wenet_osum.models import dtypes, split, trainable
 from wenet_osum.models.ctc_scores import SpeechClasses, scoring_of
 from wenet_osum.models.encoder.whisper import Encoder
@@ -121,7 +122,7 @@ class WhisperPhase(nn.Module):
         first = torch.arange(rows) * longest + prompts
         before = spans(first, answers)
         hidden = hidden.flatten(0, 1)
-        hidden = hidden[before.to(hidden.device)]  # (A, D)
+        hidden = hidden[to_device(before, hidden.device)]  # (A, D)
         return token_losses(self.proj_out, hidden, batch.answer_ids)
 
     def _decode(self, ids: Tensor, states: Tensor, lengths: Tensor) -> Tensor:
@@ -161,7 +162,7 @@ class WhisperPhase(nn.Module):
         places = torch.full((len(rows), longest), start_place)
         valid = torch.arange(longest) < rows[:, None]
         places[valid] = spans(starts.flatten(), lengths.flatten())
-        return source[places.to(source.device)]
+        return source[to_device(places, source.device)]
 
     # -- CTC ----------------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ class Meter:
     padded: int = 0
     # Samples left out, by reason.
     dropped: Counter = field(default_factory=Counter)
+    # Utterances that a further loss could not count, by reason.
+    left_out: dict[str, Any] = field(default_factory=dict)
 
     def add(self, batch: Batch) -> None:
         """Count a micro-batch."""
@@ -63,12 +65,16 @@ class Meter:
         if speech_lengths is not None and not batch.filler:
             self.speech_tokens += int(speech_lengths.sum())
             self.speech_s += sum(batch.audio_s)
+        # Counts stay on the device, so that no step waits for it.
         left_out = output.left_out or {}
         for reason, count in left_out.items():
-            self.dropped[reason] += int(count)
+            self.left_out[reason] = self.left_out.get(reason, 0) + count
 
     def stats(self) -> dict[str, Any]:
-        """Return plain numbers for ``summary``."""
+        """Return plain numbers for ``summary``; this is where the device is waited for."""
+        dropped = Counter(self.dropped)
+        for reason, count in self.left_out.items():
+            dropped[reason] += int(count)
         return {
             "wait_s": self.wait_s,
             "audio_s": self.audio_s,
@@ -77,7 +83,7 @@ class Meter:
             "speech_s": self.speech_s,
             "frames": self.frames,
             "padded": self.padded,
-            "dropped": self.dropped,
+            "dropped": dropped,
             "elapsed": time.monotonic() - self.start,
             "tasks": self.tally.rows(),
             "memory": peak_gib(),

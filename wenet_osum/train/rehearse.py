@@ -21,6 +21,7 @@ import torch
 
 from wenet_osum.config import BatchConfig
 from wenet_osum.dataset.dataset import EpochLoader
+from wenet_osum.models.llm import causal
 from wenet_osum.records import Batch
 from wenet_osum.train.dist import Engine
 from wenet_osum.train.optim import Optimizer, fill_state
@@ -46,7 +47,8 @@ def choose(loader: EpochLoader, longest: bool) -> list[Batch]:
 def rehearse(
     engine: Engine, batches: Sequence[Batch], budget: BatchConfig, optimizer: Optimizer
 ) -> str:
-    """Run the batches and the first again, and return a sentence about peak memory.
+    """Run the batches and the first again, and return sentences about peak memory and about the way
+    attention ran.
 
     Every process must bring equally many. Raises ValueError, with smaller budgets to try, when
     memory runs out.
@@ -56,11 +58,9 @@ def rehearse(
     batch = batches[0]
     try:
         fill_state(optimizer)
-        for batch in (*batches, batches[0]):
-            with engine.accumulating(last=True):
-                loss = engine.loss(batch).loss
-                nothing = loss * 0.0
-                nothing.backward()
+        with causal.noting_attention() as ways:
+            for batch in (*batches, batches[0]):
+                _pass(engine, batch)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -70,7 +70,16 @@ def rehearse(
     longest = max(batches, key=_padded_frames)
     passes = len(batches) + 1
     memory = f"peak memory {peak_gib():.2f} GiB{_room(budget)}"
-    return f"rehearsal: {passes} passes, up to {_size(longest)}, {memory}"
+    said = f"rehearsal: {passes} passes, up to {_size(longest)}, {memory}"
+    return "\n".join([said, *ways])
+
+
+def _pass(engine: Engine, batch: Batch) -> None:
+    """Run forward and backward, with gradients of 0."""
+    with engine.accumulating(last=True):
+        loss = engine.loss(batch).loss
+        nothing = loss * 0.0
+        nothing.backward()
 
 
 def _padded_frames(batch: Batch) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wenet_osum.devices import to_device
 from wenet_osum.records import Batch
 
 # Sums that are kept per task: Σ weight · nll, Σ weight, Σ weight · correct, utterances with
@@ -37,7 +38,7 @@ class Tally:
 
         names = sorted(set(batch.tasks))
         index = [names.index(task) for task in batch.tasks]
-        task_of = torch.tensor(index, device=device)  # (B,)
+        task_of = to_device(torch.tensor(index), device)  # (B,)
         table = per_utterance.new_zeros(len(names), SUMS)
         table.index_add_(0, task_of, per_utterance)
         for tags, row in zip(names, table.unbind(), strict=True):
@@ -54,12 +55,13 @@ class Tally:
         count = len(lengths)
 
         # Which utterance each answer token belongs to, worked out on the CPU.
-        owner = torch.repeat_interleave(torch.arange(count), lengths).to(device)  # (A,)
-        weight = batch.answer_weights.to(device, torch.float64)
+        owner = torch.repeat_interleave(torch.arange(count), lengths)
+        owner = to_device(owner, device)  # (A,)
+        weight = to_device(batch.answer_weights, device).double()
         right = output.correct.double()
         is_label = torch.zeros_like(weight)
         if batch.answer_labels is not None:
-            is_label = batch.answer_labels.to(device).double()
+            is_label = to_device(batch.answer_labels, device).double()
         columns = [
             weight * output.nll.double(),
             weight,

@@ -19,14 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from wenet_osum.models.heads import HEADS, fitting_heads
 from wenet_osum.models.lengths import key_mask
 from wenet_osum.models.sinusoids import positions
 
 KERNEL = 3
 STRIDES = (1, 2, 2)
-HEADS = 4
-# Channels: flash attention's limit.
-LARGEST_HEAD = 256
 
 
 class Adapter(nn.Module):
@@ -80,16 +78,11 @@ class Adapter(nn.Module):
     def complete_conf(input_width: int, conf: dict[str, Any]) -> dict[str, Any]:
         """Complete the ``adapter_conf`` of a new model with its ``heads`` and ``gain``.
 
-        Heads are 4, or where those were above ``LARGEST_HEAD`` channels the next number that fits.
+        Heads are 4, or where those were above 256 channels the next number that fits.
         Both are saved with the model; a model that was saved without them has 4 heads and no gain.
         """
         width = conf.get("width") or input_width
-        chosen = HEADS
-        for heads in range(HEADS, width + 1):
-            if width % heads == 0 and width // heads <= LARGEST_HEAD:
-                chosen = heads
-                break
-        return {"heads": chosen, "gain": True} | conf
+        return {"heads": fitting_heads(width), "gain": True} | conf
 
     @torch.no_grad()
     def _balance(self) -> None:

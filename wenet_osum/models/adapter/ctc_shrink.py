@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wenet_osum.devices import to_device
 from wenet_osum.models.adapter.conv_transformer import Layer, split_heads
 from wenet_osum.models.label_queries import LabelQueries, front_names
 from wenet_osum.models.lengths import key_mask
@@ -186,11 +187,12 @@ class Shrinker(nn.Module):
         longest = embeddings.shape[1]
         exists = torch.arange(longest) < lengths[:, None]
         nothing = ~exists[..., None]
-        nothing = nothing.to(embeddings.device)
+        nothing = to_device(nothing, embeddings.device)
         embeddings = embeddings.masked_fill(nothing, 0.0)
 
         # An embedding of each run, which then looks back.
-        weights = runs.weights.to(embeddings)
+        weights = to_device(runs.weights, embeddings.device)
+        weights = weights.to(embeddings.dtype)
         kept = weights @ embeddings
         if self.look_back is not None:
             seen = runs.firsts if self.released else exists
@@ -202,7 +204,7 @@ class Shrinker(nn.Module):
         # micro-batch, as DDP wants it.
         missing = longest - kept.shape[1]
         kept = functional.pad(kept, (0, 0, 0, missing))
-        stays = whole.to(kept.device)
+        stays = to_device(whole, kept.device)
         stays = stays[:, None, None]
         embeddings = embeddings.to(kept)
         chosen = torch.where(stays, embeddings, kept)
@@ -212,7 +214,7 @@ class Shrinker(nn.Module):
 
     def _look_back(self, kept: Tensor, embeddings: Tensor, seen: Tensor) -> Tensor:
         """Let kept embeddings look at those ``seen`` (B, S), at unit scale, as the norm gives."""
-        mask = seen.to(kept.device)
+        mask = to_device(seen, kept.device)
         mask = mask[:, None, None, :]
         query = kept / self.gain
         every = embeddings / self.gain

@@ -23,6 +23,7 @@ from torch.nn import functional
 from transformers import AutoConfig, WhisperConfig, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoids
 
+from wenet_osum.devices import to_device
 from wenet_osum.models import unread
 from wenet_osum.models.lengths import valid_mask
 from wenet_osum.models.unread import Places
@@ -206,7 +207,7 @@ class Encoder(WhisperEncoder):
         features = functional.pad(features, (0, 0, 0, lacking))
         places = torch.arange(longest)
         beyond = places >= lengths[:, None]
-        beyond = beyond.to(features.device, non_blocking=True)
+        beyond = to_device(beyond, features.device)
         beyond = beyond[..., None]  # (B, T, 1)
 
         # The peak is that of the speech alone.

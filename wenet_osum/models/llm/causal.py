@@ -11,6 +11,8 @@ and a layer recomputed in the backward pass (checkpointing) cannot come back wit
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,13 +31,19 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from wenet_osum.devices import to_device
 from wenet_osum.models import unread
+from wenet_osum.models.dtypes import autocast_dtype
+from wenet_osum.models.heads import LARGEST_HEAD
 from wenet_osum.models.llm import supported
 from wenet_osum.models.unread import Places
 
 NAME = "packed"
 # CUDA compute capability.
 AMPERE = (8, 0)
+HALF = (torch.float16, torch.bfloat16)
+# Sentences on how attention has run; None: nobody asks.
+_noted: dict[str, None] | None = None
 
 
 class Packing:
@@ -48,14 +56,14 @@ class Packing:
 
         # (B + 1,), where each utterance begins, and where the last one ends.
         borders = torch.tensor([0, *lengths]).cumsum(0)
-        self.cu_seq_lens = borders.to(device, torch.int32, non_blocking=True)
+        self.cu_seq_lens = to_device(borders.to(torch.int32), device)
 
         # (1, L), counted anew in each utterance.
         total = sum(lengths)
         starts = borders[:-1]
         start_of = torch.repeat_interleave(starts, torch.tensor(lengths), output_size=total)
         positions = torch.arange(total) - start_of
-        self.position_ids = positions[None].to(device, non_blocking=True)
+        self.position_ids = to_device(positions[None], device)
 
 
 def packed_attention(
@@ -78,20 +86,77 @@ def packed_attention(
     scale = kwargs.get("scaling")
     rate = kwargs.get("dropout", 0.0)
     window = kwargs.get("sliding_window")
-    if _has_varlen(query) and not rate:
+    query, key, value = _in_compute_dtype(query, key, value)
+    obstacle = _obstacle(query, value, rate)
+    _note(obstacle)
+    if obstacle is None:
         output = _varlen(query, key, value, packing, scale, window)
     else:
         output = _per_segment(query, key, value, packing, scale, rate, window)
     return output, None
 
 
-def _has_varlen(query: Tensor) -> bool:
-    """Return whether the kernel for packed sequences runs: half precision on NVIDIA GPUs from
-    Ampere on, not on V100 and T4."""
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    if not half or not query.is_cuda:
-        return False
-    return torch.cuda.get_device_capability(query.device) >= AMPERE
+def _in_compute_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return tensors in the dtype that autocast computes in, where it is on.
+
+    Rotary positions and norms of queries follow the residual stream and the weights that train,
+    which are float32: query and key come wider than value then, and no kernel of half precision
+    would take them.
+    """
+    dtype = autocast_dtype(tensors[0].device)
+    if dtype is None:
+        return tensors
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def _obstacle(query: Tensor, value: Tensor, rate: float) -> str | None:
+    """Say why the kernel for packed sequences cannot run; None: it runs."""
+    if rate:
+        return "attention dropout is on"
+    lacking = _lacking(query.device)
+    if lacking is not None:
+        return lacking
+    if query.dtype not in HALF:
+        name = str(query.dtype).removeprefix("torch.")
+        return f"the model computes in {name}; dtype: bfloat16 allows it"
+    channels = query.shape[-1]
+    if channels > LARGEST_HEAD or channels != value.shape[-1]:
+        return f"heads have {channels} channels, and those of value {value.shape[-1]}"
+    return None
+
+
+def _lacking(device: torch.device) -> str | None:
+    """Say what a device lacks to run the kernel: it is for NVIDIA GPUs from Ampere on, not V100 and
+    T4, and for no other accelerator."""
+    if device.type != "cuda":
+        return f"there is none for {device.type}"
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= AMPERE:
+        return None
+    have, needed = (".".join(map(str, numbers)) for numbers in (capability, AMPERE))
+    return f"this GPU's compute capability is {have}, it needs {needed}"
+
+
+@contextmanager
+def noting_attention() -> Iterator[dict[str, None]]:
+    """Collect sentences on how packed attention runs within the context, each once."""
+    global _noted
+    before, _noted = _noted, {}
+    try:
+        yield _noted
+    finally:
+        _noted = before
+
+
+def _note(obstacle: str | None) -> None:
+    if _noted is None:
+        return
+    said = "attention: one kernel for all utterances of a micro-batch (varlen_attn)"
+    if obstacle is not None:
+        said = (
+            f"attention: one call per utterance (sdpa); the kernel for all cannot run: {obstacle}"
+        )
+    _noted[said] = None
 
 
 def _varlen(

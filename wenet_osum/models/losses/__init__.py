@@ -10,7 +10,7 @@ A file holds ``class Loss`` with
     targets(utterance)
                  {name: tensor}: what the loss has to know of an utterance, its first dimension
                  counting anything. The dataset joins the tensors of a batch end to end, with their
-                 lengths
+                 lengths. These, and what is named ``…_times``, stay on the CPU in training
     __call__(speech, targets)
                  UtteranceLosses of a batch
     needs_answers

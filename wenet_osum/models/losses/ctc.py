@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wenet_osum.devices import to_device
 from wenet_osum.models.ctc_scores import SHARPNESS, CTCScores, Scoring
 from wenet_osum.models.objective import Speech, UtteranceLosses
 from wenet_osum.text import ctc_classes
@@ -157,8 +158,7 @@ class Loss:
             )
 
             # Rows without classes have none of it, nor a gradient.
-            unknown = (missing | unwritable).to(values.device)
-            values = values.masked_fill(unknown, 0.0)
+            values = values.masked_fill(missing | unwritable, 0.0)
             if self.commitment:
                 pull = commitment(speech.states, speech.lengths, compared, logs)
                 values = values + self.commitment * _at_most(pull, values)
@@ -225,22 +225,28 @@ def _at_most(values: Tensor, bounds: Tensor) -> Tensor:
 
 
 def _rows_with(mark: int, ids: Tensor, lengths: Tensor) -> Tensor:
-    """Return (B,) bool on the CPU: whether ``mark`` is among the ids (C,) of each row."""
-    count = len(lengths)
-    numbers = torch.arange(count)
-    rows = torch.repeat_interleave(numbers, lengths.cpu())
-    marked = ids == mark
-    marked = marked.cpu()
-    found = torch.zeros(count, dtype=torch.bool)
-    found[rows[marked]] = True
-    return found
+    """Return (B,) bool: whether ``mark`` is among the ids (C,) of each row."""
+    return _counted(ids == mark, lengths) > 0
+
+
+def _counted(which: Tensor, lengths: Tensor) -> Tensor:
+    """Count in each row which of its ids (C,) bool are meant: (B,) int64, where they lie."""
+    rows = to_device(_rows(lengths), which.device)
+    counts = torch.zeros(len(lengths), dtype=torch.int64, device=which.device)
+    return counts.index_add(0, rows, which.long())
+
+
+def _rows(lengths: Tensor) -> Tensor:
+    """Return the row of each id, (C,) on the CPU."""
+    numbers = torch.arange(len(lengths))
+    return torch.repeat_interleave(numbers, lengths.cpu())
 
 
 def _exists(lengths: Tensor, longest: int, device: torch.device) -> Tensor:
     """Return (B, N) bool: True for states that exist."""
     places = torch.arange(longest)
     exists = places < lengths.cpu()[:, None]
-    return exists.to(device)
+    return to_device(exists, device)
 
 
 def ctc_losses(
@@ -257,9 +263,9 @@ def ctc_losses(
     impossible ones.
 
     ``logs`` (B, N, V) are log-softmax scores of ``lengths`` (B,) states of ``state_s`` seconds,
-    ``ids`` (C,) the tokens of all transcripts end to end, ``times`` (C, 2) when each is spoken,
-    infinite where it is not known (alignment constraint: Senior et al., 2015, "Acoustic modeling
-    with CD-CTC-sMBR LSTM RNNs").
+    ``ids`` (C,) the tokens of all transcripts end to end, ``times`` (C, 2), on the CPU, when each
+    is spoken, infinite where it is not known (alignment constraint: Senior et al., 2015, "Acoustic
+    modeling with CD-CTC-sMBR LSTM RNNs").
     """
     allowed_share = None
     if times is not None and bool(times.isfinite().any()):
@@ -283,16 +289,37 @@ def ctc_losses(
 def _torch_losses(
     logs: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, blank: int
 ) -> tuple[Tensor, Tensor]:
-    """Return torch's CTC loss (B,), 0 where it is infinite, and (B,) bool: where it is."""
-    logs = logs.transpose(0, 1)  # (N, B, V), as torch takes them
-    given = (logs, ids, lengths, id_lengths.cpu())
-    losses = functional.ctc_loss(*given, blank=blank, reduction="none")
-    infinite = losses.detach().isinf()
-    if bool(infinite.any()):
-        # An infinite loss has NaN gradients. zero_infinity makes both zero, but hides how many
-        # there were.
-        losses = functional.ctc_loss(*given, blank=blank, reduction="none", zero_infinity=True)
-    return losses, infinite
+    """Return torch's CTC loss (B,), 0 where it is impossible, and (B,) bool: where it is.
+
+    Which ones are is counted, for to look at the losses would be to wait for the device.
+    """
+    impossible = _impossible(lengths, ids, id_lengths)
+    losses = functional.ctc_loss(
+        logs.transpose(0, 1),  # (N, B, V), as torch takes them
+        ids,
+        lengths,
+        id_lengths.cpu(),
+        blank=blank,
+        reduction="none",
+        # An infinite loss would have NaN gradients.
+        zero_infinity=True,
+    )
+    return losses, impossible
+
+
+def _impossible(lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
+    """Return (B,) bool: the row's states are too few for its ids, between two equal ones of which a
+    blank must stand."""
+    same = torch.zeros_like(ids, dtype=torch.bool)
+    same[1:] = ids[1:] == ids[:-1]
+
+    # The first of a row follows none.
+    rows = _rows(id_lengths)
+    follows = torch.zeros_like(rows, dtype=torch.bool)
+    follows[1:] = rows[1:] == rows[:-1]
+    blanks = _counted(same & to_device(follows, ids.device), id_lengths)
+    spare = to_device(lengths.cpu() - id_lengths.cpu(), ids.device)
+    return blanks > spare
 
 
 def _constraint(
@@ -306,25 +333,28 @@ def _constraint(
 ) -> Tensor:
     """Return what to add to ``logs`` (B, N, V): 0 for what may be spoken in a state, ``EXCLUDED``
     for everything else."""
-    count, states, _ = logs.shape
-    numbers = torch.arange(count)
-    rows = torch.repeat_interleave(numbers, id_lengths.cpu())
-    rows = rows.to(ids.device)  # (C,)
+    states = logs.shape[1]
+    rows = _rows(id_lengths)  # (C,)
     starts, ends = times[:, :1], times[:, 1:]  # (C, 1)
-    begins = torch.arange(states, device=times.device) * state_s  # (N,)
+    begins = torch.arange(states) * state_s  # (N,)
     over = begins + state_s
     known = starts.isfinite()
     added = torch.full_like(logs, EXCLUDED, dtype=torch.float32)
 
-    # A token may be spoken in the states of its word, and a little around it.
+    # A token may be spoken in the states of its word, and a little around it. What is worked out
+    # from times is on the CPU.
     spoken = (over > starts - MARGIN_S) & (begins < ends + MARGIN_S)  # (C, N)
     token, state = spoken.nonzero(as_tuple=True)
-    added[rows[token], state, ids[token]] = 0.0
+    row, token, state = (to_device(x, ids.device) for x in (rows[token], token, state))
+    allowed = torch.zeros((), device=logs.device)
+    added.index_put_((row, state, ids[token]), allowed)
 
     # Between and in words there may be silence, or between them alone.
     added[..., blank] = 0.0
     if not blanks_in_words:
         inside = (begins > starts + BORDER_S) & (over < ends - BORDER_S) & known
         token, state = inside.nonzero(as_tuple=True)
-        added[rows[token], state, blank] = EXCLUDED
+        row, state = to_device(rows[token], ids.device), to_device(state, ids.device)
+        silence = added[..., blank]
+        silence.index_put_((row, state), allowed + EXCLUDED)
     return added

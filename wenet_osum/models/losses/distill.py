@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from wenet_osum.devices import to_device
 from wenet_osum.models.answers import LLMAnswers, take
 from wenet_osum.models.loss import CHUNK
 from wenet_osum.models.objective import Speech, UtteranceLosses
@@ -101,7 +102,7 @@ class Loss:
             is_label = take(batch.answer_labels, sizes, rows)
             divergence = divergence.masked_fill(is_label, 0.0)
         owner = torch.repeat_interleave(rows, sizes[rows])
-        owner = owner.to(values.device)
+        owner = to_device(owner, values.device)
         values = values.index_add(0, owner, divergence)
         return UtteranceLosses(values, left_out)
 

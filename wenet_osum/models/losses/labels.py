@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wenet_osum.devices import to_device
 from wenet_osum.models.label_words import (
     SCALE,
     UNKNOWN,
@@ -93,7 +94,7 @@ class Loss:
         logits = label_logits(heard, directions, self.scale)
         return functional.cross_entropy(
             logits,
-            labels.to(heard.device),
+            to_device(labels, heard.device),
             ignore_index=UNKNOWN,
             reduction="none",
         )

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wenet_osum import tasks
+from wenet_osum.devices import to_device
 from wenet_osum.models.label_words import (
     UNKNOWN,
     label_directions,
@@ -83,7 +84,8 @@ def label_losses(
     if mask is not None:
         frames = frames * mask[:, :, None]
     total = frames.sum(1)
-    mean = total / lengths.to(frames)[:, None]
+    counts = to_device(lengths, frames.device)
+    mean = total / counts[:, None]
 
     losses = frames.new_zeros(len(frames))
     for options, label in zip(words, labels.T, strict=True):

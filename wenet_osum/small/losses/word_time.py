@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wenet_osum.devices import to_device
 from wenet_osum.models.lengths import valid_mask
 from wenet_osum.models.objective import Speech, UtteranceLosses
 from wenet_osum.small.sinusoids import time_waves
@@ -115,7 +116,7 @@ def time_losses(frames: Tensor, lengths: Tensor, spans: Tensor) -> Tensor:
     2)."""
     _, longest, width = frames.shape
     device = frames.device
-    counts = lengths.to(device)
+    counts = to_device(lengths, device)
     moments = torch.arange(longest + 1, device=device)
     # An end may lie behind the last frame: (B, S + 1).
     exists = moments <= counts[:, None]
@@ -123,7 +124,7 @@ def time_losses(frames: Tensor, lengths: Tensor, spans: Tensor) -> Tensor:
     # The starts and the ends are two choices of their own.
     codes = moment_codes(moments, width)
     start_logits, end_logits = moment_logits(frames, codes)
-    spans = spans.to(device)
+    spans = to_device(spans, device)
     starts = spans[..., 0]
     ends = spans[..., 1]
     start_losses = _cross_entropy(start_logits, starts, moments, exists)
