@@ -50,7 +50,7 @@ def measured(template, monkeypatch):
 
     def pool(counts, limits, share=None, reach=None):
         one = index(counts)
-        told = [(timed(c, f"u{i}"), one.lengths[i]) for i, c in enumerate(counts)]
+        told = [(timed(c, f"u{i}"), one.select(slice(i, i + 1))) for i, c in enumerate(counts)]
         monkeypatch.setattr("wenet_osum.dataset.measure._some_utterances", lambda indices: told)
         source = SourceConfig("a", "a.list", tasks=share or {"srwt": 1.0})
         estimate = lambda tasks: measure_tokens([one], template, tasks)  # noqa: E731
