@@ -204,6 +204,5 @@ def test_a_model_knows_the_tasks_that_it_was_taught(tiny_folder, tmp_path):
     before = Template.load(tiny_folder)
     assert before.task_names() == tasks.default_names()
     source = SourceConfig(name="mine", list="a.list", tasks={"<LANGUAGE>": 1.0, "asr": 1.0})
-    conf = TrainConfig(data=DataConfig(train=[source]))
-    _new_template(conf, before.tokenizer).save(tmp_path)
+    _new_template(TrainConfig(), before.tokenizer, DataConfig([source])).save(tmp_path)
     assert Template.load(tmp_path).task_names() == [*tasks.default_names(), "lid"]

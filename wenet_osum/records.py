@@ -325,7 +325,7 @@ class Hypothesis:
                 row[entry.name] = value
 
         if self.words:
-            row["words"] = [[word.text, word.start, word.end] for word in self.words]
+            row["words"] = [[*word] for word in self.words]
         return row
 
     def to_json(self) -> str:

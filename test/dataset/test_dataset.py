@@ -123,11 +123,13 @@ from types import SimpleNamespace
 from wenet_osum.dataset.loader import Loader
 
 class Items:
+    store = SimpleNamespace(max_faults=1.0)
+
     def __len__(self):
         return 8
 
     def __getitem__(self, i):
-        return SimpleNamespace(dropped={})
+        return SimpleNamespace(dropped={}, filler=None, keys=[])
 
 batches = iter(Loader(Items(), workers=1, prefetch=2))
 next(batches)

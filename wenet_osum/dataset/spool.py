@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from wenet_osum.files import replaced
+
 try:
     import fcntl
 except ImportError:
@@ -29,7 +31,7 @@ except ImportError:
 
 IN_USE = "in_use"  # the file under the lock of all processes
 LOCKS = 64  # files under which shards are written: those that share one wait for each other
-SHARD, PART = ".shard", ".part"  # how the names of files end: complete ones, and begun ones
+SHARD = ".shard"  # how the names of files end
 
 
 def spooled(name: str, write: Callable[[IO[bytes]], None], limit: int) -> int:
@@ -55,15 +57,10 @@ def spooled(name: str, write: Callable[[IO[bytes]], None], limit: int) -> int:
 
 def _made(path: Path, write: Callable[[IO[bytes]], None]) -> int:
     """Make the file of a shard, which appears whole or not at all. Returns its descriptor."""
-    part = path.with_suffix(PART)
-    try:
+    with replaced(path) as part:
         with open(part, "wb") as file:
             write(file)
-        descriptor = os.open(part, os.O_RDONLY)
-        part.rename(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return descriptor
+        return os.open(part, os.O_RDONLY)
 
 
 def make_room(folder: Path, limit: int, keep: Path) -> None:

@@ -60,6 +60,7 @@ class FaultLimit:
         listed = "; ".join(reasons)
         lost = self._lost.total()
         return (
-            f"{lost} of the last {self._asked} utterances could not be read: {listed}. This is more than store.max_faults, {self.share:.1%}; put the "
-            "store right and start again, a training goes on from its last checkpoint"
+            f"{lost} of the last {self._asked} utterances could not be read: {listed}. "
+            f"This is more than store.max_faults, {self.share:.1%}; put the store right and start "
+            "again, a training goes on from its last checkpoint"
         )

@@ -250,7 +250,7 @@ def encode_all(
 ) -> bool:
     """Do what a training of ``conf`` does before its first step; False when it was stopped."""
     torch.manual_seed(conf.seed)
-    model, template = open_model(conf, None)
+    model, template = open_model(conf, None, data)
     trainable.apply_train_parts(model, conf.train_parts, conf.optim)
     opened = open_data(model, template, conf, data, world, say, stopped)
     return not opened.interrupted

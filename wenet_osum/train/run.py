@@ -66,7 +66,7 @@ class Run:
 
         # The model, and what of it trains.
         torch.manual_seed(conf.seed)
-        self.model, self.template = open_model(conf, self.source)
+        self.model, self.template = open_model(conf, self.source, data)
         if not self.source:
             repeat_gate.hold(conf, data, self.model, self.template, world.device, self.progress.log)
         self._choose_what_trains()

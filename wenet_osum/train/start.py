@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from wenet_osum import lookup, tasks
-from wenet_osum.config import ContextConfig, TrainConfig
+from wenet_osum.config import ContextConfig, DataConfig, TrainConfig
 from wenet_osum.context import HOTWORDS, PREVIOUS
 from wenet_osum.dataset.estimate import TokenCounter
 from wenet_osum.models import build
@@ -45,11 +45,14 @@ class Interrupt:
             signal.signal(number, outside)
 
 
-def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
+def open_model(
+    conf: TrainConfig, source: Path | None, data: DataConfig | None = None
+) -> tuple[Any, Template]:
     """Open the model and its template, from a checkpoint of this run or as ``conf`` describes it.
 
     With ``init_from`` labels, prompts, writing and layout come from that model unless the
-    configuration gives its own. ``conf`` learns how many frames the model's encoder computes per
+    configuration gives its own. A new model is noted to be taught the tasks of ``data``. ``conf``
+    learns how many frames the model's encoder computes per
     utterance at least.
     """
     lookup.add_plugins(conf.plugins)
@@ -57,7 +60,7 @@ def open_model(conf: TrainConfig, source: Path | None) -> tuple[Any, Template]:
         model = build.load(source, weights_later=weights_later(conf))
         template = Template.load(source, loss_weight=conf.loss_weight)
     else:
-        model, template = _new_model(conf)
+        model, template = _new_model(conf, data)
     objective = make_objective(conf.model, template)
     model.set_objective(objective)
 
@@ -73,9 +76,9 @@ def weights_later(conf: TrainConfig) -> bool:
     return conf.engine == "fsdp" or conf.dtype == "bfloat16"
 
 
-def _new_model(conf: TrainConfig) -> tuple[Any, Template]:
+def _new_model(conf: TrainConfig, data: DataConfig | None) -> tuple[Any, Template]:
     model, tokenizer = build.build(conf.model, weights_later=weights_later(conf))
-    template = _new_template(conf, tokenizer)
+    template = _new_template(conf, tokenizer, data)
     if template.template == "chat" and not _began_in_chat(conf):
         # A model new to this layout gets the border that disturbs an Instruct LLM least.
         [token] = template.encode(chat.BOUNDARY)[:1]
@@ -89,7 +92,9 @@ def _began_in_chat(conf: TrainConfig) -> bool:
     return bool(begun) and Template.load(begun).template == "chat"
 
 
-def _new_template(conf: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Template:
+def _new_template(
+    conf: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: DataConfig | None
+) -> Template:
     """Make the template of a new run; ``init_from`` says what the configuration leaves open."""
     settings = {
         "labels": conf.labels,
@@ -98,7 +103,7 @@ def _new_template(conf: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Temp
         "lowercase": conf.lowercase,
         "template": conf.template or "plain",
         "system": conf.system,
-        "tasks": tasks.beyond_default(_asked(conf)),
+        "tasks": tasks.beyond_default(_asked(data)),
         "context": _slots(conf.context),
     }
     if conf.model.init_from:
@@ -117,10 +122,12 @@ def _new_template(conf: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Temp
     return Template(tokenizer, loss_weight=conf.loss_weight, **settings)
 
 
-def _asked(conf: TrainConfig) -> list[str]:
+def _asked(data: DataConfig | None) -> list[str]:
     """Return the tasks that the sources of a run name."""
     found: list[str] = []
-    for source in conf.data.train:
+    if data is None:
+        return found
+    for source in data.train:
         found += source.tasks
     return found
 

@@ -83,7 +83,8 @@ def _stand_in(config: PreTrainedConfig) -> PreTrainedModel:
     # The draws of the run go on as if there had been none here.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return causal.create(config).eval()
+        with torch.device("cpu"):
+            return causal.create(config).eval()
 
 
 def _relative_difference(ours: Tensor, theirs: Tensor) -> float:
