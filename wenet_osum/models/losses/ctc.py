@@ -141,11 +141,13 @@ class Loss:
         missing = _rows_with(MISSING, ids, id_lengths)
         unwritable = _rows_with(UNWRITABLE, ids, id_lengths)
 
-        # In float32 throughout, whatever autocast does around it.
+        # The product is in the dtype of training, all that follows in float32.
+        compared = self._scores(speech)
+        logits = compared.logits(speech.states) if compared else speech.logits()
         with torch.autocast(speech.states.device.type, enabled=False):
-            compared = self._scores(speech)
-            logits = compared.logits(speech.states) if compared else speech.logits().float()
-            logs = logits.log_softmax(-1)  # (B, N, V)
+            logs = logits.log_softmax(-1, dtype=torch.float32)  # (B, N, V)
+            # The largest tensor of a step is not needed again.
+            del logits
             values, impossible = ctc_losses(
                 logs,
                 speech.lengths,
@@ -207,7 +209,7 @@ def commitment(states: Tensor, lengths: Tensor, compared: CTCScores, logs: Tenso
     longest = best.shape[1]
     exists = _exists(lengths, longest, best.device)
     spoken = exists & (best != compared.blank)
-    distances = states.float() - compared.tokens[best]  # (B, N, H)
+    distances = states.float() - compared.tokens[best].float()  # (B, N, H)
     squares = distances.square().sum(-1)
     total = (squares * spoken).sum(1)
     width = states.shape[-1]
