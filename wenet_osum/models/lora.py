@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import cached_file
 
+from wenet_osum.models import lora_input
+
 FOLDER = "lora"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # peft's name for an adapter without one.
@@ -53,6 +55,7 @@ def add(llm: nn.Module, conf: Any) -> Any:
     if not conf.base_model_name_or_path:
         conf.base_model_name_or_path = getattr(llm, "name_or_path", None)
     inject_adapter_in_model(conf, llm, adapter_name=NAME)
+    lora_input.share(llm, NAME)
     return conf
 
 
