@@ -262,7 +262,13 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on ``device``; lengths and times stay on the CPU, where they are read."""
-        return self._map(lambda name, x: x if name.endswith(ON_CPU) else to_device(x, device))
+
+        def moved(name: str, tensor: Tensor) -> Tensor:
+            if name.endswith(ON_CPU):
+                return tensor
+            return to_device(tensor, device)
+
+        return self._map(moved)
 
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory; the DataLoader calls this by name."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wenet_osum.devices import to_device
+from wenet_osum.models.dtypes import autocast_dtype
 
 KINDS = ("dot", "distance")
 # Embeddings whose scores exist at once: 0.6 GB where all tokens of an LLM are classes.
@@ -94,50 +96,70 @@ def scoring_of(losses: Iterable[dict[str, Any]] | None) -> Scoring:
 
 
 class CTCScores:
-    """Scores of speech over the classes: ``states(speech) @ rows.T + offsets``, log P up to a
-    constant of each state."""
+    """Scores of speech over the classes: ``states(speech) @ tokens.T + offsets``, log P up to a
+    constant of each state.
+
+    The LLM's table is not copied to float32 for the product, neither under autocast nor on an
+    accelerator, for with all tokens of an LLM as classes that takes gigabytes.
+    """
 
     def __init__(self, table: Tensor, blank: int, scoring: Scoring) -> None:
         self.scoring = scoring
 
         # Token ids of the classes, None: each token is one; the blank's class; and the classes'
-        # embeddings (C, H).
+        # embeddings (C, H), in the table's dtype.
         self.ids: Tensor | None = None
         self.blank = blank
-        self.tokens = table.float()
+        self.tokens = table
         if scoring.classes is not None:
             # The blank is the last class.
             self.ids = to_device(torch.tensor([*scoring.classes, blank]), table.device)
             self.blank = len(scoring.classes)
-            self.tokens = table[self.ids].float()
+            self.tokens = table[self.ids]
 
-        # (C, H) and (C,), None for zeros.
-        self.rows = self.tokens
+        # What states are multiplied with, and (C,) float32; None for ones and zeros.
+        self.scale: Tensor | None = None
         self.offsets: Tensor | None = None
         if scoring.scores == "distance":
+            squares = squared_norms(self.tokens)
             scale = scoring.sharpness / mean_squared_distance(self.tokens)
-            lengths = self.tokens.square().sum(-1)
-            self.rows = 2 * scale * self.tokens
-            self.offsets = -scale * lengths
+            self.scale = 2 * scale
+            self.offsets = -scale * squares
 
     def states(self, speech: Tensor) -> Tensor:
         """Return speech embeddings (…, H) as they are compared, float32."""
-        if self.offsets is None:
+        if self.scale is None:
             return normed(speech)
-        return speech.float()
+        return self.scale * speech.float()
 
     def logits(self, speech: Tensor) -> Tensor:
-        """Return scores (…, C) float32 of speech embeddings (…, H)."""
+        """Return scores (…, C) of speech embeddings (…, H): float32, or half precision where they
+        are computed in it and have no offsets."""
         states = self.states(speech)
-        return functional.linear(states, self.rows, self.offsets)
+        if autocast_dtype(speech.device) is None:
+            states = states.to(self._rows.dtype)
+            scores = functional.linear(states, self._rows)
+        else:
+            scores = functional.linear(states, self.tokens)
+        if self.offsets is None:
+            return scores
+        # Added in float32, for both may be much larger than their sum.
+        return scores.float() + self.offsets
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        """The classes as factors without autocast: a CPU is slow in half precision."""
+        if self.tokens.device.type == "cpu":
+            return self.tokens.float()
+        return self.tokens
 
     @torch.no_grad()
     def best(self, speech: Tensor) -> Tensor:
         """Return the likeliest class (…) of speech embeddings (…, H)."""
         rows = speech.detach().flatten(0, -2)
-        rows = rows.to(self.rows.device)
+        rows = rows.to(self.tokens.device)
         found = []
-        # Never in half precision, which the loss does not use either.
+        # As in decoding, whatever autocast does in training.
         with torch.autocast(speech.device.type, enabled=False):
             for part in rows.split(ROWS):
                 scores = self.logits(part)
@@ -155,9 +177,16 @@ def normed(speech: Tensor) -> Tensor:
     return functional.rms_norm(speech.float(), (width,))
 
 
+def squared_norms(tokens: Tensor) -> Tensor:
+    """Return ‖q‖² of the rows of ``tokens`` (C, H): (C,) float32, without a copy in float32."""
+    norms = torch.linalg.vector_norm(tokens, dim=-1, dtype=torch.float32)
+    return norms.square()
+
+
 @torch.no_grad()
 def mean_squared_distance(tokens: Tensor) -> Tensor:
     """Return the mean of ‖a - b‖² over all pairs of rows of ``tokens`` (C, H), a row with itself
     too: twice the variance, summed over channels."""
-    variances = tokens.var(0, correction=0)
-    return 2 * variances.sum()
+    mean = tokens.mean(0, dtype=torch.float32)
+    spread = squared_norms(tokens).mean() - mean.square().sum()
+    return 2 * spread

@@ -63,8 +63,6 @@ def apply(model: nn.Module, dtypes: Mapping[str, str]) -> None:
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """Return the dtype that autocast computes in on a device; None where it is off."""
     # The meta device knows no autocast.
-    if device.type == "meta" or not torch.amp.is_autocast_available(device.type):
-        return None
-    if not torch.is_autocast_enabled(device.type):
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)

@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import cached_file
 
+from wenet_osum.models import lora_input
+
 FOLDER = "lora"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # peft's name for an adapter without one.
@@ -55,6 +57,7 @@ def add(llm: nn.Module, conf: Any) -> Any:
         conf.base_model_name_or_path = getattr(llm, "name_or_path", None)
     with _as_on_cpu(llm):
         inject_adapter_in_model(conf, llm, adapter_name=NAME)
+    lora_input.share(llm, NAME)
     return conf
 
 

@@ -39,7 +39,7 @@ from wenet_osum.devices import to_device
 from wenet_osum.models import dtypes, lora, shrink, split, trainable, unread
 from wenet_osum.models.answers import LLMAnswers
 from wenet_osum.models.assemble import assemble, make_adapter
-from wenet_osum.models.ctc_scores import CTCScores, normed, scoring_of
+from wenet_osum.models.ctc_scores import CTCScores, Scoring, scoring_of
 from wenet_osum.models.label_queries import front_names, split_front
 from wenet_osum.models.layout import Pieces, Question, lay_out, pad_left
 from wenet_osum.models.lengths import spans
@@ -227,11 +227,9 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         return self.config.end_of_text
 
     def token_logits(self, speech: Tensor) -> Tensor:
-        """Compare speech embeddings (…, H) with all of the LLM's own token embeddings: (…, V)
-        float32."""
+        """Compare speech embeddings (…, H) with all of the LLM's own token embeddings: (…, V)."""
         table = self.get_input_embeddings().weight
-        table = table.float()
-        return normed(speech) @ table.T
+        return Scoring().over(table, self.blank).logits(speech)
 
     def ctc_states(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the speech embeddings (B, S, H) that CTC reads, not shrunk, and their lengths

@@ -282,6 +282,7 @@ class Rescorer:
     def __init__(self, model: OsumModel, template: Template, weights: dict[str, float]) -> None:
         # Once for all utterances: of weights in bfloat16 this is a copy.
         self.scores = model.speech_classes()
+        self.table = self.scores.tokens.float()
         self.weight = weights.get("ctc_prefix", 0.0)
         if self.scores.ids is not None:
             classes = len(self.scores.ids) - 1
@@ -296,5 +297,5 @@ class Rescorer:
         """Start with the empty prefix."""
         scores = self.scores
         compared = scores.states(states)
-        emissions = Emissions.of(compared, scores.rows, scores.blank, scores.offsets)
+        emissions = Emissions.of(compared, self.table, scores.blank, scores.offsets)
         return State(CTCPrefix.empty(emissions), self.weight)

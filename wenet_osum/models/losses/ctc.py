@@ -141,11 +141,13 @@ class Loss:
         missing = _rows_with(MISSING, ids, id_lengths)
         unwritable = _rows_with(UNWRITABLE, ids, id_lengths)
 
-        # In float32 throughout, whatever autocast does around it.
+        # The product is in the dtype of training, all that follows in float32.
+        compared = self._scores(speech)
+        logits = compared.logits(speech.states) if compared else speech.logits()
         with torch.autocast(speech.states.device.type, enabled=False):
-            compared = self._scores(speech)
-            logits = compared.logits(speech.states) if compared else speech.logits().float()
-            logs = logits.log_softmax(-1)  # (B, N, V)
+            logs = logits.log_softmax(-1, dtype=torch.float32)  # (B, N, V)
+            # The largest tensor of a step is not needed again.
+            del logits
             values, impossible = ctc_losses(
                 logs,
                 speech.lengths,
@@ -207,7 +209,7 @@ def commitment(states: Tensor, lengths: Tensor, compared: CTCScores, logs: Tenso
     longest = best.shape[1]
     exists = _exists(lengths, longest, best.device)
     spoken = exists & (best != compared.blank)
-    distances = states.float() - compared.tokens[best]  # (B, N, H)
+    distances = states.float() - compared.tokens[best].float()  # (B, N, H)
     squares = distances.square().sum(-1)
     total = (squares * spoken).sum(1)
     width = states.shape[-1]
@@ -317,9 +319,12 @@ def _impossible(lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
     rows = _rows(id_lengths)
     follows = torch.zeros_like(rows, dtype=torch.bool)
     follows[1:] = rows[1:] == rows[:-1]
-    blanks = _counted(same & to_device(follows, ids.device), id_lengths)
-    spare = to_device(lengths.cpu() - id_lengths.cpu(), ids.device)
-    return blanks > spare
+    follows = to_device(follows, ids.device)
+    blanks = _counted(same & follows, id_lengths)
+
+    lengths = lengths.cpu()
+    spare = lengths - id_lengths.cpu()
+    return blanks > to_device(spare, ids.device)
 
 
 def _constraint(
@@ -343,18 +348,25 @@ def _constraint(
 
     # A token may be spoken in the states of its word, and a little around it. What is worked out
     # from times is on the CPU.
-    spoken = (over > starts - MARGIN_S) & (begins < ends + MARGIN_S)  # (C, N)
+    after = over > starts - MARGIN_S
+    before = begins < ends + MARGIN_S
+    spoken = after & before  # (C, N)
     token, state = spoken.nonzero(as_tuple=True)
-    row, token, state = (to_device(x, ids.device) for x in (rows[token], token, state))
+    row = to_device(rows[token], ids.device)
+    token = to_device(token, ids.device)
+    state = to_device(state, ids.device)
     allowed = torch.zeros((), device=logs.device)
     added.index_put_((row, state, ids[token]), allowed)
 
     # Between and in words there may be silence, or between them alone.
     added[..., blank] = 0.0
     if not blanks_in_words:
-        inside = (begins > starts + BORDER_S) & (over < ends - BORDER_S) & known
+        after = begins > starts + BORDER_S
+        before = over < ends - BORDER_S
+        inside = after & before & known
         token, state = inside.nonzero(as_tuple=True)
-        row, state = to_device(rows[token], ids.device), to_device(state, ids.device)
+        row = to_device(rows[token], ids.device)
+        state = to_device(state, ids.device)
         silence = added[..., blank]
         silence.index_put_((row, state), allowed + EXCLUDED)
     return added
