@@ -214,7 +214,8 @@ class Layer(GradientCheckpointingLayer):
 
         inner = self.ffn_in(self.ffn_norm(hidden))
         inner = self.dropout(functional.relu(inner))
-        return hidden + self.dropout(self.ffn_out(inner))
+        inner = self.ffn_out(inner)
+        return hidden + self.dropout(inner)
 
     def _attend(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Let positions look at each other: (B, S, D) to (B, S, D)."""
