@@ -34,7 +34,9 @@ def check_packed(llm: PreTrainedModel) -> None:
     shared out among processes are not run.
     """
     if llm.get_input_embeddings().weight.is_meta:
-        llm = _stand_in(llm.config)
+        with torch.device("cpu"):
+            check_packed(_stand_in(llm.config))
+        return
     table = llm.get_input_embeddings().weight
     if type(table.data) is not Tensor:
         return
@@ -83,8 +85,7 @@ def _stand_in(config: PreTrainedConfig) -> PreTrainedModel:
     # The draws of the run go on as if there had been none here.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        with torch.device("cpu"):
-            return causal.create(config).eval()
+        return causal.create(config).eval()
 
 
 def _relative_difference(ours: Tensor, theirs: Tensor) -> float:
