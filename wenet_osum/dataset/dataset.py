@@ -1,6 +1,6 @@
 """The whole data path on one page: lists → indices → pools → plan → samples → batches.
 
-    load_list       what there is          (shard.py)
+    load_list       what there is          (list_index.py)
     build_pool      who can be drawn       (pool.py)
     Plan            who reads what, when   (plan.py)
     SpeechDataset   a micro-batch of it    (speech_dataset.py)

@@ -1,7 +1,7 @@
 """Lists of shards and raw lists: their indices, and single utterances read by seek.
 
-``load_list`` says what there is, ``read_utterance`` brings one utterance with its audio, ``pack``
-and ``write_list`` make shards.
+``load_list`` (list_index.py) says what there is, ``read_utterance`` brings one utterance with its
+audio, ``pack`` and ``write_list`` make shards.
 """
 
 from __future__ import annotations

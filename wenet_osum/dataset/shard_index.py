@@ -98,7 +98,7 @@ def index_of(path: str) -> str:
     """Say where the index of a shard is, for a message."""
     if is_remote(path):
         return f"its index in the list's folder *{REMOTE}"
-    return path + indices.SUFFIX
+    return f"{path}{indices.SUFFIX} and the list's *.index.bin"
 
 
 def _places(path: str) -> list[Path]:
