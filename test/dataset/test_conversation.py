@@ -253,6 +253,17 @@ def test_only_answers_are_in_the_loss(row, follow_up, plain):
     assert batch.keys == ["k1", "k2"]
 
 
+def test_further_losses_have_targets_of_recordings_alone(follow_up, plain):
+    asked = []
+
+    def targets(utterance):
+        asked.append(utterance.key)
+        return {"text": torch.tensor([1])} if utterance.txt else None
+
+    sample = sample_of(follow_up, plain, SampleConfig(mels=8, targets=targets))
+    assert asked == ["k2#1"] and sample.targets == {} and list(sample.turns[0].targets) == ["text"]
+
+
 def test_decoding_keeps_the_earlier_answers(row, plain):
     sample = sample_of(row, plain, SampleConfig(mels=8, answers=False))
     assert sample.answer_ids == [] and sample.turns[1].answer_ids == [*plain.encode("the cat sat"), plain.end_id]

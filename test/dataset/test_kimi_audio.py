@@ -57,6 +57,12 @@ def test_messages_become_turns(tmp_path):
     ]
 
 
+def test_words_after_words_are_a_turn_of_their_own(tmp_path):
+    entries = [text("user", "Listen."), text("user", "What is said?"), audio("a.wav"), text("assistant", "it rains")]
+    [talk] = kimi_audio.read(written(tmp_path, [{"conversation": entries}]), Dropped(), "")
+    assert [(turn.prompt, turn.wav) for turn in (*talk.turns, talk)] == [("Listen.", ""), ("What is said?", "a.wav")]
+
+
 def test_our_tasks_are_kept(tmp_path):
     row = {"key": "k", "wav": "b.wav", "task": "ser", "txt": "on the mat", "emotion": "SAD", "lang": "en"}
     turn = {"wav": "a.wav", "start": 0.5, "end": 2.0, "task": "asr", "txt": "the cat", "prompt": "Write."}

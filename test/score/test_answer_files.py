@@ -18,7 +18,7 @@ from wenet_osum.score.free_answers import begins, letter, named
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 EN = [
-    ("MISTER SMITH HAD TWENTY FIVE OKAY STONES", "Mr. Smith had 25 ok stones."),
+    ("MISTER SMITH HAD TWENTY FIVE ALUMINUM STONES", "Mr. Smith had 25 aluminium stones."),
     ("IT IS THE O'CLOCK OF THE OLD HOUSE", "It's the o'clock of an old house!"),
     ("HE PAID TWENTY DOLLARS AND FIVE PERCENT", "He paid $20 and 5% <|im_end|>"),
     ("AND THEN SHE WAS GONE", "Uh, and then, she's gone."),
@@ -87,7 +87,7 @@ def figure(task, folder, metric, normalizer="none"):
 
 @pytest.fixture
 def whisper(tmp_path):
-    (tmp_path / "normalizer.json").write_text('{"ok": "okay"}')
+    (tmp_path / "normalizer.json").write_text('{"aluminium": "aluminum"}')
     return f"whisper_en@{tmp_path}"
 
 
