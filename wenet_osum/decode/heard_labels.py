@@ -49,7 +49,7 @@ class HeardLabels:
         entry = _entry(model)
         self.scale = entry.get("scale", SCALE)
         table = model.get_input_embeddings().weight
-        fields = label_fields(template)
+        fields = label_fields(template, template.task_names())
         words = label_words(template, fields)
         for field, options in zip(fields, words, strict=True):
             name = field.name

@@ -49,7 +49,7 @@ class Loss:
         if not scale > 0:
             raise ValueError(f"scale {scale} must be above 0")
         self.scale = scale
-        self.fields = label_fields(template)
+        self.fields = label_fields(template, template.task_names())
         self.words = label_words(template, self.fields)
 
     def has_target(self, utterance: Utterance) -> bool:
