@@ -239,6 +239,9 @@ def open_data(
     }
     mixture = Mixture(data, conf, template, mels, **facts)
     dev = dev_loaders(data, conf, template, mels, world, **facts)
+
+    # Machines may have read their lists far apart.
+    dist.barrier()
     ended = True
     if store is not None:
         ended = fill(store, model.encoder, mixture, dev.values(), world, say, stopped)
