@@ -50,7 +50,7 @@ DIGESTS = {
 }
 
 
-def labelled(sizes, **values):
+def labeled(sizes, **values):
     """Shards of so many utterances whose labels go round."""
     shards = []
     for n in sizes:
@@ -59,8 +59,8 @@ def labelled(sizes, **values):
     return shards
 
 
-ONE = labelled((70, 1, 33, 80, 12, 51, 64), emotion=["happy", "neutral", ""])
-TWO = labelled((40, 90, 5, 300), gender=["male", "", ""], emotion=["sad", "", "happy", ""])
+ONE = labeled((70, 1, 33, 80, 12, 51, 64), emotion=["happy", "neutral", ""])
+TWO = labeled((40, 90, 5, 300), gender=["male", "", ""], emotion=["sad", "", "happy", ""])
 
 
 def mixture(name):
