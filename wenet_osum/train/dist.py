@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.device_features import with_features
 from wenet_osum.models import cpu_kernels
+from wenet_osum.models.compiled import compile_layers
 from wenet_osum.records import Batch
 
 T = TypeVar("T")
@@ -155,6 +156,8 @@ class Engine:
         if self.half:
             _halve_frozen(model)
         model.to(world.device)
+        if conf.compile:
+            compile_layers(model)
         if self.sharded:
             self.runner = _shard(model, self.half)
         else:

@@ -82,7 +82,9 @@ class Adapter(nn.Module):
         Both are saved with the model; a model that was saved without them has 4 heads and no gain.
         """
         width = conf.get("width") or input_width
-        return {"heads": fitting_heads(width), "gain": True} | conf
+        heads = fitting_heads(width)
+        chosen = {"heads": heads, "gain": True}
+        return chosen | conf
 
     @torch.no_grad()
     def _balance(self) -> None:

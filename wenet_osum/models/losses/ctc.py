@@ -234,8 +234,9 @@ def _rows_with(mark: int, ids: Tensor, lengths: Tensor) -> Tensor:
 def _counted(which: Tensor, lengths: Tensor) -> Tensor:
     """Count in each row which of its ids (C,) bool are meant: (B,) int64, where they lie."""
     rows = to_device(_rows(lengths), which.device)
-    counts = torch.zeros(len(lengths), dtype=torch.int64, device=which.device)
-    return counts.index_add(0, rows, which.long())
+    ones = which.long()
+    counts = ones.new_zeros(len(lengths))
+    return counts.index_add(0, rows, ones)
 
 
 def _rows(lengths: Tensor) -> Tensor:
@@ -319,9 +320,10 @@ def _impossible(lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
     rows = _rows(id_lengths)
     follows = torch.zeros_like(rows, dtype=torch.bool)
     follows[1:] = rows[1:] == rows[:-1]
-    blanks = _counted(same & to_device(follows, ids.device), id_lengths)
-    spare = to_device(lengths.cpu() - id_lengths.cpu(), ids.device)
-    return blanks > spare
+    follows = to_device(follows, ids.device)
+    blanks = _counted(same & follows, id_lengths)
+    spare = lengths.cpu() - id_lengths.cpu()
+    return blanks > to_device(spare, ids.device)
 
 
 def _constraint(
@@ -347,8 +349,11 @@ def _constraint(
     # from times is on the CPU.
     spoken = (over > starts - MARGIN_S) & (begins < ends + MARGIN_S)  # (C, N)
     token, state = spoken.nonzero(as_tuple=True)
-    row, token, state = (to_device(x, ids.device) for x in (rows[token], token, state))
-    allowed = torch.zeros((), device=logs.device)
+    device = logs.device
+    row = to_device(rows[token], device)
+    state = to_device(state, device)
+    token = to_device(token, device)
+    allowed = torch.zeros((), device=device)
     added.index_put_((row, state, ids[token]), allowed)
 
     # Between and in words there may be silence, or between them alone.
@@ -356,7 +361,8 @@ def _constraint(
     if not blanks_in_words:
         inside = (begins > starts + BORDER_S) & (over < ends - BORDER_S) & known
         token, state = inside.nonzero(as_tuple=True)
-        row, state = to_device(rows[token], ids.device), to_device(state, ids.device)
+        row = to_device(rows[token], device)
+        state = to_device(state, device)
         silence = added[..., blank]
         silence.index_put_((row, state), allowed + EXCLUDED)
     return added
