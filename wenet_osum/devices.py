@@ -23,3 +23,15 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     if leaves_host and not tensor.is_pinned():
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def moved(name: str, tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copy a field of a batch to a device, unless it is one that the CPU reads, by its ``name``."""
+    if name.endswith(ON_CPU):
+        return tensor
+    return to_device(tensor, device)
+
+
+def pinned(name: str, tensor: Tensor) -> Tensor:
+    """Copy a field of a batch into page-locked memory."""
+    return tensor.pin_memory()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from wenet_osum.devices import ON_CPU, to_device
+from wenet_osum.devices import moved, pinned
 from wenet_osum.turns import Turns, has_recording, named, unnamed
 from wenet_osum.words import Word, read_words
 
@@ -249,30 +249,25 @@ class Batch:
             return tasks
         return self.turns.heard_for(tasks)
 
-    def _map(self, function: Callable[[str, Tensor], Tensor]) -> Batch:
+    def _map(self, function: Callable[..., Tensor], *rest: Any) -> Batch:
         """Return a copy with ``function`` applied to every name and tensor."""
         tensors = {}
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
+        for name, value in vars(self).items():
             if hasattr(value, "pin_memory"):
-                tensors[entry.name] = function(entry.name, value)
+                tensors[name] = function(name, value, *rest)
 
-        targets = {name: function(name, tensor) for name, tensor in self.targets.items()}
+        targets = {}
+        for name, tensor in self.targets.items():
+            targets[name] = function(name, tensor, *rest)
         return dataclasses.replace(self, **tensors, targets=targets)
 
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on ``device``; lengths and times stay on the CPU, where they are read."""
-
-        def moved(name: str, tensor: Tensor) -> Tensor:
-            if name.endswith(ON_CPU):
-                return tensor
-            return to_device(tensor, device)
-
-        return self._map(moved)
+        return self._map(moved, device)
 
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory; the DataLoader calls this by name."""
-        return self._map(lambda name, tensor: tensor.pin_memory())
+        return self._map(pinned)
 
 
 @dataclass

@@ -92,10 +92,12 @@ def test_the_table_has_medians_the_share_of_the_peak_and_what_is_missing(day):
     theirs = ours | {"way": "plain", "seconds": [0.02] * 3}
     full = ours | {"way": "whole", "seconds": [], "error": "out of memory"}
     fast = {"way": "ours", "batch": 8, "seconds": [0.5] * 3, "tokens": 40, "peak_gib": 20.0}
+    part = {"work": "ctc head", "way": "half", "seconds": [0.01] * 3, "peak_mib": 10.0}
     answers = {
         "tests": None,
         "products": {"rows": [], "tflops": [700.0, 701.0, 702.0]},
         "rates 7b phase 3": {"rows": [ours, theirs, full], "mean": MEAN},
+        "ways": {"rows": [part, part | {"way": "before", "seconds": [0.02] * 3, "peak_mib": 40.0}]},
         "decoding 7b": {"rows": [fast], "mean": MEAN},
         "decoding 0.5b": {"error": "it broke"},
     }
@@ -106,6 +108,7 @@ def test_the_table_has_medians_the_share_of_the_peak_and_what_is_missing(day):
     assert "| 7b phase 3 | whole | 14 | out of memory |" in told
     # 8 utterances of 8 s in half a second.
     assert "| 7b | 8 | ours | 128 (128–128) | 640 (640–640) | 1.00" in told
+    assert "| ctc head | before | 20 (20–20) | 2.00 (2.00–2.00) | 40.0 | 4.00 |" in told
     assert "701 (700.5–701.5) TFLOP/s" in told
     assert "- tests: not run" in told and "- decoding 0.5b: failed: it broke" in told
     assert "NVIDIA H200" in told and "rehearsal" not in told
@@ -115,7 +118,7 @@ def test_the_script_hands_its_options_on():
     """With an unknown part it ends before anything is imported."""
     command = ["bash", str(BENCH / "gpu_day.sh"), "--out", "x", "--parts", "tests,all"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "no part 'all'; there are tests, rates, decoding" in done.stderr
+    assert done.returncode == 2 and "no part 'all'; there are tests, rates, ways, decoding" in done.stderr
 
 
 # Two calls in one process, so that the imports are made once; the first is interrupted in a piece.
@@ -129,7 +132,7 @@ say = in_pieces._say
 
 def say_and_interrupt(text):
     say(text)
-    if text.startswith("[4/10]"):
+    if text.startswith("[4/11]"):
         signal.setitimer(signal.ITIMER_REAL, 0.1)
 
 def interrupt(number, frame):
@@ -154,10 +157,12 @@ def test_a_rehearsal_that_is_interrupted_goes_on(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     first, again = done.stdout.split("interrupted\n")
-    assert "table: " not in first and again.startswith("4 of 10 pieces were done before\n[5/10]")
+    assert "table: " not in first and again.startswith("4 of 11 pieces were done before\n[5/11]")
     told = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "A rehearsal on a CPU" in told and "Missing" not in told
     for size in ("7b", "0.5b"):
         for phase in "234":
             assert told.count(f"| {size} phase {phase} | ") == 4
         assert told.count(f"| {size} | ") == 4
+    for work in ("ctc head", "lora inputs", "encoder states", "compiled"):
+        assert told.count(f"| {work} | ") == 2

@@ -8,6 +8,8 @@ tests     those marked gpu: the kernel for packed sequences against attention ut
           utterance, packed against alone in bfloat16, FSDP2 on one device.
 rates     phases 2 to 4 at 7B and 0.5B: audio hours per hour, share of the peak, memory, beside
           transformers + peft with padded batches (phase_rate.py).
+ways      parts of a step beside the way they were done before: attention, CTC head, LoRA, compiled
+          layers (step_ways.py).
 decoding  seconds of audio a second at batch 1, 8, 64, 256, beside transformers' generate
           (decode_rate.py).
 
@@ -39,7 +41,7 @@ from in_pieces import (  # noqa: E402
 
 from wenet_osum.files import write_text  # noqa: E402
 
-PARTS = ("tests", "rates", "decoding")
+PARTS = ("tests", "rates", "ways", "decoding")
 SIZES = ("7b", "0.5b")
 PHASES = ("3", "2", "4")
 WRONG = 2
@@ -58,6 +60,8 @@ def plan(parts: list[str], options: dict[str, object]) -> list[Piece]:
             for phase in PHASES:
                 asked = options | {"size": size, "phase": phase}
                 found.append(Piece(f"rates {size} phase {phase}", "gpu_work.rates", asked, 270))
+    if "ways" in parts:
+        found.append(Piece("ways", "gpu_work.ways", options, 270))
     if "decoding" in parts:
         for size in SIZES:
             asked = options | {"size": size}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decode_rate
 import phase_rate
+import step_ways
 from in_pieces import Answer
 from side_by_side import spread
 
@@ -41,6 +42,7 @@ def table(options: dict[str, Answer]) -> Answer:
     lines.append("")
     lines += tests(answers)
     lines += training(answers, peak)
+    lines += ways(answers)
     lines += decoding(answers)
     lines += missing(answers)
     text = "\n".join(lines)
@@ -119,6 +121,15 @@ def phase_rows(work: str, answer: Answer, mean: Mean, peak: float) -> list[str]:
         )
         lines.append(line)
     return lines
+
+
+def ways(answers: dict[str, Answer | None]) -> list[str]:
+    """Write the rows of parts of a step."""
+    rows = rows_of(answers.get("ways"))
+    if not rows:
+        return []
+    found = [step_ways.Measured(**row) for row in rows]
+    return ["### Parts of a step", "", *step_ways.HEAD, *step_ways.rows(found), ""]
 
 
 def decoding(answers: dict[str, Answer | None]) -> list[str]:

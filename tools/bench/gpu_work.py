@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import decode_rate
 import phase_rate
 import pytest
+import step_ways
 import torch
 from in_pieces import Answer
 
@@ -133,6 +134,13 @@ def rates(options: Options) -> Answer:
     finally:
         dist.stop()
     return told(found, measures)
+
+
+def ways(options: Options) -> Answer:
+    """Measure parts of a step beside what they were."""
+    shapes = step_ways.setting_of(options["rehearse"])
+    found = step_ways.measure_all(shapes, setting(options)["rounds"])
+    return {"rows": [dataclasses.asdict(one) for one in found]}
 
 
 def decoding(options: Options) -> Answer:

@@ -307,6 +307,8 @@ class TrainConfig:
     engine: Literal["ddp", "fsdp"] = "ddp"
     dtype: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False  # recompute activations in the backward pass
+    # compile the layers of encoder and LLM (torch.compile); the first steps wait for the compiler
+    compile: bool = False
     rehearsal: bool = True  # run the largest micro-batches before step 1
     # where training's log-mel features are made: by the data processes, or beside the model;
     # encoded: not at all, states of the frozen encoder are computed once and read from disk

@@ -99,7 +99,9 @@ class LLMAnswers:
         """Run the LLM over all utterances of ``pieces``, end to end."""
         embed = self.llm.get_input_embeddings()
         embeddings, totals = lay_out(embed, self.boundary, pieces)
-        packing = causal.Packing(pieces.of_utterances(totals).tolist(), embeddings.device)
+        lengths = pieces.of_utterances(totals).tolist()
+        multiple = getattr(self.llm, "multiple", 1)
+        packing = causal.Packing(lengths, embeddings.device, multiple)
         hidden = causal.packed_forward(self.llm, embeddings, packing)
 
         # Answers stand at the ends of turns; what says each token is the state one place before it.

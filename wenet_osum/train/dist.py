@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.device_features import with_features
 from wenet_osum.models import cpu_kernels, unread
+from wenet_osum.models.compiled import compile_layers
 from wenet_osum.records import Batch
 
 T = TypeVar("T")
@@ -177,6 +178,8 @@ class Engine:
         self.half = conf.dtype == "bfloat16"
         if self.half:
             _halve_frozen(model)
+        if conf.compile:
+            compile_layers(model)
         if self.sharded:
             # Layer by layer to the device: never the whole.
             self.runner = _shard(model, self.half)

@@ -83,7 +83,8 @@ class Adapter(nn.Module):
         """
         width = conf.get("width") or input_width
         heads = fitting_heads(width)
-        return {"heads": heads, "gain": True} | conf
+        chosen = {"heads": heads, "gain": True}
+        return chosen | conf
 
     @torch.no_grad()
     def _balance(self) -> None:
@@ -214,8 +215,7 @@ class Layer(GradientCheckpointingLayer):
 
         inner = self.ffn_in(self.ffn_norm(hidden))
         inner = self.dropout(functional.relu(inner))
-        inner = self.ffn_out(inner)
-        return hidden + self.dropout(inner)
+        return hidden + self.dropout(self.ffn_out(inner))
 
     def _attend(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Let positions look at each other: (B, S, D) to (B, S, D)."""

@@ -64,6 +64,8 @@ class Encoder(WhisperEncoder):
     # Sinusoids: never trained, whatever pattern names them.
     fixed_parameters = ("embed_positions.weight",)
     state_s = SUBSAMPLING * FRAME_S
+    # What layers see is filled up to a multiple of so many states (models/compiled.py).
+    multiple = 1
 
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__(config)
@@ -180,12 +182,15 @@ class Encoder(WhisperEncoder):
 
     def _run_layers(self, hidden: Tensor, lengths: Tensor, first: int, end: int) -> Tensor:
         """Run layers ``first`` to ``end`` on (B, N, D); ``lengths`` count states that are heard."""
+        longest = hidden.shape[1]
+        if self.multiple > 1:
+            hidden = functional.pad(hidden, (0, 0, 0, -longest % self.multiple))
         mask = valid_mask(lengths, hidden.shape[1], hidden.device)
         if mask is not None:
             mask = mask[:, None, None, :]
         for layer in self.layers[first:end]:
             hidden = layer(hidden, mask)
-        return hidden
+        return hidden[:, :longest]
 
     def _end(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """Cut off what was heard behind the speech, and apply the final norm."""

@@ -49,8 +49,14 @@ _noted: dict[str, None] | None = None
 class Packing:
     """The utterances' positions in a packed sequence; made once per forward, used by all layers."""
 
-    def __init__(self, lengths: list[int], device: torch.device | str = "cpu") -> None:
-        # Tokens of each utterance.
+    def __init__(
+        self, lengths: list[int], device: torch.device | str = "cpu", multiple: int = 1
+    ) -> None:
+        """``multiple``: fill the sequence up to one, with an utterance of padding at its end."""
+        # Positions of the padding, and tokens of each utterance.
+        self.padding = -sum(lengths) % multiple
+        if self.padding:
+            lengths = [*lengths, self.padding]
         self.lengths = lengths
         self.longest = max(lengths)
 
@@ -66,6 +72,8 @@ class Packing:
         self.position_ids = to_device(positions[None], device)
 
 
+# Never compiled: utterances are others in every micro-batch.
+@torch.compiler.disable
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -235,6 +243,9 @@ def packed_forward(llm: PreTrainedModel, embeddings: Tensor, packing: Packing) -
     by transformers, so the empty one here keeps it from building an L × L mask; the attention
     function does not look at it.
     """
+    count = len(embeddings)
+    if packing.padding:
+        embeddings = functional.pad(embeddings, (0, 0, 0, packing.padding))
     output = llm.base_model(
         inputs_embeds=embeddings[None],
         position_ids=packing.position_ids,
@@ -242,7 +253,7 @@ def packed_forward(llm: PreTrainedModel, embeddings: Tensor, packing: Packing) -
         use_cache=False,
         packing=packing,
     )
-    return output.last_hidden_state[0]
+    return output.last_hidden_state[0, :count]
 
 
 def create(config: PreTrainedConfig) -> PreTrainedModel:

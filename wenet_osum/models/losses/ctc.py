@@ -234,8 +234,9 @@ def _rows_with(mark: int, ids: Tensor, lengths: Tensor) -> Tensor:
 def _counted(which: Tensor, lengths: Tensor) -> Tensor:
     """Count in each row which of its ids (C,) bool are meant: (B,) int64, where they lie."""
     rows = to_device(_rows(lengths), which.device)
-    counts = torch.zeros(len(lengths), dtype=torch.int64, device=which.device)
-    return counts.index_add(0, rows, which.long())
+    ones = which.long()
+    counts = ones.new_zeros(len(lengths))
+    return counts.index_add(0, rows, ones)
 
 
 def _rows(lengths: Tensor) -> Tensor:
@@ -321,9 +322,7 @@ def _impossible(lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
     follows[1:] = rows[1:] == rows[:-1]
     follows = to_device(follows, ids.device)
     blanks = _counted(same & follows, id_lengths)
-
-    lengths = lengths.cpu()
-    spare = lengths - id_lengths.cpu()
+    spare = lengths.cpu() - id_lengths.cpu()
     return blanks > to_device(spare, ids.device)
 
 
@@ -348,25 +347,22 @@ def _constraint(
 
     # A token may be spoken in the states of its word, and a little around it. What is worked out
     # from times is on the CPU.
-    after = over > starts - MARGIN_S
-    before = begins < ends + MARGIN_S
-    spoken = after & before  # (C, N)
+    spoken = (over > starts - MARGIN_S) & (begins < ends + MARGIN_S)  # (C, N)
     token, state = spoken.nonzero(as_tuple=True)
-    row = to_device(rows[token], ids.device)
-    token = to_device(token, ids.device)
-    state = to_device(state, ids.device)
-    allowed = torch.zeros((), device=logs.device)
+    device = logs.device
+    row = to_device(rows[token], device)
+    state = to_device(state, device)
+    token = to_device(token, device)
+    allowed = torch.zeros((), device=device)
     added.index_put_((row, state, ids[token]), allowed)
 
     # Between and in words there may be silence, or between them alone.
     added[..., blank] = 0.0
     if not blanks_in_words:
-        after = begins > starts + BORDER_S
-        before = over < ends - BORDER_S
-        inside = after & before & known
+        inside = (begins > starts + BORDER_S) & (over < ends - BORDER_S) & known
         token, state = inside.nonzero(as_tuple=True)
-        row = to_device(rows[token], ids.device)
-        state = to_device(state, ids.device)
+        row = to_device(rows[token], device)
+        state = to_device(state, device)
         silence = added[..., blank]
         silence.index_put_((row, state), allowed + EXCLUDED)
     return added
