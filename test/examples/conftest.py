@@ -39,8 +39,17 @@ def load_prepare() -> Callable[[str], ModuleType]:
 
 @pytest.fixture(scope="session")
 def load_local() -> Callable[[str, str], ModuleType]:
-    """A file of a recipe's local/ as a module."""
-    return lambda recipe, name: load_file(ROOT / "examples" / recipe / f"local/{name}.py")
+    """A file of a recipe's local/ as a module, which finds those beside it as a script does."""
+
+    def load(recipe: str, name: str) -> ModuleType:
+        folder = ROOT / "examples" / recipe / "local"
+        sys.path.insert(0, str(folder))
+        try:
+            return load_file(folder / f"{name}.py")
+        finally:
+            sys.path.remove(str(folder))
+
+    return load
 
 
 @pytest.fixture(scope="session")
