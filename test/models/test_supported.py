@@ -155,11 +155,15 @@ def test_a_model_that_does_not_hand_the_packing_on_is_refused():
         proof.check_packed(causal.create(tiny("nemotron", initializer_range=0.2)).eval())
 
 
-def test_weights_without_numbers_are_only_looked_at():
+def test_for_weights_without_numbers_others_stand_in():
     with torch.device("meta"):
-        proof.check_packed(causal.create(tiny("qwen2")))
-        with pytest.raises(ValueError, match="attention sinks"):
-            causal.create(tiny("gpt_oss", **REFUSED["gpt_oss"][0]))
+        llm = causal.create(tiny("qwen2"))
+        mixing = causal.create(tiny("nemotron", initializer_range=0.2))
+    proof.check_packed(llm)
+    with pytest.raises(ValueError, match="nemotron: packed"):
+        proof.check_packed(mixing)
+    with torch.device("meta"), pytest.raises(ValueError, match="attention sinks"):
+        causal.create(tiny("gpt_oss", **REFUSED["gpt_oss"][0]))
 
 
 def test_models_are_built_of_proven_llms_only(folders, tmp_path):

@@ -9,7 +9,11 @@ import shutil
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2ForCausalLM,
+    WhisperForConditionalGeneration,
+)
 
 from wenet_osum.config import LoraConfig, ModelConfig
 from wenet_osum.models import build, unread
@@ -25,8 +29,8 @@ def sources(folders, tmp_path_factory):
     root = tmp_path_factory.mktemp("unread")
     words = models.WordLevel({f"w{i}": i for i in range(20)}, unk_token="w0")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), eos_token="w1")
-    for name in ("whisper", "tied"):
-        shutil.copytree(folders / name, root / name)
+    for name, kind in (("whisper", WhisperForConditionalGeneration), ("tied", Qwen2ForCausalLM)):
+        kind.from_pretrained(folders / name, dtype=torch.bfloat16).save_pretrained(root / name)
         tokenizer.save_pretrained(root / name)
     phase, _ = build.build(ModelConfig(kind="whisper", whisper=str(root / "whisper")))
     with torch.no_grad():
@@ -103,6 +107,16 @@ def test_weights_are_read_in_the_dtype_the_model_has(sources):
     assert all(p.is_meta for p in later.llm.parameters())
     place = later.unread["llm.model.norm.weight"]
     assert torch.equal(place.read(1, 3), place.read()[1:3])
+
+
+def test_a_copy_is_whole_and_the_model_stays_unread(sources):
+    whole, later = both(ModelConfig(init_from=str(sources / "whole"), lora=LORA))
+    copied = unread.whole_copy(later, "llm", torch.device("cpu"), torch.float32)
+    found = copied.state_dict()
+    for name, tensor in whole.llm.state_dict().items():
+        assert torch.equal(found[name], tensor), name
+    assert all(p.is_meta for name, p in later.llm.named_parameters() if "lora" not in name)
+    assert any(name.startswith("llm.") for name in later.unread)
 
 
 def test_what_a_file_has_otherwise_is_read_whole(sources, tmp_path):

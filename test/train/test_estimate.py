@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,6 +146,21 @@ def test_what_is_kept_equals_what_real_tensors_keep():
         model(batch_of(model, mean, counted.utterances, "cpu"))
     real = sum(size for size, _ in seen.values())
     assert counted.memory["activations kept for the backward pass"] == pytest.approx(real, rel=0.15)
+
+
+@pytest.mark.parametrize(("size", "name", "utterances"), [("0.5b", "1_whisper", 4), ("7b", "3_encoder", 4), ("7b", "4_full", 1)])
+def test_a_real_step_of_a_reduced_conf_takes_what_is_counted(size, name, utterances, monkeypatch):
+    """With the head of CTC, an LLM below what trains, and FSDP, which exchanges the gradients of the embeddings at once: within a tenth."""
+    monkeypatch.syspath_prepend(str(CONFS.parents[2] / "tools/bench"))
+    import estimate_memory
+    from wenet_osum.train import dist
+
+    args = SimpleNamespace(divisor=16, layers=2, utterances=utterances, seconds=4.0)
+    world = dist.start(1)
+    try:
+        assert abs(estimate_memory.row(size, name, args, world)) < 0.1
+    finally:
+        dist.stop()
 
 
 def test_an_utterance_beyond_the_budgets_is_told():

@@ -9,7 +9,8 @@ Both have the same reduced sizes and the same micro-batch. The step is that of t
 of the conf (one process), its dtypes, checkpointing and losses, AdamW's moments there, and the
 gradients of a micro-batch before. Its peak is that of all tensors that live at a time, each storage
 once, seen by a TorchDispatchMode. A vocabulary is reduced with the width, or its logits would be
-all there is to see.
+all there is to see. The adapter has no dropout here: with it, attention on a CPU keeps square
+matrices, as no GPU's does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -55,30 +56,50 @@ DEPTHS = ("encoder_layers", "decoder_layers", "num_hidden_layers")
 
 
 class Live(TorchDispatchMode):
-    """Count the bytes of all storages that live, and their peak."""
+    """Find the peak of the bytes of all storages that live."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self.known: dict[int, Any] = {}
+        # By their addresses.
+        self.sizes: dict[int, int] = {}
+        self.resize = UntypedStorage.resize_
+
+    def __enter__(self) -> Live:
+        # FSDP empties storages that live on, past all dispatch.
+        def resize(storage: UntypedStorage, size: int) -> UntypedStorage:
+            resized = self.resize(storage, size)
+            self.note(storage)
+            return resized
+
+        UntypedStorage.resize_ = resize
+        return super().__enter__()
+
+    def __exit__(self, *fault: object) -> None:
+        UntypedStorage.resize_ = self.resize
+        super().__exit__(*fault)
 
     def add(self, *tensors: Tensor) -> None:
-        """Count the storages of tensors that are not counted yet."""
+        """Count the storages of tensors."""
         for tensor in tensors:
             if hasattr(tensor, "to_local"):
                 tensor = tensor.to_local()
             storage = tensor.untyped_storage()
-            key = storage._cdata
-            if key in self.known:
-                continue
-            size = storage.nbytes()
-            self.known[key] = weakref.finalize(storage, self._gone, key, size)
-            self.now += size
+            self.note(storage)
+
+    def note(self, storage: UntypedStorage) -> None:
+        """Count a storage as large as it is now."""
+        key = storage._cdata
+        if key not in self.sizes:
+            self.sizes[key] = 0
+            weakref.finalize(storage, self._gone, key)
+        size = storage.nbytes()
+        self.now += size - self.sizes[key]
+        self.sizes[key] = size
         self.peak = max(self.peak, self.now)
 
-    def _gone(self, key: int, size: int) -> None:
-        del self.known[key]
-        self.now -= size
+    def _gone(self, key: int) -> None:
+        self.now -= self.sizes.pop(key)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -92,18 +113,23 @@ class Live(TorchDispatchMode):
 
 def reduced(sizes: PreTrainedConfig, divisor: int, layers: int) -> PreTrainedConfig:
     """Divide widths, heads and vocabulary of a model, keep so many layers per stack; returns it."""
+    # Some configurations have a second name for a size; a table has each once.
+    table = sizes.to_dict()
     for name in (*WIDTHS, "vocab_size"):
-        if hasattr(sizes, name):
+        if name in table:
             value = getattr(sizes, name)
             setattr(sizes, name, value // divisor)
+    width = sizes.hidden_size
     for name in HEADS:
-        if hasattr(sizes, name):
-            heads = getattr(sizes, name) // divisor
-            setattr(sizes, name, max(1, heads))
+        if name in table:
+            heads = max(1, table[name] // divisor)
+            while width % heads:
+                heads -= 1
+            setattr(sizes, name, heads)
     for name in DEPTHS:
-        if hasattr(sizes, name):
+        if name in table:
             setattr(sizes, name, layers)
-    if hasattr(sizes, "num_key_value_heads"):
+    if "num_key_value_heads" in table:
         sizes.num_key_value_heads = 1
         sizes.layer_types = sizes.layer_types[:layers]
     # Special tokens that a small vocabulary does not have.
@@ -119,6 +145,7 @@ def conf_of(size: str, name: str, divisor: int) -> config.TrainConfig:
         second = config.load(CONFS / size / "train_2_adapter.yaml", config.TrainConfig)
         adapter = dict(second.model.adapter_conf)
         adapter["ffn"] //= divisor
+        adapter["dropout"] = 0.0
         conf.model.adapter_conf = adapter
     return conf
 

@@ -56,8 +56,10 @@ TRAINS = {"lora": [*PARTS, "*lora*"], "full": [*PARTS, "llm.*"]}
 
 def shallow(sizes: PreTrainedConfig, divisor: int) -> PreTrainedConfig:
     """Divide the depth of a model."""
+    # Some configurations have a second name for a size; a table has each once.
+    table = sizes.to_dict()
     for name in ("num_hidden_layers", "encoder_layers", "decoder_layers"):
-        if hasattr(sizes, name):
+        if name in table:
             layers = getattr(sizes, name) // divisor
             setattr(sizes, name, max(1, layers))
     types = getattr(sizes, "layer_types", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -99,8 +100,9 @@ def open_folder(model_class: type[Model], folder: str) -> Model | None:
         if part not in ("encoder", "llm"):
             unread.read(model, part=part)
 
-    settings = GenerationConfig.from_pretrained(folder)
-    model.generation_config = model.llm.generation_config = settings
+    with contextlib.suppress(OSError):
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    model.llm.generation_config = model.generation_config
     model.lora = lora.load(model.llm, folder)
     return model.eval()
 

@@ -280,15 +280,26 @@ def _shard(model: nn.Module, half: bool) -> nn.Module:
     policy = MixedPrecisionPolicy()
     if half:
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for stack in list(model.modules()):
-        if not isinstance(stack, nn.ModuleList) or len(stack) < 2:
-            continue
-        for layer in stack:
-            size = sum(p.numel() for p in layer.parameters())
-            if size > 0 and not isinstance(layer, nn.ModuleList):
-                fully_shard(layer, mp_policy=policy)
+    for layer in sharded_layers(model):
+        fully_shard(layer, mp_policy=policy)
 
     # What comes from outside stays as it is: weights and times of targets need float32, and the
     # encoder casts features itself.
     outer = dataclasses.replace(policy, cast_forward_inputs=False)
     return fully_shard(model, mp_policy=outer)
+
+
+def sharded_layers(model: nn.Module) -> list[nn.Module]:
+    """Return what FSDP gathers and lets go on its own: the layers of the long stacks.
+
+    What remains is gathered for the whole of a forward and backward pass.
+    """
+    layers = []
+    for stack in model.modules():
+        if not isinstance(stack, nn.ModuleList) or len(stack) < 2:
+            continue
+        for layer in stack:
+            size = sum(p.numel() for p in layer.parameters())
+            if size > 0 and not isinstance(layer, nn.ModuleList):
+                layers.append(layer)
+    return layers

@@ -13,8 +13,9 @@ memory   weights, gradients, AdamW's moments, what autograd keeps of the pass, a
          logits. The first three are exact. Activations are those of a model in bfloat16 (or
          float32) throughout, without the allocator's losses, the temporaries of single operations,
          and the float32 copies that autocast and peft make: leave a fifth of the device free.
-         Further losses (model.losses) are not counted. At ``ce_weight`` 0 the LLM, or phase 1's
-         decoder, only lies in memory: it does not run.
+         Of further losses (model.losses) the scores of CTC are counted. At ``ce_weight`` 0 the
+         LLM, or phase 1's decoder, only lies in memory: it does not run. FSDP gathers a layer at a
+         time, and for the whole of a pass what is in no layer, such as the token embeddings.
 
 Letters: B utterances of a micro-batch, A answer tokens of it.
 """
@@ -22,6 +23,7 @@ Letters: B utterances of a micro-batch, A answer tokens of it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +39,17 @@ from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S, Batch, Utterance
 from wenet_osum.text import ctc_classes
-from wenet_osum.train.meta_pass import checkpointed_layers, run_pass
+from wenet_osum.train import dist
+from wenet_osum.train.meta_pass import run_pass
 
 # Speech start and speech end.
 BOUNDARIES = 2
-# Bytes of a logit and its gradient, in half precision and twice in float32, and of the log-softmax
-# of cross-entropy.
-HEAD_BYTES = 16
+# Bytes of a logit where most of it lives at once, in the backward pass of cross-entropy: the
+# gradient of its log-softmax and its own, in float32. The log-softmax itself is kept, or of several
+# chunks computed again (models/loss.py).
+HEAD_BYTES, AGAIN_BYTES = 8, 4
+# Of a score of CTC: the log-softmax, which is kept, and in its backward pass the two gradients.
+KEPT_SCORE_BYTES, SCORE_GRADIENT_BYTES = 4, 8
 
 
 @dataclass
@@ -172,6 +178,7 @@ def estimate(
 
     parameters, trained = _count(model)
     memory = _weights(model, conf, devices)
+    exchanged = _exchanged(model, conf, devices) if conf.engine == "fsdp" else 0
     model.to(torch.bfloat16 if conf.dtype == "bfloat16" else torch.float32)
     batch = batch_of(model, mean, count, "meta", states_after(model, conf))
     if conf.model.ce_weight == 0:
@@ -179,11 +186,18 @@ def estimate(
     costs = run_pass(model.train(), batch, conf.checkpointing)
 
     memory["activations kept for the backward pass"] = costs.kept
-    if conf.model.ce_weight:
-        has_llm = llm is not None and conf.model.kind != "whisper"
-        vocabulary = llm.vocab_size if has_llm else whisper.vocab_size
-        rows = min(CHUNK, count * mean.answer_tokens)
-        memory["one chunk of logits"] = rows * vocabulary * HEAD_BYTES
+    has_llm = llm is not None and conf.model.kind != "whisper"
+    vocabulary = llm.vocab_size if has_llm else whisper.vocab_size
+    logits = _logits(conf, model, mean, count, vocabulary)
+    memory |= logits
+    # Before layers are computed again the logits are gone, before the last exchange all of it.
+    counted = sum(logits.values())
+    if costs.again > counted:
+        memory["a layer computed again, beyond the logits"] = costs.again - counted
+        counted = costs.again
+    counted += costs.kept
+    if exchanged > counted:
+        memory["gradients of what is in no layer, beyond that"] = exchanged - counted
     return Estimate(
         table=table,
         utterances=count,
@@ -195,6 +209,44 @@ def estimate(
         recomputed=costs.recomputed,
         memory=memory,
     )
+
+
+def _logits(
+    conf: TrainConfig, model: nn.Module, mean: Mean, count: int, vocabulary: int
+) -> dict[str, float]:
+    """Count the bytes of logits of ``count`` utterances, and of CTC's scores."""
+    rows: dict[str, float] = {}
+    chunk = 0
+    if conf.model.ce_weight:
+        answers = count * mean.answer_tokens
+        width = HEAD_BYTES if answers <= CHUNK else HEAD_BYTES + AGAIN_BYTES
+        chunk = min(CHUNK, answers) * vocabulary * width
+        rows["one chunk of logits"] = chunk
+    scores = count * _scores(conf, model, mean, vocabulary)
+    if scores:
+        # The chunk of logits is gone before the gradients of the scores come.
+        gradients = max(0, scores * SCORE_GRADIENT_BYTES - chunk)
+        rows["scores of CTC"] = scores * KEPT_SCORE_BYTES + gradients
+    return rows
+
+
+def _scores(conf: TrainConfig, model: nn.Module, mean: Mean, vocabulary: int) -> int:
+    """Count the scores that CTC computes for a mean utterance: its states times the classes."""
+    frames = torch.tensor([mean.frames])
+    of_whisper = conf.model.kind == "whisper"
+    count = model.encoder.output_lengths if of_whisper else model.speech_tokens
+    states = int(count(frames))
+    total = 0
+    for entry in conf.model.losses:
+        if not loss_class(entry["name"]).needs_logits:
+            continue
+        classes = vocabulary
+        if entry.get("classes") is not None:
+            classes = ctc_classes.count(entry["classes"])
+        # Of an LLM one of the tokens is the blank.
+        beside = 1 if of_whisper or entry.get("classes") is not None else 0
+        total += states * (classes + beside)
+    return total
 
 
 class SpeechAlone:
@@ -257,15 +309,49 @@ def _weights(model: nn.Module, conf: TrainConfig, devices: int) -> dict[str, flo
         "gradients, 4 bytes each": trained * 4 / share,
         "AdamW's moments, 8 bytes each": trained * 8 / share,
     }
-    if half and share == 1:
+    if conf.engine == "fsdp":
+        gathered = _gathered(model)
+        rows["the largest layer gathered, twice"] = 2 * gathered.largest * width
+        rows["what is in no layer, gathered"] = gathered.rest * width
+    elif half:
         rows["trained weights in bfloat16 for the pass, 2 bytes each"] = trained * 2
-    if share > 1:
-        largest = 0
-        for layer in checkpointed_layers(model):
-            size, _ = _count(layer)
-            largest = max(largest, size)
-        rows["the largest layer gathered, twice"] = 2 * largest * width
     return rows
+
+
+class Gathered(NamedTuple):
+    """Numbers of parameters that FSDP gathers."""
+
+    # Of the largest layer.
+    largest: int
+    # Of what is in no layer, and of those that train.
+    rest: int
+    trained_rest: int
+
+
+def _gathered(model: nn.Module) -> Gathered:
+    """Count what FSDP gathers, as train/dist.py shards it."""
+    rest, trained = _count(model)
+    largest = 0
+    for layer in dist.sharded_layers(model):
+        size, trained_size = _count(layer)
+        largest = max(largest, size)
+        rest -= size
+        trained -= trained_size
+    return Gathered(largest, rest, trained)
+
+
+def _exchanged(model: nn.Module, conf: TrainConfig, devices: int) -> float:
+    """Count what FSDP's last exchange of gradients, of what is in no layer, takes beyond what is
+    gathered, which has gone by then.
+
+    Gradients of the pass are copied to float32, and let go; then comes this device's share of their
+    sum.
+    """
+    width = 2 if conf.dtype == "bfloat16" else 4
+    gathered = _gathered(model)
+    each = max(width + 4, 4 + 4 / devices)
+    exchanged = gathered.trained_rest * each
+    return exchanged - (gathered.rest + 2 * gathered.largest) * width
 
 
 def states_after(model: nn.Module, conf: TrainConfig) -> int | None:

@@ -40,6 +40,8 @@ class Costs(NamedTuple):
     recomputed: float
     # Bytes kept for the backward pass.
     kept: float
+    # Bytes kept in the layer that checkpointing runs again at a time, of the largest.
+    again: float = 0.0
 
 
 def run_pass(model: nn.Module, batch: Batch, checkpointing: bool) -> Costs:
@@ -68,7 +70,7 @@ def run_pass(model: nn.Module, batch: Batch, checkpointing: bool) -> Costs:
     for layer_flops, layer_kept in zip(layers.flops, layers.kept, strict=True):
         if layer_kept:
             recomputed += layer_flops
-    return Costs(flops(), recomputed, kept.bytes - inside + layers.inputs + largest)
+    return Costs(flops(), recomputed, kept.bytes - inside + layers.inputs, largest)
 
 
 class _Kept:

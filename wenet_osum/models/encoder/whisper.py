@@ -276,6 +276,7 @@ def without_weights(source: str) -> tuple[Encoder, Places] | None:
         return None
     if not isinstance(config, WhisperConfig):
         return None
+    config.dtype = torch.float32
     encoder = _empty(config)
     found = unread.find(source)
     for prefix in ("model.encoder.", "encoder."):
