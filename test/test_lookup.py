@@ -79,8 +79,9 @@ def test_names_that_are_gone_are_gone_and_say_what_to_write():
         assert now.startswith("write "), dotted
         for table in (config.TrainConfig, config.DataConfig, SmallModels):
             faults: list[str] = []
+            tree = None
             for name in reversed(dotted.split(".")):
-                tree = {name: tree} if name != dotted.rpartition(".")[2] else {name: None}
+                tree = {name: tree}
             typed.build(table, tree, "", faults)
             assert any("key" in fault for fault in faults), f"{dotted} is a key of {table.__name__}"
     for option, now in lookup.renamed("options").items():

@@ -132,9 +132,9 @@ def self_attributes(node: ast.AST) -> set[str]:
     """Return the names that are assigned on ``self`` anywhere below ``node``."""
     found = set()
     for part in ast.walk(node):
-        if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
-            if isinstance(part.value, ast.Name) and part.value.id == "self":
-                found.add(part.attr)
+        stored = isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store)
+        if stored and isinstance(part.value, ast.Name) and part.value.id == "self":
+            found.add(part.attr)
     return found
 
 

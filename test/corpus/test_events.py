@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from wenet_osum.corpus import mix
-from wenet_osum.corpus.events import EventConfig, add_event, by_label, draw_event, excerpt, positions
+from wenet_osum.corpus.events import (
+    EventConfig,
+    add_event,
+    by_label,
+    draw_event,
+    excerpt,
+    positions,
+)
 from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.records import SAMPLE_RATE, Utterance, Word
 

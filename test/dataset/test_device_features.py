@@ -7,12 +7,12 @@ import torch
 from wenet_osum.config import AugmentConfig, SpecAugmentConfig
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.batch import collate
-from wenet_osum.dataset.device_features import log_mels, for_device, with_features
+from wenet_osum.dataset.device_features import for_device, log_mels, with_features
 from wenet_osum.dataset.log_mel import log_mel
 from wenet_osum.dataset.sample import SampleConfig, make_sample, silent_sample
 from wenet_osum.records import Utterance
-from wenet_osum.text.template import Template
 from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.text.template import Template
 
 LENGTHS = [16000, 170, 12345, 31999, 201]  # samples
 

@@ -7,7 +7,14 @@ import json
 import pytest
 
 from wenet_osum.dataset.drop import Dropped, table
-from wenet_osum.dataset.manifest import from_row, parse_line, read_kaldi, read_manifest, write_manifest, write_manifests
+from wenet_osum.dataset.manifest import (
+    from_row,
+    parse_line,
+    read_kaldi,
+    read_manifest,
+    write_manifest,
+    write_manifests,
+)
 from wenet_osum.dataset.scan import scan_raw
 from wenet_osum.records import Utterance, Word
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import os
 import sys
 import threading
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_shards_printed_by_a_program(tmp_path, arguments):
         assert list(found) == ["你", "b"] and found["b"][1] == WAV and not dropped
         calls = (tmp_path / "calls").read_text().split("|")[:-1]
         assert len(calls) == (0 if again else 1) + (2 if arguments else 0), calls
-    whole = os.path.getsize(report.paths[0])
+    whole = Path(report.paths[0]).stat().st_size
     assert all(int(call.split()[1]) - int(call.split()[0]) < 0.7 * whole for call in calls if arguments), "a stretch, not the shard"
 
 
@@ -73,7 +73,7 @@ def test_a_manifest_cannot_run_programs(tmp_path):
 def test_shards_behind_an_address(tmp_path, with_index):
     report = pack([utterance(tmp_path, "你", txt="x"), utterance(tmp_path, "b")], tmp_path / "s", log=print)
     if not with_index:
-        os.remove(report.paths[0] + ".index.npz")
+        Path(report.paths[0] + ".index.npz").unlink()
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args):

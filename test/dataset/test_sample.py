@@ -10,13 +10,19 @@ import torch
 
 from wenet_osum.config import AugmentConfig, FilterConfig, ModelConfig, SpecAugmentConfig
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.dataset.sample import SampleConfig, make_sample, read_tags, sample_from_audio, silent_sample
+from wenet_osum.dataset.sample import (
+    SampleConfig,
+    make_sample,
+    read_tags,
+    sample_from_audio,
+    silent_sample,
+)
 from wenet_osum.models.losses import ctc
 from wenet_osum.models.objective import make_objective
 from wenet_osum.records import Utterance, Word
+from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.text.template import Template
 from wenet_osum.text.timing import ANY_TIME
-from wenet_osum.small.train_tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")

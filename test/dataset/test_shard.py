@@ -8,6 +8,7 @@ import os
 import pickle
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,15 @@ import pytest
 from wenet_osum.dataset import index as indices
 from wenet_osum.dataset import packed as packing
 from wenet_osum.dataset.audio import decode, write_wav
-from wenet_osum.dataset.shard import Drop, Dropped, Handles, load_list, pack, read_utterance, write_list
+from wenet_osum.dataset.shard import (
+    Drop,
+    Dropped,
+    Handles,
+    load_list,
+    pack,
+    read_utterance,
+    write_list,
+)
 from wenet_osum.dataset.tar import split_name, stem_of
 from wenet_osum.records import Utterance, Word
 
@@ -363,7 +372,7 @@ def test_pack_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_processes_give_the_same_bytes_and_a_failed_one_fails_the_call(tmp_path):
     given = [utterance(tmp_path, f"k{i}", txt="x") for i in range(5)]
     one, two = (pack(given, tmp_path / f"j{jobs}", per_shard=2, jobs=jobs, log=print) for jobs in (1, 2))
-    assert [open(a, "rb").read() == open(b, "rb").read() for a, b in zip(one.paths, two.paths, strict=True)] == [True] * 3
+    assert [Path(a).read_bytes() == Path(b).read_bytes() for a, b in zip(one.paths, two.paths, strict=True)] == [True] * 3
     (tmp_path / "bad" / "shards_000000001.tar.tmp").mkdir(parents=True)  # a worker cannot write its shard
     with pytest.raises(OSError):
         pack(given, tmp_path / "bad", per_shard=2, jobs=2, log=print)

@@ -11,6 +11,7 @@ import itertools
 import os
 import random
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def corpus(tmp_path_factory, servers):
     bucket, proxy = servers
     urls = []
     for path in map(str, report.paths):
-        name = "/b/" + os.path.basename(path)
+        name = "/b/" + Path(path).name
         for end in ("", ".index.npz"):
             with open(path + end, "rb") as file:
                 bucket.objects[name + end] = file.read()

@@ -15,7 +15,6 @@ from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.stops import LoopGuard, limit
 from wenet_osum.tasks import parse
 
-
 TASKS = ["asr", "srwt", "ved", "ser", "ssr", "sgc", "sap", "sttc", "<EMOTION><TRANSCRIBE>", "<AGE><GENDER>", "<TRANSCRIBE><ALIGN><AGE>"]
 
 

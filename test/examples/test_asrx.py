@@ -109,8 +109,8 @@ def work(tmp_path_factory):
     """Tiny lists of two X, and a tiny model where cells begin."""
     from wenet_osum.models import build
     from wenet_osum.small.models import SmallWhisper, save_whisper
-    from wenet_osum.text.template import Template
     from wenet_osum.small.train_tokenizer import train_tokenizer
+    from wenet_osum.text.template import Template
 
     folder = tmp_path_factory.mktemp("asrx")
     for corpus, task in (("ravdess", "ser"), ("speechocean762", "sgc")):

@@ -264,7 +264,7 @@ def test_real_corpora_and_a_published_whisper(tmp_path):
     work = tmp_path / "work"
     command = ["bash", str(RECIPE / "run.sh"), "--corpora", DATA, "--work", str(work), "--stage", "0", "--stop_stage", "1"]
     subprocess.run([*command, "--replies", "false"], check=True)
-    found = [u for u in rows(work, "speechocean762", "test")]
+    found = list(rows(work, "speechocean762", "test"))
     assert len({u.speaker for u in found}) >= 30 and all(u.txt == u.txt.lower() for u in found)
     listed = work / "corpora/speechocean762/data/test/manifest.jsonl"
     jobs, _ = read_list(str(listed))

@@ -18,8 +18,8 @@ from wenet_osum.dataset.measure import measure_tokens
 from wenet_osum.dataset.pool import build_pool
 from wenet_osum.dataset.sample import SampleConfig, sample_from_audio
 from wenet_osum.records import Utterance, Word
-from wenet_osum.text.template import Template
 from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.text.template import Template
 
 RECIPE = Path(__file__).resolve().parents[2] / "examples/osum"
 spec = importlib.util.spec_from_file_location("osum_prepare", RECIPE / "local/prepare.py")

@@ -118,10 +118,10 @@ def aligner(tmp_path):
     import torch
     from transformers import WhisperForConditionalGeneration
 
-    from wenet_osum.small.models import SmallWhisper, save_whisper
     from wenet_osum.models.whisper import WhisperPhase
-    from wenet_osum.text.template import Template
+    from wenet_osum.small.models import SmallWhisper, save_whisper
     from wenet_osum.small.train_tokenizer import train_tokenizer
+    from wenet_osum.text.template import Template
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer([TEXT], vocab_size=300)

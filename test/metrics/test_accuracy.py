@@ -7,9 +7,9 @@ import random
 import pytest
 
 from wenet_osum import tasks
+from wenet_osum.metrics.accuracy import NO_ANSWER
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.score import score_task
-from wenet_osum.metrics.accuracy import NO_ANSWER
 from wenet_osum.score.baseline import text_baseline
 
 EMOTION = tasks.parse("<EMOTION>")

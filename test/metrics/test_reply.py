@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from wenet_osum import tasks
+from wenet_osum.metrics.reply import chrf_of_counts, ngram_counts, rouge_l, token_f1
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.score import score_task
-from wenet_osum.metrics.reply import chrf_of_counts, ngram_counts, rouge_l, token_f1
 
 STTC = tasks.parse("sttc")
 

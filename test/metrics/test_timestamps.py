@@ -7,9 +7,9 @@ import math
 import pytest
 
 from wenet_osum import tasks
+from wenet_osum.metrics.timestamps import pair_words, time_faults
 from wenet_osum.records import Hypothesis, Utterance, Word
 from wenet_osum.score import score_task
-from wenet_osum.metrics.timestamps import pair_words, time_faults
 
 SRWT = tasks.parse("srwt")
 WORDS = [Word("one", 0.0, 1.0), Word("two", 1.0, 2.0), Word("three", 2.0, 3.0)]

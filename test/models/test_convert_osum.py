@@ -22,8 +22,8 @@ from wenet_osum.bin import transcribe
 from wenet_osum.bin.convert import main
 from wenet_osum.models import build, convert
 from wenet_osum.models.convert_osum import from_osum
-from wenet_osum.text.template import Template
 from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.text.template import Template
 
 BENCH = Path(__file__).resolve().parents[2] / "tools/bench/convert_memory.py"
 spec = importlib.util.spec_from_file_location("convert_memory", BENCH)

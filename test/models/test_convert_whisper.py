@@ -7,13 +7,18 @@ import math
 import pytest
 import torch
 from torch.nn.functional import conv1d, gelu, layer_norm, linear, softmax
-from transformers import AutoConfig, GenerationConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    GenerationConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
 
 from wenet_osum.bin.convert import main
 from wenet_osum.models import build
 from wenet_osum.models.convert_whisper import from_pt, to_pt
-from wenet_osum.text.tokenizer import load_tokenizer
 from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.text.tokenizer import load_tokenizer
 
 WIDTH, FFN, MELS, VOCABULARY, HEADS, PLACES, TEXT_PLACES = 16, 64, 8, 300, 2, 10, 12
 LAYERS = {"encoder": 2, "decoder": 3}

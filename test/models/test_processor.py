@@ -18,8 +18,8 @@ from wenet_osum.dataset.audio import resample
 from wenet_osum.dataset.log_mel import log_mel
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.models.processor import OsumFeatureExtractor, OsumProcessor
-from wenet_osum.text.template import Template
 from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.text.template import Template
 
 ROOT = Path(__file__).resolve().parents[2]
 NOISE = np.random.default_rng(3).normal(0, 0.1, 12000).astype(np.float32)

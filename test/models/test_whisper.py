@@ -10,7 +10,6 @@ from wenet_osum.models import trainable
 from wenet_osum.models.objective import make_objective
 from wenet_osum.models.whisper import WhisperPhase
 
-
 TRANSCRIPTS = {"transcript_ids": (torch.tensor([4, 4, 5, 6, 7, 8, 9]), [3, 2, 2])}
 
 

@@ -7,9 +7,9 @@ import torch
 
 from wenet_osum.small.induction_init import init_induction_heads, time_tokens
 from wenet_osum.small.models import SmallLlm, small_llm
-from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.small.pseudo_speech import FRAME_S
 from wenet_osum.small.sinusoids import span_waves
+from wenet_osum.small.train_tokenizer import train_tokenizer
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "stpr"]
 MOMENTS = [i / 20 for i in range(100)]  # s

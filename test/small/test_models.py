@@ -4,8 +4,14 @@ import torch
 from transformers import AutoTokenizer, WhisperConfig, WhisperModel
 
 from wenet_osum.models import build
-from wenet_osum.small.models import SmallLlm, SmallWhisper, save_whisper, small_llm, init_local_attention
 from wenet_osum.models.osum import OsumModel
+from wenet_osum.small.models import (
+    SmallLlm,
+    SmallWhisper,
+    init_local_attention,
+    save_whisper,
+    small_llm,
+)
 from wenet_osum.small.train_tokenizer import train_tokenizer
 
 WHISPER = SmallWhisper(width=32, heads=2, ffn=64, encoder_layers=1, decoder_layers=1)

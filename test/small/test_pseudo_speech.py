@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from wenet_osum.records import Utterance, Word
-from wenet_osum.text.template import Template
+from wenet_osum.small.pseudo_speech import FRAME_S, WEIGHT_RANGE, PseudoSpeech
 from wenet_osum.small.train_tokenizer import train_tokenizer
-from wenet_osum.small.pseudo_speech import WEIGHT_RANGE, FRAME_S, PseudoSpeech
+from wenet_osum.text.template import Template
 
 LINES = ["the red cat runs", "a dog sees nothing", "一二三四", "<female> <male>"] * 4
 
@@ -29,7 +29,7 @@ def test_the_same_seed_writes_the_same_lines_of_every_task(template):
     answers = [template.decode(line.ids[-line.answer :]) for line in lines]
     assert any("<male>" in a for a in answers) and any("<female>" in a for a in answers), "labels are drawn, not those of the voice"
     assert any("<开始回答>no" in a for a in answers) and any("<0." in a for a in answers)
-    assert sum("the red cat runs" == a for a in answers) < sum("cat" in a and "<" not in a for a in answers), "some words come in another order"
+    assert sum(a == "the red cat runs" for a in answers) < sum("cat" in a and "<" not in a for a in answers), "some words come in another order"
 
 
 def test_tokens_stand_where_their_words_are_spoken(template):

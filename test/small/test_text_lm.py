@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from wenet_osum.bin import make_models
 from wenet_osum.config import OptimConfig
 from wenet_osum.dataset.manifest import write_manifest
-from wenet_osum.small.models import SmallLlm, small_llm
 from wenet_osum.records import Utterance, Word
-from wenet_osum.text.template import Template
-from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.small.models import SmallLlm, small_llm
 from wenet_osum.small.pseudo_speech import Line, PseudoSpeech
 from wenet_osum.small.text_lm import _loss, train_text_lm
+from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.text.template import Template
 
 WORDS = ["red", "cat", "dog"]
 SIZES = SmallLlm(width=32, layers=1, heads=2, kv_heads=1, ffn=32, batch=8)

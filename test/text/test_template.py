@@ -3,8 +3,8 @@
 import pytest
 
 from wenet_osum.records import Utterance
-from wenet_osum.text.template import Template
 from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.text.template import Template
 
 LINES = ["the red cat sees a dog", "小猫喜欢红花", "two plus three"] * 20
 

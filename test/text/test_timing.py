@@ -3,8 +3,8 @@
 import pytest
 
 from wenet_osum.records import Word
-from wenet_osum.text.timing import ANY_TIME, timed_tokens
 from wenet_osum.small.train_tokenizer import train_tokenizer
+from wenet_osum.text.timing import ANY_TIME, timed_tokens
 
 
 @pytest.fixture(scope="module")

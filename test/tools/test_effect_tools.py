@@ -14,10 +14,10 @@ from wenet_osum import config, lookup
 from wenet_osum.config import AugmentConfig, TrainConfig
 from wenet_osum.dataset import augment, steps
 from wenet_osum.dataset.audio import decode, write_wav
-from wenet_osum.dataset.sample_config import SampleConfig
 from wenet_osum.dataset.effects.codec import CODECS
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.dataset.robustness import CONDITIONS, check
+from wenet_osum.dataset.sample_config import SampleConfig
 from wenet_osum.records import Utterance, Word
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"

@@ -111,7 +111,7 @@ def trainings(commands: list[list[str]]) -> list[str]:
 def test_small_models_take_the_phases_as_they_are(told):
     _, commands, _ = told("meld", "--stage", "2", "--nproc", "3", "--override", "max_steps=2 eval_every=1")
     first, *_, last = trainings(commands)
-    assert first == f"osum/conf/small/train_1_whisper.yaml --data meld/conf/data.yaml --exp_dir exp/1_whisper --override max_steps=2 eval_every=1"
+    assert first == "osum/conf/small/train_1_whisper.yaml --data meld/conf/data.yaml --exp_dir exp/1_whisper --override max_steps=2 eval_every=1"
     assert last.startswith("osum/conf/small/train_4_llm.yaml")
     made = " ".join(commands[0])
     assert made.startswith("torchrun --standalone --nproc_per_node 3 -m wenet_osum.bin.make_models --text data/text/train.txt")

@@ -42,7 +42,7 @@ def test_split_and_report(corpus, capsys):
 
 
 def test_report_reads_shards_and_filters_languages(corpus, capsys):
-    utterances = [u for u in read_manifest(corpus / "m.jsonl")]
+    utterances = list(read_manifest(corpus / "m.jsonl"))
     for utterance in utterances:
         utterance.wav = str(corpus / "a.wav")
     write_list(corpus / "data.list", pack(utterances, corpus / "shards").paths)

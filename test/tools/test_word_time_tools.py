@@ -11,15 +11,15 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
+from wenet_osum.config import ModelConfig
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.manifest import read_manifest
-from wenet_osum.small.models import SmallWhisper, save_whisper
-from wenet_osum.config import ModelConfig
 from wenet_osum.models.objective import make_objective
 from wenet_osum.models.whisper import WhisperPhase
+from wenet_osum.small.models import SmallWhisper, save_whisper
+from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.text import ctc_classes
 from wenet_osum.text.template import Template
-from wenet_osum.small.train_tokenizer import train_tokenizer
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 

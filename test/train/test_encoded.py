@@ -19,8 +19,8 @@ from wenet_osum.bin import encode_states
 from wenet_osum.config import BatchConfig, CacheConfig, ConfigError, PartConfig, TrainConfig
 from wenet_osum.dataset.states import PartWriter
 from wenet_osum.train import encode, estimate, loop
-from wenet_osum.train.loop import train
 from wenet_osum.train.checkpoint import REQUEUE
+from wenet_osum.train.loop import train
 from wenet_osum.train.run import INTERRUPTED
 
 from .conftest import ROOT

@@ -11,8 +11,8 @@ from transformers import Qwen2Config, WhisperConfig
 
 from wenet_osum import config
 from wenet_osum.bin import estimate as command
-from wenet_osum.train.estimate import Mean, batch_of, estimate, meta_model
 from wenet_osum.train.dry_run import dry_run, materialize, shallow
+from wenet_osum.train.estimate import Mean, batch_of, estimate, meta_model
 
 CONFS = Path(__file__).resolve().parents[2] / "examples/osum/conf"
 
@@ -153,6 +153,7 @@ def test_a_real_step_of_a_reduced_conf_takes_what_is_counted(size, name, utteran
     """With the head of CTC, an LLM below what trains, and FSDP, which exchanges the gradients of the embeddings at once: within a tenth."""
     monkeypatch.syspath_prepend(str(CONFS.parents[2] / "tools/bench"))
     import estimate_memory
+
     from wenet_osum.train import dist
 
     args = SimpleNamespace(divisor=16, layers=2, utterances=utterances, seconds=4.0)

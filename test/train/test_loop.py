@@ -11,8 +11,8 @@ import torch
 from wenet_osum.models import build
 from wenet_osum.train import checkpoint, loop
 from wenet_osum.train import run as run_module
-from wenet_osum.train.loop import train
 from wenet_osum.train.checkpoint import REQUEUE
+from wenet_osum.train.loop import train
 from wenet_osum.train.run import INTERRUPTED, SANITY_FAILED
 
 

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from wenet_osum.config import OptimConfig
-from wenet_osum.train.optim import check_schedule, fill_state, lr_scale, make_optimizer, set_learning_rates
+from wenet_osum.train.optim import (
+    check_schedule,
+    fill_state,
+    lr_scale,
+    make_optimizer,
+    set_learning_rates,
+)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ import torch
 from wenet_osum import lookup
 from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.decode.generate import generate
-from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.joint import Joint
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.rescore.ctc_prefix import CTCPrefix, Emissions, Rescorer, State
+from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.tasks import parse
 from wenet_osum.text import ctc_classes
 from wenet_osum.text.template import Template
 from wenet_osum.text.tokenizer import encode
-from wenet_osum.small.train_tokenizer import train_tokenizer
 
 BLANK = 0
 

@@ -7,7 +7,12 @@ import copy
 import pytest
 import torch
 from torch.nn import functional
-from transformers import Qwen2Config, Qwen2ForCausalLM, WhisperConfig, WhisperForConditionalGeneration
+from transformers import (
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
 
 from wenet_osum.config import LoraConfig, ModelConfig
 from wenet_osum.dataset.batch import join_targets

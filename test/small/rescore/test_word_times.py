@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 from wenet_osum.decode.constrain import AnswerState
-from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.joint import Joint, Rescorers, check_model
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.rescore import ctc_prefix
 from wenet_osum.decode.rescore.ctc_prefix import CTCPrefix, Emissions
 from wenet_osum.small.rescore.word_times import BoundaryPosterior, State, text_gains
