@@ -62,7 +62,7 @@ def test_embeddings_begin_at_the_scale_of_text_and_differ_along_the_speech():
     [(768, {}, 4), (1024, {}, 4), (1280, {}, 5), (1280, {"heads": 2}, 2)],
 )
 def test_heads_of_a_new_adapter_fit_the_kernel(width, conf, heads):
-    chosen = Adapter.complete_conf(width, conf)
+    chosen = Adapter.complete_conf(width, 40, conf)
     assert chosen == conf | {"heads": heads, "gain": True}
 
 

@@ -65,3 +65,17 @@ def test_a_step_of_adam_moves_embeddings_by_a_part_of_their_scale():
     torch.optim.AdamW(adapter.parameters(), lr=1e-3).step()
     after, _ = adapter(states, lengths)
     assert float((after - before).std()) < 0.5 * 0.01
+
+
+@pytest.mark.parametrize(
+    ("conf", "heads"),
+    [
+        ({}, {}),
+        ({"layers": 2}, {"heads": 14}),
+        ({"layers": 2, "width": 512}, {"heads": 4}),
+        ({"layers": 2, "heads": 7}, {}),
+    ],
+)
+def test_heads_of_a_new_adapter_fit_the_kernel(conf, heads):
+    """Flash attention runs heads of up to 256 channels."""
+    assert Adapter.complete_conf(1280, 3584, conf) == conf | heads

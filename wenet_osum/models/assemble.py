@@ -45,7 +45,7 @@ def assemble(
     proof.check_packed(language)
     made = lookup.load(ADAPTERS, adapter).Adapter
     if hasattr(made, "complete_conf"):
-        adapter_conf = made.complete_conf(speech.width, adapter_conf)
+        adapter_conf = made.complete_conf(speech.width, language.config.hidden_size, adapter_conf)
     config = OsumConfig(
         encoder=speech.config,
         llm=language.config.to_dict(),

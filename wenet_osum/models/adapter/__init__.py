@@ -3,7 +3,7 @@
     Adapter(input_width, output_width, **conf)(states, lengths) -> (embeddings, lengths)
     adapter.output_lengths(lengths)  embeddings that so many states become, or at most become
     adapter.stride                   states per embedding; None where it depends on what is said
-    Adapter.complete_conf(input_width, conf)
+    Adapter.complete_conf(input_width, output_width, conf)
                                      chooses for a new model what its ``adapter_conf`` leaves open;
                                      the choice is saved. A static method that may be left out.
     adapter.fit_state(state)         rewrites the weights of an adapter with another

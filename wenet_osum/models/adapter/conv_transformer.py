@@ -75,7 +75,7 @@ class Adapter(nn.Module):
         self._balance()
 
     @staticmethod
-    def complete_conf(input_width: int, conf: dict[str, Any]) -> dict[str, Any]:
+    def complete_conf(input_width: int, output_width: int, conf: dict[str, Any]) -> dict[str, Any]:
         """Complete the ``adapter_conf`` of a new model with its ``heads`` and ``gain``.
 
         Heads are 4, or where those were above 256 channels the next number that fits.

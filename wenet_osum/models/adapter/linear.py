@@ -12,11 +12,14 @@ the states, W width inside, H width of the LLM.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from wenet_osum.models.adapter.conv_transformer import Layer
+from wenet_osum.models.heads import HEADS, fitting_heads
 from wenet_osum.models.lengths import key_mask
 from wenet_osum.models.sinusoids import positions
 from wenet_osum.models.stack import check_factor, stack, stacked_lengths
@@ -38,7 +41,7 @@ class Adapter(nn.Module):
         factor: int = 2,
         width: int | None = None,
         layers: int = 0,
-        heads: int = 4,
+        heads: int = HEADS,
         ffn: int = 1792,
         dropout: float = 0.1,
     ) -> None:
@@ -61,6 +64,19 @@ class Adapter(nn.Module):
         self.norm = nn.LayerNorm(width) if layers else nn.Identity()
         self.output = nn.Linear(width, output_width)
         self.register_buffer("gain", torch.ones(()))
+
+    @staticmethod
+    def complete_conf(input_width: int, output_width: int, conf: dict[str, Any]) -> dict[str, Any]:
+        """Complete the ``adapter_conf`` of a new model that has layers with its ``heads``.
+
+        They are 4, or where those were above 256 channels the next number that fits. They are saved
+        with the model; one that was saved without them has 4.
+        """
+        if not conf.get("layers"):
+            return conf
+        width = conf.get("width") or output_width
+        heads = fitting_heads(width)
+        return {"heads": heads} | conf
 
     @torch.no_grad()
     def initialize(self, std: float) -> None:
