@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from wenet_osum.decode import constrain
 from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.tasks import parse
 from wenet_osum.text.template import Template
@@ -233,3 +236,31 @@ def test_other_labels_of_the_set_are_reached_behind_a_crossing_token(whole_strin
             break
     for label, ids in choice.continuations.items():
         assert whole_strings.decode(answer_state.ids + ids) == f"你好。<{label}><"
+
+
+TIMED = "<TRANSCRIBE><ALIGN><GENDER>"
+
+
+@pytest.mark.parametrize("task", ["asr", "ser", "sttc", TIMED])
+@pytest.mark.parametrize("seed", range(4))
+def test_plain_tokens_are_passed_over_without_a_difference(parts, monkeypatch, task, seed):
+    """Texts of any characters end in the same place when each of their characters is looked at."""
+    _, template = parts
+    draws = random.Random(seed)
+    pieces = ["the", " cat", "<", ">", "\\", "0", ".5", "<hap", "\\<", "\\\\", " ", "<0.00>", "你"]
+
+    def walked(ids):
+        state = AnswerState(template, parse(task))
+        for token in ids:
+            choice = state.step(token)
+            if choice or state.done:
+                return state.ids, choice, state.cut
+        return state.ids, state.opened, state.escaped
+
+    for _ in range(40):
+        text = "".join(draws.choices(pieces, [9, 9, 1, 1, 1, 1, 1, 1, 1, 1, 3, 1, 3], k=12))
+        ids = template.encode(text)
+        passed = walked(ids)
+        with monkeypatch.context() as patch:
+            patch.setattr(constrain, "is_plain", lambda template, token: False)
+            assert walked(ids) == passed, text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
@@ -192,3 +193,36 @@ def test_ties_are_counted(parts, clips, batch_of):
 def test_bad_options_are_refused(bad):
     with pytest.raises(ValueError, match=str(next(iter(bad)))):
         DecodeOptions(**bad)
+
+
+class EveryUnit:
+    """The rule of LoopGuard as it is told: for every length, how many tokens equal those before."""
+
+    def __init__(self):
+        self.ids = []
+
+    def add(self, token):
+        self.ids.append(token)
+        return any(self.in_a_row(unit) + unit >= max(32, 4 * unit) for unit in range(1, 65))
+
+    def in_a_row(self, unit):
+        ids, same = self.ids, 0
+        while same + unit < len(ids) and ids[-1 - same] == ids[-1 - same - unit]:
+            same += 1
+        return same
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_loops_are_noticed_by_the_rule(seed):
+    """Random text, with units of any length repeated in it, and clones on the way."""
+    draws = np.random.default_rng(seed)
+    guard, rule, looped = LoopGuard(), EveryUnit(), 0
+    for _ in range(60):
+        unit = draws.integers(0, draws.integers(1, 40), draws.integers(1, 70)).tolist()
+        for token in unit * int(draws.integers(1, 9)):
+            guard, before = guard.clone(), guard
+            found = guard.add(token)
+            assert found == rule.add(token)
+            assert len(before.ids) == len(guard.ids) - 1, "a clone goes on alone"
+            looped += found
+    assert looped > 100

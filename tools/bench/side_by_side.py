@@ -41,7 +41,7 @@ def race(
     seconds = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            seconds[name].append(_timed(way))
+            seconds[name].append(timed(way))
     goals = goals or {}
     return [
         row(
@@ -63,7 +63,7 @@ def _check(ways: dict[str, Callable[[], Any]], same: Callable[[Any, Any], None])
         same(ours, way())
 
 
-def _timed(way: Callable[[], Any]) -> float:
+def timed(way: Callable[[], Any]) -> float:
     """Run a way and return its CPU seconds; earlier garbage is no part of them."""
     gc.collect()
     before = time.process_time()

@@ -36,6 +36,15 @@ def token_text(template: Template, token: int) -> str:
     return template.decode([token])
 
 
+@lru_cache(maxsize=1 << 16)
+def is_plain(template: Template, token: int) -> bool:
+    """Return whether a token opens no tag, escapes nothing and does not end the answer."""
+    if token in template.end_ids:
+        return False
+    text = token_text(template, token)
+    return "<" not in text and "\\" not in text
+
+
 @dataclass
 class Choice:
     """A label to be chosen.
@@ -111,6 +120,12 @@ class AnswerState:
             text = self._text(token).lstrip()
             forced = not self.opened and not text.startswith("<")
             return self._choice("", forced)
+
+        # Most tokens by far only make the text longer.
+        if not self.opened and not self.escaped and is_plain(self.template, token):
+            self.ids.append(token)
+            return None
+
         if token in self.template.end_ids:
             return self.end()
         lead = None if self._tags_are_free() else self._before_tag(self._text(token))

@@ -143,26 +143,43 @@ def pick(
     """
     if not waiting:
         return []
-    rows = [live[i] for i in waiting]
+    rows = live
+    if len(waiting) < len(live):
+        rows = [live[i] for i in waiting]
+        logits = logits[waiting]
     said = [row.guard.ids for row in rows]
-    logits = penalize(logits[waiting], said, options.repetition_penalty)
+    logits = penalize(logits, said, options.repetition_penalty)
     if options.temperature:
         pairs = zip(logits, rows, strict=True)
         return [draw(own, row.draws, options.temperature) for own, row in pairs]
     if options.joint:
-        joint = []
-        for row, own in zip(rows, logits, strict=True):
-            joint.append(row.joint.scores(row.answer_state, own))
+        pairs = zip(rows, logits, strict=True)
+        joint = [row.joint.scores(row.answer_state, own) for row, own in pairs]
         logits = torch.stack(joint)
 
-    # The likeliest, and whether another batch might find another.
-    best, second = logits.topk(2, dim=1).values.unbind(1)
-    tied = best - second <= TIE
-    for row, is_tied in zip(rows, tied.tolist(), strict=True):
+    tokens, are_tied = likeliest(logits)
+    for row, tied in zip(rows, are_tied, strict=True):
         # At a label the token only says whether the model opens the tag by itself.
         if not row.answer_state.at_label:
-            _count_step(row, is_tied, counts)
-    return logits.argmax(1).tolist()
+            _count_step(row, tied, counts)
+    return tokens
+
+
+def likeliest(logits: Tensor) -> tuple[list[int], list[bool]]:
+    """Return the likeliest token of each row of ``logits`` (B, V), and whether another batch might
+    find another."""
+    best, tokens = logits.max(1, keepdim=True)
+
+    # For the second best the best is taken out for a moment: topk is five times slower on a CPU.
+    logits.scatter_(1, tokens, -torch.inf)
+    second = logits.amax(1, keepdim=True)
+    logits.scatter_(1, tokens, best)
+    tied = best - second <= TIE
+
+    # The host waits for the device once.
+    found = torch.cat([tokens, tied], dim=1)
+    chosen, are_tied = found.T.tolist()
+    return chosen, [one > 0 for one in are_tied]
 
 
 def _count_step(row: Row, tied: bool, counts: Counter) -> None:

@@ -42,6 +42,8 @@ class Row:
     room: int | None = None
     # The tokens that the answer was made to begin with (prefix_text.py).
     given: list[int] = field(default_factory=list)
+    # The most tokens of the present stretch, kept with the field at which it begins.
+    _most: tuple[int, int] = (-1, 0)
 
     def flag(self, name: str) -> None:
         """Note a flag once."""
@@ -103,14 +105,22 @@ class Row:
 
     def _full(self) -> bool:
         """Return whether the stretch has all the tokens that it may have."""
-        most = self.max_tokens
-        if not most:
-            most = limit(self.answer_state.stretch, self.audio_s)
-        if len(self.guard.ids) >= most:
+        if len(self.guard.ids) >= self._limit():
             return True
         if self.room is None:
             return False
         return len(self.answer_state.ids) >= self.room
+
+    def _limit(self) -> int:
+        """Return the most tokens that the present stretch may have."""
+        if self.max_tokens:
+            return self.max_tokens
+        begin, most = self._most
+        now = self.answer_state.field_index
+        if begin != now:
+            most = limit(self.answer_state.stretch, self.audio_s)
+            self._most = (now, most)
+        return most
 
     def decide(self, scores: list[float]) -> bool:
         """Write the likeliest label of the choice, by the LLM's log-probabilities of its labels,

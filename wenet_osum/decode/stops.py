@@ -47,25 +47,33 @@ class LoopGuard:
     def __init__(self) -> None:
         self.ids: list[int] = []
         # By the length of the unit: how many of the last tokens equal the token one unit before.
-        self._same = [0] * (LONGEST_UNIT + 1)
+        # Units that the last token does not repeat are left out.
+        self._same: dict[int, int] = {}
 
     def clone(self) -> LoopGuard:
         """Return an independent copy, for beams."""
         other = copy.copy(self)
         other.ids = list(self.ids)
-        other._same = list(self._same)
         return other
 
     def add(self, token: int) -> bool:
         """Take the next token; return whether the text is in a loop now."""
+        recent = self.ids[-LONGEST_UNIT:]
         self.ids.append(token)
+        if token not in recent:
+            self._same = {}
+            return False
+
+        # Each place where the token stood before is one unit back.
         looped = False
-        longest = min(len(self.ids) - 1, LONGEST_UNIT)
-        for unit in range(1, longest + 1):
-            repeats = self.ids[-1 - unit] == token
-            self._same[unit] = self._same[unit] + 1 if repeats else 0
+        before, self._same = self._same, {}
+        for unit, earlier in enumerate(reversed(recent), start=1):
+            if earlier != token:
+                continue
+            same = before.get(unit, 0) + 1
+            self._same[unit] = same
             # The first unit has none before it that it could equal, and stands there too.
-            filled = self._same[unit] + unit
+            filled = same + unit
             needed = max(LOOP_TOKENS, LOOP_TIMES * unit)
             if filled >= needed:
                 looped = True
