@@ -127,7 +127,7 @@ class Items:
         return 8
 
     def __getitem__(self, i):
-        return SimpleNamespace(dropped={})
+        return SimpleNamespace(keys=["a"], dropped={}, filler=False)
 
 batches = iter(Loader(Items(), workers=1, prefetch=2))
 next(batches)

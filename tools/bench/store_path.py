@@ -3,10 +3,10 @@
 
     python tools/bench/store_path.py --utterances 2000 --rounds 5
 
-The server (range_server.py) is another process on loopback. Each round reads an epoch in every way,
-in turns; a share is taken within its round. Batches are checked to be the same before. Shares are of
-utterances per second on the clock, and of CPU time of the process that loads, the server's left out.
-The audio is noise bursts of 2 to 12 s.
+The server (range_server.py) is another process on loopback. Each round reads an epoch in every
+way, in turns; a share is taken within its round. Batches are checked to be the same before. Shares
+are of utterances per second on the clock, and of CPU time of the process that loads, the server's
+left out. The audio is noise bursts of 2 to 12 s.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def checked(ways: dict[str, Mixture]) -> None:
     truth = list(ways[LOCAL].epoch(0))
     for mixture in ways.values():
         loader = mixture.epoch(0)
-        same_features(truth, list(loader))
+        batches = list(loader)
+        same_features(truth, batches)
         assert not loader.failed, loader.failed
 
 
@@ -94,14 +95,18 @@ def raced(ways: dict[str, Mixture], count: int, rounds: int) -> list[str]:
     for _ in range(rounds):
         for name, mixture in ways.items():
             seconds[name].append(timed(mixture))
-    local = np.array(seconds[LOCAL])
+    local_clock, local_cpu = np.array(seconds[LOCAL]).T
     rows = []
     for name, spent in seconds.items():
         clock, cpu = np.array(spent).T
-        rate = spread(count / clock, ".0f")
-        share = spread(local[:, 0] / clock, ".2f")
-        by_cpu = spread(local[:, 1] / cpu, ".2f")
-        rows.append(f"| {name} | {rate} | {share} | {by_cpu} |")
+        cells = (
+            name,
+            spread(count / clock, ".0f"),
+            spread(local_clock / clock, ".2f"),
+            spread(local_cpu / cpu, ".2f"),
+        )
+        row = " | ".join(cells)
+        rows.append(f"| {row} |")
     return rows
 
 
@@ -111,17 +116,28 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--utterances", type=int, default=2000, help="of the corpus")
-    parser.add_argument("--workers", type=int, default=0, help="data processes")
+    parser.add_argument(
+        "--utterances",
+        type=int,
+        default=2000,
+        help="of the corpus",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="data processes",
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        corpus = NoiseCorpus(folder, args.utterances, (2.0, 12.0))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        corpus = NoiseCorpus(Path(folder), args.utterances, (2.0, 12.0))
         corpus.mixture.conf.workers = args.workers
         ways = {LOCAL: corpus.mixture}
         for name, faults in FAULTS.items():
-            url = stack.enter_context(served(folder / "shards", faults))
+            server = served(corpus.folder / "shards", faults)
+            url = stack.enter_context(server)
             ways[name] = remote(corpus, url, faults)
         checked(ways)
         rows = raced(ways, args.utterances, args.rounds)

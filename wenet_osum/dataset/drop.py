@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-# How the reasons begin for which a store, a program or a drive is to blame, not the data; they go on
-# with its name and what it answered (store_faults.py stops a run that has too many of them).
+# How the reasons begin for which a store, a program or a drive is to blame, not the data; its name
+# and its answer follow (store_faults.py stops a run that has too many of them).
 STORE = "store "
 
 

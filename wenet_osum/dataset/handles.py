@@ -120,8 +120,9 @@ class Handles:
 
     def _close_removed(self) -> None:
         """Close what the spool has removed: it takes disk as long as it is open."""
-        for path in [*self._open]:
-            if (is_url(path) or is_pipe(path)) and spool.is_removed(self._open[path]):
+        for path, descriptor in [*self._open.items()]:
+            from_spool = is_url(path) or is_pipe(path)
+            if from_spool and spool.is_removed(descriptor):
                 self._close(path)
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Waiting and trying again, where a store, a program or a network drive fails for a moment.
 
 Waits double from try to try and are drawn between nothing and their longest ("full jitter", M.
-Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015), so that the processes of a run
-do not come back all at once.
+Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015), so that the processes of a
+run do not come back all at once.
 """
 
 from __future__ import annotations

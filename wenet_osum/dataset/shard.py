@@ -295,7 +295,9 @@ def _read_tar(index: Index, block: bytes) -> tuple[Utterance, Audio]:
     for one in utterance.recordings():
         member = part_of(one, parts)
         sounds.append(_sound(one, member))
-    return utterance, sounds if utterance.turns else sounds[0]
+    if utterance.turns:
+        return utterance, sounds
+    return utterance, sounds[0]
 
 
 def _sound(utterance: Utterance, member: memoryview) -> bytes:
@@ -317,7 +319,9 @@ def _read_raw(index: Index, line: bytes, handles: Handles) -> tuple[Utterance, A
     for one in utterance.recordings():
         path = find(one.wav, index.path)
         sounds.append(recording(one, path, handles.conf))
-    return utterance, sounds if utterance.turns else sounds[0]
+    if utterance.turns:
+        return utterance, sounds
+    return utterance, sounds[0]
 
 
 def write_list(path: str | Path, shard_paths: Iterable[str | Path]) -> None:

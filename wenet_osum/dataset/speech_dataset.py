@@ -79,7 +79,9 @@ class SpeechDataset(Dataset):
         """Say where the bytes of a draw lie."""
         source, shard, row, *_ = self.draws[draw].tolist()
         index = self.pools[source].indices[shard]
-        return index.path, int(index.offsets[row]), int(index.sizes[row])
+        offset = index.offsets[row]
+        size = index.sizes[row]
+        return index.path, int(offset), int(size)
 
     def sample(self, draw: int) -> Sample:
         """Read one draw. Raises Drop."""
@@ -87,7 +89,12 @@ class SpeechDataset(Dataset):
         pool = self.pools[source]
         index = pool.indices[shard]
         utterance, audio = read_utterance(index, row, self.handles)
-        asked = pool.tasks[task]
-        if utterance.turns:
-            return make_conversation(utterance, audio, asked, self.template, self.conf, repeat)
-        return make_sample(utterance, audio, asked, self.template, self.conf, repeat)
+        make = make_conversation if utterance.turns else make_sample
+        return make(
+            utterance,
+            audio,
+            pool.tasks[task],
+            self.template,
+            self.conf,
+            repeat,
+        )

@@ -31,10 +31,12 @@ class FaultLimit:
         for reason, count in batch.dropped.items():
             if reason.startswith(STORE):
                 lost[reason] = count
-        arrived = 0 if batch.filler else len(batch.keys)
-        self._add(arrived + sum(batch.dropped.values()), lost)
-        allowed = self.share * max(self._asked, AT_LEAST)
-        if self._lost.total() > allowed:
+        asked = sum(batch.dropped.values())
+        if not batch.filler:
+            asked += len(batch.keys)
+        self._add(asked, lost)
+        of = max(self._asked, AT_LEAST)
+        if self._lost.total() > self.share * of:
             raise StoreError(self._told())
 
     def _add(self, asked: int, lost: Counter) -> None:
@@ -52,8 +54,11 @@ class FaultLimit:
         reasons = []
         for reason, count in self._lost.most_common(3):
             reasons.append(f"{count} × {reason}")
+        told = "; ".join(reasons)
+        lost = self._lost.total()
         return (
-            f"{self._lost.total()} of the last {self._asked} utterances could not be read: "
-            f"{'; '.join(reasons)}. This is more than store.max_faults, {self.share:.1%}; put the "
-            "store right and start again, a training goes on from its last checkpoint"
+            f"{lost} of the last {self._asked} utterances could not be read: {told}. "
+            f"This is more than store.max_faults, {self.share:.1%}; "
+            "put the store right and start again, "
+            "a training goes on from its last checkpoint"
         )
