@@ -158,6 +158,7 @@ def proxy(servers):
     proxy.faults, proxy.asked, proxy.connections = iter(()), [], 0
     proxy.url = f"http://127.0.0.1:{proxy.server_port}/b/"
     address._connections.cache_clear()
+    handles._threads.cache_clear()
     address._worn.clear()
     handles._noticed.clear()
     return proxy
@@ -297,7 +298,7 @@ def test_neighbors_are_asked_for_together(proxy, monkeypatch):
     reads.expect(parts)
     for path, first, size in parts:
         assert reads.read(path, first, size) == DATA[first : first + size]
-    assert [row[1] for row in proxy.asked] == ["bytes=3000-4299", "bytes=0-549"]
+    assert sorted(row[1] for row in proxy.asked) == ["bytes=0-549", "bytes=3000-4299"]
 
     reads.expect([(url, 4900, 50), (url, 4950, 80)])
     assert reads.read(url, 4900, 50) == DATA[4900:4950]
@@ -314,6 +315,19 @@ def test_a_joined_range_that_fails_is_asked_once(proxy):
         with pytest.raises(Drop, match="403"):
             reads.read(url, first, 10)
     assert len(proxy.asked) == 1
+
+
+def test_the_next_micro_batch_is_asked_for_ahead(proxy):
+    """It is not asked for a second time when its turn comes."""
+    reads, url = Handles(conf=QUICK), proxy.url + "data"
+    one, other = [(url, 0, 10), (url, 20, 10)], [(url, 900, 10)]
+    reads.expect(one, ahead=other)
+    reads.expect(one)
+    assert reads.read(url, 20, 10) == DATA[20:30]
+    reads._ahead[1].by_path[url][0].answer.result()
+    reads.expect(other)
+    assert reads.read(url, 900, 10) == DATA[900:910]
+    assert sorted(row[1] for row in proxy.asked) == ["bytes=0-29", "bytes=900-909"]
 
 
 def test_an_epoch_with_faulty_answers_loses_nothing(corpus, proxy):
@@ -380,7 +394,7 @@ def test_recordings_at_an_address_are_asked_for_again(proxy):
 
 def test_settings_that_cannot_be(tmp_path):
     tree = {"model": {"kind": "whisper", "whisper": "w"}, "train_parts": {"*": {}}, "max_steps": 1}
-    tree["store"] = {"tries": 0, "wait_s": 0.0, "timeout_s": -1.0, "spool_gb": 0.0, "max_faults": 5.0}
+    tree["store"] = {"tries": 0, "connections": 0, "wait_s": 0.0, "timeout_s": -1.0, "spool_gb": 0.0, "max_faults": 5.0}
     with pytest.raises(ConfigError) as fault:
         from_dict(tree)
     assert all(f"store.{name} " in str(fault.value) for name in tree["store"])
