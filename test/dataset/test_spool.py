@@ -136,7 +136,7 @@ def test_descriptors_of_what_was_removed_are_closed(tmp_path, own_spool):
 
 def test_settings_that_cannot_be(tmp_path):
     tree = {"model": {"kind": "whisper", "whisper": "w"}, "train_parts": {"*": {}}, "max_steps": 1}
-    tree["store"] = {"tries": 0, "wait_s": 0.0, "timeout_s": -1.0, "spool_gb": 0.0, "max_faults": 5.0}
+    tree["store"] = {"tries": 0, "connections": 0, "wait_s": 0.0, "timeout_s": -1.0, "spool_gb": 0.0, "max_faults": 5.0}
     with pytest.raises(ConfigError) as fault:
         from_dict(tree)
     assert all(f"store.{name} " in str(fault.value) for name in tree["store"])

@@ -174,7 +174,7 @@ def test_neighbors_are_asked_for_together(proxy, monkeypatch):
     reads.expect(parts)
     for path, first, size in parts:
         assert reads.read(path, first, size) == DATA[first : first + size]
-    assert [row[1] for row in proxy.asked] == ["bytes=3000-4299", "bytes=0-549"]
+    assert sorted(row[1] for row in proxy.asked) == ["bytes=0-549", "bytes=3000-4299"]
 
     reads.expect([(url, 4900, 50), (url, 4950, 80)])
     assert reads.read(url, 4900, 50) == DATA[4900:4950]
@@ -191,6 +191,19 @@ def test_a_joined_range_that_fails_is_asked_once(proxy):
         with pytest.raises(Drop, match="403"):
             reads.read(url, first, 10)
     assert len(proxy.asked) == 1
+
+
+def test_the_next_micro_batch_is_asked_for_ahead(proxy):
+    """It is not asked for a second time when its turn comes."""
+    reads, url = Handles(conf=QUICK), proxy.url + "data"
+    one, other = [(url, 0, 10), (url, 20, 10)], [(url, 900, 10)]
+    reads.expect(one, ahead=other)
+    reads.expect(one)
+    assert reads.read(url, 20, 10) == DATA[20:30]
+    reads._ahead[1].by_path[url][0].answer.result()
+    reads.expect(other)
+    assert reads.read(url, 900, 10) == DATA[900:910]
+    assert sorted(row[1] for row in proxy.asked) == ["bytes=0-29", "bytes=900-909"]
 
 
 def test_an_epoch_with_faulty_answers_loses_nothing(corpus, proxy):

@@ -178,8 +178,10 @@ def _of_target_limits(conf: FilterConfig) -> list[str]:
 
 def _of_store(conf: StoreConfig) -> list[str]:
     faults = []
-    if conf.tries < 1:
-        faults.append(f"store.tries {conf.tries}: must be 1 or more")
+    for name in ("tries", "connections"):
+        value = getattr(conf, name)
+        if value < 1:
+            faults.append(f"store.{name} {value}: must be 1 or more")
     for name in ("wait_s", "timeout_s", "spool_gb"):
         value = getattr(conf, name)
         if value <= 0:

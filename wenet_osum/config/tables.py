@@ -196,6 +196,8 @@ class StoreConfig:
     tries: int = 10  # of each read, before its utterances are left out
     wait_s: float = 0.1  # longest wait before the second try, s; it doubles with each, up to 20 s
     timeout_s: float = 30.0  # longest wait for an answer, and for its next bytes, s
+    # requests that a data process has under way at a time, each on a connection that is kept
+    connections: int = 4
     # share of the last 1,000 utterances that may be lost to such faults; the run stops above it
     max_faults: float = 0.05
     # outputs of programs without {first}, and small shards of servers without ranges, that are

@@ -1,6 +1,6 @@
 """Bytes from http(s) addresses: object stores and plain file servers.
 
-Each process keeps one connection to a host. What may pass is tried again (patience.py): the answers
+Each process keeps its connections. What may pass is tried again (patience.py): the answers
 408, 429 and 5xx, time-outs, connections that break, bodies that end early. Anything else, such as
 403 or 404, is a Drop at once. The reason of a Drop begins with ``STORE`` and names host and answer.
 
@@ -109,7 +109,8 @@ def _try(
         first, last = asked
         headers["Range"] = f"bytes={first}-{last}"
     timeout = urllib3.Timeout(connect=min(CONNECT_S, conf.timeout_s), read=conf.timeout_s)
-    answer = _connections(_proxy(url)).request(
+    connections = _connections(os.getpid(), _proxy(url), conf.connections)
+    answer = connections.request(
         "GET",
         url,
         headers=headers,
@@ -191,18 +192,16 @@ def _body(answer: BaseHTTPResponse, conf: StoreConfig) -> bytes:
 
 
 @functools.cache
-def _connections(proxy: str | None) -> urllib3.PoolManager:
-    """Return the kept connections of this process, one a host."""
+def _connections(process: int, proxy: str | None, kept: int) -> urllib3.PoolManager:
+    """Return the connections of a process, of which so many are kept for each host.
+
+    Two processes that read from one connection would get each other's answers.
+    """
     if proxy:
         auth = parse_url(proxy).auth
         named = urllib3.make_headers(proxy_basic_auth=auth) if auth else None
-        return urllib3.ProxyManager(proxy, maxsize=1, proxy_headers=named)
-    return urllib3.PoolManager(maxsize=1)
-
-
-# two processes that read from one connection would get each other's answers
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_connections.cache_clear)
+        return urllib3.ProxyManager(proxy, maxsize=kept, proxy_headers=named)
+    return urllib3.PoolManager(maxsize=kept)
 
 
 def _proxy(url: str) -> str | None:

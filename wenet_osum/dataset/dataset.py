@@ -72,7 +72,7 @@ class EpochLoader(Loader):
     def __init__(
         self, dataset: SpeechDataset, plan: Plan, workers: int = 0, prefetch: int = 4
     ) -> None:
-        super().__init__(dataset, workers, prefetch)
+        super().__init__(dataset, workers, prefetch, dataset.store.max_faults)
         self.plan = plan
         self.steps = len(dataset) // plan.accumulation  # optimizer steps
 
@@ -274,7 +274,7 @@ class EvalLoader(Loader):
     """
 
     def __init__(self, dataset: SpeechDataset, dropped: Counter, workers: int = 0) -> None:
-        super().__init__(dataset, workers, prefetch=2)
+        super().__init__(dataset, workers, 2, dataset.store.max_faults)
         self.dropped = dropped  # left out by the reader and the filters, by reason
 
 

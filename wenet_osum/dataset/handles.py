@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from wenet_osum.config import StoreConfig
@@ -33,7 +35,9 @@ class Handles:
         self.limit = limit
         self.conf = conf
         self._open: OrderedDict[str, int] = OrderedDict()
-        self._joined = JoinedRanges()
+        # the parts of a micro-batch and of the next one, with the ranges that hold them
+        self._now: tuple[list[Part], JoinedRanges] = ([], JoinedRanges())
+        self._ahead = self._now
         # addresses that are read whole, and those that are too large for that
         self._whole: set[str] = set()
         self._refused: dict[str, Drop] = {}
@@ -44,17 +48,38 @@ class Handles:
         if whole:
             spool.hold()
 
-    def expect(self, parts: Iterable[Part]) -> None:
-        """Announce the parts of a micro-batch: those that are near each other are read together.
+    def expect(self, parts: Iterable[Part], ahead: Iterable[Part] = ()) -> None:
+        """Ask for the parts of a micro-batch, and then for those of the one ``ahead``.
 
-        What was announced before is forgotten.
+        Parts that are near each other are read together, other threads do it. What was asked for
+        before is forgotten, unless it is asked for again.
         """
-        remote = []
+        wanted = self._remote(parts)
+        if wanted == self._now[0]:
+            return
+        if wanted == self._ahead[0]:
+            self._now = self._ahead
+        else:
+            self._now = (wanted, self._started(wanted))
+        later = self._remote(ahead)
+        self._ahead = (later, self._started(later))
+
+    def _remote(self, parts: Iterable[Part]) -> list[Part]:
+        """Return the parts that are read as ranges."""
+        found = []
         for part in parts:
-            path, _, _ = part
-            if seeks(path):
-                remote.append(part)
-        self._joined = ranges.join(remote, _gap)
+            path = part[0]
+            if seeks(path) and path not in self._whole and path not in self._refused:
+                found.append(part)
+        return found
+
+    def _started(self, parts: list[Part]) -> JoinedRanges:
+        """Let threads read the parts."""
+        joined = ranges.join(parts, _gap)
+        if parts:
+            threads = _threads(os.getpid(), self.conf.connections)
+            joined.start(partial(threads.submit, read_remote, conf=self.conf))
+        return joined
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         """Read ``size`` bytes from ``offset``. Raises Drop when they are not there."""
@@ -72,10 +97,11 @@ class Handles:
         """Read a part of a shard that seeks, with its neighbors where they were announced."""
         if path in self._refused:
             raise self._refused[path]
-        ask = partial(read_remote, conf=self.conf)
         try:
-            data = self._joined.read(path, offset, size, ask)
-            return ask(path, offset, size) if data is None else data
+            data = self._now[1].read(path, offset, size)
+            if data is None:
+                data = read_remote(path, offset, size, self.conf)
+            return data
         except NoRanges as answer:
             _notice(path, answer)
             if answer.size is None or answer.size > SMALL:
@@ -124,8 +150,9 @@ class Handles:
 
     def _close_removed(self) -> None:
         """Close what the spool has removed: it takes disk as long as it is open."""
-        for path in [*self._open]:
-            if (is_url(path) or is_pipe(path)) and spool.is_removed(self._open[path]):
+        for path, descriptor in [*self._open.items()]:
+            from_spool = is_url(path) or is_pipe(path)
+            if from_spool and spool.is_removed(descriptor):
                 self._close(path)
 
     def close(self) -> None:
@@ -139,6 +166,12 @@ class Handles:
 
     def __del__(self) -> None:
         self.close()
+
+
+@functools.cache
+def _threads(process: int, count: int) -> ThreadPoolExecutor:
+    """Return the threads of a process that ask: a forked one has none of its parent's."""
+    return ThreadPoolExecutor(count, thread_name_prefix="store")
 
 
 def _gap(path: str) -> int:

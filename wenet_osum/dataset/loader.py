@@ -13,7 +13,6 @@ from multiprocessing.process import BaseProcess
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wenet_osum.dataset.speech_dataset import SpeechDataset
 from wenet_osum.dataset.store_faults import FaultLimit, StoreError
 from wenet_osum.records import Batch
 
@@ -21,10 +20,14 @@ from wenet_osum.records import Batch
 class Loader:
     """The micro-batches of a dataset in order, with a count of what could not be read."""
 
-    def __init__(self, dataset: SpeechDataset, workers: int, prefetch: int) -> None:
+    def __init__(
+        self, dataset: Dataset, workers: int, prefetch: int, max_faults: float = 1.0
+    ) -> None:
+        """Load ``dataset``; stores may fail to give the share ``max_faults`` of the utterances."""
         self.dataset = dataset
         # utterances that could not be read in this pass on this rank, by reason
         self.failed: Counter = Counter()
+        self.max_faults = max_faults
         self._loader = in_order(dataset, workers, prefetch)
 
     def __len__(self) -> int:
@@ -33,7 +36,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """Yield the micro-batches. Raises StoreError when stores fail to give too many."""
         self.failed.clear()
-        limit = FaultLimit(self.dataset.store.max_faults)
+        limit = FaultLimit(self.max_faults)
         others = set(multiprocessing.active_children())
         batches = iter(self._loader)
         workers = set(multiprocessing.active_children()) - others

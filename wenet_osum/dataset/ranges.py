@@ -9,52 +9,50 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-
-from wenet_osum.dataset.drop import Drop
 
 GAP = 1 << 20  # bytes between two utterances that are read along at most
 PROGRAM_GAP = 1 << 24  # where a program is started for each range
 LONGEST = 1 << 26  # bytes of a joined range, so that a micro-batch fits into memory
 
 Part = tuple[str, int, int]  # path, first byte, bytes
-Reader = Callable[[str, int, int], bytes]
+Ask = Callable[[str, int, int], Future]
 
 
 @dataclass
 class Joined:
-    """A range of a shard that holds several utterances, and what came of reading it."""
+    """A range of a shard that holds several utterances, and what is asked for it."""
 
     first: int
     end: int  # byte after the last
-    data: bytes | None = None
-    fault: Drop | None = None
+    answer: Future | None = None
 
 
 @dataclass
 class JoinedRanges:
-    """The ranges of a micro-batch, each read when the first of its utterances is."""
+    """The ranges of a micro-batch, in the order of each shard."""
 
-    by_path: dict[str, list[Joined]] = field(default_factory=dict)  # in the order of the shard
+    by_path: dict[str, list[Joined]] = field(default_factory=dict)
 
-    def read(self, path: str, offset: int, size: int, reader: Reader) -> bytes | None:
+    def start(self, ask: Ask) -> None:
+        """Ask for all of them."""
+        for path, ranges in self.by_path.items():
+            for joined in ranges:
+                size = joined.end - joined.first
+                joined.answer = ask(path, joined.first, size)
+
+    def read(self, path: str, offset: int, size: int) -> bytes | None:
         """Return ``size`` bytes from ``offset``, fewer where the shard ends before.
 
-        Returns None for what was not announced. Raises Drop, the same for all of a joined range.
+        Returns None for what was not asked. Raises Drop, the same for all of a joined range.
         """
         joined = self._holding(path, offset, size)
         if joined is None:
             return None
-        if joined.fault:
-            raise joined.fault
-        if joined.data is None:
-            try:
-                joined.data = reader(path, joined.first, joined.end - joined.first)
-            except Drop as fault:
-                joined.fault = fault
-                raise
+        data = joined.answer.result()
         begin = offset - joined.first
-        return joined.data[begin : begin + size]
+        return data[begin : begin + size]
 
     def _holding(self, path: str, offset: int, size: int) -> Joined | None:
         """Return the range that holds these bytes."""
@@ -63,7 +61,9 @@ class JoinedRanges:
         if not after:
             return None
         joined = ranges[after - 1]
-        return joined if offset + size <= joined.end else None
+        if offset + size > joined.end:
+            return None
+        return joined
 
 
 def join(parts: Iterable[Part], gap: Callable[[str], int]) -> JoinedRanges:
@@ -72,9 +72,13 @@ def join(parts: Iterable[Part], gap: Callable[[str], int]) -> JoinedRanges:
     for path, first, size in sorted(parts):
         end = first + size
         ranges = found.by_path.setdefault(path, [])
-        last = ranges[-1] if ranges else None
-        if last and first - last.end <= gap(path) and end - last.first <= LONGEST:
-            last.end = max(last.end, end)
-        else:
-            ranges.append(Joined(first, end))
+        if ranges:
+            last = ranges[-1]
+            near = first - last.end <= gap(path)
+            length = end - last.first
+            if near and length <= LONGEST:
+                last.end = max(last.end, end)
+                continue
+        joined = Joined(first, end)
+        ranges.append(joined)
     return found

@@ -104,7 +104,9 @@ def _read_tar(index: Index, block: bytes) -> tuple[Utterance, Audio]:
     for one in utterance.recordings():
         member = part_of(one, parts)
         sounds.append(_sound(one, member))
-    return utterance, sounds if utterance.turns else sounds[0]
+    if utterance.turns:
+        return utterance, sounds
+    return utterance, sounds[0]
 
 
 def _sound(utterance: Utterance, member: memoryview) -> bytes:

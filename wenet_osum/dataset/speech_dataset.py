@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from wenet_osum.config import StoreConfig
 from wenet_osum.dataset.arrange import OPEN_FILES
@@ -60,12 +60,30 @@ class SpeechDataset(Dataset):
     def __getitem__(self, i: int) -> Batch:
         item = self.items[i]
         first, end = item.tolist()
+        parts = self._parts(first, end)
+        ahead = self._parts_ahead(i)
+        self.handles.expect(parts, ahead)
         return self.batch(first, end)
+
+    def _parts(self, first: int, end: int) -> list[Part]:
+        """Say where the bytes of draws lie."""
+        return [self._part(draw) for draw in range(first, end)]
+
+    def _parts_ahead(self, i: int) -> list[Part]:
+        """Say where the bytes of the micro-batch lie that this process is asked for after i."""
+        worker = get_worker_info()
+        following = i + 1
+        if worker:
+            following = i + worker.num_workers
+        if following >= len(self):
+            return []
+        first, end = self.items[following].tolist()
+        return self._parts(first, end)
 
     def batch(self, first: int, end: int) -> Batch:
         """Make a Batch of the draws from ``first`` to ``end``; a filler when none can be used."""
         samples, dropped = [], Counter()
-        self.handles.expect(map(self._part, range(first, end)))
+        self.handles.expect(self._parts(first, end))
         for draw in range(first, end):
             try:
                 sample = self.sample(draw)
