@@ -269,3 +269,18 @@ def test_a_client_that_sends_everything_first_still_hears_why(server):
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_translation_is_asked_into_the_language_wanted(server, post, monkeypatch):
+    template, asked = server[1].recognizer.template, []
+    encode = template.encode_prompt
+    monkeypatch.setattr(template, "encode_prompt", lambda text, *args, **given: asked.append(text) or encode(text, *args, **given))
+    assert post(server[0], SECOND, task="st", target_lang="de").status_code == 200
+    assert post(server[0], SECOND, task="st").status_code == 200
+    assert "德语" in asked[0] and "德语" not in asked[1]
+
+
+def test_what_a_task_is_not_told_is_a_fault(server, post):
+    told = error(post(server[0], SECOND, target_lang="de"))
+    assert (told["param"], told["code"]) == ("target_lang", "unused_field") and "<TRANSCRIBE> is told no" in told["message"]
+    assert "did you mean 'target_lang'" in error(post(server[0], SECOND, task="st", target_lagn="de"))["message"]

@@ -67,7 +67,14 @@ async def _answer(service: Service, request: Request, begin: float) -> Response:
         events = file_events(service, request, form.data, question)
         return EventResponse(limited(service, events, begin))
     context = service.context(question)
-    call = Call(form.data, seconds, question.task.tags, question.temperature, context)
+    call = Call(
+        form.data,
+        seconds,
+        question.task.tags,
+        question.temperature,
+        context,
+        question.facts,
+    )
     answer = await _wait(service, request, call)
     return written(answer, question)
 

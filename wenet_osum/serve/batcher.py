@@ -35,6 +35,7 @@ class Call:
     tags: str
     temperature: float | None = None
     context: Context = NOTHING  # what the prompt tells
+    facts: tuple[tuple[str, str], ...] = ()  # what the task is told, by name
     # what the answer begins with, as raw text; None: whatever the model says
     prefix_text: str | None = None
     future: Future = field(default_factory=Future)  # of a Hypothesis
@@ -44,7 +45,7 @@ class Call:
         return Job(index, KEY, self.seconds, self._load)
 
     def _load(self) -> tuple[Utterance, bytes]:
-        utterance = Utterance(KEY, KEY, task=self.tags)
+        utterance = Utterance(KEY, KEY, task=self.tags, labels=dict(self.facts))
         return with_context(utterance, self.context), self.data
 
 

@@ -49,11 +49,7 @@ def read_question(
 
     Raises Fault, with a suggestion for misspelled names.
     """
-    for name in fields:
-        if name not in FIELDS + IGNORED:
-            short = name[:40]
-            fault = lookup.unknown("field", short, [*FIELDS, "file"])
-            raise Fault(400, fault, short, "unknown_field")
+    _check_names(fields)
     check_model(_one(fields, "model"), settings)
     stream = _stream(fields)
     form = _one(fields, "response_format", "json")
@@ -69,8 +65,9 @@ def read_question(
     ignored = [name for name in IGNORED if name in fields]
     if "prompt" in fields and not slots:
         ignored.insert(0, "prompt")
+    task = _task(fields, form, by_word, labels)
     return Question(
-        task=_task(fields, form, by_word, labels),
+        task=task,
         format=form,
         temperature=_temperature(fields),
         language=_language(fields),
@@ -78,7 +75,31 @@ def read_question(
         stream=stream,
         ignored=tuple(ignored),
         context=_context(fields, slots),
+        facts=_facts(fields, task),
     )
+
+
+def _check_names(fields: dict[str, list[str]]) -> None:
+    """Raise Fault for a field that nobody knows."""
+    facts = tasks.facts()
+    for name in fields:
+        if name not in (*FIELDS, *IGNORED, *facts):
+            short = name[:40]
+            fault = lookup.unknown("field", short, [*FIELDS, *facts, "file"])
+            raise Fault(400, fault, short, "unknown_field")
+
+
+def _facts(fields: dict[str, list[str]], task: Task) -> tuple[tuple[str, str], ...]:
+    """Return what the task is told of the recording. Raises Fault where another task is."""
+    found = []
+    for name in tasks.facts():
+        value = _limited(fields, name)
+        if value and name not in task.facts:
+            why = f"task {task.tags} is told no {name}; leave it out, or ask another task"
+            raise Fault(400, why, name, "unused_field")
+        if value:
+            found.append((name, value))
+    return tuple(found)
 
 
 def _context(fields: dict[str, list[str]], slots: Collection[str]) -> Context:

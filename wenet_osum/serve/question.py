@@ -27,3 +27,5 @@ class Question:
     ignored: tuple[str, ...] = ()
     # What is known of the recording.
     context: Context = NOTHING
+    # What the task is told of it, by name, such as the language of a translation.
+    facts: tuple[tuple[str, str], ...] = ()

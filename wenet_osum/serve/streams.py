@@ -76,7 +76,8 @@ class Live:
         tags = self.question.task.tags
         context = self.service.context(self.question)
         temperature = self.question.temperature
-        call = Call(data, seconds, tags, temperature, context, prefix_text=prefix)
+        facts = self.question.facts
+        call = Call(data, seconds, tags, temperature, context, facts, prefix_text=prefix)
         future = self.service.batcher.submit(call)
         try:
             answer = future.result(self.service.settings.timeout_s)

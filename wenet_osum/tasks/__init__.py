@@ -18,6 +18,7 @@ __all__ = [
     "Task",
     "beyond_default",
     "default_names",
+    "facts",
     "free_texts",
     "label_fields",
     "label_names",
@@ -79,6 +80,15 @@ def label_names() -> tuple[str, ...]:
     (``lang``): that is no label of its own and not among them.
     """
     return _label_names(_folders())
+
+
+def facts() -> tuple[str, ...]:
+    """Return the names of what tasks are told of a recording, such as the language that a
+    translation is wanted in."""
+    found = []
+    for task in _all().values():
+        found += task.facts
+    return tuple(dict.fromkeys(found))
 
 
 def free_texts(names: Iterable[str]) -> frozenset[str]:

@@ -255,6 +255,14 @@ class Task:
         listed = SEPARATOR[lang].join(phrases)
         return [sentence.format(listed) for sentence in COMPOSED[lang]]
 
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Return the names of what its fields are told of a recording."""
+        found = []
+        for f in self.fields:
+            found += f.beside
+        return tuple(found)
+
     def fill(self, prompt: str, utterance: Utterance) -> str:
         """Write into one of the prompts what the fields have to say of one utterance."""
         for f in self.fields:
