@@ -234,3 +234,22 @@ def test_full_depth_on_an_accelerator(size):
         pytest.skip(f"needs {memory} GiB")
     found = dry_run(config.load(CONFS / size / "train_4_lora.yaml"), whisper(speech), qwen(llm), Mean(8.0), count=4, layers=None)
     assert found.passed, found
+
+
+def test_a_phase_has_the_adapter_and_lora_of_where_it_begins(folders, tmp_path, capsys):
+    """Whether that folder is there, or will be made by the phase before."""
+    sizes = f"{{whisper: {folders / 'small'}, llm: {folders / '0.5b'}, adapter: linear, adapter_conf: {{factor: 4}}, lora: {{r: 4}}}}"
+    first, then = tmp_path / "1.yaml", tmp_path / "2.yaml"
+    first.write_text(f"{{model: {sizes}, train_parts: {{'adapter.*': {{}}, '*lora*': {{}}}}, max_steps: 1}}")
+    then.write_text(f"{{model: {{init_from: {tmp_path / 'one'}}}, train_parts: {{'adapter.*': {{}}, '*lora*': {{}}}}, max_steps: 1}}")
+    assert command.main(["--config", str(first), str(then)]) == 0
+    one, two = capsys.readouterr().out.split("\n\n")[:2]
+    assert one.splitlines()[1:] == two.splitlines()[1:]
+
+    folder = tmp_path / "one"
+    conf = config.load(first)
+    model = meta_model(conf.model, whisper("small"), qwen("0.5b"))
+    model.config.save_pretrained(folder)
+    model.lora.save_pretrained(folder / "lora")
+    assert command.main(["--config", str(then)]) == 0
+    assert capsys.readouterr().out.split("\n\n")[0].splitlines()[1:] == one.splitlines()[1:]

@@ -39,7 +39,8 @@ from transformers import PreTrainedConfig, Qwen2Config, WhisperConfig  # noqa: E
 
 from wenet_osum import config  # noqa: E402
 from wenet_osum.train import dist  # noqa: E402
-from wenet_osum.train.estimate import Mean, estimate, sizes_of  # noqa: E402
+from wenet_osum.train.estimate import Mean, estimate  # noqa: E402
+from wenet_osum.train.inherited import sizes_of  # noqa: E402
 from wenet_osum.train.rehearse import peak_gib, reset_peak  # noqa: E402
 
 OURS = "ours"

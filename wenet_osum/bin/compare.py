@@ -161,7 +161,7 @@ def model_folder(path: str) -> str:
 
 def _is_whisper(folder: str) -> bool:
     """Return whether a model is one of phase 1."""
-    from wenet_osum.train.estimate import sizes_of
+    from wenet_osum.train.inherited import sizes_of
 
     return sizes_of(folder).model_type == "whisper"
 

@@ -2,8 +2,8 @@
 
 All of it is counted on the meta device from the configurations and the sizes in config.json of the
 models they name; no weights are read. A phase that begins from another's folder (init_from) that is
-not there yet takes the sizes of the --config before it. --dry_run also takes a true step with
-made-up weights.
+not there yet takes the sizes, the adapter and LoRA of the --config before it. --dry_run also takes
+a true step with made-up weights.
 
 examples:
   wenet_osum estimate --config conf/train_1_whisper.yaml conf/train_2_adapter.yaml \\
@@ -125,12 +125,15 @@ def run(args: argparse.Namespace, confs: list[config.TrainConfig]) -> int:
     Raises ValueError for what cannot be counted.
     """
     from wenet_osum.train.estimate import Mean, estimate
+    from wenet_osum.train.inherited import inherited
 
     mean = Mean(args.seconds, args.prompt_tokens, args.answer_tokens)
     names = {"whisper": args.whisper, "llm": args.llm}
     status = 0
+    before = None
     for path, conf in zip(args.config, confs, strict=True):
         sizes = _sizes(path, conf, names)
+        conf.model = before = inherited(conf.model, before)
         found = estimate(conf, *sizes, mean, args.devices)
         print(f"{path}\n{found.table}\n{describe(found, args)}\n", flush=True)
         if not _fits(found, args.memory_gib, path):
@@ -161,7 +164,7 @@ def _sizes(
     ``names`` says where they come from, and keeps it for the phases that follow. Raises ValueError
     when nothing names them.
     """
-    from wenet_osum.train.estimate import sizes_of
+    from wenet_osum.train.inherited import sizes_of
 
     model = conf.model
     is_whisper = model.kind == "whisper"

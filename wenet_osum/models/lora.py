@@ -8,6 +8,7 @@ folder for an adapter alone.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import cached_file
 
+from wenet_osum.config import LoraConfig
 from wenet_osum.models import lora_input
 
 FOLDER = "lora"
@@ -36,10 +38,11 @@ def add(llm: nn.Module, conf: Any) -> Any:
     ``conf`` is that or the one of ``config``. Raises ValueError when no module has a target's
     name.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig as PeftConfig
+    from peft import inject_adapter_in_model
 
-    if not isinstance(conf, LoraConfig):
-        conf = LoraConfig(
+    if not isinstance(conf, PeftConfig):
+        conf = PeftConfig(
             r=conf.r,
             lora_alpha=conf.alpha,
             lora_dropout=conf.dropout,
@@ -142,6 +145,20 @@ def save(llm: nn.Module, conf: Any, state: dict[str, Tensor], folder: Path) -> N
     conf.inference_mode = True
     conf.save_pretrained(target)
     conf.inference_mode = training
+
+
+def settings(folder: str) -> LoraConfig | None:
+    """Read the size of the adapters of a model folder; None where it has none."""
+    file = Path(folder) / FOLDER / CONFIG
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return LoraConfig(
+        r=found["r"],
+        alpha=found["lora_alpha"],
+        dropout=found["lora_dropout"],
+        targets=sorted(found["target_modules"]),
+    )
 
 
 def load(llm: nn.Module, source: str, as_saved: bool = False, **where: Any) -> Any:

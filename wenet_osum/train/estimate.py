@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig, WhisperForConditionalGeneration
+from transformers import PreTrainedConfig, WhisperForConditionalGeneration
 
 from wenet_osum import lookup
 from wenet_osum.config import ModelConfig, TrainConfig
@@ -105,19 +105,6 @@ class Estimate:
         """Return hours of audio per hour and device, at this many FLOP/s in use."""
         audio_s = self.utterances * self.mean.seconds
         return audio_s * flops_a_second / (self.flops + self.recomputed)
-
-
-def sizes_of(source: str) -> PreTrainedConfig:
-    """Read the configuration of a folder or hub name; weights are not touched.
-
-    Raises ValueError when there is none.
-    """
-    try:
-        return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"no config.json in {source!r}: {error}; give --whisper and --llm folders that hold one"
-        ) from None
 
 
 def meta_model(
