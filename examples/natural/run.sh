@@ -16,6 +16,7 @@ nproc=2          # training processes
 phases="1 2 3"   # training phases of stage 3: Whisper by itself, alignment without the LLM, all tasks together
 digits="600 60 300"  # strings joined from fsdd's digits: of training, dev and test
 replies=true     # false: no replies of the LLM to the transcripts, and no STTC
+label_weight=1.0 # weight of the label queries beside the LLM where a label is chosen
 average_num=1    # checkpoints averaged
 override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
 
@@ -25,7 +26,7 @@ conf=$here/conf examples=$(dirname "$here")
 name_phases
 corpora=$(cd "${RUN_FROM:-$PWD}" && realpath -m ${corpora:-"$work/downloads"} | tr '\n' ' ')
 go_to_work
-. "$here/local/sets.sh"  # find_corpus, test_list
+. "$here/local/sets.sh"  # find_corpus, test_list, queries
 # What is tested, TASK:SET; a set is corpora/SET/data/test/manifest.jsonl, and is passed over where it is not there.
 tests="asr:speechocean762 asr:test300 asr:en_word_times asr:mfa_styles sgc:adults sap:speechocean762 ser:ravdess ved:esc50
   srwt:fsdd srwt:en_word_times srwt:cmn sttc:replies"
@@ -87,7 +88,7 @@ if in_stages 5; then
   echo "stage 5: decoding"
   for test in $tests; do
     list=$(test_list "$test")
-    [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en --out "exp/decode/$test"
+    [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en $(queries "$test") --out "exp/decode/$test"
   done
   . "$here/local/compared.sh"  # CTC alone, and cascades: a transcript, then the text LLM; scored as well
 fi

@@ -19,3 +19,10 @@ test_list() {
   local list=corpora/${1#*:}/data/test/manifest.jsonl
   if [ -f "$list" ]; then echo "$list"; else echo "test $1 is left out: no $list" >&2; fi
 }
+
+# Prints the options of decoding TASK:SET: a label query hears of a voice what the LLM has not learned to read, so both choose a label together.
+queries() {
+  case ${1%%:*} in
+    ser | sgc | sap | ved) echo "--rescore label_queries=$label_weight" ;;
+  esac
+}
