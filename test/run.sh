@@ -22,4 +22,4 @@ export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1  # the tests need no network; one
 cores=$(env -u OMP_NUM_THREADS nproc)
 workers=$((cores < 4 ? cores : 4))
 # -rfEs prints failures, and what was not run with the reason, just before pytest's closing line.
-exec python -m pytest -q -rfEs --timeout 300 --durations 10 --numprocesses "$workers" --dist worksteal "$@" </dev/null
+exec python -m pytest -q -rfEs --timeout 900 --durations 10 --numprocesses "$workers" --dist worksteal "$@" </dev/null

@@ -82,7 +82,6 @@ def test_a_speaker_on_both_sides_stops(prepare, corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path, smoke):
     smoke("aishell", tmp_path / "work", "--data_dir", str(corpus), "--size", "small")
     table = (tmp_path / "work/exp/score/score.md").read_text(encoding="utf-8")

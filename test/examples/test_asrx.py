@@ -139,7 +139,6 @@ def drive(work: Path, *more: str, check: bool = True) -> subprocess.CompletedPro
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_driver_goes_on_where_it_was_killed(work):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(work), cwd=work, env=environment, stdout=subprocess.DEVNULL)
@@ -294,7 +293,6 @@ def write_kaldi(folder: Path, split: str, speakers: range) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_recipe_from_corpora_to_page(corpora, tmp_path, smoke):
     """Every stage at two steps; one cell of 90, which a second call does not run again."""
     options = ["--data_dir", str(corpora), "--page", str(tmp_path / "page"), "--toy_scale", "0.001"]

@@ -122,7 +122,6 @@ def test_faults_are_told(prepare, corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path, smoke):
     said = smoke("commonvoice", tmp_path / "work", "--data_dir", str(corpus))
     assert "nothing to download" in said and (tmp_path / "work/exp/score/report.html").exists()

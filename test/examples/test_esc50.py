@@ -96,7 +96,6 @@ def test_events_are_put_into_speech_split_by_split(corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path, smoke):
     smoke("esc50", tmp_path / "work", "--data_dir", str(corpus))
     assert (tmp_path / "work/exp/score/report.html").exists() and list((tmp_path / "work/exp/decode").iterdir())

@@ -83,7 +83,6 @@ def test_there_are_six_commands():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_six_commands_lead_to_a_report(tmp_path, warm_bin, published_pair, two_steps_published):
     """Tones of ten speakers, tiny models of the published classes."""
     work = tmp_path / "work"
@@ -113,7 +112,6 @@ def hub_cache(folder: Path, models: dict[str, Path]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_hub_names_are_found_in_a_hub_cache(tmp_path, published_pair, two_steps_published):
     """A download cannot be tested here, so the real hub is not; what it leaves on disk can."""
     names = {

@@ -169,7 +169,6 @@ def test_empty_folder_is_told_without_a_traceback(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path, smoke):
     """Every stage runs once, every phase for two steps."""
     sizes = ["--train_strings", "24", "--dev_strings", "4", "--test_strings", "4"]

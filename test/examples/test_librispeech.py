@@ -89,7 +89,6 @@ def test_a_speaker_on_both_sides_stops(prepare, corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_recipe_with_the_configurations_of_published_models_at_two_steps(
     corpus, tmp_path, smoke, published_pair, two_steps_published
 ):

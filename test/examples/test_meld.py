@@ -122,7 +122,6 @@ def test_faults_are_told(prepare, corpus, videos, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path, smoke):
     smoke("meld", tmp_path / "work", "--data_dir", str(corpus))
     assert (tmp_path / "work/exp/score/report.html").exists()

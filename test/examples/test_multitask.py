@@ -98,7 +98,6 @@ def test_a_recording_that_two_recipes_put_on_both_sides_stops(prepare, recipes, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_recipe_from_lists_to_one_report_at_two_steps(recipes, tmp_path, smoke):
     smoke("multitask", tmp_path / "work", "--data_dir", str(recipes))
     scored = json.loads((tmp_path / "work/exp/score/score.json").read_text())

@@ -119,7 +119,6 @@ SMALL = ["--digits", "6 2 3"]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_data_of_every_corpus_and_task(downloads, tmp_path, smoke, published_pair):
     work = tmp_path / "work"
     models = ["--whisper", "whisper", "--llm", "llm"]
@@ -154,7 +153,6 @@ def test_data_of_every_corpus_and_task(downloads, tmp_path, smoke, published_pai
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair, two_steps_published):
     """Digits alone, tiny models in the place of the published ones: three phases, decoded and scored."""
     spoken_digits(tmp_path / "digits", tone)

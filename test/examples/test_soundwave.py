@@ -45,7 +45,6 @@ def first_pass(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair, two_steps_published):
     natural, work = tmp_path / "natural", tmp_path / "work"
     prepared(natural, tone)

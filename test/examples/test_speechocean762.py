@@ -85,7 +85,6 @@ def test_wrong_folder_is_told(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_recipe_with_published_models_at_two_steps(
     corpus, tmp_path, smoke, published_pair, two_steps_published
 ):

@@ -93,7 +93,6 @@ def test_own_maps_and_faults(prepare, corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path, smoke):
     (corpus / "librispeech.jsonl").unlink()
     smoke("style", tmp_path / "work", "--data_dir", str(corpus))

@@ -134,7 +134,6 @@ def aligner(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_recipe_from_forced_alignment_to_report_at_two_steps(source, aligner, tmp_path, smoke):
     smoke("timestamp", tmp_path / "work", "--corpus", "aishell", "--source", "source", "--aligner", "aligner", "--size", "small")
     table = (tmp_path / "work/exp/score/test/score.md").read_text(encoding="utf-8")

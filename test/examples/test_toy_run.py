@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_toy_mini_ends_with_a_report(tmp_path):
     """Every stage in order, two training processes; the report and the table are there in the end."""
     made = shutil.ignore_patterns("data", "exp", "__pycache__")

@@ -78,7 +78,6 @@ def test_faults_are_told(prepare, corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path, tone, smoke):
     """The events go into speech, split by split; at the report every stage has passed."""
     for split in ("train", "dev", "test"):

@@ -120,7 +120,6 @@ def test_a_recording_on_both_sides_stops(prepare, corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_recipe_from_corpus_to_report_at_two_steps_packed_by_two_jobs(corpus, tmp_path, smoke):
     work, options = tmp_path / "work", ["--data_dir", str(corpus), "--size", "small", "--jobs", "1", "--num_jobs", "2"]
     assert "other jobs are still packing" in smoke("wenetspeech", work, *options, "--stop_stage", "1", "--job", "2")

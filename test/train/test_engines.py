@@ -76,7 +76,7 @@ def test_fsdp_of_two_processes_equals_ddp_and_goes_on(tiny, tmp_path, weights_of
         conf = tiny.write(f"{engine}.yaml", proportional(tiny, engine=engine) | {"max_steps": 3})
         command = [sys.executable, str(FORKED), "2", lives, "--config", str(conf), "--exp_dir", str(tmp_path / engine)]
         env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=280)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=800)
         assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
         results.append(weights_of(tmp_path / engine / "final"))
     assert "resumed from step_00000002" in done.stdout and "engine fsdp" in done.stdout

@@ -29,7 +29,7 @@ def start(conf: Path, exp_dir: Path, processes: int, death: str = "-", *override
 
 def run(*arguments, status: int = 0) -> str:
     process = start(*arguments)
-    output = process.communicate(timeout=280)[0]
+    output = process.communicate(timeout=800)[0]
     assert process.returncode == status, output[-3000:]
     return output
 
@@ -125,6 +125,6 @@ def test_a_signal_to_one_process_lets_all_save(tiny, tmp_path):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
     os.kill(int(pids[1]), signal.SIGTERM)
-    output = process.communicate(timeout=280)[0]
+    output = process.communicate(timeout=800)[0]
     assert process.returncode == 85, output[-2000:]
     assert (tmp_path / "REQUEUE").exists() and output.count("interrupted at step") == 1

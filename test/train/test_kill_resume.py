@@ -41,7 +41,7 @@ def workers_of(exp_dir: Path) -> list[int]:
 
 
 def finish(process) -> None:
-    output = process.communicate(timeout=280)[0]
+    output = process.communicate(timeout=800)[0]
     assert process.returncode == 0, output[-3000:]
 
 
@@ -70,7 +70,7 @@ def test_one_process_killed(conf, unbroken, tmp_path, launch, weights_of):
     process = launch(conf, tmp_path)
     wait_for(process, (tmp_path / "step_00000005" / "DONE").exists)
     os.kill(children(process.pid)[-1], signal.SIGKILL)  # torchrun ends the other
-    assert process.wait(timeout=280) != 0
+    assert process.wait(timeout=800) != 0
     assert not (tmp_path / "final").exists()
     finish(launch(conf, tmp_path))
     assert same(weights_of(tmp_path / "final"), weights_of(unbroken))
@@ -96,7 +96,7 @@ def test_sigterm_exits_85(tiny, tmp_path, launch):
     process = launch(conf, tmp_path, 1)
     wait_for(process, (tmp_path / "step_00000005" / "DONE").exists)
     process.terminate()
-    output = process.communicate(timeout=280)[0]
+    output = process.communicate(timeout=800)[0]
     assert process.returncode == 85, output[-2000:]
     assert (tmp_path / "REQUEUE").exists() and "interrupted at step" in output and "Traceback" not in output
 
@@ -107,7 +107,7 @@ def test_sigterm_to_the_process_group_saves_with_data_workers(tiny, tmp_path, la
     process = launch(conf, tmp_path, 1)
     wait_for(process, (tmp_path / "step_00000005" / "DONE").exists)
     os.killpg(process.pid, signal.SIGTERM)
-    output = process.communicate(timeout=280)[0]
+    output = process.communicate(timeout=800)[0]
     assert process.returncode == 85, output[-2000:]
     assert (tmp_path / "REQUEUE").exists() and "interrupted at step" in output and "Traceback" not in output
 
@@ -118,7 +118,7 @@ def test_sigterm_to_torchrun_saves_with_data_workers(tiny, tmp_path, launch):
     process = launch(conf, tmp_path, 2)
     wait_for(process, (tmp_path / "step_00000005" / "DONE").exists)
     process.terminate()
-    output = process.communicate(timeout=280)[0]
+    output = process.communicate(timeout=800)[0]
     assert (tmp_path / "REQUEUE").exists(), output[-2000:]
     assert "interrupted at step" in output and "killed by signal" not in output
 
