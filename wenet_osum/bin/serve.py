@@ -9,6 +9,7 @@ examples:
   wenet_osum serve --model exp/x/final --port 8080 --threads 4 --max_seconds 120 --no_page
   WENET_OSUM_API_KEY=$(cat key) wenet_osum serve --model exp/x/final \\
     --host 0.0.0.0 --allow_host speech.example.org
+  wenet_osum serve --model exp/x/final --lora kids=exp/kids/final news=exp/news/final
   curl -F file=@a.wav -F task='<TRANSCRIBE><EMOTION>' http://127.0.0.1:8000/v1/audio/transcriptions
   arecord -f S16_LE -r 16000 -t raw | curl -N -T - -X POST http://127.0.0.1:8000/v1/audio/stream
 
@@ -20,19 +21,26 @@ exit status:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
 from wenet_osum.bin._arguments import new_parser
 from wenet_osum.decode import load, options
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.decode.speech import Transcriber
+from wenet_osum.models import lora, loras
+from wenet_osum.text.template import Template
 
 if TYPE_CHECKING:
     from wenet_osum.serve.settings import Settings
 
 # Where a key is looked for; one among the arguments would stand in the list of processes.
 KEY = "WENET_OSUM_API_KEY"
+# peft keeps adapters under their names in module tables, which take no dots.
+NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,6 +69,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--name",
         default="osum",
         help="the model's name for clients (osum); whisper-1 is always taken too",
+    )
+    add(
+        "--lora",
+        nargs="+",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="model folders that differ from --model in LoRA alone; clients choose by the name",
     )
     add(
         "--api_key",
@@ -129,9 +144,11 @@ def serve(args: argparse.Namespace) -> int:
     args.task = "asr"
     raise_descriptor_limit()
     with server.bind(args.host, args.port) as listening:
-        transcriber = Transcriber(load.recognizer(args))
+        recognizer = load.recognizer(args, merge=not args.lora)
+        others = _loras(recognizer, args.lora)
+        transcriber = Transcriber(recognizer)
         transcriber.asked()
-        app = make_app(transcriber, settings, page=not args.no_page)
+        app = make_app(transcriber, settings, not args.no_page, others)
         if args.host not in server.LOCAL and not settings.api_key:
             print(
                 f"serve: anyone who can reach this machine may ask; set a key in {KEY}",
@@ -141,6 +158,31 @@ def serve(args: argparse.Namespace) -> int:
         print(server.url(listening), flush=True)
         server.run(app, listening)
     return 0
+
+
+def _loras(recognizer: Recognizer, given: list[str]) -> dict[str, Recognizer]:
+    """Add LoRAs to a model; returns by name what answers with them, in their own labels and
+    prompts.
+
+    Raises ValueError for folders that do not fit.
+    """
+    found = {}
+    for name, folder in _named(given):
+        loras.add(recognizer.model, name, folder)
+        template = Template.load(folder)
+        found[name] = dataclasses.replace(recognizer, template=template)
+    return found
+
+
+def _named(given: list[str]) -> list[tuple[str, str]]:
+    """Take NAME=FOLDER apart. Raises ValueError for what is written otherwise."""
+    found = []
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not NAME.fullmatch(name) or not equals or not folder:
+            raise ValueError(f"--lora {text}: write NAME=FOLDER, the name of letters, digits, _, -")
+        found.append((name, folder))
+    return found
 
 
 def _import_extra(no_page: bool) -> None:
@@ -164,8 +206,12 @@ def _settings(args: argparse.Namespace) -> Settings:
     from wenet_osum.serve import server
     from wenet_osum.serve.settings import MB, Settings
 
+    names = [name for name, _ in _named(args.lora)]
+    if len({args.name, lora.NAME, *names}) < len(names) + 2:
+        raise ValueError(f"--lora {' '.join(names)}: each name once, and none of them {args.name}")
     return Settings(
         name=args.name,
+        loras=tuple(names),
         max_bytes=int(args.max_mb * MB),
         max_seconds=args.max_seconds,
         queue=args.queue,

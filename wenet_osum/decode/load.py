@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from wenet_osum.tasks.base import Task
 
 
-def recognizer(args: argparse.Namespace) -> Recognizer:
+def recognizer(args: argparse.Namespace, merge: bool = True) -> Recognizer:
     """Load the model that ``args.model`` names and make it ready to answer.
 
-    Raises ValueError for bad options and unsuitable folders.
+    ``merge`` adds LoRA to the weights that it adapts, which is faster. Raises ValueError for bad
+    options and unsuitable folders.
     """
     options = search(args)
     torch.set_num_threads(args.threads)
@@ -41,7 +42,7 @@ def recognizer(args: argparse.Namespace) -> Recognizer:
     dtype = getattr(torch, args.dtype)
     model = build.load(args.model, dtype)
     _check(model, template, options, task)
-    if isinstance(model, OsumModel) and model.lora is not None:
+    if merge and isinstance(model, OsumModel) and model.lora is not None:
         model.merge_lora()
     made = Recognizer(
         _on_device(model),

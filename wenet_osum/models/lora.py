@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,8 +33,8 @@ PREFIX = "base_model.model."
 _ADAPTER = re.compile(r"\.lora_[A-Za-z_]+\.")
 
 
-def add(llm: nn.Module, conf: Any) -> Any:
-    """Put adapters into ``llm`` and return peft's LoraConfig.
+def add(llm: nn.Module, conf: Any, name: str = NAME) -> Any:
+    """Put adapters into ``llm`` as ``name`` and return peft's LoraConfig.
 
     ``conf`` is that or the one of ``config``. Raises ValueError when no module has a target's
     name.
@@ -58,9 +59,11 @@ def add(llm: nn.Module, conf: Any) -> Any:
         )
     if not conf.base_model_name_or_path:
         conf.base_model_name_or_path = getattr(llm, "name_or_path", None)
-    with _as_on_cpu(llm):
-        inject_adapter_in_model(conf, llm, adapter_name=NAME)
-    lora_input.share(llm, NAME)
+    with _as_on_cpu(llm), warnings.catch_warnings():
+        # Several adapters in one model are meant (loras.py).
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        inject_adapter_in_model(conf, llm, adapter_name=name)
+    lora_input.share(llm, name)
     return conf
 
 
@@ -161,9 +164,11 @@ def settings(folder: str) -> LoraConfig | None:
     )
 
 
-def load(llm: nn.Module, source: str, as_saved: bool = False, **where: Any) -> Any:
-    """Put the adapters of a model folder or hub name into ``llm``; returns peft's LoraConfig, None
-    when there are none.
+def load(
+    llm: nn.Module, source: str, as_saved: bool = False, name: str = NAME, **where: Any
+) -> Any:
+    """Put the adapters of a model folder or hub name into ``llm`` as ``name``; returns peft's
+    LoraConfig, None when there are none.
 
     ``as_saved``: in their own dtype, which may be wider than that of the weights they adapt; else
     in that one. ``where`` are the hub's keywords, such as ``revision``. Raises ValueError where one
@@ -182,16 +187,16 @@ def load(llm: nn.Module, source: str, as_saved: bool = False, **where: Any) -> A
 
     conf = LoraConfig.from_pretrained(str(Path(config).parent))
     conf.inference_mode = False
-    add(llm, conf)
+    add(llm, conf, name)
 
     tensors = {}
-    for name, tensor in load_file(weights).items():
-        tensors[name.removeprefix(PREFIX)] = tensor
+    for key, tensor in load_file(weights).items():
+        tensors[key.removeprefix(PREFIX)] = tensor
     if as_saved:
         _use_dtype_of(llm, next(iter(tensors.values())))
-    result = set_peft_model_state_dict(llm, tensors, adapter_name=NAME)
+    result = set_peft_model_state_dict(llm, tensors, adapter_name=name)
 
-    lost = [name for name in result.missing_keys if _ADAPTER.search(name)]
+    lost = [key for key in result.missing_keys if f".{name}." in key and _ADAPTER.search(key)]
     lost += result.unexpected_keys
     if lost:
         raise ValueError(

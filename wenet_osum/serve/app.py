@@ -12,13 +12,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from wenet_osum import lookup
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.decode.speech import Transcriber
 from wenet_osum.records import Hypothesis
 from wenet_osum.serve import recording
 from wenet_osum.serve.batcher import Call
 from wenet_osum.serve.events import EventResponse, limited
 from wenet_osum.serve.fault import Fault
-from wenet_osum.serve.fields import check_model, read_question
+from wenet_osum.serve.fields import check_model
 from wenet_osum.serve.guard import Guard
 from wenet_osum.serve.question import Question
 from wenet_osum.serve.service import Service
@@ -57,9 +58,7 @@ async def transcribe(service: Service, request: Request) -> Response:
 async def _answer(service: Service, request: Request, begin: float) -> Response:
     """Answer a request that was let in at ``begin``. Raises Fault for what cannot be."""
     form = await read_form(request, service.settings.max_bytes)
-    labels = service.recognizer.template.labels
-    read = read_question(form.fields, service.settings, labels, service.slots)
-    question = service.decodable(read)
+    question = service.read(form.fields)
     if question.stream:
         check_stream(service.recognizer, question)
     seconds = await asyncio.to_thread(recording.duration, form.data, service.settings.max_seconds)
@@ -74,6 +73,7 @@ async def _answer(service: Service, request: Request, begin: float) -> Response:
         question.temperature,
         context,
         question.facts,
+        question.model,
     )
     answer = await _wait(service, request, call)
     return written(answer, question)
@@ -120,9 +120,15 @@ def written(answer: Hypothesis, question: Question) -> Response:
     return JSONResponse(content, headers=headers)
 
 
-def make_app(transcriber: Transcriber, settings: Settings, page: bool = True) -> FastAPI:
-    """Make the application around a model; ``app.state.service`` is its Service."""
-    service = Service(transcriber, settings)
+def make_app(
+    transcriber: Transcriber,
+    settings: Settings,
+    page: bool = True,
+    loras: dict[str, Recognizer] | None = None,
+) -> FastAPI:
+    """Make the application around a model, and ``loras`` of it by name; ``app.state.service`` is
+    its Service."""
+    service = Service(transcriber, settings, loras)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -145,7 +151,9 @@ def make_app(transcriber: Transcriber, settings: Settings, page: bool = True) ->
 def _add_routes(app: FastAPI, service: Service) -> None:
     """Add the routes that programs ask, and answers to what goes wrong."""
     settings = service.settings
-    model = {"id": settings.name, "object": "model", "created": CREATED, "owned_by": "wenet_osum"}
+
+    def described(name: str) -> dict:
+        return {"id": name, "object": "model", "created": CREATED, "owned_by": "wenet_osum"}
 
     @app.post("/v1/audio/transcriptions")
     async def transcriptions(request: Request) -> Response:
@@ -153,12 +161,12 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict:
-        return {"object": "list", "data": [model]}
+        names = (settings.name, *settings.loras)
+        return {"object": "list", "data": [described(name) for name in names]}
 
     @app.get("/v1/models/{name}")
     async def one_model(name: str) -> dict:
-        check_model(name, settings)
-        return model
+        return described(check_model(name, settings))
 
     @app.get("/health")
     async def health() -> Response:

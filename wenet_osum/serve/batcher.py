@@ -19,6 +19,7 @@ from wenet_osum.context import NOTHING, Context, with_context
 from wenet_osum.decode.context import Telling
 from wenet_osum.decode.jobs import Job
 from wenet_osum.decode.pipeline import Recognizer
+from wenet_osum.models import lora, loras
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.serve.metrics import Metrics
 
@@ -36,6 +37,7 @@ class Call:
     temperature: float | None = None
     context: Context = NOTHING  # what the prompt tells
     facts: tuple[tuple[str, str], ...] = ()  # what the task is told, by name
+    model: str = ""  # the one that answers; empty: the first
     # what the answer begins with, as raw text; None: whatever the model says
     prefix_text: str | None = None
     future: Future = field(default_factory=Future)  # of a Hypothesis
@@ -52,8 +54,10 @@ class Call:
 class Batcher:
     """Collects calls for ``wait_s`` from the first on, or until a batch is full; answers them."""
 
-    def __init__(self, recognizer: Recognizer, wait_s: float, metrics: Metrics) -> None:
-        self.recognizer = recognizer
+    def __init__(self, models: dict[str, Recognizer], wait_s: float, metrics: Metrics) -> None:
+        """Answer with ``models`` by name; those after the first are LoRAs of its weights."""
+        self.models = models
+        self.recognizer = next(iter(models.values()))
         self.wait_s = wait_s
         self.metrics = metrics
         # None in it is the end. Whoever admits requests bounds its length.
@@ -105,25 +109,34 @@ class Batcher:
 
     def _answer(self, calls: list[Call]) -> None:
         """Answer the calls of one round, those of the same search together."""
-        jobs: dict[tuple[float | None, str | None], list[Job]] = {}
+        jobs: dict[tuple[str, float | None, str | None], list[Job]] = {}
         for index, call in enumerate(calls):
             job = call.job(index)
-            search = (call.temperature, call.prefix_text)
+            search = (call.model, call.temperature, call.prefix_text)
             jobs.setdefault(search, []).append(job)
 
-        for (temperature, prefix_text), alike in jobs.items():
-            options = self.recognizer.options
+        for (model, temperature, prefix_text), alike in jobs.items():
+            own = self._chosen(model)
+            options = own.options
             if temperature is not None:
                 options = dataclasses.replace(options, temperature=temperature)
             if prefix_text is not None:
                 options = dataclasses.replace(options, prefix_text=prefix_text)
             # Each call brings its own context.
-            asked = dataclasses.replace(
-                self.recognizer, task=None, options=options, telling=Telling()
-            )
+            asked = dataclasses.replace(own, task=None, options=options, telling=Telling())
             # The short ones need not wait for the long ones.
             for batch in reversed(asked.groups(alike)):
                 self._run(asked, batch, calls)
+
+    def _chosen(self, model: str) -> Recognizer:
+        """Return the model of a name, its LoRA at work."""
+        found = self.models.get(model, self.recognizer)
+        if len(self.models) > 1:
+            # The first has what it was loaded with.
+            own = lora.NAME if found.model.lora is not None else None
+            name = own if found is self.recognizer else model
+            loras.choose(found.model.llm, name)
+        return found
 
     def _run(self, asked: Recognizer, batch: list[Job], calls: list[Call]) -> None:
         """Answer a batch. Where that fails, answer each call alone: only those at fault fail."""

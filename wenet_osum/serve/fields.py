@@ -10,7 +10,7 @@ from wenet_osum import lookup, tasks
 from wenet_osum.context import HOTWORDS, NOTHING, PREVIOUS, Context, end_of, words_of
 from wenet_osum.serve.fault import Fault
 from wenet_osum.serve.question import Question
-from wenet_osum.serve.settings import ALIASES, Settings
+from wenet_osum.serve.settings import Settings
 from wenet_osum.serve.writing import FORMATS
 from wenet_osum.tasks.base import Task
 
@@ -50,7 +50,7 @@ def read_question(
     Raises Fault, with a suggestion for misspelled names.
     """
     _check_names(fields)
-    check_model(_one(fields, "model"), settings)
+    model = model_of(fields, settings)
     stream = _stream(fields)
     form = _one(fields, "response_format", "json")
     if form not in FORMATS:
@@ -76,6 +76,7 @@ def read_question(
         ignored=tuple(ignored),
         context=_context(fields, slots),
         facts=_facts(fields, task),
+        model=model,
     )
 
 
@@ -132,11 +133,19 @@ def _limited(fields: dict[str, list[str]], name: str) -> str:
     return text
 
 
-def check_model(name: str, settings: Settings) -> None:
-    """Raise Fault when a client asks for a model that is not here."""
-    if name and name not in (settings.name, *ALIASES):
-        fault = lookup.unknown("model", name[:80], [settings.name])
+def model_of(fields: dict[str, list[str]], settings: Settings) -> str:
+    """Return the name of the model that is asked. Raises Fault for one that is not here."""
+    name = _one(fields, "model")
+    return check_model(name, settings)
+
+
+def check_model(name: str, settings: Settings) -> str:
+    """Return the model that a client means by a name. Raises Fault for one that is not here."""
+    found = settings.model_named(name)
+    if found is None:
+        fault = lookup.unknown("model", name[:80], [settings.name, *settings.loras])
         raise Fault(404, fault, "model", "model_not_found")
+    return found
 
 
 def _one(fields: dict[str, list[str]], name: str, default: str = "") -> str:

@@ -29,3 +29,5 @@ class Question:
     context: Context = NOTHING
     # What the task is told of it, by name, such as the language of a translation.
     facts: tuple[tuple[str, str], ...] = ()
+    # The model that answers, by the server's name for it.
+    model: str = ""

@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from fastapi import Request
 
 from wenet_osum.context import Context
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.decode.speech import Transcriber
 from wenet_osum.serve.batcher import Batcher
 from wenet_osum.serve.connections import ANSWER_S, Connections, room
 from wenet_osum.serve.fault import Fault
+from wenet_osum.serve.fields import model_of, read_question
 from wenet_osum.serve.metrics import Metrics
 from wenet_osum.serve.question import Question
 from wenet_osum.serve.settings import Settings
@@ -25,10 +27,21 @@ from wenet_osum.serve.upload import Body
 LONGEST_RETRY_S = 60
 
 
+def slots_of(recognizer: Recognizer) -> list[str]:
+    """Name what a model can be told of a recording, by the prompt it is asked with."""
+    return recognizer.telling.slots(recognizer.template, recognizer.prompt)
+
+
 class Service:
     """Holds what the routes share: batcher, counts, connections, and requests in flight."""
 
-    def __init__(self, transcriber: Transcriber, settings: Settings) -> None:
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        settings: Settings,
+        loras: dict[str, Recognizer] | None = None,
+    ) -> None:
+        """Serve a model, and by their names in ``loras`` others that differ in LoRA alone."""
         self.settings = settings
         self.metrics = Metrics()
         request_s = settings.timeout_s + ANSWER_S
@@ -36,8 +49,9 @@ class Service:
         self.connections = Connections(room(), settings.head_s, request_s, stream_s)
         self.recognizer = transcriber.recognizer
         own = self.recognizer
-        self.slots = own.telling.slots(own.template, own.prompt)
-        self.batcher = Batcher(self.recognizer, settings.wait_s, self.metrics)
+        self.slots = slots_of(own)
+        self.models = {settings.name: own} | (loras or {})
+        self.batcher = Batcher(self.models, settings.wait_s, self.metrics)
         # Each stream waits for the model in a thread.
         threads = settings.queue + settings.streams
         self.hearers = ThreadPoolExecutor(threads, "stream")
@@ -82,6 +96,15 @@ class Service:
         pace_s = self.metrics.busy_s / answered
         wait_s = math.ceil(pace_s * self.in_flight / 2)
         return min(LONGEST_RETRY_S, max(1, wait_s))
+
+    def read(self, fields: dict[str, list[str]]) -> Question:
+        """Read what a request asks, from its fields. Raises Fault for what cannot be answered."""
+        model = model_of(fields, self.settings)
+        own = self.models[model]
+        slots = slots_of(own)
+        labels = own.template.labels
+        question = read_question(fields, self.settings, labels, slots)
+        return self.decodable(question)
 
     def decodable(self, question: Question) -> Question:
         """Return the question with the temperature it is answered at.

@@ -13,6 +13,7 @@ class Settings:
     """Limits and names of a server."""
 
     name: str = "osum"  # of the model, as clients see it
+    loras: tuple[str, ...] = ()  # further names, each of a LoRA of that model
     max_bytes: int = 25 * MB  # of an uploaded file
     max_seconds: float = 600.0  # of audio
     # requests in flight at a time: being uploaded, waiting or being answered
@@ -45,6 +46,12 @@ class Settings:
         if self.api_key is not None and not _is_sendable(self.api_key):
             rule = "the API key must be printable ASCII and not empty"
             raise ValueError(f"{rule}; leave it out for a server without one")
+
+    def model_named(self, name: str) -> str | None:
+        """Return the model that a client means, None where there is none of that name."""
+        if not name or name in (self.name, *ALIASES):
+            return self.name
+        return name if name in self.loras else None
 
 
 def _is_sendable(key: str) -> bool:

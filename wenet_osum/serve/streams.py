@@ -32,7 +32,6 @@ from wenet_osum.serve.batcher import Call
 from wenet_osum.serve.connections import STREAM_PATH
 from wenet_osum.serve.events import Event, EventResponse, Told, fault_event
 from wenet_osum.serve.fault import Fault
-from wenet_osum.serve.fields import read_question
 from wenet_osum.serve.pcm import PCM
 from wenet_osum.serve.question import Question
 from wenet_osum.serve.recording import MAX_RATE
@@ -57,7 +56,7 @@ class Live:
         self, service: Service, question: Question, rate: int, options: StreamOptions
     ) -> None:
         self.service, self.question = service, question
-        recognizer = service.recognizer
+        recognizer = service.models[question.model]
         border = border_of(recognizer.template)
         self.hearing = Hearing(
             self._hear,
@@ -77,7 +76,8 @@ class Live:
         context = self.service.context(self.question)
         temperature = self.question.temperature
         facts = self.question.facts
-        call = Call(data, seconds, tags, temperature, context, facts, prefix_text=prefix)
+        model = self.question.model
+        call = Call(data, seconds, tags, temperature, context, facts, model, prefix)
         future = self.service.batcher.submit(call)
         try:
             answer = future.result(self.service.settings.timeout_s)
@@ -210,9 +210,7 @@ def read_stream(service: Service, request: Request) -> tuple[Question, int | Non
     for name, value in request.query_params.multi_items():
         fields.setdefault(name, []).append(value)
     rate = _rate(fields)
-    labels = service.recognizer.template.labels
-    read = read_question(fields, service.settings, labels, service.slots)
-    question = service.decodable(read)
+    question = service.read(fields)
     check_stream(service.recognizer, question)
     return question, rate
 
