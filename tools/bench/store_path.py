@@ -132,8 +132,8 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        corpus = NoiseCorpus(Path(folder), args.utterances, (2.0, 12.0))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        corpus = NoiseCorpus(folder, args.utterances, (2.0, 12.0))
         corpus.mixture.conf.workers = args.workers
 
         # The local disk, and a server for each share of faults.
