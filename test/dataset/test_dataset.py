@@ -106,7 +106,7 @@ def test_a_worker_that_hangs_is_ended_with_its_loader(corpus, template, monkeypa
     loader = train_loader(data(corpus), conf(workers=1), template, 80, epoch=0)
     read = loader.dataset.batch
     last = int(loader.dataset.items[-1][0])
-    monkeypatch.setattr(loader.dataset, "batch", lambda first, end: time.sleep(600) if first == last else read(first, end))
+    monkeypatch.setattr(loader.dataset, "batch", lambda first, end, ahead: time.sleep(600) if first == last else read(first, end, ahead))
     batches = iter(loader)
     for _ in range(len(loader) - 1):
         next(batches)

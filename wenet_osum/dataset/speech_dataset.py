@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 from torch.utils.data import Dataset, get_worker_info
@@ -60,16 +61,14 @@ class SpeechDataset(Dataset):
     def __getitem__(self, i: int) -> Batch:
         item = self.items[i]
         first, end = item.tolist()
-        parts = self._parts(first, end)
         ahead = self._parts_ahead(i)
-        self.handles.expect(parts, ahead)
-        return self.batch(first, end)
+        return self.batch(first, end, ahead)
 
-    def _parts(self, first: int, end: int) -> list[Part]:
-        """Say where the bytes of draws lie."""
-        return [self._part(draw) for draw in range(first, end)]
+    def _parts(self, first: int, end: int) -> Iterable[Part]:
+        """Say where the bytes of draws lie, for each when it is asked."""
+        return map(self._part, range(first, end))
 
-    def _parts_ahead(self, i: int) -> list[Part]:
+    def _parts_ahead(self, i: int) -> Iterable[Part]:
         """Say where the bytes of the micro-batch lie that this process is asked for after i."""
         worker = get_worker_info()
         following = i + 1
@@ -80,10 +79,14 @@ class SpeechDataset(Dataset):
         first, end = self.items[following].tolist()
         return self._parts(first, end)
 
-    def batch(self, first: int, end: int) -> Batch:
-        """Make a Batch of the draws from ``first`` to ``end``; a filler when none can be used."""
+    def batch(self, first: int, end: int, ahead: Iterable[Part] = ()) -> Batch:
+        """Make a Batch of the draws from ``first`` to ``end``; a filler when none can be used.
+
+        ``ahead`` is what will be read next.
+        """
         samples, dropped = [], Counter()
-        self.handles.expect(self._parts(first, end))
+        parts = self._parts(first, end)
+        self.handles.expect(parts, ahead)
         for draw in range(first, end):
             try:
                 sample = self.sample(draw)

@@ -85,10 +85,7 @@ def label_names() -> tuple[str, ...]:
 def facts() -> tuple[str, ...]:
     """Return the names of what tasks are told of a recording, such as the language that a
     translation is wanted in."""
-    found = []
-    for task in _all().values():
-        found += task.facts
-    return tuple(dict.fromkeys(found))
+    return _facts(_folders())
 
 
 def free_texts(names: Iterable[str]) -> frozenset[str]:
@@ -131,6 +128,14 @@ def _label_names(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
 def _free_texts(folders: tuple[tuple[str, int], ...]) -> frozenset[str]:
     texts = {field.attribute for field in _other_fields()}
     return frozenset(texts - OWN_FIELDS)
+
+
+@lru_cache(maxsize=4)
+def _facts(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    found = []
+    for task in _all().values():
+        found += task.facts
+    return tuple(dict.fromkeys(found))
 
 
 def _other_fields() -> list[Field]:
