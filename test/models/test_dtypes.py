@@ -12,10 +12,10 @@ from transformers import AutoModel, WhisperForConditionalGeneration
 
 from wenet_osum import config
 from wenet_osum.config import OptimConfig, PartConfig
+from wenet_osum.dist import _halve_frozen
 from wenet_osum.models import build, trainable
 from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.models.whisper import WhisperPhase
-from wenet_osum.train.dist import _halve_frozen
 
 PHASES = {
     2: (

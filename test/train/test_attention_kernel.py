@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen3Config, WhisperConfig
 
+from wenet_osum import dist
 from wenet_osum.config import BatchConfig, OptimConfig, PartConfig, TrainConfig
 from wenet_osum.config.tables import LoraConfig
 from wenet_osum.models import trainable
 from wenet_osum.models.llm import causal
 from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.records import Batch
-from wenet_osum.train import dist
 from wenet_osum.train.optim import make_optimizer
 from wenet_osum.train.rehearse import rehearse
 

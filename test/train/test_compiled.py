@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, WhisperConfig
 
+from wenet_osum import dist
 from wenet_osum.config import OptimConfig, PartConfig, TrainConfig
 from wenet_osum.config.tables import LoraConfig
 from wenet_osum.models import compiled, trainable
@@ -15,7 +16,6 @@ from wenet_osum.models.build import set_checkpointing
 from wenet_osum.models.llm import causal
 from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.records import Batch
-from wenet_osum.train import dist
 
 VOCABULARY, MELS = 64, 8
 

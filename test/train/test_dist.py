@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from wenet_osum import dist
 from wenet_osum.models import build, cpu_kernels, trainable
 from wenet_osum.records import Batch
-from wenet_osum.train import dist
 
 ANSWERS = torch.tensor([5, 3, 4])
 

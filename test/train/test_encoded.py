@@ -233,10 +233,10 @@ def test_variants_are_the_first_epochs_of_the_run_without_states(tiny, tmp_path)
 
 
 def test_variants_rotate_by_epoch(tiny, tmp_path):
+    from wenet_osum import dist
     from wenet_osum.config import DataConfig
     from wenet_osum.dataset.dataset import Mixture
     from wenet_osum.models import trainable
-    from wenet_osum.train import dist
     from wenet_osum.train.start import open_model
 
     conf = conf_of(tiny, tmp_path, augment=AUGMENT, cache={"variants": 2})

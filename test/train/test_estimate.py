@@ -154,7 +154,7 @@ def test_a_real_step_of_a_reduced_conf_takes_what_is_counted(size, name, utteran
     monkeypatch.syspath_prepend(str(CONFS.parents[2] / "tools/bench"))
     import estimate_memory
 
-    from wenet_osum.train import dist
+    from wenet_osum import dist
 
     args = SimpleNamespace(divisor=16, layers=2, utterances=utterances, seconds=4.0)
     world = dist.start(1)

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from transformers import Qwen2Config, WhisperConfig, WhisperForConditionalGeneration
 
+from wenet_osum import dist
 from wenet_osum.config import OptimConfig, PartConfig, TrainConfig
 from wenet_osum.config.tables import LoraConfig
 from wenet_osum.dataset import device_features, log_mel
@@ -27,7 +28,6 @@ from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import Batch
 from wenet_osum.text.timing import ANY_TIME
-from wenet_osum.train import dist
 from wenet_osum.train.progress import Meter
 
 DEVICE = torch.device("meta")

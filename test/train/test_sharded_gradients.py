@@ -14,10 +14,9 @@ import pytest
 import torch
 from torch.distributed.fsdp import FSDPModule
 
-from wenet_osum import config
+from wenet_osum import config, dist
 from wenet_osum.models import build, trainable
 from wenet_osum.records import Batch
-from wenet_osum.train import dist
 from wenet_osum.train.estimate import Mean, batch_of
 
 ROOT = Path(__file__).resolve().parents[2]

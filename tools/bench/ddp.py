@@ -31,9 +31,9 @@ from side_by_side import row, show  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 from train_step import _batch, build, utterances  # noqa: E402
 
+from wenet_osum import dist  # noqa: E402
 from wenet_osum.config import TrainConfig  # noqa: E402
 from wenet_osum.records import Batch  # noqa: E402
-from wenet_osum.train import dist  # noqa: E402
 
 PROCESSES = 2
 

@@ -33,12 +33,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from machine_speed import core_speed  # noqa: E402
 from side_by_side import spread  # noqa: E402
 
-from wenet_osum import config  # noqa: E402
+from wenet_osum import config, dist  # noqa: E402
 from wenet_osum.config import DataConfig, PartConfig, TrainConfig  # noqa: E402
 from wenet_osum.dataset.dataset import Mixture, SpeechDataset  # noqa: E402
 from wenet_osum.models import trainable  # noqa: E402
 from wenet_osum.models.objective import make_objective  # noqa: E402
-from wenet_osum.train import dist, encode  # noqa: E402
+from wenet_osum.train import encode  # noqa: E402
 from wenet_osum.train.optim import make_optimizer  # noqa: E402
 from wenet_osum.train.start import open_model, token_counter  # noqa: E402
 

@@ -31,12 +31,11 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 import published_sizes  # noqa: E402
 from transformers import PreTrainedConfig  # noqa: E402
 
-from wenet_osum import config  # noqa: E402
+from wenet_osum import config, dist  # noqa: E402
 from wenet_osum.dataset.batch import join_targets  # noqa: E402
 from wenet_osum.models import build, trainable  # noqa: E402
 from wenet_osum.models.objective import make_objective  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
-from wenet_osum.train import dist  # noqa: E402
 from wenet_osum.train.dry_run import any_template, materialize  # noqa: E402
 from wenet_osum.train.estimate import Estimate, Mean, batch_of, estimate, meta_model  # noqa: E402
 from wenet_osum.train.optim import fill_state, make_optimizer  # noqa: E402

@@ -21,8 +21,8 @@ from in_pieces import Answer
 # Imported here once, for all processes that are forked from this one.
 from transformers.models.qwen2 import modeling_qwen2  # noqa: F401
 
+from wenet_osum import dist
 from wenet_osum.bin._metadata import commit
-from wenet_osum.train import dist
 from wenet_osum.train.estimate import Mean
 from wenet_osum.train.rehearse import total_gib
 

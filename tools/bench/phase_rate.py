@@ -37,8 +37,7 @@ from published_sizes import QWEN2, WHISPER  # noqa: E402
 from side_by_side import spread  # noqa: E402
 from transformers import PreTrainedConfig, Qwen2Config, WhisperConfig  # noqa: E402
 
-from wenet_osum import config  # noqa: E402
-from wenet_osum.train import dist  # noqa: E402
+from wenet_osum import config, dist  # noqa: E402
 from wenet_osum.train.estimate import Mean, estimate  # noqa: E402
 from wenet_osum.train.inherited import sizes_of  # noqa: E402
 from wenet_osum.train.rehearse import peak_gib, reset_peak  # noqa: E402

@@ -16,10 +16,9 @@ sys.path.insert(0, str(ROOT))
 from transformers import PreTrainedConfig  # noqa: E402
 from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
 
-from wenet_osum import config  # noqa: E402
+from wenet_osum import config, dist  # noqa: E402
 from wenet_osum.models import build, trainable  # noqa: E402
 from wenet_osum.records import Batch  # noqa: E402
-from wenet_osum.train import dist  # noqa: E402
 from wenet_osum.train.dry_run import materialize  # noqa: E402
 from wenet_osum.train.estimate import Mean, batch_of, meta_model  # noqa: E402
 from wenet_osum.train.optim import make_optimizer  # noqa: E402

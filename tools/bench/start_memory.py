@@ -37,10 +37,9 @@ from transformers import (  # noqa: E402
     WhisperForConditionalGeneration,
 )
 
-from wenet_osum import config  # noqa: E402
+from wenet_osum import config, dist  # noqa: E402
 from wenet_osum.models import trainable  # noqa: E402
 from wenet_osum.small.train_tokenizer import train_tokenizer  # noqa: E402
-from wenet_osum.train import dist  # noqa: E402
 from wenet_osum.train.optim import make_optimizer  # noqa: E402
 from wenet_osum.train.start import open_model  # noqa: E402
 

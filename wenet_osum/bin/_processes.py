@@ -49,7 +49,7 @@ class Processes:
         """
         if self.size == 1:
             return work()
-        from wenet_osum.train.dist import from_rank_zero
+        from wenet_osum.dist import from_rank_zero
 
         return from_rank_zero(work)
 

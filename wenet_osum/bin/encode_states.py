@@ -78,7 +78,7 @@ def encode(conf: config.TrainConfig) -> int:
     data = config.load(conf.data, config.DataConfig)
     from transformers.utils import logging
 
-    from wenet_osum.train import dist
+    from wenet_osum import dist
     from wenet_osum.train.encode import encode_all
     from wenet_osum.train.start import Interrupt
 

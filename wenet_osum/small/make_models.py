@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from wenet_osum import tasks
+from wenet_osum import dist, tasks
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.small.models import SmallModels, save_whisper, small_llm
 from wenet_osum.small.pseudo_speech import Line, PseudoSpeech
 from wenet_osum.small.text_lm import train_text_lm
 from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.text.template import Template
-from wenet_osum.train import dist
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wenet_osum import dist
 from wenet_osum.config import OptimConfig
 from wenet_osum.progress import ProgressBar
 from wenet_osum.small.models import SmallLlm
 from wenet_osum.small.pseudo_speech import Line
 from wenet_osum.small.sinusoids import span_waves
-from wenet_osum.train import dist
 from wenet_osum.train.optim import lr_scale, make_optimizer, set_learning_rates
 
 # Batches whose lines are sorted together by length, against padding.

@@ -25,9 +25,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed import checkpoint as dcp
 
-from wenet_osum import config
+from wenet_osum import config, dist
 from wenet_osum.config import DataConfig, TrainConfig
-from wenet_osum.train import dist
 from wenet_osum.train.optim import Optimizer, fill_state
 
 STATE, DONE, TRAINER, FINAL = "state.json", "DONE", "trainer", "final"

@@ -23,7 +23,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
-from wenet_osum import lookup
+from wenet_osum import dist, lookup
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.batch import join_targets
 from wenet_osum.models import build, trainable
@@ -31,7 +31,6 @@ from wenet_osum.models.objective import make_objective
 from wenet_osum.records import Utterance
 from wenet_osum.text.template import Template
 from wenet_osum.text.tokenizer import END_OF_TEXT
-from wenet_osum.train import dist
 from wenet_osum.train.estimate import Mean, batch_of, meta_model, states_after
 from wenet_osum.train.optim import make_optimizer
 from wenet_osum.train.rehearse import peak_gib, reset_peak

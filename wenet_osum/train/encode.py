@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from wenet_osum import dist
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EvalLoader, Mixture
 from wenet_osum.dataset.drop import table
@@ -26,7 +27,6 @@ from wenet_osum.dataset.unencoded import ToEncode, Unencoded, recipe
 from wenet_osum.models import split, trainable, unread
 from wenet_osum.progress import ProgressBar
 from wenet_osum.text.template import Template
-from wenet_osum.train import dist
 from wenet_osum.train.evaluate import dev_loaders
 from wenet_osum.train.start import open_model, token_counter
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, WhisperForConditionalGeneration
 
-from wenet_osum import lookup
+from wenet_osum import dist, lookup
 from wenet_osum.config import ModelConfig, TrainConfig
 from wenet_osum.models import split, trainable
 from wenet_osum.models.build import set_encoder_conf
@@ -39,7 +39,6 @@ from wenet_osum.models.osum import OsumConfig, OsumModel
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S, Batch, Utterance
 from wenet_osum.text import ctc_classes
-from wenet_osum.train import dist
 from wenet_osum.train.meta_pass import run_pass
 
 # Speech start and speech end.
@@ -316,7 +315,7 @@ class Gathered(NamedTuple):
 
 
 def _gathered(model: nn.Module) -> Gathered:
-    """Count what FSDP gathers, as train/dist.py shards it."""
+    """Count what FSDP gathers, as dist.py shards it."""
     rest, trained = _count(model)
     largest = 0
     for layer in dist.sharded_layers(model):

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from wenet_osum import dist
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EvalLoader, eval_loader
 from wenet_osum.text.template import Template
-from wenet_osum.train import dist
 from wenet_osum.train.tally import Tally, merge
 
 

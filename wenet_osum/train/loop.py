@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wenet_osum import config
+from wenet_osum import config, dist
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.records import Batch
-from wenet_osum.train import dist, run_log
+from wenet_osum.train import run_log
 from wenet_osum.train.optim import check_schedule, lr_scale, set_learning_rates
 from wenet_osum.train.run import Run
 from wenet_osum.train.start import Interrupt, seed_everything

@@ -21,9 +21,9 @@ import torch
 
 from wenet_osum.config import BatchConfig
 from wenet_osum.dataset.dataset import EpochLoader
+from wenet_osum.dist import Engine
 from wenet_osum.models.llm import causal
 from wenet_osum.records import Batch
-from wenet_osum.train.dist import Engine
 from wenet_osum.train.optim import Optimizer, fill_state
 
 # Bytes of a GiB.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wenet_osum import dist
 from wenet_osum.config import REPEAT_PROMPT, DataConfig, TrainConfig
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import read_tags
@@ -29,7 +30,6 @@ from wenet_osum.score import score_task
 from wenet_osum.tasks.base import Task
 from wenet_osum.text import chat
 from wenet_osum.text.template import Template
-from wenet_osum.train import dist
 from wenet_osum.train.compare import spread
 
 TASK = "asr"

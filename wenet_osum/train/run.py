@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from wenet_osum import dist
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EpochLoader
 from wenet_osum.models import build, trainable
 from wenet_osum.records import Batch
-from wenet_osum.train import checkpoint, dist, progress, repeat_gate, resume, run_log
+from wenet_osum.train import checkpoint, progress, repeat_gate, resume, run_log
 from wenet_osum.train.checkpoint import State
 from wenet_osum.train.encode import open_data
 from wenet_osum.train.evaluate import evaluate

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from wenet_osum import dist
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.dataset import EpochLoader
 from wenet_osum.dataset.drop import table
 from wenet_osum.dataset.pool import tell_long_targets
 from wenet_osum.models import trainable
-from wenet_osum.train import dist, progress
+from wenet_osum.train import progress
 from wenet_osum.train.checkpoint import State
 from wenet_osum.train.progress import Progress
 
