@@ -20,6 +20,7 @@ ROOMS = [
 ]  # fmt: skip
 CORE = [room for room in ROOMS if room not in ("small", "serve", "bin")]  # what published models need
 FREE_EDGES = {("config", "lookup"), ("config", "typed"), ("typed", "lookup")}  # the pages at the start are on one level
+APART = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "requirements").glob("*.txt")) if path.stem != "constraints"]
 FOLDERS = ["wenet_osum", "tools", "examples", "test", "docs"]
 MADE_BY_RUNS = {"data", "exp", "downloads", "leave_out", "__pycache__", ".venv"}
 
@@ -179,22 +180,35 @@ def sections(path: str) -> dict[str, list[str]]:
     return found
 
 
+def apart() -> set[str]:
+    """Distribution names of what is no part of the default install: the files of requirements/."""
+    return {line.split("=")[0].split(">")[0].strip().lower() for path in APART for line in (ROOT / path).read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")}
+
+
 def distributions() -> dict[str, set[str]]:
     """Top-level import name → names of the distributions it comes from."""
     return {name: {d.lower().replace("_", "-") for d in dists} for name, dists in importlib.metadata.packages_distributions().items()}
 
 
 def test_loading_and_decoding_need_the_base_alone():
-    extras = {name for extra, names in sections("requirements.txt").items() if extra != "base" for name in names}
+    extras = {name for extra, names in sections("requirements.txt").items() if extra != "base" for name in names} | apart()
     blocked = [top for top, dists in distributions().items() if dists & extras and not dists - extras]
     code = "\n".join(f"import {name}" for name in modules("tasks", "text", "dataset", "models", "decode", "report", "hub"))
     done = run_blocked(blocked, code)
     assert done.returncode == 0, done.stderr
 
 
+def test_what_is_not_in_the_default_install_is_in_no_extra_of_it():
+    """Vast or of other builds of torch: each of requirements/ is installed by hand where it is wanted."""
+    stated = {name for path in ("requirements.txt", "test/requirements.txt") for names in sections(path).values() for name in names}
+    assert apart() and not apart() & stated
+
+
 def test_every_import_is_a_stated_requirement():
-    stated = {name for names in sections("requirements.txt").values() for name in names}
+    stated = {name for names in sections("requirements.txt").values() for name in names} | apart()
     known, wrong = distributions(), set()
+    # Not installed here, so its names are not known: modules are called as their distributions.
+    known |= {name.replace("-", "_"): {name} for name in apart()}
     for path in [*PACKAGE.rglob("*.py"), *(p for p in files(".py") if "examples" in p.parts and "test" not in p.parts)]:
         own = {p.stem for p in path.parent.glob("*.py")}
         for name, line in imported(path):
@@ -206,7 +220,7 @@ def test_every_import_is_a_stated_requirement():
     assert not wrong, "\n".join(sorted(wrong))
 
 
-@pytest.mark.parametrize("path", ["requirements.txt", "test/requirements.txt"])
+@pytest.mark.parametrize("path", ["requirements.txt", "test/requirements.txt", *APART])
 def test_every_requirement_is_bounded_and_explained(path):
     for line in (ROOT / path).read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
@@ -218,6 +232,8 @@ def test_constraints_pin_every_requirement():
     pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line}
     stated = {name for path in ("requirements.txt", "test/requirements.txt") for names in sections(path).values() for name in names}
     assert stated <= pinned, f"constraints.txt lacks {stated - pinned}"
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "requirements/constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line}
+    assert apart() == pinned, "requirements/constraints.txt holds the set that was tested of requirements/"
 
 
 def test_files_and_functions_are_small():

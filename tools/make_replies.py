@@ -62,8 +62,10 @@ def parser() -> argparse.ArgumentParser:
     add("--hyp", help="answers of a recognizer whose transcripts are asked instead")
     add("--wrong_words", type=float, help="share of words to replace, e.g. 0.1")
     add("--max_tokens", type=int, default=60, help="of a reply; longer ones are left out")
-    add("--batch_size", type=int, default=16, help="transcripts asked at once")
+    add("--batch_size", type=int, default=64, help="transcripts asked at once")
     add("--threads", type=int, default=1, help="torch threads")
+    dtypes = ("float32", "bfloat16")
+    add("--dtype", choices=dtypes, help="default: bfloat16 on a GPU, else float32")
     add("manifest", help="manifest or list with transcripts, or a folder with one per split")
     add("out", help="manifest; with --hyp or --wrong_words a folder")
     return args
@@ -74,7 +76,8 @@ def _make(args: argparse.Namespace, manifest: Path, out: Path) -> None:
     cascade = bool(args.hyp or args.wrong_words)
     utterances = list(read_manifest(manifest))
     texts = _transcripts(args, utterances)
-    llm = TextLlm.load(args.llm, args.system, args.max_tokens)
+    dtype = getattr(torch, args.dtype) if args.dtype else None
+    llm = TextLlm.load(args.llm, args.system, args.max_tokens, dtype)
     kept = out / "replies.jsonl" if cascade else Path(f"{out}.replies.jsonl")
     replies = answer_all(llm, list(texts.values()), kept, args.batch_size)
 

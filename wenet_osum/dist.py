@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wenet_osum.config import TrainConfig
 from wenet_osum.dataset.device_features import with_features
-from wenet_osum.models import cpu_kernels, unread
+from wenet_osum.models import cpu_kernels, quantized, unread
 from wenet_osum.models.compiled import compile_layers
 from wenet_osum.records import Batch
 
@@ -178,8 +178,11 @@ class Engine:
         self.half = conf.dtype == "bfloat16"
         if self.half:
             _halve_frozen(model)
+        self.compute_dtype = torch.bfloat16 if self.half else torch.float32
         if conf.compile:
             compile_layers(model)
+        if conf.model.quantization == quantized.NF4:
+            quantized.to_nf4(model, self.compute_dtype, world.device, trains=True)
         if self.sharded:
             # Layer by layer to the device: never the whole.
             self.runner = _shard(model, self.half)
@@ -228,12 +231,13 @@ class Engine:
         return float(norm)
 
     def weights(self) -> dict[str, torch.Tensor] | None:
-        """Gather the whole state dict on the CPU of rank 0 when parameters are sharded.
+        """Return the state dict where ``save_pretrained`` cannot read it itself, else None.
 
-        Returns None when ``save_pretrained`` can read them itself.
+        Sharded parameters are gathered on the CPU of rank 0. Quantized ones are given as the
+        numbers that products are computed with.
         """
         if not self.sharded:
-            return None
+            return quantized.plain_state(self.module, self.compute_dtype)
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -99,3 +99,9 @@ def test_names_of_loras_are_checked_first(given, why):
     with pytest.raises(ValueError, match=why):
         serve._settings(args)
     assert lora.NAME == "default"
+
+
+def test_loras_cannot_be_held_against_rounded_weights():
+    args = serve.parse(["--model", "nowhere", "--lora", "a=x", "--quantization", "int8"])
+    with pytest.raises(ValueError, match="leave one of them out"):
+        serve._settings(args)

@@ -31,7 +31,7 @@ from wenet_osum.bin._arguments import new_parser
 from wenet_osum.decode import load, options
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.decode.speech import Transcriber
-from wenet_osum.models import lora, loras
+from wenet_osum.models import lora, loras, quantized
 from wenet_osum.text.template import Template
 
 if TYPE_CHECKING:
@@ -209,6 +209,11 @@ def _settings(args: argparse.Namespace) -> Settings:
     names = [name for name, _ in _named(args.lora)]
     if len({args.name, lora.NAME, *names}) < len(names) + 2:
         raise ValueError(f"--lora {' '.join(names)}: each name once, and none of them {args.name}")
+    if names and args.quantization != quantized.NONE:
+        raise ValueError(
+            f"--quantization {args.quantization} with --lora: folders are held against the weights "
+            "of --model, which are rounded then; leave one of them out"
+        )
     return Settings(
         name=args.name,
         loras=tuple(names),

@@ -120,12 +120,28 @@ def _of_run(conf: TrainConfig) -> list[str]:
         faults.append('train_parts: name what trains, e.g. {"adapter.*": {}}')
     if conf.max_steps is None and conf.max_epochs is None and conf.max_hours is None:
         faults.append("max_steps, max_epochs or max_hours: one is needed to end the run")
+    faults += _of_quantization(conf)
     if conf.step_timeout_s <= 0:
         faults.append(f"step_timeout_s {conf.step_timeout_s:g}: must be above 0")
     if conf.optim.name == "muon" and conf.engine == "fsdp":
         faults.append(
             "optim.name muon: needs whole matrices, which engine fsdp cuts; "
             "use engine ddp or optim.name adamw"
+        )
+    return faults
+
+
+def _of_quantization(conf: TrainConfig) -> list[str]:
+    """Check that there are weights to quantize, and that nothing cuts them."""
+    if conf.model.quantization == "none":
+        return []
+    faults = []
+    if conf.model.kind == "whisper":
+        faults.append("model.quantization: kind whisper has no LLM; leave it out")
+    if conf.engine == "fsdp":
+        faults.append(
+            "model.quantization: engine fsdp cuts weights by rows, and those of 4 bits have none; "
+            "use engine ddp"
         )
     return faults
 

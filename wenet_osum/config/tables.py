@@ -59,6 +59,9 @@ class ModelConfig:
     # a finished model's folder, weights only; replaces whisper, llm and adapter
     init_from: str | None = None
     lora: LoraConfig | None = None  # adds adapters to the LLM
+    # nf4: frozen linear layers of the LLM have weights of 4 bits while they train LoRA or an
+    # adapter (QLoRA); needs requirements/quantization.txt
+    quantization: Literal["none", "nf4"] = "none"
     # file name in models/adapter_init; None: the adapter's own initial weights
     adapter_init: str | None = None
     # weight of the answers' cross-entropy; at 0 the LLM (kind whisper: the decoder) does not run

@@ -14,7 +14,7 @@ from wenet_osum.decode.context import Telling
 from wenet_osum.decode.heard_labels import fields_heard
 from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions, search
 from wenet_osum.decode.pipeline import Recognizer
-from wenet_osum.models import build, cpu_kernels
+from wenet_osum.models import build, cpu_kernels, quantized
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.text.template import Template
 
@@ -44,6 +44,7 @@ def recognizer(args: argparse.Namespace, merge: bool = True) -> Recognizer:
     _check(model, template, options, task)
     if merge and isinstance(model, OsumModel) and model.lora is not None:
         model.merge_lora()
+    quantized.for_decoding(model, args.quantization)
     made = Recognizer(
         _on_device(model),
         template,

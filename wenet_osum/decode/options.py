@@ -17,6 +17,7 @@ from typing import Any
 from wenet_osum import lookup
 from wenet_osum.context import words_given
 from wenet_osum.decode import joint, longform
+from wenet_osum.models import quantized
 from wenet_osum.text.template import LANGUAGES
 
 CTC_GREEDY_SEARCH = "ctc_greedy_search"
@@ -214,6 +215,12 @@ class RunOptions:
         "float32 answers do not depend on the batch; bfloat16 is faster on GPUs",
         choices=DTYPES,
     )
+    quantization: str = option(
+        quantized.NONE,
+        "int8: weights and activations of the linear layers of encoder and LLM have 8 bits; nf4: "
+        "weights of the LLM have 4; both need requirements/quantization.txt",
+        choices=quantized.CHOICES,
+    )
     threads: int = option(1, "torch threads of a process", int, decides=False)
 
 
@@ -351,6 +358,7 @@ def search(args: argparse.Namespace) -> DecodeOptions:
 
     # Unknown names and pieces too short or too long are refused before the model is loaded.
     lookup.add_plugins(args.plugins)
+    quantized.check(args.quantization)
     joint.rescorer_classes(args.rescore)
     longform.whole_s(args.longest_s)
 

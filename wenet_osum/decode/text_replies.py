@@ -40,10 +40,17 @@ class TextLlm:
     max_tokens: int = 60
 
     @classmethod
-    def load(cls, source: str, system: str = SYSTEM, max_tokens: int = 60) -> TextLlm:
+    def load(
+        cls,
+        source: str,
+        system: str = SYSTEM,
+        max_tokens: int = 60,
+        dtype: torch.dtype | None = None,
+    ) -> TextLlm:
         """Load a folder or hub name.
 
-        Raises ValueError for an LLM whose tokenizer has no chat template.
+        ``dtype`` None: bfloat16 on an accelerator, else float32. Raises ValueError for an LLM whose
+        tokenizer has no chat template.
         """
         tokenizer = load_tokenizer(source)
         if not tokenizer.chat_template:
@@ -53,7 +60,8 @@ class TextLlm:
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 
         fast = torch.accelerator.is_available()
-        dtype = torch.bfloat16 if fast else torch.float32
+        usual = torch.bfloat16 if fast else torch.float32
+        dtype = dtype or usual
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         if fast:
             device = torch.accelerator.current_accelerator()
@@ -116,7 +124,7 @@ class TextLlm:
 
 
 def answer_all(
-    llm: TextLlm, texts: Sequence[str], kept: Path, batch_size: int = 16
+    llm: TextLlm, texts: Sequence[str], kept: Path, batch_size: int = 64
 ) -> dict[str, tuple[str, str]]:
     """Answer every different transcript once; gives reply and reason by transcript.
 

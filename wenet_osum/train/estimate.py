@@ -31,7 +31,7 @@ from transformers import PreTrainedConfig, WhisperForConditionalGeneration
 
 from wenet_osum import dist, lookup
 from wenet_osum.config import ModelConfig, TrainConfig
-from wenet_osum.models import split, trainable
+from wenet_osum.models import quantized, split, trainable
 from wenet_osum.models.build import set_encoder_conf
 from wenet_osum.models.loss import CHUNK
 from wenet_osum.models.objective import Objective, Speech, UtteranceLosses, loss_class
@@ -289,12 +289,17 @@ def _weights(model: nn.Module, conf: TrainConfig, devices: int) -> dict[str, flo
     half = conf.dtype == "bfloat16"
     width = 2 if half else 4
     share = devices if conf.engine == "fsdp" else 1
+    small = 0
+    if conf.model.quantization == quantized.NF4:
+        small = sum(layer.weight.numel() for layer in quantized.frozen_layers(model))
     rows = {
-        f"frozen weights, {width} bytes each": frozen * width / share,
+        f"frozen weights, {width} bytes each": (frozen - small) * width / share,
         "trained weights, 4 bytes each": trained * 4 / share,
         "gradients, 4 bytes each": trained * 4 / share,
         "AdamW's moments, 8 bytes each": trained * 8 / share,
     }
+    if small:
+        rows["frozen weights of 4 bits, with their scales"] = small * quantized.NF4_BYTES
     if conf.engine == "fsdp":
         gathered = _gathered(model)
         rows["the largest layer gathered, twice"] = 2 * gathered.largest * width
