@@ -106,10 +106,10 @@ def test_nf4_takes_the_llm_but_its_head(whole):
     bitsandbytes = pytest.importorskip("bitsandbytes")
     features, lengths = _features()
     before = _states(whole, features, lengths)
-    whole.requires_grad_(False)
-    count = len(quantized.frozen_layers(whole))
     small = copy.deepcopy(whole)
     quantized.for_decoding(small, "nf4")
+    whole.requires_grad_(False)
+    count = len(quantized.frozen_layers(whole))
     found = [m for m in small.llm.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
     assert len(found) == count > 0
     assert type(small.llm.get_output_embeddings()) is torch.nn.Linear

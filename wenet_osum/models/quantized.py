@@ -47,6 +47,7 @@ def for_decoding(model: OsumModel | WhisperPhase, how: str) -> None:
         _to_int8(model)
     elif how == NF4:
         dtype = next(model.encoder.parameters()).dtype
+        model.requires_grad_(False)
         to_nf4(model, dtype)
 
 

@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""What weights of 16, 8 and 4 bits cost and save in decoding: scores, speed and memory.
+
+    python tools/bench/few_bits.py --model exp/3_joint/final --set asr=data/test.jsonl ser=data/ser.jsonl
+    python tools/bench/few_bits.py --model … --set … --forms float32 int8 --batch_size 1
+
+Each form answers the same lists in a process of its own, after one utterance that is not counted.
+Told are the score of each list, seconds of audio per second of wall clock and of CPU time, the
+memory of the process when it has answered (its peak comes from loading in float32), and the share
+of answers that are those of float32. int8 and nf4 need requirements/quantization.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from wenet_osum.bin import score  # noqa: E402
+from wenet_osum.decode import load, options, write  # noqa: E402
+from wenet_osum.decode.jobs import group_jobs, read_list  # noqa: E402
+from wenet_osum.score import score_json  # noqa: E402
+
+FORMS = ("float32", "bfloat16", "int8", "nf4")
+METRICS = ("wer", "cer", "accuracy")
+HEAD = ["form", "RTFx", "RTFx of CPU time", "memory, GB", "answers as float32"]
+
+
+def settings_of(form: str) -> dict[str, Any]:
+    """Return the options of decoding that a form stands for."""
+    if form in ("float32", "bfloat16"):
+        return {"dtype": form}
+    return {"quantization": form}
+
+
+def answer(args: argparse.Namespace) -> None:
+    """Answer all lists in one form and print what it took, as JSON."""
+    given = {
+        "threads": args.threads,
+        "batch_size": args.batch_size,
+        "lang": args.lang,
+        **settings_of(args.child),
+    }
+    decoding = options.from_settings(given)
+    decoding.model = args.model
+    decoding.task = "auto"
+    recognizer = load.recognizer(decoding)
+
+    took = {"wall": 0.0, "cpu": 0.0, "audio": 0.0}
+    for task, path in named(args.set):
+        own = dataclasses.replace(recognizer, task=recognizer.template.task(task))
+        jobs = read_list(path)[0]
+        groups = group_jobs(jobs, args.batch_size, decoding.max_frames, own.whole_s)
+        # The first pass of a form may lay out its weights anew.
+        list(own.run([groups[0][:1]]))
+
+        folder = Path(args.out) / task
+        folder.mkdir(parents=True)
+        wall, cpu = time.perf_counter(), time.process_time()
+        with write.Writer(folder) as writer:
+            for _, answers in own.run(groups):
+                writer.add(answers)
+        took["wall"] += time.perf_counter() - wall
+        took["cpu"] += time.process_time() - cpu
+        took["audio"] += sum(job.seconds for job in jobs)
+        write.merge(folder, [job.key for job in jobs])
+    took["memory"] = resident_gb()
+    print(json.dumps(took))
+
+
+def resident_gb() -> float:
+    """Return the memory of this process, GB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    for line in status.splitlines():
+        if line.startswith("VmRSS"):
+            _, kilobytes, _ = line.split()
+            return int(kilobytes) * 1024 / 1e9
+    return float("nan")
+
+
+def run(args: argparse.Namespace, form: str, out: Path) -> dict[str, Any]:
+    """Answer in a process of its own; returns what it took."""
+    again = ["--model", args.model, "--set", *args.set, "--out", str(out), "--child", form]
+    for name in ("threads", "batch_size", "lang"):
+        again += [f"--{name}", str(getattr(args, name))]
+    done = subprocess.run([sys.executable, __file__, *again], stdout=subprocess.PIPE, check=True)
+    *_, last = done.stdout.decode().splitlines()
+    return json.loads(last)
+
+
+def scores(args: argparse.Namespace, out: Path) -> dict[str, float]:
+    """Score the answers of a form, each list by the errors of words and labels."""
+    found = {}
+    for task, path in named(args.set):
+        folder = out / task / "score"
+        command = ["--set", f"{task}={path},{out / task}", "--out", str(folder)]
+        command += ["--normalizer", args.normalizer]
+        score.main(command)
+        _, rows = score_json.read(folder / "score.json")
+        for figure in rows:
+            if figure.metric in METRICS:
+                found[f"{task} {figure.subset} {figure.metric}, %"] = figure.value
+    return found
+
+
+def texts(args: argparse.Namespace, out: Path) -> list[str]:
+    """Return all answers of a form, list by list."""
+    found = []
+    for task, _ in named(args.set):
+        path = out / task / write.HYPOTHESES
+        for line in path.read_text(encoding="utf-8").splitlines():
+            found.append(json.loads(line)["text"])
+    return found
+
+
+def named(sets: list[str]) -> list[tuple[str, str]]:
+    """Take TASK=LIST apart."""
+    found = []
+    for text in sets:
+        task, _, path = text.partition("=")
+        found.append((task, path))
+    return found
+
+
+def row(form: str, took: dict[str, Any], same: float, figures: dict[str, float]) -> str:
+    """Return the table row of a form."""
+    cells = [
+        form,
+        f"{took['audio'] / took['wall']:.2f}",
+        f"{took['audio'] / took['cpu']:.2f}",
+        f"{took['memory']:.2f}",
+        f"{100 * same:.1f} %",
+    ]
+    cells += [f"{value:.2f}" for value in figures.values()]
+    inside = " | ".join(cells)
+    return f"| {inside} |"
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--set", nargs="+", required=True, metavar="TASK=LIST")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--lang", default="en", help="of the prompt")
+    parser.add_argument("--normalizer", default="en:whisper_en,zh:wenet_zh")
+    parser.add_argument("--out", help=argparse.SUPPRESS)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark and print one table."""
+    args = arguments(argv)
+    if args.child:
+        answer(args)
+        return 0
+    rows, first = [], None
+    with tempfile.TemporaryDirectory() as folder:
+        for form in args.forms:
+            out = Path(folder) / form
+            took = run(args, form, out)
+            answers = texts(args, out)
+            first = first or answers
+            pairs = zip(answers, first, strict=True)
+            same = sum(ours == theirs for ours, theirs in pairs) / len(first)
+            figures = scores(args, out)
+            rows.append(row(form, took, same, figures))
+    head = " | ".join([*HEAD, *figures])
+    print(f"| {head} |", "|---" * (len(HEAD) + len(figures)) + "|", *rows, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
