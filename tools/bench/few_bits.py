@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What weights of 16, 8 and 4 bits cost and save in decoding: scores, speed and memory.
 
-    python tools/bench/few_bits.py --model exp/3_joint/final --set asr=data/test.jsonl ser=data/ser.jsonl
+    python tools/bench/few_bits.py --model exp/3_joint/final --set asr=a.jsonl ser=b.jsonl
     python tools/bench/few_bits.py --model … --set … --forms float32 int8 --batch_size 1
 
 Each form answers the same lists in a process of its own, after one utterance that is not counted.
@@ -57,22 +57,27 @@ def answer(args: argparse.Namespace) -> None:
 
     took = {"wall": 0.0, "cpu": 0.0, "audio": 0.0}
     for task, path in named(args.set):
-        own = dataclasses.replace(recognizer, task=recognizer.template.task(task))
-        jobs = read_list(path)[0]
+        asked = recognizer.template.task(task)
+        own = dataclasses.replace(recognizer, task=asked)
+        jobs, _ = read_list(path)
         groups = group_jobs(jobs, args.batch_size, decoding.max_frames, own.whole_s)
         # The first pass of a form may lay out its weights anew.
-        list(own.run([groups[0][:1]]))
+        first = groups[0][:1]
+        list(own.run([first]))
 
         folder = Path(args.out) / task
         folder.mkdir(parents=True)
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall = time.perf_counter()
+        cpu = time.process_time()
         with write.Writer(folder) as writer:
             for _, answers in own.run(groups):
                 writer.add(answers)
         took["wall"] += time.perf_counter() - wall
         took["cpu"] += time.process_time() - cpu
-        took["audio"] += sum(job.seconds for job in jobs)
-        write.merge(folder, [job.key for job in jobs])
+        for job in jobs:
+            took["audio"] += job.seconds
+        keys = [job.key for job in jobs]
+        write.merge(folder, keys)
     took["memory"] = resident_gb()
     print(json.dumps(took))
 
@@ -83,17 +88,20 @@ def resident_gb() -> float:
     for line in status.splitlines():
         if line.startswith("VmRSS"):
             _, kilobytes, _ = line.split()
-            return int(kilobytes) * 1024 / 1e9
+            size = int(kilobytes) * 1024
+            return size / 1e9
     return float("nan")
 
 
 def run(args: argparse.Namespace, form: str, out: Path) -> dict[str, Any]:
     """Answer in a process of its own; returns what it took."""
-    again = ["--model", args.model, "--set", *args.set, "--out", str(out), "--child", form]
-    for name in ("threads", "batch_size", "lang"):
-        again += [f"--{name}", str(getattr(args, name))]
-    done = subprocess.run([sys.executable, __file__, *again], stdout=subprocess.PIPE, check=True)
-    *_, last = done.stdout.decode().splitlines()
+    command = [sys.executable, __file__, "--child", form, "--out", str(out)]
+    command += ["--model", args.model, "--set", *args.set, "--lang", args.lang]
+    for name in ("threads", "batch_size"):
+        value = getattr(args, name)
+        command += [f"--{name}", str(value)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    *_, last = done.stdout.splitlines()
     return json.loads(last)
 
 
@@ -101,8 +109,9 @@ def scores(args: argparse.Namespace, out: Path) -> dict[str, float]:
     """Score the answers of a form, each list by the errors of words and labels."""
     found = {}
     for task, path in named(args.set):
-        folder = out / task / "score"
-        command = ["--set", f"{task}={path},{out / task}", "--out", str(folder)]
+        answers = out / task
+        folder = answers / "score"
+        command = ["--set", f"{task}={path},{answers}", "--out", str(folder)]
         command += ["--normalizer", args.normalizer]
         score.main(command)
         _, rows = score_json.read(folder / "score.json")
@@ -116,9 +125,12 @@ def texts(args: argparse.Namespace, out: Path) -> list[str]:
     """Return all answers of a form, list by list."""
     found = []
     for task, _ in named(args.set):
-        path = out / task / write.HYPOTHESES
-        for line in path.read_text(encoding="utf-8").splitlines():
-            found.append(json.loads(line)["text"])
+        answers = out / task
+        path = answers / write.HYPOTHESES
+        written = path.read_text(encoding="utf-8")
+        for line in written.splitlines():
+            answer = json.loads(line)
+            found.append(answer["text"])
     return found
 
 
@@ -133,16 +145,27 @@ def named(sets: list[str]) -> list[tuple[str, str]]:
 
 def row(form: str, took: dict[str, Any], same: float, figures: dict[str, float]) -> str:
     """Return the table row of a form."""
+    audio = took["audio"]
+    rate = audio / took["wall"]
+    cpu_rate = audio / took["cpu"]
     cells = [
         form,
-        f"{took['audio'] / took['wall']:.2f}",
-        f"{took['audio'] / took['cpu']:.2f}",
+        f"{rate:.2f}",
+        f"{cpu_rate:.2f}",
         f"{took['memory']:.2f}",
         f"{100 * same:.1f} %",
     ]
     cells += [f"{value:.2f}" for value in figures.values()]
     inside = " | ".join(cells)
     return f"| {inside} |"
+
+
+def share_equal(ours: list[str], theirs: list[str]) -> float:
+    """Return the share of texts that are the same in both lists."""
+    equal = 0
+    for one, other in zip(ours, theirs, strict=True):
+        equal += one == other
+    return equal / len(ours)
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -175,12 +198,15 @@ def main(argv: list[str] | None = None) -> int:
             took = run(args, form, out)
             answers = texts(args, out)
             first = first or answers
-            pairs = zip(answers, first, strict=True)
-            same = sum(ours == theirs for ours, theirs in pairs) / len(first)
+            same = share_equal(answers, first)
             figures = scores(args, out)
-            rows.append(row(form, took, same, figures))
-    head = " | ".join([*HEAD, *figures])
-    print(f"| {head} |", "|---" * (len(HEAD) + len(figures)) + "|", *rows, sep="\n")
+            line = row(form, took, same, figures)
+            rows.append(line)
+    columns = [*HEAD, *figures]
+    head = " | ".join(columns)
+    print(f"| {head} |")
+    print("|---" * len(columns), end="|\n")
+    print(*rows, sep="\n")
     return 0
 
 
