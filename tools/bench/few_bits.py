@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 from wenet_osum.bin import score  # noqa: E402
 from wenet_osum.decode import load, options, write  # noqa: E402
 from wenet_osum.decode.jobs import group_jobs, read_list  # noqa: E402
+from wenet_osum.decode.pipeline import Recognizer  # noqa: E402
 from wenet_osum.score import score_json  # noqa: E402
 
 FORMS = ("float32", "bfloat16", "int8", "nf4")
@@ -59,27 +60,31 @@ def answer(args: argparse.Namespace) -> None:
     for task, path in named(args.set):
         asked = recognizer.template.task(task)
         own = dataclasses.replace(recognizer, task=asked)
-        jobs, _ = read_list(path)
-        groups = group_jobs(jobs, args.batch_size, decoding.max_frames, own.whole_s)
-        # The first pass of a form may lay out its weights anew.
-        first = groups[0][:1]
-        list(own.run([first]))
-
-        folder = Path(args.out) / task
-        folder.mkdir(parents=True)
-        wall = time.perf_counter()
-        cpu = time.process_time()
-        with write.Writer(folder) as writer:
-            for _, answers in own.run(groups):
-                writer.add(answers)
-        took["wall"] += time.perf_counter() - wall
-        took["cpu"] += time.process_time() - cpu
-        for job in jobs:
-            took["audio"] += job.seconds
-        keys = [job.key for job in jobs]
-        write.merge(folder, keys)
+        answer_list(own, path, Path(args.out) / task, took)
     took["memory"] = resident_gb()
     print(json.dumps(took))
+
+
+def answer_list(recognizer: Recognizer, path: str, folder: Path, took: dict[str, float]) -> None:
+    """Write the answers to a list into ``folder``, and add what it took."""
+    jobs, _ = read_list(path)
+    groups = group_jobs(jobs, recognizer.batch_size, recognizer.max_frames, recognizer.whole_s)
+    # The first pass of a form may lay out its weights anew.
+    first = groups[0][:1]
+    list(recognizer.run([first]))
+
+    folder.mkdir(parents=True)
+    wall = time.perf_counter()
+    cpu = time.process_time()
+    with write.Writer(folder) as writer:
+        for _, answers in recognizer.run(groups):
+            writer.add(answers)
+    took["wall"] += time.perf_counter() - wall
+    took["cpu"] += time.process_time() - cpu
+    for job in jobs:
+        took["audio"] += job.seconds
+    keys = [job.key for job in jobs]
+    write.merge(folder, keys)
 
 
 def resident_gb() -> float:
@@ -173,15 +178,16 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--set", nargs="+", required=True, metavar="TASK=LIST")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--lang", default="en", help="of the prompt")
-    parser.add_argument("--normalizer", default="en:whisper_en,zh:wenet_zh")
-    parser.add_argument("--out", help=argparse.SUPPRESS)
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    add = parser.add_argument
+    add("--model", required=True)
+    add("--set", nargs="+", required=True, metavar="TASK=LIST")
+    add("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    add("--threads", type=int, default=1)
+    add("--batch_size", type=int, default=16)
+    add("--lang", default="en", help="of the prompt")
+    add("--normalizer", default="en:whisper_en,zh:wenet_zh")
+    add("--out", help=argparse.SUPPRESS)
+    add("--child", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -191,23 +197,29 @@ def main(argv: list[str] | None = None) -> int:
     if args.child:
         answer(args)
         return 0
-    rows, first = [], None
     with tempfile.TemporaryDirectory() as folder:
-        for form in args.forms:
-            out = Path(folder) / form
-            took = run(args, form, out)
-            answers = texts(args, out)
-            first = first or answers
-            same = share_equal(answers, first)
-            figures = scores(args, out)
-            line = row(form, took, same, figures)
-            rows.append(line)
+        table = compare(args, Path(folder))
+    print(*table, sep="\n")
+    return 0
+
+
+def compare(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Answer in every form; returns the lines of the table."""
+    rows = []
+    reference: list[str] = []
+    for form in args.forms:
+        out = folder / form
+        took = run(args, form, out)
+        answers = texts(args, out)
+        reference = reference or answers
+        same = share_equal(answers, reference)
+        figures = scores(args, out)
+        line = row(form, took, same, figures)
+        rows.append(line)
     columns = [*HEAD, *figures]
     head = " | ".join(columns)
-    print(f"| {head} |")
-    print("|---" * len(columns), end="|\n")
-    print(*rows, sep="\n")
-    return 0
+    rule = "|---" * len(columns)
+    return [f"| {head} |", f"{rule}|", *rows]
 
 
 if __name__ == "__main__":
