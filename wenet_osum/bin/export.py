@@ -8,6 +8,9 @@ what the model was made from, as far as the training configurations tell, with l
 and OUT/vllm_example.py; it is checked that the LLM alone continues embeddings of speech as it does
 in the model.
 
+--gguf writes OUT/llm.gguf for llama.cpp, OUT/speech.safetensors with encoder and adapter, and
+OUT/llama_cpp_example.py, which joins them.
+
 examples:
   wenet_osum export --model exp/4_lora/final --score exp/4_lora/score/score.json --out exp/hub
   wenet_osum export --model exp/4_lora/final --merge_lora --llm --uses Whisper Qwen2 \\
@@ -44,6 +47,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="also write the LLM alone and the example for vLLM",
     )
     add(
+        "--gguf",
+        metavar="TYPE",
+        help="also write the LLM for llama.cpp with weights of this type (f32, f16, q8_0, q4_0), "
+        "what makes speech for it, and an example; needs requirements/llama_cpp.txt",
+    )
+    add(
         "--uses",
         nargs="+",
         default=[],
@@ -76,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
             args.merge_lora,
             args.score,
             args.llm,
+            args.gguf,
             args.uses,
             args.license,
         )

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from wenet_osum.decode import stops
 from wenet_osum.decode.longform import WHOLE_S
-from wenet_osum.hub import card, licenses
+from wenet_osum.hub import card, gguf_files, licenses
 from wenet_osum.models import build
 from wenet_osum.models.convert import new_folder
 from wenet_osum.models.osum import OsumModel
@@ -27,6 +27,7 @@ from wenet_osum.records import SAMPLE_RATE
 from wenet_osum.text.template import Template
 
 LLM, EXAMPLE = "llm", "vllm_example.py"
+LLAMA_CPP_EXAMPLE = "llama_cpp_example.py"
 # The most tokens that decoding allows for an answer.
 LONGEST_ANSWER = stops.SPARE_TOKENS + int(stops.TIMED_TOKENS_PER_S * WHOLE_S) + stops.REPLY_TOKENS
 # Tokens in which the LLM alone must agree with the LLM in the model.
@@ -39,17 +40,21 @@ def export(
     merge_lora: bool = False,
     score: str | Path | None = None,
     llm: bool = False,
+    gguf: str | None = None,
     uses: Sequence[str] = (),
     license: str | None = None,
 ) -> list[str]:
     """Write ``out`` from the model folder or hub name ``source``; return lines on what was done.
 
     ``score`` is a score.json for the card, ``uses`` names more of what the model was made from,
-    ``license`` is that of these weights. Weights keep their type. Raises ValueError for an unfit
-    source, a taken ``out``, and when the LLM alone does not answer as in the model.
+    ``license`` is that of these weights. Weights keep their type. ``gguf`` also writes the files of
+    gguf_files.py, the LLM's matrices in that type, and LLAMA_CPP_EXAMPLE. Raises ValueError for an
+    unfit source, a taken ``out``, and when the LLM alone does not answer as in the model.
     """
     rows, unknown = _made_from(source, uses)
     model, processor = _open(source)
+    if gguf:
+        gguf_files.check(gguf, model.config.llm)
     if merge_lora and model.lora is not None:
         model.merge_lora()
     set_generation(model, processor.template)
@@ -63,6 +68,8 @@ def export(
         (folder / "README.md").write_text(text, encoding="utf-8")
         if llm:
             write_llm(model, processor, folder)
+        if gguf:
+            write_gguf(model, processor, folder, gguf)
 
     lora = "in lora/" if kept_apart else "merged or none"
     count = sum(weight.numel() for weight in model.parameters())
@@ -71,6 +78,11 @@ def export(
         agrees = f"the LLM alone; the same {COMPARED} tokens as in the model"
         example = Path(out) / EXAMPLE
         done.append(f"{Path(out) / LLM}: {agrees}. {example} feeds it with speech")
+    if gguf:
+        example = Path(out) / LLAMA_CPP_EXAMPLE
+        done.append(
+            f"{Path(out) / gguf_files.LLM}: the LLM in {gguf}. {example} feeds it with speech"
+        )
     if unknown:
         advice = "name what they are with --uses, or complete README.md"
         done.append(f"card: no license is known of {', '.join(unknown)}; {advice}")
@@ -134,10 +146,22 @@ def write_llm(model: OsumModel, processor: OsumProcessor, folder: Path) -> None:
         model.merge_lora()
     model.llm.save_pretrained(folder / LLM)
     processor.tokenizer.save_pretrained(str(folder / LLM))
-    # It lies here as a text, for it is not a part of the toolkit.
-    example = Path(__file__).with_name(EXAMPLE + ".txt")
-    shutil.copyfile(example, folder / EXAMPLE)
+    _write_example(folder, EXAMPLE)
     check_llm(model, processor, folder / LLM)
+
+
+def write_gguf(model: OsumModel, processor: OsumProcessor, folder: Path, form: str) -> None:
+    """Write the files for llama.cpp and the example; LoRA is merged for good."""
+    if model.lora is not None:
+        model.merge_lora()
+    gguf_files.write(model, processor.tokenizer, folder, form)
+    _write_example(folder, LLAMA_CPP_EXAMPLE)
+
+
+def _write_example(folder: Path, name: str) -> None:
+    """Copy an example, which lies here as a text: it is not a part of the toolkit."""
+    example = Path(__file__).with_name(f"{name}.txt")
+    shutil.copyfile(example, folder / name)
 
 
 @torch.no_grad()

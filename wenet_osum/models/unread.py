@@ -64,12 +64,19 @@ def find(source: str) -> Places:
         names = {*file_of.values()}
         paths = [_file(source, name) for name in sorted(names)]
 
-    found = {}
+    found: Places = {}
     for path in paths:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118  # it is no dict
-                shape = file.get_slice(key).get_shape()
-                found[key] = Stored(path, key, tuple(shape))
+        found |= in_file(path)
+    return found
+
+
+def in_file(path: str) -> Places:
+    """Return all tensors of a file of safetensors by their keys."""
+    found = {}
+    with safe_open(path, framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118  # it is no dict
+            shape = file.get_slice(key).get_shape()
+            found[key] = Stored(path, key, tuple(shape))
     return found
 
 
