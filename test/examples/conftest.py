@@ -118,10 +118,16 @@ def smoke(warm_bin: Path) -> Callable[..., str]:
     printed.
     """
 
-    def run(recipe: str, work: Path, *options: str, override: str = TWO_STEPS) -> str:
+    def run(
+        recipe: str,
+        work: Path,
+        *options: str,
+        override: str = TWO_STEPS,
+        script: str = "run.sh",
+    ) -> str:
         command = [
             "bash",
-            str(ROOT / "examples" / recipe / "run.sh"),
+            str(ROOT / "examples" / recipe / script),
             "--work",
             str(work),
             "--nproc",

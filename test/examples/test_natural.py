@@ -154,7 +154,7 @@ def test_data_of_every_corpus_and_task(downloads, tmp_path, smoke, published_pai
 
 @pytest.mark.slow
 def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair, two_steps_published):
-    """Digits alone, tiny models in the place of the published ones: three phases, decoded and scored."""
+    """Digits alone, tiny models in the place of the published ones: three phases, decoded and scored; then two adapters."""
     spoken_digits(tmp_path / "digits", tone)
     options = ["--corpora", str(tmp_path), "--whisper", "whisper", "--llm", "llm", *SMALL]
     override = f"{two_steps_published} repeat_gate.utterances=0 model.adapter_conf.heads=4"
@@ -163,6 +163,18 @@ def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair
     assert {p.name for p in exp.iterdir()} >= {"1_whisper", "2_align", "3_joint", "decode", "score"}
     score = json.loads((exp / "score/srwt:fsdd/score.json").read_text())
     assert {row["task"] for row in score["scores"]} == {"srwt"}
+
+    options = ["--whisper", "whisper", "--llm", "llm", "--adapters", "linear ctc_shrink_pool"]
+    override = f"{two_steps_published} repeat_gate.utterances=0"
+    small = {"linear": "", "ctc_shrink_pool": "model.adapter_conf.heads=4"}
+    for adapter, heads in small.items():
+        options[-1] = adapter
+        said = smoke("natural", tmp_path / "work", *options, "--align_override", heads, override=override, script="adapters.sh")
+    table = said[said.index("| adapter |") :].splitlines()
+    assert len(table) == 3 and table[2].startswith("| ctc_shrink_pool | ")
+    columns = table[0].split(" | ")
+    times = columns.index("SRWT, within 100 ms, %")
+    assert re.fullmatch(r"[\d.]+ \([\d.]+–[\d.]+\)|nan.*", table[2].split(" | ")[times])
 
 
 def test_what_is_not_there_is_left_out_by_name(tmp_path, tone, smoke):
