@@ -48,6 +48,7 @@ IN_PLACE = {
     "wenet_osum/dataset/states.py": "renamed when the part is whole",
     "wenet_osum/dataset/manifest.py": "paths that ``replaced`` gave, all renamed together",
     "wenet_osum/hub/export.py": "a temporary folder, renamed when it is whole",
+    "wenet_osum/hub/gguf_files.py": "a part of a folder that is renamed when it is whole",
     "wenet_osum/decode/write.py": "renamed when all answers are there",
     "wenet_osum/models/convert.py": "a temporary folder, renamed when it is whole",
     "wenet_osum/models/convert_whisper.py": "renamed when it is whole",

@@ -1,87 +1,73 @@
 #!/usr/bin/env bash
-# Does training recognition together with X make X better? Arms × X × seeds from one shared encoder, and a page about it. README.md explains the recipe; --help lists its options.
-# shellcheck disable=SC2046,SC2086,SC2154  # options and settings are words; tools/recipe.sh sets conf, configs, last and tools
+# Does training recognition together with X make X better? Arms × X × seeds from one model of the recipe natural, and a page about it. README.md explains the recipe; --help lists its options.
+# shellcheck disable=SC2086,SC2154  # options and settings are words; tools/recipe.sh sets tools
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/path.sh"
 
-stage=-1         # first stage
+stage=0          # first stage; 4 where the recipe natural has trained its phase 2 already
 stop_stage=6     # last stage
-data_dir=        # folder with the corpora below in it; empty: downloads/ in the work folder, filled by stage -1
-fsdd_dir=            # copy of the official repository; empty: fsdd in data_dir, and so on
-speechocean762_dir=  # the unpacked archive
-ravdess_dir=         # the unpacked archive
-esc50_dir=           # copy of the official repository
+corpora=         # folders that hold the official downloads of speechocean762, RAVDESS and ESC-50
+natural=$(dirname "$here")/natural  # work folder of the recipe natural, which makes the model that cells begin from
 work=$here       # where data/ and exp/ go
-nproc=1          # processes of preparation and of the shared phase; a cell is one process
-average_num=1    # checkpoints of the shared phase averaged
-cells=           # stop after this many cells; empty: all that are left
+whisper=openai/whisper-base     # folder or hub name of the Whisper
+llm=Qwen/Qwen2.5-0.5B-Instruct  # folder or hub name of the LLM, one with a chat template
+nproc=2          # processes of natural's phases, and cells trained at a time; a cell is one process
+xs=              # only cells of these X, e.g. "ser sap"; empty: all
+seeds="1 2 3"    # only cells of these seeds
+cells=           # stop each process after this many cells; empty: all that are left
 hours=           # begin no cell after this many hours
-toy_scale=1.0    # share of the toy corpus
+dtype=float32    # in which cells are trained and answer; bfloat16 where the machine multiplies it in hardware
 page=$WENET_OSUM_ROOT/docs  # where stage 6 writes asrx.md and its picture
-override=        # settings of every training, e.g. "max_steps=2 eval_every=1"
+align_override=  # settings of natural's phases, e.g. "dtype=bfloat16"
+override=        # settings of every cell, e.g. "max_steps=2 eval_every=1"
 
 . "$WENET_OSUM_ROOT/tools/parse_options.sh" || exit 1
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
-conf=$here/conf phases=1_whisper
-name_phases
-go_to_work data_dir page fsdd_dir speechocean762_dir ravdess_dir esc50_dir
-data_dir=${data_dir:-$work/downloads}
-corpora="fsdd speechocean762 ravdess esc50"
-examples=$(dirname "$here")
-
-# Where the corpus $1 lies.
-folder_of() {
-  local option=${1}_dir
-  echo "${!option:-$data_dir/$1}"
-}
-
-if in_stages -1; then
-  echo "stage -1: downloading what is not there, as the recipes of the corpora do"
-  for corpus in $corpora; do
-    bash "$examples/$corpus/run.sh" --stage -1 --stop_stage -1 --data_dir "$(folder_of "$corpus")" --work "$work/downloads"
-  done
-fi
+phases="1 2"
+corpora=$(cd "${RUN_FROM:-$PWD}" && realpath -m ${corpora:-"$natural/downloads"} | tr '\n' ' ')
+go_to_work natural page
+# The recipe natural, in its own work folder.
+natural_stages() { bash "$(dirname "$here")/natural/run.sh" --work "$natural" --corpora "$corpora" --whisper "$whisper" --llm "$llm" --nproc "$nproc" "$@"; }
 
 if in_stages 0; then
-  echo "stage 0: preparing the corpora, as their recipes do"
-  python "$examples/toy/local/prepare.py" --out data/toy --jobs "$nproc" --scale "$toy_scale"
-  for corpus in $corpora; do
-    python "$examples/$corpus/local/prepare.py" --data_dir "$(folder_of "$corpus")" --out "data/$corpus" \
-      $([ "$corpus" != esc50 ] || echo --rest other)
-  done
-  # The events of each fold go into the speech of its own split.
-  python "$tools/add_events.py" --jobs "$nproc" --events data/esc50 --wav_dir data/events/wav data/speechocean762 data/events
-  cat data/{toy,fsdd,speechocean762,ravdess}/text/train.txt >data/train.txt
+  echo "stage 0: the corpora, as the recipe natural prepares them"
+  natural_stages --stage 0 --stop_stage 0
 fi
 
 if in_stages 1; then
-  echo "stage 1: checking, and a list per task"
-  python "$here/local/prepare.py" --data data
+  echo "stage 1: half an hour of training audio, and a dev and a test list, per task"
+  natural_stages --stage 1 --stop_stage 1 --replies false
+  python "$here/local/prepare.py" --corpora "$natural/corpora" --out data
 fi
 
 if in_stages 2; then
-  echo "stage 2: the initial model"
-  # A tokenizer of the training text and a Whisper-shaped model; the LLM is not used.
-  torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.make_models --text data/train.txt \
-    --manifest data/speechocean762/train/manifest.jsonl --conf "$conf/models.yaml" --out exp/init
+  echo "stage 2: the tokens that CTC may spell with, in natural's phases"
+  python "$tools/make_ctc_classes.py" --tokenizer "$whisper" --lowercase --list "$natural/data/asr/train/manifest.jsonl" --out "$natural/data/ctc_classes_whisper.json"
+  python "$tools/make_ctc_classes.py" --tokenizer "$llm" --lowercase --list "$natural/data/asr/train/manifest.jsonl" --out "$natural/data/ctc_classes.json"
 fi
 
 if in_stages 3; then
-  echo "stage 3: training the shared phase, recognition alone"
-  torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$conf/train_1_whisper.yaml" \
-    --data "$conf/data_1.yaml" --exp_dir exp/1_whisper --override $override
+  echo "stage 3: training natural's phases $phases"
+  natural_stages --stage 3 --stop_stage 3 --phases "$phases" --override "$align_override"
 fi
 
 if in_stages 4; then
-  echo "stage 4: averaging the best $average_num checkpoints of the shared phase"
-  python -m wenet_osum.bin.average --exp_dir exp/1_whisper --mode best --num "$average_num" --out exp/shared
+  echo "stage 4: the best checkpoint of natural's phase 2, where every cell begins"
+  python -m wenet_osum.bin.average --exp_dir "$natural/exp/2_align" --mode best --num 1 --out exp/shared
 fi
 
 if in_stages 5; then
-  echo "stage 5: training, decoding and scoring the cells"
-  python "$here/local/cells.py" --out exp/cells --shared exp/shared ${cells:+--cells "$cells"} ${hours:+--hours "$hours"} --override $override
+  echo "stage 5: training, decoding and scoring the cells, $nproc at a time"
+  # Whoever comes first locks a cell; a cell that was stopped goes on from its last checkpoint.
+  pids=
+  for _ in $(seq "$nproc"); do
+    python "$here/local/cells.py" --out exp/cells --shared exp/shared --dtype "$dtype" --seeds $seeds ${xs:+--xs $xs} ${cells:+--cells "$cells"} \
+      ${hours:+--hours "$hours"} --override dtype="$dtype" $override &
+    pids="$pids $!"
+  done
+  for pid in $pids; do wait "$pid"; done
 fi
 
 if in_stages 6; then

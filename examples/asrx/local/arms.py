@@ -19,9 +19,6 @@ ARMS = {
     "label_first": "X, then ASR",
     TOGETHER: "all tasks together",
 }
-# Corpora of the shared phase; the cell of everything goes on with them.
-RECOGNITION = ("toy", "speechocean762", "fsdd")
-LABEL_DRAWS = 600  # utterances of each source in an epoch of the cell of everything
 
 
 @dataclass(frozen=True)
@@ -31,21 +28,18 @@ class X:
     name: str
     corpus: str  # folder in data/
     task: str  # name of the task, whose fields are transcript and X
-
-    @property
-    def reply(self) -> bool:
-        """Whether X is a free answer, which cannot come before the transcript."""
-        return tasks.parse(self.task).fields[-1].kind == "reply"
+    seeds: tuple[int, ...] = (1,)
+    encoder: bool = False  # the upper layers of the encoder train as well
 
 
-REAL = (
-    X("ved", "events", "ved"),
-    X("ser", "ravdess", "ser"),
+FROZEN = (
+    X("ser", "ravdess", "ser", SEEDS),
+    X("sap", "speechocean762", "sap", SEEDS),
     X("sgc", "speechocean762", "sgc"),
-    X("sap", "speechocean762", "sap"),
+    X("ved", "esc50", "ved"),
 )
-TOY = tuple(X(f"toy_{task}", "toy", task) for task in ("ved", "ser", "ssr", "sgc", "sap", "sttc"))
-XS = {x.name: x for x in (*REAL, *TOY)}
+TRAINED = (X("ser_encoder", "ravdess", "ser", encoder=True),)
+XS = {x.name: x for x in (*FROZEN, *TRAINED)}
 
 
 @dataclass(frozen=True)
@@ -61,10 +55,15 @@ class Cell:
         """Its folder."""
         return f"{self.x}-{self.arm}-{self.seed}"
 
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether the upper layers of the encoder train."""
+        return self.x in XS and XS[self.x].encoder
+
     def scored_on(self) -> list[X]:
         """Return the X whose test sets it answers."""
         if self.x == TOGETHER:
-            return [*XS.values()]
+            return [*FROZEN]
         return [XS[self.x]]
 
     def asked(self, x: X) -> str:
@@ -90,51 +89,32 @@ def cells(seeds: tuple[int, ...] = SEEDS) -> Iterator[Cell]:
     """
     for seed in seeds:
         for x in XS.values():
-            for arm in arms_of(x):
-                yield Cell(x.name, arm, seed)
-            # The cell of everything comes after those of the real corpora.
-            if x is REAL[-1]:
-                yield Cell(TOGETHER, TOGETHER, seed)
+            if seed not in x.seeds:
+                continue
+            for arm in ARMS:
+                if arm != TOGETHER:
+                    yield Cell(x.name, arm, seed)
+        yield Cell(TOGETHER, TOGETHER, seed)
 
 
-def arms_of(x: X) -> list[str]:
-    """Return the arms that an X has."""
-    arms = [arm for arm in ARMS if arm != TOGETHER]
-    if x.reply:
-        arms.remove("label_first")
-    return arms
-
-
-def mixture(cell: Cell, data: str, sizes: dict[str, int]) -> DataConfig:
-    """Return what a cell is trained on: its X, or every X and recognition in equal parts.
-
-    ``sizes`` are utterances by list.
-    """
-
-    def source(name: str, path: str, tags: str) -> SourceConfig:
-        weight = LABEL_DRAWS / sizes[path] if cell.x == TOGETHER else 1.0
-        return SourceConfig(
-            name=name,
-            list=path,
-            weight=weight,
-            tasks={tags: 1.0},
-        )
-
+def mixture(cell: Cell, data: str) -> DataConfig:
+    """Return what a cell is trained on: every utterance of its X, or of all of them, once per
+    epoch."""
     train = []
     dev = {}
     for x in cell.scored_on():
         tags = cell.asked(x)
-        train.append(source(x.name, train_list(x, data), tags))
-        # Curves of the cell of everything are of the real corpora alone.
-        if cell.x != TOGETHER or x in REAL:
-            dev[tags] = f"{data}/{x.corpus}/dev/{x.task}.list"
-    if cell.x == TOGETHER:
-        for corpus in RECOGNITION:
-            path = f"{data}/{corpus}/train/asr.list"
-            train.append(source(f"{corpus}_asr", path, "asr"))
+        source = SourceConfig(
+            name=x.name,
+            list=list_of(x, data, "train"),
+            weight=1.0,
+            tasks={tags: 1.0},
+        )
+        train.append(source)
+        dev[tags] = list_of(x, data, "dev")
     return DataConfig(train=train, dev=dev)
 
 
-def train_list(x: X, data: str) -> str:
-    """Return the training list of an X."""
-    return f"{data}/{x.corpus}/train/{x.task}.list"
+def list_of(x: X, data: str, split: str) -> str:
+    """Return the list of an X in a split."""
+    return f"{data}/{x.corpus}/{split}/{x.task}.list"

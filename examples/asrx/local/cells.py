@@ -1,7 +1,7 @@
 """Train, decode and score the cells that are left.
 
     python local/cells.py --shared exp/shared --out exp/cells --hours 8
-    python local/cells.py --shared exp/shared --out exp/cells --xs ser ved --seeds 1
+    python local/cells.py --shared exp/shared --out exp/cells --xs ser --seeds 1
 
 Started again with the same command it goes on: a finished cell is not run again. Several processes,
 also on several machines with one file system, may work on the same folder: a cell belongs to the
@@ -22,22 +22,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from arms import ARMS, SEEDS, TOGETHER, XS, Cell, cells, mixture
-from budget import limit_for
 from result import result_of
 
 from wenet_osum import config
 from wenet_osum.bin import train
 from wenet_osum.files import write_text
-from wenet_osum.text.template import Template
-
-RESULT, CONF = "result.json", Path(__file__).resolve().parents[1] / "conf/train_cell.yaml"
-INTERRUPTED = 85
-
 
 RESULT = "result.json"
-
-
-CONF = Path(__file__).resolve().parents[1] / "conf/train_cell.yaml"
+CONFS = Path(__file__).resolve().parents[1] / "conf"
+INTERRUPTED = 85
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,16 +86,11 @@ def parser() -> argparse.ArgumentParser:
         "--shared",
         type=Path,
         required=True,
-        help="the model of the shared phase, where every cell begins",
+        help="the model that every cell begins from",
     )
     args.add_argument("--out", type=Path, required=True, help="folder of the cells")
     args.add_argument("--data", default="data", help="folder of the lists (data)")
-    args.add_argument(
-        "--tokens",
-        type=int,
-        default=600,
-        help="speech and answer tokens of a step, the same in all cells (600)",
-    )
+    args.add_argument("--dtype", default="float32", help="in which answers are computed")
     args.add_argument("--cells", type=int, help="stop after so many cells")
     args.add_argument("--hours", type=float, help="begin no cell after so many hours")
     args.add_argument(
@@ -151,12 +139,12 @@ def run(cell: Cell, args: argparse.Namespace) -> int:
     Returns the exit status of the training.
     """
     folder = args.out / cell.name
-    data = mixture(cell, args.data, sizes(cell, args.data))
+    data = mixture(cell, args.data)
     config.save(data, folder / "data.yaml")
+    conf = CONFS / ("train_cell_encoder.yaml" if cell.trains_encoder else "train_cell.yaml")
     settings = [f"seed={cell.seed}", f"model.init_from={args.shared}", *args.override]
-    settings.append(f"batch.max_tokens={limit_of(data, settings, args)}")
     command = [
-        f"--config={CONF}",
+        f"--config={conf}",
         f"--data={folder / 'data.yaml'}",
         f"--exp_dir={folder / 'train'}",
     ]
@@ -169,33 +157,13 @@ def run(cell: Cell, args: argparse.Namespace) -> int:
     if status:
         return status
 
-    found = result_of(cell, folder, args.shared, args.data)
+    found = result_of(cell, folder, args)
     write_text(folder / RESULT, json.dumps(found, ensure_ascii=False, indent=1))
     # The weights of a cell are not needed any more.
     for checkpoint in (folder / "train").glob("step_*"):
         shutil.rmtree(checkpoint)
     shutil.rmtree(folder / "train/final")
     return 0
-
-
-def limit_of(data: config.DataConfig, settings: list[str], args: argparse.Namespace) -> int:
-    """Return the limit of this cell's micro-batches, so that its steps hold ``--tokens``."""
-    conf = config.load(CONF, config.TrainConfig, settings)
-    template = Template.load(args.shared)
-    text = (args.shared / "config.json").read_text(encoding="utf-8")
-    mels = json.loads(text)["num_mel_bins"]
-    return limit_for(args.tokens, data, conf, template, mels)
-
-
-def sizes(cell: Cell, data: str) -> dict[str, int]:
-    """Count the utterances of every training list, where the mixture needs them."""
-    if cell.x != TOGETHER:
-        return {}
-    found = {}
-    for path in Path(data).glob("*/train/*.list"):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        found[str(path)] = sum(bool(line.strip()) for line in lines)
-    return found
 
 
 def finished(out: Path, among: list[Cell]) -> int:

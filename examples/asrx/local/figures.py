@@ -20,8 +20,8 @@ class Row:
     value: float  # their mean
     low: float  # 95 % interval over utterances
     high: float
-    speech_tokens: float  # mean over seeds, as trained on
-    answer_tokens: float
+    hours: float  # audio heard, mean over seeds
+    answer_tokens: float  # as trained on, mean over seeds
     encoder: str
     wer: float | None = None  # of the same answers, %; None: no transcript was asked
     majority: float | None = None  # share of the most frequent class of the test set
@@ -92,7 +92,7 @@ def _row(arm: str, found: list[dict[str, Any]], alone: list[dict[str, Any]], x: 
         value=value,
         low=low,
         high=high,
-        speech_tokens=_mean_of(found, "speech_tokens"),
+        hours=_mean_of(found, "audio_s") / 3600,
         answer_tokens=_mean_of(found, "answer_tokens"),
         encoder=found[0]["encoder"],
         wer=_wer(found, x),

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from arms import ARMS, REAL, TOGETHER, TOY, X, cells
+from arms import ARMS, FROZEN, TRAINED, X, cells
 from figures import Row, drops, rows_of, spread_of
 from picture import draw
 
@@ -54,7 +54,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*/result.json")):
         text = path.read_text(encoding="utf-8")
         results.append(json.loads(text))
-    for name in ("encoder", "steps"):
+    for name in ("encoder", "epochs"):
         found = sorted({str(result[name]) for result in results})
         if len(found) > 1:
             raise ValueError(
@@ -66,9 +66,9 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def page(results: list[dict[str, Any]]) -> str:
     """Write the whole page."""
-    rows = {x.name: rows_of(results, x) for x in (*REAL, *TOY)}
+    rows = {x.name: rows_of(results, x) for x in (*FROZEN, *TRAINED)}
     tables = []
-    for title, group in (("Real speech", REAL), ("Synthesized speech", TOY)):
+    for title, group in (("The encoder stands still", FROZEN), ("Its upper layers train", TRAINED)):
         if any(rows[x.name] for x in group):
             figures = table(group, rows)
             tables.append(f"### {title}\n\n{figures}")
@@ -104,15 +104,15 @@ def state(results: list[dict[str, Any]]) -> str:
     names = sorted({result["commit"] or "unknown" for result in results})
     commits = ", ".join(f"`{name}`" for name in names)
     return (
-        f"{text}. {first['steps']} steps each, median {median:.0f} s of training in one process; "
+        f"{text}. {first['epochs']} epochs each, median {median:.0f} s of training in one process; "
         f"commit {commits}; encoder `{first['encoder']}`."
     )
 
 
 HEAD = [
     "| X | arm | seeds | accuracy | lowest–highest seed | difference to X alone | recognition "
-    "| speech tokens | answer tokens | encoder |",
-    "|---|---|---|---|---|---|---|---|---|---|",
+    "| audio, h | answer tokens |",
+    "|---|---|---|---|---|---|---|---|---|",
 ]
 
 
@@ -149,9 +149,8 @@ def line(x: X, row: Row) -> str:
         f"{lowest:.1f}–{highest:.1f}",
         difference,
         heard,
-        f"{row.speech_tokens:,.0f}",
+        f"{row.hours:.2f}",
         f"{row.answer_tokens:,.0f}",
-        f"`{row.encoder}`",
     ]
     return f"| {' | '.join(cells_of_line)} |"
 
@@ -179,7 +178,7 @@ def verdict(rows: dict[str, list[Row]]) -> str:
     elif worse:
         answer = "against the paper"
     text = (
-        f"On these models ASR+X is better than X alone for {better} of {len(helped)} X and worse "
+        f"With this model ASR+X is better than X alone for {better} of {len(helped)} X and worse "
         f"for {worse}: {answer}. A difference counts when its 95 % interval leaves out zero; it is "
         "an interval over test utterances, and three seeds are few, so read it with the seeds "
         "beside it."
@@ -232,8 +231,7 @@ def steady(results: list[dict[str, Any]], rows: dict[str, list[Row]]) -> str:
         lines.append(f"| {title} | {count} | {mean} | {fallen} |")
     note = (
         "In points of accuracy. A step back is the drop of dev accuracy from one evaluation to the "
-        f"next, 0 if it rises. The row of {ARMS[TOGETHER]} uses the curves of the real corpora "
-        "only."
+        "next, 0 if it rises."
     )
     return "\n".join([*lines, "", note])
 

@@ -2,55 +2,59 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from answer import answers
-from arms import Cell, X
-from budget import SPEECH_TOKENS_A_SECOND
+from arms import Cell, X, list_of
 
 from wenet_osum import tasks
 from wenet_osum.bin._metadata import commit
 from wenet_osum.dataset.manifest import read_manifest
-from wenet_osum.models import build
+from wenet_osum.decode import load, options
+from wenet_osum.decode.jobs import group_jobs, read_list
+from wenet_osum.models import unread
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.score.scorer import score_task
 from wenet_osum.text.template import Template
 from wenet_osum.train.checkpoint import read_state
 
+BATCH = 16
 
-def result_of(cell: Cell, folder: Path, shared: Path, data: str) -> dict[str, Any]:
-    """Decode and score the trained cell in ``folder``."""
+
+def result_of(cell: Cell, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Decode and score the trained cell in ``folder``; ``args`` are those of cells.py."""
     final = folder / "train/final"
-    model = build.load(final)
-    template = Template.load(final)
     tests = {}
     for x in cell.scored_on():
-        path = f"{data}/{x.corpus}/test/{x.task}.list"
-        tests[x.name] = tested(
-            model,
-            template,
-            x,
-            cell.asked(x),
-            path,
-        )
+        path = list_of(x, args.data, "test")
+        tags = cell.asked(x)
+        found = answers(final, path, tags, args.dtype)
+        tests[x.name] = tested(final, x, tags, path, found)
 
     state = read_state(final)
-    log = (folder / "train/log.jsonl").read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in log.splitlines()]
-    answered = [row["tokens"] for row in rows if row["split"] == "train" and row["task"]]
+    rows = []
+    log = folder / "train/log.jsonl"
+    told = log.read_text(encoding="utf-8")
+    for line in told.splitlines():
+        row = json.loads(line)
+        rows.append(row)
+    answered = 0.0
+    for row in rows:
+        if row["split"] == "train" and row["task"]:
+            answered += row["tokens"]
     return {
         "cell": {"x": cell.x, "arm": cell.arm, "seed": cell.seed},
-        "encoder": encoder_hash(shared),
+        "encoder": encoder_hash(args.shared),
         "commit": commit(),
         "steps": state.step,
+        "epochs": state.epoch,
         "seconds": round(state.seconds, 1),
         "audio_s": round(state.audio_s, 1),
-        "speech_tokens": round(state.audio_s * SPEECH_TOKENS_A_SECOND),
-        "answer_tokens": round(sum(answered)),
+        "answer_tokens": round(answered),
         "curve": curve(rows, cell),
         "tests": tests,
     }
@@ -58,44 +62,56 @@ def result_of(cell: Cell, folder: Path, shared: Path, data: str) -> dict[str, An
 
 def encoder_hash(folder: Path) -> str:
     """Return the first 12 digits of the SHA-256 of an encoder's weights, by name."""
-    weights = build.load(folder).encoder.state_dict()
+    places = unread.find(str(folder))
     found = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        found.update(name.encode())
-        found.update(tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()[:12]
+    for name in sorted(places):
+        if name.startswith("encoder."):
+            data = name.encode()
+            found.update(data)
+            tensor = places[name].read()
+            numbers = tensor.contiguous().numpy()
+            data = numbers.tobytes()
+            found.update(data)
+    digest = found.hexdigest()
+    return digest[:12]
+
+
+def answers(model: Path, path: str, tags: str, dtype: str) -> dict[str, Hypothesis]:
+    """Return by key the answer to every utterance of a list."""
+    asked = options.from_settings({"lang": "en", "batch_size": BATCH, "dtype": dtype})
+    asked.model = str(model)
+    asked.task = tags
+    recognizer = load.recognizer(asked)
+    jobs, _ = read_list(path)
+    groups = group_jobs(jobs, BATCH, asked.max_frames, recognizer.whole_s)
+    found = {}
+    for _, answered in recognizer.run(groups):
+        for _, answer in answered:
+            found[answer.key] = answer
+    return found
 
 
 def curve(rows: list[dict[str, Any]], cell: Cell) -> dict[str, list[list[float]]]:
-    """Return by X (step, share of dev utterances whose label is right by teacher forcing) …
-
-    X without labels have none.
-    """
+    """Return by X (step, share of dev utterances whose label is right by teacher forcing) …"""
     found: dict[str, list[list[float]]] = {}
     for x in cell.scored_on():
-        # The cell of everything has dev lists of the real corpora.
-        if cell.x != x.name and x.name.startswith("toy_"):
-            continue
-        names = {cell.asked(x), tasks.parse(cell.asked(x)).name}
+        tags = cell.asked(x)
+        asked = tasks.parse(tags)
+        names = {tags, asked.name}
         points = []
         for row in rows:
             if row["split"] == "dev" and row["task"] in names and "labels" in row:
-                points.append([row["step"], row["labels"]])
+                point = [row["step"], row["labels"]]
+                points.append(point)
         if points:
             found[x.name] = points
     return found
 
 
-def tested(model: Any, template: Template, x: X, tags: str, path: str) -> dict[str, Any]:
+def tested(model: Path, x: X, tags: str, path: str, found: dict[str, Hypothesis]) -> dict[str, Any]:
     """Return which utterances of the test list are right, and the figures of the scorer."""
-    task = template.task(tags)
+    task = Template.load(model).task(tags)
     references = list(read_manifest(path))
-    found = answers(
-        model,
-        template,
-        path,
-        tags,
-    )
     figures = {}
     for score in score_task(task, references, found):
         name = f"{score.detail['field']}/{score.metric}/{score.subset}"
@@ -110,13 +126,16 @@ def tested(model: Any, template: Template, x: X, tags: str, path: str) -> dict[s
     }
 
 
-def majority(x: X, references: list[Utterance]) -> float | None:
-    """Return the share of the most frequent label, in %; None for free answers."""
-    if x.reply:
-        return None
+def majority(x: X, references: list[Utterance]) -> float:
+    """Return the share of the most frequent label, in %."""
     field = tasks.parse(x.task).fields[-1]
-    counts = Counter(field.value(utterance) for utterance in references)
-    return round(100 * max(counts.values()) / len(references), 2)
+    counts: Counter = Counter()
+    for utterance in references:
+        label = field.value(utterance)
+        counts[label] += 1
+    _, most = counts.most_common(1)[0]
+    share = 100 * most / len(references)
+    return round(share, 2)
 
 
 def right(x: X, references: list[Utterance], found: dict[str, Hypothesis]) -> dict[str, int]:
@@ -125,24 +144,7 @@ def right(x: X, references: list[Utterance], found: dict[str, Hypothesis]) -> di
     marks = {}
     for utterance in references:
         wanted = field.value(utterance)
-        if x.reply:
-            wanted = " ".join(wanted.split())
         answer = found.get(utterance.key)
-        marks[utterance.key] = int(
-            answer is not None
-            and said(
-                answer,
-                x,
-                field.name,
-            )
-            == wanted
-        )
+        said = answer.labels.get(field.name) if answer else None
+        marks[utterance.key] = int(said == wanted)
     return marks
-
-
-def said(answer: Hypothesis, x: X, name: str) -> str | None:
-    """Return what an answer says of X: the reply with its white space made even, or the label."""
-    if x.reply:
-        reply = answer.reply or ""
-        return " ".join(reply.split())
-    return answer.labels.get(name)
