@@ -36,5 +36,8 @@ setup(
     package_data={"": ["*.yaml", "*.html", "*.css", "*.js", "*.txt"]},
     install_requires=extras.pop("base"),
     extras_require=extras,
-    entry_points={"console_scripts": ["wenet_osum = wenet_osum.__main__:main"]},
+    entry_points={
+        "console_scripts": ["wenet_osum = wenet_osum.__main__:main"],
+        "vllm.general_plugins": ["wenet_osum = wenet_osum.hub.vllm:register"],
+    },
 )

@@ -4,10 +4,11 @@
     python tools/bench/cpu_dtypes.py
     python tools/bench/cpu_dtypes.py --rows 1 16 512 --width 896 --inner 4864
 
-A product of ROWS states with a matrix of an LLM's feed-forward layer, as a linear layer computes it,
-in both types, turn by turn. Where bfloat16 is several times faster, `dtype: bfloat16` in a training
-yaml and `--dtype bfloat16` in decoding are worth it on this CPU; where it is slower, the CPU has no
-instructions for it (amx_bf16 or avx512_bf16 in /proc/cpuinfo), and float32, the default, is right.
+A product of ROWS states with a matrix of an LLM's feed-forward layer, as a linear layer computes
+it, in both types, turn by turn. Where bfloat16 is several times faster, `dtype: bfloat16` in a
+training yaml and `--dtype bfloat16` in decoding are worth it on this CPU; where it is slower, the
+CPU has no instructions for it (amx_bf16 or avx512_bf16 in /proc/cpuinfo), and float32, the default,
+is right.
 """
 
 from __future__ import annotations

@@ -1,0 +1,128 @@
+"""The plug-in of vLLM: what it needs of a model, without vLLM; and with it, where it is installed
+(it has a torch of its own).
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import AutoProcessor
+
+from wenet_osum.hub import vllm as plug_in
+from wenet_osum.hub.vllm import speech
+from wenet_osum.models import unread
+from wenet_osum.models.osum import OsumModel
+from wenet_osum.text.template import Template
+
+SOUNDS = [
+    np.random.default_rng(n).normal(0, 0.1, n).astype(np.float32) for n in (16000, 9000, 23456)
+]
+
+
+@pytest.fixture(scope="module")
+def lora_dir(parts, model_dir, tmp_path_factory):
+    """The tiny model with LoRA that does something."""
+    torch.manual_seed(5)
+    model, template = OsumModel.from_pretrained(model_dir), parts[1]
+    model.add_lora(LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    folder = tmp_path_factory.mktemp("lora")
+    model.save_pretrained(folder)
+    template.save(folder)
+    return folder
+
+
+def weights_of(folder):
+    return ((name, stored.read()) for name, stored in unread.find(str(folder)).items())
+
+
+def test_lora_is_added_to_the_weights_it_adapts(lora_dir):
+    model = OsumModel.from_pretrained(lora_dir)
+    model.merge_lora()
+    wanted = model.state_dict()
+    found = dict(speech.merged(weights_of(lora_dir), str(lora_dir)))
+    before = dict(weights_of(lora_dir))
+    assert set(found) == set(before)
+    for name, weight in found.items():
+        torch.testing.assert_close(weight, wanted[name])
+    changed = {name for name in found if not torch.equal(found[name], before[name])}
+    assert {name.split(".")[-2] for name in changed} == {"q_proj", "down_proj"}
+
+
+def test_speech_is_embedded_as_in_the_model(model_dir):
+    model, processor = (
+        OsumModel.from_pretrained(model_dir).eval(),
+        AutoProcessor.from_pretrained(model_dir),
+    )
+    part = speech.Speech(model.config).eval()
+    own = ((name, weight) for name, weight in weights_of(model_dir) if not name.startswith("llm."))
+    assert part.load_weights(own) == {
+        name for name, _ in weights_of(model_dir) if not name.startswith("llm.")
+    }
+    inputs = processor(audio=SOUNDS, task="asr")
+    features = [
+        row[:length]
+        for row, length in zip(inputs["features"], inputs["feature_lengths"], strict=True)
+    ]
+    found = part.embeddings(features)
+    assert [len(row) for row in found] == part.counts(inputs["feature_lengths"]).tolist()
+    assert [len(row) for row in found] == speech.skeleton(str(model_dir)).counts(
+        inputs["feature_lengths"]
+    ).tolist()
+    with torch.no_grad():
+        wanted, lengths = model.padded_speech(inputs["features"], inputs["feature_lengths"])
+    before, after = model.speech_boundary.weight.split(1)
+    for row, whole, length in zip(found, wanted, lengths.tolist(), strict=True):
+        torch.testing.assert_close(
+            row, torch.cat([before, whole[:length], after]), atol=1e-4, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("folder", ["model_dir", "chat_dir"])
+def test_a_prompt_is_that_of_training_with_one_placeholder(folder, request):
+    folder = request.getfixturevalue(folder)
+    template = Template.load(folder)
+    inputs = AutoProcessor.from_pretrained(folder)(audio=SOUNDS[0], task="asr", lang="en")
+    ids = speech.prompt_ids(template, "asr", "en")
+    place = ids.index(speech.placeholder_id(template))
+    assert ids[:place] == inputs["prompt_ids"].tolist()
+    assert ids[place + 1 :] == list(template.suffix_ids) and ids.count(ids[place]) == 1
+    assert speech.prompt_ids(template, "asr", "fr") == ids
+
+
+def test_an_adapter_that_gives_what_ctc_hears_is_refused(model_dir):
+    config = OsumModel.from_pretrained(model_dir).config
+    config.adapter, config.adapter_conf = "ctc_shrink", {"heads": 2}
+    with pytest.raises(ValueError, match="as many embeddings as CTC hears"):
+        speech.Speech(config)
+
+
+def test_an_answer_is_read_as_a_transcript():
+    assert speech.transcript("hello \\<there") == "hello <there"
+
+
+def test_it_registers_the_class_that_config_json_names(monkeypatch, model_dir):
+    known = {}
+    fake = types.ModuleType("vllm")
+    fake.ModelRegistry = types.SimpleNamespace(register_model=known.__setitem__)
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    plug_in.register()
+    (architecture,) = OsumModel.from_pretrained(model_dir).config.architectures
+    assert known == {architecture: "wenet_osum.hub.vllm.model:OsumForVllm"}
+
+
+def test_vllm_takes_the_class_for_what_it_is():
+    pytest.importorskip("vllm")
+    from vllm.model_executor.models import interfaces
+
+    from wenet_osum.hub.vllm.model import OsumForVllm
+
+    for name in ("multimodal", "lora", "pp", "transcription"):
+        assert getattr(interfaces, f"supports_{name}")(OsumForVllm), name
