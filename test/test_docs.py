@@ -20,7 +20,7 @@ from wenet_osum.dataset.manifest import parse_line
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
-OUTSIDE = {"pip", "docker", "hf", "tensorboard", "curl", "ffmpeg", "export", "cd", "tar"}  # programs that are not ours
+OUTSIDE = {"pip", "docker", "hf", "vllm", "tensorboard", "curl", "ffmpeg", "export", "cd", "tar"}  # programs that are not ours
 TORCHRUN = {"--standalone", "--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id"}  # its options that our pages use
 
 
