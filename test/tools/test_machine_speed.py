@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ PATH = Path(__file__).resolve().parents[2] / "tools/machine_speed.py"
 spec = importlib.util.spec_from_file_location("machine_speed", PATH)
 machine_speed = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(machine_speed)
+
+# Processes inherit it.
+HAS_FORK = "fork" in multiprocessing.get_all_start_methods()
+BARRIER = multiprocessing.get_context("fork").Barrier(2) if HAS_FORK else None
 
 
 @pytest.mark.parametrize(
@@ -33,6 +38,7 @@ def test_it_tells_the_machine_first_and_then_every_run(capsys, monkeypatch):
     monkeypatch.setattr(machine_speed, "core_speed", lambda: 103.4)
     monkeypatch.setattr(machine_speed, "slowness", lambda: 1.5)
     monkeypatch.setattr(machine_speed, "cores", lambda: 2)
+    monkeypatch.setattr(machine_speed, "together", lambda measure, processes: measure())
     runs = ["--run", "all", "130", "200", "--run", "mini", "6.2", "40"]
     assert machine_speed.main(["--processes", "2", *runs]) == 0
     told = capsys.readouterr().out.splitlines()
@@ -45,3 +51,14 @@ def test_the_speed_of_this_machine_is_measured(monkeypatch):
     monkeypatch.setattr(machine_speed, "LEAST_S", 0.01)
     assert 0.1 < machine_speed.core_speed() < 10000 and machine_speed.cores() >= 1
     assert 0.01 < machine_speed.slowness() < 100
+
+
+def at_barrier() -> float:
+    """Wait for the other process; returns 1 in one and 2 in the other."""
+    return 1.0 + BARRIER.wait(timeout=60)
+
+
+@pytest.mark.skipif(BARRIER is None, reason="processes are forked")
+def test_processes_measure_at_the_same_time():
+    """Each waits for the other: one after the other they would never end."""
+    assert machine_speed.together(at_barrier, 2) == 1.5
