@@ -12,7 +12,8 @@ there are cores for them, and a machine that is slower in small operations takes
     time = (WORK ÷ speed of a core + FIXED · slowness) ÷ min(processes, cores)
 
 As many processes measure at once as the run will have, for cores share caches and memory: one alone
-would find the machine faster than the run will. Other work on the machine at the same time makes runs longer, and is not foreseen.
+would find the machine faster than the run will. Other work on the machine at the same time makes
+runs longer, and is not foreseen.
 """
 
 from __future__ import annotations
