@@ -126,3 +126,27 @@ def test_vllm_takes_the_class_for_what_it_is():
 
     for name in ("multimodal", "lora", "pp", "transcription"):
         assert getattr(interfaces, f"supports_{name}")(OsumForVllm), name
+
+
+def test_vllms_processing_puts_a_placeholder_per_embedding(model_dir):
+    """A request of /v1/audio/transcriptions with two recordings, through vLLM's own registry."""
+    pytest.importorskip("vllm")
+    from vllm.config import ModelConfig
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+
+    plug_in.register()
+    config = ModelConfig(model=str(model_dir), dtype="float32", max_model_len=2048)
+    processor = MULTIMODAL_REGISTRY.create_processor(config)
+    template = Template.load(model_dir)
+    ids = speech.prompt_ids(template, "asr", "en")
+    token = speech.placeholder_id(template)
+    frames = AutoProcessor.from_pretrained(model_dir)(audio=SOUNDS, task="asr")["feature_lengths"]
+    wanted = speech.skeleton(str(model_dir)).counts(frames).tolist()
+    for sound, count in zip(SOUNDS, wanted, strict=True):
+        items = processor.info.parse_mm_data({"audio": [(sound, 16000)]})
+        made = processor(ids, items)
+        place = ids.index(token)
+        assert made["prompt_token_ids"] == [*ids[:place], *[token] * count, *ids[place + 1 :]]
+        (found,) = made["mm_placeholders"]["audio"]
+        assert (found.offset, found.length) == (place, count)
+    assert max(wanted) < processor.info.get_mm_max_tokens_per_item(2048, {"audio": 1})["audio"]
