@@ -68,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
         default=3.0,
         help="longer events are cut to their loudest stretch (3)",
     )
+    args.add_argument(
+        "--in_text",
+        action="store_true",
+        help="write the event into the transcript, [cry], so that CTC learns to keep it",
+    )
     args.add_argument("--seed", type=int, default=777)
     args.add_argument("--jobs", type=int, default=1, help="processes (1)")
     args.add_argument(
@@ -93,7 +98,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _add(args: argparse.Namespace, manifest: Path, out: Path) -> bool:
     """Write one manifest of speech with events; tells whether anything was written."""
-    conf = EventConfig(tuple(args.positions), tuple(args.level_db), longest_s=args.longest_s)
+    conf = EventConfig(
+        tuple(args.positions),
+        tuple(args.level_db),
+        longest_s=args.longest_s,
+        in_text=args.in_text,
+    )
     events, wav_dir = _of_split(args, out)
     change = AddEvent(_recordings(events, args.labels), str(events), conf, args.share)
     dropped = Dropped()

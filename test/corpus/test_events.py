@@ -13,6 +13,7 @@ from wenet_osum.corpus.events import (
     draw_event,
     excerpt,
     positions,
+    with_event,
 )
 from wenet_osum.corpus.split import check_disjoint
 from wenet_osum.records import SAMPLE_RATE, Utterance, Word
@@ -118,3 +119,26 @@ def test_labels_are_drawn_evenly():
     draw = np.random.default_rng(0)
     drawn = [draw_event(rows, draw).labels.get("event") for _ in range(400)]
     assert 160 < drawn.count("cough") < 240 and set(rows) == {"cough", "laugh"}
+
+
+@pytest.mark.parametrize(
+    ("position", "text"),
+    [("begin", "[cough] one two three"), ("pause", "one two [cough] three"), ("end", "one two three [cough]")],
+)
+def test_the_transcript_says_where_it_sounds(position, text):
+    assert put(position, in_text=True)[1].txt == text
+    assert put(position)[1].txt == "one two three", "only where it is asked for"
+
+
+def test_without_word_times_a_written_event_comes_at_an_end():
+    assert put("end", words=None, in_text=True)[1].txt == "one two three [cough]"
+    assert put("begin", words=None, in_text=True)[1].txt == "[cough] one two three"
+    with pytest.raises(ValueError, match="no place for an event: neither pause"):
+        put("pause", words=None, in_text=True)
+
+
+def test_written_events_stand_between_characters_too():
+    words = [Word("你好", 0.2, 0.6), Word("吗", 1.0, 1.2)]
+    assert with_event("你好吗", words, "laugh", 0.8) == "你好 [laugh] 吗"
+    with pytest.raises(ValueError, match="not in its transcript"):
+        with_event("再见", words, "laugh", 0.8)

@@ -33,6 +33,16 @@ def prepared(folder: Path, tone) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def sounds(folder: Path, tone) -> None:
+    """The sounds that examples/natural keeps apart, one per split."""
+    for split in ("train", "dev", "test"):
+        wav = folder / f"wav/sound_{split}.wav"
+        wav.write_bytes(tone(0.3, 700))
+        path = folder / f"corpora/sounds/data/{split}/manifest.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"key": f"sound_{split}", "wav": str(wav), "event": "cry", "duration": 0.3}) + "\n")
+
+
 def first_pass(folder: Path) -> None:
     """Answers that are there already are not asked for again; the last of them is wrong."""
     folder.mkdir(parents=True)
@@ -48,6 +58,7 @@ def first_pass(folder: Path) -> None:
 def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair, two_steps_published):
     natural, work = tmp_path / "natural", tmp_path / "work"
     prepared(natural, tone)
+    sounds(natural, tone)
     first_pass(work / "exp/first_pass/speechocean762")
     models = ["--whisper", "whisper", "--llm", "llm", "--corpora_dir", str(natural)]
     rules = ["--rules", "--max_wer 30 --min_s none"]
@@ -59,6 +70,14 @@ def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair
     mixture = config.load(work / "data/all/data.yaml", config.DataConfig)
     assert mixture.mixture.temperature == [1, 6, 11]
     assert [source.name for source in mixture.train] == ["clean_speechocean762"]
+
+    # Phase I hears where sounds are.
+    alone = config.load(work / "data/asr/data.yaml", config.DataConfig)
+    assert [source.name for source in alone.train] == ["clean_speechocean762", "sounds_in_speechocean762"]
+    written = (work / "corpora/sounds_in_speechocean762/data/train/manifest.jsonl").read_text().splitlines()
+    assert len(written) == 7 and all("[cry]" in json.loads(row)["txt"] for row in written)
+    classes = json.loads((work / "data/ctc_classes.json").read_text())
+    assert classes
 
     exp = work / "exp"
     model = build.load(exp / "3_sft/final")

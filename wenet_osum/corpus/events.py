@@ -37,6 +37,10 @@ class EventConfig:
     shortest_pause_s: float = 0.12
     # Longer sounds are cut to their loudest stretch of this length.
     longest_s: float = 3.0
+    # The transcript has the event in brackets at its place, as Soundwave (arXiv 2502.12900) writes
+    # sounds: so CTC keeps what it would else leave out as blank. Without word times an event then
+    # comes at an end only.
+    in_text: bool = False
 
     def __post_init__(self) -> None:
         for position in self.positions:
@@ -97,7 +101,31 @@ def add_event(
 
     duration_s = len(mixed) / SAMPLE_RATE
     changed = _labeled(utterance, source, words, span_s, duration_s)
+    if conf.in_text:
+        label = changed.get(EVENT.attribute)
+        changed.txt = with_event(utterance.txt or "", utterance.words, label, at_s)
     return mixed, changed
+
+
+def with_event(text: str, words: list[Word] | None, event: str, at_s: float) -> str:
+    """Write ``[event]`` into a transcript behind the words that end before ``at_s``.
+
+    Without words it comes in front at 0 s, else at the end. Raises ValueError for words that are
+    not in the transcript.
+    """
+    place = len(text) if at_s > 0 else 0
+    if words:
+        place = 0
+        for word in words:
+            if word.end > at_s:
+                break
+            found = text.find(word.text, place)
+            if found < 0:
+                raise ValueError(f"its words are not in its transcript: {word.text!r}")
+            place = found + len(word.text)
+    parts = [text[:place], f"[{event}]", text[place:]]
+    stripped = [part.strip() for part in parts]
+    return " ".join(part for part in stripped if part)
 
 
 def _draw_position(
@@ -105,6 +133,9 @@ def _draw_position(
 ) -> float:
     """Draw a kind of place and then one of its places, s. Raises ValueError when there is none."""
     found = positions(audio, utterance.words, conf.shortest_pause_s)
+    if conf.in_text and not utterance.words:
+        # Nobody knows between which words a pause is.
+        found["pause"] = []
     kinds = [kind for kind in conf.positions if found[kind]]
     if not kinds:
         asked = " nor ".join(conf.positions)
