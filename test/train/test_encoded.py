@@ -75,6 +75,24 @@ def test_losses_are_those_of_features(tiny, unbroken, tmp_path):
     assert "34 utterances wanted, 10 there; to compute 24," in text
 
 
+def test_states_are_computed_in_what_the_engine_computes_in(tiny, unbroken, tmp_path, monkeypatch):
+    """In bfloat16 as the layers above them; and such states are others than those in float32."""
+    seen, add = [], encode._add
+
+    def watched(*given):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        add(*given)
+
+    monkeypatch.setattr(encode, "_add", watched)
+    assert train(conf_of(tiny, tmp_path, dtype="bfloat16"), tmp_path / "exp") == 0
+    assert seen and all(seen)
+    (ours,) = (tmp_path / "states").iterdir()
+    (theirs,) = (unbroken / "states").iterdir()
+    assert ours.name != theirs.name
+    assert train(conf_of(tiny, tmp_path, dtype="bfloat16", features="cpu"), tmp_path / "direct") == 0
+    same_losses(losses(tmp_path / "exp"), losses(tmp_path / "direct"), tolerance=2e-2)
+
+
 @pytest.mark.parametrize("pad_s", [0, 2])
 def test_layers_above_the_states_train(tiny, tmp_path, pad_s, weights_of):
     """After layer 0, with silence behind the speech: 2 s are more than most utterances have."""

@@ -63,6 +63,9 @@ def open_store(model: nn.Module, conf: TrainConfig) -> StateStore | None:
     layout = Layout(after, encoder.width, cache.dtype, least, states_per_s)
 
     key = split.describe(encoder, after)
+    if conf.dtype == "bfloat16":
+        # Products are computed in it, too.
+        key["dtype"] = conf.dtype
     augmentation = recipe(conf)
     return StateStore(cache.dir, key, layout, cache.variants, augmentation)
 
@@ -151,6 +154,8 @@ def _encode(
     """Encode this process's groups into parts; returns what could not be read, by reason."""
     writer = PartWriter(work.store)
     after = work.store.layout.after
+    # As the engine computes what is above.
+    half = conf.dtype == "bfloat16"
     dropped: Counter = Counter()
     total = sum(len(group) for group in work.groups)
     progress = ProgressBar(total, title="states of this process", every_s=REPORT_S, log=say)
@@ -159,7 +164,8 @@ def _encode(
     for ready, failed in in_order(work, conf.workers, conf.prefetch):
         dropped += failed
         if ready:
-            _add(writer, encoder, after, ready, device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                _add(writer, encoder, after, ready, device)
         progress.add(len(ready) + failed.total())
 
         # A part that is written is safe from a kill.
