@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from peft import LoraConfig
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from wenet_osum.bin import export as command
@@ -20,29 +19,12 @@ from wenet_osum.decode import generate
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.hub import export, licenses
-from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Score, Utterance
 from wenet_osum.score import score_json
 
 LENGTHS = (16000, 9000, 23456, 4000, 12345)
 SOUNDS = [np.random.default_rng(n).normal(0, 0.1, n).astype(np.float32) for n in LENGTHS]
 TOKENS = 30
-
-
-@pytest.fixture(scope="module")
-def lora_dir(parts, model_dir, tmp_path_factory):
-    """The tiny model with LoRA that does something, and an end of text that comes now and then."""
-    torch.manual_seed(5)
-    model, template = OsumModel.from_pretrained(model_dir), parts[1]
-    model.llm.lm_head.weight.data[template.end_id] *= 2.5
-    model.add_lora(LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.3)
-    folder = tmp_path_factory.mktemp("lora")
-    model.save_pretrained(folder)
-    template.save(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

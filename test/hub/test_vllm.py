@@ -10,7 +10,6 @@ import types
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig
 from transformers import AutoProcessor
 
 from wenet_osum.hub import vllm as plug_in
@@ -22,21 +21,6 @@ from wenet_osum.text.template import Template
 SOUNDS = [
     np.random.default_rng(n).normal(0, 0.1, n).astype(np.float32) for n in (16000, 9000, 23456)
 ]
-
-
-@pytest.fixture(scope="module")
-def lora_dir(parts, model_dir, tmp_path_factory):
-    """The tiny model with LoRA that does something."""
-    torch.manual_seed(5)
-    model, template = OsumModel.from_pretrained(model_dir), parts[1]
-    model.add_lora(LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.3)
-    folder = tmp_path_factory.mktemp("lora")
-    model.save_pretrained(folder)
-    template.save(folder)
-    return folder
 
 
 def weights_of(folder):
