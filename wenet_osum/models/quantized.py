@@ -108,32 +108,38 @@ def to_nf4(
     for layer in layers:
         name = name_of[layer]
         weight = _whole_weight(model, f"llm.{name}.weight", layer.weight)
-        small = library.nn.Linear4bit(
-            layer.in_features,
-            layer.out_features,
-            bias=layer.bias is not None,
-            compute_dtype=dtype,
-            quant_type=NF4,
-            compress_statistics=False,
-            device="meta",
-        )
-        small.weight = library.nn.Params4bit(
-            weight.to(torch.bfloat16),
-            requires_grad=False,
-            quant_type=NF4,
-            compress_statistics=False,
-            module=small,
-        )
-        small.bias = layer.bias
-        small.train(layer.training)
-        # It quantizes on the way.
-        small.weight = small.weight.to(device)
+        small = _in_4_bits(library, layer, weight, dtype, device)
         # The kernel for CPUs with bfloat16 has no backward pass: an evaluation would choose it for
         # good, and the steps of training behind it would have no gradients. And it takes whole
         # blocks of channels alone.
         if trains or layer.out_features % CPU_BLOCK:
             small.support_avx512bf16_for_cpu = False
         llm.set_submodule(name, small)
+
+
+def _in_4_bits(
+    library: ModuleType,
+    layer: nn.Linear,
+    weight: Tensor,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> nn.Module:
+    """Make the layer that stands in the place of ``layer``, whose weight is ``weight``."""
+    form = {"quant_type": NF4, "compress_statistics": False}
+    small = library.nn.Linear4bit(
+        layer.in_features,
+        layer.out_features,
+        bias=layer.bias is not None,
+        compute_dtype=dtype,
+        device="meta",
+        **form,
+    )
+    rounded = weight.to(torch.bfloat16)
+    whole = library.nn.Params4bit(rounded, requires_grad=False, module=small, **form)
+    # It is quantized on the way.
+    small.weight = whole.to(device)
+    small.bias = layer.bias
+    return small.train(layer.training)
 
 
 def frozen_layers(model: nn.Module) -> list[nn.Linear]:
