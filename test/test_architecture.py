@@ -170,6 +170,12 @@ def test_records_tasks_score_and_report_work_without_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_commands_tell_their_options_without_transformers():
+    """It takes seconds to import, which --help would wait for."""
+    done = run_blocked(["transformers", "peft"], "import wenet_osum.decode.options")
+    assert done.returncode == 0, done.stderr
+
+
 def sections(path: str) -> dict[str, list[str]]:
     """Distribution names of a requirements file by its [extra] headings."""
     found: dict[str, list[str]] = {}

@@ -26,6 +26,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from side_by_side import status  # noqa: E402
+
 GIB = 1024**3
 
 
@@ -221,13 +223,7 @@ class Peak(threading.Thread):
     def run(self) -> None:
         """Look every 5 ms until told to stop."""
         while not self.over.wait(0.005):
-            self.private = max(self.private, now("RssAnon"))
-
-
-def now(field: str) -> int:
-    """A line of Linux's /proc/self/status in bytes."""
-    with open("/proc/self/status", encoding="ascii") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+            self.private = max(self.private, status("RssAnon"))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -269,8 +265,8 @@ def report(folder: Path, sizes: Sizes, args: argparse.Namespace) -> int:
 
     from wenet_osum.models import convert_osum
 
-    libraries = now("VmRSS")
-    private = now("RssAnon")
+    libraries = status("VmRSS")
+    private = status("RssAnon")
     watch = Peak()
     watch.start()
     shard = int(args.shard_gib * GIB)

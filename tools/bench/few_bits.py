@@ -13,7 +13,6 @@ of answers that are those of float32. int8 and nf4 need requirements/quantizatio
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import subprocess
 import sys
@@ -25,11 +24,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from side_by_side import status  # noqa: E402
+
 from wenet_osum.bin import score  # noqa: E402
 from wenet_osum.decode import load, options, write  # noqa: E402
-from wenet_osum.decode.jobs import group_jobs, read_list  # noqa: E402
+from wenet_osum.decode.jobs import read_list  # noqa: E402
 from wenet_osum.decode.pipeline import Recognizer  # noqa: E402
 from wenet_osum.score import score_json  # noqa: E402
+from wenet_osum.train.compare import answers  # noqa: E402
 
 FORMS = ("float32", "bfloat16", "int8", "nf4")
 METRICS = ("wer", "cer", "accuracy")
@@ -58,44 +60,26 @@ def answer(args: argparse.Namespace) -> None:
 
     took = {"wall": 0.0, "cpu": 0.0, "audio": 0.0}
     for task, path in named(args.set):
-        asked = recognizer.template.task(task)
-        own = dataclasses.replace(recognizer, task=asked)
-        answer_list(own, path, Path(args.out) / task, took)
-    took["memory"] = resident_gb()
+        answer_list(recognizer, task, path, Path(args.out) / task, took)
+    took["memory"] = status("VmRSS") / 1e9
     print(json.dumps(took))
 
 
-def answer_list(recognizer: Recognizer, path: str, folder: Path, took: dict[str, float]) -> None:
+def answer_list(
+    recognizer: Recognizer, task: str, path: str, folder: Path, took: dict[str, float]
+) -> None:
     """Write the answers to a list into ``folder``, and add what it took."""
     jobs, _ = read_list(path)
-    groups = group_jobs(jobs, recognizer.batch_size, recognizer.max_frames, recognizer.whole_s)
     # The first pass of a form may lay out its weights anew.
-    first = groups[0][:1]
-    list(recognizer.run([first]))
+    answers(recognizer, task, jobs[:1], folder / "first.jsonl")
 
-    folder.mkdir(parents=True)
     wall = time.perf_counter()
     cpu = time.process_time()
-    with write.Writer(folder) as writer:
-        for _, answers in recognizer.run(groups):
-            writer.add(answers)
+    answers(recognizer, task, jobs, folder / write.HYPOTHESES)
     took["wall"] += time.perf_counter() - wall
     took["cpu"] += time.process_time() - cpu
     for job in jobs:
         took["audio"] += job.seconds
-    keys = [job.key for job in jobs]
-    write.merge(folder, keys)
-
-
-def resident_gb() -> float:
-    """Return the memory of this process, GB."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    for line in status.splitlines():
-        if line.startswith("VmRSS"):
-            _, kilobytes, _ = line.split()
-            size = int(kilobytes) * 1024
-            return size / 1e9
-    return float("nan")
 
 
 def run(args: argparse.Namespace, form: str, out: Path) -> dict[str, Any]:
@@ -114,9 +98,9 @@ def scores(args: argparse.Namespace, out: Path) -> dict[str, float]:
     """Score the answers of a form, each list by the errors of words and labels."""
     found = {}
     for task, path in named(args.set):
-        answers = out / task
-        folder = answers / "score"
-        command = ["--set", f"{task}={path},{answers}", "--out", str(folder)]
+        answered = out / task
+        folder = answered / "score"
+        command = ["--set", f"{task}={path},{answered}", "--out", str(folder)]
         command += ["--normalizer", args.normalizer]
         score.main(command)
         _, rows = score_json.read(folder / "score.json")
@@ -130,8 +114,8 @@ def texts(args: argparse.Namespace, out: Path) -> list[str]:
     """Return all answers of a form, list by list."""
     found = []
     for task, _ in named(args.set):
-        answers = out / task
-        path = answers / write.HYPOTHESES
+        answered = out / task
+        path = answered / write.HYPOTHESES
         written = path.read_text(encoding="utf-8")
         for line in written.splitlines():
             answer = json.loads(line)
@@ -210,9 +194,9 @@ def compare(args: argparse.Namespace, folder: Path) -> list[str]:
     for form in args.forms:
         out = folder / form
         took = run(args, form, out)
-        answers = texts(args, out)
-        reference = reference or answers
-        same = share_equal(answers, reference)
+        said = texts(args, out)
+        reference = reference or said
+        same = share_equal(said, reference)
         figures = scores(args, out)
         line = row(form, took, same, figures)
         rows.append(line)

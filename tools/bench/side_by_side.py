@@ -8,8 +8,10 @@ medians with quartiles.
 from __future__ import annotations
 
 import gc
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,6 +108,14 @@ def products(flops: float, size: int = 512) -> Callable[[], None]:
             torch.mm(one, other, out=out)
 
     return run
+
+
+def status(field: str) -> int:
+    """Return a line of Linux's /proc/self/status in bytes, such as VmRSS, the memory of now."""
+    path = Path("/proc/self/status")
+    text = path.read_text(encoding="ascii")
+    [kib] = re.findall(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
+    return int(kib) * 1024
 
 
 def spread(values: Any, form: str) -> str:

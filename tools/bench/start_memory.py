@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 import published_sizes  # noqa: E402
+from side_by_side import status  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     PreTrainedConfig,
@@ -145,14 +146,6 @@ def run_conf(folder: str, train: str) -> config.TrainConfig:
         "checkpointing": True,
     }
     return config.from_dict(run)
-
-
-def status(field: str) -> int:
-    """Return a line of Linux's /proc/self/status in bytes."""
-    path = Path("/proc/self/status")
-    text = path.read_text(encoding="ascii")
-    [kib] = re.findall(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
-    return int(kib) * 1024
 
 
 def work(folder: str, train: str) -> None:

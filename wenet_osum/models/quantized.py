@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from wenet_osum.models import lora
-
 if TYPE_CHECKING:
     from wenet_osum.models.osum import OsumModel
     from wenet_osum.models.whisper import WhisperPhase
@@ -164,6 +162,9 @@ def _whole_weight(model: nn.Module, name: str, weight: Tensor) -> Tensor:
     """Return a weight, from its file if it is unread yet."""
     if not weight.is_meta:
         return weight.data
+    # Only now: commands read their options from here, and need no transformers for that.
+    from wenet_osum.models import lora
+
     plain = lora.plain_name(name)
     return model.unread.pop(plain).read()
 

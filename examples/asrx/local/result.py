@@ -15,25 +15,28 @@ from wenet_osum import tasks
 from wenet_osum.bin._metadata import commit
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.decode import load, options
-from wenet_osum.decode.jobs import group_jobs, read_list
+from wenet_osum.decode.jobs import read_list
+from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.models import unread
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.score.scorer import score_task
-from wenet_osum.text.template import Template
+from wenet_osum.tasks import Task
 from wenet_osum.train.checkpoint import read_state
-
-BATCH = 16
+from wenet_osum.train.compare import answers
 
 
 def result_of(cell: Cell, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Decode and score the trained cell in ``folder``; ``args`` are those of cells.py."""
     final = folder / "train/final"
+    recognizer = recognizer_of(final, args.dtype)
     tests = {}
     for x in cell.scored_on():
         path = list_of(x, args.data, "test")
         tags = cell.asked(x)
-        found = answers(final, path, tags, args.dtype)
-        tests[x.name] = tested(final, x, tags, path, found)
+        jobs, _ = read_list(path)
+        found = answers(recognizer, tags, jobs, folder / f"{x.name}.jsonl")
+        task = recognizer.template.task(tags)
+        tests[x.name] = tested(task, x, path, found)
 
     state = read_state(final)
     rows = []
@@ -76,19 +79,12 @@ def encoder_hash(folder: Path) -> str:
     return digest[:12]
 
 
-def answers(model: Path, path: str, tags: str, dtype: str) -> dict[str, Hypothesis]:
-    """Return by key the answer to every utterance of a list."""
-    asked = options.from_settings({"lang": "en", "batch_size": BATCH, "dtype": dtype})
+def recognizer_of(model: Path, dtype: str) -> Recognizer:
+    """Load a model to answer with."""
+    asked = options.from_settings({"lang": "en", "dtype": dtype})
     asked.model = str(model)
-    asked.task = tags
-    recognizer = load.recognizer(asked)
-    jobs, _ = read_list(path)
-    groups = group_jobs(jobs, BATCH, asked.max_frames, recognizer.whole_s)
-    found = {}
-    for _, answered in recognizer.run(groups):
-        for _, answer in answered:
-            found[answer.key] = answer
-    return found
+    asked.task = "auto"
+    return load.recognizer(asked)
 
 
 def curve(rows: list[dict[str, Any]], cell: Cell) -> dict[str, list[list[float]]]:
@@ -108,9 +104,8 @@ def curve(rows: list[dict[str, Any]], cell: Cell) -> dict[str, list[list[float]]
     return found
 
 
-def tested(model: Path, x: X, tags: str, path: str, found: dict[str, Hypothesis]) -> dict[str, Any]:
+def tested(task: Task, x: X, path: str, found: dict[str, Hypothesis]) -> dict[str, Any]:
     """Return which utterances of the test list are right, and the figures of the scorer."""
-    task = Template.load(model).task(tags)
     references = list(read_manifest(path))
     figures = {}
     for score in score_task(task, references, found):

@@ -41,7 +41,7 @@ from wenet_osum.decode.longform import WHOLE_S
 from wenet_osum.hub.vllm import speech
 from wenet_osum.models.osum_config import OsumConfig
 from wenet_osum.models.processor import OsumFeatureExtractor
-from wenet_osum.records import FRAME_S, SAMPLE_RATE
+from wenet_osum.records import SAMPLE_RATE
 
 LONGEST_S = int(WHOLE_S)
 # What a layer of vLLM's Qwen holds in one matrix.
@@ -70,12 +70,7 @@ class OsumInfo(BaseProcessingInfo):
         self, seq_len: int, mm_counts: Mapping[str, int] | None = None
     ) -> Mapping[str, int]:
         """Return the embeddings of the longest recording."""
-        return {"audio": self.count(LONGEST_S)}
-
-    def count(self, seconds: float) -> int:
-        """Return how many embeddings ``seconds`` of speech become."""
-        frames = torch.tensor([round(seconds / FRAME_S)])
-        return int(self.skeleton.counts(frames))
+        return {"audio": self.skeleton.count(LONGEST_S)}
 
     @property
     def skeleton(self) -> speech.Speech:
@@ -198,8 +193,7 @@ class OsumForVllm(nn.Module, SupportsMultiModal, SupportsPP, SupportsLoRA, Suppo
         cls, audio_duration_s: float, stt_config: SpeechToTextConfig, model_config: ModelConfig
     ) -> int | None:
         """Return how many embeddings a recording becomes."""
-        frames = torch.tensor([round(audio_duration_s / FRAME_S)])
-        return int(speech.skeleton(model_config.model).counts(frames))
+        return speech.skeleton(model_config.model).count(audio_duration_s)
 
     @classmethod
     def post_process_output(cls, text: str) -> str:

@@ -5,7 +5,7 @@ a recording becomes, prompts as token ids, and weights with LoRA added.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from wenet_osum import lookup
 from wenet_osum.models import lora
 from wenet_osum.models.assemble import make_adapter
 from wenet_osum.models.osum_config import ENCODERS, OsumConfig
+from wenet_osum.records import FRAME_S
 from wenet_osum.tasks import parse
 from wenet_osum.text.template import LANGUAGES, Template
 
@@ -57,12 +58,18 @@ class Speech(nn.Module):
         states = self.encoder.output_lengths(frames)
         return BOUNDARIES + self.adapter.output_lengths(states)
 
+    def count(self, seconds: float) -> int:
+        """Return how many embeddings ``seconds`` of speech become."""
+        frames = round(seconds / FRAME_S)
+        found = self.counts(torch.tensor([frames]))
+        return int(found)
+
     @torch.no_grad()
-    def embeddings(self, features: Sequence[Tensor]) -> list[Tensor]:
+    def embeddings(self, features: list[Tensor]) -> list[Tensor]:
         """Return what the LLM hears of each recording, features (T, M): (counts, H)."""
         frames = [len(row) for row in features]
         lengths = torch.tensor(frames)
-        padded = pad_sequence(list(features), batch_first=True)
+        padded = pad_sequence(features, batch_first=True)
         states, state_lengths = self.encoder(padded, lengths)
         speech, speech_lengths = self.adapter(states, state_lengths)
 
