@@ -44,8 +44,7 @@ fi
 
 if in_stages 2; then
   echo "stage 2: the tokens that CTC may spell with, in natural's phases"
-  python "$tools/make_ctc_classes.py" --tokenizer "$whisper" --lowercase --list "$natural/data/asr/train/manifest.jsonl" --out "$natural/data/ctc_classes_whisper.json"
-  python "$tools/make_ctc_classes.py" --tokenizer "$llm" --lowercase --list "$natural/data/asr/train/manifest.jsonl" --out "$natural/data/ctc_classes.json"
+  . "$(dirname "$here")/natural/local/classes.sh"; ctc_classes "$natural/data"
 fi
 
 if in_stages 3; then

@@ -26,17 +26,7 @@ go_to_work
 # TASK:SET, each with at most 300 utterances of the official test.
 tests="asr:test300 sgc:adults300 sap:test300 ser:ravdess ved:esc50_300 srwt:fsdd sttc:replies300"
 
-# Trains phase $1 by the yaml $2 with the settings that follow, and takes its best checkpoint.
-train() {
-  local phase=$1 yaml=$2
-  shift 2
-  torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$yaml" \
-    --data data/all/data.yaml --exp_dir "exp/$phase" --whisper "$whisper" --llm "$llm" --override "$@"
-  python -m wenet_osum.bin.average --exp_dir "exp/$phase" --mode best --num 1 --out "exp/$phase/final"
-}
-
-# The list of TASK:SET.
-list_of() { echo "corpora/${1#*:}/data/test/manifest.jsonl"; }
+. "$here/local/runs.sh"  # train, list_of
 
 if in_stages 0; then
   echo "stage 0: the lists that adapters are compared on"
@@ -63,11 +53,11 @@ for adapter in $adapters; do
       for name in corpora data exp/1_whisper exp/states; do ln -sfn "$work/$name" "$run/$name"; done
       cd "$run"
       # shellcheck disable=SC2086
-      train 2_align "$here/conf/adapters/$adapter.yaml" seed="$seed" model.init_parts.encoder=exp/1_whisper/final $override $align_override
+      train 2_align "$here/conf/adapters/$adapter.yaml" all seed="$seed" model.init_parts.encoder=exp/1_whisper/final $override $align_override
       joint=$here/conf/adapters/joint.yaml
       if [ "$adapter" = ctc_shrink_queries ]; then joint=$here/conf/train_3_joint.yaml; fi
       # shellcheck disable=SC2086
-      train 3_joint "$joint" seed="$seed" $override
+      train 3_joint "$joint" all seed="$seed" $override
       cd "$work"
     fi
     if in_stages 5; then

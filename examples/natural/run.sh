@@ -62,7 +62,8 @@ fi
 
 if in_stages 2; then
   echo "stage 2: what the published models do by themselves, and the classes of CTC"
-  . "$here/local/published.sh"  # Whisper's own decoder, linear probes, and the LLM's tokens that CTC may spell with
+  . "$here/local/published.sh"  # Whisper's own decoder and linear probes
+  . "$here/local/classes.sh"; ctc_classes data
 fi
 
 if in_stages 3; then

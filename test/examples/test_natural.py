@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -153,10 +154,10 @@ def test_data_of_every_corpus_and_task(downloads, tmp_path, smoke, published_pai
 
 
 @pytest.mark.slow
-def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair, two_steps_published):
-    """Digits alone, tiny models in the place of the published ones: three phases, decoded and scored; then two adapters."""
-    spoken_digits(tmp_path / "digits", tone)
-    options = ["--corpora", str(tmp_path), "--whisper", "whisper", "--llm", "llm", *SMALL]
+def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair, two_steps_published, downloads):
+    """Digits alone, tiny models in the place of the published ones: three phases, decoded and scored; then two adapters, and a further phase."""
+    spoken_digits(tmp_path / "alone/digits", tone)
+    options = ["--corpora", str(tmp_path / "alone"), "--whisper", "whisper", "--llm", "llm", *SMALL]
     override = f"{two_steps_published} repeat_gate.utterances=0 model.adapter_conf.heads=4"
     smoke("natural", tmp_path / "work", *options, override=override)
     exp = tmp_path / "work/exp"
@@ -175,6 +176,22 @@ def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair
     columns = table[0].split(" | ")
     times = columns.index("SRWT, within 100 ms, %")
     assert re.fullmatch(r"[\d.]+ \([\d.]+–[\d.]+\)|nan.*", table[2].split(" | ")[times])
+
+    # The further phase needs speech, and sounds that are none.
+    work = tmp_path / "all"
+    models = ["--whisper", "whisper", "--llm", "llm"]
+    smoke("natural", work, "--corpora", str(downloads), "--stop_stage", "1", "--replies", "false", *models, *SMALL)
+    shutil.copytree(exp, work / "exp")
+    said = smoke("natural", work, *models, "--arms", "told", "--decode", "--max_tokens 8", override=override, script="further.sh")
+    table = [line.split(" | ") for line in said[said.index("| model |") :].splitlines()]
+    assert [row[0] for row in table[2:]] == ["| before", "| told"] and len({len(row) for row in table if len(row) > 1}) == 1
+    empty = table[0].index("WER %, told")
+    assert not table[2][empty] and table[3][empty], "a model that knows no words that may occur is not told any"
+    heard = {u.key: u for u in rows(work, "hot300", "test")}
+    assert {*heard} == {u.key for u in rows(work, "test300", "test")} and all(u.extra["hotwords"] == [] for u in heard.values()), "no word is rare here"
+    assert {u.txt for u in rows(work, "silence", "train")} == {""}
+    config_ = json.loads((work / "exp/further/told/final/text.json").read_text(encoding="utf-8"))
+    assert "hotwords" in json.dumps(config_), "the model's folder says that it can be told words"
 
 
 def test_what_is_not_there_is_left_out_by_name(tmp_path, tone, smoke):
@@ -216,6 +233,22 @@ def test_the_fixed_list_is_even_over_speakers_and_needs_no_seed(lists):
     assert drawn == lists.draw(rows[::-1], 10), "the order of the corpus does not matter"
     assert sorted(Counter(int(key[1:]) % 4 for key in drawn).values()) == [2, 2, 3, 3]
     assert set(lists.draw(rows, 5)) < set(drawn), "a longer list holds a shorter one"
+
+
+def test_rare_words_are_told_among_others_that_are_not_spoken(load_local, tmp_path):
+    hotwords = load_local("natural", "hotwords")
+    of = lambda texts: [hotwords.Utterance(f"k{i}", "x.wav", txt=text) for i, text in enumerate(texts)]  # noqa: E731
+    hotwords.write_manifest(tmp_path / "train.jsonl", of(["the weather is fine", "fine weather", "a dog"]))
+    hotwords.write_manifest(tmp_path / "test.jsonl", of(["Weather in Lisbon", "the elephant met Anna", "a dog is fine", "fine weather"]))
+    given = ["--train", str(tmp_path / "train.jsonl"), "--manifest", str(tmp_path / "test.jsonl"), "--out", str(tmp_path / "out.jsonl"), "--distractors", "2"]
+    hotwords.make(hotwords.arguments(given))
+    told = {u.key: set(u.extra["hotwords"]) for u in read_manifest(tmp_path / "out.jsonl")}
+    rare = {"lisbon", "elephant", "anna"}
+    assert told["k0"] == rare and told["k1"] == rare, "their own, and as many others as there are"
+    assert len(told["k2"]) == len(told["k3"]) == 2 and told["k2"] | told["k3"] <= rare, "nothing of theirs is rare"
+    first = (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+    hotwords.make(hotwords.arguments(given))
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == first
 
 
 def test_a_probe_finds_what_is_there_and_resamples_speakers(probe):

@@ -219,13 +219,17 @@ def _use_dtype_of(llm: nn.Module, tensor: Tensor) -> None:
             parameter.data = parameter.data.to(tensor.dtype)
 
 
+def there(llm: nn.Module) -> bool:
+    """Tell whether ``llm`` has adapters."""
+    return any(_ADAPTER.search(name) for name, _ in llm.named_parameters())
+
+
 @contextmanager
 def off(llm: nn.Module) -> Iterator[None]:
     """Let ``llm`` be what it is without its adapters, as long as the context lasts."""
     from peft.helpers import rescale_adapter_scale
 
-    has_adapters = any(_ADAPTER.search(name) for name, _ in llm.named_parameters())
-    if not has_adapters:
+    if not there(llm):
         yield
         return
     with rescale_adapter_scale(llm, 0.0):

@@ -8,9 +8,10 @@
     python local/lists.py --manifest corpora/speechocean762/data/test/manifest.jsonl --draw 300 \\
         --out conf/test300.txt
 
---keys keeps the utterances of a file of keys; --age those of an age group; --draw writes such a
-file: speakers in the order of a hash of their names give one utterance each, in the order of a hash
-of its key, round after round. No seed is in it: the same corpus gives the same list everywhere.
+--keys keeps the utterances of a file of keys, --age and --event those of a label; --draw writes
+such a file: speakers in the order of a hash of their names give one utterance each, in the order of
+a hash of its key, round after round. No seed is in it: the same corpus gives the same list
+everywhere.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ def keep_keys(utterances: list[Utterance], path: Path) -> list[Utterance]:
     return kept
 
 
-def keep_age(utterances: list[Utterance], group: str) -> list[Utterance]:
-    """Keep the utterances of an age group."""
-    (age,) = tasks.parse("sap").label_fields
-    return [utterance for utterance in utterances if age.value(utterance) == group]
+def keep_label(utterances: list[Utterance], task: str, label: str) -> list[Utterance]:
+    """Keep the utterances that have a label of a task, such as an age group of ``sap``."""
+    (field,) = tasks.parse(task).label_fields
+    return [utterance for utterance in utterances if field.value(utterance) == label]
 
 
 def make(options: argparse.Namespace) -> None:
@@ -82,7 +83,9 @@ def make(options: argparse.Namespace) -> None:
     if options.keys:
         kept = keep_keys(kept, options.keys)
     if options.age:
-        kept = keep_age(kept, options.age)
+        kept = keep_label(kept, "sap", options.age)
+    if options.event:
+        kept = keep_label(kept, "ved", options.event)
     # A list that would be empty is named and not written.
     if not kept:
         print(f"{options.out} is left out: none of {len(utterances)} utterances is asked for")
@@ -99,6 +102,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--keys", type=Path, help="file of keys, one a line")
     parser.add_argument("--age", help="age group, e.g. adult")
+    parser.add_argument("--event", help="vocal event, e.g. other")
     parser.add_argument(
         "--draw",
         type=int,

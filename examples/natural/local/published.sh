@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 2: what the published models do by themselves, and the classes of CTC. To be sourced by run.sh, whose variables it reads.
+# What the published models do by themselves. To be sourced by run.sh, whose variables it reads.
 # shellcheck disable=SC2154
 
 # Whisper's own decoder on the lists of recognition: the row to compare with.
@@ -11,6 +11,3 @@ for test in asr:test300 asr:en_word_times asr:mfa_styles; do
 done
 # How much of each label the frozen encoder's states hold: a linear probe on the same lists.
 python "$here/local/probe.py" --whisper "$whisper" --corpora corpora --threads "$nproc" --out exp/probe
-# The tokens that CTC may spell the transcripts with: Whisper's in phase 1, the LLM's from phase 2 on.
-python "$tools/make_ctc_classes.py" --tokenizer "$whisper" --lowercase --list data/asr/train/manifest.jsonl --out data/ctc_classes_whisper.json
-python "$tools/make_ctc_classes.py" --tokenizer "$llm" --lowercase --list data/asr/train/manifest.jsonl --out data/ctc_classes.json

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""One table of what further.sh has trained: words that are told, recordings without speech, text.
+
+    python local/further_table.py --runs exp/further --arms "before plain told kept" --out table.md
+
+A row is a model. Its 95 % intervals, where score.json has them, resample speakers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from wenet_osum.files import write_text
+from wenet_osum.score import score_json
+
+# Column → (test set in the folder of a model, metric).
+FIGURES = {
+    "WER %, untold": ("untold/hot300", "wer"),
+    "WER %, told": ("told/hot300", "wer"),
+    "rare words F1 %, untold": ("untold/hot300", "hotword_f1"),
+    "F1 %, told": ("told/hot300", "hotword_f1"),
+    "leaks %, untold": ("untold/hot300", "hotword_leaks"),
+    "leaks %, told": ("told/hot300", "hotword_leaks"),
+    "words invented per minute": ("untold/silence", "invented_words"),
+}
+TEXT = ["text: same replies %", "perplexity, times", "divergence, nats"]
+
+
+def figure(run: Path, test: str, metric: str) -> str:
+    """Return a figure of a model with its interval; nothing where the set was not decoded."""
+    path = run / test / "score/score.json"
+    if not path.exists():
+        return ""
+    _, scores = score_json.read(path)
+    for score in scores:
+        if score.metric == metric:
+            interval = f"{score.low:.1f}–{score.high:.1f}"
+            return f"{score.value:.1f} ({interval})"
+    return ""
+
+
+def text_figures(run: Path) -> list[str]:
+    """Return the figures of text_check.py."""
+    path = run / "text/text.json"
+    written = path.read_text(encoding="utf-8")
+    found = json.loads(written)
+    growth = found["perplexity"] / found["perplexity_before"]
+    return [
+        "{exact:.0f}".format(**found),
+        f"{growth:.2f}",
+        "{kl:.3f}".format(**found),
+    ]
+
+
+def table(runs: Path, arms: list[str]) -> str:
+    """Return the table as markdown."""
+    columns = ["model", *FIGURES, *TEXT]
+    head = " | ".join(columns)
+    rule = "|---" * len(columns)
+    lines = [f"| {head} |", f"{rule}|"]
+    for arm in arms:
+        run = runs / arm
+        cells = [arm]
+        for test, metric in FIGURES.values():
+            cell = figure(run, test, metric)
+            cells.append(cell)
+        cells += text_figures(run)
+        inside = " | ".join(cells)
+        lines.append(f"| {inside} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Write the table and print it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--runs", type=Path, required=True, help="folder with one per model")
+    add("--arms", required=True, help="names of the models, with spaces between them")
+    add("--out", type=Path, required=True)
+    args = parser.parse_args()
+    arms = args.arms.split()
+    text = table(args.runs, arms)
+    write_text(args.out, f"{text}\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
