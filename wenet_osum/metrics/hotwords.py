@@ -15,8 +15,6 @@ that both can be compared. A missing answer finds nothing, and is no answer that
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from wenet_osum.context import context_of
@@ -30,8 +28,8 @@ from wenet_osum.score.metric_sums import (
     one_class,
     share,
 )
-from wenet_osum.score.normalize import answer_tokens, get, language
-from wenet_osum.score.spoken import occurrences
+from wenet_osum.score.normalize import answer_tokens
+from wenet_osum.score.spoken import both_sides, occurrences
 from wenet_osum.tasks import Field
 
 RECALL = Metric("hotword_recall", "hotword recall")
@@ -46,13 +44,6 @@ LEAKS = Metric(
 )
 # Columns of the counts per utterance.
 MATCHED, SPOKEN, ANSWERED, LEAKING, ANSWERS, LEAKED = range(6)
-
-
-class Texts(NamedTuple):
-    """Both sides of an utterance as tokens."""
-
-    reference: list[str]
-    hypothesis: list[str]
 
 
 def applies(field: Field, pairs: list[Pair]) -> bool:
@@ -115,7 +106,7 @@ def f1_of_counts(sums: np.ndarray) -> np.ndarray:
 
 def _count(field: Field, pair: Pair, options: Options) -> tuple[int, ...]:
     """Count the hotwords of one utterance in both texts."""
-    texts = _texts(field, pair, options)
+    texts = both_sides(field, pair, options)
     matched = spoken = answered = leaked = 0
     for word in hotwords(pair):
         expected = occurrences(word, texts.reference)
@@ -145,16 +136,3 @@ def hotwords(pair: Pair) -> list[tuple[str, ...]]:
         if tokens:
             found[tuple(tokens)] = None
     return [*found]
-
-
-def _texts(field: Field, pair: Pair, options: Options) -> Texts:
-    """Return both sides as tokens, after the normalizer."""
-    reference = field.spoken(pair.reference)
-    hypothesis = ""
-    if pair.answered:
-        hypothesis = pair.hypothesis.transcript or ""
-    lang = language(pair.reference.lang, reference)
-    normalize = get(options.normalizer, lang)
-    expected = normalize(reference)
-    answered = normalize(hypothesis)
-    return Texts(answer_tokens(expected), answer_tokens(answered))

@@ -1,4 +1,4 @@
-"""Whether, and how often, a word of a context is spoken in a text.
+"""Whether, and how often, a word or a part of a context is spoken in a text.
 
 Case and punctuation do not matter. A word of a script with spaces counts as a whole, so that "art"
 is not in "start"; Chinese characters count wherever they follow one another. A word may be several:
@@ -8,8 +8,31 @@ is not in "start"; Chinese characters count wherever they follow one another. A 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from wenet_osum.score.normalize import answer_tokens
+from wenet_osum.score.metric_sums import Options, Pair
+from wenet_osum.score.normalize import answer_tokens, get, language
+from wenet_osum.tasks import Field
+
+
+class Texts(NamedTuple):
+    """Both sides of an utterance as tokens."""
+
+    reference: list[str]
+    hypothesis: list[str]
+
+
+def both_sides(field: Field, pair: Pair, options: Options) -> Texts:
+    """Return what is spoken and what is answered as tokens, after the normalizer."""
+    reference = field.spoken(pair.reference)
+    hypothesis = ""
+    if pair.answered:
+        hypothesis = pair.hypothesis.transcript or ""
+    lang = language(pair.reference.lang, reference)
+    normalize = get(options.normalizer, lang)
+    expected = normalize(reference)
+    answered = normalize(hypothesis)
+    return Texts(answer_tokens(expected), answer_tokens(answered))
 
 
 def occurrences(word: Sequence[str], text: Sequence[str]) -> int:
@@ -29,3 +52,12 @@ def occurrences(word: Sequence[str], text: Sequence[str]) -> int:
 def is_spoken(word: str, text: str) -> bool:
     """Tell whether a word stands in a text."""
     return occurrences(answer_tokens(word), answer_tokens(text)) > 0
+
+
+def runs(tokens: Sequence[str], size: int) -> set[tuple[str, ...]]:
+    """Return the different runs of ``size`` tokens."""
+    found = set()
+    for begin in range(len(tokens) - size + 1):
+        run = tuple(tokens[begin : begin + size])
+        found.add(run)
+    return found
