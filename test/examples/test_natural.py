@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -192,6 +193,16 @@ def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair
     assert {u.txt for u in rows(work, "silence", "train")} == {""}
     config_ = json.loads((work / "exp/further/told/final/text.json").read_text(encoding="utf-8"))
     assert "hotwords" in json.dumps(config_), "the model's folder says that it can be told words"
+
+    # With CTC and without it, by the encoder of phase 1.
+    classes = ["--tokenizer", published_pair["llm"], "--lowercase", "--list", work / "data/asr/train/manifest.jsonl", "--out", work / "data/ctc_classes.json"]
+    subprocess.run([sys.executable, ROOT / "tools/make_ctc_classes.py", *classes], check=True)
+    override = f"{two_steps_published} repeat_gate.utterances=0"
+    said = smoke("natural", work, *models, "--arms", "none first", "--seeds", "1", "--decode", "--max_tokens 8", override=override, script="aligned.sh")
+    table = said[said.index("| arm |") :].splitlines()
+    assert [re.match(r"\| (\w+) \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$", line)[1] for line in table[2:]] == ["none", "first"]
+    models_of = {arm: json.loads((work / f"exp/aligned/{arm}.1/final/config.json").read_text(encoding="utf-8")) for arm in ("none", "first")}
+    assert {arm: len(found["losses"]) for arm, found in models_of.items()} == {"none": 0, "first": 1}
 
 
 def test_what_is_not_there_is_left_out_by_name(tmp_path, tone, smoke):

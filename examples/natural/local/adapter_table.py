@@ -12,14 +12,14 @@ of audio per hour are the training log's, the median of phase 3.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-from wenet_osum.files import write_text
+from tables import arguments, markdown, publish
+
 from wenet_osum.records import Score
 from wenet_osum.score import score_json
 
@@ -90,49 +90,36 @@ def mean_of(runs: list[Path], measure: Callable[[Path], float]) -> str:
     return f"{mean:.1f}"
 
 
-def row(name: str, runs: list[Path]) -> str:
-    """Return the line of an adapter."""
+def row(name: str, runs: list[Path]) -> list[str]:
+    """Return the cells of an adapter."""
     rate = mean_of(runs, tokens_per_second)
     speed = mean_of(runs, hours_per_hour)
     cells = [name, rate, speed]
     for task, metric in FIGURES.values():
         figure = cell(runs, task, metric)
         cells.append(figure)
-    inside = " | ".join(cells)
-    return f"| {inside} |"
+    return cells
 
 
 def table(runs: Path, adapters: list[str], seeds: list[str]) -> str:
     """Return the table as markdown."""
     columns = ["adapter", "LLM tokens/s", "hours/hour", *FIGURES]
-    head = " | ".join(columns)
-    rule = "|---" * len(columns)
-    lines = [f"| {head} |", f"{rule}|"]
+    rows = []
     for name in adapters:
         own = []
         for seed in seeds:
-            own.append(runs / f"{name}.{seed}")
-        line = row(name, own)
-        lines.append(line)
-    return "\n".join(lines)
+            run = runs / f"{name}.{seed}"
+            own.append(run)
+        cells = row(name, own)
+        rows.append(cells)
+    return markdown(columns, rows)
 
 
 def main() -> int:
     """Write the table and print it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--runs", type=Path, required=True, help="folder of NAME.SEED")
-    add("--adapters", required=True, help="names, with spaces between them")
-    add("--seeds", required=True, help="seeds, with spaces between them")
-    add("--out", type=Path, required=True)
-    args = parser.parse_args()
-    adapters = args.adapters.split()
-    seeds = args.seeds.split()
-    text = table(args.runs, adapters, seeds)
-    write_text(args.out, f"{text}\n")
-    print(text)
+    args = arguments(__doc__, ["adapters", "seeds"])
+    text = table(args.runs, args.adapters, args.seeds)
+    publish(text, args.out)
     return 0
 
 

@@ -8,11 +8,11 @@ A row is a model. Its 95 % intervals, where score.json has them, resample speake
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
-from wenet_osum.files import write_text
+from tables import arguments, markdown, publish
+
 from wenet_osum.score import score_json
 
 # Column → (test set in the folder of a model, metric).
@@ -57,9 +57,7 @@ def text_figures(run: Path) -> list[str]:
 def table(runs: Path, arms: list[str]) -> str:
     """Return the table as markdown."""
     columns = ["model", *FIGURES, *TEXT]
-    head = " | ".join(columns)
-    rule = "|---" * len(columns)
-    lines = [f"| {head} |", f"{rule}|"]
+    rows = []
     for arm in arms:
         run = runs / arm
         cells = [arm]
@@ -67,25 +65,15 @@ def table(runs: Path, arms: list[str]) -> str:
             cell = figure(run, test, metric)
             cells.append(cell)
         cells += text_figures(run)
-        inside = " | ".join(cells)
-        lines.append(f"| {inside} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown(columns, rows)
 
 
 def main() -> int:
     """Write the table and print it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--runs", type=Path, required=True, help="folder with one per model")
-    add("--arms", required=True, help="names of the models, with spaces between them")
-    add("--out", type=Path, required=True)
-    args = parser.parse_args()
-    arms = args.arms.split()
-    text = table(args.runs, arms)
-    write_text(args.out, f"{text}\n")
-    print(text)
+    args = arguments(__doc__, ["arms"])
+    text = table(args.runs, args.arms)
+    publish(text, args.out)
     return 0
 
 

@@ -1,0 +1,41 @@
+"""What the scripts that write a table of several runs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from wenet_osum.files import write_text
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """Write a table of markdown."""
+    lines = [_line(columns), "|---" * len(columns) + "|"]
+    for row in rows:
+        line = _line(row)
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    inside = " | ".join(cells)
+    return f"| {inside} |"
+
+
+def arguments(doc: str, names: list[str]) -> argparse.Namespace:
+    """Read --runs and --out, and options that are lists with spaces between their ``names``."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--runs", type=Path, required=True, help="folder with one per run")
+    for name in names:
+        add(f"--{name}", type=str.split, required=True, help="with spaces between them")
+    add("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+def publish(text: str, out: Path) -> None:
+    """Write a table to its file, and print it."""
+    write_text(out, f"{text}\n")
+    print(text)
