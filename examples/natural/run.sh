@@ -54,9 +54,9 @@ if in_stages 1; then
     python "$tools/make_replies.py" --llm "$llm" --threads "$nproc" corpora/speechocean762/data corpora/replies/data
     cp corpora/replies/data/train/manifest.jsonl corpora/replies/data/train/data.list  # a plain list: the audio is packed once already
   fi
-  # Recognition alone, for phase 1; every task for phases 2, which learns words and labels of all of them, and 3. What is not prepared is named and left out.
+  # Recognition alone, for phase 1; every task for phases 2, which learns words and labels of all of them, and 3. What is not prepared is named and left out; dev has 60 utterances per task.
   for mixture in asr:data_asr.yaml all:data.yaml; do
-    python "$examples/multitask/local/prepare.py" --data_dir corpora --mixture "$conf/${mixture#*:}" --out "data/${mixture%:*}"
+    python "$examples/multitask/local/prepare.py" --limit 60 0 --data_dir corpora --mixture "$conf/${mixture#*:}" --out "data/${mixture%:*}"
   done
 fi
 
