@@ -31,16 +31,20 @@ if in_stages 0; then
   for split in train dev test; do
     python "$here/local/lists.py" --manifest "corpora/sounds/data/$split/manifest.jsonl" --event other --out "corpora/silence/data/$split/sounds.jsonl"
   done
-  for split in dev test; do cp "corpora/silence/data/$split/sounds.jsonl" "corpora/silence/data/$split/manifest.jsonl"; done
-  python "$tools/make_silence.py" --share "$silent" --recordings corpora/silence/data/train/sounds.jsonl --wav_dir "$work/corpora/silence/wav" \
-    corpora/speechocean762/data/train/manifest.jsonl corpora/silence/data/train/manifest.jsonl
+  seed=0
+  for split in train:speechocean762:"$silent" dev:speechocean762:"$silent" test:test300:0.3; do
+    IFS=: read -r split speech share <<<"$split"
+    seed=$((seed + 1))
+    python "$tools/make_silence.py" --share "$share" --seed "$seed" --recordings "corpora/silence/data/$split/sounds.jsonl" \
+      --wav_dir "$work/corpora/silence/wav/$split" "corpora/$speech/data/$split/manifest.jsonl" "corpora/silence/data/$split/manifest.jsonl"
+  done
   cp corpora/silence/data/train/manifest.jsonl corpora/silence/data/train/data.list
   python "$here/local/hotwords.py" --train corpora/speechocean762/data/train/manifest.jsonl --manifest "$(list_of :test300)" --out "$(list_of :hot300)"
 fi
 
 if in_stages 1; then
   echo "stage 1: the mixture"
-  python "$WENET_OSUM_ROOT/examples/multitask/local/prepare.py" --data_dir corpora --mixture "$here/conf/further/data.yaml" --out data/further
+  python "$WENET_OSUM_ROOT/examples/multitask/local/prepare.py" --limit 60 0 --data_dir corpora --mixture "$here/conf/further/data.yaml" --out data/further
 fi
 
 if in_stages 3; then

@@ -191,6 +191,8 @@ def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair
     heard = {u.key: u for u in rows(work, "hot300", "test")}
     assert {*heard} == {u.key for u in rows(work, "test300", "test")} and all(u.extra["hotwords"] == [] for u in heard.values()), "no word is rare here"
     assert {u.txt for u in rows(work, "silence", "train")} == {""}
+    (silence,) = [s for s in config.load(work / "data/further/data.yaml", config.DataConfig).train if s.name == "silence"]
+    assert silence.without_speech and silence.tasks == {"asr": 1.0}
     config_ = json.loads((work / "exp/further/told/final/text.json").read_text(encoding="utf-8"))
     assert "hotwords" in json.dumps(config_), "the model's folder says that it can be told words"
 

@@ -102,13 +102,13 @@ def _same(work: Path, path: str) -> str:
     return path
 
 
-def holds(utterance: Utterance, task: str) -> bool:
-    """Tell whether it has all fields of the task; words of which there are none are no
-    transcript."""
+def holds(utterance: Utterance, task: str, without_speech: bool = False) -> bool:
+    """Tell whether it has all fields of the task. No words are no transcript, but of a source of
+    recordings ``without_speech``."""
     for field in tasks.parse(task).fields:
         if not field.present(utterance):
             return False
-        if field.kind == "transcript" and not utterance.txt:
+        if field.kind == "transcript" and not utterance.txt and not without_speech:
             return False
     return True
 
@@ -119,7 +119,7 @@ def askable(source: SourceConfig, rows: list[Utterance]) -> SourceConfig:
     """
     asked: dict[str, float] = {}
     for task, share in source.tasks.items():
-        name = first_held([task, without_transcript(task)], rows)
+        name = first_held([task, without_transcript(task)], rows, source.without_speech)
         if name:
             asked[name] = share
         if name != task:
@@ -137,10 +137,10 @@ def without_transcript(task: str) -> str:
     return "".join(tags)
 
 
-def first_held(names: list[str], rows: list[Utterance]) -> str | None:
+def first_held(names: list[str], rows: list[Utterance], without_speech: bool) -> str | None:
     """Return the first of some tasks that an utterance can be asked; None: there is none."""
     for name in names:
-        if name and any(holds(utterance, name) for utterance in rows):
+        if name and any(holds(utterance, name, without_speech) for utterance in rows):
             return name
     return None
 
@@ -153,7 +153,10 @@ def usable(
     found = []
     for source in sources:
         if task in source.tasks:
-            found += [row for row in rows[source.name] if holds(row, task)]
+            silent = source.without_speech
+            for row in rows[source.name]:
+                if holds(row, task, silent):
+                    found.append(row)
     return found
 
 
