@@ -16,7 +16,7 @@ nproc=2          # training processes
 phases="1 2 3"   # training phases of stage 3: Whisper by itself, alignment without the LLM, all tasks together
 digits="600 60 300"  # strings joined from fsdd's digits: of training, dev and test
 replies=true     # false: no replies of the LLM to the transcripts, and no STTC
-label_weight=1.0 # weight of the label queries beside the LLM where a label is chosen
+label_weight=0.5 # weight of the label queries where a label is chosen; the LLM has the rest
 average_num=1    # checkpoints averaged
 override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
 

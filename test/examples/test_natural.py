@@ -18,6 +18,7 @@ import torch
 from wenet_osum import config
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.manifest import read_manifest
+from wenet_osum.decode import joint
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "examples/natural"
@@ -292,6 +293,18 @@ def test_pooled_states_do_not_depend_on_the_batch(probe, published_pair, tmp_pat
     alone = torch.cat([probe.pooled_states(encoder, [u], tmp_path / "m.jsonl") for u in found])
     assert together.shape == (3, 6, 32)
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_labels_are_decoded_with_weights_that_decoding_takes():
+    """Weights are shares: the LLM has what is left of 1."""
+    given = re.search(r"^label_weight=(\S+)", (RECIPE / "run.sh").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    sets = f'label_weight={given}; . "{RECIPE}/local/sets.sh"; for task in ser sgc sap ved; do queries $task:x; done'
+    asked = subprocess.run(["bash", "-c", sets], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(asked) == 4
+    for line in asked:
+        flag, value = line.split()
+        assert flag == "--rescore"
+        joint.check_weights(joint.parse(value), temperature=0.0)
 
 
 def test_stages_stay_short_and_every_test_set_is_made():

@@ -11,7 +11,7 @@ import torch
 from wenet_osum.models import build
 from wenet_osum.train import checkpoint, loop
 from wenet_osum.train import run as run_module
-from wenet_osum.train.checkpoint import REQUEUE
+from wenet_osum.train.checkpoint import REQUEUE, STOP
 from wenet_osum.train.loop import train
 from wenet_osum.train.run import INTERRUPTED, SANITY_FAILED
 
@@ -137,12 +137,13 @@ def test_one_big_batch_equals_many_small_ones(tiny, tmp_path, weights_of):
         assert (big[name] - small[name]).abs().max() < bound, name
 
 
-def test_signal_saves_and_asks_to_come_back(tiny, unbroken, tmp_path, monkeypatch, weights_of):
+@pytest.mark.parametrize("ask", [lambda exp: os.kill(os.getpid(), signal.SIGUSR1), lambda exp: (exp / STOP).touch()], ids=["signal", "file"])
+def test_who_asks_to_stop_gets_a_checkpoint_and_can_go_on(ask, tiny, unbroken, tmp_path, monkeypatch, weights_of):
     original = loop.take_step
 
     def take_step(run, batches):
         if run.state.step == 2:
-            os.kill(os.getpid(), signal.SIGUSR1)
+            ask(tmp_path)
         original(run, batches)
 
     monkeypatch.setattr(loop, "take_step", take_step)
@@ -150,7 +151,7 @@ def test_signal_saves_and_asks_to_come_back(tiny, unbroken, tmp_path, monkeypatc
     monkeypatch.undo()
     assert (tmp_path / REQUEUE).exists() and (tmp_path / "step_00000003" / "DONE").exists()
     assert train(tiny.conf(), tmp_path) == 0
-    assert not (tmp_path / REQUEUE).exists()
+    assert not (tmp_path / REQUEUE).exists() and not (tmp_path / STOP).exists()
     assert same(weights_of(tmp_path / "final"), weights_of(unbroken / "final"))
 
 

@@ -11,8 +11,8 @@ examples:
 
 exit status:
   0 done, 1 a fault of data or model, 2 a fault of the configuration, 3 a sanity check failed,
-  85 interrupted by SIGTERM or SIGUSR1 and saved (torchrun turns 85 into 1; the file REQUEUE in
-  exp_dir tells the same)
+  85 interrupted by SIGTERM, SIGUSR1 or a file STOP in exp_dir, and saved (torchrun turns 85 into
+  1; the file REQUEUE in exp_dir tells the same)
 """
 
 from __future__ import annotations

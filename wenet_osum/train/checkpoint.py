@@ -34,6 +34,8 @@ STATE, DONE, TRAINER, FINAL = "state.json", "DONE", "trainer", "final"
 RESUMABLE = 2
 # Lies there while an interrupted run waits for its next start (torchrun hides exit statuses).
 REQUEUE = "REQUEUE"
+# Who puts it there asks a run to save and to stop, as SIGTERM does.
+STOP = "STOP"
 
 
 @dataclass
@@ -106,7 +108,8 @@ def _step_folders(exp_dir: Path) -> list[Path]:
 def prepare(exp_dir: Path) -> list[str]:
     """Make the folder of a run ready for a start; returns the names that ``clean`` gives."""
     exp_dir.mkdir(parents=True, exist_ok=True)
-    (exp_dir / REQUEUE).unlink(missing_ok=True)
+    for mark in (REQUEUE, STOP):
+        (exp_dir / mark).unlink(missing_ok=True)
     return clean(exp_dir)
 
 

@@ -22,6 +22,7 @@ from wenet_osum import config, dist
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.records import Batch
 from wenet_osum.train import run_log
+from wenet_osum.train.checkpoint import STOP
 from wenet_osum.train.optim import check_schedule, lr_scale, set_learning_rates
 from wenet_osum.train.run import Run
 from wenet_osum.train.start import Interrupt, seed_everything
@@ -36,10 +37,12 @@ def train(conf: TrainConfig, exp_dir: str | Path) -> int:
     run is lost.
     """
     data = _read_data(conf)
+    exp_dir = Path(exp_dir)
     world = dist.start(conf.threads, conf.step_timeout_s)
+    stop = exp_dir / STOP if world.is_rank_zero else None
     try:
-        with Interrupt() as interrupt:
-            return train_steps(Run(conf, data, Path(exp_dir), world, interrupt))
+        with Interrupt(stop) as interrupt:
+            return train_steps(Run(conf, data, exp_dir, world, interrupt))
     except RuntimeError as error:
         if not dist.is_lost_connection(error):
             raise

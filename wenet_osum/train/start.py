@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 
 class Interrupt:
-    """Remembers SIGTERM and SIGUSR1 until the step is over."""
+    """Remembers SIGTERM and SIGUSR1 until the step is over, and sees a file that asks the same."""
 
-    def __init__(self) -> None:
-        self.seen = False
+    def __init__(self, file: Path | None = None) -> None:
+        """``file``: who makes it asks to stop; None: nobody can in this way."""
+        self.file = file
+        self.noted = False
         self.before: dict[int, Any] = {}  # signal → its handler outside
 
     def __enter__(self) -> Interrupt:
@@ -37,7 +39,14 @@ class Interrupt:
         return self
 
     def _note(self, number: int, frame: Any) -> None:
-        self.seen = True
+        self.noted = True
+
+    @property
+    def seen(self) -> bool:
+        """Tell whether somebody has asked to stop."""
+        if self.file is not None and self.file.exists():
+            self.noted = True
+        return self.noted
 
     def __exit__(self, *_: object) -> None:
         for number in self.before:
