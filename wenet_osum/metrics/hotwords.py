@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wenet_osum.context import context_of
+from wenet_osum.context import HOTWORDS, context_of
 from wenet_osum.records import Metric
 from wenet_osum.score.metric_sums import (
     MetricSums,
@@ -29,7 +29,7 @@ from wenet_osum.score.metric_sums import (
     share,
 )
 from wenet_osum.score.normalize import answer_tokens
-from wenet_osum.score.spoken import both_sides, occurrences
+from wenet_osum.score.spoken import both_sides, occurrences, told
 from wenet_osum.tasks import Field
 
 RECALL = Metric("hotword_recall", "hotword recall")
@@ -50,22 +50,12 @@ def applies(field: Field, pairs: list[Pair]) -> bool:
     """Tell whether there is something to score: a transcript, and hotwords of some reference."""
     if field.kind != "transcript":
         return False
-    return bool(_named(pairs))
-
-
-def _named(pairs: list[Pair]) -> list[Pair]:
-    """Return the pairs whose reference names hotwords."""
-    found = []
-    for pair in pairs:
-        context = context_of(pair.reference)
-        if context.hotwords:
-            found.append(pair)
-    return found
+    return bool(told(pairs, HOTWORDS))
 
 
 def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSums]:
     """Compute recall, precision and F1 where a hotword is spoken at all, and leaks."""
-    named = _named(pairs)
+    named = told(pairs, HOTWORDS)
     rows = [_count(field, pair, options) for pair in named]
     columns = np.array(rows, dtype=float)
     keys = [pair.reference.key for pair in named]

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from wenet_osum.context import context_of
+from wenet_osum.context import PREVIOUS, context_of
 from wenet_osum.records import Metric
 from wenet_osum.score.metric_sums import MetricSums, Options, Pair, one_class, share
 from wenet_osum.score.normalize import answer_tokens
-from wenet_osum.score.spoken import both_sides, runs
+from wenet_osum.score.spoken import both_sides, runs, told
 from wenet_osum.tasks import Field
 
 LEAKS = Metric(
@@ -35,33 +35,25 @@ def applies(field: Field, pairs: list[Pair]) -> bool:
     """Tell whether there is something to score: a transcript, and the text before some of them."""
     if field.kind != "transcript":
         return False
-    return bool(_followed(pairs))
-
-
-def _followed(pairs: list[Pair]) -> list[Pair]:
-    """Return the pairs whose reference has a text before."""
-    found = []
-    for pair in pairs:
-        context = context_of(pair.reference)
-        if context.previous:
-            found.append(pair)
-    return found
+    return bool(told(pairs, PREVIOUS))
 
 
 def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSums]:
     """Compute the share of answers that leak."""
-    followed = _followed(pairs)
+    followed = told(pairs, PREVIOUS)
     rows = [_count(field, pair, options) for pair in followed]
     columns = np.array(rows, dtype=float)
     sums = columns.sum(axis=0).astype(int)
     is_answered = columns[:, ANSWERS] > 0
+    keys = [pair.reference.key for pair in followed]
+    leaking = share(LEAKING, ANSWERS)
     leaks = MetricSums(
         LEAKS,
         columns,
-        share(LEAKING, ANSWERS),
+        leaking,
         int(sums[ANSWERS]),
         strata=one_class(is_answered),
-        keys=[pair.reference.key for pair in followed],
+        keys=keys,
     )
     leaks.detail["leaked_runs"] = int(sums[LEAKED])
     return [leaks]
@@ -72,6 +64,8 @@ def _count(field: Field, pair: Pair, options: Options) -> tuple[int, ...]:
     texts = both_sides(field, pair, options)
     context = context_of(pair.reference)
     before = answer_tokens(context.previous)
-    written = runs(texts.hypothesis, RUN) & runs(before, RUN)
-    leaked = written - runs(texts.reference, RUN)
-    return bool(leaked), pair.answered, len(leaked)
+    again = runs(texts.hypothesis, RUN) & runs(before, RUN)
+    spoken = runs(texts.reference, RUN)
+    leaked = again - spoken
+    count = len(leaked)
+    return count > 0, pair.answered, count

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from wenet_osum.context import context_of
 from wenet_osum.score.metric_sums import Options, Pair
 from wenet_osum.score.normalize import answer_tokens, get, language
 from wenet_osum.tasks import Field
@@ -20,6 +21,16 @@ class Texts(NamedTuple):
 
     reference: list[str]
     hypothesis: list[str]
+
+
+def told(pairs: list[Pair], slot: str) -> list[Pair]:
+    """Return the pairs whose reference has a context of this kind, such as ``hotwords``."""
+    found = []
+    for pair in pairs:
+        context = context_of(pair.reference)
+        if slot in context.told:
+            found.append(pair)
+    return found
 
 
 def both_sides(field: Field, pair: Pair, options: Options) -> Texts:
