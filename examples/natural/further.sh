@@ -58,10 +58,11 @@ fi
 for arm in before $arms; do
   model=exp/further/$arm/final out=exp/further/$arm
   # WAY/SET: only models that were trained with words that may occur can be told some.
+  tests="untold/hot300 untold/silence"
   case $arm in
-    before) model=exp/3_joint/final tests="untold/hot300 untold/silence" ;;
-    plain) tests="untold/hot300 untold/silence" ;;
-    *) tests="untold/hot300 untold/silence told/hot300" ;;
+    before) model=exp/3_joint/final ;;
+    plain) ;;
+    *) tests="$tests told/hot300" ;;
   esac
   if in_stages 5; then
     echo "stage 5: decoding with $model"

@@ -18,10 +18,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-from tables import arguments, markdown, publish
-
-from wenet_osum.records import Score
-from wenet_osum.score import score_json
+from tables import arguments, markdown, publish, score_of
 
 # Column → (task, metric).
 FIGURES = {
@@ -36,20 +33,9 @@ FIGURES = {
 RATE = re.compile(r"speech: .* ([\d.]+) per second")
 
 
-def score_of(run: Path, task: str, metric: str) -> Score | None:
-    """Return a score of a run, of all its utterances where there are subsets."""
-    _, scores = score_json.read(run / "exp/score/score.json")
-    found = None
-    for score in scores:
-        wanted = score.task == task and score.metric == metric
-        if wanted and (found is None or score.subset == "all"):
-            found = score
-    return found
-
-
 def cell(runs: list[Path], task: str, metric: str) -> str:
     """Return the mean of a figure over seeds, with how sure it is."""
-    scores = [score_of(run, task, metric) for run in runs]
+    scores = [score_of(run / "exp/score", task, metric) for run in runs]
     if not all(scores):
         return ""
     values = [score.value for score in scores]

@@ -16,9 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import mean
 
-from tables import arguments, markdown, publish
-
-from wenet_osum.score import score_json
+from tables import arguments, markdown, publish, score_of
 
 HEAD = ["arm", "WER %, mean", "of each seed", "minutes", "loss on dev"]
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
@@ -27,11 +25,10 @@ ALIGNMENT = {"first": "align"}  # arm → what was trained before it
 
 def wer(run: Path) -> float:
     """Return the word error rate of a run, %. Raises ValueError where none was scored."""
-    _, scores = score_json.read(run / "score/score.json")
-    for score in scores:
-        if score.metric == "wer":
-            return score.value
-    raise ValueError(f"{run}: no word error rate")
+    score = score_of(run / "score", "asr", "wer")
+    if score is None:
+        raise ValueError(f"{run}: no word error rate")
+    return score.value
 
 
 def minutes(run: Path) -> float:

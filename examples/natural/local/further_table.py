@@ -11,9 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tables import arguments, markdown, publish
-
-from wenet_osum.score import score_json
+from tables import arguments, markdown, publish, score_of
 
 # Column → (test set in the folder of a model, metric).
 FIGURES = {
@@ -30,15 +28,14 @@ TEXT = ["text: same replies %", "perplexity, times", "divergence, nats"]
 
 def figure(run: Path, test: str, metric: str) -> str:
     """Return a figure of a model with its interval; nothing where the set was not decoded."""
-    path = run / test / "score/score.json"
-    if not path.exists():
+    folder = run / test / "score"
+    if not folder.exists():
         return ""
-    _, scores = score_json.read(path)
-    for score in scores:
-        if score.metric == metric:
-            interval = f"{score.low:.1f}–{score.high:.1f}"
-            return f"{score.value:.1f} ({interval})"
-    return ""
+    score = score_of(folder, "asr", metric)
+    if score is None:
+        return ""
+    interval = f"{score.low:.1f}–{score.high:.1f}"
+    return f"{score.value:.1f} ({interval})"
 
 
 def text_figures(run: Path) -> list[str]:

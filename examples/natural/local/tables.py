@@ -6,6 +6,19 @@ import argparse
 from pathlib import Path
 
 from wenet_osum.files import write_text
+from wenet_osum.records import Score
+from wenet_osum.score import score_json
+
+
+def score_of(folder: Path, task: str, metric: str) -> Score | None:
+    """Return a score of what ``score`` wrote, of all utterances where there are subsets."""
+    _, scores = score_json.read(folder / "score.json")
+    found = None
+    for score in scores:
+        wanted = score.task == task and score.metric == metric
+        if wanted and (found is None or score.subset == "all"):
+            found = score
+    return found
 
 
 def markdown(columns: list[str], rows: list[list[str]]) -> str:
