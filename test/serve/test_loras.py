@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 import wenet_osum
 from wenet_osum.bin import serve
 from wenet_osum.config import LoraConfig
+from wenet_osum.decode import static_prefix
 from wenet_osum.models import lora, loras
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.serve.app import make_app
@@ -37,8 +38,8 @@ def folders(model_dir, tmp_path_factory):
     return found
 
 
-def client(folder, others):
-    m = wenet_osum.load(folder, **SETTINGS)
+def client(folder, others, **settings):
+    m = wenet_osum.load(folder, **SETTINGS, **settings)
     found = serve._loras(m.recognizer, [f"{name}={path}" for name, path in others.items()])
     return TestClient(make_app(m, Settings(loras=tuple(others)), False, found))
 
@@ -62,6 +63,16 @@ def test_each_request_is_answered_by_the_lora_it_names(model_dir, folders, wavs)
         assert asked.get("/v1/models/two").json()["id"] == "two"
         refused = asked.post("/v1/audio/transcriptions", files={"file": ("a.wav", wavs[0])}, data={"model": "too"})
         assert refused.status_code == 404 and "did you mean 'two'" in refused.text
+
+
+def test_steps_of_a_static_cache_are_those_of_one_lora(model_dir, folders, wavs):
+    """A CUDA graph goes on computing with the weights that it was captured with."""
+    with client(model_dir, folders) as growing, client(model_dir, folders, static_cache=True) as static:
+        static_prefix.rooms.clear()
+        for name in ("one", "osum", "two", "one"):
+            assert answer(static, wavs[1], name) == answer(growing, wavs[1], name)
+        (room,) = static_prefix.rooms.values()
+        assert {lora for _, lora in room.steps} == {"one", "two", None}
 
 
 def test_a_model_with_a_lora_of_its_own_keeps_it(folders, wavs):

@@ -6,10 +6,11 @@
 
 A batch is so many utterances of --seconds, from log-mel features in the memory of the host to text.
 Answers have --tokens_per_second tokens for each second of speech, whatever the weights would say:
-the end of text is never the likeliest, and repetition is watched as always but ends nothing. The
-other way is transformers' generate on the same speech, asked for as many tokens. The lengths of all
-answers are checked, in float32 also the tokens. Ways take turns; wall clock around a synchronized
-device, on a CPU (--tiny) CPU seconds. RTFx as in the Open ASR Leaderboard: audio ÷ time.
+the end of text is never the likeliest, and repetition is watched as always but ends nothing. Other
+ways are transformers' generate on the same speech, asked for as many tokens, and ours with a static
+cache, whose steps are CUDA graphs on a GPU. The lengths of all answers are checked, in float32 also
+the tokens. Ways take turns; wall clock around a synchronized device, on a CPU (--tiny) CPU seconds.
+RTFx as in the Open ASR Leaderboard: audio ÷ time.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ from side_by_side import spread  # noqa: E402
 from transformers import PreTrainedConfig  # noqa: E402
 
 from wenet_osum import config  # noqa: E402
+from wenet_osum.decode import static_prefix  # noqa: E402
 from wenet_osum.decode.generate import answer, finish, in_eval_mode, make_rows  # noqa: E402
 from wenet_osum.decode.options import DecodeOptions  # noqa: E402
-from wenet_osum.decode.prefix import LLMPrompts  # noqa: E402
+from wenet_osum.decode.prefix import LLMPrompts, Prefixes  # noqa: E402
+from wenet_osum.decode.static_prefix import StaticPrefixes  # noqa: E402
 from wenet_osum.decode.stops import LoopGuard  # noqa: E402
 from wenet_osum.models.layout import Question  # noqa: E402
 from wenet_osum.models.osum import OsumModel  # noqa: E402
@@ -45,6 +48,7 @@ from wenet_osum.train.dry_run import any_template, materialize  # noqa: E402
 from wenet_osum.train.estimate import Mean, batch_of, meta_model  # noqa: E402
 from wenet_osum.train.rehearse import peak_gib, reset_peak  # noqa: E402
 
+STATIC = OURS + ", static cache"
 THEIRS = "transformers' generate, the same speech"
 BATCHES = [1, 8, 64, 256]
 HEAD = [
@@ -109,8 +113,11 @@ class Speaker:
         batch.tasks = ["asr"] * count
         return batch
 
-    def ours(self, batch: Batch, tokens: int) -> list[list[int]]:
-        """Answer a batch as recognize does; returns the tokens of each answer."""
+    def ours(self, batch: Batch, tokens: int, static: bool = False) -> list[list[int]]:
+        """Answer a batch as recognize does; returns the tokens of each answer.
+
+        ``static``: as with --static_cache.
+        """
         options = DecodeOptions(max_tokens=tokens)
         tasks = [self.template.task(name) for name in batch.tasks]
         counts: Counter = Counter()
@@ -122,7 +129,8 @@ class Speaker:
             question = Question.of(moved)
             speech = self.model.padded_speech(question.features, question.feature_lengths)
             embeds, mask = self.model.prompts_with(*speech, question)
-            prompts = LLMPrompts(self.model.llm, embeds, mask)
+            kind = StaticPrefixes if static else Prefixes
+            prompts = LLMPrompts(self.model.llm, embeds, mask, kind)
             answer(prompts, rows, options, counts)
         finish(rows, self.template, counts)
         return [row.answer_state.ids for row in rows]
@@ -149,12 +157,13 @@ class Speaker:
 
 
 def race(speaker: Speaker, mean: Mean, count: int, rounds: int) -> list[Decoded]:
-    """Measure both ways on ``count`` utterances in turns, ours first."""
+    """Measure all ways on ``count`` utterances in turns, ours first."""
     batch = speaker.batch(mean, count)
     tokens = mean.answer_tokens
     ways: dict[str, Callable[[], list[list[int]]]] = {
         OURS: lambda: speaker.ours(batch, tokens),
         THEIRS: lambda: speaker.theirs(batch, tokens),
+        STATIC: lambda: speaker.ours(batch, tokens, static=True),
     }
     found = {}
     said = {}
@@ -173,11 +182,12 @@ def race(speaker: Speaker, mean: Mean, count: int, rounds: int) -> list[Decoded]
         for way, run in ways.items():
             if not found[way].error:
                 found[way].seconds.append(seconds_of(run, speaker.device))
+    free()
     return list(found.values())
 
 
 def check(said: dict[str, list[list[int]]], tokens: int, speaker: Speaker) -> None:
-    """All answers are as long as was asked for, and in float32 both ways say the same."""
+    """All answers are as long as was asked for, and in float32 all ways say the same."""
     for way, answers in said.items():
         lengths = {len(ids) for ids in answers}
         found = sorted(lengths)
@@ -185,14 +195,17 @@ def check(said: dict[str, list[list[int]]], tokens: int, speaker: Speaker) -> No
     parameters = speaker.model.parameters()
     weights = next(parameters)
     exact = weights.dtype == torch.float32
-    if exact and len(said) == 2:
-        ours = said[OURS]
-        theirs = said[THEIRS]
-        assert ours == theirs, "the two ways say different tokens"
+    if exact:
+        every = iter(said.values())
+        first = next(every, None)
+        for way, answers in said.items():
+            same = answers == first
+            assert same, f"{way} says other tokens than the first way"
 
 
 def free() -> None:
-    """Let go of what a batch that ran out of memory has left."""
+    """Let go of what a batch has left."""
+    static_prefix.rooms.clear()
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()

@@ -22,8 +22,9 @@ from wenet_osum.decode.counts import SPEECH_S, SPEECH_TOKENS
 from wenet_osum.decode.greedy import complete
 from wenet_osum.decode.joint import Rescorers
 from wenet_osum.decode.options import DecodeOptions
-from wenet_osum.decode.prefix import LLMPrompts, Prompts
+from wenet_osum.decode.prefix import LLMPrompts, Prefixes, Prompts
 from wenet_osum.decode.row import Row
+from wenet_osum.decode.static_prefix import StaticPrefixes
 from wenet_osum.decode.whisper_prefix import WhisperPrompts
 from wenet_osum.models import shrink
 from wenet_osum.models.label_queries import split_front
@@ -140,7 +141,8 @@ def _prompts(
     counts[SPEECH_S] += float(batch.feature_lengths.sum()) * FRAME_S
     question = Question.of(batch)
     embeds, mask = model.prompts_with(speech, lengths, question)
-    return LLMPrompts(model.llm, embeds, mask)
+    kind = StaticPrefixes if options.static_cache else Prefixes
+    return LLMPrompts(model.llm, embeds, mask, kind)
 
 
 def _draft(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from wenet_osum.decode import ctc_greedy, joint
+from wenet_osum.decode import ctc_greedy, joint, static_prefix
 from wenet_osum.decode.context import Telling
 from wenet_osum.decode.heard_labels import fields_heard
 from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions, search
@@ -75,12 +75,16 @@ def _check(
         ctc_greedy.check_model(model, "ctc_draft")
     if isinstance(model, OsumModel):
         joint.check_model(model, template, options.joint)
+        if options.static_cache:
+            static_prefix.check_model(model.llm)
         if model.config.answers_trained is False:
             warnings.warn(
                 "the model was trained with ce_weight 0 only: answers of its LLM to speech were "
                 f"never trained; --mode {CTC_GREEDY_SEARCH} is what it learned",
                 stacklevel=2,
             )
+    elif options.static_cache:
+        raise ValueError("static_cache is the LLM's, and phase 1 has none; leave it out")
     elif options.joint:
         names = ", ".join(options.joint)
         raise ValueError(

@@ -109,6 +109,13 @@ class DecodeOptions:
         "transcript is taken unchecked",
         float,
     )
+    static_cache: bool = option(
+        False,
+        "the LLM's cache has a fixed size, and on CUDA a decoding step is replayed as one graph: "
+        "sooner where launching kernels takes longer than running them; not for beams and drafts",
+        bool,
+        decides=False,
+    )
     free: bool = option(False, "do not limit labels to their label set", bool)
     prefix_text: str | None = option(
         None,
@@ -149,6 +156,8 @@ class DecodeOptions:
             raise ValueError(
                 "ctc_draft is for greedy search: leave num_beams, temperature and rescore out"
             )
+        if self.static_cache and (self.num_beams > 1 or self.ctc_draft):
+            raise ValueError("static_cache is for greedy search: leave num_beams and ctc_draft out")
         if self.prefix_text and self.trust_ctc:
             raise ValueError(
                 f"prefix_text {self.prefix_text!r} with trust_ctc {self.trust_ctc}: a transcript "
@@ -158,10 +167,10 @@ class DecodeOptions:
             raise ValueError(f"trust_ctc {self.trust_ctc} is for ctc_draft; set that too")
         joint.check_weights(self.rescore, self.temperature)
         searches = self.num_beams > 1 or self.temperature or self.joint or self.ctc_draft
-        if self.mode != MODES[0] and (searches or self.prefix_text):
+        if self.mode != MODES[0] and (searches or self.prefix_text or self.static_cache):
             raise ValueError(
-                f"mode {self.mode} has one best path: num_beams, temperature, rescore, ctc_draft "
-                f"and prefix_text are of mode {MODES[0]}; leave them out"
+                f"mode {self.mode} has one best path: num_beams, temperature, rescore, ctc_draft, "
+                f"static_cache and prefix_text are of mode {MODES[0]}; leave them out"
             )
 
     @property

@@ -23,18 +23,25 @@ class Prompts(Protocol):
 class LLMPrompts:
     """The left-padded prompts of a batch, from which an LLM's answers go on.
 
-    ``embeds`` are (B, L, H), ``mask`` (B, L) is 0 for padding.
+    ``embeds`` are (B, L, H), ``mask`` (B, L) is 0 for padding; ``kind`` keeps the cache.
     """
 
-    def __init__(self, llm: torch.nn.Module, embeds: Tensor, mask: Tensor) -> None:
+    def __init__(
+        self,
+        llm: torch.nn.Module,
+        embeds: Tensor,
+        mask: Tensor,
+        kind: type[Prefixes] | None = None,
+    ) -> None:
         self.llm = llm
         self.embeds, self.mask = embeds, mask
+        self.kind = kind or Prefixes
 
     def prefixes(self, rows: list[int], answers: list[list[int]]) -> Prefixes:
         """Return the prefixes of ``rows`` after their ``answers`` so far."""
         if not any(answers):
             embeds, mask = self.embeds[rows], self.mask[rows]
-            return Prefixes(self.llm, embeds, mask)
+            return self.kind(self.llm, embeds, mask)
 
         # Each prompt without its padding, and the answer behind it.
         embed = self.llm.get_input_embeddings()
@@ -60,7 +67,7 @@ class LLMPrompts:
         # Tokens are real where fewer of them follow than the text is long.
         from_end = torch.arange(longest - 1, -1, -1)
         mask = from_end < lengths[:, None]
-        return Prefixes(self.llm, embeds, mask.to(embeds.device))
+        return self.kind(self.llm, embeds, mask.to(embeds.device))
 
 
 class Prefixes:

@@ -51,3 +51,15 @@ def choose(llm: nn.Module, name: str | None) -> None:
             module.enable_adapters(name is not None)
             if name is not None:
                 module.set_adapter(name)
+
+
+def chosen(llm: nn.Module) -> str | None:
+    """Return the name of the adapters that work; None where none do."""
+    if not lora.there(llm):
+        return None
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in llm.modules():
+        if isinstance(module, BaseTunerLayer):
+            return None if module.disable_adapters else module.active_adapters[0]
+    return None
