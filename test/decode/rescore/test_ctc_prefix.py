@@ -17,9 +17,7 @@ from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.rescore.ctc_prefix import CTCPrefix, Emissions, Rescorer, State
 from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.tasks import parse
-from wenet_osum.text import ctc_classes
 from wenet_osum.text.template import Template
-from wenet_osum.text.tokenizer import encode
 
 BLANK = 0
 
@@ -108,20 +106,6 @@ def test_the_blank_is_that_of_training_whatever_ends_an_answer(chat_parts):
     finally:
         model.config.llm.eos_token_id = before
     assert states.prefix.emissions.blank == blank != template.end_id
-
-
-def test_a_ctc_over_some_tokens_is_refused_for_it_cuts_words_otherwise(chat_parts, monkeypatch):
-    """Half a word is no beginning of the whole one, so there are no prefix scores to add."""
-    model, template = chat_parts
-    classes = ctc_classes.learn(template.tokenizer, ["the cat sat on the mat"] * 9, 60)
-    ids = template.tokenizer.convert_tokens_to_ids(classes)
-    encoder = ctc_classes.ClassEncoder(template.tokenizer, ids)
-    half, whole = (encoder.classes(encode(encoder.tokenizer, text)) for text in ("the ma", "the mat"))
-    assert whole[: len(half)] != half
-    losses = [{"name": "ctc", "weight": 1.0, "classes": ids}]
-    monkeypatch.setattr(model.config, "losses", losses)
-    with pytest.raises(ValueError, match=f"{len(ids)} of them .*ctc_greedy_search.*classes: null"):
-        Rescorer(model, template, {"ctc_prefix": 0.5})
 
 
 def test_an_llm_without_opinion_says_what_is_heard(few):

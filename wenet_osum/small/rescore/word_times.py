@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wenet_osum.decode.constrain import token_text
-from wenet_osum.decode.rescore.ctc_prefix import FLOOR, CTCPrefix
+from wenet_osum.decode.ctc_prefix import FLOOR, CTCPrefix
 from wenet_osum.decode.transcript_position import TranscriptPosition
 from wenet_osum.models.ctc_scores import normed
 from wenet_osum.small.losses.word_time import moment_codes, moment_logits
@@ -206,7 +206,7 @@ def time_gains(
     """
     ends_word = position.ends_word
     if ends_word:
-        frame = int(prefix.log_p_nonblank.argmax())
+        frame = prefix.last_state()
     else:
         frame = prefix.next_start()
     logs = posterior.log_probs(frame, ends_word)
