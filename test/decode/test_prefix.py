@@ -48,6 +48,20 @@ def test_scoring_leaves_the_cache_as_it_is(prompts):
     assert scores[0][0] == pytest.approx(steps, abs=1e-4)
 
 
+@torch.no_grad()
+def test_the_head_is_given_what_it_multiplies_at_once(prompts):
+    """A slice of the last positions would be multiplied row by row, on a CPU in bfloat16 with a copy of the head for each."""
+    llm, embeds, mask = prompts
+    given = []
+    hook = llm.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    try:
+        Prefixes(llm, embeds, mask).feed([5, 6, 7])
+    finally:
+        hook.remove()
+    assert [tuple(hidden.shape) for hidden in given] == [(3, 1, embeds.shape[-1])] * 2
+    assert all(hidden.is_contiguous() for hidden in given)
+
+
 def test_beams_are_compared_by_token():
     short, long = Beam(None, LoopGuard(), -4.0), Beam(None, LoopGuard(), -6.0)
     long.guard.ids = [1, 2, 3]

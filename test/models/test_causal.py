@@ -89,6 +89,23 @@ def test_packed_equals_alone_in_bfloat16(folders):
         assert error([7, 1, 12]) < 2e-2 and error([20]) > 0.1
 
 
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_decoding_heads_share_keys_without_copies(monkeypatch, length, dtype):
+    """Six query heads of two key heads, over a cache of eight positions, with padding."""
+    draws = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 6, length, 8, generator=draws).to(dtype)
+    key, value = torch.randn(2, 3, 2, 8, 8, generator=draws).to(dtype)
+    mask = torch.ones(3, 1, length, 8, dtype=torch.bool).tril(8 - length)
+    mask[1, :, :, :4] = False
+    module = SimpleNamespace(num_key_value_groups=3, is_causal=True)
+    expected, _ = causal.sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    monkeypatch.setattr(causal, "sdpa_attention_forward", None)
+    found, _ = causal.packed_attention(module, query, key, value, mask, scaling=0.3, dropout=0.0)
+    assert found.shape == expected.shape and found.is_contiguous()
+    torch.testing.assert_close(found, expected, atol=2e-2 if dtype == torch.bfloat16 else 1e-6, rtol=0)
+
+
 def test_losses_in_chunks_equal_losses_at_once(monkeypatch):
     head = torch.nn.Linear(8, 11)
     hidden, targets = torch.randn(10, 8, requires_grad=True), torch.randint(0, 11, (10,))

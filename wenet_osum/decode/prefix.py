@@ -125,13 +125,18 @@ class Prefixes:
         ``mask`` (B, L + new) counts what the cache holds as well. ``rows``: the batch is these rows
         of the prefixes; None: all, in their order.
         """
+        # An index, for a slice would not be contiguous: on a CPU in bfloat16 the head is then copied
+        # for each row, gigabytes of it.
+        wanted: int | Tensor = 0
+        if last:
+            wanted = torch.tensor([-1], device=mask.device)
         out = self.llm(
             **inputs,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=int(last),
+            logits_to_keep=wanted,
         )
         return out.logits.float()
 

@@ -89,6 +89,9 @@ def packed_attention(
     Without ``packing`` this is transformers' sdpa.
     """
     if packing is None:
+        if _folds(query, key, attention_mask, kwargs):
+            scale = kwargs.get("scaling")
+            return _folded(query, key, value, attention_mask, scale), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     supported.check_arguments(kwargs)
     scale = kwargs.get("scaling")
@@ -102,6 +105,41 @@ def packed_attention(
     else:
         output = _per_segment(query, key, value, packing, scale, rate, window)
     return output, None
+
+
+def _folds(
+    query: Tensor, key: Tensor, mask: Tensor | None, settings: dict[str, Any]
+) -> bool:
+    """Tell whether query heads share key heads under a mask that all heads share."""
+    if mask is None or settings.get("dropout"):
+        return False
+    heads = query.shape[1]
+    return heads > key.shape[1] and mask.shape[1] == 1
+
+
+def _folded(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None
+) -> Tensor:
+    """Let the heads that share a key head be further queries of it: query (B, Q, N, E), key and
+    value (B, K, L, E), mask (B, 1, N, L), result (B, N, Q, E).
+
+    transformers repeats keys and values for every query head where there is a mask, in each step
+    of decoding the whole cache.
+    """
+    batch, heads, length, channels = query.shape
+    groups = heads // key.shape[1]
+    queries = query.reshape(batch, -1, groups * length, channels)
+    if length > 1:
+        mask = mask.repeat(1, 1, groups, 1)
+    output = functional.scaled_dot_product_attention(
+        queries,
+        key,
+        value,
+        attn_mask=mask,
+        scale=scale,
+    )
+    output = output.reshape(batch, heads, length, -1)
+    return output.transpose(1, 2).contiguous()
 
 
 def _in_compute_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
