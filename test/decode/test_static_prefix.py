@@ -91,6 +91,7 @@ def test_rows_that_leave_and_scores_in_between(prompts):
     assert torch.allclose(static.logits, growing.logits, atol=1e-4)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: steps are replayed as CUDA graphs")
 def test_on_a_gpu_answers_are_those_of_a_cache_that_grows(parts, clips, batch_of):
     model, _ = parts
