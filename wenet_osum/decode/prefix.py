@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.cache_utils import Cache, DynamicCache
 
+from wenet_osum.models.llm.causal import last_position
+
 
 class Prompts(Protocol):
     """The inputs before the answers of a batch, for any kind of model."""
@@ -125,11 +127,7 @@ class Prefixes:
         ``mask`` (B, L + new) counts what the cache holds as well. ``rows``: the batch is these rows
         of the prefixes; None: all, in their order.
         """
-        # An index, for a slice would not be contiguous: on a CPU in bfloat16 the head is then copied
-        # for each row, gigabytes of it.
-        wanted: int | Tensor = 0
-        if last:
-            wanted = torch.tensor([-1], device=mask.device)
+        wanted = last_position(mask.device) if last else 0
         out = self.llm(
             **inputs,
             attention_mask=mask,

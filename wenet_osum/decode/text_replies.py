@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from wenet_osum.files import write_text
+from wenet_osum.models.llm.causal import last_position
 from wenet_osum.progress import ProgressBar
 from wenet_osum.text.tokenizer import load_tokenizer
 
@@ -96,8 +97,13 @@ class TextLlm:
             eos_token_id=ends,
             pad_token_id=self.tokenizer.pad_token_id,
         )
+        last = last_position(self.model.device)
         with torch.inference_mode():
-            ids = self.model.generate(**asked, generation_config=greedy)
+            ids = self.model.generate(
+                **asked,
+                generation_config=greedy,
+                logits_to_keep=last,
+            )
 
         # What was generated stands behind the prompt.
         prompt = asked["input_ids"].shape[1]

@@ -127,6 +127,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         question, settings = Question.split(inputs, keywords)
         speech = self._heard(question)
         embeddings, mask = self.prompts_with(*speech, question)
+        settings.setdefault("logits_to_keep", causal.last_position(embeddings.device))
         return self.llm.generate(inputs_embeds=embeddings, attention_mask=mask, **settings)
 
     def prompt_embeddings(self, *inputs: Tensor, **named: Tensor) -> tuple[Tensor, Tensor]:

@@ -294,6 +294,15 @@ def packed_forward(llm: PreTrainedModel, embeddings: Tensor, packing: Packing) -
     return output.last_hidden_state[0, :count]
 
 
+def last_position(device: torch.device) -> Tensor:
+    """Return what transformers takes as ``logits_to_keep`` for the logits of the last position.
+
+    An index and not 1: with that the head would be given a slice, which torch does not multiply at
+    once. On a CPU in bfloat16 it copies the head's weights for each row, gigabytes of them.
+    """
+    return torch.tensor([-1], device=device)
+
+
 def create(config: PreTrainedConfig) -> PreTrainedModel:
     """Make a causal LM with the initial weights of ``config``, with packed attention.
 
