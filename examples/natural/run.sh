@@ -75,8 +75,8 @@ if in_stages 3; then
     torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$conf/train_$phase.yaml" \
       --data "data/$mixture/data.yaml" --exp_dir "exp/$phase" --whisper "$whisper" --llm "$llm" --override $encoder $override
     python -m wenet_osum.bin.average --exp_dir "exp/$phase" --mode best --num "$average_num" --out "exp/$phase/final"
-    # Words of natural sentences get times by forced alignment with the CTC head of phase 1; only training and dev use them.
-    if [ "$phase" = 1_whisper ] && [ -d corpora/speechocean762 ]; then . "$here/local/align.sh"; fi
+    # Words of natural sentences get times by forced alignment with the CTC of phase 2; only training and dev use them.
+    if [ "$phase" = 2_align ] && [ -d corpora/speechocean762 ]; then . "$here/local/align.sh"; fi
   done
 fi
 

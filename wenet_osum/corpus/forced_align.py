@@ -4,7 +4,8 @@ It is a Viterbi search through blank and tokens (arXiv 2305.13516).
 Letters: F emission frames, V classes.
 
 CTC models speak in spikes: a token may take one frame of its sound and leave the rest to the blank.
-A short gap between two words is therefore split between them, a longer one is a pause.
+A short gap between two words is therefore split between them, a longer one is a pause. Where spikes
+are far apart, only the beginnings of words are worth something (``until_quiet``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+STEP_S = 0.01  # s, of what is known of the voice
 GAP_S = 0.2  # s, gaps between words up to this are split in the middle
 Token = tuple[int, int, int]  # token id, first character, one past the last
 Encode = Callable[[str], list[Token]]  # text → its tokens
@@ -158,4 +160,27 @@ def _without_small_gaps(words: list[Word], gap_s: float) -> list[Word]:
             middle = (left.end + right.start) / 2
             out[i - 1] = left._replace(end=middle)
             out[i] = right._replace(start=middle)
+    return out
+
+
+def until_quiet(words: Sequence[Word], voiced: Sequence[bool], frame_s: float) -> list[Word]:
+    """Let each word begin half a frame before its first spike, and last until nobody speaks or the
+    next one begins.
+
+    ``voiced`` says of every 10 ms whether it is no pause.
+    """
+    begins = [max(0.0, word.start - frame_s / 2) for word in words]
+    limits = [*begins[1:], len(voiced) * STEP_S]
+    out = []
+    for word, begin, limit in zip(words, begins, limits, strict=True):
+        first = round(begin / STEP_S)
+        last = round(limit / STEP_S)
+        spoken = [step for step in range(first, last) if voiced[step]]
+
+        # Where all is quiet, what CTC said.
+        end = word.end
+        if spoken:
+            end = (spoken[-1] + 1) * STEP_S
+        end = min(max(end, begin), limit)
+        out.append(word._replace(start=begin, end=end))
     return out

@@ -76,7 +76,7 @@ def generate(
     with in_eval_mode(model):
         device = device_of(model)
         batch = batch.to(device)
-        front, states, lengths = _speech(model, batch)
+        front, states, lengths = hear(model, batch.features, batch.feature_lengths)
         head = model.speech_classes()
         labels = HeardLabels(model, template)
         sizes = lengths.tolist()
@@ -95,13 +95,17 @@ def generate(
     return finish(rows, template, counts)
 
 
-def _speech(model: OsumModel | WhisperPhase, batch: Batch) -> tuple[Tensor | None, Tensor, Tensor]:
+def hear(
+    model: OsumModel | WhisperPhase, features: Tensor, lengths: Tensor
+) -> tuple[Tensor | None, Tensor, Tensor]:
     """Return the embeddings of label fields (B, F, D), None where there are none, the states that
-    CTC reads (B, N, D), and their lengths (B,)."""
-    features = (batch.features, batch.feature_lengths)
+    CTC reads (B, N, D), and their lengths (B,).
+
+    ``features`` are (B, frames, mels) with ``lengths`` (B,).
+    """
     if isinstance(model, WhisperPhase):
-        return None, *model.ctc_states(*features)
-    return split_front(model.adapter, *model.adapted(*features))
+        return None, *model.ctc_states(features, lengths)
+    return split_front(model.adapter, *model.adapted(features, lengths))
 
 
 def _count_ties(row: Row, logits: Tensor, counts: Counter) -> None:

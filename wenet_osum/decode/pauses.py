@@ -53,6 +53,20 @@ def find_cut(audio: np.ndarray, rate: int, latest: int, longest_s: float) -> tup
     return cut * step, True
 
 
+def voiced_steps(audio: np.ndarray, rate: int) -> np.ndarray:
+    """Return which 10 ms of ``audio`` (samples,) at ``rate`` Hz are no pause: (steps,), bool.
+
+    A step is judged by the 0.05 s around it.
+    """
+    power = mean_squares(audio, round(STEP_S * rate))
+    if not len(power):
+        return np.zeros(0, dtype=bool)
+    half = NOISE_STEPS // 2
+    padded = np.pad(power, half, mode="edge")
+    smooth = moving_mean(padded, NOISE_STEPS)
+    return smooth > pause_level(padded)
+
+
 def mean_squares(audio: np.ndarray, step: int) -> np.ndarray:
     """Return the mean square of every ``step`` samples: (samples,) → (steps,), float64."""
     steps = len(audio) // step
