@@ -9,7 +9,9 @@
 
 The model is one of phase 1 with a CTC head, or a speech LLM that was trained with the loss ctc.
 Spikes of CTC say when a word begins, and less of when it ends: with --ends voice it lasts until its
-voice falls silent. The last two forms take every data/SPLIT/manifest.jsonl and write aligned/SPLIT/manifest.jsonl.
+voice falls silent. The last two forms take every data/SPLIT/manifest.jsonl and write
+aligned/SPLIT/manifest.jsonl.
+
 Utterances that cannot be aligned are written without times and counted by reason. Exit status: 0
 done, 1 a fault or no utterance got times.
 """
@@ -106,7 +108,7 @@ class Aligner:
         template = Template.load(folder)
         self.encode = spelling(template.tokenizer, scoring.classes, template.lowercase)
 
-        # Of a state: phase 1 reads those of the encoder, a speech LLM what its adapter makes of them.
+        # Of a state: those of the encoder, or what the adapter of a speech LLM makes of them.
         self.frame_s = self.model.encoder.state_s
         if isinstance(self.model, OsumModel):
             self.frame_s = self.model.embedding_s

@@ -140,6 +140,15 @@ def test_what_no_class_can_write_leaves_the_rest_to_the_llm(template):
     assert state.ended
 
 
+def test_a_row_of_the_table_that_is_no_token_is_never_said(template):
+    prefix = begun(template, few_classes(template, ["the cat"], 20), "the cat")
+    the, none = template.encode("the")[0], len(template.tokenizer) + 5
+    for _ in range(2):
+        _, wrong = prefix.token_gains(torch.tensor([the, none])).tolist()
+        assert wrong == -torch.inf
+        prefix = prefix.extended(the)
+
+
 @torch.no_grad()
 def test_a_model_with_classes_is_rescored(chat_parts, monkeypatch):
     """The LLM has no opinion but at its first token, and says what is heard, in its own tokens."""

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 OPEN = 3
 # Classes of an unfinished word, above which the first are settled: where words have no spaces.
 LONGEST = 8
+# Half a character, and what is none.
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 # Words, of each thing that is known of them.
 REMEMBERED = 10_000
 
@@ -59,8 +61,12 @@ class Pieces:
         self.beginning = remember(self._beginning)
 
     def spelled(self, token: int) -> str:
-        """Return the text of one of the LLM's tokens."""
-        return self.tokenizer.convert_ids_to_tokens(token)
+        """Return the text of one of the LLM's tokens.
+
+        Tables of embeddings have rows that are no token: these are a character of no class.
+        """
+        text = self.tokenizer.convert_ids_to_tokens(token)
+        return UNKNOWN if text is None else text
 
     def text(self, classes: Sequence[int]) -> str:
         """Return the text that classes write."""
@@ -73,7 +79,7 @@ class Pieces:
             return [text]
         plain = self.decoding.decode([text])
         # Half a character cannot be cut yet.
-        if "\N{REPLACEMENT CHARACTER}" in plain:
+        if UNKNOWN in plain:
             return [text]
         cut = self.splitting.pre_tokenize_str(plain)
         words = [word for word, _ in cut]
@@ -82,6 +88,9 @@ class Pieces:
     def _classes(self, word: str) -> list[int] | None:
         """Return the classes that training writes a word with; None where none can."""
         merged = self.merging.tokenize(word)
+        written = "".join(piece.value for piece in merged)
+        if written != word:
+            return None
         tokens = [piece.id for piece in merged]
         return self.encoder.classes(tokens)
 
