@@ -110,3 +110,12 @@ def batch_of():
         return collate(items if order is None else [items[i] for i in order])
 
     return make
+
+
+@pytest.fixture()
+def prompts(parts):
+    """(llm, embeds, mask) of three left-padded prompts of different lengths."""
+    model, _ = parts
+    embeds = torch.randn(3, 9, model.config.llm.hidden_size, generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[0] * (9 - n) + [1] * n for n in (9, 4, 6)])
+    return model.llm, embeds, mask

@@ -12,14 +12,6 @@ from wenet_osum.decode.stops import LoopGuard
 from wenet_osum.tasks import parse
 
 
-@pytest.fixture()
-def prompts(parts):
-    model, _ = parts
-    embeds = torch.randn(3, 9, model.config.llm.hidden_size, generator=torch.Generator().manual_seed(1))
-    mask = torch.tensor([[0] * (9 - n) + [1] * n for n in (9, 4, 6)])
-    return model.llm, embeds, mask
-
-
 @torch.no_grad()
 def test_rows_that_leave_change_nothing(prompts):
     llm, embeds, mask = prompts

@@ -67,14 +67,6 @@ def test_batches_share_one_cache_and_its_steps(parts, clips, batch_of):
     assert where == (first.ids.data_ptr(), first.mask.data_ptr(), room.keys[0].data_ptr(), room.steps[8, None].cache.layers[0].keys.data_ptr())
 
 
-@pytest.fixture()
-def prompts(parts):
-    model, _ = parts
-    embeds = torch.randn(3, 9, model.config.llm.hidden_size, generator=torch.Generator().manual_seed(1))
-    mask = torch.tensor([[0] * (9 - n) + [1] * n for n in (9, 4, 6)])
-    return model.llm, embeds, mask
-
-
 @torch.no_grad()
 def test_rows_that_leave_and_scores_in_between(prompts):
     static, growing = StaticPrefixes(*prompts), Prefixes(*prompts)
