@@ -313,6 +313,7 @@ def test_stages_stay_short_and_every_test_set_is_made():
     script = "".join(path.read_text(encoding="utf-8") for path in parts)
     made = set(re.findall(r"corpora/(\w+)/data/test/manifest\.jsonl", script))
     made |= set(re.findall(r"corpora/\w+/data corpora/(\w+)/data\b", script))
+    made |= set(re.findall(r"^cp \S+ corpora/(\w+)/data/train/data\.list$", script, re.MULTILINE))
     made |= set(re.findall(r"\$work/corpora/(\w+)/data", script)) | {"en_word_times", "mfa_styles"}
     asked = set(re.findall(r"\b[a-z]+:(\w+)\b", re.search(r'^tests="([^"]*)"', script, re.MULTILINE)[1]))
     assert asked and asked <= made, asked - made
