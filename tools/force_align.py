@@ -4,7 +4,6 @@
     python tools/force_align.py --model exp/1_whisper/final data/train/manifest.jsonl \\
         data/train/timed.jsonl
     python tools/force_align.py --model exp/1_whisper/final data aligned
-
     python tools/force_align.py --model exp/2_align/final --ends voice data aligned
 
 The model is one of phase 1 with a CTC head, or a speech LLM that was trained with the loss ctc.
@@ -43,7 +42,7 @@ from wenet_osum.dataset.log_mel import log_mel  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.rewrite import read_audio  # noqa: E402
 from wenet_osum.decode import ctc_greedy  # noqa: E402
-from wenet_osum.decode.pauses import voiced_steps  # noqa: E402
+from wenet_osum.decode.pauses import STEP_S, voiced_steps  # noqa: E402
 from wenet_osum.models import build  # noqa: E402
 from wenet_osum.models.ctc_scores import scoring_of  # noqa: E402
 from wenet_osum.models.osum import OsumModel  # noqa: E402
@@ -129,11 +128,15 @@ class Aligner:
         )
         if self.to_quiet:
             voiced = voiced_steps(audio, SAMPLE_RATE)
-            words = until_quiet(words, voiced, self.frame_s)
+            words = until_quiet(words, voiced, STEP_S, self.frame_s)
 
         # The last state may reach beyond the end.
         duration = len(audio) / SAMPLE_RATE
-        return [word._replace(end=min(word.end, duration)) for word in words]
+        kept = []
+        for text, start, end in words:
+            within = Word(text, min(start, duration), min(end, duration))
+            kept.append(within)
+        return kept
 
     @torch.no_grad()
     def log_probs(self, audio: np.ndarray) -> torch.Tensor:

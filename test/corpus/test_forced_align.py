@@ -65,9 +65,15 @@ def test_words_last_until_nobody_speaks_or_the_next_begins():
     """Spikes of 80 ms, in the middle of what they stand for; the voice is on from 0.05 s to 0.5 s and from 0.8 s to 0.95 s."""
     words = [Word("a", 0.08, 0.16), Word("b", 0.32, 0.4), Word("c", 0.8, 0.88), Word("d", 1.2, 1.28)]
     voiced = [5 <= step < 50 or 80 <= step < 95 for step in range(130)]
-    found = until_quiet(words, voiced, 0.08)
+    found = until_quiet(words, voiced, 0.01, 0.08)
     assert near(found) == [("a", 0.04, 0.28), ("b", 0.28, 0.5), ("c", 0.76, 0.95), ("d", 1.16, 1.28)]
 
 
 def test_the_first_word_begins_no_earlier_than_the_recording():
-    assert near(until_quiet([Word("a", 0.0, 0.08)], [True] * 5, 0.08)) == [("a", 0.0, 0.05)]
+    assert near(until_quiet([Word("a", 0.0, 0.08)], [True] * 5, 0.01, 0.08)) == [("a", 0.0, 0.05)]
+
+
+def test_a_spike_behind_the_end_of_what_is_known_is_no_fault():
+    words = [Word("a", 0.0, 0.08), Word("b", 0.16, 0.24)]
+    found = until_quiet(words, [True] * 5, 0.01, 0.08)
+    assert near(found) == [("a", 0.0, 0.05), ("b", 0.12, 0.12)]

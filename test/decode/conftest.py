@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -10,6 +14,7 @@ from wenet_osum.records import Sample
 from wenet_osum.text.template import Template
 
 MELS = 8
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 def make_model(seed: int = 7, tokenizer=None, **changes):
@@ -110,6 +115,20 @@ def batch_of():
         return collate(items if order is None else [items[i] for i in order])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def load_tool():
+    """name below tools/ → the file as a module."""
+
+    def load(name: str) -> ModuleType:
+        path = TOOLS / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture()

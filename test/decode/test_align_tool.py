@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +11,10 @@ from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.decode.pauses import voiced_steps
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "force_align.py"
-
 
 @pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("force_align", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("force_align")
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
@@ -17,16 +14,12 @@ from wenet_osum.tasks import parse
 from wenet_osum.tasks.base import join_words
 
 RATE = 16000
-BENCH = Path(__file__).resolve().parents[2] / "tools/bench/long_joins.py"
 
 
 @pytest.fixture(scope="module")
-def bench():
-    """tools/bench/long_joins.py as a module: recordings whose words are known."""
-    spec = importlib.util.spec_from_file_location("long_joins", BENCH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def bench(load_tool):
+    """tools/bench/long_joins.py: recordings whose words are known."""
+    return load_tool("bench/long_joins")
 
 
 def noise(seconds, silences=(), rate=RATE):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-STEP_S = 0.01  # s, of what is known of the voice
 GAP_S = 0.2  # s, gaps between words up to this are split in the middle
 Token = tuple[int, int, int]  # token id, first character, one past the last
 Encode = Callable[[str], list[Token]]  # text → its tokens
@@ -163,24 +162,27 @@ def _without_small_gaps(words: list[Word], gap_s: float) -> list[Word]:
     return out
 
 
-def until_quiet(words: Sequence[Word], voiced: Sequence[bool], frame_s: float) -> list[Word]:
+def until_quiet(
+    words: Sequence[Word], voiced: Sequence[bool], step_s: float, frame_s: float
+) -> list[Word]:
     """Let each word begin half a frame before its first spike, and last until nobody speaks or the
     next one begins.
 
-    ``voiced`` says of every 10 ms whether it is no pause.
+    ``voiced`` says of every ``step_s`` whether it is no pause.
     """
+    steps = len(voiced)
     begins = [max(0.0, word.start - frame_s / 2) for word in words]
-    limits = [*begins[1:], len(voiced) * STEP_S]
+    limits = [*begins[1:], steps * step_s]
     out = []
     for word, begin, limit in zip(words, begins, limits, strict=True):
-        first = round(begin / STEP_S)
-        last = round(limit / STEP_S)
+        first = round(begin / step_s)
+        last = min(round(limit / step_s), steps)
         spoken = [step for step in range(first, last) if voiced[step]]
 
         # Where all is quiet, what CTC said.
         end = word.end
         if spoken:
-            end = (spoken[-1] + 1) * STEP_S
-        end = min(max(end, begin), limit)
+            end = (spoken[-1] + 1) * step_s
+        end = max(begin, min(end, limit))
         out.append(word._replace(start=begin, end=end))
     return out

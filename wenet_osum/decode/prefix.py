@@ -278,11 +278,12 @@ def _right_padded(lists: list[list[int]]) -> tuple[Tensor, Tensor]:
     return torch.tensor(padded), torch.tensor(real)
 
 
-def selected(cache: DynamicCache, index: Tensor, padding: int = 0) -> DynamicCache:
-    """Return the cache of the rows ``index`` (B,) without its first ``padding`` positions."""
+def selected(cache: Cache, index: Tensor, padding: int = 0, end: int | None = None) -> DynamicCache:
+    """Return the cache of the rows ``index`` (B,) without its first ``padding`` positions, and up
+    to ``end`` where it is not full."""
     found = DynamicCache()
     for number, layer in enumerate(cache.layers):
-        keys = layer.keys[index, :, padding:]
-        values = layer.values[index, :, padding:]
+        keys = layer.keys[index, :, padding:end]
+        values = layer.values[index, :, padding:end]
         found.update(keys, values, number)
     return found

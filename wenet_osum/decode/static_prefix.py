@@ -116,14 +116,7 @@ class StaticPrefixes(Prefixes):
     def _selected(self, index: Tensor, padding: int = 0) -> DynamicCache:
         """Return what is filled of the rows ``index``, as a cache of its own that can grow."""
         rows = self.rows[index]
-        whole = selected(self.step.cache, rows, padding)
-        end = self.filled - padding
-        found = DynamicCache()
-        for number, layer in enumerate(whole.layers):
-            keys = layer.keys[:, :, :end]
-            values = layer.values[:, :, :end]
-            found.update(keys, values, number)
-        return found
+        return selected(self.step.cache, rows, padding, self.filled)
 
 
 def room_for(llm: nn.Module, cache: DynamicCache, count: int, length: int) -> Room:

@@ -107,9 +107,7 @@ def packed_attention(
     return output, None
 
 
-def _folds(
-    query: Tensor, key: Tensor, mask: Tensor | None, settings: dict[str, Any]
-) -> bool:
+def _folds(query: Tensor, key: Tensor, mask: Tensor | None, settings: dict[str, Any]) -> bool:
     """Tell whether query heads share key heads under a mask that all heads share."""
     if mask is None or settings.get("dropout"):
         return False
@@ -117,9 +115,7 @@ def _folds(
     return heads > key.shape[1] and mask.shape[1] == 1
 
 
-def _folded(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None
-) -> Tensor:
+def _folded(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
     """Let the heads that share a key head be further queries of it: query (B, Q, N, E), key and
     value (B, K, L, E), mask (B, 1, N, L), result (B, N, Q, E).
 
