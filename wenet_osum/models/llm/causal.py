@@ -111,8 +111,9 @@ def _folds(query: Tensor, key: Tensor, mask: Tensor | None, settings: dict[str, 
     """Tell whether query heads share key heads under a mask that all heads share."""
     if mask is None or settings.get("dropout"):
         return False
-    heads = query.shape[1]
-    return heads > key.shape[1] and mask.shape[1] == 1
+    _, heads, length, _ = query.shape
+    _, shared, positions, _ = key.shape
+    return heads > shared and mask.shape[1:] == (1, length, positions)
 
 
 def _folded(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
