@@ -140,6 +140,7 @@ def test_all_faults_at_once_with_suggestions(tmp_path):
         ({"model": {"whisper": "w"}}, "model.llm: a folder or hub name is needed"),
         ({"model": {"kind": "whisper", "whisper": "w", "llm": "l"}}, "kind whisper has no LLM"),
         ({"model": {"kind": "whisper", "whisper": "w", "init_from": "x"}}, "give one of them"),
+        ({"model": {"whisper": "w", "llm": "l", "time_marks": 0.0}}, "model.time_marks 0.0: seconds above 0"),
         ({"model": {"kind": "whisper", "whisper": "w", "ce_weight": -1}}, "model.ce_weight -1.0: must be 0 or more"),
         ({"model": {"kind": "whisper", "whisper": "w", "ce_weight": 0}}, "nothing is left to train on"),
         ({"model": {"kind": "whisper", "whisper": "w", "losses": [{"name": "ctc"}]}}, "model.losses[0].weight None: must be a number above 0"),

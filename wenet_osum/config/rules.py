@@ -68,8 +68,10 @@ def _of_model_sources(model: ModelConfig) -> list[str]:
         faults.append(
             "model.llm: a folder or hub name is needed for kind osum (or model.init_from)"
         )
-    if model.kind == "whisper" and (model.llm or model.lora):
-        faults.append("model.llm and model.lora: kind whisper has no LLM")
+    if model.kind == "whisper" and (model.llm or model.lora or model.time_marks):
+        faults.append("model.llm, model.lora and model.time_marks: kind whisper has no LLM")
+    if model.time_marks is not None and model.time_marks <= 0:
+        faults.append(f"model.time_marks {model.time_marks}: seconds above 0, or leave it out")
     return faults
 
 

@@ -59,6 +59,9 @@ class ModelConfig:
     # a finished model's folder, weights only; replaces whisper, llm and adapter
     init_from: str | None = None
     lora: LoraConfig | None = None  # adds adapters to the LLM
+    # seconds between times that stand in the speech of tasks with word times; None: as the model
+    # has it that it goes on from, a new one none
+    time_marks: float | None = None
     # nf4: frozen linear layers of the LLM have weights of 4 bits while they train LoRA or an
     # adapter (QLoRA); needs requirements/quantization.txt
     quantization: Literal["none", "nf4"] = "none"

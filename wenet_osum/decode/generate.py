@@ -26,7 +26,7 @@ from wenet_osum.decode.prefix import LLMPrompts, Prefixes, Prompts
 from wenet_osum.decode.row import Row
 from wenet_osum.decode.static_prefix import StaticPrefixes
 from wenet_osum.decode.whisper_prefix import WhisperPrompts
-from wenet_osum.models import shrink
+from wenet_osum.models.heard import heard
 from wenet_osum.models.label_queries import split_front
 from wenet_osum.models.layout import Question
 from wenet_osum.models.whisper import WhisperPhase
@@ -135,7 +135,7 @@ def _prompts(
             row.joint = rescorers.begin(own, own_front)
     _draft(model, template, own_states, own_lengths, rows, options, counts)
     asked = [row.answer_state.task.tags for row in rows]
-    speech, lengths = shrink.heard(model, adapted, adapted_lengths, batch.heard_for(asked))
+    speech, lengths = heard(model, adapted, adapted_lengths, batch.heard_for(asked))
 
     counts[SPEECH_TOKENS] += int(lengths.sum())
     counts[SPEECH_S] += float(batch.feature_lengths.sum()) * FRAME_S

@@ -36,10 +36,11 @@ from transformers import (
 
 from wenet_osum import lookup
 from wenet_osum.devices import to_device
-from wenet_osum.models import dtypes, lora, shrink, split, trainable, unread
+from wenet_osum.models import dtypes, lora, shrink, split, time_marks, trainable, unread
 from wenet_osum.models.answers import LLMAnswers
 from wenet_osum.models.assemble import assemble, make_adapter
 from wenet_osum.models.ctc_scores import CTCScores, Scoring, scoring_of
+from wenet_osum.models.heard import heard
 from wenet_osum.models.label_queries import front_names, split_front
 from wenet_osum.models.layout import Pieces, Question, lay_out, pad_left
 from wenet_osum.models.lengths import spans
@@ -107,12 +108,12 @@ class OsumModel(PreTrainedModel, GenerationMixin):
             table=self.get_input_embeddings().weight,
             labels=dict(zip(front_names(self.adapter), front.unbind(1), strict=True)),
         )
-        heard, heard_lengths = states, None
+        told, told_lengths = states, None
         if self.objective.ce_weight:
-            heard, heard_lengths = shrink.heard(self, states, lengths, batch.heard_for())
-        answers = LLMAnswers(self.llm, self.speech_boundary, batch, heard, heard_lengths)
+            told, told_lengths = heard(self, states, lengths, batch.heard_for())
+        answers = LLMAnswers(self.llm, self.speech_boundary, batch, told, told_lengths)
         output = self.objective(batch, speech, answers, shrink.answering(self))
-        output.speech_lengths = heard_lengths
+        output.speech_lengths = told_lengths
         return output
 
     # -- decoding: what stands before the answers ---------------------------------------------
@@ -168,9 +169,9 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         self, features: Tensor, feature_lengths: Tensor, tasks: Sequence[str] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return what the LLM hears of features (B, T, M): padded embeddings (B, S, H), and their
-        lengths (B,), on the CPU. ``tasks`` as in ``shrink.heard``."""
+        lengths (B,), on the CPU. ``tasks`` as in ``heard``."""
         states, lengths = self.adapted(features, feature_lengths)
-        return shrink.heard(self, states, lengths, tasks)
+        return heard(self, states, lengths, tasks)
 
     def _heard(self, question: Question) -> tuple[Tensor, Tensor]:
         """Return what the LLM hears of a question."""
@@ -192,7 +193,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         self, features: Tensor, feature_lengths: Tensor, tasks: Sequence[str] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return what the LLM hears: embeddings of all utterances end to end (ΣS, H), and their
-        lengths (B,), on the CPU. ``tasks`` as in ``shrink.heard``."""
+        lengths (B,), on the CPU. ``tasks`` as in ``heard``."""
         speech, lengths = self.padded_speech(features, feature_lengths, tasks)
         rows, longest, _ = speech.shape
         starts = torch.arange(rows) * longest
@@ -204,7 +205,8 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         """Count the LLM positions that speech takes, or takes at most: frames (n,) to tokens
         (n,)."""
         states = self.encoder.output_lengths(frames)
-        return self.adapter.output_lengths(states)
+        embeddings = self.adapter.output_lengths(states)
+        return embeddings + time_marks.added(self, embeddings)
 
     @property
     def embedding_s(self) -> float:

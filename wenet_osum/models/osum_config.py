@@ -22,6 +22,8 @@ class OsumConfig(PreTrainedConfig):
     # File name in models/adapter, and the arguments of the adapter.
     adapter: str = "conv_transformer"
     adapter_conf: Any = None
+    # Times written into speech (models/time_marks.py): every_s, tokens; None: there are none.
+    time_marks: Any = None
     # Part → dtype it was saved in, that of loading with dtype "auto".
     part_dtypes: Any = None
     # What it was trained with beside cross-entropy, entries of model.losses; None: nobody knows.
@@ -56,9 +58,7 @@ class OsumConfig(PreTrainedConfig):
         return ends
 
 
-def _part_config(
-    value: dict[str, Any] | PreTrainedConfig | None, default: str
-) -> PreTrainedConfig:
+def _part_config(value: dict[str, Any] | PreTrainedConfig | None, default: str) -> PreTrainedConfig:
     """Make the configuration of a part from its table; ``default`` is the type of an empty one."""
     if isinstance(value, PreTrainedConfig):
         return value

@@ -8,7 +8,7 @@ Letters: B utterances, N states of the longest, S runs of the utterance with mos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wenet_osum.models.label_queries import front_names, split_front
+from wenet_osum.models.label_queries import front_names
 from wenet_osum.tasks import parse
 
 # What becomes of states in which CTC hears nothing.
@@ -88,42 +88,6 @@ def _places(labels: Tensor, lengths: Tensor, blank: int, blanks: str) -> tuple[T
     places = places.masked_fill(~spoken, NOWHERE)
     places = places.masked_fill(pooled, 0)
     return places, pooled
-
-
-def heard(
-    model: Any, states: Tensor, lengths: Tensor, tasks: Sequence[str] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return what the LLM hears of the adapter's embeddings (B, N, H), and the lengths (B,), on the
-    CPU: fewer where the adapter shrinks, else the same. Those of label fields stay in front.
-
-    ``tasks`` are names or tags of the utterances, for adapters that shrink for some tasks only;
-    None shrinks all.
-    """
-    adapter = model.adapter
-    if not hasattr(adapter, "shrinker"):
-        return states, lengths
-    front, states, lengths = split_front(adapter, states, lengths)
-    scores = model.speech_classes()
-    if states.device.type == "meta":
-        # Where costs are counted nobody knows what is said, and the most remains.
-        labels = _all_different(states)
-    else:
-        labels = scores.best(states).cpu()
-    whole = torch.zeros(len(lengths), dtype=torch.bool)
-    for row, task in enumerate(tasks or ()):
-        whole[row] = keeps_all(task, adapter.unshrunk)
-    kept, lengths = adapter.shrinker(states, lengths, labels, scores.blank, whole)
-    together = torch.cat([front, kept], 1)
-    added = front.shape[1]
-    return together, lengths + added
-
-
-def _all_different(states: Tensor) -> Tensor:
-    """Return labels (B, N) on the CPU of which no two are the same, and none is a class."""
-    rows, longest, _ = states.shape
-    numbers = torch.arange(longest)
-    labels = -1 - numbers
-    return labels.expand(rows, -1)
 
 
 def answering(model: Any) -> dict[str, nn.Module]:

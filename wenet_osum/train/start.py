@@ -14,7 +14,7 @@ from wenet_osum import lookup, tasks
 from wenet_osum.config import ContextConfig, DataConfig, TrainConfig
 from wenet_osum.context import HOTWORDS, PREVIOUS
 from wenet_osum.dataset.estimate import TokenCounter
-from wenet_osum.models import build
+from wenet_osum.models import build, time_marks
 from wenet_osum.models.objective import make_objective
 from wenet_osum.text import chat
 from wenet_osum.text.template import Template
@@ -92,6 +92,8 @@ def _new_model(conf: TrainConfig, data: DataConfig | None) -> tuple[Any, Templat
         # A model new to this layout gets the border that disturbs an Instruct LLM least.
         [token] = template.encode(chat.BOUNDARY)[:1]
         model.set_speech_boundary(token)
+    if conf.model.time_marks:
+        time_marks.begin(model, conf.model.time_marks, template.encode)
     return model, template
 
 

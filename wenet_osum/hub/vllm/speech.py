@@ -31,8 +31,8 @@ BOUNDARIES = 2
 class Speech(nn.Module):
     """Encoder, adapter and speech boundary, under the names that they have in a model folder.
 
-    Raises ValueError for an adapter whose number of embeddings depends on what is heard: vLLM has
-    to know it before anything is computed.
+    Raises ValueError where the number of embeddings depends on what is heard or asked: vLLM has to
+    know it before anything is computed.
     """
 
     def __init__(self, config: OsumConfig) -> None:
@@ -40,6 +40,11 @@ class Speech(nn.Module):
         kind = lookup.load(ENCODERS, config.encoder.model_type)
         self.encoder = kind.Encoder(config.encoder)
         self.adapter = make_adapter(config, self.encoder.width)
+        if config.time_marks:
+            raise ValueError(
+                "model.time_marks: how many embeddings there are depends on the task, and vLLM "
+                "does not know it; feed it prompt embeddings (export --llm)"
+            )
         if hasattr(self.adapter, "shrinker"):
             raise ValueError(
                 f"adapter {config.adapter} gives as many embeddings as CTC hears, and vLLM asks "
