@@ -19,6 +19,7 @@ replies=true     # false: no replies of the LLM to the transcripts, and no STTC
 label_weight=0.5 # weight of the label queries where a label is chosen; the LLM has the rest
 average_num=1    # checkpoints averaged
 override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
+decode=          # options of decoding, e.g. "--dtype bfloat16 --batch_size 32" on a CPU that multiplies bfloat16
 
 . "$WENET_OSUM_ROOT/tools/parse_options.sh" || exit 1
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
@@ -26,10 +27,7 @@ conf=$here/conf examples=$(dirname "$here")
 name_phases
 corpora=$(cd "${RUN_FROM:-$PWD}" && realpath -m ${corpora:-"$work/downloads"} | tr '\n' ' ')
 go_to_work
-. "$here/local/sets.sh"  # find_corpus, test_list, queries
-# What is tested, TASK:SET; a set is corpora/SET/data/test/manifest.jsonl, and is passed over where it is not there.
-tests="asr:speechocean762 asr:test300 asr:en_word_times asr:mfa_styles sgc:adults sap:speechocean762 ser:ravdess ved:esc50
-  srwt:fsdd srwt:en_word_times srwt:cmn sttc:replies"
+. "$here/local/sets.sh"  # find_corpus, test_list, queries; tests: what is decoded and scored
 
 if in_stages -1; then
   echo "stage -1: downloading what is not there, as the recipes of the corpora do"
@@ -89,7 +87,7 @@ if in_stages 5; then
   echo "stage 5: decoding"
   for test in $tests; do
     list=$(test_list "$test")
-    [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en $(queries "$test") --out "exp/decode/$test"
+    [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en $(queries "$test") $decode --out "exp/decode/$test"
   done
   . "$here/local/compared.sh"  # CTC alone, and cascades: a transcript, then the text LLM; scored as well
 fi

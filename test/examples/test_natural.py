@@ -161,7 +161,7 @@ def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair
     spoken_digits(tmp_path / "alone/digits", tone)
     options = ["--corpora", str(tmp_path / "alone"), "--whisper", "whisper", "--llm", "llm", *SMALL]
     override = f"{two_steps_published} repeat_gate.utterances=0 model.adapter_conf.heads=4"
-    smoke("natural", tmp_path / "work", *options, override=override)
+    smoke("natural", tmp_path / "work", *options, "--decode", "--batch_size 4", override=override)
     exp = tmp_path / "work/exp"
     assert {p.name for p in exp.iterdir()} >= {"1_whisper", "2_align", "3_joint", "decode", "score"}
     score = json.loads((exp / "score/srwt:fsdd/score.json").read_text())

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # What stage 5 decodes, and scores, to compare with. To be sourced by run.sh, whose variables it reads.
-# shellcheck disable=SC2154
+# shellcheck disable=SC2086,SC2154  # options are words
 
 # CTC alone, without the LLM, and the cascades that STTC is compared with: a transcript, then the text LLM.
 if [ -f corpora/test300/data/test/manifest.jsonl ]; then
   python -m wenet_osum.bin.recognize --model exp/2_align/final --list corpora/test300/data/test/manifest.jsonl --task asr \
-    --mode ctc_greedy_search --out exp/decode/ctc:test300
+    --mode ctc_greedy_search $decode --out exp/decode/ctc:test300
 fi
 if [ -d corpora/replies ]; then
   python "$tools/make_replies.py" --llm "$llm" --threads "$nproc" --hyp exp/decode/asr:speechocean762 corpora/replies/data/test/manifest.jsonl exp/decode/cascade:replies

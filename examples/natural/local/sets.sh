@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Where corpora and test sets lie. To be sourced by run.sh, whose variables it reads.
-# shellcheck disable=SC2154
+# shellcheck disable=SC2034,SC2154
+
+# What is tested, TASK:SET; a set is corpora/SET/data/test/manifest.jsonl, and is passed over where it is not there.
+tests="asr:speechocean762 asr:test300 asr:en_word_times asr:mfa_styles sgc:adults sap:speechocean762 ser:ravdess ved:esc50
+  srwt:fsdd srwt:en_word_times srwt:cmn sttc:replies"
 
 # The folder of --corpora, or in one of them, that holds $1; says so where there is none, and that $2 is left out.
 find_corpus() {
