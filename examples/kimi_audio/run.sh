@@ -17,6 +17,7 @@ phases="1 2"     # training phases of stage 3: the adapter, then every task
 conversations=   # folder with train.jsonl and test.jsonl in Kimi-Audio's form; empty: made of the corpora
 average_num=1    # checkpoints averaged
 override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
+decode=          # options of decoding, e.g. "--dtype bfloat16 --batch_size 32" on a CPU that multiplies bfloat16
 
 . "$WENET_OSUM_ROOT/tools/parse_options.sh" || exit 1
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
@@ -71,7 +72,7 @@ if in_stages 5; then
   echo "stage 5: decoding"
   for test in $tests; do
     list=$(test_list "$test")
-    [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en --out "exp/decode/$test"
+    [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en $decode --out "exp/decode/$test"
   done
   . "$here/local/talk.sh"  # the last turn of each conversation, given the earlier ones; scored as well
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The adapters beside each other: phases 2 and 3 of this recipe once per adapter and seed, from the same phase 1, on the same data; then one table.
+# The adapters beside each other: phases 2 and 3 of this recipe once per adapter and seed, from the same phase 1, on the same data; then one table and its picture.
 # Needs what run.sh has left in --work up to phase 1. README.md explains it; --help lists its options.
 # shellcheck disable=SC2154  # settings are words; tools/recipe.sh sets tools
 set -euo pipefail
@@ -13,7 +13,7 @@ work=$here       # where run.sh has worked; runs go to adapters/ in it
 whisper=openai/whisper-base     # folder or hub name of the Whisper
 llm=Qwen/Qwen2.5-0.5B-Instruct  # folder or hub name of the LLM
 nproc=2          # processes of training
-adapters="linear concat_mlp conv_transformer ctc_shrink ctc_shrink_unshrunk ctc_shrink_blind ctc_shrink_pool ctc_shrink_queries"  # yamls of conf/adapters
+adapters="linear concat_mlp conv_transformer ctc_shrink ctc_shrink_unshrunk ctc_shrink_whole ctc_shrink_blind ctc_shrink_pool ctc_shrink_drop ctc_shrink_unaligned ctc_shrink_queries"  # yamls of conf/adapters
 seeds=777        # each adapter is trained once per seed
 override=        # settings for both phases, e.g. "dtype=bfloat16"
 align_override=  # settings for phase 2 alone
@@ -78,6 +78,6 @@ for adapter in $adapters; do
 done
 
 if in_stages 6; then
-  echo "stage 6: the table"
+  echo "stage 6: the table, and its picture, of all seeds that have been scored"
   python "$here/local/adapter_table.py" --runs "$work/adapters" --adapters "$adapters" --seeds "$seeds" --out "$work/adapters/table.md"
 fi

@@ -18,6 +18,7 @@ cleaned=speechocean762          # corpora that a first pass of the Whisper clean
 rules="--max_wer 30 --min_s 1"  # of tools/filter_by_wer.py; the paper has 10 % and 3 s, with Whisper-medium
 average_num=1    # checkpoints averaged
 override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
+decode=          # options of decoding, e.g. "--dtype bfloat16 --batch_size 32" on a CPU that multiplies bfloat16
 
 . "$WENET_OSUM_ROOT/tools/parse_options.sh" || exit 1
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
@@ -66,11 +67,11 @@ if in_stages 5; then
   echo "stage 5: decoding; each run reports the LLM tokens per second of speech"
   for test in $tests; do
     list=$(test_list "$test")
-    [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en --out "exp/decode/$test"
+    [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en $decode --out "exp/decode/$test"
   done
   # What phase 1 hears without the LLM.
   list=$(test_list asr:test300)
-  [ -z "$list" ] || python -m wenet_osum.bin.recognize --model exp/1_align/final --list "$list" --task asr --mode ctc_greedy_search --out exp/decode/ctc:test300
+  [ -z "$list" ] || python -m wenet_osum.bin.recognize --model exp/1_align/final --list "$list" --task asr --mode ctc_greedy_search $decode --out exp/decode/ctc:test300
 fi
 
 if in_stages 6; then

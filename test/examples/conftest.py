@@ -115,27 +115,19 @@ def published_pair(tmp_path: Path) -> dict[str, Path]:
 @pytest.fixture
 def smoke(warm_bin: Path) -> Callable[..., str]:
     """Run a recipe in a work folder, two steps a phase unless told otherwise; returns what it
-    printed.
+    printed. ``override`` None is for scripts that train nothing.
     """
 
     def run(
         recipe: str,
         work: Path,
         *options: str,
-        override: str = TWO_STEPS,
+        override: str | None = TWO_STEPS,
         script: str = "run.sh",
     ) -> str:
-        command = [
-            "bash",
-            str(ROOT / "examples" / recipe / script),
-            "--work",
-            str(work),
-            "--nproc",
-            "1",
-            "--override",
-            override,
-            *options,
-        ]
+        command = ["bash", str(ROOT / "examples" / recipe / script), "--work", str(work), *options]
+        if override is not None:
+            command += ["--nproc", "1", "--override", override]
         environment = os.environ | {
             "PATH": f"{warm_bin}:{os.environ['PATH']}",
             "VIRTUAL_ENV": sys.prefix,

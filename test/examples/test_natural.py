@@ -176,6 +176,9 @@ def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair
     table = said[said.index("| adapter |") :].splitlines()
     assert len(table) == 3 and table[2].startswith("| ctc_shrink_pool | ")
     columns = table[0].split(" | ")
+    factor = table[2].split(" | ")[columns.index("real-time factor")]
+    assert float(factor) > 0
+    assert "ctc_shrink_pool" in (tmp_path / "work/adapters/table.svg").read_text(encoding="utf-8")
     times = columns.index("SRWT, within 100 ms, %")
     assert re.fullmatch(r"[\d.]+ \([\d.]+–[\d.]+\)|nan.*", table[2].split(" | ")[times])
 
@@ -206,6 +209,13 @@ def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair
     assert [re.match(r"\| (\w+) \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$", line)[1] for line in table[2:]] == ["none", "first"]
     models_of = {arm: json.loads((work / f"exp/aligned/{arm}.1/final/config.json").read_text(encoding="utf-8")) for arm in ("none", "first")}
     assert {arm: len(found["losses"]) for arm, found in models_of.items()} == {"none": 0, "first": 1}
+
+    # One model with more and less silence behind the speech.
+    said = smoke("natural", work, "--model", "exp/aligned/first.1/final", "--pads", "0 1", "--decode", "--max_tokens 8", override=None, script="pads.sh")
+    table = said[said.index("| silence") :].splitlines()
+    assert [re.match(r"\| (\d) \| [\d.]+ \| [\d.]+–[\d.]+ \| [\d.]+ \|$", line)[1] for line in table[2:4]] == ["0", "1"]
+    padded = json.loads((work / "exp/pads/1/model/config.json").read_text(encoding="utf-8"))
+    assert padded["encoder"]["pad_s"] == 1.0 and models_of["first"]["encoder"]["pad_s"] == 5
 
 
 def test_what_is_not_there_is_left_out_by_name(tmp_path, tone, smoke):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from wenet_osum.report import axes, plots
 
@@ -17,6 +18,16 @@ def test_pictures_of_odd_numbers():
 def test_a_line_whose_only_value_is_undefined_leaves_the_others_drawn():
     drawn = plots.curves({"a": [(1, math.nan)], "b": [(1, 2.0)]}, "t", {"a": 0, "b": 1})
     assert drawn.count("<circle") == 1 and "nan" not in drawn
+
+
+def test_names_stand_beside_their_dots():
+    points = {"left": (1.0, 30.0), "right": (12.5, 20.0), "no figure": (5.0, math.nan)}
+    drawn = plots.scatter(points, "WER", "tokens")
+    assert drawn.count("<circle") == 2 and "no figure" not in drawn and "nan" not in drawn
+    anchors = re.findall(r'text-anchor="(\w+)"[^>]*>(left|right)<', drawn)
+    assert anchors == [("start", "left"), ("end", "right")], "no name leaves the picture"
+    assert plots.scatter({"a": (math.nan, 1.0)}, "t", "x") == ""
+    assert plots.sheet([drawn], {}, name="adapters").count('aria-label="adapters"') == 1
 
 
 def test_ticks_enclose_the_range():

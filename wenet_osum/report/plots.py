@@ -124,26 +124,84 @@ def curves(
     ``colors`` gives each name its index in the palette.
     """
     finite = {name: _finite(line) for name, line in series.items()}
-    points = list(chain(*finite.values()))
+    lines = finite.values()
+    points = list(chain(*lines))
     if not points:
         return ""
 
-    steps, values = zip(*points, strict=True)
-    xs = ticks(min(steps), max(steps))
-    ys = ticks(min(values), max(values))
-    across = Axis(xs, 48, width - 24)
-    # Heights are counted from the top.
-    up = Axis(ys, height - 30, 30)
+    across, up = _axes(points, width, height - 30)
     heading = svg.label(across.begin, 17, title, "start", "strong")
     grid = _grid(across, up, height)
     parts = [heading, *grid]
     for name, points in finite.items():
         color = svg.color_of(colors[name])
-        parts.append(_line(across, up, name, points, color))
+        line = _line(across, up, name, points, color)
+        parts.append(line)
         # A single point makes no line; where its value is not defined, there is none.
-        if points and len(series[name]) == 1:
-            parts.append(_dot(across, up, points[0], color))
+        given = series[name]
+        if points and len(given) == 1:
+            dot = _dot(across, up, points[0], color)
+            parts.append(dot)
     return svg.picture(width, height, parts, title)
+
+
+def scatter(
+    points: dict[str, tuple[float, float]],
+    title: str,
+    across_title: str,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> str:
+    """Draw a dot per name, its name beside it; empty without any point.
+
+    Points whose value is not defined are left out. ``across_title`` says what is counted from left
+    to right.
+    """
+    finite = {}
+    for name, point in points.items():
+        defined = map(math.isfinite, point)
+        if all(defined):
+            finite[name] = point
+    if not finite:
+        return ""
+
+    dots = list(finite.values())
+    across, up = _axes(dots, width, height - 44)
+    heading = svg.label(across.begin, 17, title, "start", "strong")
+    below = svg.note(across.end, height - 8, across_title, "end")
+    grid = _grid(across, up, height - 16)
+    parts = [heading, below, *grid]
+    for index, (name, point) in enumerate(finite.items()):
+        color = svg.color_of(index)
+        dot = _dot(across, up, point, color)
+        named = _name_beside(across, up, point, name)
+        parts += [dot, named]
+    return svg.picture(width, height, parts, title)
+
+
+def _axes(points: Points, width: float, bottom: float) -> tuple[Axis, Axis]:
+    """Return the axes of a plot that ends at ``bottom``, on which all points have a place."""
+    lefts, values = zip(*points, strict=True)
+    first, last = min(lefts), max(lefts)
+    least, most = min(values), max(values)
+    xs = ticks(first, last)
+    ys = ticks(least, most)
+    across = Axis(xs, 48, width - 24)
+    # Heights are counted from the top.
+    up = Axis(ys, bottom, 30)
+    return across, up
+
+
+def _name_beside(across: Axis, up: Axis, point: tuple[float, float], name: str) -> str:
+    """Write a name beside its point, on the side that has more room."""
+    value, height = point
+    x = across.place(value)
+    y = up.place(height) + 4
+    to_the_left = x - across.begin
+    to_the_right = across.end - x
+    if to_the_left > to_the_right:
+        return svg.note(x - 7, y, name, "end")
+    return svg.note(x + 7, y, name, "start")
 
 
 def _finite(line: Points) -> Points:
@@ -200,17 +258,19 @@ def sheet(
     columns: int = 2,
     width: int = WIDTH,
     height: int = HEIGHT,
+    name: str = "learning curves",
 ) -> str:
     """Draw a file of its own: plots of one size side by side under a legend.
 
-    The page's colors are in it. ``legend`` gives each name its index in the palette.
+    The page's colors are in it. ``legend`` gives each name its index in the palette, ``name`` is
+    read out to who cannot see it.
     """
     parts = [
         f"<style>{PALETTE}{DRAWING}svg text {{ font-family:system-ui,sans-serif }}</style>",
         svg.element("rect", width="100%", height="100%", style="fill:var(--card)"),
     ]
     x = 48.0
-    for name, index in legend.items():
+    for line, index in legend.items():
         color = svg.color_of(index)
         bar = svg.element(
             "rect",
@@ -220,9 +280,9 @@ def sheet(
             height=3,
             style=f"fill:{color}",
         )
-        label = svg.label(x + 20, 22, name, "start")
+        label = svg.label(x + 20, 22, line, "start")
         parts += [bar, label]
-        x += 44 + svg.text_width(name)
+        x += 44 + svg.text_width(line)
 
     for number, plot in enumerate(drawn):
         row, column = divmod(number, columns)
@@ -233,7 +293,7 @@ def sheet(
     rows = math.ceil(len(drawn) / columns)
     whole_width = columns * width
     whole_height = LEGEND + rows * height
-    return svg.picture(whole_width, whole_height, parts, "learning curves")
+    return svg.picture(whole_width, whole_height, parts, name)
 
 
 # -- shares -----------------------------------------------------------------------------------

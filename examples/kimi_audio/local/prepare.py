@@ -20,14 +20,8 @@ from wenet_osum.files import write_text
 
 PHRASES = Path(__file__).with_name("phrases.yaml")
 LANGUAGES = ("en", "zh")
-RECOGNITION, OTHERS = 200, 30  # least prompts of a task and language
-
-
-# Least prompts of a task and language.
-RECOGNITION = 200
-
-
-OTHERS = 30
+# Least prompts of a task and language: of recognition, and of each other task.
+RECOGNITION, OTHERS = 200, 30
 
 
 def sentences(openers: list[str], asks: list[str], endings: list[str]) -> list[str]:

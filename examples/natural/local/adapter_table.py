@@ -4,21 +4,27 @@
     python local/adapter_table.py --runs adapters --adapters "linear ctc_shrink" --seeds "777 1" \\
         --out adapters/table.md
 
-A row is an adapter, a figure the mean over its seeds; where there are several, the least and the
-largest stand in brackets, else the 95 % interval of score.json, which resamples speakers. LLM
-tokens per second of speech are those that decoding told for the first test set, recognition; hours
-of audio per hour are the training log's, the median of phase 3.
+A row is an adapter, a figure the mean over those seeds that are there. In brackets stands the 95 %
+interval of score.json, which resamples speakers, of several seeds the mean of both ends, and behind
+it the least and the largest of the seeds. LLM tokens per second of speech and the real-time factor
+are those that decoding told for the first test set, recognition; hours of audio per hour are the
+training log's, the median of phase 3. Beside the table, with the ending .svg, the figures are drawn
+over the tokens.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 from tables import arguments, markdown, publish, score_of
+
+from wenet_osum.files import write_text
+from wenet_osum.report import plots
 
 # Column → (task, metric).
 FIGURES = {
@@ -31,6 +37,7 @@ FIGURES = {
     "STTC, token F1 %": ("sttc", "token_f1"),
 }
 RATE = re.compile(r"speech: .* ([\d.]+) per second")
+FACTOR = re.compile(r"RTF ([\d.]+)")
 
 
 def cell(runs: list[Path], task: str, metric: str) -> str:
@@ -39,21 +46,45 @@ def cell(runs: list[Path], task: str, metric: str) -> str:
     if not all(scores):
         return ""
     values = [score.value for score in scores]
+    lows = [score.low for score in scores]
+    highs = [score.high for score in scores]
+    low = statistics.mean(lows)
+    high = statistics.mean(highs)
+    told = f"{low:.1f}–{high:.1f}"
+    if len(runs) > 1:
+        least = min(values)
+        most = max(values)
+        told += f"; seeds {least:.1f}–{most:.1f}"
     mean = statistics.mean(values)
-    low = min(values)
-    high = max(values)
-    if len(runs) == 1:
-        low = scores[0].low
-        high = scores[0].high
-    return f"{mean:.1f} ({low:.1f}–{high:.1f})"
+    return f"{mean:.1f} ({told})"
+
+
+def mean_figure(runs: list[Path], task: str, metric: str) -> float:
+    """Return the mean of a figure over seeds, NaN where one of them has none."""
+    values = []
+    for run in runs:
+        score = score_of(run / "exp/score", task, metric)
+        value = score.value if score else math.nan
+        values.append(value)
+    return statistics.mean(values)
 
 
 def tokens_per_second(run: Path) -> float:
     """Return how many positions of the LLM a second of speech took in the first test set."""
+    return _told(run, RATE)
+
+
+def real_time_factor(run: Path) -> float:
+    """Return the seconds that decoding took for a second of speech in the first test set."""
+    return _told(run, FACTOR)
+
+
+def _told(run: Path, number: re.Pattern) -> float:
+    """Return the last number of its kind that decoding of the first test set printed."""
     logs = run.glob("exp/decode/*.log")
     told = min(logs).read_text(encoding="utf-8")
-    found = RATE.search(told)
-    return float(found[1])
+    found = number.findall(told)
+    return float(found[-1])
 
 
 def hours_per_hour(run: Path) -> float:
@@ -69,43 +100,66 @@ def hours_per_hour(run: Path) -> float:
     return statistics.median(rates)
 
 
-def mean_of(runs: list[Path], measure: Callable[[Path], float]) -> str:
+def mean_of(runs: list[Path], measure: Callable[[Path], float]) -> float:
     """Return the mean of a measure over runs."""
     values = [measure(run) for run in runs]
-    mean = statistics.mean(values)
-    return f"{mean:.1f}"
+    return statistics.mean(values)
 
 
 def row(name: str, runs: list[Path]) -> list[str]:
     """Return the cells of an adapter."""
     rate = mean_of(runs, tokens_per_second)
+    factor = mean_of(runs, real_time_factor)
     speed = mean_of(runs, hours_per_hour)
-    cells = [name, rate, speed]
+    cells = [name, f"{rate:.1f}", f"{speed:.1f}", f"{factor:.2f}"]
     for task, metric in FIGURES.values():
         figure = cell(runs, task, metric)
         cells.append(figure)
     return cells
 
 
-def table(runs: Path, adapters: list[str], seeds: list[str]) -> str:
-    """Return the table as markdown."""
-    columns = ["adapter", "LLM tokens/s", "hours/hour", *FIGURES]
-    rows = []
+def trained(runs: Path, adapters: list[str], seeds: list[str]) -> dict[str, list[Path]]:
+    """Find the runs of each adapter that have been scored; what has none is left out."""
+    found: dict[str, list[Path]] = {}
     for name in adapters:
-        own = []
         for seed in seeds:
             run = runs / f"{name}.{seed}"
-            own.append(run)
-        cells = row(name, own)
-        rows.append(cells)
+            if (run / "exp/score/score.json").is_file():
+                found.setdefault(name, []).append(run)
+    return found
+
+
+def table(found: dict[str, list[Path]]) -> str:
+    """Return the table as markdown."""
+    columns = ["adapter", "LLM tokens/s", "hours/hour", "real-time factor", *FIGURES]
+    rows = [row(name, runs) for name, runs in found.items()]
     return markdown(columns, rows)
 
 
+def picture(found: dict[str, list[Path]]) -> str:
+    """Draw every figure over the LLM tokens per second of speech, as an SVG file."""
+    drawn = []
+    for title, (task, metric) in FIGURES.items():
+        points = {}
+        for name, runs in found.items():
+            rate = mean_of(runs, tokens_per_second)
+            value = mean_figure(runs, task, metric)
+            points[name] = (rate, value)
+        plot = plots.scatter(points, title, "LLM tokens per second of speech")
+        if plot:
+            drawn.append(plot)
+    return plots.sheet(drawn, {}, name="adapters beside each other")
+
+
 def main() -> int:
-    """Write the table and print it."""
+    """Write table and picture, and print the table."""
     args = arguments(__doc__, ["adapters", "seeds"])
-    text = table(args.runs, args.adapters, args.seeds)
+    found = trained(args.runs, args.adapters, args.seeds)
+    text = table(found)
     publish(text, args.out)
+    drawn = picture(found)
+    beside = args.out.with_suffix(".svg")
+    write_text(beside, drawn)
     return 0
 
 
