@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Give the utterances of a manifest word times by forced alignment with a model's CTC.
 
-    python tools/force_align.py --model exp/1_whisper/final data/train/manifest.jsonl \\
+    python tools/force_align.py --model exp/2_align/final --ends voice data/train/manifest.jsonl \\
         data/train/timed.jsonl
-    python tools/force_align.py --model exp/1_whisper/final data aligned
     python tools/force_align.py --model exp/2_align/final --ends voice data aligned
+    python tools/force_align.py --model exp/1_whisper/final data aligned
 
-The model is one of phase 1 with a CTC head, or a speech LLM that was trained with the loss ctc.
+The model is a speech LLM that was trained with the loss ctc, or one of phase 1 with a CTC head.
+Compare its times with some that are known: examples/natural found those of phase 1 far off.
 Spikes of CTC say when a word begins, and less of when it ends: with --ends voice it lasts until its
-voice falls silent. The last two forms take every data/SPLIT/manifest.jsonl and write
+voice falls silent. The last two lines take every data/SPLIT/manifest.jsonl and write
 aligned/SPLIT/manifest.jsonl.
 
 Utterances that cannot be aligned are written without times and counted by reason. Exit status: 0

@@ -17,6 +17,8 @@ phases="1 2 3"   # training phases of stage 3: Whisper by itself, alignment with
 digits="600 60 300"  # strings joined from fsdd's digits: of training, dev and test
 replies=true     # false: no replies of the LLM to the transcripts, and no STTC
 label_weight=0.5 # weight of the label queries where a label is chosen; the LLM has the rest
+gate=60          # word errors of CTC alone on dev after phase 2, %, above which phase 3 does not begin; empty: any
+text_growth=     # times that the perplexity of the LLM's replies to text may grow at most, e.g. 1.5; empty: it is told
 average_num=1    # checkpoints averaged
 override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
 decode=          # options of decoding, e.g. "--dtype bfloat16 --batch_size 32" on a CPU that multiplies bfloat16
@@ -68,13 +70,12 @@ if in_stages 3; then
   echo "stage 3: training phases $phases"
   for phase in $phases; do
     mixture=$(case $phase in 1*) echo asr ;; *) echo all ;; esac)
-    # Phase 2 begins with the encoder of phase 1, where that has been trained.
     encoder=$([ "$phase" != 2_align ] || [ ! -d exp/1_whisper/final ] || echo model.init_parts.encoder=exp/1_whisper/final)
     torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$conf/train_$phase.yaml" \
       --data "data/$mixture/data.yaml" --exp_dir "exp/$phase" --whisper "$whisper" --llm "$llm" --override $encoder $override
     python -m wenet_osum.bin.average --exp_dir "exp/$phase" --mode best --num "$average_num" --out "exp/$phase/final"
-    # Words of natural sentences get times by forced alignment with the CTC of phase 2; only training and dev use them.
-    if [ "$phase" = 2_align ] && [ -d corpora/speechocean762 ]; then . "$here/local/align.sh"; fi
+    # A gate on what CTC alone hears; then it gives the words of natural sentences times, for training and dev.
+    if [ "$phase" = 2_align ] && [ -d corpora/speechocean762 ]; then . "$here/local/gate.sh"; . "$here/local/align.sh"; fi
   done
 fi
 
@@ -104,5 +105,6 @@ if in_stages 6; then
       python "$tools/compute-wer.py" --char=1 --v=1 "$out/asr.text" "exp/decode/$test/text" | tee "$out/wer" | tail -n 8
     fi
   done
+  python "$tools/text_check.py" --model "exp/$last/final" --threads "$nproc" ${text_growth:+--max_growth "$text_growth"} --out exp/text  # 3: too much text is lost
   echo "reports: $work/exp/score; training curves: tensorboard --logdir $work/exp"
 fi

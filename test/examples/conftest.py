@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -112,6 +113,10 @@ def published_pair(tmp_path: Path) -> dict[str, Path]:
     return folders
 
 
+# Transcripts of natural_corpora.
+WORDS = ["she read line a", "she read line b", "she read line c"]
+
+
 @pytest.fixture
 def smoke(warm_bin: Path) -> Callable[..., str]:
     """Run a recipe in a work folder, two steps a phase unless told otherwise; returns what it
@@ -146,3 +151,28 @@ def smoke(warm_bin: Path) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def natural_corpora(tone: Callable[..., bytes]) -> Callable[[Path], list[str]]:
+    """natural_corpora(folder): what examples/natural leaves of a corpus after its stage 1. Speakers
+    apart, with transcript, gender and age. Returns the transcripts of training.
+    """
+
+    def prepare(folder: Path) -> list[str]:
+        for split, count in (("train", 8), ("dev", 2), ("test", 2)):
+            rows = []
+            for i in range(count):
+                key = f"{split}{i}"
+                wav = folder / f"wav/{key}.wav"
+                wav.parent.mkdir(parents=True, exist_ok=True)
+                wav.write_bytes(tone(0.6, 150 + 40 * i))
+                row = {"key": key, "wav": str(wav), "txt": WORDS[i % 3], "lang": "en"}
+                voice = {"speaker": key, "gender": ["female", "male"][i % 2], "age": 30 - 20 * (i % 2)}
+                rows.append(row | {"duration": 0.6} | voice)
+            path = folder / f"corpora/speechocean762/data/{split}/manifest.jsonl"
+            path.parent.mkdir(parents=True)
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return [WORDS[i % 3] for i in range(8)]
+
+    return prepare

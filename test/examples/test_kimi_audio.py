@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from wenet_osum import config, tasks
 from wenet_osum.dataset.drop import Dropped
 from wenet_osum.dataset.formats import kimi_audio
 from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.models import build
 from wenet_osum.records import Utterance
 
 RECIPE = Path(__file__).resolve().parents[2] / "examples/kimi_audio"
@@ -79,3 +81,23 @@ def test_conversations_are_written_in_kimis_form(load_local, prepare, tmp_path, 
     with pytest.raises(ValueError, match="train.jsonl does not exist"):
         (tmp_path / "talk/train.jsonl").unlink()
         made.prepare(made.arguments([str(word) for word in (*words, "--given")]))
+
+
+@pytest.mark.slow
+def test_stages_to_the_scores_at_two_steps(tmp_path, smoke, published_pair, two_steps_published, natural_corpora):
+    """Both phases, every test that is there, and the last turn of conversations."""
+    natural, work = tmp_path / "natural", tmp_path / "work"
+    natural_corpora(natural)
+    train = natural / "corpora/speechocean762/data/train"
+    shutil.copy(train / "manifest.jsonl", train / "data.list")
+    models = ["--whisper", "whisper", "--llm", "llm", "--corpora_dir", str(natural)]
+    override = f"{two_steps_published} repeat_gate.utterances=0"
+    said = smoke("kimi_audio", work, *models, "--decode", "--max_tokens 4", override=override)
+    assert "<TRANSCRIBE>: 259 en, 261 zh" in said and "ravdess is left out" in said
+
+    first, second = (build.load(work / f"exp/{phase}/final") for phase in ("1_adapter", "2_sft"))
+    assert first.config.adapter == "concat_mlp" and first.lora is None and second.lora is not None
+    answered = (work / "exp/decode/talk/hyp.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(answered) == 1, "two recordings of the test make one conversation"
+    scores = {path.parent.name for path in (work / "exp/score").glob("*/score.json")}
+    assert scores == {"asr:speechocean762", "sap:speechocean762", "talk"}

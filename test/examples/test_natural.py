@@ -17,7 +17,7 @@ import torch
 
 from wenet_osum import config
 from wenet_osum.dataset.audio import write_wav
-from wenet_osum.dataset.manifest import read_manifest
+from wenet_osum.dataset.manifest import read_manifest, write_manifest
 from wenet_osum.decode import joint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,6 +246,15 @@ def test_strings_of_the_other_speaker_have_exact_times(downloads, tmp_path, load
     with pytest.raises(ValueError, match="no such file|does not exist|is missing|No such file"):
         (downloads / "cmn_strings/index.jsonl").unlink()
         prepare.prepare(prepare.arguments(["--set", "cmn", "--data_dir", str(downloads), "--out", str(tmp_path / "x")]))
+
+
+def test_unseen_sentences_are_those_that_no_training_utterance_has(lists, tmp_path):
+    training, test, out = (tmp_path / name for name in ("train.jsonl", "test.jsonl", "unseen.jsonl"))
+    write_manifest(training, [lists.Utterance("t0", "t.wav", txt="one"), lists.Utterance("t1", "t.wav", txt="two")])
+    write_manifest(test, [lists.Utterance(f"k{text}", "x.wav", txt=text) for text in ("two", "three", "two one")])
+    words = ["--manifest", test, "--unseen", training, "--out", out]
+    lists.make(lists.arguments([str(word) for word in words]))
+    assert [u.txt for u in read_manifest(out)] == ["three", "two one"]
 
 
 def test_the_fixed_list_is_even_over_speakers_and_needs_no_seed(lists):

@@ -14,23 +14,6 @@ from wenet_osum.models import build
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "examples/soundwave"
-WORDS = ["she read line a", "she read line b", "she read line c"]
-
-
-def prepared(folder: Path, tone) -> None:
-    """What examples/natural leaves: speakers apart, with transcript, gender and age."""
-    for split, count in (("train", 8), ("dev", 2), ("test", 2)):
-        rows = []
-        for i in range(count):
-            key = f"{split}{i}"
-            wav = folder / f"wav/{key}.wav"
-            wav.parent.mkdir(parents=True, exist_ok=True)
-            wav.write_bytes(tone(0.6, 150 + 40 * i))
-            row = {"key": key, "wav": str(wav), "txt": WORDS[i % 3], "lang": "en", "duration": 0.6}
-            rows.append(row | {"speaker": key, "gender": ["female", "male"][i % 2], "age": 30 - 20 * (i % 2)})
-        path = folder / f"corpora/speechocean762/data/{split}/manifest.jsonl"
-        path.parent.mkdir(parents=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def sounds(folder: Path, tone) -> None:
@@ -43,10 +26,10 @@ def sounds(folder: Path, tone) -> None:
         path.write_text(json.dumps({"key": f"sound_{split}", "wav": str(wav), "event": "cry", "duration": 0.3}) + "\n")
 
 
-def first_pass(folder: Path) -> None:
+def first_pass(folder: Path, texts: list[str]) -> None:
     """Answers that are there already are not asked for again; the last of them is wrong."""
     folder.mkdir(parents=True)
-    said = [WORDS[i % 3] for i in range(7)] + ["something else was said"]
+    said = [*texts[:-1], "something else was said"]
     rows = [
         {"key": f"train{i}", "task": "<TRANSCRIBE>", "text": text, "transcript": text}
         for i, text in enumerate(said)
@@ -55,11 +38,11 @@ def first_pass(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair, two_steps_published):
+def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair, two_steps_published, natural_corpora):
     natural, work = tmp_path / "natural", tmp_path / "work"
-    prepared(natural, tone)
+    texts = natural_corpora(natural)
     sounds(natural, tone)
-    first_pass(work / "exp/first_pass/speechocean762")
+    first_pass(work / "exp/first_pass/speechocean762", texts)
     models = ["--whisper", "whisper", "--llm", "llm", "--corpora_dir", str(natural)]
     rules = ["--rules", "--max_wer 30 --min_s none"]
     override = f"{two_steps_published} repeat_gate.utterances=0 model.adapter_conf.heads=2"

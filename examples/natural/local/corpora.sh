@@ -9,6 +9,9 @@ if found=$(find_corpus WAVE speechocean762); then
   python "$here/local/lists.py" --manifest corpora/speechocean762/data/test/manifest.jsonl --keys "$here/conf/test300.txt" \
     --out corpora/test300/data/test/manifest.jsonl
   python "$here/local/lists.py" --manifest corpora/speechocean762/data/test/manifest.jsonl --age adult --out corpora/adults/data/test/manifest.jsonl
+  # Sentences that no training utterance has.
+  python "$here/local/lists.py" --manifest corpora/speechocean762/data/test/manifest.jsonl --unseen corpora/speechocean762/data/train/manifest.jsonl \
+    --out corpora/unseen/data/test/manifest.jsonl
 fi
 # Emotions; the eight of the corpus, which a run without label sets of its own reads as seven (calm is neutral).
 if found=$(find_corpus Actor_01 ravdess); then

@@ -8,8 +8,8 @@
     python local/lists.py --manifest corpora/speechocean762/data/test/manifest.jsonl --draw 300 \\
         --out conf/test300.txt
 
---keys keeps the utterances of a file of keys, --age and --event those of a label; --draw writes
-such a file: speakers in the order of a hash of their names give one utterance each, in the order of
+--keys keeps the utterances of a file of keys, --age and --event those of a label, --unseen those
+whose transcript no utterance of a training manifest has; --draw writes a file of keys: speakers in the order of a hash of their names give one utterance each, in the order of
 a hash of its key, round after round. No seed is in it: the same corpus gives the same list
 everywhere.
 """
@@ -69,6 +69,12 @@ def keep_label(utterances: list[Utterance], task: str, label: str) -> list[Utter
     return [utterance for utterance in utterances if field.value(utterance) == label]
 
 
+def keep_unseen(utterances: list[Utterance], training: Path) -> list[Utterance]:
+    """Keep the utterances whose transcript stands nowhere in a manifest of training."""
+    seen = {utterance.txt for utterance in read_manifest(training)}
+    return [utterance for utterance in utterances if utterance.txt not in seen]
+
+
 def make(options: argparse.Namespace) -> None:
     """Write one list, or the keys of one. Raises ValueError for a bad manifest."""
     utterances = list(read_manifest(options.manifest))
@@ -86,6 +92,8 @@ def make(options: argparse.Namespace) -> None:
         kept = keep_label(kept, "sap", options.age)
     if options.event:
         kept = keep_label(kept, "ved", options.event)
+    if options.unseen:
+        kept = keep_unseen(kept, options.unseen)
     # A list that would be empty is named and not written.
     if not kept:
         print(f"{options.out} is left out: none of {len(utterances)} utterances is asked for")
@@ -103,6 +111,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keys", type=Path, help="file of keys, one a line")
     parser.add_argument("--age", help="age group, e.g. adult")
     parser.add_argument("--event", help="vocal event, e.g. other")
+    parser.add_argument(
+        "--unseen",
+        type=Path,
+        metavar="MANIFEST",
+        help="of training, whose sentences are left out",
+    )
     parser.add_argument(
         "--draw",
         type=int,
