@@ -1,14 +1,21 @@
-"""A server that answers as S3 does, behind a proxy that injects faults; and what tests of stores share."""
+"""A server that answers as S3 does, behind a proxy that injects faults; and what tests of stores share.
+
+With MOTO_SERVER=FOLDER/bin/moto_server in the environment moto's S3 takes the place of ours. It has an
+environment of its own (pip install "moto[s3]" flask flask-cors), for it needs an older python-dateutil
+than the tested set has.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import http.server
+import os
 import random
 import re
 import socket
 import struct
+import subprocess
 import threading
 import time
 
@@ -22,6 +29,7 @@ from wenet_osum.dataset import address, handles, spool
 QUICK = StoreConfig(tries=6, wait_s=0.004, timeout_s=20)
 # where nothing comes: a busy machine may meet more time-outs than were injected
 HASTY = StoreConfig(tries=20, wait_s=0.004, timeout_s=0.3)
+BUCKET = "/bucket/"
 DATA = bytes(random.Random(0).randrange(256) for _ in range(5000))
 UTTERANCES = 60
 # faults that the next try may not meet
@@ -59,6 +67,39 @@ class Bucket(Quiet):
         else:
             first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
             self.send(206, data[first : last + 1], {"Content-Range": f"bytes {first}-{last}/{len(data)}"})
+
+
+class Moto(dict):
+    """Objects by their paths, which moto's server gives."""
+
+    def __init__(self, program):
+        super().__init__()
+        self.objects = self
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.server_port = free.getsockname()[1]
+        command = [program, "--host", "127.0.0.1", "--port", str(self.server_port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while self.put(BUCKET) != 200:
+            assert time.monotonic() < deadline, "moto's server does not answer"
+            time.sleep(0.1)
+
+    def put(self, path, data=b""):
+        """Put a bucket or an object there; returns the status, None while nobody listens."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.server_port)
+        with contextlib.suppress(ConnectionError):
+            connection.request("PUT", path, body=data, headers={"x-amz-acl": "public-read"})
+            return connection.getresponse().status
+
+    def __setitem__(self, path, data):
+        assert self.put(path, data) == 200
+        super().__setitem__(path, data)
+
+    def shutdown(self):
+        self.process.kill()
+
+    def server_close(self):
+        self.process.wait()
 
 
 class FaultyProxy(Quiet):
@@ -117,11 +158,18 @@ class Server(http.server.ThreadingHTTPServer):
 @pytest.fixture(scope="module")
 def servers():
     """A bucket behind a faulty proxy."""
-    bucket, proxy = Server(("127.0.0.1", 0), Bucket), Server(("127.0.0.1", 0), FaultyProxy)
-    bucket.objects = {"/b/data": DATA}
+    proxy = Server(("127.0.0.1", 0), FaultyProxy)
+    started = [proxy]
+    if os.environ.get("MOTO_SERVER"):
+        bucket = Moto(os.environ["MOTO_SERVER"])
+    else:
+        bucket = Server(("127.0.0.1", 0), Bucket)
+        bucket.objects = {}
+        started.append(bucket)
     proxy.upstream = bucket.server_port
-    for server in (bucket, proxy):
+    for server in started:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    bucket.objects[f"{BUCKET}data"] = DATA
     yield bucket, proxy
     for server in (bucket, proxy):
         server.shutdown()
@@ -133,7 +181,7 @@ def proxy(servers):
     """The proxy without faults, and a process that knows nothing of it yet."""
     _, proxy = servers
     proxy.faults, proxy.asked, proxy.connections = iter(()), [], 0
-    proxy.url = f"http://127.0.0.1:{proxy.server_port}/b/"
+    proxy.url = f"http://127.0.0.1:{proxy.server_port}{BUCKET}"
     address._connections.cache_clear()
     address._worn.clear()
     handles._noticed.clear()

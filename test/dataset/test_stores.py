@@ -35,7 +35,17 @@ from wenet_osum.records import Utterance
 from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.text.template import Template
 
-from .store_servers import DATA, HASTY, PASSING, QUICK, UTTERANCES, own_spool, proxy, servers
+from .store_servers import (
+    BUCKET,
+    DATA,
+    HASTY,
+    PASSING,
+    QUICK,
+    UTTERANCES,
+    own_spool,
+    proxy,
+    servers,
+)
 
 __all__ = ["own_spool", "proxy", "servers"]
 
@@ -55,7 +65,7 @@ def corpus(tmp_path_factory, servers):
     bucket, proxy = servers
     urls = []
     for path in map(str, report.paths):
-        name = "/b/" + Path(path).name
+        name = BUCKET + Path(path).name
         for end in ("", ".index.npz"):
             with open(path + end, "rb") as file:
                 bucket.objects[name + end] = file.read()

@@ -75,3 +75,20 @@ def test_llama_cpp_gives_the_logits_of_the_model(folder):
     text = example["Text"](example["open_llm"](1))
     found = [text.read_embeddings(embeddings[0].numpy()), *(text.read_token(token) for token in tokens)]
     np.testing.assert_allclose(np.stack(found), logits.numpy(), atol=2e-2, rtol=1e-2)
+
+
+def test_the_benchmark_of_parity_finds_none_of_the_answers_changed(folder, tmp_path, capsys):
+    pytest.importorskip("llama_cpp")
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("gguf_parity", ROOT / "tools/bench/gguf_parity.py")
+    parity = importlib.util.module_from_spec(spec)
+    sys.modules["gguf_parity"] = parity  # its dataclass looks it up
+    spec.loader.exec_module(parity)
+    wav = tmp_path / "a.wav"
+    wav.write_bytes(write_wav(SOUND))
+    write_manifest(tmp_path / "a.jsonl", [Utterance("a", str(wav), txt="a", duration=len(SOUND) / 16000)])
+    asked = ["--folder", str(folder), "--list", str(tmp_path / "a.jsonl"), "--max_tokens", "6"]
+    assert parity.main(asked) == 0
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert "| 100.00 % |" in row and row.startswith("| 1 | ")
