@@ -4,10 +4,12 @@ transformers alone it says what decoding says, alone and in a batch.
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
+import wenet_osum
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.hub import export
@@ -94,3 +96,17 @@ def test_llm_alone_continues_shrunk_embeddings(folders):
     embeddings, mask = model.prompt_embeddings(**inputs)
     given = alone.generate(inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=TOKENS)
     assert torch.equal(given, model.generate(**inputs, max_new_tokens=TOKENS))
+
+
+def test_long_audio_is_heard_in_pieces_each_of_them_shrunk(folders):
+    """What is said of a piece does not depend on what stands beside it."""
+    trained, _ = folders
+    m = wenet_osum.load(trained, device="cpu", max_tokens=8)
+    long = np.concatenate([SOUNDS[0]] * 40)  # 40 s
+    (answer,) = m([long], task="asr")
+    assert not answer.error and answer.duration == pytest.approx(40.0)
+    assert len(answer.pieces) > 1
+    for piece in answer.pieces:
+        begin, end = (round(16000 * piece[name]) for name in ("start", "end"))
+        (alone,) = m([long[begin:end]], task="asr")
+        assert alone.text == piece["text"]
