@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,13 @@ import torch
 from transformers import AutoProcessor, Qwen2Config
 
 from wenet_osum.bin import export as command
+from wenet_osum.dataset.audio import write_wav
+from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.hub import export, gguf_files
 from wenet_osum.models.osum import OsumModel
+from wenet_osum.records import Utterance
 
+ROOT = Path(__file__).resolve().parents[2]
 SOUND = np.random.default_rng(0).normal(0, 0.1, 20000).astype(np.float32)
 
 
@@ -79,8 +85,6 @@ def test_llama_cpp_gives_the_logits_of_the_model(folder):
 
 def test_the_benchmark_of_parity_finds_none_of_the_answers_changed(folder, tmp_path, capsys):
     pytest.importorskip("llama_cpp")
-    import importlib.util
-
     spec = importlib.util.spec_from_file_location("gguf_parity", ROOT / "tools/bench/gguf_parity.py")
     parity = importlib.util.module_from_spec(spec)
     sys.modules["gguf_parity"] = parity  # its dataclass looks it up

@@ -56,7 +56,6 @@ class Found:
         return counts + near + f"| {self.spent_s / self.audio_s:.3f} |"
 
 
-@torch.no_grad()
 def answer(model: OsumModel, embeddings: Tensor, ends: set[int], longest: int) -> list[int]:
     """Answer prompt embeddings (1, L, H) greedily: token ids, with the end where it comes."""
     ids = model.llm.generate(
@@ -68,7 +67,6 @@ def answer(model: OsumModel, embeddings: Tensor, ends: set[int], longest: int) -
     return ids[0].tolist()
 
 
-@torch.no_grad()
 def log_probs(model: OsumModel, embeddings: Tensor, said: list[int]) -> Tensor:
     """Return what the model says before each answer token: log-probabilities (A, V)."""
     tokens = torch.tensor([said[:-1]], dtype=torch.long)
@@ -87,6 +85,7 @@ def compare(found: Found, ours: Tensor, theirs: Tensor, said: list[int]) -> None
     found.divergence += divergence.tolist()
 
 
+@torch.no_grad()
 def run(args: argparse.Namespace) -> Found:
     """Compare all recordings. Raises ValueError for a list without any."""
     example: dict[str, Any] = runpy.run_path(str(args.folder / export.LLAMA_CPP_EXAMPLE))
