@@ -9,9 +9,9 @@
         --out conf/test300.txt
 
 --keys keeps the utterances of a file of keys, --age and --event those of a label, --unseen those
-whose transcript no utterance of a training manifest has; --draw writes a file of keys: speakers in the order of a hash of their names give one utterance each, in the order of
-a hash of its key, round after round. No seed is in it: the same corpus gives the same list
-everywhere.
+whose transcript no utterance of a training manifest has. --draw writes a file of keys: speakers in
+the order of a hash of their names give one utterance each, in the order of a hash of its key, round
+after round. No seed is in it: the same corpus gives the same list everywhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """One table of what pads.sh has decoded: word error rate and speed for each pad_s.
 
-python local/pad_table.py --runs exp/pads --pads "0 5 30" --out table.md
+    python local/pad_table.py --runs exp/pads --pads "0 5 30" \\
+        --out exp/pads/table.md
+
+The real-time factor is the seconds that decoding took for a second of speech.
 """
 
 from __future__ import annotations

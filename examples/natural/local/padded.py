@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """A model folder that differs from another in nothing but the encoder's pad_s: its files are links.
 
-python local/padded.py --pad_s 10 exp/2_align/final exp/pads/10/model
+    python local/padded.py --pad_s 10 exp/2_align/final exp/pads/10/model
+
+The answers of both say what silence behind the speech is worth.
 """
 
 from __future__ import annotations
