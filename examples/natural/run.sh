@@ -90,7 +90,7 @@ if in_stages 5; then
     list=$(test_list "$test")
     [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en $(queries "$test") $decode --out "exp/decode/$test"
   done
-  . "$here/local/compared.sh"  # CTC alone, and cascades: a transcript, then the text LLM; scored as well
+  . "$here/local/compared.sh"  # CTC alone, cascades (a transcript, then the text LLM), and what text is kept; scored as well
 fi
 
 if in_stages 6; then
@@ -105,6 +105,5 @@ if in_stages 6; then
       python "$tools/compute-wer.py" --char=1 --v=1 "$out/asr.text" "exp/decode/$test/text" | tee "$out/wer" | tail -n 8
     fi
   done
-  python "$tools/text_check.py" --model "exp/$last/final" --threads "$nproc" ${text_growth:+--max_growth "$text_growth"} --out exp/text  # 3: too much text is lost
   echo "reports: $work/exp/score; training curves: tensorboard --logdir $work/exp"
 fi

@@ -49,11 +49,22 @@ class Found:
 
     def row(self) -> str:
         """Write the row of the table."""
+        recordings = len(self.answers)
+        tokens = len(self.chosen)
         chosen = 100 * np.mean(self.chosen)
         answers = 100 * np.mean(self.answers)
-        counts = f"| {len(self.answers)} | {len(self.chosen)} "
-        near = f"| {chosen:.2f} % | {np.mean(self.divergence):.5f} | {answers:.1f} % "
-        return counts + near + f"| {self.spent_s / self.audio_s:.3f} |"
+        divergence = np.mean(self.divergence)
+        factor = self.spent_s / self.audio_s
+        cells = [
+            f"{recordings}",
+            f"{tokens}",
+            f"{chosen:.2f} %",
+            f"{divergence:.5f}",
+            f"{answers:.1f} %",
+            f"{factor:.3f}",
+        ]
+        joined = " | ".join(cells)
+        return f"| {joined} |"
 
 
 def answer(model: OsumModel, embeddings: Tensor, ends: set[int], longest: int) -> list[int]:
@@ -69,26 +80,52 @@ def answer(model: OsumModel, embeddings: Tensor, ends: set[int], longest: int) -
 
 def log_probs(model: OsumModel, embeddings: Tensor, said: list[int]) -> Tensor:
     """Return what the model says before each answer token: log-probabilities (A, V)."""
-    tokens = torch.tensor([said[:-1]], dtype=torch.long)
-    told = model.get_input_embeddings()(tokens)
+    before_last = said[:-1]
+    tokens = torch.tensor([before_last], dtype=torch.long)
+    embed = model.get_input_embeddings()
+    told = embed(tokens)
     everything = torch.cat([embeddings, told], 1)
-    logits = model.llm(inputs_embeds=everything).logits[0, -len(said) :]
+    output = model.llm(inputs_embeds=everything)
+    count = len(said)
+    logits = output.logits[0, -count:]
+    return logits.float().log_softmax(-1)
+
+
+def read(text: Any, embeddings: Tensor, said: list[int]) -> Tensor:
+    """Let llama.cpp read prompt embeddings (L, H) and an answer; log-probabilities (A, V)."""
+    prompt = embeddings.numpy()
+    first = text.read_embeddings(prompt)
+    rows = [first]
+    for token in said[:-1]:
+        logits = text.read_token(token)
+        rows.append(logits)
+    stacked = np.stack(rows)
+    logits = torch.from_numpy(stacked)
     return logits.float().log_softmax(-1)
 
 
 def compare(found: Found, ours: Tensor, theirs: Tensor, said: list[int]) -> None:
     """Count how near the distributions ``theirs`` (A, V) come to ``ours``, log-probabilities."""
-    chosen = (theirs.argmax(-1) == torch.tensor(said)).tolist()
+    best = theirs.argmax(-1)
+    wanted = torch.tensor(said)
+    same = best == wanted
+    chosen = same.tolist()
     found.chosen += chosen
-    found.answers.append(all(chosen))
-    divergence = (ours.exp() * (ours - theirs)).sum(-1)
+    every = all(chosen)
+    found.answers.append(every)
+
+    probability = ours.exp()
+    apart = ours - theirs
+    products = probability * apart
+    divergence = products.sum(-1)
     found.divergence += divergence.tolist()
 
 
 @torch.no_grad()
 def run(args: argparse.Namespace) -> Found:
     """Compare all recordings. Raises ValueError for a list without any."""
-    example: dict[str, Any] = runpy.run_path(str(args.folder / export.LLAMA_CPP_EXAMPLE))
+    path = args.folder / export.LLAMA_CPP_EXAMPLE
+    example: dict[str, Any] = runpy.run_path(str(path))
     processor = AutoProcessor.from_pretrained(args.folder)
     model = OsumModel.from_pretrained(args.folder, dtype=torch.float32).eval()
     ends = processor.template.end_ids | {processor.template.end_id}
@@ -99,16 +136,18 @@ def run(args: argparse.Namespace) -> Found:
     for job in jobs[: args.most]:
         _, sound = job.read()
         wave = audio.decode(sound)
-        embeddings, _ = model.prompt_embeddings(**processor(audio=wave, task=args.task))
+        inputs = processor(audio=wave, task=args.task)
+        embeddings, _ = model.prompt_embeddings(**inputs)
         said = answer(model, embeddings, ends, args.max_tokens)
+        ours = log_probs(model, embeddings, said)
+
+        # The same by llama.cpp, which is timed.
         began = time.perf_counter()
         text = example["Text"](llama)
-        logits = [text.read_embeddings(embeddings[0].numpy())]
-        logits += [text.read_token(token) for token in said[:-1]]
+        theirs = read(text, embeddings[0], said)
         found.spent_s += time.perf_counter() - began
         found.audio_s += job.seconds
-        theirs = torch.from_numpy(np.stack(logits)).float().log_softmax(-1)
-        compare(found, log_probs(model, embeddings, said), theirs, said)
+        compare(found, ours, theirs, said)
     if not found.answers:
         raise ValueError(f"{args.list}: no recordings")
     return found

@@ -44,10 +44,13 @@ def requests_of(path: str, most: int | None, fields: dict[str, str]) -> tuple[li
     asks = []
     total_s = 0.0
     for job in jobs[:most]:
-        if job.error or job.recordings != 1:
-            raise ValueError(f"{path}: {job.key}: {job.error or 'is a conversation'}")
-        _, sound = job.read()
-        data = sound.read_bytes() if isinstance(sound, Path) else sound
+        if job.error:
+            raise ValueError(f"{path}: {job.key}: {job.error}")
+        if job.recordings != 1:
+            raise ValueError(f"{path}: {job.key}: is a conversation")
+        _, data = job.read()
+        if isinstance(data, Path):
+            data = data.read_bytes()
         ask = Ask(data, fields, kind=job.key)
         asks.append(ask)
         total_s += job.seconds
@@ -58,17 +61,32 @@ def requests_of(path: str, most: int | None, fields: dict[str, str]) -> tuple[li
 
 def unanswered(told: Told) -> int:
     """Count the requests that were lost, or answered with a status other than 200."""
-    statuses = [answer and answer[0] for answer in told.answers]
-    return sum(status != 200 for status in statuses)
+    count = 0
+    for answer in told.answers:
+        if answer is None:
+            count += 1
+            continue
+        status, _ = answer
+        count += status != 200
+    return count
 
 
 def row(told: Told, clients: int, audio_s: float) -> str:
     """Write the row of one number of clients."""
     rate = audio_s / told.spent_s
-    quantiles = np.quantile(told.latencies or [np.nan], [0.5, 0.9, 0.99])
-    latencies = " / ".join(f"{seconds:.2f}" for seconds in quantiles)
-    count = len(told.answers)
-    return f"| {clients} | {count} | {rate:.1f} | {latencies} | {unanswered(told)} |"
+    seconds = told.latencies or [np.nan]
+    middle = np.quantile(seconds, 0.5)
+    slow = np.quantile(seconds, 0.9)
+    slowest = np.quantile(seconds, 0.99)
+    cells = [
+        f"{clients}",
+        f"{len(told.answers)}",
+        f"{rate:.1f}",
+        f"{middle:.2f} / {slow:.2f} / {slowest:.2f}",
+        f"{unanswered(told)}",
+    ]
+    joined = " | ".join(cells)
+    return f"| {joined} |"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -1,9 +1,11 @@
-"""The axes of plots: where values stand, and the round numbers beside them."""
+"""The axes of plots: where values stand, the round numbers beside them, and the grid."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+from wenet_osum.report import svg
 
 # What a step between two ticks may be, times a power of ten.
 ROUND = (1, 2, 2.5, 5, 10)
@@ -63,3 +65,34 @@ def short(number: float) -> str:
         return f"{number:g}"
     thousands = number / 1000
     return f"{thousands:g}k"
+
+
+def axes_around(
+    points: list[tuple[float, float]], width: float, bottom: float
+) -> tuple[Axis, Axis]:
+    """Return the axes of a plot that ends at ``bottom``, on which all points have a place."""
+    lefts, values = zip(*points, strict=True)
+    first, last = min(lefts), max(lefts)
+    least, most = min(values), max(values)
+    xs = ticks(first, last)
+    ys = ticks(least, most)
+    across = Axis(xs, 48, width - 24)
+    # Heights are counted from the top.
+    up = Axis(ys, bottom, 30)
+    return across, up
+
+
+def grid(across: Axis, up: Axis, height: float) -> list[str]:
+    """Draw the horizontal lines, and the numbers at both axes."""
+    left = across.begin
+    parts = []
+    for value in up.ticks:
+        y = up.place(value)
+        line = svg.grid_line(left, across.end, y)
+        number = svg.note(left - 6, y + 4, f"{value:g}", "end")
+        parts += [line, number]
+    for step in across.ticks:
+        x = across.place(step)
+        number = svg.note(x, height - 10, short(step))
+        parts.append(number)
+    return parts

@@ -11,7 +11,7 @@ import math
 from itertools import chain
 
 from wenet_osum.report import svg
-from wenet_osum.report.axes import Axis, short, ticks
+from wenet_osum.report.axes import Axis, axes_around, grid
 from wenet_osum.report.style import DRAWING, PALETTE
 
 # Side of a cell of a confusion matrix, pixels.
@@ -129,10 +129,10 @@ def curves(
     if not points:
         return ""
 
-    across, up = _axes(points, width, height - 30)
+    across, up = axes_around(points, width, height - 30)
     heading = svg.label(across.begin, 17, title, "start", "strong")
-    grid = _grid(across, up, height)
-    parts = [heading, *grid]
+    lines = grid(across, up, height)
+    parts = [heading, *lines]
     for name, points in finite.items():
         color = svg.color_of(colors[name])
         line = _line(across, up, name, points, color)
@@ -166,30 +166,17 @@ def scatter(
         return ""
 
     dots = list(finite.values())
-    across, up = _axes(dots, width, height - 44)
+    across, up = axes_around(dots, width, height - 44)
     heading = svg.label(across.begin, 17, title, "start", "strong")
     below = svg.note(across.end, height - 8, across_title, "end")
-    grid = _grid(across, up, height - 16)
-    parts = [heading, below, *grid]
+    lines = grid(across, up, height - 16)
+    parts = [heading, below, *lines]
     for index, (name, point) in enumerate(finite.items()):
         color = svg.color_of(index)
         dot = _dot(across, up, point, color)
         named = _name_beside(across, up, point, name)
         parts += [dot, named]
     return svg.picture(width, height, parts, title)
-
-
-def _axes(points: Points, width: float, bottom: float) -> tuple[Axis, Axis]:
-    """Return the axes of a plot that ends at ``bottom``, on which all points have a place."""
-    lefts, values = zip(*points, strict=True)
-    first, last = min(lefts), max(lefts)
-    least, most = min(values), max(values)
-    xs = ticks(first, last)
-    ys = ticks(least, most)
-    across = Axis(xs, 48, width - 24)
-    # Heights are counted from the top.
-    up = Axis(ys, bottom, 30)
-    return across, up
 
 
 def _name_beside(across: Axis, up: Axis, point: tuple[float, float], name: str) -> str:
@@ -207,22 +194,6 @@ def _name_beside(across: Axis, up: Axis, point: tuple[float, float], name: str) 
 def _finite(line: Points) -> Points:
     """Leave out points whose value is not defined."""
     return [(step, value) for step, value in line if math.isfinite(value)]
-
-
-def _grid(across: Axis, up: Axis, height: float) -> list[str]:
-    """Draw the horizontal lines, and the numbers at both axes."""
-    left = across.begin
-    parts = []
-    for value in up.ticks:
-        y = up.place(value)
-        line = svg.grid_line(left, across.end, y)
-        number = svg.note(left - 6, y + 4, f"{value:g}", "end")
-        parts += [line, number]
-    for step in across.ticks:
-        x = across.place(step)
-        number = svg.note(x, height - 10, short(step))
-        parts.append(number)
-    return parts
 
 
 def _line(across: Axis, up: Axis, name: str, points: Points, color: str) -> str:

@@ -45,9 +45,13 @@ def cell(runs: list[Path], task: str, metric: str) -> str:
     scores = [score_of(run / "exp/score", task, metric) for run in runs]
     if not all(scores):
         return ""
-    values = [score.value for score in scores]
-    lows = [score.low for score in scores]
-    highs = [score.high for score in scores]
+    values = []
+    lows = []
+    highs = []
+    for score in scores:
+        values.append(score.value)
+        lows.append(score.low)
+        highs.append(score.high)
     low = statistics.mean(lows)
     high = statistics.mean(highs)
     told = f"{low:.1f}–{high:.1f}"
@@ -82,9 +86,11 @@ def real_time_factor(run: Path) -> float:
 def _told(run: Path, number: re.Pattern) -> float:
     """Return the last number of its kind that decoding of the first test set printed."""
     logs = run.glob("exp/decode/*.log")
-    told = min(logs).read_text(encoding="utf-8")
+    first = min(logs)
+    told = first.read_text(encoding="utf-8")
     found = number.findall(told)
-    return float(found[-1])
+    last = found[-1]
+    return float(last)
 
 
 def hours_per_hour(run: Path) -> float:
@@ -111,7 +117,12 @@ def row(name: str, runs: list[Path]) -> list[str]:
     rate = mean_of(runs, tokens_per_second)
     factor = mean_of(runs, real_time_factor)
     speed = mean_of(runs, hours_per_hour)
-    cells = [name, f"{rate:.1f}", f"{speed:.1f}", f"{factor:.2f}"]
+    cells = [
+        name,
+        f"{rate:.1f}",
+        f"{speed:.1f}",
+        f"{factor:.2f}",
+    ]
     for task, metric in FIGURES.values():
         figure = cell(runs, task, metric)
         cells.append(figure)
@@ -132,7 +143,10 @@ def trained(runs: Path, adapters: list[str], seeds: list[str]) -> dict[str, list
 def table(found: dict[str, list[Path]]) -> str:
     """Return the table as markdown."""
     columns = ["adapter", "LLM tokens/s", "hours/hour", "real-time factor", *FIGURES]
-    rows = [row(name, runs) for name, runs in found.items()]
+    rows = []
+    for name, runs in found.items():
+        cells = row(name, runs)
+        rows.append(cells)
     return markdown(columns, rows)
 
 

@@ -23,3 +23,5 @@ if [ -d corpora/replies ]; then
     python -m wenet_osum.bin.score --set "sttc=corpora/replies/data/test/manifest.jsonl,exp/decode/$answers:replies" --resample speaker --out "exp/score/$answers:replies"
   done
 fi
+# What is left of the LLM's answers to text; exit status 3 where more is lost than --text_growth allows.
+python "$tools/text_check.py" --model "exp/$last/final" --threads "$nproc" ${text_growth:+--max_growth "$text_growth"} --out exp/text

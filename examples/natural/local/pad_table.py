@@ -23,18 +23,25 @@ def row(pad: str, run: Path) -> list[str]:
     score = score_of(run / "score", "asr", "wer")
     if score is None:
         raise ValueError(f"{run}: no word error rate")
-    value = f"{score.value:.1f}"
-    interval = f"{score.low:.1f}–{score.high:.1f}"
+    low = score.low
+    high = score.high
+    interval = f"{low:.1f}–{high:.1f}"
     path = run / "log"
     log = path.read_text(encoding="utf-8")
     factors = FACTOR.findall(log)
-    return [pad, value, interval, factors[-1]]
+    factor = factors[-1]
+    value = score.value
+    return [pad, f"{value:.1f}", interval, factor]
 
 
 def main() -> None:
     """Write the table, and print it."""
     args = arguments(__doc__, ["pads"])
-    rows = [row(pad, args.runs / pad) for pad in args.pads]
+    rows = []
+    for pad in args.pads:
+        run = args.runs / pad
+        cells = row(pad, run)
+        rows.append(cells)
     text = markdown(HEAD, rows)
     publish(text, args.out)
 
