@@ -66,7 +66,7 @@ for adapter in $adapters; do
         mkdir -p "$run/exp/decode"
         # shellcheck disable=SC2086
         python -m wenet_osum.bin.recognize --model "$run/exp/3_joint/final" --list "$(list_of "$test")" --task "${test%%:*}" --lang en $decode \
-          --out "$run/exp/decode/$test" 2>&1 | tee "$run/exp/decode/$test.log"
+          --out "$run/exp/decode/$test" 2>&1 | tee -a "$run/exp/decode/$test.log"
       done
     fi
     if in_stages 6; then

@@ -26,7 +26,7 @@ for pad in $pads; do
   if in_stages 5; then
     echo "stage 5: decoding with silence up to $pad s"
     python "$here/local/padded.py" --pad_s "$pad" "$model" "$out/model"
-    python -m wenet_osum.bin.recognize --model "$out/model" --list "$list" --task asr --lang en $decode --out "$out/asr" | tee "$out/log"
+    python -m wenet_osum.bin.recognize --model "$out/model" --list "$list" --task asr --lang en $decode --out "$out/asr" 2>&1 | tee -a "$out/log"
   fi
   if in_stages 6; then
     python -m wenet_osum.bin.score --set "asr=$list,$out/asr" --normalizer whisper_en --resample speaker --out "$out/score"
