@@ -113,10 +113,6 @@ def published_pair(tmp_path: Path) -> dict[str, Path]:
     return folders
 
 
-# Transcripts of natural_corpora.
-WORDS = ["she read line a", "she read line b", "she read line c"]
-
-
 @pytest.fixture
 def smoke(warm_bin: Path) -> Callable[..., str]:
     """Run a recipe in a work folder, two steps a phase unless told otherwise; returns what it
@@ -151,6 +147,10 @@ def smoke(warm_bin: Path) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+# Transcripts of natural_corpora.
+WORDS = ["she read line a", "she read line b", "she read line c"]
 
 
 @pytest.fixture

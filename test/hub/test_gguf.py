@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.hub import export, gguf_files
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.records import Utterance
+
+from ..examples.conftest import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SOUND = np.random.default_rng(0).normal(0, 0.1, 20000).astype(np.float32)
@@ -85,10 +86,7 @@ def test_llama_cpp_gives_the_logits_of_the_model(folder):
 
 def test_the_benchmark_of_parity_finds_none_of_the_answers_changed(folder, tmp_path, capsys):
     pytest.importorskip("llama_cpp")
-    spec = importlib.util.spec_from_file_location("gguf_parity", ROOT / "tools/bench/gguf_parity.py")
-    parity = importlib.util.module_from_spec(spec)
-    sys.modules["gguf_parity"] = parity  # its dataclass looks it up
-    spec.loader.exec_module(parity)
+    parity = load_file(ROOT / "tools/bench/gguf_parity.py")
     wav = tmp_path / "a.wav"
     wav.write_bytes(write_wav(SOUND))
     write_manifest(tmp_path / "a.jsonl", [Utterance("a", str(wav), txt="a", duration=len(SOUND) / 16000)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,14 @@ from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.records import Utterance
 
+from ..examples.conftest import load_file
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def tool(load_tool):
-    spec = importlib.util.spec_from_file_location("served_rtfx", ROOT / "tools/bench/served_rtfx.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool():
+    return load_file(ROOT / "tools/bench/served_rtfx.py")
 
 
 @pytest.fixture

@@ -124,15 +124,15 @@ def curves(
     ``colors`` gives each name its index in the palette.
     """
     finite = {name: _finite(line) for name, line in series.items()}
-    lines = finite.values()
-    points = list(chain(*lines))
+    every = finite.values()
+    points = list(chain(*every))
     if not points:
         return ""
 
     across, up = axes_around(points, width, height - 30)
     heading = svg.label(across.begin, 17, title, "start", "strong")
-    lines = grid(across, up, height)
-    parts = [heading, *lines]
+    ruled = grid(across, up, height)
+    parts = [heading, *ruled]
     for name, points in finite.items():
         color = svg.color_of(colors[name])
         line = _line(across, up, name, points, color)
@@ -169,8 +169,8 @@ def scatter(
     across, up = axes_around(dots, width, height - 44)
     heading = svg.label(across.begin, 17, title, "start", "strong")
     below = svg.note(across.end, height - 8, across_title, "end")
-    lines = grid(across, up, height - 16)
-    parts = [heading, below, *lines]
+    ruled = grid(across, up, height - 16)
+    parts = [heading, below, *ruled]
     for index, (name, point) in enumerate(finite.items()):
         color = svg.color_of(index)
         dot = _dot(across, up, point, color)
