@@ -90,5 +90,6 @@ def run(processes: int, death: str, arguments: list[str]) -> int:
 if __name__ == "__main__":
     for life in sys.argv[2].split(","):
         status = run(int(sys.argv[1]), life, sys.argv[3:])
-        print("ended with", status, flush=True)
+        # a process that was killed can leave half a line behind
+        print("\nended with", status, flush=True)
     sys.exit(status)
