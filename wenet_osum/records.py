@@ -176,6 +176,7 @@ class Sample:
     answer_ids: list[int]  # target tokens, the end included; empty when decoding
     answer_weights: list[float]  # loss weight of each answer token
     answer_labels: list[bool]  # whether each answer token belongs to a label
+    answer_transcripts: list[bool]  # the same of a transcript
     # what further losses ask for (models/losses), by name; the first axis of each is free
     targets: dict[str, Tensor] = field(default_factory=dict)
     utterance: Utterance | None = None
@@ -216,6 +217,7 @@ class Batch:
     answer_lengths: Tensor  # (B,) int64
     answer_weights: Tensor  # (A,) float32
     answer_labels: Tensor | None = None  # (A,) bool, the token belongs to a label
+    answer_transcripts: Tensor | None = None  # (A,) bool, the same of a transcript
     # (U,) int64, stand behind the speech of every utterance; None: nothing does
     suffix_ids: Tensor | None = None
     # targets of further losses: name → tensors end to end, name_lengths → (B,) int64

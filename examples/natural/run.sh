@@ -67,7 +67,8 @@ if in_stages 2; then
 fi
 
 if in_stages 3; then
-  echo "stage 3: training phases $phases"
+  echo "stage 3: training phases $phases; first the FLOPs and the memory that each takes, counted"
+  python -m wenet_osum.bin.estimate --config $(printf "$conf/train_%s.yaml " $phases) --whisper "$whisper" --llm "$llm" --seconds 3.7
   for phase in $phases; do
     mixture=$(case $phase in 1*) echo asr ;; *) echo all ;; esac)
     encoder=$([ "$phase" != 2_align ] || [ ! -d exp/1_whisper/final ] || echo model.init_parts.encoder=exp/1_whisper/final)

@@ -10,7 +10,9 @@ from wenet_osum.records import Sample
 def sample(key, frames, prompt, answer, transcript=()):
     features = torch.full((frames, 4), float(frames))
     targets = {"transcript_ids": torch.tensor(transcript, dtype=torch.int64), "labels": torch.tensor([[1.0, 2.0]])}
-    return Sample(key, "<TRANSCRIBE>", features, prompt, answer, [0.5] * len(answer), [len(answer) > 1] * len(answer), targets, audio_s=frames / 100)
+    count = len(answer)
+    marks = [count > 1] * count, [place == 0 for place in range(count)]
+    return Sample(key, "<TRANSCRIBE>", features, prompt, answer, [0.5] * count, *marks, targets, audio_s=frames / 100)
 
 
 def test_texts_lie_end_to_end_and_features_are_padded():
@@ -20,6 +22,7 @@ def test_texts_lie_end_to_end_and_features_are_padded():
     assert batch.prompt_ids.tolist() == [1, 2, 3] and batch.prompt_lengths.tolist() == [2, 1]
     assert batch.answer_ids.tolist() == [0, 7, 0, 0] and batch.answer_lengths.tolist() == [3, 1]
     assert batch.answer_weights.tolist() == [0.5] * 4 and batch.answer_labels.tolist() == [True, True, True, False]
+    assert batch.answer_transcripts.tolist() == [True, False, False, True]
     assert batch.targets["transcript_ids"].tolist() == [9] and batch.targets["transcript_ids_lengths"].tolist() == [1, 0]
     assert batch.targets["labels"].tolist() == [[1.0, 2.0]] * 2 and batch.targets["labels_lengths"].tolist() == [1, 1]
     assert batch.keys == ["a", "b"] and batch.audio_s == [0.03, 0.05] and batch.dropped == {"broken": 2} and not batch.filler

@@ -108,6 +108,7 @@ def batch_of():
                 [],
                 [],
                 [],
+                [],
                 suffix_ids=template.suffix_ids,
             )
             for i, (f, task) in enumerate(zip(features, tasks, strict=True))

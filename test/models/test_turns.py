@@ -24,7 +24,7 @@ def turn(seed, frames, prompt, answer, turns=()):
     answer_ids = torch.randint(3, 64, (answer,), generator=draw).tolist()
     weights = torch.rand(answer, generator=draw).add(0.5).tolist()
     suffix = SUFFIX if answer else []
-    return Sample(f"k{seed}", "", features, prompt_ids, answer_ids, weights, [False] * answer, suffix_ids=suffix, turns=[*turns])
+    return Sample(f"k{seed}", "", features, prompt_ids, answer_ids, weights, [False] * answer, [False] * answer, suffix_ids=suffix, turns=[*turns])
 
 
 @pytest.fixture
@@ -91,7 +91,8 @@ def test_the_first_of_two_recordings_is_heard(model, samples):
 
 def test_padded_gives_what_packed_gives(model, samples):
     """The last answers, behind prompts padded on the left that hold the earlier ones."""
-    asked = [dataclasses.replace(sample, answer_ids=[], answer_weights=[], answer_labels=[]) for sample in samples]
+    nothing = {"answer_ids": [], "answer_weights": [], "answer_labels": [], "answer_transcripts": []}
+    asked = [dataclasses.replace(sample, **nothing) for sample in samples]
     question = Question.of(collate(asked))
     prompt, mask = model.prompts_with(*model.padded_speech(question.features, question.feature_lengths), question)
     lasts = [torch.tensor(sample.answer_ids) for sample in samples]

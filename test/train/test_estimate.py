@@ -125,6 +125,23 @@ def test_without_answers_the_llm_costs_memory_alone():
     assert without.flops > 0.2 * adapter.flops, "the encoder's and the adapter's stay"
 
 
+def test_label_queries_are_counted_where_a_loss_hears_them():
+    """At ce_weight 0, as in phase 2 of the recipe natural; without that loss nothing reaches them."""
+    sizes, mean = small_sizes(), Mean(2.0, 5, 7)
+
+    def conf(*losses):
+        made = small(train_parts={"adapter.input.*": {}, "adapter.label_queries.*": {}})
+        made.model.adapter, made.model.ce_weight = "ctc_shrink", 0.0
+        made.model.adapter_conf = {"factor": 4, "heads": 2, "label_queries": ["emotion", "age"]}
+        made.model.losses = [{"name": name, "weight": 1.0} for name in losses]
+        return made
+
+    counted = estimate(conf("ctc", "labels"), *sizes, mean)
+    assert counted.flops > 0
+    with pytest.raises(ValueError, match=r"runs no adapter\.label_queries"):
+        estimate(conf("ctc"), *sizes, mean)
+
+
 def test_what_is_kept_equals_what_real_tensors_keep():
     """The same pass on the CPU with the real attention: bytes autograd holds, within the difference of the attention kernels."""
     conf, sizes, mean = small(), small_sizes(), Mean(2.0, 5, 7)

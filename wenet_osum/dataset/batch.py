@@ -38,10 +38,11 @@ def collate(
     # texts
     prompt_ids, prompt_lengths = _join(turn.prompt_ids for turn in turns)
     answer_ids, answer_lengths = _join(turn.answer_ids for turn in turns)
-    weights, labels = [], []
+    weights, labels, transcripts = [], [], []
     for turn in turns:
         weights += turn.answer_weights
         labels += turn.answer_labels
+        transcripts += turn.answer_transcripts
     suffix = samples[0].suffix_ids
     same = all(turn.suffix_ids in ([], suffix) for turn in turns)
     assert same, "samples of a batch are of one template"
@@ -56,6 +57,7 @@ def collate(
         answer_lengths=answer_lengths,
         answer_weights=torch.tensor(weights, dtype=torch.float32),
         answer_labels=torch.tensor(labels, dtype=torch.bool),
+        answer_transcripts=torch.tensor(transcripts, dtype=torch.bool),
         suffix_ids=_integers(suffix) if suffix else None,
         utterances=[sample.utterance for sample in samples if sample.utterance is not None],
         audio_s=[sample.audio_s for sample in samples],

@@ -79,7 +79,7 @@ def _turn(
 ) -> Sample:
     """Add the texts of a turn to its sound: those of an answer only where it is ``asked``."""
     words = turn.prompt or ""
-    target = Target([], [], [])
+    target = Target([], [], [], [])
     if asked is not None:
         turn = with_fields(turn, asked, template, heard.speed)
         words = wording(turn, asked, template, conf, repeat)
@@ -95,6 +95,7 @@ def _turn(
         answer_ids=target.ids,
         answer_weights=target.weights,
         answer_labels=target.labels,
+        answer_transcripts=target.transcripts,
         suffix_ids=[] if asked is None else template.suffix_ids,
         targets=further_targets(turn, conf) if turn.wav else {},
         utterance=turn,

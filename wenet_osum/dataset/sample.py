@@ -108,7 +108,7 @@ def _complete(
 ) -> Sample:
     """Add the texts to a sound. Raises Drop."""
     utterance = with_fields(utterance, task, template, heard.speed)
-    target = Target([], [], [])
+    target = Target([], [], [], [])
     if conf.answers:
         target = target_of(utterance, task, template, conf)
     words = wording(utterance, task, template, conf, repeat)
@@ -124,6 +124,7 @@ def _complete(
         answer_ids=target.ids,
         answer_weights=target.weights,
         answer_labels=target.labels,
+        answer_transcripts=target.transcripts,
         suffix_ids=template.suffix_ids,
         targets=further_targets(utterance, conf),
         utterance=utterance,
@@ -206,6 +207,7 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
         answer_ids=[template.end_id],
         answer_weights=[0.0],
         answer_labels=[False],
+        answer_transcripts=[False],
         suffix_ids=template.suffix_ids,
         targets=conf.targets(utterance) if conf.targets else {},
         utterance=utterance,

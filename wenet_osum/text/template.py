@@ -71,8 +71,9 @@ class Target:
     ids: list[int]
     # Loss weight of each.
     weights: list[float]
-    # Whether each belongs to a label.
+    # Whether each belongs to a label, and whether to a transcript.
     labels: list[bool]
+    transcripts: list[bool]
 
 
 class Template:
@@ -222,16 +223,19 @@ class Template:
 
         # Each token weighs as its field does, and the end 1.
         of_labels = {field.name for field in task.label_fields}
-        target = Target([], [], [])
+        of_transcripts = {field.name for field in task.fields if field.kind == "transcript"}
+        target = Target([], [], [], [])
         for name, ids in encoded:
             count = len(ids)
             weight = self.loss_weight.get(name, 1.0)
             target.ids += ids
             target.weights += [weight] * count
             target.labels += [name in of_labels] * count
+            target.transcripts += [name in of_transcripts] * count
         target.ids.append(self.end_id)
         target.weights.append(1.0)
         target.labels.append(False)
+        target.transcripts.append(False)
         return target
 
     def _encode_whole(self, pieces: list[tuple[str, str]]) -> list[tuple[str, list[int]]]:

@@ -168,7 +168,8 @@ def estimate(
     model.to(torch.bfloat16 if conf.dtype == "bfloat16" else torch.float32)
     batch = batch_of(model, mean, count, "meta", states_after(model, conf))
     if conf.model.ce_weight == 0:
-        model.objective = Objective(0.0, [(1.0, SpeechAlone())])
+        # The entries say whether label queries run.
+        model.objective = Objective(0.0, [(1.0, SpeechAlone())], conf.model.losses)
     costs = run_pass(model.train(), batch, conf.checkpointing)
 
     memory["activations kept for the backward pass"] = costs.kept
@@ -247,8 +248,11 @@ class SpeechAlone:
         return {}
 
     def __call__(self, speech: Speech, targets: dict[str, Tensor]) -> UtteranceLosses:
-        """Sum the states (B, N, D) of each utterance: (B,)."""
-        return UtteranceLosses(speech.states.sum((1, 2)))
+        """Sum the states (B, N, D) of each utterance, and what label queries hear: (B,)."""
+        total = speech.states.sum((1, 2))
+        for heard in speech.labels.values():  # (B, D)
+            total = total + heard.sum(1)
+        return UtteranceLosses(total)
 
 
 def _utterances(conf: TrainConfig, mean: Mean, positions: int, min_frames: int) -> int:

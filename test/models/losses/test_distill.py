@@ -198,6 +198,21 @@ def test_tokens_of_labels_do_not_count(model, folders, template, batch):
 
 
 @torch.no_grad()
+def test_a_transcript_before_a_reply_does_not_count(model, folders, template, batch):
+    """The teacher was not told to transcribe first: what it says there is no answer to learn."""
+    one = of_row(batch, template, 0)
+    one.answer_transcripts = torch.tensor([True, True, False, False, False])
+    each = slow(model, folders, one, template, 0)
+    found, _ = extra(model, one)
+    torch.testing.assert_close(found, 0.5 * each[2:].sum(), rtol=1e-4, atol=1e-4)
+    # Where the transcript is the answer, it counts.
+    model.set_objective(objective(template, tasks=["asr"]))
+    one.tasks = [parse("asr").tags]
+    found, _ = extra(model, one)
+    torch.testing.assert_close(found, 0.5 * each.sum(), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
 def test_other_tasks_can_be_distilled(model, folders, template, batch):
     model.set_objective(objective(template, tasks=["asr"]))
     found, output = extra(model, batch)

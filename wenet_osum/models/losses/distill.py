@@ -5,6 +5,9 @@ speech. Prompt and answer are the same for both. The loss is the Kullback-Leible
 student's next token from the teacher's, both softened by a temperature (Hinton et al., 2015, arXiv
 1503.02531). It keeps the LLM near what it was.
 
+The teacher was never told to transcribe before it answers. So a transcript in front of a reply is
+what it has read once more, and counts for neither of them; a reply counts whole.
+
 Letters: B utterances, R distilled ones, A their answer tokens, H width of the LLM.
 """
 
@@ -24,6 +27,7 @@ from wenet_osum.tasks import parse
 
 if TYPE_CHECKING:
     from wenet_osum.records import Utterance
+    from wenet_osum.tasks.base import Task
     from wenet_osum.text.template import Template
 
 TEMPERATURE = 2.0
@@ -35,7 +39,8 @@ class Loss:
 
     ``tasks``: those that are distilled, by name or tags; those whose answers follow from the
     transcript alone, such as replies. Tokens of labels never count, for a label is heard and not
-    read. ``temperature`` softens both distributions.
+    read; those of a transcript count where no reply follows it. ``temperature`` softens both
+    distributions.
     """
 
     kinds = ("osum",)
@@ -52,8 +57,9 @@ class Loss:
             raise ValueError(f"temperature {temperature} must be above 0")
         self.template = template
         self.temperature = temperature
-        tags = [parse(task).tags for task in tasks]
-        self.tags = frozenset(tags)
+        parsed = [parse(task) for task in tasks]
+        self.tags = frozenset(task.tags for task in parsed)
+        self.with_reply = frozenset(task.tags for task in parsed if _has_reply(task))
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
         """Return ``transcript_ids`` (C,), the tokens of the transcript, none where it is not
@@ -97,11 +103,16 @@ class Loss:
         teacher = answers.reading(rows, read, text_lengths[rows])
         divergence = kl(answers.head, student, teacher, self.temperature)
 
-        # Summed per utterance, without the tokens of labels.
+        # Summed per utterance, without the tokens of labels and of transcripts before replies.
+        owner = torch.repeat_interleave(rows, sizes[rows])
         if batch.answer_labels is not None:
             is_label = take(batch.answer_labels, sizes, rows)
             divergence = divergence.masked_fill(is_label, 0.0)
-        owner = torch.repeat_interleave(rows, sizes[rows])
+        if batch.answer_transcripts is not None:
+            replied = torch.tensor([self._has_reply(task) for task in batch.tasks])
+            before = take(batch.answer_transcripts, sizes, rows)
+            before &= to_device(replied[owner], before.device)
+            divergence = divergence.masked_fill(before, 0.0)
         owner = to_device(owner, values.device)
         values = values.index_add(0, owner, divergence)
         return UtteranceLosses(values, left_out)
@@ -109,6 +120,15 @@ class Loss:
     def _is_asked(self, task: str) -> bool:
         tags = parse(task).tags
         return tags in self.tags
+
+    def _has_reply(self, task: str) -> bool:
+        tags = parse(task).tags
+        return tags in self.with_reply
+
+
+def _has_reply(task: Task) -> bool:
+    """Tell whether the answer ends in a free text."""
+    return any(field.kind == "reply" for field in task.fields)
 
 
 def _check_teacher(llm: nn.Module) -> None:
