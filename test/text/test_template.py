@@ -51,6 +51,8 @@ def test_target_reads_back_and_ends_exactly_once(tokenizer, target_tokenization)
     label = len(template.label_ids(task.fields[1])["happy"])
     assert target.weights[-1 - label :] == [2.0] * label + [1.0]
     assert set(target.weights[: -1 - label]) == {1.0}
+    assert target.labels[-1 - label :] == [True] * label + [False]
+    assert target.transcripts == [True] * (len(target.ids) - 1 - label) + [False] * (label + 1)
 
 
 def test_label_starts_at_a_token_border(tokenizer):

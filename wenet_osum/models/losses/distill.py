@@ -58,8 +58,8 @@ class Loss:
         self.template = template
         self.temperature = temperature
         parsed = [parse(task) for task in tasks]
-        self.tags = frozenset(task.tags for task in parsed)
-        self.with_reply = frozenset(task.tags for task in parsed if _has_reply(task))
+        # Whether a reply ends the answer, by the tasks' tags.
+        self.ends_in_reply = {task.tags: _has_reply(task) for task in parsed}
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
         """Return ``transcript_ids`` (C,), the tokens of the transcript, none where it is not
@@ -90,7 +90,8 @@ class Loss:
         text_lengths = targets["transcript_ids_lengths"].cpu()
 
         # Which utterances are asked such a task, and have a transcript.
-        asked = torch.tensor([self._is_asked(task) for task in batch.tasks])
+        tags = [parse(task).tags for task in batch.tasks]
+        asked = torch.tensor([tag in self.ends_in_reply for tag in tags])
         unknown = asked & (text_lengths == 0)
         left_out = {NO_TRANSCRIPT: unknown.sum()}
         (rows,) = torch.where(asked & ~unknown)
@@ -109,21 +110,13 @@ class Loss:
             is_label = take(batch.answer_labels, sizes, rows)
             divergence = divergence.masked_fill(is_label, 0.0)
         if batch.answer_transcripts is not None:
-            replied = torch.tensor([self._has_reply(task) for task in batch.tasks])
-            before = take(batch.answer_transcripts, sizes, rows)
-            before &= to_device(replied[owner], before.device)
-            divergence = divergence.masked_fill(before, 0.0)
+            is_transcript = take(batch.answer_transcripts, sizes, rows)
+            replies = torch.tensor([self.ends_in_reply.get(tag, False) for tag in tags])
+            has_reply = to_device(replies[owner], values.device)
+            divergence = divergence.masked_fill(is_transcript & has_reply, 0.0)
         owner = to_device(owner, values.device)
         values = values.index_add(0, owner, divergence)
         return UtteranceLosses(values, left_out)
-
-    def _is_asked(self, task: str) -> bool:
-        tags = parse(task).tags
-        return tags in self.tags
-
-    def _has_reply(self, task: str) -> bool:
-        tags = parse(task).tags
-        return tags in self.with_reply
 
 
 def _has_reply(task: Task) -> bool:
