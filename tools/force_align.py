@@ -8,8 +8,8 @@
 
 The model is a speech LLM that was trained with the loss ctc, or one of phase 1 with a CTC head.
 Compare its times with some that are known: examples/natural found those of phase 1 far off.
-Spikes of CTC say when a word begins, and less of when it ends: with --ends voice it lasts until its
-voice falls silent. The last two lines take every data/SPLIT/manifest.jsonl and write
+Spikes of CTC say when a word begins, and less of when it ends: with --ends voice pauses part the
+words, and a word lasts until its voice falls silent. The last two lines take every data/SPLIT/manifest.jsonl and write
 aligned/SPLIT/manifest.jsonl.
 
 Utterances that cannot be aligned are written without times and counted by reason. Exit status: 0
@@ -31,11 +31,14 @@ from wenet_osum.corpus.forced_align import GAP_S  # noqa: E402
 from wenet_osum.corpus.match_words import Unmatched  # noqa: E402
 from wenet_osum.corpus.split_folders import split_pairs  # noqa: E402
 from wenet_osum.dataset.drop import Drop, table  # noqa: E402
+from wenet_osum.dataset.log_mel import log_mel  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.rewrite import read_audio  # noqa: E402
 from wenet_osum.decode.aligner import Aligner  # noqa: E402
+from wenet_osum.models import build  # noqa: E402
 from wenet_osum.progress import ProgressBar  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
+from wenet_osum.text.template import Template  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,20 +61,27 @@ def main(argv: list[str] | None = None) -> int:
         "--ends",
         choices=["tokens", "voice"],
         default="tokens",
-        help="a word ends with its last token, or where its voice falls silent (tokens)",
+        help="a word ends with its last token, or pauses part the words (tokens)",
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("manifest", help="manifest, or a folder with one per split")
     parser.add_argument("out", help="manifest, or a folder")
     args = parser.parse_args(argv)
     try:
-        aligner = Aligner(args.model, args.device, args.gap_s, args.ends == "voice")
+        aligner = _open(args)
         pairs = split_pairs(args.manifest, args.out)
         aligned = [_align(aligner, manifest, out) for manifest, out in pairs]
     except (ValueError, OSError) as error:
         print(f"force_align.py: {error}", file=sys.stderr)
         return 1
     return 0 if all(aligned) else 1
+
+
+def _open(args: argparse.Namespace) -> Aligner:
+    """Load the model. Where the voice tells how long words last, no gap is split."""
+    model = build.load(args.model).to(args.device).eval()
+    gap_s = None if args.ends == "voice" else args.gap_s
+    return Aligner(model, Template.load(args.model), gap_s)
 
 
 def _align(aligner: Aligner, manifest: Path, out: Path) -> bool:
@@ -92,7 +102,8 @@ def _timed(aligner: Aligner, manifest: Path, faults: Counter) -> Iterator[Uttera
             if not utterance.txt:
                 raise Unmatched("no transcript")
             audio = read_audio(utterance, str(manifest))
-            words = aligner.words(audio, utterance.txt)
+            features = log_mel(audio, aligner.model.encoder.mels)
+            words = aligner.words(features, utterance.txt)
             yield dataclasses.replace(utterance, words=words)
         except (Unmatched, Drop) as fault:
             faults[fault.reason] += 1

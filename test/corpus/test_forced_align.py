@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wenet_osum.corpus.forced_align import force_align, until_quiet
+from wenet_osum.corpus.forced_align import force_align
 from wenet_osum.corpus.match_words import Unmatched
 from wenet_osum.records import Word
 
@@ -59,21 +59,3 @@ def test_what_cannot_be_aligned_is_told():
         force_align(emissions("aa"), "…", lambda t: [(1, 0, 1)], BLANK, 0.02)
     with pytest.raises(Unmatched, match="no token of its own: 你"):
         force_align(emissions("_a_b"), "你好", lambda t: [(1, 0, 2)], BLANK, 0.02)
-
-
-def test_words_last_until_nobody_speaks_or_the_next_begins():
-    """Spikes of 80 ms, in the middle of what they stand for; the voice is on from 0.05 s to 0.5 s and from 0.8 s to 0.95 s."""
-    words = [Word("a", 0.08, 0.16), Word("b", 0.32, 0.4), Word("c", 0.8, 0.88), Word("d", 1.2, 1.28)]
-    voiced = [5 <= step < 50 or 80 <= step < 95 for step in range(130)]
-    found = until_quiet(words, voiced, 0.01, 0.08)
-    assert near(found) == [("a", 0.04, 0.28), ("b", 0.28, 0.5), ("c", 0.76, 0.95), ("d", 1.16, 1.28)]
-
-
-def test_the_first_word_begins_no_earlier_than_the_recording():
-    assert near(until_quiet([Word("a", 0.0, 0.08)], [True] * 5, 0.01, 0.08)) == [("a", 0.0, 0.05)]
-
-
-def test_a_spike_behind_the_end_of_what_is_known_is_no_fault():
-    words = [Word("a", 0.0, 0.08), Word("b", 0.16, 0.24)]
-    found = until_quiet(words, [True] * 5, 0.01, 0.08)
-    assert near(found) == [("a", 0.0, 0.05), ("b", 0.12, 0.12)]

@@ -9,7 +9,8 @@ import pytest
 
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.manifest import read_manifest
-from wenet_osum.decode.pauses import voiced_steps
+from wenet_osum.dataset.log_mel import log_mel
+from wenet_osum.decode.pauses import voiced_frames
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +27,10 @@ def audio():
 
 
 def test_voice_is_where_it_is_loud(audio):
-    voiced = voiced_steps(audio, 16000)
-    assert len(voiced) == 300 and voiced[32:118].all() and not voiced[:28].any() and not voiced[123:].any()
-    assert not voiced_steps(audio[:100], 16000).any()
+    voiced = voiced_frames(log_mel(audio).numpy())
+    assert len(voiced) == 300 and voiced[32:118].all() and not voiced[:27].any() and not voiced[124:].any()
+    assert not voiced_frames(log_mel(np.zeros(16000, np.float32)).numpy()).any()
+    assert len(voiced_frames(np.empty((0, 80)))) == 0
 
 
 def test_words_by_the_adapters_ctc(tool, audio, model_dir, tmp_path, capsys):

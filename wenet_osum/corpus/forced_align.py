@@ -5,7 +5,7 @@ Letters: F emission frames, V classes.
 
 CTC models speak in spikes: a token may take one frame of its sound and leave the rest to the blank.
 A short gap between two words is therefore split between them, a longer one is a pause. Where spikes
-are far apart, only the beginnings of words are worth something (``until_quiet``).
+are far apart they say little of when a word ends; its sound does (decode/aligner.py).
 """
 
 from __future__ import annotations
@@ -159,30 +159,4 @@ def _without_small_gaps(words: list[Word], gap_s: float) -> list[Word]:
             middle = (left.end + right.start) / 2
             out[i - 1] = left._replace(end=middle)
             out[i] = right._replace(start=middle)
-    return out
-
-
-def until_quiet(
-    words: Sequence[Word], voiced: Sequence[bool], step_s: float, frame_s: float
-) -> list[Word]:
-    """Let each word begin half a frame before its first spike, and last until nobody speaks or the
-    next one begins.
-
-    ``voiced`` says of every ``step_s`` whether it is no pause.
-    """
-    steps = len(voiced)
-    begins = [max(0.0, word.start - frame_s / 2) for word in words]
-    limits = [*begins[1:], steps * step_s]
-    out = []
-    for word, begin, limit in zip(words, begins, limits, strict=True):
-        first = round(begin / step_s)
-        last = min(round(limit / step_s), steps)
-        spoken = [step for step in range(first, last) if voiced[step]]
-
-        # Where all is quiet, what CTC said.
-        end = word.end
-        if spoken:
-            end = (spoken[-1] + 1) * step_s
-        end = max(begin, min(end, limit))
-        out.append(word._replace(start=begin, end=end))
     return out

@@ -73,6 +73,8 @@ def _check(
 
     if options.ctc_draft:
         ctc_greedy.check_model(model, "ctc_draft")
+    if options.word_times == "ctc":
+        ctc_greedy.check_model(model, "word_times ctc")
     if isinstance(model, OsumModel):
         joint.check_model(model, template, options.joint)
         if options.static_cache:

@@ -117,6 +117,12 @@ class DecodeOptions:
         decides=False,
     )
     free: bool = option(False, "do not limit labels to their label set", bool)
+    word_times: str = option(
+        "answer",
+        "answer: as the LLM has written them; ctc: the words of the answer, aligned by a model "
+        "trained with loss ctc, so that pauses part them",
+        choices=("answer", "ctc"),
+    )
     prefix_text: str | None = option(
         None,
         "text that every answer begins with, written as in answers (< in a transcript as \\<); the "

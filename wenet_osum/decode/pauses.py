@@ -53,12 +53,14 @@ def find_cut(audio: np.ndarray, rate: int, latest: int, longest_s: float) -> tup
     return cut * step, True
 
 
-def voiced_steps(audio: np.ndarray, rate: int) -> np.ndarray:
-    """Return which 10 ms of ``audio`` (samples,) at ``rate`` Hz are no pause: (steps,), bool.
+def voiced_frames(features: np.ndarray) -> np.ndarray:
+    """Return which frames of log-mel features (frames, mels) are no pause: (frames,), bool.
 
-    A step is judged by the 0.05 s around it.
+    A frame is judged by the 0.05 s around it. Features are on Whisper's scale: a quarter of the
+    decimal logarithm of power, plus one (dataset/log_mel.py).
     """
-    power = mean_squares(audio, round(STEP_S * rate))
+    logs = 4.0 * features.astype(np.float64) - 4.0
+    power = np.power(10.0, logs).sum(axis=1)
     if not len(power):
         return np.zeros(0, dtype=bool)
     half = NOISE_STEPS // 2

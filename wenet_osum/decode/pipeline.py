@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from wenet_osum.dataset.conversation import make_conversation
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import SampleConfig, prompt_language, sample_from_audio
 from wenet_osum.decode import ctc_greedy, longform, prefix_text
+from wenet_osum.decode.aligner import Aligner
 from wenet_osum.decode.context import Telling, of_later_piece
 from wenet_osum.decode.faults import Faults, ProgramFault
 from wenet_osum.decode.generate import generate
@@ -79,6 +81,13 @@ class Recognizer:
     reading: Faults = field(default_factory=lenient_faults)
     # a model that has failed eight times in a row is broken
     decoding: Faults = field(default_factory=Faults)
+
+    @cached_property
+    def aligner(self) -> Aligner | None:
+        """Return what gives words their times; None: the LLM's answer has them."""
+        if self.options.word_times != "ctc":
+            return None
+        return Aligner(self.model, self.template)
 
     @property
     def whole_s(self) -> float:
@@ -297,7 +306,10 @@ class Recognizer:
         search = {"options": self.options, "counts": self.counts}
         if self.options.mode == CTC_GREEDY_SEARCH:
             return ctc_greedy.generate(self.model, self.template, batch, **search)
-        return generate(self.model, self.template, batch, **search)
+        answers = generate(self.model, self.template, batch, **search)
+        if self.aligner is not None:
+            self.aligner.retime(batch, answers)
+        return answers
 
     # -- long audio ---------------------------------------------------------------------------
 
