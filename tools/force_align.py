@@ -9,8 +9,8 @@
 The model is a speech LLM that was trained with the loss ctc, or one of phase 1 with a CTC head.
 Compare its times with some that are known: examples/natural found those of phase 1 far off.
 Spikes of CTC say when a word begins, and less of when it ends: with --ends voice pauses part the
-words, and a word lasts until its voice falls silent. The last two lines take every data/SPLIT/manifest.jsonl and write
-aligned/SPLIT/manifest.jsonl.
+words, and a word lasts until its voice falls silent. The last two lines take every
+data/SPLIT/manifest.jsonl and write aligned/SPLIT/manifest.jsonl.
 
 Utterances that cannot be aligned are written without times and counted by reason. Exit status: 0
 done, 1 a fault or no utterance got times.

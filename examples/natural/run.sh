@@ -29,7 +29,7 @@ conf=$here/conf examples=$(dirname "$here")
 name_phases
 corpora=$(cd "${RUN_FROM:-$PWD}" && realpath -m ${corpora:-"$work/downloads"} | tr '\n' ' ')
 go_to_work
-. "$here/local/sets.sh"  # find_corpus, test_list, queries; tests: what is decoded and scored
+. "$here/local/sets.sh"  # find_corpus, test_list, task_options; tests: what is decoded and scored
 
 if in_stages -1; then
   echo "stage -1: downloading what is not there, as the recipes of the corpora do"
@@ -89,7 +89,7 @@ if in_stages 5; then
   echo "stage 5: decoding"
   for test in $tests; do
     list=$(test_list "$test")
-    [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en $(queries "$test") $decode --out "exp/decode/$test"
+    [ -z "$list" ] || python -m wenet_osum.bin.recognize --model "exp/$last/final" --list "$list" --task "${test%%:*}" --lang en $(task_options "$test") $decode --out "exp/decode/$test"
   done
   . "$here/local/compared.sh"  # CTC alone, cascades (a transcript, then the text LLM), and what text is kept; scored as well
 fi

@@ -8,7 +8,7 @@ import torch
 
 import wenet_osum
 from wenet_osum.decode import pipeline
-from wenet_osum.decode.aligner import NOT_ALIGNED, between_pauses
+from wenet_osum.decode.aligner import NOT_ALIGNED, Aligner, between_pauses
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.records import Hypothesis, Sample, Word
@@ -81,7 +81,9 @@ def samples(recognizer: Recognizer, features: list[torch.Tensor]) -> list[Sample
 def recognizer(parts):
     """A recognizer whose words get their times by CTC."""
     model, template = parts
-    return Recognizer(model, template, DecodeOptions(word_times="ctc"), template.task("srwt"))
+    return Recognizer(
+        model, template, task=template.task("srwt"), aligner=Aligner(model, template)
+    )
 
 
 def test_words_of_answers_get_the_times_of_ctc(recognizer, clips, monkeypatch):

@@ -79,7 +79,7 @@ def _turn(
 ) -> Sample:
     """Add the texts of a turn to its sound: those of an answer only where it is ``asked``."""
     words = turn.prompt or ""
-    target = Target([], [], [], [])
+    target = Target()
     if asked is not None:
         turn = with_fields(turn, asked, template, heard.speed)
         words = wording(turn, asked, template, conf, repeat)

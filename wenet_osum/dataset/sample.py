@@ -108,7 +108,7 @@ def _complete(
 ) -> Sample:
     """Add the texts to a sound. Raises Drop."""
     utterance = with_fields(utterance, task, template, heard.speed)
-    target = Target([], [], [], [])
+    target = Target()
     if conf.answers:
         target = target_of(utterance, task, template, conf)
     words = wording(utterance, task, template, conf, repeat)

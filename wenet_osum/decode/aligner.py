@@ -8,7 +8,7 @@ Letters: B utterances, T frames of the longest, M mel bins, N states, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -64,59 +64,81 @@ class Aligner:
         [logs] = self.log_probs(features[None], lengths)
         return self._words(logs, features, text)
 
-    def retime(self, batch: Batch, answers: Iterable[Hypothesis]) -> None:
+    def retime(self, batch: Batch, answers: list[Hypothesis]) -> None:
         """Give the words of a batch's answers their times by CTC, in place.
 
         Words that cannot be aligned keep those of the LLM, and the answer is flagged. Of a
         conversation the last recording is read.
         """
-        timed = [(number, answer) for number, answer in enumerate(answers) if answer.words]
-        if not timed:
+        if not any(answer.words for answer in answers):
             return
         lengths = batch.feature_lengths.cpu()
         logs = self.log_probs(batch.features, lengths)
-        rows = list(range(len(lengths)))
+        rows = range(len(lengths))
         if batch.turns is not None:
             rows = batch.turns.last_recordings().tolist()
-        for number, answer in timed:
-            row = rows[number]
-            features = batch.features[row, : int(lengths[row])].cpu()
-            text = join_words([word.text for word in answer.words])
-            try:
-                found = self._words(logs[row], features, text)
-            except Unmatched:
-                found = []
-            if len(found) != len(answer.words):
-                answer.flags.append(NOT_ALIGNED)
+
+        for row, answer in zip(rows, answers, strict=True):
+            if not answer.words:
                 continue
-            pairs = zip(answer.words, found, strict=True)
-            answer.words = [said._replace(start=at.start, end=at.end) for said, at in pairs]
+            length = int(lengths[row])
+            features = batch.features[row, :length]
+            found = self._times(logs[row], features.cpu(), answer.words)
+            if found is None:
+                answer.flags.append(NOT_ALIGNED)
+            else:
+                answer.words = found
+
+    def _times(self, logs: Tensor, features: Tensor, words: list[Word]) -> list[Word] | None:
+        """Return words with other times, None where they cannot be aligned."""
+        texts = [word.text for word in words]
+        line = join_words(texts)
+        try:
+            found = self._words(logs, features, line)
+        except Unmatched:
+            return None
+        if len(found) != len(words):
+            return None
+        timed = []
+        for text, (_, start, end) in zip(texts, found, strict=True):
+            word = Word(text, start, end)
+            timed.append(word)
+        return timed
 
     def _words(self, logs: Tensor, features: Tensor, text: str) -> list[Word]:
         """Align a text by the log-probabilities (N, C) of features (T, M)."""
         words = force_align(
-            logs, text, self.encode, self.classes.blank, self.frame_s, self.gap_s or 0.0
+            logs,
+            text,
+            self.encode,
+            self.classes.blank,
+            self.frame_s,
+            self.gap_s or 0.0,
         )
         if self.gap_s is None:
-            voiced = voiced_frames(features.float().numpy())
+            logs_of_power = features.float().numpy()
+            voiced = voiced_frames(logs_of_power)
             words = between_pauses(words, voiced, FRAME_S, self.frame_s)
 
         # The last state may reach beyond the end.
         duration = len(features) * FRAME_S
         kept = []
         for word, start, end in words:
-            within = Word(word, min(start, duration), min(end, duration))
-            kept.append(within)
+            start = min(start, duration)
+            end = min(end, duration)
+            kept.append(Word(word, start, end))
         return kept
 
     @torch.no_grad()
     def log_probs(self, features: Tensor, lengths: Tensor) -> list[Tensor]:
         """Return the log-probabilities of CTC, (N, C) of each of the features (B, T, M)."""
         device = device_of(self.model)
-        _, states, sizes = ctc_greedy.hear(self.model, features.to(device), lengths)
+        features = features.to(device)
+        _, states, counts = ctc_greedy.hear(self.model, features, lengths)
         found = []
-        for row, count in enumerate(sizes.tolist()):
-            logits = self.classes.logits(states[row, :count])
+        for padded, count in zip(states, counts.tolist(), strict=True):
+            own = padded[:count]
+            logits = self.classes.logits(own)
             logs = logits.float().log_softmax(-1)
             found.append(logs)
         return found
@@ -132,22 +154,28 @@ def between_pauses(
     ends. Where there is none, a word begins half a frame before its first spike, and lasts until
     nobody speaks or the next one begins.
     """
-    steps = len(voiced)
-    starts = [max(0.0, word.start - frame_s / 2) for word in words]
-    starts.append(steps * step_s)
+    half = frame_s / 2
+    duration = len(voiced) * step_s
     spikes = [word.start for word in words]
-    spikes.append(steps * step_s)
+    starts = [max(0.0, spike - half) for spike in spikes]
+    spikes.append(duration)
+    starts.append(duration)
+
     out = []
     for i, word in enumerate(words):
-        first, last = _steps(word.end, spikes[i + 1], step_s)
-        begin, end = longest_run(~voiced[first:last])
-        if (end - begin) * step_s >= PAUSE_S:
+        following = i + 1
+        first, last = _steps(word.end, spikes[following], step_s)
+        quiet = ~voiced[first:last]
+        begin, end = longest_run(quiet)
+        pause_s = (end - begin) * step_s
+        if pause_s >= PAUSE_S:
             ends = (first + begin) * step_s
-            starts[i + 1] = (first + end) * step_s
+            starts[following] = (first + end) * step_s
         else:
-            ends = _falls_silent(word, voiced, starts[i], starts[i + 1], step_s)
-        ends = max(starts[i], ends)
-        out.append(word._replace(start=starts[i], end=ends))
+            ends = _falls_silent(word, voiced, starts[i], starts[following], step_s)
+        start = starts[i]
+        ends = max(start, ends)
+        out.append(Word(word.text, start, ends))
     return out
 
 
@@ -157,14 +185,17 @@ def _falls_silent(
     """Return the end of the last voiced step from ``start`` to ``limit``, s; without one, where CTC
     ended the word."""
     first, last = _steps(start, limit, step_s)
-    spoken = np.flatnonzero(voiced[first:last])
+    heard = voiced[first:last]
+    spoken = np.flatnonzero(heard)
     end = word.end
     if len(spoken):
-        end = (first + int(spoken[-1]) + 1) * step_s
+        latest = first + int(spoken[-1])
+        end = (latest + 1) * step_s
     return min(end, limit)
 
 
 def _steps(start: float, end: float, step_s: float) -> tuple[int, int]:
     """Return the first step of a stretch in seconds and one past its last."""
     first = round(start / step_s)
-    return first, max(first, round(end / step_s))
+    last = round(end / step_s)
+    return first, max(first, last)

@@ -68,3 +68,8 @@ class Faults:
             return
         self.told.add(kind)
         traceback.print_exception(error, file=sys.stderr)
+
+
+def faults_of_reading() -> Faults:
+    """Count faults of reading: odd recordings may come in hundreds."""
+    return Faults((ValueError, OSError), lenient=True)

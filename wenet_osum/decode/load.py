@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wenet_osum.decode import ctc_greedy, joint, static_prefix
+from wenet_osum.decode.aligner import Aligner
 from wenet_osum.decode.context import Telling
 from wenet_osum.decode.heard_labels import fields_heard
 from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions, search
@@ -45,8 +46,9 @@ def recognizer(args: argparse.Namespace, merge: bool = True) -> Recognizer:
     if merge and isinstance(model, OsumModel) and model.lora is not None:
         model.merge_lora()
     quantized.for_decoding(model, args.quantization)
+    model = _on_device(model)
     made = Recognizer(
-        _on_device(model),
+        model,
         template,
         options,
         task,
@@ -55,6 +57,7 @@ def recognizer(args: argparse.Namespace, merge: bool = True) -> Recognizer:
         args.batch_size,
         args.max_frames,
         args.longest_s,
+        aligner=Aligner(model, template) if options.word_times == "ctc" else None,
         telling=Telling(silent=args.no_context),
     )
     return made.given(args.hotwords, args.previous)

@@ -71,8 +71,7 @@ class DecodeOptions:
     mode: str = option(
         "attention",
         "attention: the LLM, or in phase 1 Whisper's decoder, token by token; ctc_greedy_search: "
-        "the best path of a model trained with loss ctc, and labels of one trained with loss "
-        "labels, without the LLM",
+        "the best path by loss ctc, and labels by loss labels, of a model trained so, without LLM",
         choices=MODES,
     )
     num_beams: int = option(1, "beams of free text; 1 is greedy", int)
@@ -111,22 +110,19 @@ class DecodeOptions:
     )
     static_cache: bool = option(
         False,
-        "the LLM's cache has a fixed size, and on CUDA a decoding step is replayed as one graph: "
-        "sooner where launching kernels takes longer than running them; not for beams and drafts",
+        "the LLM's cache has a fixed size, and on CUDA a step of greedy search is one graph",
         bool,
         decides=False,
     )
     free: bool = option(False, "do not limit labels to their label set", bool)
     word_times: str = option(
         "answer",
-        "answer: as the LLM has written them; ctc: the words of the answer, aligned by a model "
-        "trained with loss ctc, so that pauses part them",
+        "answer: as the LLM writes them; ctc: by alignment, for a model trained with loss ctc",
         choices=("answer", "ctc"),
     )
     prefix_text: str | None = option(
         None,
-        "text that every answer begins with, written as in answers (< in a transcript as \\<); the "
-        "model goes on behind it",
+        "text that every answer begins with, as answers are written (< in a transcript: \\<)",
     )
 
     def __post_init__(self) -> None:

@@ -59,8 +59,10 @@ def voiced_frames(features: np.ndarray) -> np.ndarray:
     A frame is judged by the 0.05 s around it. Features are on Whisper's scale: a quarter of the
     decimal logarithm of power, plus one (dataset/log_mel.py).
     """
-    logs = 4.0 * features.astype(np.float64) - 4.0
-    power = np.power(10.0, logs).sum(axis=1)
+    exact = features.astype(np.float64)
+    logs = 4.0 * exact - 4.0
+    powers = np.power(10.0, logs)
+    power = powers.sum(axis=1)
     if not len(power):
         return np.zeros(0, dtype=bool)
     half = NOISE_STEPS // 2

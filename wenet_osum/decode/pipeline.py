@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from wenet_osum.dataset.sample import SampleConfig, prompt_language, sample_from
 from wenet_osum.decode import ctc_greedy, longform, prefix_text
 from wenet_osum.decode.aligner import Aligner
 from wenet_osum.decode.context import Telling, of_later_piece
-from wenet_osum.decode.faults import Faults, ProgramFault
+from wenet_osum.decode.faults import Faults, ProgramFault, faults_of_reading
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.heard_labels import fields_heard
 from wenet_osum.decode.jobs import Job, group_jobs
@@ -50,11 +49,6 @@ Loaded = list[tuple[int, Sample]]
 Answers = list[tuple[int, Hypothesis]]
 
 
-def lenient_faults() -> Faults:
-    """Count faults of reading: odd recordings may come in hundreds."""
-    return Faults((ValueError, OSError), lenient=True)
-
-
 @dataclass
 class Recognizer:
     """A model with everything that decides how it is asked."""
@@ -74,20 +68,15 @@ class Recognizer:
     max_frames: int = 24000
     # seconds of a piece of long audio
     longest_s: float = longform.LONGEST_S
+    # gives the words of answers their times; None: they are as the LLM wrote them
+    aligner: Aligner | None = None
     # hotwords and the text before
     telling: Telling = field(default_factory=Telling)
     # steps, ties, flags, errors
     counts: Counter = field(default_factory=Counter)
-    reading: Faults = field(default_factory=lenient_faults)
+    reading: Faults = field(default_factory=faults_of_reading)
     # a model that has failed eight times in a row is broken
     decoding: Faults = field(default_factory=Faults)
-
-    @cached_property
-    def aligner(self) -> Aligner | None:
-        """Return what gives words their times; None: the LLM's answer has them."""
-        if self.options.word_times != "ctc":
-            return None
-        return Aligner(self.model, self.template)
 
     @property
     def whole_s(self) -> float:
@@ -362,7 +351,6 @@ class Recognizer:
             answers[0].key = utterance.key
             return answers[0]
         joined = longform.join(pieces, answers, task, utterance.key)
-
         # The flags of the pieces are counted already.
         flags = [flag for flag in joined.flags if flag in longform.FLAGS]
         self.counts.update(flags)

@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -68,12 +68,12 @@ class Target:
     """The answer that the model has to learn for one utterance."""
 
     # Answer tokens, the end last.
-    ids: list[int]
+    ids: list[int] = field(default_factory=list)
     # Loss weight of each.
-    weights: list[float]
+    weights: list[float] = field(default_factory=list)
     # Whether each belongs to a label, and whether to a transcript.
-    labels: list[bool]
-    transcripts: list[bool]
+    labels: list[bool] = field(default_factory=list)
+    transcripts: list[bool] = field(default_factory=list)
 
 
 class Template:
@@ -214,24 +214,26 @@ class Template:
         Raises ValueError when the utterance lacks a field of the task.
         """
         pieces = []
-        for field, text in task.targets(utterance):
-            pieces.append((field.name, self._cased(text)))
+        for written, text in task.targets(utterance):
+            pieces.append((written.name, self._cased(text)))
         if self.target_tokenization == "by_field":
             encoded = [(name, self.encode(text)) for name, text in pieces]
         else:
             encoded = self._encode_whole(pieces)
 
         # Each token weighs as its field does, and the end 1.
-        of_labels = {field.name for field in task.label_fields}
-        of_transcripts = {field.name for field in task.fields if field.kind == "transcript"}
-        target = Target([], [], [], [])
+        kinds = {field.name: field.kind for field in task.fields}
+        target = Target()
         for name, ids in encoded:
             count = len(ids)
             weight = self.loss_weight.get(name, 1.0)
             target.ids += ids
             target.weights += [weight] * count
-            target.labels += [name in of_labels] * count
-            target.transcripts += [name in of_transcripts] * count
+            kind = kinds[name]
+            is_label = kind == "label"
+            is_transcript = kind == "transcript"
+            target.labels += [is_label] * count
+            target.transcripts += [is_transcript] * count
         target.ids.append(self.end_id)
         target.weights.append(1.0)
         target.labels.append(False)

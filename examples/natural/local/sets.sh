@@ -24,9 +24,11 @@ test_list() {
   if [ -f "$list" ]; then echo "$list"; else echo "test $1 is left out: no $list" >&2; fi
 }
 
-# Prints the options of decoding TASK:SET: a label query hears of a voice what the LLM has not learned to read, so both choose a label together.
-queries() {
+# Prints the options of decoding TASK:SET: a label query hears of a voice what the LLM has not learned to read, so both choose a label together; and
+# CTC knows better when words are spoken.
+task_options() {
   case ${1%%:*} in
     ser | sgc | sap | ved) echo "--rescore label_queries=$label_weight" ;;
+    srwt) echo "--word_times ctc" ;;
   esac
 }

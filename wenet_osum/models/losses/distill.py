@@ -91,7 +91,8 @@ class Loss:
 
         # Which utterances are asked such a task, and have a transcript.
         tags = [parse(task).tags for task in batch.tasks]
-        asked = torch.tensor([tag in self.ends_in_reply for tag in tags])
+        distilled = [tag in self.ends_in_reply for tag in tags]
+        asked = torch.tensor(distilled)
         unknown = asked & (text_lengths == 0)
         left_out = {NO_TRANSCRIPT: unknown.sum()}
         (rows,) = torch.where(asked & ~unknown)
@@ -111,8 +112,9 @@ class Loss:
             divergence = divergence.masked_fill(is_label, 0.0)
         if batch.answer_transcripts is not None:
             is_transcript = take(batch.answer_transcripts, sizes, rows)
-            replies = torch.tensor([self.ends_in_reply.get(tag, False) for tag in tags])
-            has_reply = to_device(replies[owner], values.device)
+            replies = [self.ends_in_reply.get(tag, False) for tag in tags]
+            has_reply = torch.tensor(replies)[owner]
+            has_reply = to_device(has_reply, values.device)
             divergence = divergence.masked_fill(is_transcript & has_reply, 0.0)
         owner = to_device(owner, values.device)
         values = values.index_add(0, owner, divergence)
