@@ -317,7 +317,7 @@ def test_pooled_states_do_not_depend_on_the_batch(probe, published_pair, tmp_pat
 def test_labels_are_decoded_with_weights_that_decoding_takes():
     """Weights are shares: the LLM has what is left of 1."""
     given = re.search(r"^label_weight=(\S+)", (RECIPE / "run.sh").read_text(encoding="utf-8"), re.MULTILINE)[1]
-    sets = f'label_weight={given}; . "{RECIPE}/local/sets.sh"; for task in ser sgc sap ved; do queries $task:x; done'
+    sets = f'label_weight={given}; . "{RECIPE}/local/sets.sh"; for task in ser sgc sap ved; do task_options $task:x; done'
     asked = subprocess.run(["bash", "-c", sets], capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(asked) == 4
     for line in asked:
