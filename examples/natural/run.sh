@@ -67,11 +67,11 @@ if in_stages 2; then
 fi
 
 if in_stages 3; then
-  echo "stage 3: training phases $phases; first the FLOPs and the memory that each takes, counted"
-  python -m wenet_osum.bin.estimate --config $(printf "$conf/train_%s.yaml " $phases) --whisper "$whisper" --llm "$llm" --seconds 3.7
+  echo "stage 3: training phases $phases; before each what it costs, counted"
   for phase in $phases; do
     mixture=$(case $phase in 1*) echo asr ;; *) echo all ;; esac)
     encoder=$([ "$phase" != 2_align ] || [ ! -d exp/1_whisper/final ] || echo model.init_parts.encoder=exp/1_whisper/final)
+    python -m wenet_osum.bin.estimate --config "$conf/train_$phase.yaml" --whisper "$whisper" --llm "$llm" --seconds 3.7 --override $encoder $override
     torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$conf/train_$phase.yaml" \
       --data "data/$mixture/data.yaml" --exp_dir "exp/$phase" --whisper "$whisper" --llm "$llm" --override $encoder $override
     python -m wenet_osum.bin.average --exp_dir "exp/$phase" --mode best --num "$average_num" --out "exp/$phase/final"
