@@ -71,7 +71,7 @@ class DecodeOptions:
     mode: str = option(
         "attention",
         "attention: the LLM, or in phase 1 Whisper's decoder, token by token; ctc_greedy_search: "
-        "the best path by loss ctc, and labels by loss labels, of a model trained so, without LLM",
+        "what CTC and label queries hear, without the LLM, of a model trained with their losses",
         choices=MODES,
     )
     num_beams: int = option(1, "beams of free text; 1 is greedy", int)
