@@ -95,11 +95,11 @@ def clips():
 
 
 @pytest.fixture(scope="session")
-def batch_of():
-    """(template, features, tasks[, order]) → Batch"""
+def samples_of():
+    """(template, features, tasks) → samples without answers"""
 
-    def make(template, features, tasks, order=None):
-        items = [
+    def make(template, features, tasks):
+        return [
             Sample(
                 f"k{i}",
                 task.tags,
@@ -113,6 +113,16 @@ def batch_of():
             )
             for i, (f, task) in enumerate(zip(features, tasks, strict=True))
         ]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def batch_of(samples_of):
+    """(template, features, tasks[, order]) → Batch"""
+
+    def make(template, features, tasks, order=None):
+        items = samples_of(template, features, tasks)
         return collate(items if order is None else [items[i] for i in order])
 
     return make

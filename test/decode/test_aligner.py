@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 import wenet_osum
 from wenet_osum.decode import pipeline
 from wenet_osum.decode.aligner import NOT_ALIGNED, Aligner, between_pauses
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.pipeline import Recognizer
-from wenet_osum.records import Hypothesis, Sample, Word
+from wenet_osum.records import Hypothesis, Word
 
 STEP_S, FRAME_S = 0.01, 0.08
 
@@ -65,18 +64,6 @@ def said(count: int) -> list[Word]:
     return [Word(text, 0.1 * place, 0.1 * place + 0.05) for place, text in enumerate(texts[:count])]
 
 
-def samples(recognizer: Recognizer, features: list[torch.Tensor]) -> list[Sample]:
-    """Make samples of features (frames, mels), asked the recognizer's task."""
-    task, template = recognizer.task, recognizer.template
-    texts = {"prompt_ids": template.prompt_ids(task), "suffix_ids": template.suffix_ids}
-    nothing = {"answer_ids": [], "answer_weights": [], "answer_labels": []}
-    rows = enumerate(features)
-    return [
-        Sample(f"k{row}", task.tags, own, answer_transcripts=[], **texts, **nothing)
-        for row, own in rows
-    ]
-
-
 @pytest.fixture
 def recognizer(parts):
     """A recognizer whose words get their times by CTC."""
@@ -86,13 +73,14 @@ def recognizer(parts):
     )
 
 
-def test_words_of_answers_get_the_times_of_ctc(recognizer, clips, monkeypatch):
+def test_words_of_answers_get_the_times_of_ctc(recognizer, clips, samples_of, monkeypatch):
     """In a batch as alone; an answer without words, or with more than fit, stays as it is."""
     features = clips([200, 320, 60, 90])
     words = [said(3), said(3), None, said(40)]
     answers = [Hypothesis(f"k{row}", "", "raw", words=own) for row, own in enumerate(words)]
     monkeypatch.setattr(pipeline, "generate", lambda *_, **__: answers)
-    found = recognizer.decode(samples(recognizer, features))
+    samples = samples_of(recognizer.template, features, [recognizer.task] * len(features))
+    found = recognizer.decode(samples)
     for row in (0, 1):
         alone = recognizer.aligner.words(features[row], "the cat sat")
         assert [word.text for word in found[row].words] == ["the", "cat", "sat"]

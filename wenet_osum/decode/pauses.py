@@ -62,7 +62,7 @@ def voiced_frames(features: np.ndarray) -> np.ndarray:
     exact = features.astype(np.float64)
     logs = 4.0 * exact - 4.0
     powers = np.power(10.0, logs)
-    power = powers.sum(axis=1)
+    power = powers.mean(axis=1)
     if not len(power):
         return np.zeros(0, dtype=bool)
     half = NOISE_STEPS // 2

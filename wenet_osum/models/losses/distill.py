@@ -5,8 +5,8 @@ speech. Prompt and answer are the same for both. The loss is the Kullback-Leible
 student's next token from the teacher's, both softened by a temperature (Hinton et al., 2015, arXiv
 1503.02531). It keeps the LLM near what it was.
 
-The teacher was never told to transcribe before it answers. So a transcript in front of a reply is
-what it has read once more, and counts for neither of them; a reply counts whole.
+The teacher was never told to transcribe before it answers, so where a transcript stands in front of
+a reply only the tokens of the reply count.
 
 Letters: B utterances, R distilled ones, A their answer tokens, H width of the LLM.
 """
