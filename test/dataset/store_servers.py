@@ -118,6 +118,12 @@ class FaultyProxy(Quiet):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             return
+        if fault == "moved":
+            self.send(302, b"elsewhere", {"Location": f"{BUCKET}data"})
+            return
+        if fault and fault.startswith("busy"):
+            self.send(503, b"", {"Retry-After": fault.split()[1]})
+            return
         if fault and fault.isdigit():
             self.send(int(fault), b"<Error><Code>SlowDown</Code></Error>")
             return
@@ -182,7 +188,7 @@ def proxy(servers):
     _, proxy = servers
     proxy.faults, proxy.asked, proxy.connections = iter(()), [], 0
     proxy.url = f"http://127.0.0.1:{proxy.server_port}{BUCKET}"
-    address._connections.cache_clear()
+    address._kept.by_process.clear()
     address._worn.clear()
     handles._noticed.clear()
     return proxy

@@ -134,6 +134,40 @@ def test_waits_double_and_are_drawn():
         assert min(waits) < 0.2 * bound and 0.8 * bound < max(waits) <= bound
 
 
+def test_a_server_says_how_long_to_wait(proxy, monkeypatch):
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    proxy.faults = iter(["busy 7", "busy 900"])
+    assert fetch(proxy.url + "data", 0, 10, QUICK) == DATA[:10]
+    assert waits == [7, 120], "not longer than the limit"
+
+
+def test_a_redirect_is_followed(proxy):
+    proxy.faults = iter(["moved"])
+    assert fetch(proxy.url + "old", 5, 10, QUICK) == DATA[5:15]
+    assert [row[:2] for row in proxy.asked] == [(BUCKET + name, "bytes=5-14") for name in ("old", "data")]
+
+
+def test_names_with_letters_and_spaces(servers, proxy):
+    bucket, _ = servers
+    bucket.objects[BUCKET + "%E4%BD%A0%20a.tar"] = DATA
+    for name in ("你 a.tar", "%E4%BD%A0%20a.tar"):
+        assert fetch(proxy.url + name, 5, 10, QUICK) == DATA[5:15]
+    for url in ("http://[x/a", "file:///etc/hostname"):
+        with pytest.raises(Drop, match="^address cannot be read"):
+            fetch(url, 0, 1, QUICK)
+
+
+def test_the_proxy_of_the_environment_is_asked(proxy, monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+    with pytest.raises(Drop, match="^store store.example.com: 404"):
+        fetch("http://store.example.com/x", 0, 1, QUICK)
+    assert proxy.asked[0][0] == "http://store.example.com/x"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert fetch(proxy.url + "data", 0, 10, QUICK) == DATA[:10]
+    assert proxy.asked[1][0] == f"{BUCKET}data"
+
+
 def test_nobody_listens():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,53 +1,51 @@
-"""Bytes from http(s) addresses: object stores and plain file servers.
+"""Bytes from http(s) addresses: object stores and plain file servers, read by libcurl.
 
-Each process keeps its connections. What may pass is tried again (patience.py): the answers
-408, 429 and 5xx, time-outs, connections that break, bodies that end early. Anything else, such as
-403 or 404, is a Drop at once. The reason of a Drop begins with ``STORE`` and names host and answer.
+libcurl receives without Python's lock, so that audio is decoded meanwhile; each thread keeps its
+connections. What may pass is tried again (patience.py): the answers 408, 429 and 5xx, time-outs,
+connections that break, bodies that end early. Anything else, such as 403 or 404, is a Drop at once.
+The reason of a Drop begins with ``STORE`` and names host and answer.
 
 Answers to a range follow RFC 9110, section 14: 206 with ``Content-Range``, 416 beyond the end, or
-200 from a server without ranges.
+200 from a server without ranges. Proxies are named by the environment, as for curl.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
+import math
 import os
 import re
-import time
-import urllib.request
+import ssl
+import threading
 from urllib.parse import urlsplit
 
-import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    IncompleteRead,
-    MaxRetryError,
-    NewConnectionError,
-    ProtocolError,
-    ReadTimeoutError,
-    ResponseError,
-    SSLError,
-)
-from urllib3.response import BaseHTTPResponse
+import certifi
+import pycurl
+from urllib3.exceptions import MaxRetryError
 from urllib3.util import parse_url
 
 from wenet_osum.config import StoreConfig
 from wenet_osum.dataset.drop import STORE, Drop
-from wenet_osum.dataset.patience import BUSY, DEFAULT, Patience, patience
+from wenet_osum.dataset.patience import BUSY, DEFAULT, patience
 
 WHOLE, PART, BEYOND = 200, 206, 416  # HTTP's answers to a range
 CONNECT_S = 10  # longest wait for a connection
 SLOWEST = 1 << 16  # bytes per second, below which an answer counts as timed out
-CHUNK = 1 << 20  # bytes read at once, at most
+BUFFER = 1 << 19  # bytes received at once, at most
+REDIRECTS = 5  # followed at most
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-# what may end a body before its end
-BROKEN = (ProtocolError, IncompleteRead, ReadTimeoutError, TimeoutError, SSLError)
-LATE = (ConnectTimeoutError, ReadTimeoutError, TimeoutError)
-
-# a line for each try would drown the progress; what is lost in the end is counted
-logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+# libcurl's errors that the next try may not meet, but for a connection that cannot be had and time
+BROKEN = frozenset(
+    (
+        pycurl.E_PARTIAL_FILE,
+        pycurl.E_GOT_NOTHING,
+        pycurl.E_SEND_ERROR,
+        pycurl.E_RECV_ERROR,
+        pycurl.E_SSL_CONNECT_ERROR,
+        pycurl.E_HTTP2,
+    )
+)
+UNCONNECTED = frozenset((pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_CONNECT))
 
 # hosts that have used up all tries: they get one a read until they answer
 _worn: set[str] = set()
@@ -74,6 +72,58 @@ def host_of(url: str) -> str:
     return host
 
 
+class Passing(Exception):
+    """A fault that the next try may not meet, in a few words."""
+
+    def __init__(self, told: str, wait: str | None = None) -> None:
+        """Take the ``Retry-After`` of the answer, None where it has none."""
+        super().__init__(told)
+        self.wait = wait
+
+
+class Answer:
+    """What a server sends for a request, as it comes."""
+
+    def __init__(self, ranged: bool) -> None:
+        """Begin without a status; ``ranged`` tells whether a range was asked."""
+        self.ranged = ranged
+        self.status = 0
+        self.reason = ""
+        # by their names in lower case
+        self.headers: dict[str, str] = {}
+        self.pieces: list[bytes] = []
+
+    def take_header(self, line: bytes) -> None:
+        """Take a line of the head. A redirect has a head of its own, which the next replaces."""
+        text = line.decode("latin-1").strip()
+        if text.startswith("HTTP/"):
+            _, status, *reason = text.split(" ", 2)
+            self.status = int(status)
+            self.reason = "".join(reason)
+            self.headers = {}
+        elif text:
+            name, _, value = text.partition(":")
+            self.headers[name.lower()] = value.strip()
+
+    def take_body(self, piece: bytes) -> int:
+        """Take bytes and return how many; libcurl ends the transfer where some are not taken."""
+        if self.sends_whole:
+            # it has begun to send a shard, of which nobody wants the rest
+            return 0
+        self.pieces.append(piece)
+        return len(piece)
+
+    @property
+    def sends_whole(self) -> bool:
+        """Tell whether all of a file comes where a range was asked."""
+        return self.ranged and self.status == WHOLE
+
+    @property
+    def body(self) -> bytes:
+        """Return what has come."""
+        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+
+
 def fetch(url: str, offset: int = 0, size: int | None = None, conf: StoreConfig = DEFAULT) -> bytes:
     """Read an address, or ``size`` bytes of it from ``offset``; fewer where it ends before.
 
@@ -82,152 +132,151 @@ def fetch(url: str, offset: int = 0, size: int | None = None, conf: StoreConfig 
     asked = None if size is None else (offset, offset + size - 1)
     try:
         host = host_of(url)
-        left = patience(conf, 1 if host in _worn else None)
-        data = None
-        while data is None:
-            left, data = _try(url, asked, conf, left)
-    except MaxRetryError as error:
-        _worn.add(host)
-        raise Drop(_reason(url, _plain(error.reason, conf)), url) from None
-    except Drop:
-        raise
-    except (HTTPError, ValueError) as error:
+        encoded = _encoded(url)
+    except ValueError as error:
         raise Drop("address cannot be read", f"{url}: {error}") from None
-    _worn.discard(host)
-    return data
+    left = patience(conf, 1 if host in _worn else None)
+    while True:
+        try:
+            answer = _ask(encoded, asked, conf)
+            data = _content(answer, url, asked)
+        except Passing as fault:
+            try:
+                left = left.increment(error=fault)
+            except MaxRetryError:
+                _worn.add(host)
+                raise Drop(_reason(url, str(fault)), url) from None
+            left.wait(fault.wait)
+        else:
+            _worn.discard(host)
+            return data
 
 
-def _try(
-    url: str, asked: tuple[int, int] | None, conf: StoreConfig, left: Patience
-) -> tuple[Patience, bytes | None]:
-    """Ask until an answer begins, and read it; None for one that broke off, after a wait.
-
-    ``asked`` are the first and the last byte. Raises MaxRetryError when no try is left.
-    """
-    headers = {}
+def _ask(url: str, asked: tuple[int, int] | None, conf: StoreConfig) -> Answer:
+    """Ask once; ``asked`` are the first and the last byte. Raises Passing, and Drop."""
+    curl = _handle()
+    answer = Answer(ranged=asked is not None)
+    curl.setopt(pycurl.HEADERFUNCTION, answer.take_header)
+    curl.setopt(pycurl.WRITEFUNCTION, answer.take_body)
+    curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(1000 * min(CONNECT_S, conf.timeout_s)))
+    # libcurl judges the speed over whole seconds
+    curl.setopt(pycurl.LOW_SPEED_TIME, math.ceil(conf.timeout_s))
+    longest_s = 0.0
     if asked:
         first, last = asked
-        headers["Range"] = f"bytes={first}-{last}"
-    timeout = urllib3.Timeout(connect=min(CONNECT_S, conf.timeout_s), read=conf.timeout_s)
-    connections = _connections(os.getpid(), _proxy(url), conf.connections)
-    answer = connections.request(
-        "GET",
-        url,
-        headers=headers,
-        retries=left,
-        timeout=timeout,
-        preload_content=False,
-        decode_content=False,
-    )
-    left = answer.retries or left
+        curl.setopt(pycurl.RANGE, f"{first}-{last}")
+        longest_s = conf.timeout_s + (last + 1 - first) / SLOWEST
+    else:
+        curl.unsetopt(pycurl.RANGE)
+    # for 0 there is no limit but the lowest speed
+    curl.setopt(pycurl.TIMEOUT_MS, math.ceil(1000 * longest_s))
+
     try:
-        return left, _content(answer, url, asked, conf)
-    except BROKEN as error:
-        answer.close()
-        left = left.increment("GET", url, error=error)
-        left.sleep()
-        return left, None
+        curl.setopt(pycurl.URL, url)
+        curl.perform()
+    except pycurl.error as error:
+        if not answer.sends_whole:
+            raise _fault(error, curl, url, conf) from None
+    return answer
 
 
-def _content(
-    answer: BaseHTTPResponse, url: str, asked: tuple[int, int] | None, conf: StoreConfig
-) -> bytes:
+@functools.lru_cache(1024)
+def _encoded(url: str) -> str:
+    """Return an address whose letters and spaces are percent-encoded where they have to be.
+
+    Raises ValueError for what is no address.
+    """
+    return parse_url(url).url
+
+
+def _fault(error: pycurl.error, curl: pycurl.Curl, url: str, conf: StoreConfig) -> Exception:
+    """Return what is raised for an error of libcurl."""
+    code, told = error.args
+    if code == pycurl.E_OPERATION_TIMEDOUT:
+        return Passing(f"no answer within {conf.timeout_s:g} s")
+    if code in UNCONNECTED:
+        number = curl.getinfo(pycurl.OS_ERRNO)
+        return Passing(f"no connection ({os.strerror(number) if number else told})")
+    if code in BROKEN:
+        return Passing("answers break off")
+    return Drop("address cannot be read", f"{url}: {told}")
+
+
+def _content(answer: Answer, url: str, asked: tuple[int, int] | None) -> bytes:
     """Return the body of an answer that is what was asked.
 
-    Raises Drop for a refusal, MaxRetryError for one that was repeated to the end.
+    Raises Drop for a refusal, Passing for one that may be another in a moment.
     """
     status = answer.status
     if status == PART and asked:
-        return _part(answer, asked, conf)
-    if status == WHOLE and asked:
-        # it has begun to send a shard, of which nobody wants the rest
-        answer.close()
-        length = answer.headers.get("Content-Length")
+        return _part(answer, asked)
+    if answer.sends_whole:
+        length = answer.headers.get("content-length")
         raise NoRanges(url, int(length) if length else None)
     if status == WHOLE:
-        return _body(answer, conf)
-    answer.drain_conn()
+        return answer.body
     if status == BEYOND and asked:
         return b""
     told = f"{status} {answer.reason}"
     if status in BUSY:
-        raise MaxRetryError(None, url, ResponseError(told))
+        raise Passing(told, answer.headers.get("retry-after"))
     raise Drop(_reason(url, told), url)
 
 
-def _part(answer: BaseHTTPResponse, asked: tuple[int, int], conf: StoreConfig) -> bytes:
-    """Return the body of a 206. Raises ProtocolError when it is not the range that was asked."""
-    told = answer.headers.get("Content-Range", "")
+def _part(answer: Answer, asked: tuple[int, int]) -> bytes:
+    """Return the body of a 206. Raises Passing when it is not the range that was asked."""
+    told = answer.headers.get("content-range", "")
     found = RANGE.fullmatch(told)
     if found is None:
-        raise ProtocolError(f"Content-Range {told!r}")
+        raise Passing(f"Content-Range {told!r}")
 
     # a range that goes beyond the end of the file ends there
     first, last = asked
     if found[3] != "*":
         last = min(last, int(found[3]) - 1)
     if (int(found[1]), int(found[2])) != (first, last):
-        raise ProtocolError(f"{told}, asked were {asked}")
-    data = _body(answer, conf)
+        raise Passing(f"{told}, asked were {asked}")
+    data = answer.body
     if len(data) != last + 1 - first:
-        raise ProtocolError(f"{len(data)} bytes of {told}")
+        raise Passing(f"{len(data)} bytes of {told}")
     return data
 
 
-def _body(answer: BaseHTTPResponse, conf: StoreConfig) -> bytes:
-    """Read to the end, and let the connection be used again.
+class _Kept(threading.local):
+    """The handle of libcurl that each thread of this process reads with, with its connections.
 
-    Raises ProtocolError for a body shorter than its Content-Length, TimeoutError for a slow one.
+    One that a process was forked with is left alone: two processes that read from one connection
+    would get each other's answers.
     """
-    began = time.monotonic()
-    pieces = []
-    size = 0
-    while piece := answer.read1(CHUNK):
-        pieces.append(piece)
-        size += len(piece)
-        if time.monotonic() - began > conf.timeout_s + size / SLOWEST:
-            raise TimeoutError
-    answer.drain_conn()
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def __init__(self) -> None:
+        self.by_process: dict[int, pycurl.Curl] = {}
 
 
-@functools.cache
-def _connections(process: int, proxy: str | None, kept: int) -> urllib3.PoolManager:
-    """Return the connections of a process, of which so many are kept for each host.
-
-    Two processes that read from one connection would get each other's answers.
-    """
-    if proxy:
-        auth = parse_url(proxy).auth
-        named = urllib3.make_headers(proxy_basic_auth=auth) if auth else None
-        return urllib3.ProxyManager(proxy, maxsize=kept, proxy_headers=named)
-    return urllib3.PoolManager(maxsize=kept)
+_kept = _Kept()
 
 
-def _proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for an address."""
-    parts = urlsplit(url)
-    return _proxy_of(parts.scheme, parts.hostname or "")
+def _handle() -> pycurl.Curl:
+    """Return the handle of this thread, opened if need be."""
+    process = os.getpid()
+    by_process = _kept.by_process
+    if process not in by_process:
+        by_process[process] = _opened()
+    return by_process[process]
 
 
-@functools.cache
-def _proxy_of(scheme: str, host: str) -> str | None:
-    if urllib.request.proxy_bypass(host):
-        return None
-    return urllib.request.getproxies().get(scheme)
+def _opened() -> pycurl.Curl:
+    curl = pycurl.Curl()
+    curl.setopt(pycurl.NOSIGNAL, True)
+    curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+    curl.setopt(pycurl.FOLLOWLOCATION, True)
+    curl.setopt(pycurl.MAXREDIRS, REDIRECTS)
+    curl.setopt(pycurl.BUFFERSIZE, BUFFER)
+    curl.setopt(pycurl.LOW_SPEED_LIMIT, SLOWEST)
+    curl.setopt(pycurl.CAINFO, ssl.get_default_verify_paths().cafile or certifi.where())
+    return curl
 
 
 def _reason(url: str, told: str) -> str:
     return f"{STORE}{host_of(url)}: {told}"
-
-
-def _plain(error: Exception, conf: StoreConfig) -> str:
-    """Say in a few words how the last try ended."""
-    if isinstance(error, NewConnectionError):
-        cause = getattr(error.__cause__, "strerror", None)
-        return f"no connection ({cause or type(error).__name__})"
-    if isinstance(error, LATE):
-        return f"no answer within {conf.timeout_s:g} s"
-    if isinstance(error, (ProtocolError, IncompleteRead)):
-        return "answers break off"
-    return str(error)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from urllib3.exceptions import MaxRetryError
+from urllib3.response import HTTPResponse
 from urllib3.util import Retry
 
 from wenet_osum.config import StoreConfig
@@ -57,6 +58,11 @@ class Patience(Retry):
             return 0.0
         longest = self.backoff_factor * 2 ** (failed - 1)
         return _draw.uniform(0, min(self.backoff_max, longest))
+
+    def wait(self, retry_after: str | None) -> None:
+        """Wait before the next try, as long as a server's ``Retry-After`` asks where it has one."""
+        headers = {"Retry-After": retry_after} if retry_after else None
+        self.sleep(HTTPResponse(headers=headers))
 
 
 def patience(conf: StoreConfig, tries: int | None = None) -> Patience:
