@@ -121,7 +121,9 @@ class Answer:
     @property
     def body(self) -> bytes:
         """Return what has come."""
-        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        if len(self.pieces) == 1:
+            return self.pieces[0]
+        return b"".join(self.pieces)
 
 
 def fetch(url: str, offset: int = 0, size: int | None = None, conf: StoreConfig = DEFAULT) -> bytes:
@@ -158,14 +160,16 @@ def _ask(url: str, asked: tuple[int, int] | None, conf: StoreConfig) -> Answer:
     answer = Answer(ranged=asked is not None)
     curl.setopt(pycurl.HEADERFUNCTION, answer.take_header)
     curl.setopt(pycurl.WRITEFUNCTION, answer.take_body)
-    curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(1000 * min(CONNECT_S, conf.timeout_s)))
+    connect_s = min(CONNECT_S, conf.timeout_s)
+    curl.setopt(pycurl.CONNECTTIMEOUT_MS, math.ceil(1000 * connect_s))
     # libcurl judges the speed over whole seconds
     curl.setopt(pycurl.LOW_SPEED_TIME, math.ceil(conf.timeout_s))
     longest_s = 0.0
     if asked:
         first, last = asked
         curl.setopt(pycurl.RANGE, f"{first}-{last}")
-        longest_s = conf.timeout_s + (last + 1 - first) / SLOWEST
+        size = last + 1 - first
+        longest_s = conf.timeout_s + size / SLOWEST
     else:
         curl.unsetopt(pycurl.RANGE)
     # for 0 there is no limit but the lowest speed
@@ -196,7 +200,8 @@ def _fault(error: pycurl.error, curl: pycurl.Curl, url: str, conf: StoreConfig) 
         return Passing(f"no answer within {conf.timeout_s:g} s")
     if code in UNCONNECTED:
         number = curl.getinfo(pycurl.OS_ERRNO)
-        return Passing(f"no connection ({os.strerror(number) if number else told})")
+        cause = os.strerror(number) if number else told
+        return Passing(f"no connection ({cause})")
     if code in BROKEN:
         return Passing("answers break off")
     return Drop("address cannot be read", f"{url}: {told}")
@@ -274,7 +279,8 @@ def _opened() -> pycurl.Curl:
     curl.setopt(pycurl.MAXREDIRS, REDIRECTS)
     curl.setopt(pycurl.BUFFERSIZE, BUFFER)
     curl.setopt(pycurl.LOW_SPEED_LIMIT, SLOWEST)
-    curl.setopt(pycurl.CAINFO, ssl.get_default_verify_paths().cafile or certifi.where())
+    system = ssl.get_default_verify_paths()
+    curl.setopt(pycurl.CAINFO, system.cafile or certifi.where())
     return curl
 
 
