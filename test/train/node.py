@@ -2,7 +2,7 @@
 
     python node.py FIRST COUNT WORLD MASTER PORT ARGUMENTS…    ranks FIRST to FIRST + COUNT - 1
 
-They share one start-up. When one fails, the others of this machine are killed, as torchrun does.
+With NODE_ADDRESS in the environment they listen at that address alone. They share one start-up. When one fails, the others of this machine are killed, as torchrun does.
 The exit status is the largest.
 """
 
@@ -12,10 +12,22 @@ import os
 import signal
 import sys
 
+from torch.distributed import ProcessGroupGloo, distributed_c10d
+
 from wenet_osum.bin.train import main
 from wenet_osum.train import loop
 
 assert loop.train, "loaded here once for all processes, before they part"
+
+
+class GlooHere(ProcessGroupGloo):
+    """The group of gloo, whose processes listen at NODE_ADDRESS."""
+
+    def __init__(self, store, rank, size, timeout):
+        options = ProcessGroupGloo._Options()
+        options._timeout = timeout
+        options._devices = [ProcessGroupGloo.create_device(hostname=os.environ["NODE_ADDRESS"])]
+        super().__init__(store, rank, size, options)
 
 
 def run(first: int, count: int, world: str, master: str, port: str, arguments: list[str]) -> int:
@@ -42,5 +54,7 @@ def run(first: int, count: int, world: str, master: str, port: str, arguments: l
 
 
 if __name__ == "__main__":
+    if "NODE_ADDRESS" in os.environ:
+        distributed_c10d.ProcessGroupGloo = GlooHere
     first, count, world, master, port, *rest = sys.argv[1:]
     sys.exit(run(int(first), int(count), world, master, port, rest))
