@@ -165,20 +165,36 @@ def test_what_is_kept_equals_what_real_tensors_keep():
     assert counted.memory["activations kept for the backward pass"] == pytest.approx(real, rel=0.15)
 
 
-@pytest.mark.parametrize(("size", "name", "utterances"), [("0.5b", "1_whisper", 4), ("7b", "3_encoder", 4), ("7b", "4_full", 1)])
-def test_a_real_step_of_a_reduced_conf_takes_what_is_counted(size, name, utterances, monkeypatch):
-    """With the head of CTC, an LLM below what trains, and FSDP, which exchanges the gradients of the embeddings at once: within a tenth."""
+@pytest.fixture
+def bench(monkeypatch):
     monkeypatch.syspath_prepend(str(CONFS.parents[2] / "tools/bench"))
     import estimate_memory
 
+    return estimate_memory
+
+
+MEASURED = [("osum/conf/0.5b", 0, 4), ("osum/conf/7b", 2, 4), ("osum/conf/7b", 4, 1), ("toy/conf", 0, 4), ("natural/conf", 2, 4), ("soundwave/conf", 0, 4)]
+
+
+@pytest.mark.parametrize(("recipe", "number", "utterances"), MEASURED)
+def test_a_real_step_of_a_reduced_conf_takes_what_is_counted(bench, recipe, number, utterances, tmp_path):
+    """With the head of CTC, classes, states from disk, an LLM below what trains, and FSDP, which exchanges the gradients of the embeddings at once: within a tenth."""
     from wenet_osum import dist
 
     args = SimpleNamespace(divisor=16, layers=2, utterances=utterances, seconds=4.0)
+    template, classes = bench.template_with_classes(str(tmp_path), 60)
+    phase = bench.phases_of(recipe, args.divisor, classes)[number]
     world = dist.start(1)
     try:
-        assert abs(estimate_memory.row(size, name, args, world)) < 0.1
+        assert abs(bench.row(phase, bench.RECIPES[recipe], template, args, world)) < 0.1
     finally:
         dist.stop()
+
+
+def test_the_bench_of_memory_measures_every_shipped_conf(bench):
+    found = {f"{recipe}/train_{name}.yaml" for recipe, row in bench.RECIPES.items() for name in row.names}
+    examples = CONFS.parents[1]
+    assert found == {str(path.relative_to(examples)) for path in examples.glob("**/train_*.yaml")}
 
 
 def test_an_utterance_beyond_the_budgets_is_told():
@@ -198,18 +214,22 @@ def test_faults_and_limits_have_their_status(folders, tmp_path, capsys):
     assert "no config.json" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["osum", "whisper", "lora"])
+@pytest.mark.parametrize("kind", ["osum", "whisper", "lora", "shrink"])
 def test_a_trial_steps_saves_and_loads(kind):
     changes = {}
     if kind == "whisper":
         changes = {"model": {"kind": "whisper", "whisper": "w", "ce_weight": 0.7, "losses": [{"name": "ctc", "weight": 0.3}]}, "train_parts": {"*": {}}}
+    if kind == "shrink":
+        losses = [{"name": "ctc", "weight": 0.3, "scores": "distance"}, {"name": "distill", "weight": 1.0}]
+        changes["model"] = {"whisper": "w", "llm": "l", "adapter": "ctc_shrink", "adapter_conf": {"factor": 2, "heads": 2}, "lora": {"r": 2}, "losses": losses}
+        changes["train_parts"] = {"*lora*": {}, "adapter.*": {}}
     if kind == "lora":
         changes = {"dtype": "bfloat16", "train_parts": {"*lora*": {}, "adapter.*": {}}}
         changes["model"] = {"whisper": "w", "llm": "l", "lora": {"r": 2}, "adapter_conf": {"layers": 1, "heads": 2, "ffn": 64}}
     speech, llm = small_sizes()
     found = dry_run(small(**changes), speech, None if kind == "whisper" else llm, Mean(1.0, 3, 4), layers=2)
     assert found.passed, found
-    assert found.moved == found.trained or kind == "lora"
+    assert found.moved == found.trained or kind in ("lora", "shrink")
 
 
 def test_a_trial_that_loses_a_tensor_fails(monkeypatch):

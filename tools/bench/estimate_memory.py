@@ -1,25 +1,30 @@
 #!/usr/bin/env python3
 """The memory that `wenet_osum estimate` counts beside what a step takes on this CPU, for every conf
-of examples/osum at a fraction of its depth and width.
+of the examples at a fraction of its depth and width.
 
     python tools/bench/estimate_memory.py
-    python tools/bench/estimate_memory.py --divisor 4 --size 7b
+    python tools/bench/estimate_memory.py --divisor 4 --recipe osum/7b natural
 
 Both have the same reduced sizes and the same micro-batch. The step is that of training: the engine
 of the conf (one process), its dtypes, checkpointing and losses, AdamW's moments there, and the
 gradients of a micro-batch before. Its peak is that of all tensors that live at a time, each storage
 once, seen by a TorchDispatchMode. A vocabulary is reduced with the width, or its logits would be
-all there is to see. The adapter has no dropout here: with it, attention on a CPU keeps square
-matrices, as no GPU's does.
+all there is to see, and the classes of CTC as well. The adapter has no dropout here: with it,
+attention on a CPU keeps square matrices, as no GPU's does. Confs for models made from nothing are
+measured at the sizes of published ones, as all others are.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import random
 import sys
+import tempfile
 import weakref
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, UntypedStorage, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,18 +41,56 @@ from wenet_osum.dataset.batch import join_targets  # noqa: E402
 from wenet_osum.models import build, trainable  # noqa: E402
 from wenet_osum.models.objective import make_objective  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
-from wenet_osum.train.dry_run import any_template, materialize  # noqa: E402
-from wenet_osum.train.estimate import Estimate, Mean, batch_of, estimate, meta_model  # noqa: E402
+from wenet_osum.small.train_tokenizer import train_tokenizer  # noqa: E402
+from wenet_osum.text import ctc_classes  # noqa: E402
+from wenet_osum.text.template import Template  # noqa: E402
+from wenet_osum.train.dry_run import materialize  # noqa: E402
+from wenet_osum.train.estimate import (  # noqa: E402
+    Estimate,
+    Mean,
+    batch_of,
+    estimate,
+    meta_model,
+    states_after,
+)
+from wenet_osum.train.inherited import inherited  # noqa: E402
 from wenet_osum.train.optim import fill_state, make_optimizer  # noqa: E402
 
 MIB = 2**20
-CONFS = ROOT / "examples/osum/conf"
-NAMES = ("1_whisper", "2_adapter", "3_encoder", "4_lora", "4_full")
-# conf folder → Whisper and LLM.
-MODELS = {
-    "0.5b": ("openai/whisper-small", "Qwen/Qwen2-0.5B"),
-    "7b": ("openai/whisper-medium", "Qwen/Qwen2-7B"),
+EXAMPLES = ROOT / "examples"
+SMALL = ("openai/whisper-small", "Qwen/Qwen2-0.5B")
+BASE = ("openai/whisper-base", "Qwen/Qwen2.5-0.5B-Instruct")
+FOUR = ("1_whisper", "2_adapter", "3_encoder")
+
+
+class Recipe(NamedTuple):
+    """The confs of a recipe, in their order."""
+
+    models: tuple[str, str]  # Whisper and LLM
+    names: tuple[str, ...]
+    # Layers of the encoder where the confs name some of them; 0: as many as elsewhere.
+    encoder_layers: int = 0
+    # The conf whose model the first one continues, where that is of another recipe.
+    before: str = ""
+
+
+RECIPES = {
+    "osum/conf/0.5b": Recipe(SMALL, (*FOUR, "4_lora", "4_full")),
+    "osum/conf/7b": Recipe(("openai/whisper-medium", "Qwen/Qwen2-7B"), (*FOUR, "4_lora", "4_full")),
+    "osum/conf/small": Recipe(SMALL, (*FOUR, "4_llm")),
+    "toy/conf": Recipe(SMALL, (*FOUR, "4_llm", "4_lora")),
+    "fsdd/conf": Recipe(SMALL, (*FOUR, "4_llm")),
+    "ravdess/conf": Recipe(SMALL, (*FOUR, "4_llm")),
+    "esc50/conf": Recipe(SMALL, (*FOUR, "4_llm")),
+    "natural/conf": Recipe(BASE, ("1_whisper", "2_align", "3_joint"), 6),
+    "asrx/conf": Recipe(BASE, ("cell", "cell_encoder"), 6, "natural/conf/train_2_align"),
+    "soundwave/conf": Recipe(BASE, ("1_align", "2_shrink", "3_sft")),
+    "kimi_audio/conf": Recipe(BASE, ("1_adapter", "2_sft")),
 }
+# Classes of CTC in a recipe with published weights.
+CLASSES = 1000
+# What is said in every utterance.
+WORDS = " ".join(["word"] * 10)
 # Names of sizes that are divided, and of those that are layers.
 WIDTHS = ("d_model", "encoder_ffn_dim", "decoder_ffn_dim", "hidden_size", "intermediate_size")
 HEADS = ("encoder_attention_heads", "decoder_attention_heads", "num_attention_heads")
@@ -137,30 +180,77 @@ def reduced(sizes: PreTrainedConfig, divisor: int, layers: int) -> PreTrainedCon
     return sizes
 
 
-def conf_of(size: str, name: str, divisor: int) -> config.TrainConfig:
-    """Load a conf, with the adapter of its phase 2 reduced as well."""
-    conf = config.load(CONFS / size / f"train_{name}.yaml", config.TrainConfig)
-    if conf.model.kind != "whisper":
-        second = config.load(CONFS / size / "train_2_adapter.yaml", config.TrainConfig)
-        adapter = dict(second.model.adapter_conf)
-        adapter["ffn"] //= divisor
-        adapter["dropout"] = 0.0
-        conf.model.adapter_conf = adapter
-    return conf
+class Phase(NamedTuple):
+    """A conf, and the models of the phases before it."""
+
+    name: str
+    conf: config.TrainConfig
+    before: list[config.ModelConfig]
+
+
+def phases_of(recipe: str, divisor: int, classes: Path) -> list[Phase]:
+    """Load the confs of a recipe, each with what it takes over from the one before."""
+    _, names, _, first = RECIPES[recipe]
+    paths = [EXAMPLES / f"{first}.yaml"] if first else []
+    paths += [EXAMPLES / recipe / f"train_{name}.yaml" for name in names]
+
+    found = []
+    before: list[config.ModelConfig] = []
+    for path in paths:
+        conf = config.load(path, config.TrainConfig)
+        for loss in conf.model.losses:
+            if "classes" in loss:
+                loss["classes"] = str(classes)
+        if before:
+            conf.model = inherited(conf.model, before[-1])
+        else:
+            fewer = reduced_adapter(conf.model.adapter_conf, divisor)
+            conf.model = replace(conf.model, adapter_conf=fewer)
+        name = path.stem.removeprefix("train_")
+        found.append(Phase(f"{recipe}, {name}", conf, [*before]))
+        if conf.model.kind != "whisper":
+            before.append(conf.model)
+    return found[len(paths) - len(names) :]
+
+
+def reduced_adapter(sizes: dict[str, Any], divisor: int) -> dict[str, Any]:
+    """Divide the width inside of an adapter, where the conf gives it, and leave dropout out."""
+    fewer = sizes | {"dropout": 0.0}
+    if "ffn" in sizes:
+        fewer["ffn"] = sizes["ffn"] // divisor
+    return fewer
+
+
+def template_with_classes(folder: str, count: int) -> tuple[Template, Path]:
+    """Return a template whose tokenizer spells by byte pairs, and a file of so many CTC classes."""
+    draws = random.Random(0)
+    words = ["".join(draws.choices("abcdefghijklmnop", k=4)) for _ in range(2000)]
+    text = " ".join(words)
+    tokenizer = train_tokenizer([text, WORDS], 600)
+    classes = ctc_classes.learn(tokenizer, [text, WORDS], count)
+    path = Path(folder) / "classes.json"
+    path.write_text(json.dumps(classes), encoding="utf-8")
+    return Template(tokenizer), path
 
 
 def measured(
-    conf: config.TrainConfig,
+    phase: Phase,
     sizes: tuple[PreTrainedConfig, PreTrainedConfig | None],
     found: Estimate,
+    template: Template,
     world: dist.World,
 ) -> int:
     """Return the peak bytes of the second micro-batch of a step."""
+    conf = phase.conf
     empty = meta_model(conf.model, *sizes)
     model = materialize(empty)
-    template = any_template()
-    objective = make_objective(conf.model, template)
-    model.set_objective(objective)
+    if conf.model.kind == "whisper":
+        # The objective brings the head that it needs.
+        model.ctc_head = None
+    # What was trained before says what an adapter may rely on.
+    for trained in (*phase.before, conf.model):
+        objective = make_objective(trained, template)
+        model.set_objective(objective)
     trainable.apply_train_parts(model, conf.train_parts, conf.optim)
     if conf.checkpointing:
         build.set_checkpointing(model)
@@ -169,24 +259,23 @@ def measured(
     optimizer = make_optimizer(groups, conf.optim, world.device)
     states = fill_state(optimizer)
     model.train()
+    after = states_after(model, conf)
 
-    step(engine, found)
+    step(engine, found, after)
     live = Live()
     tensors = held(model) + moments(states)
     live.add(*tensors)
     with live:
-        step(engine, found)
+        step(engine, found, after)
     return live.peak
 
 
-def step(engine: dist.Engine, found: Estimate) -> None:
-    """Run a micro-batch forward and backward."""
+def step(engine: dist.Engine, found: Estimate, after: int | None) -> None:
+    """Run a micro-batch forward and backward; of features, or of states after so many layers."""
     model = engine.module
     count = found.utterances
-    batch = batch_of(model, found.mean, count, "cpu")
-    words = ["word"] * found.mean.answer_tokens
-    text = " ".join(words)
-    utterance = Utterance("", "", text)
+    batch = batch_of(model, found.mean, count, "cpu", after)
+    utterance = Utterance("", "", WORDS)
     targets = model.objective.targets(utterance)
     batch.targets = join_targets([targets] * count)
     with engine.accumulating(last=True):
@@ -212,28 +301,34 @@ def moments(states: dict[Tensor, dict[str, Tensor]]) -> list[Tensor]:
     return tensors
 
 
-def row(size: str, name: str, args: argparse.Namespace, world: dist.World) -> float:
+def row(
+    phase: Phase,
+    recipe: Recipe,
+    template: Template,
+    args: argparse.Namespace,
+    world: dist.World,
+) -> float:
     """Measure a conf and print its line; returns the deviation of the estimate."""
-    conf = conf_of(size, name, args.divisor)
+    conf = phase.conf
     conf.batch.max_frames = conf.batch.max_tokens = 10**9
     conf.batch.max_utterances = args.utterances
 
-    speech, language = MODELS[size]
+    speech, language = recipe.models
     whisper = published_sizes.WHISPER[speech]()
     llm = published_sizes.QWEN2[language]()
-    for part in (whisper, llm):
-        reduced(part, args.divisor, args.layers)
+    reduced(whisper, args.divisor, recipe.encoder_layers or args.layers)
+    reduced(llm, args.divisor, args.layers)
     sizes = (whisper, llm)
     if conf.model.kind == "whisper":
         sizes = (whisper, None)
 
     mean = Mean(args.seconds, 20, 40)
     found = estimate(conf, *sizes, mean)
-    peak = measured(conf, sizes, found, world)
+    peak = measured(phase, sizes, found, template, world)
     deviation = found.total / peak - 1
     counted = found.total / MIB
     taken = peak / MIB
-    print(f"| {size}, {name} | {counted:.1f} | {taken:.1f} | {deviation:+.1%} |", flush=True)
+    print(f"| {phase.name} | {counted:.1f} | {taken:.1f} | {deviation:+.1%} |", flush=True)
     return deviation
 
 
@@ -247,16 +342,17 @@ def main(argv: list[str] | None = None) -> int:
     add("--layers", type=int, default=2, help="per stack")
     add("--utterances", type=int, default=4, help="of a micro-batch")
     add("--seconds", type=float, default=4.0, help="of an utterance")
-    add("--size", choices=MODELS, nargs="+", default=list(MODELS))
-    add("--name", choices=NAMES, nargs="+", default=NAMES, help="phases")
+    add("--recipe", choices=RECIPES, nargs="+", default=list(RECIPES))
     args = parser.parse_args(argv)
     world = dist.start(1)
     print("| conf | counted, MiB | taken, MiB | deviation |\n|---|---|---|---|", flush=True)
     largest = 0.0
-    for size in args.size:
-        for name in args.name:
-            deviation = row(size, name, args, world)
-            largest = max(largest, abs(deviation))
+    with tempfile.TemporaryDirectory() as folder:
+        template, classes = template_with_classes(folder, CLASSES // args.divisor)
+        for recipe in args.recipe:
+            for phase in phases_of(recipe, args.divisor, classes):
+                deviation = row(phase, RECIPES[recipe], template, args, world)
+                largest = max(largest, abs(deviation))
     dist.stop()
     print(f"largest deviation {largest:.1%}")
     return 0 if largest <= 0.1 else 1

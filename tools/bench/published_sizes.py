@@ -1,4 +1,4 @@
-"""The sizes of the published models that the confs of examples/osum name, so that a machine without
+"""The sizes of the published models that the confs of the examples name, so that a machine without
 a network can measure them with random weights.
 
 From table 1 of the Whisper paper (Radford et al., 2022) and table 1 of the Qwen2 technical report
@@ -47,8 +47,10 @@ def qwen2(
 WHISPER: dict[str, Callable[[], WhisperConfig]] = {
     "openai/whisper-medium": partial(whisper, 1024, 24, 16),
     "openai/whisper-small": partial(whisper, 768, 12, 12),
+    "openai/whisper-base": partial(whisper, 512, 6, 8),
 }
 QWEN2: dict[str, Callable[[], Qwen2Config]] = {
     "Qwen/Qwen2-7B": partial(qwen2, 152064, 3584, 18944, 28, 28, 4, False),
     "Qwen/Qwen2-0.5B": partial(qwen2, 151936, 896, 4864, 24, 14, 2, True),
+    "Qwen/Qwen2.5-0.5B-Instruct": partial(qwen2, 151936, 896, 4864, 24, 14, 2, True),
 }

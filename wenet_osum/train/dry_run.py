@@ -172,8 +172,8 @@ def any_template() -> Template:
 def materialize(model: nn.Module) -> nn.Module:
     """Give a model of the meta device weights on the CPU.
 
-    Matrices are random, norms one, biases zero. Raises ValueError for a buffer that cannot be made
-    up.
+    Matrices are random, norms and gains one, biases zero. Raises ValueError for a buffer that
+    cannot be made up.
     """
     model = _emptied(model)
     block = torch.randn(BLOCK) * SCALE
@@ -186,6 +186,10 @@ def materialize(model: nn.Module) -> nn.Module:
             flat.fill_(0.0 if name.endswith("bias") else 1.0)
 
     for name, buffer in _odd_buffers(model):
+        if buffer.ndim == 0 and buffer.is_floating_point():
+            # A gain, such as those of the adapters.
+            buffer.fill_(1.0)
+            continue
         shape = tuple(buffer.shape)
         raise ValueError(
             f"buffer {name} {shape} of {type(model).__name__} cannot be made up; "

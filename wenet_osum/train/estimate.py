@@ -175,7 +175,7 @@ def estimate(
     memory["activations kept for the backward pass"] = costs.kept
     has_llm = llm is not None and conf.model.kind != "whisper"
     vocabulary = llm.vocab_size if has_llm else whisper.vocab_size
-    logits = _logits(conf, model, mean, count, vocabulary)
+    logits = _logits(conf, model, mean, count, vocabulary, costs.answering)
     memory |= logits
     # Before layers are computed again the logits are gone, before the last exchange all of it.
     counted = sum(logits.values())
@@ -199,9 +199,15 @@ def estimate(
 
 
 def _logits(
-    conf: TrainConfig, model: nn.Module, mean: Mean, count: int, vocabulary: int
+    conf: TrainConfig,
+    model: nn.Module,
+    mean: Mean,
+    count: int,
+    vocabulary: int,
+    answering: float,
 ) -> dict[str, float]:
-    """Count the bytes of logits of ``count`` utterances, and of CTC's scores."""
+    """Count the bytes of logits of ``count`` utterances, and of CTC's scores, beyond what the pass
+    keeps; ``answering`` of it are kept by the LLM or decoder."""
     rows: dict[str, float] = {}
     chunk = 0
     if conf.model.ce_weight:
@@ -211,14 +217,17 @@ def _logits(
         rows["one chunk of logits"] = chunk
     scores = count * _scores(conf, model, mean, vocabulary)
     if scores:
-        # The chunk of logits is gone before the gradients of the scores come.
-        gradients = max(0, scores * SCORE_GRADIENT_BYTES - chunk)
+        # The chunk of logits, and what answers, are gone before the gradients of the scores come.
+        gradients = max(0, scores * SCORE_GRADIENT_BYTES - chunk - answering)
         rows["scores of CTC"] = scores * KEPT_SCORE_BYTES + gradients
     return rows
 
 
 def _scores(conf: TrainConfig, model: nn.Module, mean: Mean, vocabulary: int) -> int:
-    """Count the scores that CTC computes for a mean utterance: its states times the classes."""
+    """Count the scores that CTC computes for a mean utterance: its states times the classes.
+
+    A commitment has a difference for every channel of a state, which costs what a score does.
+    """
     frames = torch.tensor([mean.frames])
     of_whisper = conf.model.kind == "whisper"
     count = model.encoder.output_lengths if of_whisper else model.speech_tokens
@@ -232,7 +241,10 @@ def _scores(conf: TrainConfig, model: nn.Module, mean: Mean, vocabulary: int) ->
             classes = ctc_classes.count(entry["classes"])
         # Of an LLM one of the tokens is the blank.
         beside = 1 if of_whisper or entry.get("classes") is not None else 0
-        total += states * (classes + beside)
+        channels = 0
+        if entry.get("commitment"):
+            channels = model.get_input_embeddings().embedding_dim
+        total += states * (classes + beside + channels)
     return total
 
 
@@ -376,7 +388,7 @@ def batch_of(
     prompts, answers = count * mean.prompt_tokens, count * mean.answer_tokens
     return Batch(
         keys=[""] * count,
-        tasks=[""] * count,
+        tasks=["asr"] * count,
         features=torch.randn(count, rows, channels, device=device),
         feature_lengths=torch.full((count,), length),
         states_after=after,

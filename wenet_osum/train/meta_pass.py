@@ -40,6 +40,8 @@ class Costs(NamedTuple):
     recomputed: float
     # Bytes kept for the backward pass.
     kept: float
+    # Those of what answers, which runs back before the losses of speech do.
+    answering: float
     # Bytes kept in the layer that checkpointing runs again at a time, of the largest.
     again: float = 0.0
 
@@ -55,22 +57,31 @@ def run_pass(model: nn.Module, batch: Batch, checkpointing: bool) -> Costs:
     def now() -> tuple[float, float]:
         return flops(), kept.bytes
 
-    with counter, attention, _hooked(model, layers, now):
+    # What is kept by the time that speech is there.
+    heard = 0.0
+
+    def note_speech(*_: Any) -> None:
+        nonlocal heard
+        saved = layers.saved() if checkpointing else 0.0
+        heard = kept.bytes - saved
+
+    last = getattr(model, "adapter", model.encoder)
+    with counter, attention, _hooked(model, layers, now), _hooked_after(last, note_speech):
         with torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
             loss = model(batch).loss
         loss.backward()
     if not checkpointing:
-        return Costs(flops(), 0.0, kept.bytes)
+        return Costs(flops(), 0.0, kept.bytes, kept.bytes - heard)
 
     # Of every layer only its input stays, and of one at a time what it keeps. A layer that keeps
     # nothing is not in the backward pass, so it does not run again.
-    inside = sum(layers.kept)
+    total = kept.bytes - layers.saved()
     largest = max(layers.kept, default=0)
     recomputed = 0.0
     for layer_flops, layer_kept in zip(layers.flops, layers.kept, strict=True):
         if layer_kept:
             recomputed += layer_flops
-    return Costs(flops(), recomputed, kept.bytes - inside + layers.inputs, largest)
+    return Costs(flops(), recomputed, total, total - heard, largest)
 
 
 class _Kept:
@@ -103,6 +114,20 @@ class _Layers:
     kept: list[float] = field(default_factory=list)
     # Bytes of the inputs of all layers.
     inputs: float = 0.0
+
+    def saved(self) -> float:
+        """Return the bytes that checkpointing saves."""
+        return sum(self.kept) - self.inputs
+
+
+@contextmanager
+def _hooked_after(module: nn.Module, note: Callable[..., None]) -> Iterator[None]:
+    """Call ``note`` each time that a module has run."""
+    handle = module.register_forward_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
