@@ -191,26 +191,35 @@ class Phase(NamedTuple):
 def phases_of(recipe: str, divisor: int, classes: Path) -> list[Phase]:
     """Load the confs of a recipe, each with what it takes over from the one before."""
     _, names, _, first = RECIPES[recipe]
-    paths = [EXAMPLES / f"{first}.yaml"] if first else []
-    paths += [EXAMPLES / recipe / f"train_{name}.yaml" for name in names]
+    stems = [f"{recipe}/train_{name}" for name in names]
+    if first:
+        stems.insert(0, first)
 
     found = []
     before: list[config.ModelConfig] = []
-    for path in paths:
-        conf = config.load(path, config.TrainConfig)
-        for loss in conf.model.losses:
-            if "classes" in loss:
-                loss["classes"] = str(classes)
+    for stem in stems:
+        conf = loaded(stem, classes)
         if before:
             conf.model = inherited(conf.model, before[-1])
         else:
             fewer = reduced_adapter(conf.model.adapter_conf, divisor)
             conf.model = replace(conf.model, adapter_conf=fewer)
-        name = path.stem.removeprefix("train_")
-        found.append(Phase(f"{recipe}, {name}", conf, [*before]))
+        phase = Phase(stem, conf, [*before])
+        if stem != first:
+            found.append(phase)
         if conf.model.kind != "whisper":
             before.append(conf.model)
-    return found[len(paths) - len(names) :]
+    return found
+
+
+def loaded(stem: str, classes: Path) -> config.TrainConfig:
+    """Load a conf of the examples, its CTC with the classes of a file where it has any."""
+    path = EXAMPLES / f"{stem}.yaml"
+    conf = config.load(path, config.TrainConfig)
+    for loss in conf.model.losses:
+        if "classes" in loss:
+            loss["classes"] = str(classes)
+    return conf
 
 
 def reduced_adapter(sizes: dict[str, Any], divisor: int) -> dict[str, Any]:
@@ -224,13 +233,29 @@ def reduced_adapter(sizes: dict[str, Any], divisor: int) -> dict[str, Any]:
 def template_with_classes(folder: str, count: int) -> tuple[Template, Path]:
     """Return a template whose tokenizer spells by byte pairs, and a file of so many CTC classes."""
     draws = random.Random(0)
-    words = ["".join(draws.choices("abcdefghijklmnop", k=4)) for _ in range(2000)]
-    text = " ".join(words)
-    tokenizer = train_tokenizer([text, WORDS], 600)
-    classes = ctc_classes.learn(tokenizer, [text, WORDS], count)
+    letters = draws.choices("abcdefghijklmnop ", k=10000)
+    texts = ["".join(letters), WORDS]
+    tokenizer = train_tokenizer(texts, 600)
+    classes = ctc_classes.learn(tokenizer, texts, count)
     path = Path(folder) / "classes.json"
     path.write_text(json.dumps(classes), encoding="utf-8")
     return Template(tokenizer), path
+
+
+def made_up(
+    phase: Phase, sizes: tuple[PreTrainedConfig, PreTrainedConfig | None], template: Template
+) -> nn.Module:
+    """Return the model of a phase with random weights, and the losses of all phases so far."""
+    empty = meta_model(phase.conf.model, *sizes)
+    model = materialize(empty)
+    if phase.conf.model.kind == "whisper":
+        # The objective brings the head that it needs.
+        model.ctc_head = None
+    # What was trained before says what an adapter may rely on.
+    for trained in (*phase.before, phase.conf.model):
+        objective = make_objective(trained, template)
+        model.set_objective(objective)
+    return model
 
 
 def measured(
@@ -242,15 +267,7 @@ def measured(
 ) -> int:
     """Return the peak bytes of the second micro-batch of a step."""
     conf = phase.conf
-    empty = meta_model(conf.model, *sizes)
-    model = materialize(empty)
-    if conf.model.kind == "whisper":
-        # The objective brings the head that it needs.
-        model.ctc_head = None
-    # What was trained before says what an adapter may rely on.
-    for trained in (*phase.before, conf.model):
-        objective = make_objective(trained, template)
-        model.set_objective(objective)
+    model = made_up(phase, sizes, template)
     trainable.apply_train_parts(model, conf.train_parts, conf.optim)
     if conf.checkpointing:
         build.set_checkpointing(model)
@@ -316,7 +333,8 @@ def row(
     speech, language = recipe.models
     whisper = published_sizes.WHISPER[speech]()
     llm = published_sizes.QWEN2[language]()
-    reduced(whisper, args.divisor, recipe.encoder_layers or args.layers)
+    encoder_layers = recipe.encoder_layers or args.layers
+    reduced(whisper, args.divisor, encoder_layers)
     reduced(llm, args.divisor, args.layers)
     sizes = (whisper, llm)
     if conf.model.kind == "whisper":
