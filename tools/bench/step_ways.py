@@ -7,6 +7,7 @@ attention       one kernel for all utterances of a micro-batch, beside a call pe
 ctc head        factors in bfloat16 and softmax in float32, beside a table copied to float32
 lora inputs     one dropout for the layers that read an input, beside peft's one per layer
 encoder states  side by side in memory after the convolutions, beside transposed
+adapter heads   of at most 256 channels, which flash attention runs, beside four of 320
 compiled        layers of the LLM by torch.compile, beside as they are
 
 Each is a forward and a backward pass. On a GPU the shapes are those of Whisper large and Qwen2-7B
@@ -38,8 +39,10 @@ from way_race import HEAD, Measured, Work, both, measure, rows  # noqa: E402
 
 from wenet_osum.config import LoraConfig  # noqa: E402
 from wenet_osum.models import compiled, lora, lora_input  # noqa: E402
+from wenet_osum.models.adapter.conv_transformer import Layer  # noqa: E402
 from wenet_osum.models.ctc_scores import normed  # noqa: E402
 from wenet_osum.models.encoder.whisper import Encoder  # noqa: E402
+from wenet_osum.models.heads import HEADS, fitting_heads  # noqa: E402
 from wenet_osum.models.llm import causal  # noqa: E402
 from wenet_osum.models.losses import ctc  # noqa: E402
 from wenet_osum.models.objective import Speech  # noqa: E402
@@ -242,6 +245,28 @@ def encoder_states(setting: Setting) -> Iterator[Work]:
     yield Work("encoder states", ways, 0.05)
 
 
+def adapter_heads(setting: Setting) -> Iterator[Work]:
+    """A layer of an adapter behind a Whisper large, at its width on a CPU too."""
+    width = REAL.encoder_width
+    states = setting.sizes.states // 4
+    given = setting.random(setting.sizes.utterances, states, width)
+
+    def layer(heads: int) -> Callable[[], Tensor]:
+        torch.manual_seed(0)
+        made = Layer(width, heads, width, 0.0)
+        made.to(setting.device)
+
+        def run(hidden: Tensor) -> Tensor:
+            with setting.cast():
+                return made(hidden, None)
+
+        return both(run, given)
+
+    fitting = fitting_heads(width)
+    ways = {f"{fitting} heads": layer(fitting), f"{HEADS} heads": layer(HEADS)}
+    yield Work("adapter heads", ways, 0.0, compared=False)
+
+
 def compiled_layers(setting: Setting) -> Iterator[Work]:
     """Frozen layers of an LLM, through which gradients pass."""
     fast = llm_of(setting, False)
@@ -256,7 +281,7 @@ def compiled_layers(setting: Setting) -> Iterator[Work]:
     yield Work("compiled", ways, 0.05)
 
 
-WORKS = (attention, ctc_head, lora_inputs, encoder_states, compiled_layers)
+WORKS = (attention, ctc_head, lora_inputs, encoder_states, adapter_heads, compiled_layers)
 
 
 def measure_all(setting: Setting, rounds: int, works: list[str] | None = None) -> list[Measured]:
