@@ -3,7 +3,9 @@
 of the examples at a fraction of its depth and width.
 
     python tools/bench/estimate_memory.py
-    python tools/bench/estimate_memory.py --divisor 4 --recipe osum/7b natural
+    python tools/bench/estimate_memory.py --divisor 4 --recipe osum/conf/7b natural/conf
+    python tools/bench/estimate_memory.py --recipe osum/conf/7b --only 4_lora \\
+        --override engine=ddp model.quantization=nf4
 
 Both have the same reduced sizes and the same micro-batch. The step is that of training: the engine
 of the conf (one process), its dtypes, checkpointing and losses, AdamW's moments there, and the
@@ -22,6 +24,7 @@ import random
 import sys
 import tempfile
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,8 +191,11 @@ class Phase(NamedTuple):
     before: list[config.ModelConfig]
 
 
-def phases_of(recipe: str, divisor: int, classes: Path) -> list[Phase]:
-    """Load the confs of a recipe, each with what it takes over from the one before."""
+def phases_of(
+    recipe: str, divisor: int, classes: Path, only: str = "", overrides: Sequence[str] = ()
+) -> list[Phase]:
+    """Load the confs of a recipe whose names hold ``only``, with ``overrides``, each with what it
+    takes over from the one before."""
     _, names, _, first = RECIPES[recipe]
     stems = [f"{recipe}/train_{name}" for name in names]
     if first:
@@ -198,24 +204,25 @@ def phases_of(recipe: str, divisor: int, classes: Path) -> list[Phase]:
     found = []
     before: list[config.ModelConfig] = []
     for stem in stems:
-        conf = loaded(stem, classes)
+        is_asked = only in stem and stem != first
+        conf = loaded(stem, classes, overrides if is_asked else ())
         if before:
             conf.model = inherited(conf.model, before[-1])
         else:
             fewer = reduced_adapter(conf.model.adapter_conf, divisor)
             conf.model = replace(conf.model, adapter_conf=fewer)
         phase = Phase(stem, conf, [*before])
-        if stem != first:
+        if is_asked:
             found.append(phase)
         if conf.model.kind != "whisper":
             before.append(conf.model)
     return found
 
 
-def loaded(stem: str, classes: Path) -> config.TrainConfig:
+def loaded(stem: str, classes: Path, overrides: Sequence[str]) -> config.TrainConfig:
     """Load a conf of the examples, its CTC with the classes of a file where it has any."""
     path = EXAMPLES / f"{stem}.yaml"
-    conf = config.load(path, config.TrainConfig)
+    conf = config.load(path, config.TrainConfig, overrides)
     for loss in conf.model.losses:
         if "classes" in loss:
             loss["classes"] = str(classes)
@@ -305,6 +312,8 @@ def held(model: nn.Module) -> list[Tensor]:
     tensors = list(model.buffers())
     for parameter in model.parameters():
         tensors.append(parameter.data)
+        if getattr(parameter, "quant_state", None):
+            tensors.append(parameter.quant_state.absmax)
         if parameter.grad is not None:
             tensors.append(parameter.grad)
     return tensors
@@ -350,8 +359,8 @@ def row(
     return deviation
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print a line per conf; returns 1 where an estimate deviates by more than a tenth."""
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -361,14 +370,21 @@ def main(argv: list[str] | None = None) -> int:
     add("--utterances", type=int, default=4, help="of a micro-batch")
     add("--seconds", type=float, default=4.0, help="of an utterance")
     add("--recipe", choices=RECIPES, nargs="+", default=list(RECIPES))
-    args = parser.parse_args(argv)
+    add("--only", default="", help="the confs whose names hold this")
+    add("--override", nargs="+", default=[], metavar="NAME=VALUE", help="of the confs")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print a line per conf; returns 1 where an estimate deviates by more than a tenth."""
+    args = arguments(argv)
     world = dist.start(1)
     print("| conf | counted, MiB | taken, MiB | deviation |\n|---|---|---|---|", flush=True)
     largest = 0.0
     with tempfile.TemporaryDirectory() as folder:
         template, classes = template_with_classes(folder, CLASSES // args.divisor)
         for recipe in args.recipe:
-            for phase in phases_of(recipe, args.divisor, classes):
+            for phase in phases_of(recipe, args.divisor, classes, args.only, args.override):
                 deviation = row(phase, RECIPES[recipe], template, args, world)
                 largest = max(largest, abs(deviation))
     dist.stop()
