@@ -290,7 +290,7 @@ class Hypothesis:
     reply: str | None = None
     # field name → what could not be read, and why
     unread: dict[str, str] = field(default_factory=dict)
-    # "length_limit", "loop", "label_forced", "tag_cut", "tie", …
+    # "length_limit", "loop", "times", "label_forced", "tag_cut", "tie", …
     flags: list[str] = field(default_factory=list)
     duration: float | None = None  # s
     # start and end (s), text, labels, probs and flags of each piece of audio over 30 s

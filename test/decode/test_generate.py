@@ -170,6 +170,38 @@ def test_loop_guard_lets_short_repetitions_pass():
     assert [guard.add(token) for token in unit * 4] == [False] * 199 + [True]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<0.10>a<0.30><0.30>b<2.90>", "<0.10>a<0.30><0.30>b<2.90>"),
+        ("<0.10>a<0.30><3.20>b<3.30><3.30>c<3.40>", "<0.10>a<0.30><3.20>"),
+        ("<0.10>a<1.90><0.80>b<1.20>", "<0.10>a<1.90><0.80>"),
+        ("<0.10>a<0.30><12", "<0.10>a<0.30><12"),
+    ],
+)
+def test_times_that_the_recording_cannot_have_end_an_answer(parts, text, said):
+    """It lasts 2 s: a time may be 1 s beyond its end, and 1 s before the one before."""
+    _, template = parts
+    row = generation.make_row(template, "k", parse("srwt"), 2.0, DecodeOptions())
+    for token in template.encode(text):
+        if not row.finished:
+            row.take(token)
+    assert template.decode(row.answer_state.ids) == said
+    assert row.flags == ([] if said == text else ["times"]) and row.finished == (said != text)
+
+
+def test_times_are_watched_where_words_have_some(parts):
+    _, template = parts
+    for task, watched in (("srwt", True), ("asr", False), ("<TRANSCRIBE><ALIGN><GENDER>", True)):
+        row = generation.make_row(template, "k", parse(task), 2.0, DecodeOptions())
+        assert bool(row.guard.times) == watched
+    copied = generation.make_row(template, "k", parse("srwt"), 2.0, DecodeOptions()).guard
+    other = copied.clone()
+    for token in template.encode("<2.5>"):
+        other.check(token)
+    assert (copied.times.last_s, other.times.last_s) == (0.0, 2.5), "a clone goes on alone"
+
+
 def test_limit_follows_the_audio():
     plain, timed, chat = (limit(parse(name).fields, 10.0) for name in ("asr", "srwt", "sttc"))
     assert (plain, timed, chat) == (332, 1132, 732)

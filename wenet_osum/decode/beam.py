@@ -40,7 +40,7 @@ class Beam:
     guard: LoopGuard
     score: float
     choice: Choice | None = None
-    flag: str | None = None
+    flag: str = ""
     joint: Joint | None = None
     # How many of the guard's tokens the answer was made to begin with.
     given: int = 0
@@ -159,10 +159,8 @@ def _search(prefixes: Prefixes, rows: list[Row], options: DecodeOptions, counts:
 def _begin(row: Row, options: DecodeOptions) -> Search:
     """Start with the answer so far in one beam; the others are dead, lest all say the same."""
     state = row.answer_state
-    guard = LoopGuard()
-    if state.ids == row.given:
-        # The first stretch, which may begin with tokens that were given.
-        guard = row.guard.clone()
+    # The first stretch may begin with tokens that were given, which its guard has seen.
+    guard = row.guard.clone()
     given = len(guard.ids)
     first = Beam(state.clone(), guard, 0.0, joint=row.joint, given=given)
     beams = [first]
@@ -253,9 +251,10 @@ def _advance(search: Search, candidates: list[Candidate], width: int) -> tuple[l
             if rank < width:
                 search.ended.append(beam)
             continue
-        looped = beam.guard.add(token)
-        if looped or len(beam.guard.ids) >= search.most:
-            beam.flag = "loop" if looped else "length_limit"
+        beam.flag = beam.guard.check(token)
+        is_full = len(beam.guard.ids) >= search.most
+        if is_full and not beam.flag:
+            beam.flag = "length_limit"
         going.append(Step(beam, source, token))
         if len(going) == width:
             break

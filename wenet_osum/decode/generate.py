@@ -201,6 +201,7 @@ def make_row(
     """Begin the answer of one utterance."""
     state = AnswerState(template, task, options.free)
     row = Row(key, state, audio_s, options.max_tokens)
+    row.watch()
     if options.temperature:
         row.draws = _draws(options.seed, key)
     return row

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
-from wenet_osum.decode.constrain import AnswerState, Choice
+from wenet_osum.decode.constrain import AnswerState, Choice, token_text
 from wenet_osum.decode.draft import Draft
 from wenet_osum.decode.joint import Joint
-from wenet_osum.decode.stops import LoopGuard, limit
+from wenet_osum.decode.stops import LoopGuard, guard_for, limit
 
 # Logits closer than this may swap between batch sizes: steps that they decide are counted.
 TIE = 1e-4
@@ -69,6 +70,12 @@ class Row:
         if self.draft:
             self.draft.follow(token)
 
+    def watch(self) -> None:
+        """Begin to watch the stretch of free text that comes now."""
+        state = self.answer_state
+        text_of = partial(token_text, state.template)
+        self.guard = guard_for(state.stretch, self.audio_s, text_of)
+
     def begin_with(self, tokens: list[int]) -> None:
         """Let the answer begin with tokens that nobody had to choose, which stay free text.
 
@@ -79,7 +86,7 @@ class Row:
                 self.joint = self.joint.advance(self.answer_state, token)
             choice = self.answer_state.step(token)
             assert choice is None and not self.answer_state.done, "prefix_text.refusal comes first"
-            self.guard.add(token)
+            self.guard.check(token)
             if self.draft:
                 self.draft.follow(token)
         self.given = list(tokens)
@@ -91,14 +98,15 @@ class Row:
         return self.draft.rest()
 
     def _stop_if_needed(self, token: int) -> None:
-        """End the stretch of free text in a loop, and where it is too long.
+        """End the stretch of free text in a loop, at a time that cannot be, and where it is too
+        long.
 
         The token in the queue is fed first; a label that follows waits for it.
         """
-        looped = self.guard.add(token)
-        if not looped and not self._full():
+        wrong = self.guard.check(token)
+        if not wrong and not self._full():
             return
-        self.flag("loop" if looped else "length_limit")
+        self.flag(wrong or "length_limit")
         self.choice = self.answer_state.end()
         if self.choice:
             self.choice.forced = True
@@ -147,7 +155,7 @@ class Row:
         ids = self.answer_state.take_label(choice, labels[best])
         self.queue += ids
         self.choice = None
-        self.guard = LoopGuard()
+        self.watch()
 
         if len(scores) < 2:
             return False

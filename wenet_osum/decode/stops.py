@@ -1,10 +1,14 @@
-"""End free text that the model does not end: by its length, and when it repeats itself."""
+"""End free text that the model does not end: by its length, when it repeats itself, and when it
+says times that the recording cannot have.
+"""
 
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Callable
 
-from wenet_osum.tasks.base import Field
+from wenet_osum.tasks.base import TIME, Field
 
 # Spoken characters at twice the usual rate: the most that a character tokenizer needs.
 TOKENS_PER_S = 30
@@ -20,6 +24,9 @@ LONGEST_UNIT = 64
 LOOP_TOKENS = 32
 # … and the unit stands this many times in a row.
 LOOP_TIMES = 4
+# Seconds that a word time may lie beyond the recording's end, or before the time before it.
+TIME_SLACK_S = 1.0
+TIME_TAG = re.compile(rf"<\s*({TIME.pattern})\s*>")
 
 
 def limit(stretch: tuple[Field, ...], audio_s: float) -> int:
@@ -37,15 +44,54 @@ def limit(stretch: tuple[Field, ...], audio_s: float) -> int:
     return SPARE_TOKENS + int(rate * audio_s) + reply
 
 
+def guard_for(
+    stretch: tuple[Field, ...], audio_s: float, text_of: Callable[[int], str]
+) -> LoopGuard:
+    """Return the guard of a stretch; ``text_of`` gives the text of a token."""
+    timed = any(field.metric == "timestamps" for field in stretch)
+    return LoopGuard(TimeGuard(audio_s, text_of) if timed else None)
+
+
+class TimeGuard:
+    """Notices a word time more than 1 s beyond the end of the recording, or more than 1 s before
+    the time before it.
+
+    A model that is lost in a long recording says its words again with other times, in which no loop
+    is seen.
+    """
+
+    def __init__(self, audio_s: float, text_of: Callable[[int], str]) -> None:
+        self.text_of = text_of
+        self.longest_s = audio_s + TIME_SLACK_S
+        self.last_s = 0.0
+        # What has been said since the last time.
+        self.open = ""
+
+    def add(self, token: int) -> bool:
+        """Take the next token; return whether it ends a time that cannot be."""
+        self.open += self.text_of(token)
+        if ">" not in self.open:
+            return False
+        wrong = False
+        for found in TIME_TAG.finditer(self.open):
+            time_s = float(found[1])
+            if time_s > self.longest_s or time_s < self.last_s - TIME_SLACK_S:
+                wrong = True
+            self.last_s = time_s
+        _, _, self.open = self.open.rpartition(">")
+        return wrong
+
+
 class LoopGuard:
     """Notices when the last tokens are one unit of up to 64 tokens over and over.
 
     A loop is a unit that stands at least 4 times in a row and fills at least 32 tokens: "no no no
-    no" is not one yet.
+    no" is not one yet. ``times`` watches the word times of a stretch that has some.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, times: TimeGuard | None = None) -> None:
         self.ids: list[int] = []
+        self.times = times
         # By the length of the unit: how many of the last tokens equal the token one unit before.
         # Units that the last token does not repeat are left out.
         self._same: dict[int, int] = {}
@@ -54,7 +100,16 @@ class LoopGuard:
         """Return an independent copy, for beams."""
         other = copy.copy(self)
         other.ids = list(self.ids)
+        other.times = copy.copy(self.times)
         return other
+
+    def check(self, token: int) -> str:
+        """Take the next token; return the flag of what is wrong now, empty for nothing."""
+        if self.add(token):
+            return "loop"
+        if self.times and self.times.add(token):
+            return "times"
+        return ""
 
     def add(self, token: int) -> bool:
         """Take the next token; return whether the text is in a loop now."""
