@@ -10,6 +10,7 @@ import errno
 import itertools
 import os
 import random
+import signal
 import socket
 from pathlib import Path
 
@@ -166,6 +167,20 @@ def test_the_proxy_of_the_environment_is_asked(proxy, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert fetch(proxy.url + "data", 0, 10, QUICK) == DATA[:10]
     assert proxy.asked[1][0] == f"{BUCKET}data"
+
+
+def test_an_interrupt_is_not_lost(proxy):
+    """It comes while bytes arrive, one by one."""
+    proxy.faults = iter(["slow"])
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.15)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fetch(proxy.url + "data", 0, 3000, HASTY)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(proxy.asked) == 1
 
 
 def test_nobody_listens():

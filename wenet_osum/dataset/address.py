@@ -12,11 +12,14 @@ Answers to a range follow RFC 9110, section 14: 206 with ``Content-Range``, 416 
 from __future__ import annotations
 
 import functools
+import io
 import math
 import os
 import re
 import ssl
 import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import certifi
@@ -33,6 +36,17 @@ CONNECT_S = 10  # longest wait for a connection
 SLOWEST = 1 << 16  # bytes per second, below which an answer counts as timed out
 BUFFER = 1 << 19  # bytes received at once, at most
 REDIRECTS = 5  # followed at most
+LARGEST_REFUSAL = 1 << 16  # bytes of an answer that is not what was asked
+# of libcurl, for all requests
+OPTIONS = {
+    pycurl.NOSIGNAL: True,
+    pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+    pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
+    pycurl.FOLLOWLOCATION: True,
+    pycurl.MAXREDIRS: REDIRECTS,
+    pycurl.BUFFERSIZE: BUFFER,
+    pycurl.LOW_SPEED_LIMIT: SLOWEST,
+}
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 # libcurl's errors that the next try may not meet, but for a connection that cannot be had and time
 BROKEN = frozenset(
@@ -81,49 +95,15 @@ class Passing(Exception):
         self.wait = wait
 
 
+@dataclass
 class Answer:
-    """What a server sends for a request, as it comes."""
+    """What a server has sent for a request."""
 
-    def __init__(self, ranged: bool) -> None:
-        """Begin without a status; ``ranged`` tells whether a range was asked."""
-        self.ranged = ranged
-        self.status = 0
-        self.reason = ""
-        # by their names in lower case
-        self.headers: dict[str, str] = {}
-        self.pieces: list[bytes] = []
-
-    def take_header(self, line: bytes) -> None:
-        """Take a line of the head. A redirect has a head of its own, which the next replaces."""
-        text = line.decode("latin-1").strip()
-        if text.startswith("HTTP/"):
-            _, status, *reason = text.split(" ", 2)
-            self.status = int(status)
-            self.reason = "".join(reason)
-            self.headers = {}
-        elif text:
-            name, _, value = text.partition(":")
-            self.headers[name.lower()] = value.strip()
-
-    def take_body(self, piece: bytes) -> int:
-        """Take bytes and return how many; libcurl ends the transfer where some are not taken."""
-        if self.sends_whole:
-            # it has begun to send a shard, of which nobody wants the rest
-            return 0
-        self.pieces.append(piece)
-        return len(piece)
-
-    @property
-    def sends_whole(self) -> bool:
-        """Tell whether all of a file comes where a range was asked."""
-        return self.ranged and self.status == WHOLE
-
-    @property
-    def body(self) -> bytes:
-        """Return what has come."""
-        if len(self.pieces) == 1:
-            return self.pieces[0]
-        return b"".join(self.pieces)
+    status: int
+    reason: str
+    # by their names in lower case
+    headers: dict[str, str]
+    body: bytes
 
 
 def fetch(url: str, offset: int = 0, size: int | None = None, conf: StoreConfig = DEFAULT) -> bytes:
@@ -155,33 +135,68 @@ def fetch(url: str, offset: int = 0, size: int | None = None, conf: StoreConfig 
 
 
 def _ask(url: str, asked: tuple[int, int] | None, conf: StoreConfig) -> Answer:
-    """Ask once; ``asked`` are the first and the last byte. Raises Passing, and Drop."""
-    curl = _handle()
-    answer = Answer(ranged=asked is not None)
-    curl.setopt(pycurl.HEADERFUNCTION, answer.take_header)
-    curl.setopt(pycurl.WRITEFUNCTION, answer.take_body)
-    connect_s = min(CONNECT_S, conf.timeout_s)
-    curl.setopt(pycurl.CONNECTTIMEOUT_MS, math.ceil(1000 * connect_s))
-    # libcurl judges the speed over whole seconds
-    curl.setopt(pycurl.LOW_SPEED_TIME, math.ceil(conf.timeout_s))
-    longest_s = 0.0
-    if asked:
-        first, last = asked
-        curl.setopt(pycurl.RANGE, f"{first}-{last}")
-        size = last + 1 - first
-        longest_s = conf.timeout_s + size / SLOWEST
-    else:
-        curl.unsetopt(pycurl.RANGE)
-    # for 0 there is no limit but the lowest speed
-    curl.setopt(pycurl.TIMEOUT_MS, math.ceil(1000 * longest_s))
+    """Ask once; ``asked`` are the first and the last byte. Raises Passing, and Drop.
 
+    What libcurl calls is no Python code: there a signal, such as Ctrl-C, would be lost.
+    """
+    curl = _handle()
+    lines: list[bytes] = []
+    body = io.BytesIO()
+    curl.setopt(pycurl.HEADERFUNCTION, lines.append)
+    curl.setopt(pycurl.WRITEFUNCTION, body.write)
+    _set_limits(curl, asked, conf)
     try:
         curl.setopt(pycurl.URL, url)
         curl.perform()
     except pycurl.error as error:
-        if not answer.sends_whole:
+        # what is too large is judged by its status
+        if error.args[0] != pycurl.E_FILESIZE_EXCEEDED:
             raise _fault(error, curl, url, conf) from None
-    return answer
+    status, reason, headers = _head(lines)
+    return Answer(status, reason, headers, body.getvalue())
+
+
+def _set_limits(curl: pycurl.Curl, asked: tuple[int, int] | None, conf: StoreConfig) -> None:
+    """Set the range, and how long and how large an answer may be."""
+    connect_s = min(CONNECT_S, conf.timeout_s)
+    connect_ms = math.ceil(1000 * connect_s)
+    curl.setopt(pycurl.CONNECTTIMEOUT_MS, connect_ms)
+    # libcurl judges the speed over whole seconds
+    silent_s = math.ceil(conf.timeout_s)
+    curl.setopt(pycurl.LOW_SPEED_TIME, silent_s)
+    if asked is None:
+        curl.unsetopt(pycurl.RANGE)
+        # no limit but the lowest speed
+        curl.setopt(pycurl.TIMEOUT_MS, 0)
+        curl.setopt(pycurl.MAXFILESIZE_LARGE, 0)
+        return
+    first, last = asked
+    size = last + 1 - first
+    longest_s = conf.timeout_s + size / SLOWEST
+    longest_ms = math.ceil(1000 * longest_s)
+    curl.setopt(pycurl.RANGE, f"{first}-{last}")
+    curl.setopt(pycurl.TIMEOUT_MS, longest_ms)
+    # a server without ranges begins to send a shard, of which nobody wants the rest
+    largest = max(size, LARGEST_REFUSAL)
+    curl.setopt(pycurl.MAXFILESIZE_LARGE, largest)
+
+
+def _head(lines: Iterable[bytes]) -> tuple[int, str, dict[str, str]]:
+    """Return status, reason and headers. Of redirects only the last answer counts."""
+    status = 0
+    reason = ""
+    headers: dict[str, str] = {}
+    for line in lines:
+        text = line.decode("latin-1").strip()
+        if text.startswith("HTTP/"):
+            _, code, *words = text.split(" ", 2)
+            status = int(code)
+            reason = "".join(words)
+            headers = {}
+        elif text:
+            name, _, value = text.partition(":")
+            headers[name.lower()] = value.strip()
+    return status, reason, headers
 
 
 @functools.lru_cache(1024)
@@ -215,7 +230,7 @@ def _content(answer: Answer, url: str, asked: tuple[int, int] | None) -> bytes:
     status = answer.status
     if status == PART and asked:
         return _part(answer, asked)
-    if answer.sends_whole:
+    if status == WHOLE and asked:
         length = answer.headers.get("content-length")
         raise NoRanges(url, int(length) if length else None)
     if status == WHOLE:
@@ -272,15 +287,11 @@ def _handle() -> pycurl.Curl:
 
 def _opened() -> pycurl.Curl:
     curl = pycurl.Curl()
-    curl.setopt(pycurl.NOSIGNAL, True)
-    curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-    curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
-    curl.setopt(pycurl.FOLLOWLOCATION, True)
-    curl.setopt(pycurl.MAXREDIRS, REDIRECTS)
-    curl.setopt(pycurl.BUFFERSIZE, BUFFER)
-    curl.setopt(pycurl.LOW_SPEED_LIMIT, SLOWEST)
+    for option, value in OPTIONS.items():
+        curl.setopt(option, value)
     system = ssl.get_default_verify_paths()
-    curl.setopt(pycurl.CAINFO, system.cafile or certifi.where())
+    certificates = system.cafile or certifi.where()
+    curl.setopt(pycurl.CAINFO, certificates)
     return curl
 
 
