@@ -4,10 +4,12 @@
 
 tools=$WENET_OSUM_ROOT/tools
 
+# NCCL refuses two processes on one GPU: where there are GPUs, no more processes than these.
+gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c .) || gpus=0
+if [ "$gpus" -gt 0 ] && [ "${nproc-0}" -gt "$gpus" ]; then nproc=$gpus; echo "--nproc is $gpus: there are no more GPUs"; fi
+
 # Is stage $1 asked for?
-in_stages() {
-  [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]
-}
+in_stages() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 
 # Prints --NAME where the option NAME ($1) is true, e.g. $(flag strict_counts).
 flag() {

@@ -37,9 +37,8 @@ if in_stages 0; then
 fi
 
 if in_stages 1; then
-  echo "stage 1: half an hour of training audio, and a dev and a test list, per task"
+  echo "stage 1: natural's mixtures"
   natural_stages --stage 1 --stop_stage 1 --replies false
-  python "$here/local/prepare.py" --corpora "$natural/corpora" --out data
 fi
 
 if in_stages 2; then
@@ -53,7 +52,8 @@ if in_stages 3; then
 fi
 
 if in_stages 4; then
-  echo "stage 4: the best checkpoint of natural's phase 2, where every cell begins"
+  echo "stage 4: half an hour of training audio, a dev and a test list per task, and the best checkpoint of natural's phase 2, where every cell begins"
+  python "$here/local/prepare.py" --corpora "$natural/corpora" --out data
   python -m wenet_osum.bin.average --exp_dir "$natural/exp/2_align" --mode best --num 1 --out exp/shared
 fi
 

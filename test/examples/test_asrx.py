@@ -243,7 +243,6 @@ def test_recipe_from_lists_to_page(work, tmp_path, smoke):
     shutil.copytree(work / "shared", done)
     (done / "state.json").write_text(json.dumps({"step": 1, "dev": {"asr": 1.0}}))
     (done / "DONE").touch()
-    subprocess.run([sys.executable, LOCAL / "prepare.py", "--corpora", tmp_path / "natural/corpora", "--out", tmp_path / "work/data"], check=True)
     options = ["--natural", str(tmp_path / "natural"), "--page", str(tmp_path / "page")]
     options += ["--xs", "ser ser_encoder", "--seeds", "1"]
     override = "max_steps=2 eval_every=1 log_every=1 optim.warmup_steps=1 workers=0"

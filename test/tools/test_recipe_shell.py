@@ -14,8 +14,8 @@ RECIPES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/run.sh
 # Notes its words and makes the folder of --out; words with spaces stay one word between ⟨ ⟩.
 STAND_IN = """#!/bin/bash
 words=({name} "$@")
-printf '⟨%s⟩' "${{words[@]}}" >> "{notes}"
-echo >> "{notes}"
+printf -v line '⟨%s⟩' "${{words[@]}}"
+echo "$line" >> "{notes}"  # in one piece: asrx runs several at a time
 case "$*" in *run_commands.py*) cat > /dev/null ;; esac  # else what pipes into it is told that nobody reads
 while [ $# -gt 0 ]; do
   if [ "$1" = --out ]; then mkdir -p "$(dirname "$2")"; case $2 in *.*) ;; *) mkdir -p "$2" ;; esac; fi
@@ -52,6 +52,20 @@ def told(tmp_path):
         return done.returncode, [line[1:-1].split("⟩⟨") for line in lines], done.stdout + done.stderr
 
     return run
+
+
+@pytest.mark.parametrize(("gpus", "processes"), [(None, "2"), (0, "2"), (1, "1"), (8, "2")])
+def test_no_more_processes_than_gpus(told, tmp_path, gpus, processes):
+    """NCCL refuses two processes on one; what a machine has, nvidia-smi lists."""
+    if gpus is not None:
+        smi = tmp_path / "bin/nvidia-smi"
+        smi.write_text("#!/bin/bash\n" + "echo 'GPU 0: a GPU'\n" * gpus)
+        smi.chmod(0o755)
+    status, commands, said = told("fsdd", "--stage", "3", "--stop_stage", "3")
+    trained = [words for words in commands if words[0] == "torchrun"]
+    assert status == 0 and trained, said
+    assert {words[words.index("--nproc_per_node") + 1] for words in trained} == {processes}
+    assert ("--nproc is 1: there are no more GPUs" in said) == (gpus == 1)
 
 
 def source_of(words: list[str]) -> Path:
