@@ -225,8 +225,9 @@ def test_python_runs_on_a_tiny_model(page, tiny_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(stops, "TOKENS_PER_S", 0)  # a random model says nothing worth waiting for
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "exp/4_lora").mkdir(parents=True)
-    (tmp_path / "exp/4_lora/final").symlink_to(tiny_folder)
+    for phase in ("3_joint", "4_lora"):
+        (tmp_path / "exp" / phase).mkdir(parents=True)
+        (tmp_path / "exp" / phase / "final").symlink_to(tiny_folder)
     noise = np.random.default_rng(0).normal(0, 0.1, 8000)
     soundfile.write("a.wav", noise, 16000)
     soundfile.write("b.flac", noise, 16000)
