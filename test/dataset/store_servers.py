@@ -118,6 +118,13 @@ class FaultyProxy(Quiet):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             return
+        if fault == "garbage":
+            self.wfile.write(b"no answer of HTTP\r\n\r\n")
+            self.close_connection = True
+            return
+        if fault == "loop":
+            self.send(302, b"", {"Location": self.path})
+            return
         if fault == "moved":
             self.send(302, b"elsewhere", {"Location": f"{BUCKET}data"})
             return

@@ -7,6 +7,8 @@ faults: each kind has its test.
 from __future__ import annotations
 
 import errno
+import gc
+import io
 import itertools
 import os
 import random
@@ -138,9 +140,10 @@ def test_waits_double_and_are_drawn():
 def test_a_server_says_how_long_to_wait(proxy, monkeypatch):
     waits = []
     monkeypatch.setattr("time.sleep", waits.append)
-    proxy.faults = iter(["busy 7", "busy 900"])
+    proxy.faults = iter(["busy 7", "busy 900", "busy 0.5"])
     assert fetch(proxy.url + "data", 0, 10, QUICK) == DATA[:10]
-    assert waits == [7, 120], "not longer than the limit"
+    assert waits[:2] == [7, 120], "not longer than the limit"
+    assert len(waits) == 3 and 0 < waits[2] < 0.1, "drawn where it cannot be read"
 
 
 def test_a_redirect_is_followed(proxy):
@@ -161,26 +164,43 @@ def test_names_with_letters_and_spaces(servers, proxy):
 
 def test_the_proxy_of_the_environment_is_asked(proxy, monkeypatch):
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+    address._proxy_of.cache_clear()
     with pytest.raises(Drop, match="^store store.example.com: 404"):
         fetch("http://store.example.com/x", 0, 1, QUICK)
     assert proxy.asked[0][0] == "http://store.example.com/x"
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    address._proxy_of.cache_clear()
     assert fetch(proxy.url + "data", 0, 10, QUICK) == DATA[:10]
     assert proxy.asked[1][0] == f"{BUCKET}data"
 
 
-def test_an_interrupt_is_not_lost(proxy):
-    """It comes while bytes arrive, one by one."""
-    proxy.faults = iter(["slow"])
+@pytest.mark.parametrize("fault", ["slow", "silent"])
+def test_an_interrupt_does_not_wait(proxy, fault):
+    """It comes while bytes arrive one by one for two seconds, or while none come for half a second."""
+    proxy.faults = iter([fault] * 3)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, 0.15)
     try:
         with pytest.raises(KeyboardInterrupt):
-            fetch(proxy.url + "data", 0, 3000, HASTY)
+            fetch(proxy.url + "data", conf=QUICK)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert len(proxy.asked) == 1
+    assert len(proxy.asked) == 1, "it did not try again first"
+
+
+def test_what_was_read_is_not_kept(proxy):
+    """The handle of a thread stays, and would keep where its last answer was written."""
+    assert fetch(proxy.url + "data", 0, 777, QUICK) == DATA[:777]
+    buffers = [one for one in gc.get_objects() if type(one) is io.BytesIO and not one.closed]
+    assert not [one for one in buffers if one.getvalue() == DATA[:777]]
+
+
+@pytest.mark.parametrize(("fault", "told"), [("loop", "redirects"), ("garbage", "")])
+def test_faults_of_a_store_are_counted_as_such(proxy, fault, told):
+    proxy.faults = itertools.repeat(fault)
+    with pytest.raises(Drop, match=f"^store 127.0.0.1:{proxy.server_port}: .*{told}"):
+        fetch(proxy.url + "data", 0, 10, StoreConfig(tries=2, wait_s=0.002))
 
 
 def test_nobody_listens():

@@ -49,9 +49,12 @@ class Machines:
 
     def __init__(self) -> None:
         self.stack = ExitStack()
+        # What went wrong between the machines.
+        self.faults: list[OSError] = []
 
     def __exit__(self, *_: object) -> None:
         self.stack.close()
+        assert not self.faults, self.faults
 
     def both(self, port: int, arguments: list[str]) -> list[subprocess.Popen]:
         """Start both machines; rank 0 listens at a port."""
@@ -147,8 +150,14 @@ class Loopbacks(Machines):
         """Take connections at a port for one of the first machine."""
         if port not in self.ports:
             self.ports.add(port)
-            server = socket.create_server((self.proxy, port), backlog=64)
+            try:
+                server = socket.create_server((self.proxy, port), backlog=64)
+            except OSError as fault:
+                self.faults.append(fault)
+                raise
             self.stack.callback(server.close)
+            # Else an accept that waits keeps it listening.
+            self.stack.callback(server.shutdown, socket.SHUT_RDWR)
             in_background(self.accept, server, asked)
 
     def accept(self, server: socket.socket, port: int) -> None:

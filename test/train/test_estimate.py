@@ -11,8 +11,10 @@ from transformers import Qwen2Config, WhisperConfig
 
 from wenet_osum import config
 from wenet_osum.bin import estimate as command
+from wenet_osum.models import trainable
 from wenet_osum.train.dry_run import dry_run, materialize, shallow
-from wenet_osum.train.estimate import Mean, batch_of, estimate, meta_model
+from wenet_osum.train.estimate import Mean, batch_of, estimate, meta_model, states_after
+from wenet_osum.train.meta_pass import run_pass
 
 CONFS = Path(__file__).resolve().parents[2] / "examples/osum/conf"
 
@@ -189,6 +191,23 @@ def test_a_real_step_of_a_reduced_conf_takes_what_is_counted(bench, recipe, numb
         assert abs(bench.row(phase, bench.RECIPES[recipe], template, args, world)) < 0.1
     finally:
         dist.stop()
+
+
+def test_what_answers_is_told_apart_in_phase_1():
+    """It has gone when the gradients of CTC come. States from disk do not pass the whole encoder, whose upper layer trains here."""
+    model = {"kind": "whisper", "whisper": "w", "ce_weight": 0.7, "losses": [{"name": "ctc", "weight": 0.3, "commitment": 1.0}]}
+    parts = {"encoder.layers.2.*": {}, "decoder.*": {}, "ctc_head.*": {}}
+    found = []
+    for features in ({"features": "cpu"}, {"features": "encoded", "cache": {"after": 2}}):
+        conf = small(model=model, train_parts=parts, **features)
+        counted = estimate(conf, small_sizes()[0], None, Mean(1.0, 3, 4))
+        built = meta_model(conf.model, small_sizes()[0], None)
+        trainable.apply_train_parts(built, conf.train_parts, conf.optim)
+        batch = batch_of(built, counted.mean, counted.utterances, "meta", states_after(built, conf))
+        costs = run_pass(built.train(), batch, False)
+        assert 0 < costs.answering < 0.8 * costs.kept
+        found.append(costs.answering)
+    assert found[0] == found[1]
 
 
 def test_the_bench_of_memory_measures_every_shipped_conf(bench):

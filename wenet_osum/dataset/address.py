@@ -6,7 +6,7 @@ connections that break, bodies that end early. Anything else, such as 403 or 404
 The reason of a Drop begins with ``STORE`` and names host and answer.
 
 Answers to a range follow RFC 9110, section 14: 206 with ``Content-Range``, 416 beyond the end, or
-200 from a server without ranges. Proxies are named by the environment, as for curl.
+200 from a server without ranges. Proxies are named by the environment.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import os
 import re
 import ssl
 import threading
+import urllib.request
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -42,24 +44,30 @@ OPTIONS = {
     pycurl.NOSIGNAL: True,
     pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
     pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
+    pycurl.PATH_AS_IS: True,
     pycurl.FOLLOWLOCATION: True,
     pycurl.MAXREDIRS: REDIRECTS,
     pycurl.BUFFERSIZE: BUFFER,
     pycurl.LOW_SPEED_LIMIT: SLOWEST,
 }
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-# libcurl's errors that the next try may not meet, but for a connection that cannot be had and time
+# libcurl's errors that the next try will meet as well, and some that it may not
+LASTING = frozenset((pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_TOO_MANY_REDIRECTS))
+UNCONNECTED = frozenset(
+    (
+        pycurl.E_COULDNT_RESOLVE_HOST,
+        pycurl.E_COULDNT_RESOLVE_PROXY,
+        pycurl.E_COULDNT_CONNECT,
+    )
+)
 BROKEN = frozenset(
     (
         pycurl.E_PARTIAL_FILE,
         pycurl.E_GOT_NOTHING,
         pycurl.E_SEND_ERROR,
         pycurl.E_RECV_ERROR,
-        pycurl.E_SSL_CONNECT_ERROR,
-        pycurl.E_HTTP2,
     )
 )
-UNCONNECTED = frozenset((pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_CONNECT))
 
 # hosts that have used up all tries: they get one a read until they answer
 _worn: set[str] = set()
@@ -137,13 +145,14 @@ def fetch(url: str, offset: int = 0, size: int | None = None, conf: StoreConfig 
 def _ask(url: str, asked: tuple[int, int] | None, conf: StoreConfig) -> Answer:
     """Ask once; ``asked`` are the first and the last byte. Raises Passing, and Drop.
 
-    What libcurl calls is no Python code: there a signal, such as Ctrl-C, would be lost.
+    What libcurl calls as bytes come is no Python code, so that other threads have the time.
     """
     curl = _handle()
     lines: list[bytes] = []
     body = io.BytesIO()
     curl.setopt(pycurl.HEADERFUNCTION, lines.append)
     curl.setopt(pycurl.WRITEFUNCTION, body.write)
+    curl.setopt(pycurl.PROXY, _proxy(url))
     _set_limits(curl, asked, conf)
     try:
         curl.setopt(pycurl.URL, url)
@@ -152,6 +161,10 @@ def _ask(url: str, asked: tuple[int, int] | None, conf: StoreConfig) -> Answer:
         # what is too large is judged by its status
         if error.args[0] != pycurl.E_FILESIZE_EXCEEDED:
             raise _fault(error, curl, url, conf) from None
+    finally:
+        # the handle, which stays, keeps what it calls
+        curl.unsetopt(pycurl.HEADERFUNCTION)
+        curl.unsetopt(pycurl.WRITEFUNCTION)
     status, reason, headers = _head(lines)
     return Answer(status, reason, headers, body.getvalue())
 
@@ -219,7 +232,11 @@ def _fault(error: pycurl.error, curl: pycurl.Curl, url: str, conf: StoreConfig) 
         return Passing(f"no connection ({cause})")
     if code in BROKEN:
         return Passing("answers break off")
-    return Drop("address cannot be read", f"{url}: {told}")
+    if code == pycurl.E_URL_MALFORMAT or not is_url(url):
+        return Drop("address cannot be read", f"{url}: {told}")
+    if code in LASTING:
+        return Drop(_reason(url, told), url)
+    return Passing(told)
 
 
 def _content(answer: Answer, url: str, asked: tuple[int, int] | None) -> bytes:
@@ -274,6 +291,14 @@ class _Kept(threading.local):
 
 
 _kept = _Kept()
+# Handles of all threads; and those of a parent, which its child must not close, for that says
+# goodbye on connections that both have.
+_opened: weakref.WeakSet[pycurl.Curl] = weakref.WeakSet()
+_parked: list[pycurl.Curl] = []
+os.register_at_fork(
+    before=lambda: _parked.extend(_opened),
+    after_in_parent=_parked.clear,
+)
 
 
 def _handle() -> pycurl.Curl:
@@ -281,18 +306,40 @@ def _handle() -> pycurl.Curl:
     process = os.getpid()
     by_process = _kept.by_process
     if process not in by_process:
-        by_process[process] = _opened()
+        by_process[process] = _open()
     return by_process[process]
 
 
-def _opened() -> pycurl.Curl:
+def _open() -> pycurl.Curl:
+    """Open a handle for this thread."""
     curl = pycurl.Curl()
     for option, value in OPTIONS.items():
         curl.setopt(option, value)
     system = ssl.get_default_verify_paths()
-    certificates = system.cafile or certifi.where()
-    curl.setopt(pycurl.CAINFO, certificates)
+    if system.cafile or not system.capath:
+        certificates = system.cafile or certifi.where()
+        curl.setopt(pycurl.CAINFO, certificates)
+    if system.capath:
+        curl.setopt(pycurl.CAPATH, system.capath)
+    if threading.current_thread() is threading.main_thread():
+        # signals are handled where Python code runs, which libcurl calls while it waits
+        curl.setopt(pycurl.NOPROGRESS, False)
+        curl.setopt(pycurl.XFERINFOFUNCTION, lambda *counts: 0)
+    _opened.add(curl)
     return curl
+
+
+def _proxy(url: str) -> str:
+    """Return the proxy that the environment names for an address, empty for none."""
+    parts = urlsplit(url)
+    return _proxy_of(parts.scheme, parts.hostname or "")
+
+
+@functools.cache
+def _proxy_of(scheme: str, host: str) -> str:
+    if urllib.request.proxy_bypass(host):
+        return ""
+    return urllib.request.getproxies().get(scheme, "")
 
 
 def _reason(url: str, told: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from urllib3.exceptions import MaxRetryError
+from urllib3.exceptions import InvalidHeader, MaxRetryError
 from urllib3.response import HTTPResponse
 from urllib3.util import Retry
 
@@ -60,9 +60,13 @@ class Patience(Retry):
         return _draw.uniform(0, min(self.backoff_max, longest))
 
     def wait(self, retry_after: str | None) -> None:
-        """Wait before the next try, as long as a server's ``Retry-After`` asks where it has one."""
+        """Wait before the next try, as long as a server's ``Retry-After`` asks where it has one
+        that can be read."""
         headers = {"Retry-After": retry_after} if retry_after else None
-        self.sleep(HTTPResponse(headers=headers))
+        try:
+            self.sleep(HTTPResponse(headers=headers))
+        except (InvalidHeader, OverflowError):
+            self.sleep()
 
 
 def patience(conf: StoreConfig, tries: int | None = None) -> Patience:

@@ -5,10 +5,9 @@ says times that the recording cannot have.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable
 
-from wenet_osum.tasks.base import TIME, Field
+from wenet_osum.tasks.base import TIME, Field, find_tags
 
 # Spoken characters at twice the usual rate: the most that a character tokenizer needs.
 TOKENS_PER_S = 30
@@ -26,7 +25,9 @@ LOOP_TOKENS = 32
 LOOP_TIMES = 4
 # Seconds that a word time may lie beyond the recording's end, or before the time before it.
 TIME_SLACK_S = 1.0
-TIME_TAG = re.compile(rf"<\s*({TIME.pattern})\s*>")
+# A stretch with wrong times ends when there are this many, and more than this share of its times.
+WRONG_TIMES = 3
+WRONG_SHARE = 0.05
 
 
 def limit(stretch: tuple[Field, ...], audio_s: float) -> int:
@@ -53,33 +54,56 @@ def guard_for(
 
 
 class TimeGuard:
-    """Notices a word time more than 1 s beyond the end of the recording, or more than 1 s before
-    the time before it.
+    """Notices a text with many word times that cannot be: more than 1 s beyond the end of the
+    recording, or more than 1 s before the time before it.
 
     A model that is lost in a long recording says its words again with other times, in which no loop
-    is seen.
+    is seen. A slip of a digit is one or two wrong times, which do not end an answer: there have to
+    be 3, and more than one in 20.
     """
 
     def __init__(self, audio_s: float, text_of: Callable[[int], str]) -> None:
         self.text_of = text_of
         self.longest_s = audio_s + TIME_SLACK_S
         self.last_s = 0.0
-        # What has been said since the last time.
+        # Times said so far, and the wrong ones of them.
+        self.times = self.wrong = 0
+        # What has been said since the last tag.
         self.open = ""
+        # A reply has begun, in which nothing is a time.
+        self.over = False
 
     def add(self, token: int) -> bool:
-        """Take the next token; return whether it ends a time that cannot be."""
+        """Take the next token; return whether it ends one wrong time too many."""
+        if self.over:
+            return False
         self.open += self.text_of(token)
         if ">" not in self.open:
             return False
-        wrong = False
-        for found in TIME_TAG.finditer(self.open):
-            time_s = float(found[1])
-            if time_s > self.longest_s or time_s < self.last_s - TIME_SLACK_S:
-                wrong = True
-            self.last_s = time_s
-        _, _, self.open = self.open.rpartition(">")
-        return wrong
+
+        before = self.wrong
+        tags = find_tags(self.open)
+        for tag in tags:
+            self._note(tag[1].strip())
+        if tags:
+            end = tags[-1].end()
+            self.open = self.open[end:]
+        is_many = self.wrong >= WRONG_TIMES and self.wrong > WRONG_SHARE * self.times
+        return is_many and self.wrong > before
+
+    def _note(self, name: str) -> None:
+        """Note a tag, which is a time or begins a reply."""
+        if not TIME.fullmatch(name):
+            self.over = True
+            return
+        time_s = float(name)
+        self.times += 1
+        if time_s > self.longest_s:
+            self.wrong += 1
+            return
+        if time_s < self.last_s - TIME_SLACK_S:
+            self.wrong += 1
+        self.last_s = time_s
 
 
 class LoopGuard:

@@ -242,7 +242,7 @@ def _scores(conf: TrainConfig, model: nn.Module, mean: Mean, vocabulary: int) ->
         # Of an LLM one of the tokens is the blank.
         beside = 1 if of_whisper or entry.get("classes") is not None else 0
         channels = 0
-        if entry.get("commitment"):
+        if entry.get("commitment") and not of_whisper:
             channels = model.get_input_embeddings().embedding_dim
         total += states * (classes + beside + channels)
     return total

@@ -57,19 +57,21 @@ def run_pass(model: nn.Module, batch: Batch, checkpointing: bool) -> Costs:
     def now() -> tuple[float, float]:
         return flops(), kept.bytes
 
-    # What is kept by the time that speech is there.
-    heard = 0.0
+    # What is kept when the first layer that answers begins; None: none has run.
+    heard: float | None = None
 
     def note_speech(*_: Any) -> None:
         nonlocal heard
         saved = layers.saved() if checkpointing else 0.0
         heard = kept.bytes - saved
 
-    last = getattr(model, "adapter", model.encoder)
-    with counter, attention, _hooked(model, layers, now), _hooked_after(last, note_speech):
+    first = _first_layer(model)
+    with counter, attention, _hooked(model, layers, now), _hooked_before(first, note_speech):
         with torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
             loss = model(batch).loss
         loss.backward()
+    if heard is None:
+        note_speech()
     if not checkpointing:
         return Costs(flops(), 0.0, kept.bytes, kept.bytes - heard)
 
@@ -120,10 +122,16 @@ class _Layers:
         return sum(self.kept) - self.inputs
 
 
+def _first_layer(model: nn.Module) -> nn.Module:
+    """Return the first layer of what answers: of the LLM, or of phase 1's decoder."""
+    answering = getattr(model, "llm", None) or model.decoder
+    return checkpointed_layers(answering)[0]
+
+
 @contextmanager
-def _hooked_after(module: nn.Module, note: Callable[..., None]) -> Iterator[None]:
-    """Call ``note`` each time that a module has run."""
-    handle = module.register_forward_hook(note)
+def _hooked_before(module: nn.Module, note: Callable[..., None]) -> Iterator[None]:
+    """Call ``note`` each time that a module begins to run."""
+    handle = module.register_forward_pre_hook(note)
     try:
         yield
     finally:
