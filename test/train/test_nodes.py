@@ -104,7 +104,8 @@ def outputs(nodes: list[subprocess.Popen]) -> list[str]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_link_that_drops_costs_time_and_nothing_else(kind, conf, unbroken, tmp_path):
     with kind() as machines:
-        nodes = machines.both(29611, arguments(conf, tmp_path))
+        # Nobody is to give up here, however busy this machine is.
+        nodes = machines.both(29611, arguments(conf, tmp_path, "step_timeout_s=60"))
         wait_for(tmp_path, 2, nodes)
         machines.link("down")
         time.sleep(2)
