@@ -216,6 +216,17 @@ def test_a_page_without_cells_claims_nothing(tmp_path):
     assert "None of the 30 cells" in text and "nothing can be said" in text and "the paper holds" not in text
 
 
+def test_intervals_resample_speakers():
+    """Two speakers, one of which is always right: drawn by utterances the interval is narrow, by speakers it is all there is."""
+    figures, arms = module("figures"), module("arms")
+    found = result("ser", "alone", 1, [1] * 20 + [0] * 20)
+    by_utterance, by_speaker = found, json.loads(json.dumps(found))
+    by_speaker["tests"]["ser"]["speakers"] = {key: "ab"[number // 20] for number, key in enumerate(sorted(by_speaker["tests"]["ser"]["right"]))}
+    [narrow] = figures.rows_of([by_utterance], arms.XS["ser"])
+    [wide] = figures.rows_of([by_speaker], arms.XS["ser"])
+    assert (wide.low, wide.high) == (0.0, 100.0) and 30 < narrow.low < narrow.high < 70 and wide.value == narrow.value == 50
+
+
 def test_differences_rest_on_the_seeds_both_arms_have():
     figures, arms = module("figures"), module("arms")
     more = result("ser", "asr_x", 3, [0] * 40)

@@ -9,6 +9,7 @@ import numpy as np
 from arms import ARMS, X
 
 from wenet_osum.score.bootstrap import Difference, estimate, paired
+from wenet_osum.score.resampling import clusters_of
 
 
 @dataclass
@@ -18,7 +19,7 @@ class Row:
     arm: str
     seeds: list[float]  # accuracy of each
     value: float  # their mean
-    low: float  # 95 % interval over utterances
+    low: float  # 95 % interval over speakers
     high: float
     hours: float  # audio heard, mean over seeds
     answer_tokens: float  # as trained on, mean over seeds
@@ -66,6 +67,17 @@ def columns(found: list[dict[str, Any]], x: X) -> np.ndarray:
     return np.stack([shares, np.ones(len(keys))], axis=1)
 
 
+def speakers(found: list[dict[str, Any]], x: X) -> np.ndarray:
+    """Return (utterances,): the number of the speaker of each row of ``columns``.
+
+    An utterance without one stands for itself.
+    """
+    test = found[0]["tests"][x.name]
+    keys = sorted(test["right"])
+    known = dict.fromkeys(keys) | test.get("speakers", {})
+    return clusters_of(keys, known, "speaker").of_rows
+
+
 def rows_of(results: list[dict[str, Any]], x: X) -> list[Row]:
     """Return a row for each arm that has a finished cell."""
     by_arm: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
@@ -85,7 +97,12 @@ def rows_of(results: list[dict[str, Any]], x: X) -> list[Row]:
 def _row(arm: str, found: list[dict[str, Any]], alone: list[dict[str, Any]], x: X) -> Row:
     """Return the row of an arm from its cells and those of X alone."""
     own = columns(found, x)
-    value, low, high = estimate(own, mean, trials=len(own))
+    value, low, high = estimate(
+        own,
+        mean,
+        trials=len(own),
+        clusters=speakers(found, x),
+    )
     row = Row(
         arm=arm,
         seeds=[_accuracy(result, x) for result in found],
@@ -118,7 +135,7 @@ def _mean_of(found: list[dict[str, Any]], name: str) -> float:
 def _difference(
     found: list[dict[str, Any]], alone: list[dict[str, Any]], x: X
 ) -> Difference | None:
-    """Compare paired by utterance, over the seeds both arms have; None when there are none."""
+    """Compare paired by speaker, over the seeds both arms have; None when there are none."""
     ours = {_seed(result): result for result in found}
     theirs = {_seed(result): result for result in alone}
     seeds = [seed for seed in ours if seed in theirs]
@@ -131,6 +148,7 @@ def _difference(
         other,
         mean,
         trials=len(one),
+        clusters=speakers(found, x),
     )
 
 

@@ -180,7 +180,7 @@ def verdict(rows: dict[str, list[Row]]) -> str:
     text = (
         f"With this model ASR+X is better than X alone for {better} of {len(helped)} X and worse "
         f"for {worse}: {answer}. A difference counts when its 95 % interval leaves out zero; it is "
-        "an interval over test utterances, and three seeds are few, so read it with the seeds "
+        "an interval over test speakers, and three seeds are few, so read it with the seeds "
         "beside it."
     )
     return "\n".join([*lines, "", text])

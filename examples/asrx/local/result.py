@@ -19,6 +19,7 @@ from wenet_osum.decode.jobs import read_list
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.models import unread
 from wenet_osum.records import Hypothesis, Utterance
+from wenet_osum.score.resampling import speakers_of
 from wenet_osum.score.scorer import score_task
 from wenet_osum.tasks import Task
 from wenet_osum.train.checkpoint import read_state
@@ -117,6 +118,7 @@ def tested(task: Task, x: X, path: str, found: dict[str, Hypothesis]) -> dict[st
         "utterances": len(references),
         "majority": majority(x, references),
         "right": right(x, references, found),
+        "speakers": speakers_of(references),
         "figures": figures,
     }
 
