@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from wenet_osum.dataset.audio import write_wav
 
@@ -214,6 +215,17 @@ def test_a_page_without_cells_claims_nothing(tmp_path):
     assert module("page").main(["--cells", str(tmp_path / "none"), "--out", str(tmp_path)]) == 0
     text = (tmp_path / "asrx.md").read_text()
     assert "None of the 30 cells" in text and "nothing can be said" in text and "the paper holds" not in text
+
+
+def test_an_encoder_in_bfloat16_has_a_hash_as_well(tmp_path):
+    """That of other numbers; it is the same whatever stands beside the encoder."""
+    found = []
+    for number, dtype in enumerate((torch.float32, torch.bfloat16, torch.bfloat16)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        save_file({"encoder.w": torch.ones(2, 3, dtype=dtype), "llm.w": torch.full((2,), float(number))}, folder / "model.safetensors")
+        found.append(module("result").encoder_hash(folder))
+    assert len(found[0]) == 12 and found[0] != found[1] == found[2]
 
 
 def test_intervals_resample_speakers():

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
 from arms import Cell, X, list_of
 
 from wenet_osum import tasks
@@ -73,8 +74,9 @@ def encoder_hash(folder: Path) -> str:
             data = name.encode()
             found.update(data)
             tensor = places[name].read()
-            numbers = tensor.contiguous().numpy()
-            data = numbers.tobytes()
+            # As bytes: numpy has no bfloat16, in which a model may be saved.
+            numbers = tensor.flatten().contiguous().view(torch.uint8)
+            data = numbers.numpy().tobytes()
             found.update(data)
     digest = found.hexdigest()
     return digest[:12]
