@@ -24,7 +24,8 @@ override=        # settings for every training phase, e.g. "max_steps=2 eval_eve
 . "$WENET_OSUM_ROOT/tools/parse_options.sh" || exit 1
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
 choose_size
-if [ -f "$map" ]; then map=$(realpath "$map"); fi
+# A path counts from where the user is.
+map=$(cd "${RUN_FROM:-$PWD}" && if [ -f "$map" ]; then realpath "$map"; else echo "$map"; fi)
 go_to_work data_dir
 tasks=ssr
 # Epochs and warm-up of the published sizes are for 50,000 h.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,19 @@ def test_what_is_prepared_is_mixed_and_the_rest_is_named(prepare, recipes, tmp_p
     page = capsys.readouterr().out
     assert "ravdess is left out: no " in page and "wenetspeech is left out" in page
     assert "esc50: no utterance can be asked ved, <CAPTION> instead" in page and "meld: 4 utterances, 0.000 h, 2 passes per epoch, ser" in page
+
+
+def test_strict_is_content_with_every_default_task(prepare, recipes, tmp_path, monkeypatch):
+    """Languages, translations and speaker turns are asked by whoever wants them."""
+    rows = yaml.safe_load(MIXTURE.read_text(encoding="utf-8"))["train"]
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump({"train": [row for row in rows if row["name"] in FIELDS]}))
+    monkeypatch.setattr(sys.modules[__name__], "MIXTURE", mine)
+    mixture = run(prepare, recipes, tmp_path / "data", "--strict")
+    assert set(tasks.default_names()) <= set(mixture.dev)
+    (recipes / "chat/data/dev/manifest.jsonl").write_text("")
+    with pytest.raises(ValueError, match="no data for sttc, and --strict"):
+        run(prepare, recipes, tmp_path / "data", "--strict")
 
 
 def test_strict_wants_all_and_a_task_without_data_is_named(prepare, recipes, tmp_path, capsys):

@@ -68,6 +68,17 @@ def test_no_more_processes_than_gpus(told, tmp_path, gpus, processes):
     assert ("--nproc is 1: there are no more GPUs" in said) == (gpus == 1)
 
 
+def test_a_label_map_counts_from_where_the_user_is(told, tmp_path, monkeypatch):
+    """The root's run.sh goes into the recipe's folder and tells where it came from."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/my.yaml").write_text("label: {}")
+    monkeypatch.setenv("RUN_FROM", str(tmp_path / "here"))
+    for given, taken in (("my.yaml", f"{tmp_path}/here/my.yaml"), ("style", "style")):
+        (tmp_path / "notes").unlink(missing_ok=True)
+        _, commands, said = told("style", "--stage", "0", "--stop_stage", "0", "--map", given)
+        assert commands[0][commands[0].index("--map") + 1] == taken, said
+
+
 def source_of(words: list[str]) -> Path:
     """Return the Python file that a command runs."""
     if "-m" in words:

@@ -27,6 +27,10 @@ from wenet_osum.train.checkpoint import read_state
 from wenet_osum.train.compare import answers
 
 
+# All lists are English; their transcripts have capitals, and training is in lower case.
+NORMALIZER = "whisper_en"
+
+
 def result_of(cell: Cell, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Decode and score the trained cell in ``folder``; ``args`` are those of cells.py."""
     final = folder / "train/final"
@@ -111,7 +115,8 @@ def tested(task: Task, x: X, path: str, found: dict[str, Hypothesis]) -> dict[st
     """Return which utterances of the test list are right, and the figures of the scorer."""
     references = list(read_manifest(path))
     figures = {}
-    for score in score_task(task, references, found):
+    scores = score_task(task, references, found, NORMALIZER, resample="speaker")
+    for score in scores:
         name = f"{score.detail['field']}/{score.metric}/{score.subset}"
         interval = (score.value, score.low, score.high)
         figures[name] = [round(value, 3) for value in interval]
