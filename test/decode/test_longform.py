@@ -257,3 +257,23 @@ def test_unread_fields_stay_unread():
     answers = [Hypothesis("a", task.tags, "x", transcript="x", unread={"emotion": "<glad>"}) for _ in range(2)]
     whole = join([piece(0, 28), piece(28, 35)], answers, task, "a")
     assert "<glad>" in whole.unread["emotion"] and whole.text == "x x"
+
+
+def test_chinese_punctuation_at_a_border_is_no_word():
+    assert join_overlapping("我们去公园。", "公园很大") == "我们去公园很大"
+    assert join_overlapping("他说今天天气黑。", "今天天气很好") == "他说今天天气很好"
+    assert join_overlapping("我们，今天", "我们今天去") == "我们，今天去"
+    assert join_overlapping("你好。", "再见。") == "你好。再见。"
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 0), (1, 0, 1)])
+def test_a_piece_without_times_keeps_its_text(order):
+    task = parse("srwt")
+    timed = Hypothesis("a", task.tags, "<0.50>hello<1.00>", transcript="hello", words=[Word("hello", 0.5, 1.0)])
+    untimed = Hypothesis("a", task.tags, "how are you", transcript="how are you", words=[])
+    answers = [(timed, untimed)[kind] for kind in order]
+    pieces = [piece(20 * i, 20 * i + 20) for i in range(len(order))]
+    whole = join(pieces, answers, task, "a")
+    assert whole.transcript == " ".join(answer.transcript for answer in answers)
+    assert whole.words == [Word("hello", 20.0 * i + 0.5, 20.0 * i + 1.0) for i, kind in enumerate(order) if kind == 0]
+    assert whole.text == " ".join(answer.text for answer in answers), "nothing of it is lost"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -96,3 +98,18 @@ def test_paired_test_refuses_other_utterances():
 def test_divide_by_zero():
     assert divide(np.array([0.0, 1.0]), np.array([0.0, 0.0])).tolist()[0] == 0
     assert np.isnan(divide(np.array([1.0]), np.array([0.0])))[0]
+
+
+def test_nothing_is_decided_by_what_is_not_there():
+    """One utterance says nothing of others, and a system without a value does not win."""
+
+    def rate(sums):
+        return 100.0 * np.divide(sums[:, 0], sums[:, 1])
+
+    one, other = np.array([[2.0, 4.0]]), np.array([[1.0, 4.0]])
+    assert math.isnan(paired(one, other, rate).p_value)
+    some, none = np.array([[1.0, 4.0]] * 6), np.array([[0.0, 0.0]] * 6)
+    with np.errstate(invalid="ignore"):
+        for first, second in ((some, none), (none, some)):
+            found = paired(first, second, rate)
+            assert math.isnan(found.p_value) and math.isnan(found.difference)

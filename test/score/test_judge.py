@@ -16,7 +16,7 @@ from wenet_osum.bin import score as command
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.score import judge as judging
 from wenet_osum.score import score_task
-from wenet_osum.score.judge import Judge, read_verdict
+from wenet_osum.score.judge import Judge, _read_cache, read_verdict
 
 STTC = tasks.parse("sttc")
 
@@ -186,3 +186,15 @@ def test_the_command_records_the_judge_everywhere(stub, tmp_path, capsys):
     stub.broken = (401, "no key")
     assert command.main([*words, "--judge_cache", str(tmp_path / "new.jsonl")]) == 1
     assert "status 401: no key" in capsys.readouterr().err and not Path(tmp_path / "new.jsonl").exists()
+
+
+def test_a_reason_that_is_no_json_does_not_stop_scoring():
+    verdict = read_verdict({"content": '{"score": 7, "reason": "it\\\'s right"}'})
+    assert verdict.points == 7 and "s right" in verdict.reason
+
+
+def test_answers_with_odd_line_ends_are_kept(tmp_path):
+    rows = [{"request": str(n), "answer": {"content": f"a\u2028b\u0085c{n}"}} for n in range(2)]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "judge.jsonl").write_text(text, encoding="utf-8")
+    assert len(_read_cache(tmp_path / "judge.jsonl")) == 2

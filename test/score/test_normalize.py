@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from wenet_osum.score import normalize
+from wenet_osum.score.normalize import language
+from wenet_osum.score.zh_numbers import spoken
 
 
 @pytest.mark.parametrize(
@@ -97,3 +99,19 @@ def test_fold_keeps_words_of_punctuation_apart():
 def test_a_part_without_a_language_is_refused():
     with pytest.raises(ValueError, match="normalizer 'en:basic,zh': 'zh' names no language; write each part as LANGUAGE:NAME"):
         normalize.get("en:basic,zh", "en")
+
+
+@pytest.mark.parametrize(
+    ("lang", "found"),
+    [("Chinese", "zh"), ("cmn_hans_cn", "zh"), ("jpn", "ja"), ("Cantonese", "yue"), ("zh-yue", "yue"), ("en-US", "en"), ("zh-en", "zh-en"), ("xx", "xx")],
+)
+def test_languages_have_many_names(lang, found):
+    assert language(lang, "") == found
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("１００元", "一百元"), ("1,000元", "一千元"), ("12,500人", "一万两千五百人"), ("3．5%", "百分之三点五"), ("1,000.5米", "一千点五米"), ("1,200%", "百分之一千两百"), ("1,2,3", "一,二,三"), ("2020,100", "二零二零,一百")],
+)
+def test_figures_in_full_width_and_with_commas(written, read):
+    assert spoken(written) == read

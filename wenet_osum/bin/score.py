@@ -177,13 +177,12 @@ class Scorer:
             train=self.train,
             **self._how(),
         )
-        detail = scores[0].detail
-        if detail.get("missing"):
-            missing = f"{detail['missing']} references have no answer, counted as wrong"
-            _say(f"{task.name}: {missing}")
-        if detail.get("extra"):
-            extra = f"{detail['extra']} answers have no reference, left out"
-            _say(f"{task.name}: {extra}")
+        missing = counts.of_task(scores, "missing")
+        if missing:
+            _say(f"{task.name}: {missing} references have no answer, counted as wrong")
+        extra = counts.of_task(scores, "extra")
+        if extra:
+            _say(f"{task.name}: {extra} answers have no reference, left out")
         _say_left_out(task, scores, len(references))
         if self.args.resample == "speaker":
             _say_speakers(task, references)

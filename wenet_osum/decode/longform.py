@@ -266,8 +266,9 @@ def join(pieces: list[Piece], answers: list[Hypothesis], task: Task, key: str) -
     joined.flags += _own_flags(joined, pieces)
     joined.pieces = [_piece_row(*pair) for pair in pairs]
 
-    # In its written form; where a field is missing, the pieces' raw texts have to do.
-    written = _written(joined, task)
+    # In its written form; where something is missing, the pieces' raw texts have to do.
+    untimed = any(answer.words == [] and answer.transcript for answer in answers)
+    written = None if untimed else _written(joined, task)
     joined.text = written or " ".join(answer.text for answer in answers)
     return joined
 
@@ -326,25 +327,36 @@ def _piece_row(piece: Piece, answer: Hypothesis) -> dict:
 
 def _add_text(joined: Hypothesis, piece: Piece, answer: Hypothesis) -> None:
     """Add a piece's transcript, by its words' times where it has them."""
+    before = joined.transcript or ""
     if answer.words is not None:
-        shifted = []
-        for word in answer.words:
-            start = round(word.start + piece.start, 3)
-            end = round(word.end + piece.start, 3)
-            shifted.append(Word(word.text, start, end))
-
-        before = joined.words or []
-        joined.words = join_times(before, shifted, piece.start, piece.overlap)
-        texts = [word.text for word in joined.words]
-        joined.transcript = join_words(texts)
-        return
+        own = joined.words or []
+        # Where a piece before had no times, its text is not among the words.
+        is_whole = before == _spoken(own)
+        shifted = _shifted(answer.words, piece.start)
+        joined.words = join_times(own, shifted, piece.start, piece.overlap)
+        if is_whole and (shifted or not answer.transcript):
+            joined.transcript = _spoken(joined.words)
+            return
     if answer.transcript is None:
         return
-    before = joined.transcript or ""
     if piece.overlap:
         joined.transcript = join_overlapping(before, answer.transcript)
     else:
         joined.transcript = join_words([before, answer.transcript]).strip()
+
+
+def _shifted(words: list[Word], start_s: float) -> list[Word]:
+    """Move words from a piece's time to that of the recording."""
+    moved = []
+    for text, start, end in words:
+        times = (round(start + start_s, 3), round(end + start_s, 3))
+        moved.append(Word(text, *times))
+    return moved
+
+
+def _spoken(words: list[Word]) -> str:
+    """Return the text of words."""
+    return join_words([word.text for word in words])
 
 
 def _add_label(joined: Hypothesis, name: str, pairs: list[tuple[Piece, Hypothesis]]) -> None:

@@ -18,6 +18,7 @@ ALIGNED_WORDS = 8
 SAME_TIME_S = 0.25
 # The words that may be thrown away, after a run on the left side and before it on the right one.
 LOSSES = ((0, 0), (1, 0), (0, 1), (1, 1))
+LETTER = re.compile(r"\w")
 TOKEN = re.compile(rf"{CJK.pattern}|(?:(?!{CJK.pattern})\S)+")
 
 
@@ -26,10 +27,8 @@ def join_overlapping(left: str, right: str) -> str:
 
     Nothing else is taken away but a word at the border that was cut there (``find_shared``).
     """
-    ends = list(TOKEN.finditer(left))
-    starts = list(TOKEN.finditer(right))
-    ends = ends[-ALIGNED_WORDS:]
-    starts = starts[:ALIGNED_WORDS]
+    ends = _words(left)[-ALIGNED_WORDS:]
+    starts = _words(right)[:ALIGNED_WORDS]
     left_words = [match[0] for match in ends]
     right_words = [match[0] for match in starts]
     shared = find_shared(left_words, right_words)
@@ -44,6 +43,12 @@ def join_overlapping(left: str, right: str) -> str:
     kept, rest = left[:kept_end], right[shared_end:]
     parts = [kept, rest.strip()]
     return join_words(parts).strip()
+
+
+def _words(text: str) -> list[re.Match]:
+    """Return the words of a text. Punctuation that stands alone, as after Chinese characters, is
+    none: it depends on what follows."""
+    return [match for match in TOKEN.finditer(text) if LETTER.search(match[0])]
 
 
 def join_times(left: list[Word], right: list[Word], start: float, overlap: float) -> list[Word]:

@@ -71,7 +71,7 @@ def _line(field: Field, pair: Pair, options: Options) -> Line:
     # The words alone, without times and marks.
     reference = field.spoken(pair.reference)
     hypothesis = (pair.hypothesis.transcript or "") if pair.answered else ""
-    lang = language(pair.reference.lang, reference)
+    lang = language(pair.reference.lang, reference or hypothesis)
     expected = prepare(reference, lang, options.normalizer)
     answered = prepare(hypothesis, lang, options.normalizer)
     found = count(expected, answered)

@@ -8,6 +8,7 @@ from typing import Any
 from wenet_osum.records import Score
 from wenet_osum.report import page, plots
 from wenet_osum.report.values import number, written
+from wenet_osum.score import counts
 from wenet_osum.score.metric_sums import COUNTS, FAULTS
 
 # Worst utterances of a metric that get an audio player.
@@ -45,8 +46,9 @@ def task_section(anchor: str, task: str, scores: list[Score], audio: dict) -> st
 
 
 def _single(scores: list[Score]) -> list[Score]:
-    """Leave out scores over all languages where each language has its own."""
-    return [score for score in scores if score.subset != "all"] or scores
+    """Leave out scores over all languages where each language has its own of the kind."""
+    parts = {counts.kind(score) for score in scores if score.subset != "all"}
+    return [score for score in scores if score.subset != "all" or counts.kind(score) not in parts]
 
 
 def _title(score: Score) -> str:

@@ -101,7 +101,8 @@ def paired(
     """Test two systems by the paired bootstrap.
 
     Row i of both (U, C) arrays belongs to the same utterance; ``trials`` and ``clusters`` are as in
-    ``estimate``. On one cluster alone interval and p are NaN. Raises ValueError when shapes differ
+    ``estimate``. On one cluster alone interval and p are NaN, p also on one utterance and where one
+    of the systems has no value. Raises ValueError when shapes differ
     or there is no utterance.
     """
     first = np.asarray(first, dtype=float)
@@ -126,22 +127,24 @@ def paired(
     draws = of_first - of_second
     difference = _value(first, statistic) - _value(second, statistic)
 
-    # Two-sided: twice the share of draws in which the better system is not better.
-    not_above = int(np.sum(draws <= 0))
-    not_below = int(np.sum(draws >= 0))
+    # Two-sided: twice the share of draws in which the better system is not better. Draws in which
+    # there is nothing to compare, such as words without a pair, say nothing.
+    known = draws[np.isfinite(draws)]
+    not_above = int(np.sum(known <= 0))
+    not_below = int(np.sum(known >= 0))
     smaller = min(not_above, not_below)
-    p_value = 2 * (smaller + 1) / (resamples + 1)
+    p_value = 2 * (smaller + 1) / (len(known) + 1)
 
     low, high = _percentiles(draws, difference)
     if trials and low == high:
         low, high = _open_difference(difference, left_open(trials))
     p_value = min(1.0, p_value)
 
-    # Drawn from a single cluster, all draws are the same and say nothing.
-    if _alone(first, clusters):
+    # Drawn from a single row, all draws are the same and say nothing.
+    if len(first) == 1 or not math.isfinite(difference):
         p_value = math.nan
-        if low == high:
-            low = high = math.nan
+    if _alone(first, clusters) and low == high:
+        low = high = math.nan
     return Difference(difference, low, high, p_value, utterances)
 
 

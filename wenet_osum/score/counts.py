@@ -6,6 +6,7 @@ the decoder.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,22 +14,56 @@ from wenet_osum.records import Score
 from wenet_osum.score.metric_sums import COUNTS
 
 
+# What is counted of the whole list, in the score of every language.
+OF_LIST = ("extra", "left_out")
+
+
 def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
     """Count for each task: a row with its name, its utterances and what was counted.
 
-    Scores of single languages count a part of what the one over all counts, so that the largest
-    count is that of the whole.
+    A score of one language counts a part of the whole: those of the languages are added up, metric
+    by metric. Of several fields and metrics the largest count is that of the task.
     """
-    found: dict[str, dict[str, Any]] = {}
+    wholes: dict[str, Counter] = {}
+    parts: dict[tuple[str, str, str], Counter] = {}
     for score in scores:
-        empty = {"task": score.task, "utterances": 0}
-        row = found.setdefault(score.task, empty)
-        counted = {"utterances": score.utterances, **_counts(score)}
+        whole = wholes.setdefault(score.task, Counter())
+        counted = Counter(_counts(score))
+        counted["utterances"] = score.utterances
+        if score.subset == "all":
+            whole |= counted
+            continue
 
-        for name, times in counted.items():
-            so_far = row.get(name, 0)
-            row[name] = max(so_far, times)
-    return list(found.values())
+        field = score.detail.get("field", "")
+        place = (score.task, field, kind(score))
+        part = parts.setdefault(place, Counter())
+        for name in OF_LIST:
+            most = max(part[name], counted.pop(name, 0))
+            part[name] = most
+        part += counted
+
+    for place, part in parts.items():
+        task = place[0]
+        wholes[task] |= part
+    found = []
+    for task, counted in wholes.items():
+        row = {"task": task, "utterances": 0}
+        found.append(row | counted)
+    return found
+
+
+def of_task(scores: Sequence[Score], name: str) -> int:
+    """Return a count of the scores of one task, e.g. ``missing``."""
+    most = 0
+    for row in rows(scores):
+        times = row.get(name, 0)
+        most = max(most, times)
+    return most
+
+
+def kind(score: Score) -> str:
+    """Name what the languages of a field are scored by: words or characters are one."""
+    return "errors" if score.metric in ("wer", "cer", "mer") else score.metric
 
 
 def left_out(scores: Sequence[Score]) -> dict[str, int]:

@@ -9,6 +9,7 @@ verdicts amount to is computed in judged.py.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -197,7 +198,7 @@ class Judge:
                 fault = f"status {error.code}: {one_line[:SHOWN]}"
                 if error.code not in RETRY_STATUSES:
                     break
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 fault = str(error) or type(error).__name__
             if wait is not None:
                 time.sleep(wait)
@@ -229,7 +230,8 @@ def _read_cache(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return known
     text = path.read_text(encoding="utf-8", errors="replace")
-    for line in text.splitlines():
+    # A reason may hold other line ends.
+    for line in text.split("\n"):
         try:
             row = json.loads(line)
             known[str(row["request"])] = dict(row["answer"])
@@ -256,6 +258,15 @@ def read_verdict(answer: dict[str, Any]) -> Verdict:
     if points is None or not 0 <= points <= MOST:
         return Verdict(None, UNPARSABLE, content[:SHOWN], model)
 
+    return Verdict(points, "", _reason(content), model)
+
+
+def _reason(content: str) -> str:
+    """Return the last reason of an answer, as it stands there where it is no JSON string."""
     reasons = REASON.findall(content)
-    reason = json.loads(reasons[-1], strict=False) if reasons else ""
-    return Verdict(points, "", reason, model)
+    if not reasons:
+        return ""
+    try:
+        return json.loads(reasons[-1], strict=False)
+    except ValueError:
+        return reasons[-1].strip('"')

@@ -18,6 +18,7 @@ from pathlib import Path
 from wenet_osum import lookup
 from wenet_osum.score import zh_numbers
 from wenet_osum.tasks.base import CJK
+from wenet_osum.tasks.lid import LANGUAGES
 
 # Ends a word, though Unicode calls it a format character.
 ZERO_WIDTH_SPACE = "\u200b"
@@ -58,6 +59,8 @@ HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff
 # Scored per character, foreign words in them per word.
 CHARACTER_LANGUAGES = {"zh", "yue", "nan", "wuu", "hak", "ja", *SCRIPTS}
 # Code-switching: per character and word.
+# Names and other codes of languages → ISO 639 code.
+CODES = {name.lower(): code for code, names in LANGUAGES.items() for name in names} | {"cn": "zh"}
 MIXED_LANGUAGES = {"zh-en", "en-zh", "mixed", "cs"}
 APOSTROPHES = str.maketrans("’‘ʼ＇", "''''")
 # Apostrophes that stand outside of words.
@@ -224,7 +227,10 @@ def language(lang: str | None, text: str) -> str:
     """
     if lang:
         named = lang.strip().lower().replace("_", "-")
-        return named if named in MIXED_LANGUAGES else named.split("-")[0]
+        if named in MIXED_LANGUAGES:
+            return named
+        first = named.split("-")[0]
+        return CODES.get(named) or CODES.get(first, first)
     if re.search(f"[{KANA}]", text):
         return "ja"
     if HAN.search(text):

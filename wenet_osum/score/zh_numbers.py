@@ -16,6 +16,11 @@ UNITS = {12: "兆", 8: "亿", 4: "万", 3: "千", 2: "百", 1: "十"}
 # A 2 that begins a number, or what follows a unit larger than ten.
 LIANG = re.compile(rf"(?<![{DIGITS}十])二(?=[百千万亿兆])")
 
+# Full-width figures, and the point between them.
+HALF_WIDTH = {ord("０") + figure: str(figure) for figure in range(10)} | {ord("．"): "."}
+# Thousands divided by commas, which no year or telephone has; group 1 is a percent sign.
+GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?(?![\d,])([%％]?)")
+
 NUMBER = r"\d+(?:\.\d+)?"
 # What may stand between a number and what it counts.
 ABOUT = "[多余几]?"
@@ -28,6 +33,8 @@ DECIMAL_POINT = "点"
 
 def spoken(text: str) -> str:
     """Return the text with its figures in Chinese characters."""
+    text = text.translate(HALF_WIDTH)
+    text = GROUPED.sub(_ungrouped, text)
     for form, read in FORMS:
         text = form.sub(read, text)
     return text
@@ -68,6 +75,14 @@ def _with_units(figures: str) -> str:
     below = _with_units(bare[-power:])
     unit = UNITS[power]
     return zero + above + unit + below
+
+
+def _ungrouped(match: re.Match) -> str:
+    """Read a number with commas; before a percent sign, which is read first, only take them out."""
+    figures = match[0].replace(",", "")
+    if match[1]:
+        return figures
+    return cardinal(figures)
 
 
 def _number(match: re.Match) -> str:
