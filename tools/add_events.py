@@ -156,11 +156,22 @@ def _of_split(args: argparse.Namespace, out: Path) -> tuple[Path, Path]:
         return Path(args.events), Path(args.wav_dir)
     split = out.parent.name
     events = Path(args.events) / split / MANIFEST
-    # The manifest of events would be written over: it keeps a name of its own.
+    # The manifest of events would be written over: it keeps a name of its own. What an earlier run
+    # wrote in its place holds no events alone.
     if events == out:
         kept = events.with_name("events.jsonl")
-        events = events.rename(kept)
+        if kept.exists() and not _holds_events(events):
+            events = kept
+        else:
+            events = events.rename(kept)
     return events, Path(args.wav_dir) / split
+
+
+def _holds_events(manifest: Path) -> bool:
+    """Tell whether a manifest is one of events, not of speech that this tool put them into."""
+    if not manifest.exists():
+        return False
+    return not any("event_s" in (row.extra or {}) for row in read_manifest(manifest))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,9 @@ def _decode(indices: list[Index], dropped: Dropped) -> None:
         for row, key in enumerate(index.keys):
             try:
                 _, audio = read_utterance(index, row, handles)
-                decode(audio)
+                # A conversation has several recordings.
+                for one in audio if isinstance(audio, list) else [audio]:
+                    decode(one)
             except Drop as drop:
                 note(dropped, str(key), drop.reason)
 

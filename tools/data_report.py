@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for item in args.lists:
             name, path = _named(item)
+            if name in splits:
+                raise ValueError(f"two lists are named {name}; give NAME=LIST")
             left_out[name] = Dropped()
             rows = _rows(path, left_out[name])
             splits[name] = _of_languages(rows, args.lang, left_out[name])

@@ -208,3 +208,13 @@ def test_log_mel_of_clips_shorter_than_the_reflection(samples):
 
 def test_digital_silence():
     assert torch.all(log_mel(np.zeros(1600, np.float32)) == -1.5)
+
+
+def test_a_flac_without_a_count_of_its_samples_is_refused():
+    """As a program writes it to a pipe: 0 means that nobody knows."""
+    data = bytearray(encode(tone(2.0), kind="FLAC"))
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    for read in (audio.decode, audio.read_duration):
+        with pytest.raises(Drop, match="^audio: its header does not count the samples"):
+            read(bytes(data))

@@ -97,3 +97,12 @@ def test_which_file_of_a_folder(tmp_path):
     assert find_file(tmp_path, SER).name == "hyp.jsonl"
     (tmp_path / "ser.jsonl").touch()
     assert find_file(tmp_path, SER).name == "ser.jsonl"
+
+
+@pytest.mark.parametrize("time", ["NaN", "Infinity"])
+def test_word_times_are_numbers(tmp_path, time):
+    """One that is none would make the mean of a whole list none."""
+    line = '{"key": "a", "text": "x", "transcript": "x", "words": [["x", 0.5, %s]]}'
+    (tmp_path / "h").write_text(line % time + "\n")
+    with pytest.raises(ValueError, match="h line 1 is not a hypothesis: the times of 'x' must be"):
+        read_hypotheses(tmp_path / "h", SER)

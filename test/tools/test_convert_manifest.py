@@ -15,6 +15,7 @@ import pytest
 from wenet_osum import lookup
 from wenet_osum.dataset.audio import decode, write_wav
 from wenet_osum.dataset.drop import Dropped
+from wenet_osum.dataset.formats import hf, shard
 from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.records import Utterance, Word
 
@@ -148,3 +149,22 @@ def test_hf_without_the_library_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(ValueError, match="pip install datasets"):
         lookup.load(FORMATS, "hf").write(str(tmp_path / "o"), [], Counter())
+
+
+def test_rows_with_one_id_keep_their_own_audio(tmp_path):
+    """As in FLEURS, where the id is the sentence's."""
+    seen = set()
+    rows = [hf._row({"audio": {"bytes": bytes([n]), "path": "x.wav"}, "id": 1904, "text": "t"}, n, str(tmp_path), seen) for n in range(2)]
+    assert [row["key"] for row in rows] == ["1904", "1904-row000000001"]
+    assert [Path(row["wav"]).read_bytes() for row in rows] == [b"\0", b"\1"]
+
+
+def test_lists_that_differ_behind_a_dot_have_shards_of_their_own(tmp_path):
+    (tmp_path / "a.wav").write_bytes(write_wav(np.zeros(1600, np.float32)))
+    for lang in ("zh", "en"):
+        written = shard.write(str(tmp_path / f"train.{lang}"), [Utterance(lang, str(tmp_path / "a.wav"), txt="x", lang=lang)], Counter())
+        assert written == 1
+    lists = [(tmp_path / f"train.{lang}").read_text() for lang in ("zh", "en")]
+    assert lists[0] != lists[1]
+    shard.write(str(tmp_path / "dev.list"), [Utterance("k", str(tmp_path / "a.wav"), txt="x")], Counter())
+    assert (tmp_path / "dev_shards").is_dir()

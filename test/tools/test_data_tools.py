@@ -107,3 +107,27 @@ def test_kaldi_files_with_white_space_in_keys(corpus, capsys):
     assert run("make_raw_list", corpus / "wav.scp", corpus / "text", corpus / "raw") == 0
     out = capsys.readouterr().out
     assert "1 utterances, 1 left out" in out and "1  key: holds white space" in out
+
+
+def test_segments_are_as_long_as_they_say_or_left_out(corpus, capsys):
+    rows = [{"key": f"k{end}", "wav": f"{corpus}/a.wav", "txt": "x", "start": 0.5, "end": end} for end in (0.9, 1.05, 1.5)]
+    (corpus / "m.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert run("make_shard_list", "--manifest", corpus / "m.jsonl", corpus / "shards", corpus / "data.list") == 0
+    page = capsys.readouterr().out
+    assert "2 utterances in 1 shards, 1 left out" in page and "1  audio: segment ends beyond the recording" in page
+
+
+def test_two_lists_of_one_name_are_refused(corpus, capsys):
+    for folder in ("A", "B"):
+        (corpus / folder / "train").mkdir(parents=True)
+        (corpus / folder / "train/manifest.jsonl").write_text(json.dumps({"key": "k", "wav": f"{corpus}/a.wav", "speaker": "s"}) + "\n")
+    assert run("data_report", "--disjoint", "speaker", "--out", corpus / "r.html", corpus / "A/train", corpus / "B/train") == 1
+    assert "two lists are named train; give NAME=LIST" in capsys.readouterr().err
+
+
+def test_a_conversation_is_decoded_too(corpus, capsys):
+    turn = {"wav": f"{corpus}/a.wav", "txt": "x", "reply": "y"}
+    row = {"key": "k", "wav": f"{corpus}/b.wav", "txt": "z", "reply": "w", "turns": [turn]}
+    (corpus / "m.jsonl").write_text(json.dumps(row) + "\n")
+    assert run("check_data_list", "--decode", "--list", corpus / "m.jsonl") == 0
+    assert "no faults" in capsys.readouterr().out

@@ -226,3 +226,34 @@ def test_events_through_the_tool(corpus, capsys):
     assert "no row has an event" in capsys.readouterr().err
     assert run("add_events", "--share", 0, "--events", corpus / "e.jsonl", "--wav_dir", corpus / "w", "--", corpus / "m.jsonl", corpus / "o.jsonl") == 0
     assert [u.labels.get("event") for u in read_manifest(corpus / "o.jsonl")] == [None, None]
+
+
+def test_events_are_kept_however_often_the_tool_runs(corpus):
+    """The manifest of the events is written over; what was in it stays in events.jsonl, until it is prepared anew."""
+    for folder, text in (("sp", (corpus / "m.jsonl").read_text()), ("ev", "")):
+        (corpus / folder / "train").mkdir(parents=True)
+        (corpus / folder / "train/manifest.jsonl").write_text(text.replace('"wav": "', f'"wav": "{corpus}/'))
+    (corpus / "cough.wav").write_bytes(write_wav(np.full(1600, 0.3, np.float32)))
+    row = {"key": "e0", "wav": f"{corpus}/cough.wav", "event": "cough"}
+    ours = corpus / "ev/train/manifest.jsonl"
+    for key in ("e0", "e0", "e1", "e1"):
+        if not ours.read_text() or key not in (corpus / "ev/train/events.jsonl").read_text():
+            ours.write_text(json.dumps(row | {"key": key}) + "\n")
+        assert run("add_events", "--events", corpus / "ev", "--wav_dir", corpus / "mix", "--", corpus / "sp", corpus / "ev") == 0
+        kept = json.loads((corpus / "ev/train/events.jsonl").read_text())
+        assert kept["key"] == key and kept["wav"].endswith("cough.wav")
+    ours.unlink()  # as a run that failed leaves it
+    assert run("add_events", "--events", corpus / "ev", "--wav_dir", corpus / "mix", "--", corpus / "sp", corpus / "ev") == 0
+
+
+def test_originals_and_recordings_of_other_rows_are_not_written_over(corpus, capsys):
+    text = (corpus / "m.jsonl").read_text()
+    (corpus / "twice.jsonl").write_text(text + text)
+    (corpus / "cough.wav").write_bytes(write_wav(np.full(1600, 0.3, np.float32)))
+    (corpus / "e.jsonl").write_text(json.dumps({"key": "c", "wav": "cough.wav", "event": "cough"}) + "\n")
+    events = ["add_events", "--share", 0, "--events", corpus / "e.jsonl", "--wav_dir"]
+    assert run(*events, corpus / "w", "--", corpus / "twice.jsonl", corpus / "o.jsonl") == 0
+    assert "2 utterances, 4 left out" in (page := capsys.readouterr().out) and "3  duplicate key" in page
+    before = (corpus / "a.wav").read_bytes()
+    assert run(*events, corpus, "--", corpus / "m.jsonl", corpus / "o.jsonl") == 1
+    assert "is the original" in capsys.readouterr().err and (corpus / "a.wav").read_bytes() == before

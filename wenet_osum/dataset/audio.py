@@ -38,6 +38,7 @@ UNRECOGNIZED = 1  # libsndfile's code for a format it does not know
 # those of one that does not.
 COUNTS = (b"Xing", b"Info", b"VBRI")
 COUNTED_SAMPLES = 1 << 16
+UNCOUNTED = 1 << 48  # samples that no recording has: libsndfile's answer where a header says none
 # The kernel of a resampling between rates with larger numbers in their ratio takes gigabytes.
 LARGEST_RATIO = 2000
 # How segments are written: libsndfile's format to the type of numbers that keeps it bit-exact.
@@ -93,10 +94,13 @@ def _by_soundfile(data: bytes | memoryview) -> tuple[np.ndarray, int]:
 
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
+            _check_counted(file)
             audio = file.read(dtype="float32")
             rate = file.samplerate
             promised = file.frames
             exact = file.format in EXACT
+    except Drop:
+        raise
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
         head = bytes(data[:8])
         raise unreadable(f"{len(data)} bytes starting {head!r}", error) from None
@@ -330,6 +334,8 @@ def _seconds_by_soundfile(source: Source, head: bytes | memoryview) -> float:
     try:
         with soundfile.SoundFile(_opened(source)) as file:
             return _count_samples(file, source) / file.samplerate
+    except Drop:
+        raise
     except (soundfile.SoundFileError, RuntimeError, TypeError, ZeroDivisionError) as error:
         first = bytes(head[:8])
         raise unreadable(f"starting {first!r}", error) from None
@@ -341,12 +347,20 @@ def _count_samples(file: soundfile.SoundFile, source: Source) -> int:
     libsndfile guesses by the bits of the first frame, which is several times too many
     where silence comes first and the rate of bits varies.
     """
+    _check_counted(file)
     if file.format != "MP3" or _counts_frames(source):
         return file.frames
     counted = 0
     while size := len(file.read(COUNTED_SAMPLES, dtype="float32")):
         counted += size
     return counted
+
+
+def _check_counted(file: soundfile.SoundFile) -> None:
+    """Raise Drop for a FLAC that was written to a pipe, whose header has no number of samples."""
+    if file.frames >= UNCOUNTED:
+        told = f"write it to a file, not a pipe ({FFMPEG_HINT})"
+        raise Drop("audio: its header does not count the samples", told)
 
 
 def _counts_frames(source: Source) -> bool:

@@ -194,7 +194,7 @@ def _texts(stem: str, parts: dict[str, memoryview]) -> dict[str, Any]:
     for ext in parts.keys() - AUDIO - {*EARLIER, "json"}:
         content = bytes(parts[ext])
         try:
-            text = content.decode("utf-8")
+            text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             told = f"{stem}.{ext}: {error}"
             why = "a size counted in characters cuts it like this"
@@ -238,7 +238,7 @@ def _json(stem: str, content: memoryview) -> dict[str, Any]:
     """Read the ``.json`` member. Raises Drop."""
     reason = "json member cannot be read"
     try:
-        text = bytes(content).decode("utf-8")
+        text = bytes(content).decode("utf-8-sig")
         row = json.loads(text)
     except ValueError as error:
         raise Drop(reason, f"{stem}.json: {error}") from None

@@ -7,7 +7,7 @@ import dataclasses
 from wenet_osum.dataset.audio import convert, read_duration, whole_duration
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.layout import member_parts
-from wenet_osum.dataset.recording import recording
+from wenet_osum.dataset.recording import whole_recording
 from wenet_osum.dataset.tar import AUDIO, EARLIER, MOST_EARLIER
 from wenet_osum.records import Utterance
 
@@ -29,7 +29,7 @@ def sound(utterance: Utterance, resample: int | None) -> Sound:
 
     ``resample`` (Hz) asks for another rate. Raises Drop.
     """
-    audio = recording(utterance, utterance.wav)
+    audio = whole_recording(utterance, utterance.wav)
     seconds = whole_duration(audio)
     if resample:
         audio = convert(audio, resample)

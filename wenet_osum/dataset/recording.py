@@ -8,10 +8,13 @@ from pathlib import Path
 
 from wenet_osum.config import StoreConfig
 from wenet_osum.dataset.address import fetch, is_url
-from wenet_osum.dataset.audio import cut
+from wenet_osum.dataset.audio import cut, read_duration
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.patience import DEFAULT, drive_fault, patiently
 from wenet_osum.records import Utterance
+
+# Seconds by which a segment may be shorter than it says: times are rounded.
+ROUNDING_S = 0.1
 
 
 def recording(utterance: Utterance, path: str, conf: StoreConfig = DEFAULT) -> bytes:
@@ -34,6 +37,21 @@ def recording(utterance: Utterance, path: str, conf: StoreConfig = DEFAULT) -> b
         reason = "audio: file not found" if missing else "audio: unreadable"
         reason = drive_fault(path, error) or reason
         raise Drop(reason, f"{utterance.key!r}: {path}: {error}") from None
+
+
+def whole_recording(utterance: Utterance, path: str) -> bytes:
+    """Do the same where audio is written for good: a segment has to be as long as it says.
+
+    Raises Drop, also for a segment that ends beyond the recording, whose text would be longer.
+    """
+    audio = recording(utterance, path)
+    if utterance.end is not None:
+        wanted = utterance.end - (utterance.start or 0.0)
+        found = read_duration(audio)
+        if found < wanted - ROUNDING_S:
+            told = f"{wanted:.2f} s are asked, {found:.2f} s are there"
+            raise Drop("audio: segment ends beyond the recording", told)
+    return audio
 
 
 def _cut(path: str, start: float | None, end: float | None) -> bytes:

@@ -23,7 +23,7 @@ from wenet_osum.corpus.events import EventConfig, add_event, draw_event
 from wenet_osum.dataset.audio import decode, write_wav
 from wenet_osum.dataset.augment import apply_effects, rng
 from wenet_osum.dataset.drop import Drop, Dropped, note
-from wenet_osum.dataset.recording import recording
+from wenet_osum.dataset.recording import whole_recording
 from wenet_osum.dataset.scan import find
 from wenet_osum.dataset.tar import stem_of
 from wenet_osum.files import write_bytes
@@ -45,7 +45,7 @@ def read_audio(utterance: Utterance, list_path: str = "") -> np.ndarray:
         told = f"{utterance.key!r} has earlier turns; this works on utterances of one"
         raise Drop("conversation: has several recordings", told)
     path = find(utterance.wav, list_path)
-    data = recording(utterance, path)
+    data = whole_recording(utterance, path)
     return decode(data)
 
 
@@ -124,7 +124,7 @@ def rewrite(
         seed=seed,
         list_path=list_path,
     )
-    chunks = _chunks(utterances)
+    chunks = _chunks(_each_key_once(utterances, dropped))
     results = map(work, chunks) if jobs == 1 else _parallel(work, chunks, jobs)
     for done in results:
         for utterance, fault in done:
@@ -132,6 +132,17 @@ def rewrite(
                 note(dropped, utterance.key, fault)
             else:
                 yield utterance
+
+
+def _each_key_once(utterances: Iterable[Utterance], dropped: Dropped) -> Iterator[Utterance]:
+    """Leave out what has the key of another, whose recording it would write over."""
+    seen = set()
+    for utterance in utterances:
+        if utterance.key in seen:
+            note(dropped, utterance.key, "duplicate key")
+            continue
+        seen.add(utterance.key)
+        yield utterance
 
 
 def _chunks(utterances: Iterable[Utterance]) -> Iterator[list[Utterance]]:
@@ -165,6 +176,7 @@ def _rewrite_some(
             audio = read_audio(utterance, list_path)
             changed, after = change(audio, utterance, draw)
             path = f"{out_dir}/{stem_of(after.key)}.wav"
+            _check_apart(path, find(utterance.wav, list_path))
             write_bytes(path, write_wav(changed))
         except Drop as drop:
             done.append((utterance, drop.reason))
@@ -173,3 +185,12 @@ def _rewrite_some(
         written = dataclasses.replace(after, wav=path, duration=duration)
         done.append((written, ""))
     return done
+
+
+def _check_apart(path: str, source: str) -> None:
+    """Raise ValueError where a recording would be written over the one that it was made of."""
+    written = Path(path)
+    if written.exists() and Path(source).exists() and written.samefile(source):
+        raise ValueError(
+            f"{path} is the original; give another folder for the recordings that are written"
+        )

@@ -147,7 +147,11 @@ def _parse_json(line: str, where: str, task: Task) -> Hypothesis:
         # A raw answer is still to be taken apart.
         if READ.isdisjoint(row) and "text" in row:
             return _as_read(key, text.strip(), task)
-        return Hypothesis.from_dict({"task": "", "text": "", **row})
+        read = Hypothesis.from_dict({"task": "", "text": "", **row})
+        for word in read.words or []:
+            if not (math.isfinite(word.start) and math.isfinite(word.end)):
+                raise ValueError(f"the times of {word.text!r} must be finite")
+        return read
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{where} is not a hypothesis: {error}; rows read {{key, task, text, …}}"

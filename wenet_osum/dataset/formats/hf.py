@@ -51,12 +51,13 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
     names = _class_names(library, table)
     # files as they are, not decoded
     undecoded = table.cast_column("audio", library.Audio(decode=False))
+    seen: set[str] = set()
     for number, row in enumerate(undecoded):
         for column, name_of in names.items():
             if row[column] is not None:
                 row[column] = name_of(row[column])
         try:
-            yield from_row(_row(row, number, audio_dir))
+            yield from_row(_row(row, number, audio_dir, seen))
         except ValueError as error:
             note(dropped, str(number), "hf: " + reason_of(error))
 
@@ -87,11 +88,17 @@ def _class_names(library: ModuleType, table: Any) -> dict[str, Callable[[int], s
     return names
 
 
-def _row(row: Row, number: int, audio_dir: str) -> Row:
-    """Turn a row of the table into one of a manifest. Raises ValueError without audio."""
+def _row(row: Row, number: int, audio_dir: str, seen: set[str]) -> Row:
+    """Turn a row of the table into one of a manifest. Raises ValueError without audio.
+
+    An id that rows before have, ``seen``, is made one of its own: in FLEURS it is the sentence's.
+    """
     audio = row.pop("audio")
     key = _take_first(row, KEYS)
     key = f"row{number:09d}" if key is None else str(key)
+    if key in seen:
+        key = f"{key}-row{number:09d}"
+    seen.add(key)
     text = _take_first(row, TEXTS)
     extra = row.pop("extra", None) or {}
     wav = _save(audio, key, audio_dir)

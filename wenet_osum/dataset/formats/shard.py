@@ -54,13 +54,13 @@ def save_audio(audio_dir: str, key: str, suffix: str, audio: bytes) -> str:
 
 
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
-    """Write a data.list at ``path`` and its shards in ``<path without suffix>_shards``."""
+    """Write a data.list at ``path`` and its shards in ``<path without .list>_shards``."""
     return write_layout(path, utterances, lost, LAYOUT)
 
 
 def write_layout(path: str, utterances: Iterable[Utterance], lost: Counter, layout: str) -> int:
     """Do the same in a layout of ``dataset/layout.py``."""
-    stem = Path(path).with_suffix("").as_posix()
+    stem = Path(path).as_posix().removesuffix(".list")
     report = pack(utterances, f"{stem}_shards", layout=layout)
     lost.update(report.dropped)
     if report.paths:
