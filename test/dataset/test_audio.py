@@ -146,6 +146,24 @@ def test_the_length_of_an_mp3_is_never_guessed(counted, tag, tmp_path):
     assert audio.read_duration(path.read_bytes()) == audio.read_duration(path)
 
 
+def test_an_mp3_that_begins_loud_is_read_to_its_end(tmp_path):
+    """Its first frame has many bits, by which libsndfile takes it for a third of its length."""
+    samples = np.concatenate([np.random.default_rng(0).uniform(-0.9, 0.9, 32000), 0.01 * np.sin(np.arange(160000) / 20)])
+    out = io.BytesIO()
+    soundfile.write(out, samples, 16000, format="MP3", bitrate_mode="VARIABLE", compression_level=0.3)
+    data = out.getvalue()
+    data = data[data.index(b"\xff\xf3", 10) :]
+    assert soundfile.info(io.BytesIO(data)).frames < 0.6 * len(samples), "as libsndfile guesses"
+    path = tmp_path / "a.mp3"
+    path.write_bytes(data)
+    assert audio.read_duration(path) == audio.read_duration(data) == pytest.approx(12.0, abs=0.15)
+    assert len(audio.decode(data)) == pytest.approx(192000, abs=2400)
+    tail = audio.decode(audio.cut(path, 10.0, 11.0))
+    assert len(tail) == 16000 and 0.005 < np.abs(tail).max() < 0.02
+    with pytest.raises(Drop, match="segment outside the recording"):
+        audio.cut(data, 20.0, 21.0)
+
+
 def test_a_cut_flac_is_never_taken_for_whole():
     data = encode(np.random.default_rng(0).uniform(-0.5, 0.5, 32000).astype(np.float32), kind="FLAC")
     with pytest.raises(Drop, match="audio: (cut short|unreadable)"):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from wenet_osum.dataset.audio import write_wav
-from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.dataset.log_mel import log_mel
+from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.decode.pauses import voiced_frames
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wenet_osum.dataset import mp3
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.log_mel import HOP
+from wenet_osum.dataset.mp3 import Source
 from wenet_osum.dataset.riff import FLOAT, PCM, Riff, check_whole, read_riff
 from wenet_osum.records import SAMPLE_RATE
 
@@ -34,17 +34,11 @@ EXACT = ("FLAC", "WAV", "WAVEX")
 # Follows what says which recordings can be read.
 FFMPEG_HINT = "ffmpeg -i yours out.wav makes one"
 UNRECOGNIZED = 1  # libsndfile's code for a format it does not know
-# Marks of an MP3 whose first frame counts the others, and the samples read at once to count
-# those of one that does not.
-COUNTS = (b"Xing", b"Info", b"VBRI")
-COUNTED_SAMPLES = 1 << 16
 UNCOUNTED = 1 << 48  # samples that no recording has: libsndfile's answer where a header says none
 # The kernel of a resampling between rates with larger numbers in their ratio takes gigabytes.
 LARGEST_RATIO = 2000
 # How segments are written: libsndfile's format to the type of numbers that keeps it bit-exact.
 EXACT_TYPES = {"PCM_16": "int16", "PCM_24": "int32", "PCM_32": "int32", "FLOAT": "float32"}
-
-Source = bytes | memoryview | str | Path  # an audio file's bytes, or its path
 
 
 def decode(
@@ -95,7 +89,8 @@ def _by_soundfile(data: bytes | memoryview) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             _check_counted(file)
-            audio = file.read(dtype="float32")
+            uncounted = mp3.is_uncounted(file, data)
+            audio = mp3.read(data) if uncounted else file.read(dtype="float32")
             rate = file.samplerate
             promised = file.frames
             exact = file.format in EXACT
@@ -165,6 +160,8 @@ def cut(source: Source, start: float | None, end: float | None) -> bytes:
     try:
         with soundfile.SoundFile(_opened(source)) as file:
             rate = file.samplerate
+            if mp3.is_uncounted(file, source):
+                return write_wav(_segment(mp3.read(source), rate, start, end), rate, "FLOAT")
             first, last = _span(file, start, end)
             subtype = file.subtype if file.subtype in EXACT_TYPES else "FLOAT"
             file.seek(first)
@@ -342,18 +339,11 @@ def _seconds_by_soundfile(source: Source, head: bytes | memoryview) -> float:
 
 
 def _count_samples(file: soundfile.SoundFile, source: Source) -> int:
-    """Return the number of samples; an MP3 without a count of its frames is decoded for it.
-
-    libsndfile guesses by the bits of the first frame, which is several times too many
-    where silence comes first and the rate of bits varies.
-    """
+    """Return the number of samples; an MP3 without a count of its frames is decoded for it."""
     _check_counted(file)
-    if file.format != "MP3" or _counts_frames(source):
-        return file.frames
-    counted = 0
-    while size := len(file.read(COUNTED_SAMPLES, dtype="float32")):
-        counted += size
-    return counted
+    if mp3.is_uncounted(file, source):
+        return mp3.count(source)
+    return file.frames
 
 
 def _check_counted(file: soundfile.SoundFile) -> None:
@@ -361,33 +351,3 @@ def _check_counted(file: soundfile.SoundFile) -> None:
     if file.frames >= UNCOUNTED:
         told = f"write it to a file, not a pipe ({FFMPEG_HINT})"
         raise Drop("audio: its header does not count the samples", told)
-
-
-def _counts_frames(source: Source) -> bool:
-    """Tell whether the first frame of an MP3, after an ID3 tag, holds their number."""
-    with _reading(source) as file:
-        head = file.read(10)
-        begin = 0
-        if head[:3] == b"ID3":
-            begin = 10 + _tag_bytes(head[6:])
-        file.seek(begin)
-        frame = file.read(HEAD)
-    return any(mark in frame for mark in COUNTS)
-
-
-def _tag_bytes(written: bytes) -> int:
-    """Read how long an ID3 tag is: seven bits of each byte tell it."""
-    size = 0
-    for byte in written:
-        size = (size << 7) + (byte & 0x7F)
-    return size
-
-
-@contextmanager
-def _reading(source: Source) -> Iterator[io.IOBase]:
-    """Open a path, or bytes as a file."""
-    if isinstance(source, (str, Path)):
-        with open(source, "rb") as file:
-            yield file
-    else:
-        yield io.BytesIO(source)

@@ -13,7 +13,6 @@ from typing import Any
 from wenet_osum.records import Score
 from wenet_osum.score.metric_sums import COUNTS
 
-
 # What is counted of the whole list, in the score of every language.
 OF_LIST = ("extra", "left_out")
 

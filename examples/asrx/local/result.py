@@ -26,7 +26,6 @@ from wenet_osum.tasks import Task
 from wenet_osum.train.checkpoint import read_state
 from wenet_osum.train.compare import answers
 
-
 # All lists are English; their transcripts have capitals, and training is in lower case.
 NORMALIZER = "whisper_en"
 
