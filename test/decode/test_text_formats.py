@@ -8,7 +8,7 @@ import re
 import pytest
 
 from wenet_osum.decode import text_formats
-from wenet_osum.decode.text_formats import FORMATS
+from wenet_osum.decode.text_formats import FORMATS, in_order
 from wenet_osum.records import Hypothesis, Word
 
 
@@ -129,3 +129,9 @@ def test_a_cue_has_two_lines_of_42_columns_and_seven_seconds():
 
 def test_a_word_longer_than_a_line_is_kept_whole():
     assert text_formats.wrap(["a", "x" * 60, "b"]) == ["a", "x" * 60, "b"] and text_formats.wrap(["x" * 60]) == ["x" * 60]
+
+
+def test_a_word_that_is_far_too_long_does_not_push_the_others():
+    words = [Word("a", 0.1, 9.0), Word("b", 0.5, 0.8), Word("c", 0.9, 1.2)]
+    assert [tuple(one) for one in in_order(words)] == [(100, 500, "a"), (500, 800, "b"), (900, 1200, "c")]
+    assert [tuple(one) for one in in_order([Word("a", 0.5, 0.9), Word("b", 0.5, 0.8)])] == [(500, 900, "a"), (900, 901, "b")]

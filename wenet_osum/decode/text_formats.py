@@ -7,6 +7,7 @@ function from a Hypothesis to the text of a file; FORMATS says what it needs.
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import re
 import unicodedata
@@ -227,12 +228,20 @@ def clock(ms: int, point: str) -> str:
 def in_order(words: list[Word]) -> list[Interval]:
     """Return the words by start, none before the end of the one before, and none empty.
 
-    Formats ask for this, and models do not always keep it.
+    Formats ask for this, and models do not always keep it: a word ends where the next one begins at
+    the latest, so that one that is far too long does not push all others behind it.
     """
     ordered, last = [], 0
-    for word in sorted(words, key=_start):
+    by_start = sorted(words, key=_start)
+    following = by_start[1:]
+    for word, after in itertools.zip_longest(by_start, following):
         start = max(_ms(word.start), last)
-        last = max(_ms(word.end), start + 1)
+        end = _ms(word.end)
+        if after:
+            limit = _ms(after.start)
+            if limit > start:
+                end = min(end, limit)
+        last = max(end, start + 1)
         text = " ".join(word.text.split())
         if text:
             ordered.append(Interval(start, last, text))

@@ -77,14 +77,14 @@ def _title(name: Name) -> str:
 
 def _cell(score: Score, beside: Score | None) -> str:
     """Write a value with its interval and, where there is one, the difference to ``beside``."""
-    numbers = (score.value, score.low, score.high)
-    if not all(map(math.isfinite, numbers)):
+    if not math.isfinite(score.value):
         return "–"
-
-    low = plain(score.low, ".1f")
-    high = plain(score.high, ".1f")
-    value = plain(score.value, ".1f")
-    text = f"{value} ({low}–{high})"
+    text = plain(score.value, ".1f")
+    # Of a single speaker there is no interval.
+    if math.isfinite(score.low) and math.isfinite(score.high):
+        low = plain(score.low, ".1f")
+        high = plain(score.high, ".1f")
+        text += f" ({low}–{high})"
     if beside is None or not math.isfinite(beside.value):
         return text
     difference = score.value - beside.value
