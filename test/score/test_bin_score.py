@@ -266,3 +266,11 @@ def test_scoring_loads_no_torch(folder):
 
 def test_data_hash_follows_content_and_order():
     assert data_hash([b"a", b"b"]) != data_hash([b"b", b"a"]) != data_hash([b"ab"])
+
+
+@pytest.mark.parametrize("text", ["gender: [yes, no]", "gender: [1, 2]", "gender:", "gender: male", "gender: {", "[a]"])
+def test_labels_that_are_no_lists_of_texts_are_told(own_labels, capsys, text):
+    (own_labels / "own.yaml").write_text(text)
+    assert run(own_labels, "--labels", str(own_labels / "own.yaml")) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("score: --labels ") and "Traceback" not in err

@@ -204,6 +204,9 @@ def test_broken_forms_are_faults(server, post):
     assert error(httpx.post(url, content=b"no form at all", headers=head, trust_env=False))["code"] in ("bad_form", "missing_file")
     head = {"content-type": "multipart/form-data"}
     assert error(httpx.post(url, content=b"--x\r\n\r\n", headers=head, trust_env=False))["code"] == "bad_form"
+    half = b'--x\r\ncontent-disposition: form-data; name="target_lang"\r\n\r\n\\ud800\r\n--x--\r\n'
+    odd = {"content-type": "multipart/form-data; boundary=x; charset=raw_unicode_escape"}
+    assert error(httpx.post(url, content=half, headers=odd, trust_env=False))["code"] == "bad_form"
     two = [("file", ("a.wav", SECOND)), ("file", ("b.wav", SECOND))]
     assert error(httpx.post(url, files=two, trust_env=False))["code"] == "bad_form"
 

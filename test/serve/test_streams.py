@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -15,6 +17,7 @@ from wenet_osum.dataset.audio import write_wav
 from wenet_osum.decode import pipeline
 from wenet_osum.decode.agreement import kept_to
 from wenet_osum.records import Hypothesis
+from wenet_osum.serve import streams
 from wenet_osum.serve.fault import Fault
 from wenet_osum.serve.pcm import PCM
 
@@ -213,6 +216,26 @@ def test_a_fault_ends_a_stream_and_frees_its_slot(serving, monkeypatch):
             assert talk.until("error")[-1]["error"]["code"] == "audio_too_long"
 
 
+def test_requests_behind_the_last_find_no_stream(serving, monkeypatch):
+    """They had come before it ended, and wait for their turn. A stream is not idle while one is heard."""
+    hear = streams.Streams._heard
+
+    async def slowly(self, stream, request, last):
+        await asyncio.sleep(0.6)
+        return await hear(self, stream, request, last)
+
+    monkeypatch.setattr(streams.Streams, "_heard", slowly)
+    with serving(idle_s=0.4) as (url, _), ThreadPoolExecutor(4) as pool:
+        name = httpx.post(f"{url}/v1/audio/streams", trust_env=False).json()["id"]
+        asked = []
+        for last in ("false", "false", "true", "false"):
+            address = f"{url}/v1/audio/streams/{name}?end={last}"
+            asked.append(pool.submit(httpx.post, address, content=b"", timeout=30, trust_env=False))
+            time.sleep(0.1)
+        found = [one.result().status_code for one in asked]
+    assert found == [200, 200, 200, 404]
+
+
 def test_a_stream_of_many_requests_says_the_same(serving, spoken):
     with serving(step_s=0.5) as (url, service):
         address = f"{url}/v1/audio/streams"
@@ -229,7 +252,7 @@ def test_a_stream_of_many_requests_says_the_same(serving, spoken):
         assert httpx.delete(f"{address}/{name}", trust_env=False).status_code == 204 and service.streams == 0
 
 
-@pytest.mark.parametrize("query", ["rate=12", "rate=loud", "tusk=asr", "task=srwt"])
+@pytest.mark.parametrize("query", ["rate=12", "rate=loud", "rate=00001600099", "rate=000016000" + "9" * 5000, "tusk=asr", "task=srwt"])
 def test_what_a_stream_cannot_ask_is_refused(server, query):
     for path in ("stream", "streams"):
         got = httpx.post(f"{server[0]}/v1/audio/{path}?{query}", content=b"\0\0", trust_env=False)
@@ -249,3 +272,12 @@ def test_pcm_may_come_in_any_pieces(size):
 def test_a_wav_of_another_encoding_is_no_stream():
     with pytest.raises(Fault, match="16-bit PCM"):
         PCM(None, 10.0).samples(write_wav(NOISE.astype(np.float32), 16000, "FLOAT"))
+
+
+@pytest.mark.parametrize("size", [7, 10**6])
+def test_what_follows_the_samples_of_a_wav_is_not_heard(size):
+    """Tags and pictures come behind them."""
+    data = write_wav(NOISE[:16000].astype(np.float32)) + b"LIST" + (64000).to_bytes(4, "little") + b"ab" * 32000
+    pcm = PCM(None, 60)
+    heard = [pcm.samples(data[begin : begin + size]) for begin in range(0, len(data), size)]
+    assert len(np.concatenate(heard)) == 16000 and pcm.seconds == pytest.approx(1.0)

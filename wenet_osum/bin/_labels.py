@@ -39,7 +39,7 @@ def label_sets(hyp: str | Path, task: Task) -> dict[str, list[str]]:
     names = {field.name for field in task.label_fields}
     own = {name: labels for name, labels in found.items() if name in names}
     for name, labels in own.items():
-        if not _are_texts(labels):
+        if not are_texts(labels):
             got = str(labels)[:SHOWN]
             raise ValueError(
                 f"{path}: labels of {name} must be a list of texts, got {got}; give --labels"
@@ -47,7 +47,7 @@ def label_sets(hyp: str | Path, task: Task) -> dict[str, list[str]]:
     return own
 
 
-def _are_texts(labels: Any) -> bool:
+def are_texts(labels: Any) -> bool:
     """Return whether a value is a list of texts."""
     if not isinstance(labels, list):
         return False

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import yaml
 
 from wenet_osum import tasks
-from wenet_osum.bin._labels import label_sets
+from wenet_osum.bin._labels import are_texts, label_sets
 from wenet_osum.score.prompt_sensitivity import Wording, wordings
 from wenet_osum.tasks import Task, label_map
 
@@ -58,11 +58,18 @@ def plan(args: argparse.Namespace) -> list[TestSet]:
 
 
 def _read_labels(path: str | None) -> Labels | None:
-    """Read the label sets of --labels, where it is given."""
+    """Read the label sets of --labels, where it is given. Raises ValueError for anything else."""
     if not path:
         return None
     text = Path(path).read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--labels {path} is no yaml: {error}") from None
+    if not isinstance(found, dict) or not all(map(are_texts, found.values())):
+        rule = "must read {emotion: [calm, tense]}; put numbers, yes and no in quotes"
+        raise ValueError(f"--labels {path} {rule}")
+    return found
 
 
 def _split(text: str) -> Row:

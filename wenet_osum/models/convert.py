@@ -185,17 +185,24 @@ def new_folder(out: Path) -> Iterator[Path]:
     """Make a folder to write into; it gets its name when the block ends well and goes away
     otherwise.
 
-    Raises ValueError when ``out`` is taken.
+    Raises ValueError when ``out`` is taken, or an empty folder that cannot be replaced, such as one
+    that is mounted.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"{out} exists and is not empty; give another --out, or remove it")
+    # A link leads to where the folder is to be.
+    out = out.resolve()
+    if out.is_dir():
+        try:
+            out.rmdir()
+        except OSError as error:
+            why = f"{out} cannot be replaced ({error.strerror})"
+            raise ValueError(f"{why}; name a folder in it that does not exist yet") from None
     temporary = out.parent / f".{out.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        if out.is_dir():
-            out.rmdir()
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -28,6 +28,8 @@ class PCM:
         # Bytes that no samples were made of yet, and whether they begin with samples.
         self.waiting = b""
         self.begun = False
+        # Bytes of samples that a WAV still has; None: all that come.
+        self.left: int | None = None
         self.seconds = 0.0
 
     def samples(self, data: bytes) -> np.ndarray:
@@ -38,10 +40,14 @@ class PCM:
         self.waiting += data
         if not self.begun and not self._begin():
             return np.zeros(0, np.float32)
+        # What follows the samples of a WAV, such as tags, is not heard.
+        self.waiting = self.waiting[: self.left]
         size = 2 * self.channels
         whole = len(self.waiting) // size * size
         found = of_pcm16(self.waiting[:whole], self.channels)
         self.waiting = self.waiting[whole:]
+        if self.left is not None:
+            self.left -= whole
 
         self.seconds += len(found) / self.rate
         if self.seconds > self.max_seconds:
@@ -71,6 +77,7 @@ class PCM:
             )
         self.rate, self.channels = riff.rate, riff.channels
         self.waiting = self.waiting[riff.data :]
+        self.left = riff.size
         self.begun = True
         return True
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -162,8 +163,9 @@ class OpenStream:
         self.options = StreamOptions(step_s=settings.step_s)
         self.live: Live | None = None
         self.told = Told(live=True)
-        # One request at a time may bring sound.
+        # One request at a time may bring sound; so many are heard, or wait for their turn.
         self.lock = asyncio.Lock()
+        self.requests = 0
 
     async def feed(self, data: bytes) -> AsyncIterator[Event]:
         """Take bytes and yield events. Raises Fault for what is no sound, or too much of it."""
@@ -221,7 +223,8 @@ def _rate(fields: dict[str, list[str]]) -> int | None:
         return None
     text = fields.pop("rate")[0]
     lowest, _ = RATES
-    if text.isascii() and text.isdigit() and lowest <= int(text[:9]) <= MAX_RATE:
+    # A long row of figures is no rate, and may not be one by its first few.
+    if re.fullmatch("[0-9]{1,9}", text) and lowest <= int(text) <= MAX_RATE:
         return int(text)
     rule = f"must be a whole number of Hz from {lowest} to {MAX_RATE}"
     raise Fault(400, f"rate {text[:40]!r} {rule}", "rate", "bad_rate")
@@ -299,16 +302,22 @@ class Streams:
         """Hear more of a stream; ``?end=true`` ends it. A Fault ends it too."""
         stream, _ = self._find(name)
         last = request.query_params.get("end") == "true"
+        # While one request is heard or waits for its turn, the stream is not idle.
         self._stop(name)
+        stream.requests += 1
         try:
             async with stream.lock:
+                # The request before may have ended it.
+                self._find(name)
                 events = await self._heard(stream, request, last)
+                if last:
+                    await self.close(name)
         except BaseException:
             await self.close(name)
             raise
-        if last:
-            await self.close(name)
-        else:
+        finally:
+            stream.requests -= 1
+        if name in self.open and not stream.requests:
             self._wait_for(name)
         return JSONResponse({"events": events})
 

@@ -126,12 +126,21 @@ def _check_head(request: Request, body: Body, max_bytes: int) -> None:
         raise _too_large(max_bytes)
 
 
+def _check_text(text: str) -> None:
+    """Raise Fault for half a character, which a form may hold in an encoding of its own."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Fault(400, "the form cannot be read: bad encoding", code="bad_form") from None
+
+
 async def _taken_apart(items: list[tuple[str, str | UploadFile]], max_bytes: int) -> Form:
     """Take the fields and the file from a parsed form. Raises Fault where there is no one file."""
     fields: dict[str, list[str]] = {}
     data = None
     for name, value in items:
         if isinstance(value, str):
+            _check_text(name + value)
             fields.setdefault(name, []).append(value)
         elif name != "file":
             rule = "the recording must be in the field 'file'"
