@@ -25,7 +25,7 @@ def fake(exp_dir, step: int, value: float, dev: float | None, extra: bool = Fals
 
 
 def test_modes_choose_and_average(tmp_path, weights_of, capsys):
-    for step, value, dev in ((1, 1.0, 0.1), (2, 2.0, 0.9), (3, 6.0, 0.2)):
+    for step, value, dev in ((0, 9.0, float("nan")), (1, 1.0, 0.1), (2, 2.0, 0.9), (3, 6.0, 0.2)):
         fake(tmp_path, step, value, dev)
     for mode, mean in (("last", 4.0), ("best", 3.5)):
         assert main(["--exp_dir", str(tmp_path), "--mode", mode, "--num", "2", "--out", str(tmp_path / "final")]) == 0

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from wenet_osum.config import PartConfig
 from wenet_osum.records import Batch
+from wenet_osum.train import run
+from wenet_osum.train.checkpoint import State
 from wenet_osum.train.sanity import SanityChecks, fingerprint
+from wenet_osum.train.unfreeze import not_begun
 
 END = 9
 
@@ -97,3 +103,32 @@ def test_fingerprint_sees_value_place_and_size(dtype):
     assert fingerprint(a) == fingerprint(a.clone())
     assert len({fingerprint(a), fingerprint(a.flip(0)), fingerprint(a[:4]), fingerprint(torch.zeros_like(a))}) == 4
     assert fingerprint(a[::2]) == fingerprint(a[::2].contiguous())
+
+
+def test_a_part_that_has_not_begun_may_stand_still(model):
+    """As when patience ends a run before ``unfreeze`` lets it train."""
+    late = not_begun({"trained.*": PartConfig(unfreeze=0.5), "other.*": PartConfig()}, 40, 100)
+    assert late == {"trained.*"} and not_begun({"trained.*": PartConfig(unfreeze=0.5)}, 51, 100) == set()
+    for parts, passed in ((set(checks_of(model).part_of.values()), True), (set(), False)):
+        found = checks_of(model).judge(lambda value: [value], 1, [], False, parts)
+        assert {check.name: check.passed for check in found}["trained"] == passed
+
+
+def test_a_first_dev_loss_that_is_no_number_is_not_the_best():
+    state = State()
+    for step, loss in ((1, math.nan), (2, 2.0), (3, 1.0), (4, math.nan)):
+        state.step = step
+        state.note_dev({"asr": loss})
+    assert (state.best_step, state.best_loss, state.stale) == (3, 1.0, 1)
+
+
+def test_the_last_line_is_written_by_all_processes_or_none(monkeypatch):
+    """It gathers from all: one that read fillers alone since the last line takes part."""
+    lines = []
+    monkeypatch.setattr(run.run_log, "progress_line", lambda one, stats: lines.append(stats))
+    for logged, written in ((4, 1), (5, 0)):
+        lines.clear()
+        ending = SimpleNamespace(state=State(step=5), interrupted=True, collect_stats=dict, reached_limit=lambda: None)
+        ending.meter = SimpleNamespace(padded=0, since=logged)
+        ending.save, ending.requeue, ending.progress = lambda: None, lambda where: 85, SimpleNamespace(close=lambda: None)
+        assert run.Run.finish(ending) == 85 and len(lines) == written

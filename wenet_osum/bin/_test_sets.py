@@ -66,7 +66,8 @@ def _read_labels(path: str | None) -> Labels | None:
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"--labels {path} is no yaml: {error}") from None
-    if not isinstance(found, dict) or not all(map(are_texts, found.values())):
+    sets = found.values() if isinstance(found, dict) else [None]
+    if not all(map(are_texts, sets)):
         rule = "must read {emotion: [calm, tense]}; put numbers, yes and no in quotes"
         raise ValueError(f"--labels {path} {rule}")
     return found

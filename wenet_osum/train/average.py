@@ -9,6 +9,7 @@ products B · A, but near it where the checkpoints are of one run, and it keeps 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,8 @@ def choose(exp_dir: Path, mode: str, num: int) -> list[Path]:
         losses = checkpoint.read_state(path).dev
         if losses:
             mean = sum(losses.values()) / len(losses)
-            scored.append((mean, path))
+            if math.isfinite(mean):
+                scored.append((mean, path))
     if not scored:
         raise ValueError(
             f"no checkpoint in {exp_dir} has a dev loss; use --mode last, or train with data.dev"

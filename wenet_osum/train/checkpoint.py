@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -82,7 +83,9 @@ class State:
         """
         self.dev = losses
         mean = sum(losses.values()) / len(losses)
-        if self.best_loss is None or mean < self.best_loss:
+        # A loss that is no number was never the best.
+        best = self.best_loss
+        if best is None or math.isnan(best) or mean < best:
             self.best_loss = mean
             self.best_step = self.step
             self.stale = 0

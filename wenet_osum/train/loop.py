@@ -109,6 +109,7 @@ def take_step(run: Run, batches: list[Batch]) -> None:
     run.optimizer.zero_grad(set_to_none=True)
 
     state.step = step
+    state.dev = {}  # those of an earlier step
     state.consumed += run.world.size * len(batches)
     state.seconds = totals.seconds
     state.audio_s += totals.audio_s

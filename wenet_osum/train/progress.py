@@ -29,6 +29,8 @@ class Meter:
     """Counts of this process since the last log line."""
 
     tally: Tally = field(default_factory=Tally)
+    # The step before the first that is counted.
+    since: int = 0
     start: float = field(default_factory=time.monotonic)
     # Time the loop waited for data.
     wait_s: float = 0.0

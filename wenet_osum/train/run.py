@@ -23,9 +23,10 @@ from wenet_osum.train.evaluate import evaluate
 from wenet_osum.train.optim import Optimizer, make_optimizer
 from wenet_osum.train.rehearse import choose, rehearse, reset_peak
 from wenet_osum.train.sanity import SanityChecks
-from wenet_osum.train.schedule import epoch_length, set_length, task_names
+from wenet_osum.train.schedule import epoch_length, set_length, task_tags
 from wenet_osum.train.start import Interrupt, open_model, seed_everything
 from wenet_osum.train.tally import Tally, scores
+from wenet_osum.train.unfreeze import not_begun
 
 # Exit status after SIGTERM or SIGUSR1: saved, please start the same command again.
 INTERRUPTED = 85
@@ -94,7 +95,7 @@ class Run:
             trainable.check_lora_trains(self.model, conf.train_parts)
         self.loader: EpochLoader | None = None
         self.batches: Any = None
-        self.promised: list[str] = []  # names of the tasks that the plan holds
+        self.promised: list[str] = []  # tags of the tasks that the plan holds
         self.changes = resume.changed_keys(self.source, conf, data) if self.source else []
 
         # What is measured, and how far this start has come.
@@ -135,7 +136,7 @@ class Run:
             return self.template.task(tags).name
 
         tally = Tally(name_of)
-        return progress.Meter(tally)
+        return progress.Meter(tally, self.state.step)
 
     # -- beginning ----------------------------------------------------------------------------
 
@@ -159,7 +160,7 @@ class Run:
         if self.source and changed:
             self.changes.append(changed)
         hours = self.loader.plan.expected_hours()
-        self.promised = task_names(hours)
+        self.promised = task_tags(hours, self.template)
         self.progress.open(state.step, state.total_steps)
         run_log.header(self, hours)
         state.world_size = self.world.size
@@ -338,12 +339,9 @@ class Run:
         return None
 
     def finish(self) -> int:
-        """Save what is not saved, make the sanity checks, leave ``final`` behind.
-
-        Returns the exit status.
-        """
+        """Save what is not saved, check it, leave ``final`` behind; returns the exit status."""
         self.batches = None  # ends the data processes
-        if self.meter.padded:
+        if self.state.step > self.meter.since:
             run_log.progress_line(self, self.collect_stats())
         if self.interrupted and self.reached_limit() is None:
             self.save()
@@ -373,15 +371,17 @@ class Run:
 
     def _is_sane(self) -> bool:
         """Make the sanity checks and log each."""
-        steps = self.state.step - self.start_step
+        state = self.state
+        steps = state.step - self.start_step
         accumulation = self.conf.optim.accumulation
         seen = steps * self.world.size * accumulation
-        whole_epoch = seen >= (self.state.epoch_batches or 0)
-        promised = []
-        for name in self.promised:
-            task = self.template.task(name)
-            promised.append(task.tags)
-        checks = self.sanity.judge(dist.gather, steps, promised, whole_epoch)
+        whole_epoch = seen >= (state.epoch_batches or 0)
+        late = not_begun(
+            self.conf.train_parts,
+            state.step,
+            state.total_steps,
+        )
+        checks = self.sanity.judge(dist.gather, steps, self.promised, whole_epoch, late)
         sane = True
         for check in checks:
             self.progress.log(str(check))

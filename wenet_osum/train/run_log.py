@@ -71,6 +71,13 @@ def header(run: LoggedRun, hours: dict[str, float]) -> None:
     )
     for line in tell_long_targets(plan.pools):
         log(line)
+    length = run.state.total_steps
+    warmup = conf.optim.warmup_steps
+    if length is not None and warmup > length:
+        log(
+            f"warning: optim.warmup_steps {warmup} is more than the {length} steps of this run: "
+            "the peak rate is never reached; lower it"
+        )
     _counts(run, "utterances left out", plan.dropped)
     _counts(run, "utterances not asked a task", plan.restricted)
 

@@ -9,7 +9,7 @@ end       every answer ends with the end of text, once, and it carries loss
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -136,12 +136,13 @@ class SanityChecks:
         steps: int,
         promised: list[str],
         whole_epoch: bool,
+        late: Collection[str] = (),
     ) -> list[SanityCheck]:
         """Make all checks over all processes, which must call this together.
 
         ``gather`` is dist.gather, ``steps`` the optimizer steps since the start of this process:
         without any, only the frozen tensors are looked at. ``promised`` tasks (tags) must have
-        been met once a ``whole_epoch`` has gone by.
+        been met once a ``whole_epoch`` has gone by. Parts that are ``late`` still stand still.
         """
         own_changed = set()
         for name, value in self._fingerprints().items():
@@ -162,7 +163,7 @@ class SanityChecks:
 
         checks = [self._frozen(changed)]
         if steps:
-            checks.append(self._trained(changed))
+            checks.append(self._trained(changed, late))
             checks.append(self._tasks(tokens, promised, whole_epoch))
             checks.append(_ends(answers, bad_ends))
         return checks
@@ -180,7 +181,7 @@ class SanityChecks:
             text = f"changed though frozen: {_first(moved)}"
         return SanityCheck("frozen", not moved, text)
 
-    def _trained(self, changed: set[str]) -> SanityCheck:
+    def _trained(self, changed: set[str], late: Collection[str]) -> SanityCheck:
         # A part fails only when none of its tensors has moved: a bias may well stand still.
         unchanged = []
         moved: dict[str, int] = {}
@@ -190,7 +191,7 @@ class SanityChecks:
                 moved[part] += 1
             else:
                 unchanged.append(name)
-        dead = [part for part, count in moved.items() if count == 0]
+        dead = [part for part, count in moved.items() if count == 0 and part not in late]
 
         text = f"{sum(moved.values())} of {len(self.part_of)} tensors changed"
         if unchanged:

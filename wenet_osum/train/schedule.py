@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from wenet_osum.dataset.dataset import EpochLoader
 from wenet_osum.dataset.pool import Pool
+from wenet_osum.text.template import Template
 from wenet_osum.train.checkpoint import State
 
 
@@ -63,10 +64,11 @@ def set_length(
     return f"{now}, no longer at {before}"
 
 
-def task_names(hours: dict[str, float]) -> list[str]:
-    """Return the tasks of a table by ``list/task``, sorted."""
-    found = set()
+def task_tags(hours: dict[str, float], template: Template) -> list[str]:
+    """Return the tags of the tasks of a table by ``list/task``, sorted by their names."""
+    names = set()
     for name in hours:
         _, _, task = name.rpartition("/")
-        found.add(task)
-    return sorted(found)
+        names.add(task)
+    tasks = map(template.task, sorted(names))
+    return [task.tags for task in tasks]

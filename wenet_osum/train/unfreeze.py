@@ -25,6 +25,15 @@ def first_step(part: PartConfig, total_steps: int | None) -> int:
     return still + 1
 
 
+def not_begun(parts: Mapping[str, PartConfig], step: int, total_steps: int | None) -> set[str]:
+    """Return the parts that stand still up to a step, by their patterns."""
+    late = set()
+    for pattern, part in parts.items():
+        if step < first_step(part, total_steps):
+            late.add(pattern)
+    return late
+
+
 def forget_frozen(
     groups: Iterable[dict[str, Any]],
     parts: Mapping[str, PartConfig],
