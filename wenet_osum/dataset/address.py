@@ -12,7 +12,6 @@ Answers to a range follow RFC 9110, section 14: 206 with ``Content-Range``, 416 
 from __future__ import annotations
 
 import functools
-import io
 import math
 import os
 import re
@@ -149,9 +148,9 @@ def _ask(url: str, asked: tuple[int, int] | None, conf: StoreConfig) -> Answer:
     """
     curl = _handle()
     lines: list[bytes] = []
-    body = io.BytesIO()
+    pieces: list[bytes] = []
     curl.setopt(pycurl.HEADERFUNCTION, lines.append)
-    curl.setopt(pycurl.WRITEFUNCTION, body.write)
+    curl.setopt(pycurl.WRITEFUNCTION, pieces.append)
     curl.setopt(pycurl.PROXY, _proxy(url))
     _set_limits(curl, asked, conf)
     try:
@@ -166,7 +165,9 @@ def _ask(url: str, asked: tuple[int, int] | None, conf: StoreConfig) -> Answer:
         curl.unsetopt(pycurl.HEADERFUNCTION)
         curl.unsetopt(pycurl.WRITEFUNCTION)
     status, reason, headers = _head(lines)
-    return Answer(status, reason, headers, body.getvalue())
+    # one piece alone is not copied
+    body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return Answer(status, reason, headers, body)
 
 
 def _set_limits(curl: pycurl.Curl, asked: tuple[int, int] | None, conf: StoreConfig) -> None:
@@ -329,13 +330,13 @@ def _open() -> pycurl.Curl:
     return curl
 
 
+@functools.lru_cache(1024)
 def _proxy(url: str) -> str:
     """Return the proxy that the environment names for an address, empty for none."""
     parts = urlsplit(url)
     return _proxy_of(parts.scheme, parts.hostname or "")
 
 
-@functools.cache
 def _proxy_of(scheme: str, host: str) -> str:
     if urllib.request.proxy_bypass(host):
         return ""
