@@ -74,8 +74,6 @@ def patience(conf: StoreConfig, tries: int | None = None) -> Patience:
     tries = tries or conf.tries
     return Patience(
         total=tries - 1,
-        status_forcelist=BUSY,
-        raise_on_status=False,
         backoff_factor=conf.wait_s,
         backoff_max=LONGEST_WAIT_S,
         retry_after_max=LONGEST_ASKED_S,
