@@ -166,9 +166,16 @@ def test_an_epoch_of_which_nothing_is_left_is_over(tiny, exp_dir):
     while keys(exp_dir) != ALL:
         steps = state_of(exp_dir).step + 1
         assert train(conf_of(tiny, max_steps=steps, max_epochs=None), exp_dir) == 0
-    assert state_of(exp_dir).epoch == 0
+    assert (state_of(exp_dir).epoch, state_of(exp_dir).consumed) == (1, 0)
     assert train(conf_of(tiny, {"max_frames": 250}, max_epochs=2), exp_dir) == 0
     assert keys(exp_dir) == ALL + ALL
+
+
+def test_data_may_change_after_an_epoch_whose_last_step_was_evaluated(tiny, tmp_path):
+    assert train(conf_of(tiny, eval_every=1), tmp_path / "x") == 0
+    data = new_data(tiny, "twice.yaml", weight=2.0)
+    assert train(conf_of(tiny, eval_every=1, data=data, max_epochs=2), tmp_path / "x") == 0
+    assert keys(tmp_path / "x") == ALL + ALL + ALL
 
 
 def test_a_checkpoint_without_a_plan_cannot_go_on_inside_an_epoch(tiny, exp_dir):

@@ -155,6 +155,26 @@ def test_who_asks_to_stop_gets_a_checkpoint_and_can_go_on(ask, tiny, unbroken, t
     assert same(weights_of(tmp_path / "final"), weights_of(unbroken / "final"))
 
 
+def test_a_stop_in_a_step_to_be_evaluated_leaves_the_same_curve(tiny, unbroken, tmp_path, monkeypatch, weights_of):
+    original = loop.take_step
+
+    def take_step(run, batches):
+        if run.state.step == 3:
+            (tmp_path / STOP).touch()
+        original(run, batches)
+
+    monkeypatch.setattr(loop, "take_step", take_step)
+    assert train(tiny.conf(), tmp_path) == INTERRUPTED
+    monkeypatch.undo()
+    stopped = tmp_path / "step_00000004"
+    assert checkpoint.read_state(stopped).dev == {}
+    assert train(tiny.conf(), tmp_path) == 0
+    assert losses(tmp_path) == losses(unbroken)
+    states = [checkpoint.read_state(folder / "step_00000004") for folder in (tmp_path, unbroken)]
+    assert states[0].dev == states[1].dev and states[0].best_step == states[1].best_step
+    assert same(weights_of(tmp_path / "final"), weights_of(unbroken / "final"))
+
+
 def test_a_finished_run_stays_and_a_raised_limit_goes_on(tiny, unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "x")
     (tmp_path / "x" / "final" / "average.json").write_text("{}")

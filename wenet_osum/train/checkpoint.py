@@ -28,6 +28,7 @@ from torch.distributed import checkpoint as dcp
 
 from wenet_osum import config, dist
 from wenet_osum.config import DataConfig, TrainConfig
+from wenet_osum.files import write_text
 from wenet_osum.train.optim import Optimizer, fill_state
 
 STATE, DONE, TRAINER, FINAL = "state.json", "DONE", "trainer", "final"
@@ -156,11 +157,14 @@ def save(
 ) -> Path:
     """Write the checkpoint of ``state.step`` together with all processes; returns its folder.
 
-    A complete one of that step is left alone.
+    Of a complete one of that step only ``state`` is written again.
     """
     target = exp_dir / folder_name(state.step)
     temporary = exp_dir / f".{target.name}.tmp"
     if all(dist.gather((target / DONE).exists())):
+        if engine.world.is_rank_zero:
+            write_text(target / STATE, _state_text(state))
+        dist.barrier()
         return target
     if engine.world.is_rank_zero:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -194,9 +198,12 @@ def _write_books(folder: Path, confs: tuple[TrainConfig, DataConfig], state: Sta
     conf, data = confs
     config.save(conf, folder / "train.yaml")
     config.save(data, folder / "data.yaml")
+    write_text(folder / STATE, _state_text(state))
+
+
+def _state_text(state: State) -> str:
     row = dataclasses.asdict(state)
-    text = json.dumps(row, ensure_ascii=False, indent=1)
-    (folder / STATE).write_text(text, encoding="utf-8")
+    return json.dumps(row, ensure_ascii=False, indent=1)
 
 
 def publish(temporary: Path, target: Path) -> None:

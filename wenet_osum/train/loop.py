@@ -59,13 +59,13 @@ def train_steps(run: Run) -> int:
     if run.interrupted:
         return run.requeue("while states of the encoder were computed; they are kept")
     run.begin()
+    if run.lacks_dev():
+        run.evaluate()
+        run.save()
 
     while not run.stopping():
         # Load the micro-batches of one optimizer step.
         batches = run.next_batches()
-        if batches is None:
-            run.end_epoch()
-            continue
 
         # Forward, backward, update.
         take_step(run, batches)
@@ -73,6 +73,8 @@ def train_steps(run: Run) -> int:
         # Log, evaluate, save: none of it changes what is trained.
         if state.step % conf.log_every == 0:
             run_log.progress_line(run, run.collect_stats())
+        if run.steps_left == 0:
+            run.end_epoch()
         if state.step % conf.eval_every == 0 and not run.stopping():
             run.evaluate()
             run.save()

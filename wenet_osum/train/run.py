@@ -95,6 +95,7 @@ class Run:
             trainable.check_lora_trains(self.model, conf.train_parts)
         self.loader: EpochLoader | None = None
         self.batches: Any = None
+        self.steps_left = 0  # optimizer steps of the open epoch
         self.promised: list[str] = []  # tags of the tasks that the plan holds
         self.changes = resume.changed_keys(self.source, conf, data) if self.source else []
 
@@ -182,21 +183,18 @@ class Run:
 
     # -- loading ------------------------------------------------------------------------------
 
-    def next_batches(self) -> list[Batch] | None:
-        """Return the micro-batches of one step, None at the end of the epoch.
-
-        The time spent here is time waited for data.
-        """
+    def next_batches(self) -> list[Batch]:
+        """Return the micro-batches of one step. The time spent here is time waited for data."""
         if self.batches is None:
             self.loader = self.loader or self._open_epoch()
             self.batches = iter(self.loader)
+            self.steps_left = self.loader.steps
         before = time.monotonic()
         per_step = self.conf.optim.accumulation
         batches = list(islice(self.batches, per_step))
         self.meter.wait_s += time.monotonic() - before
-        if not batches:
-            return None
         assert len(batches) == per_step, f"{len(batches)} micro-batches, not {per_step}"
+        self.steps_left -= 1
         return batches
 
     def end_epoch(self) -> None:
@@ -213,9 +211,9 @@ class Run:
         while True:
             position = (state.consumed, state.earlier)
             loader = self.mixture.epoch(state.epoch, world.rank, world.size, *position)
-            if loader is not None:
+            if loader is not None and loader.steps:
                 return loader
-            # Nothing is left of an epoch that was begun under another plan.
+            # Nothing is left of an epoch that was begun under another plan, or read to its end.
             self.end_epoch()
 
     # -- stepping -----------------------------------------------------------------------------
@@ -278,6 +276,12 @@ class Run:
         self.state.dropped = dict(total)
         stats["dropped_now"] = bool(dropped)
         return stats
+
+    def lacks_dev(self) -> bool:
+        """Tell whether an earlier start was stopped in a step that was to be evaluated."""
+        state = self.state
+        due = self.source is not None and state.step % self.conf.eval_every == 0
+        return due and not state.dev
 
     def evaluate(self) -> None:
         """Measure the dev losses, note and log them."""
@@ -376,11 +380,7 @@ class Run:
         accumulation = self.conf.optim.accumulation
         seen = steps * self.world.size * accumulation
         whole_epoch = seen >= (state.epoch_batches or 0)
-        late = not_begun(
-            self.conf.train_parts,
-            state.step,
-            state.total_steps,
-        )
+        late = not_begun(self.conf.train_parts, state.step, state.total_steps)
         checks = self.sanity.judge(dist.gather, steps, self.promised, whole_epoch, late)
         sane = True
         for check in checks:
