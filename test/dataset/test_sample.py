@@ -166,3 +166,11 @@ def test_what_nothing_is_learned_from_is_left_out_and_a_filler_is_not(template):
     assert make_sample(TIMED, wav(1.2), template.task("asr"), template, conf).targets
     filler = silent_sample(template, conf)
     assert filler.targets["transcript_ids"].tolist() == [] and filler.answer_weights == [0.0]
+
+
+def test_a_filler_has_targets_where_labels_alone_are_learned(template):
+    """Silence has no label, and the loss needs a row for it all the same."""
+    entry = {"name": "labels", "weight": 1.0}
+    objective = make_objective(ModelConfig(losses=[entry], ce_weight=0.0), template)
+    labels = silent_sample(template, SampleConfig(targets=objective.targets)).targets["labels"]
+    assert len(labels) and set(labels.tolist()) == {-1}

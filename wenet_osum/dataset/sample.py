@@ -209,7 +209,7 @@ def silent_sample(template: Template, conf: SampleConfig) -> Sample:
         answer_labels=[False],
         answer_transcripts=[False],
         suffix_ids=template.suffix_ids,
-        targets=conf.targets(utterance) if conf.targets else {},
+        targets=conf.targets(utterance, filler=True) if conf.targets else {},
         utterance=utterance,
         audio_s=SILENCE_S,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
@@ -12,8 +12,16 @@ from wenet_osum.dataset.context import ContextDraws
 from wenet_osum.dataset.states import StateStore
 from wenet_osum.records import Utterance
 
-# what further losses have to know of an utterance; None: nothing is to be learned from it
-Targets = Callable[[Utterance], dict[str, torch.Tensor] | None]
+
+class Targets(Protocol):
+    """What further losses have to know of an utterance; None: nothing is to be learned from it.
+
+    A ``filler`` has targets whatever is learned.
+    """
+
+    def __call__(
+        self, utterance: Utterance, filler: bool = False
+    ) -> dict[str, torch.Tensor] | None: ...
 
 
 @dataclass(frozen=True)

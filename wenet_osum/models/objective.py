@@ -117,13 +117,14 @@ class Objective:
                 return True
         return False
 
-    def targets(self, utterance: Utterance) -> dict[str, Tensor] | None:
+    def targets(self, utterance: Utterance, filler: bool = False) -> dict[str, Tensor] | None:
         """Return what the losses have to know of an utterance.
 
         What several ask for is there once. None: nothing is to be learned from it, so its answer
-        tokens must not count in Σ weights.
+        tokens must not count in Σ weights. Those of a ``filler`` count nothing anyway, and the
+        losses run on it as on any other.
         """
-        if not self.has_target(utterance):
+        if not filler and not self.has_target(utterance):
             return None
         found: dict[str, Tensor] = {}
         for _, loss in self.losses:
