@@ -23,6 +23,7 @@ from wenet_osum.records import Utterance
 
 CUT = "tar cut short or damaged (this utterance and what follows are lost)"
 TORN = "interleaved members (those of one utterance must lie side by side)"
+APPLE_DOUBLE = b"\x00\x05\x16\x07"  # its first bytes
 Faults = list[tuple[str, str]]  # (key, reason)
 Row = tuple[Utterance, int, int, float]  # of an index: utterance, first byte, bytes, s
 
@@ -56,6 +57,8 @@ def groups(buffer: memoryview, faults: Faults, ended: bool = True) -> Iterator[G
     group = None
     try:
         for member in walk(buffer, check=ended, ended=ended):
+            if _is_apple_double(member, buffer):
+                continue
             stem, ext = split_name(member.name, known)
             if not ext:
                 # a side file of the utterance, such as .npy, is passed over
@@ -80,6 +83,14 @@ def groups(buffer: memoryview, faults: Faults, ended: bool = True) -> Iterator[G
         return
     if group:
         yield group
+
+
+def _is_apple_double(member: Member, buffer: memoryview) -> bool:
+    """Tell whether a member is what macOS writes in front of a file that has extended attributes:
+    ``._name``, in the AppleDouble format (RFC 1740)."""
+    _, _, name = member.name.rpartition("/")
+    first = bytes(buffer[member.data : member.data + len(APPLE_DOUBLE)])
+    return name.startswith("._") and first == APPLE_DOUBLE
 
 
 def scan_tar(buffer: memoryview, path: str) -> tuple[Index, Faults]:
