@@ -106,6 +106,16 @@ def test_a_killed_run_goes_on_and_gives_the_same(model_dir, raw_list, tmp_path, 
     assert run(model_dir, raw_list, tmp_path / "killed", "--task", "ser") == 0 and not decoded
 
 
+def test_a_list_that_fails_whole_is_told_by_the_status_every_time(model_dir, tmp_path, capsys):
+    rows = [json.dumps({"key": key, "wav": f"{key}.wav", "txt": "x"}) for key in ("a", "b")]
+    gone = tmp_path / "gone.jsonl"
+    gone.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert run(model_dir, gone, tmp_path / "out", "--task", "ser") == 1
+    assert run(model_dir, gone, tmp_path / "out", "--task", "ser") == 1
+    assert "is complete already" in capsys.readouterr().err
+    assert all("not found" in row.error for row in read(tmp_path / "out"))
+
+
 def test_answers_of_another_model_under_the_same_name_are_not_kept(model_dir, raw_list, tmp_path, capsys):
     shutil.copytree(model_dir, tmp_path / "model")
     assert run(tmp_path / "model", raw_list, tmp_path / "out", "--task", "ser") == 0

@@ -97,8 +97,9 @@ def sweep(args: argparse.Namespace, processes: Processes) -> int:
 def recognize(args: argparse.Namespace, processes: Processes, make: Maker = load.recognizer) -> int:
     """Decode this process's share of the list with the model ``make`` loads; rank 0 merges.
 
-    Returns the exit status. Raises ValueError for bad options, for a folder that another run writes
-    into or that holds answers of other settings, and when answers are missing at the end.
+    Returns the exit status, 1 when no utterance has an answer. Raises ValueError for bad options,
+    for a folder that another run writes into or that holds answers of other settings, and when
+    answers are missing at the end.
     """
     options.search(args)
     jobs, dropped = read_list(args.list)
@@ -106,8 +107,10 @@ def recognize(args: argparse.Namespace, processes: Processes, make: Maker = load
         complete = processes.by_first(lambda: _begin(args, jobs, dropped))
         if complete:
             processes.say(f"{args.out} is complete already: {len(jobs)} utterances")
-            return 0
-        return _decode_and_merge(args, jobs, processes, make)
+        else:
+            _decode_and_merge(args, jobs, processes, make)
+        failed = processes.by_first(lambda: write.all_failed(args.out))
+        return 1 if failed else 0
 
 
 def _begin(args: argparse.Namespace, jobs: list[Job], dropped: Counter) -> bool:
@@ -147,11 +150,8 @@ def label_sets(model: str) -> dict[str, list[str]]:
 
 def _decode_and_merge(
     args: argparse.Namespace, jobs: list[Job], processes: Processes, make: Maker
-) -> int:
-    """Decode what is not finished yet, and merge the answers of all processes.
-
-    Returns the exit status.
-    """
+) -> None:
+    """Decode what is not finished yet, and merge the answers of all processes."""
     # Nobody may append before all have seen what is finished.
     done = write.finished(args.out)
     processes.wait()
@@ -174,8 +174,6 @@ def _decode_and_merge(
     processes.by_first(lambda: write.merge(args.out, keys))
     if processes.is_first:
         _report(args, keys, len(done), counts)
-    nothing = bool(jobs) and counts["errors"] == len(jobs)
-    return 1 if nothing else 0
 
 
 def _decode(args: argparse.Namespace, groups: list[list[Job]], rank: int, make: Maker) -> Counter:

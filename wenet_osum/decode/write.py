@@ -231,6 +231,17 @@ def merge(folder: str | Path, keys: Sequence[str]) -> None:
         part.unlink()
 
 
+def all_failed(folder: str | Path) -> bool:
+    """Tell whether a complete run has nothing but faults. An empty list has none."""
+    failed = False
+    with open(Path(folder) / HYPOTHESES, encoding="utf-8", errors="replace") as answers:
+        for line in answers:
+            failed = bool(json.loads(line).get("error"))
+            if not failed:
+                break
+    return failed
+
+
 def _read_answers(parts: list[Path], rows: Iterable[_Row]) -> Iterator[Hypothesis]:
     """Yield the answers of ``rows``, all of whose parts stay open meanwhile."""
     with ExitStack() as stack:
