@@ -236,3 +236,14 @@ def test_a_flac_without_a_count_of_its_samples_is_refused():
     for read in (audio.decode, audio.read_duration):
         with pytest.raises(Drop, match="^audio: its header does not count the samples"):
             read(bytes(data))
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_joined_ogg_files_are_refused_and_whole_ones_read(subtype):
+    """libsndfile would read the first and be silent about the rest."""
+    parts = []
+    for seconds in (1, 2):
+        parts.append(encode(tone(seconds), subtype=subtype, kind="OGG"))
+        assert abs(len(audio.decode(parts[-1])) - 16000 * seconds) < 1000
+    with pytest.raises(Drop, match="Ogg files joined into one"):
+        audio.decode(b"".join(parts))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wenet_osum.dataset import mp3
+from wenet_osum.dataset import mp3, ogg
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.log_mel import HOP
 from wenet_osum.dataset.mp3 import Source
@@ -48,8 +48,8 @@ def decode(
 
     ``start`` and ``end`` (s) take a segment. Full scale is 1.0; louder float audio stays as it is.
     Raises Drop for audio that cannot be read, is empty or cut short, is shorter than 10 ms, holds
-    NaN or infinity, or has a rate outside 1 to 768 kHz. A cut MP3 or Ogg is as long as what is
-    left.
+    NaN or infinity, has a rate outside 1 to 768 kHz, or is an Ogg file joined of several. A cut MP3
+    or Ogg is as long as what is left.
     """
     audio, rate = _samples(data)
     check_file_rate(rate)
@@ -100,6 +100,9 @@ def _by_soundfile(data: bytes | memoryview) -> tuple[np.ndarray, int]:
         head = bytes(data[:8])
         raise unreadable(f"{len(data)} bytes starting {head!r}", error) from None
 
+    if ogg.is_joined(data):
+        told = f"its first part has {promised} samples ({FFMPEG_HINT})"
+        raise Drop("audio: Ogg files joined into one", told)
     if exact and len(audio) < promised:
         told = f"the header promises {promised} samples"
         raise Drop("audio: cut short", f"{told}, {len(audio)} can be decoded")
