@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 
 import pytest
 
-from wenet_osum.decode import lock
+from wenet_osum import lock
 from wenet_osum.decode.write import (
     READ_WHOLE,
     Writer,
@@ -139,12 +140,27 @@ def test_what_is_only_told_does_not_refuse_earlier_answers(tmp_path):
 
 def test_a_folder_has_one_writer(tmp_path):
     with lock.held(tmp_path):
-        told = rf"is being written by process {os.getpid()} on .*; wait until it has ended .* another --out"
+        told = rf"is being written by process {os.getpid()} on .*; wait until it has ended .* another folder"
         with pytest.raises(ValueError, match=told):
             lock.held(tmp_path).__enter__()
     with lock.held(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_of_another_host_does_not_keep_out_who_must_go_on(tmp_path):
+    """A network drive may keep the lock of a machine that was lost."""
+    with lock.held(tmp_path):
+        with pytest.raises(lock.Taken, match="is being written"), lock.held_on_this_host(tmp_path):
+            pass
+        (tmp_path / "lock").write_text("process 7 on elsewhere\n")
+        with lock.held_on_this_host(tmp_path):
+            assert (tmp_path / "lock").exists()
+        assert (tmp_path / "lock").exists(), "it is not ours to remove"
+        with pytest.raises(lock.Taken) as caught:
+            lock.held(tmp_path).__enter__()
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert again.owner == "process 7 on elsewhere" and str(again) == str(caught.value), "rank 0 tells it to the others"
 
 
 def test_without_flock_a_file_says_who_writes(tmp_path, monkeypatch):

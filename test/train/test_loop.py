@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 
+from wenet_osum import lock
 from wenet_osum.models import build
 from wenet_osum.train import checkpoint, loop
 from wenet_osum.train import run as run_module
@@ -173,6 +174,12 @@ def test_a_stop_in_a_step_to_be_evaluated_leaves_the_same_curve(tiny, unbroken, 
     states = [checkpoint.read_state(folder / "step_00000004") for folder in (tmp_path, unbroken)]
     assert states[0].dev == states[1].dev and states[0].best_step == states[1].best_step
     assert same(weights_of(tmp_path / "final"), weights_of(unbroken / "final"))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tiny, tmp_path):
+    with lock.held(tmp_path), pytest.raises(ValueError, match="is being written by process"):
+        train(tiny.conf(), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_run_stays_and_a_raised_limit_goes_on(tiny, unbroken, tmp_path):

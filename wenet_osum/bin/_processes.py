@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from wenet_osum.decode import lock
+from wenet_osum import lock
 
 T = TypeVar("T")
 # How long one waits for the others: they may finish far apart.

@@ -16,9 +16,10 @@ What surrounds the loop, such as opening the model, logging, evaluating and savi
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
-from wenet_osum import config, dist
+from wenet_osum import config, dist, lock
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.records import Batch
 from wenet_osum.train import run_log
@@ -33,15 +34,18 @@ def train(conf: TrainConfig, exp_dir: str | Path) -> int:
     """Train one phase in ``exp_dir``, from its last complete checkpoint if there is one.
 
     Returns the exit status: 0 done, 85 interrupted and saved, 3 a sanity check failed. Raises
-    ValueError for faults of configuration and data, and ConnectionError when another process of the
-    run is lost.
+    ValueError for faults of configuration and data and when another run trains in ``exp_dir``, and
+    ConnectionError when another process of the run is lost.
     """
     data = _read_data(conf)
     exp_dir = Path(exp_dir)
     world = dist.start(conf.threads, conf.step_timeout_s)
     stop = exp_dir / STOP if world.is_rank_zero else None
     try:
-        with Interrupt(stop) as interrupt:
+        with Interrupt(stop) as interrupt, ExitStack() as stack:
+            # Two runs in one folder would end in a mixture of both.
+            alone = lock.held_on_this_host(exp_dir)
+            dist.from_rank_zero(lambda: stack.enter_context(alone))
             return train_steps(Run(conf, data, exp_dir, world, interrupt))
     except RuntimeError as error:
         if not dist.is_lost_connection(error):

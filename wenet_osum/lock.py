@@ -1,4 +1,4 @@
-"""Lock an output folder, so that a second run does not lose the answers of the first."""
+"""Lock an output folder, so that a second run does not lose what the first one writes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,14 @@ except ImportError:
 LOCK = "lock"
 # The file that stands in where flock is not supported. It outlives a process that is killed.
 OWNER = "lock.owner"
-WAIT = "wait until it has ended and start again to see its answers, or give another --out"
 UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+
+
+class Taken(ValueError):
+    """Another process writes into the folder; ``owner`` names it and its host, and is empty in the
+    instant before that is written."""
+
+    owner = ""
 
 
 @contextmanager
@@ -28,19 +34,15 @@ def held(folder: str | Path) -> Iterator[None]:
     """Hold the lock of an output folder, which is made where it is missing.
 
     The lock is ``flock`` on ``lock``. Some network drives have no ``flock``; there it is the file
-    ``lock.owner``, made with ``O_EXCL``. Both name host and process. Raises ValueError when
-    another process holds it.
+    ``lock.owner``, made with ``O_EXCL``. Both name host and process. Raises Taken when another
+    process holds it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = _flocked(folder / LOCK) if fcntl else None
+    descriptor = _flocked(folder / LOCK)
     if descriptor is not None:
-        try:
+        with _open_until_end(descriptor, folder / LOCK):
             yield
-        finally:
-            # Removed while it is still held: whoever opened it before sees that it is gone.
-            (folder / LOCK).unlink(missing_ok=True)
-            os.close(descriptor)
         return
 
     _claim(folder / OWNER)
@@ -50,11 +52,46 @@ def held(folder: str | Path) -> Iterator[None]:
         (folder / OWNER).unlink(missing_ok=True)
 
 
+@contextmanager
+def held_on_this_host(folder: str | Path) -> Iterator[None]:
+    """Hold the lock of an output folder against processes of this host alone.
+
+    For work that must go on after the host it ran on is lost: a network drive may keep the lock of
+    a machine that no longer exists. Raises Taken when a process of this host holds it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = _flocked(folder / LOCK)
+    except Taken as taken:
+        if taken.owner.endswith(_host()):
+            raise
+        descriptor = None
+    if descriptor is None:
+        yield
+        return
+    with _open_until_end(descriptor, folder / LOCK):
+        yield
+
+
+@contextmanager
+def _open_until_end(descriptor: int, path: Path) -> Iterator[None]:
+    """Keep a locked file for the block."""
+    try:
+        yield
+    finally:
+        # Removed while it is still held: whoever opened it before sees that it is gone.
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
 def _flocked(path: Path) -> int | None:
     """Lock the file and return its descriptor; None where ``flock`` is not supported.
 
-    Raises ValueError when another process has it.
+    Raises Taken when another process has it.
     """
+    if fcntl is None:
+        return None
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -67,7 +104,7 @@ def _flocked(path: Path) -> int | None:
                 return None
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
-            raise ValueError(_taken(path, owner)) from None
+            raise _taken(path, owner) from None
 
         # The holder before may have removed the file after it was opened here. Then the lock is on
         # a file that nobody else will find, and it has to be taken again.
@@ -87,21 +124,30 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _claim(path: Path) -> None:
-    """Make the file that says who writes here. Raises ValueError when it is there already."""
+    """Make the file that says who writes here. Raises Taken when it is there already."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:
         owner = path.read_text(errors="replace").strip()
-        stale = f"if that process no longer runs, delete {path} and start again"
-        raise ValueError(f"{_taken(path, owner)}; {stale}") from None
+        stale = f"; if that process no longer runs, delete {path} and start again"
+        raise _taken(path, owner, stale) from None
     os.write(descriptor, _owner().encode())
     os.close(descriptor)
 
 
-def _taken(path: Path, owner: str) -> str:
-    """Return the error's sentence; ``owner`` is empty in the instant before its name is written."""
-    return f"{path.parent} is being written by {owner or 'another process'}; {WAIT}"
+def _taken(path: Path, owner: str, further: str = "") -> Taken:
+    """Return the error for a folder whose lock is ``path``."""
+    fault = Taken(
+        f"{path.parent} is being written by {owner or 'another process'}; wait until it has ended "
+        f"and start again, or write into another folder{further}"
+    )
+    fault.owner = owner
+    return fault
 
 
 def _owner() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}\n"
+    return f"process {os.getpid()} {_host()}\n"
+
+
+def _host() -> str:
+    return f"on {socket.gethostname()}"
