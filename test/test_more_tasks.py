@@ -25,6 +25,7 @@ from wenet_osum.decode.ctc_draft import begins_with_transcript
 from wenet_osum.decode.longform import Piece, join
 from wenet_osum.decode.row import Row
 from wenet_osum.decode.text_formats import txt
+from wenet_osum.models.losses import labels
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.serve.writing import as_json, as_text
 from wenet_osum.small.losses.label_probe import Loss
@@ -206,3 +207,12 @@ def test_a_model_knows_the_tasks_that_it_was_taught(tiny_folder, tmp_path):
     source = SourceConfig(name="mine", list="a.list", tasks={"<LANGUAGE>": 1.0, "asr": 1.0})
     _new_template(TrainConfig(), before.tokenizer, DataConfig([source])).save(tmp_path)
     assert Template.load(tmp_path).task_names() == [*tasks.default_names(), "lid"]
+
+
+def test_a_model_is_taught_the_labels_that_its_queries_hear(tiny_folder):
+    """The loss learns from every label of an utterance, whatever the task."""
+    conf = TrainConfig()
+    conf.model.adapter_conf = {"label_queries": ["emotion", "language"]}
+    template = _new_template(conf, Template.load(tiny_folder).tokenizer, None)
+    assert "lid" in template.task_names()
+    assert {"emotion", "language"} <= {field.name for field in labels.Loss(template).fields}

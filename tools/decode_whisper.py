@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.decode.jobs import read_list  # noqa: E402
 from wenet_osum.decode.whisper_own import transcribe  # noqa: E402
+from wenet_osum.decode.write import SETTINGS, fingerprint, hold_settings  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,6 +43,13 @@ def main(argv: list[str] | None = None) -> int:
     path = Path(args.out) / "hyp.jsonl"
     try:
         jobs, _ = read_list(args.list)
+        settings = {
+            "model": args.model,
+            "weights": fingerprint(args.model),
+            "language": args.language,
+            "num_beams": args.num_beams,
+        }
+        hold_settings(path.parent / SETTINGS, settings, begun=path.exists())
         written = transcribe(
             jobs,
             path,

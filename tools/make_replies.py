@@ -32,6 +32,7 @@ from wenet_osum.decode.text_replies import (  # noqa: E402
     answer_all,
     with_wrong_words,
 )
+from wenet_osum.decode.write import fingerprint, hold_settings  # noqa: E402
 from wenet_osum.files import write_text  # noqa: E402
 from wenet_osum.records import Hypothesis, Utterance  # noqa: E402
 from wenet_osum.score.hypotheses import read_hypotheses  # noqa: E402
@@ -76,9 +77,16 @@ def _make(args: argparse.Namespace, manifest: Path, out: Path) -> None:
     cascade = bool(args.hyp or args.wrong_words)
     utterances = list(read_manifest(manifest))
     texts = _transcripts(args, utterances)
+    kept = out / "replies.jsonl" if cascade else Path(f"{out}.replies.jsonl")
+    settings = {
+        "llm": args.llm,
+        "weights": fingerprint(args.llm),
+        "system": args.system,
+        "max_tokens": args.max_tokens,
+    }
+    hold_settings(Path(f"{kept}.settings.json"), settings, begun=kept.exists())
     dtype = getattr(torch, args.dtype) if args.dtype else None
     llm = TextLlm.load(args.llm, args.system, args.max_tokens, dtype)
-    kept = out / "replies.jsonl" if cascade else Path(f"{out}.replies.jsonl")
     replies = answer_all(llm, list(texts.values()), kept, args.batch_size)
 
     dropped = Dropped()

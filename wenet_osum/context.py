@@ -8,6 +8,7 @@ utterance's ``extra``, so every layout of a shard keeps them. A prompt tells the
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -109,6 +110,16 @@ def _short(given: Any) -> str:
     return repr(text[:SHOWN])
 
 
+def _is_file(path: Path) -> bool:
+    """Tell whether there is such a file; what is too long for a name of one is none."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+
+
 def words_given(text: str) -> list[str]:
     """Read words of a command line: ``Anna,Baker Street``, or the file that lists them.
 
@@ -116,7 +127,7 @@ def words_given(text: str) -> list[str]:
     """
     path = Path(text)
     try:
-        if path.is_file():
+        if _is_file(path):
             lines = path.read_text(encoding="utf-8")
             return words_of(lines)
     except (OSError, UnicodeDecodeError) as error:

@@ -61,8 +61,12 @@ if in_stages 5; then
   echo "stage 5: training, decoding and scoring the cells, $nproc at a time"
   # Whoever comes first locks a cell; a cell that was stopped goes on from its last checkpoint.
   pids=
-  for _ in $(seq "$nproc"); do
-    python "$here/local/cells.py" --out exp/cells --shared exp/shared --dtype "$dtype" --seeds $seeds ${xs:+--xs $xs} ${cells:+--cells "$cells"} \
+  # Cells save when they are told to stop, and do not outlive this script.
+  trap 'kill $pids 2>/dev/null || true; wait' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  for n in $(seq "$nproc"); do
+    LOCAL_RANK=$((n - 1)) python "$here/local/cells.py" --out exp/cells --shared exp/shared --dtype "$dtype" --seeds $seeds ${xs:+--xs $xs} ${cells:+--cells "$cells"} \
       ${hours:+--hours "$hours"} --override dtype="$dtype" $override &
     pids="$pids $!"
   done

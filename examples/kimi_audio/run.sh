@@ -44,6 +44,7 @@ if in_stages 1; then
   talk=${conversations:-data/talk}
   python "$here/local/conversations.py" --data_dir corpora --prompts data/prompts.yaml --out "$talk" ${conversations:+--given} \
     --mixture data/all/data.yaml --list data/talk/train.list
+  rm -f data/talk/{train,test}.list
   for split in train test; do
     [ ! -f "$talk/$split.jsonl" ] || python "$tools/convert_manifest.py" --from kimi_audio --to shard "$talk/$split.jsonl" "data/talk/$split.list"
   done

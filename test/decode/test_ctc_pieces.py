@@ -171,3 +171,20 @@ def test_a_model_with_classes_is_rescored(chat_parts, monkeypatch):
         if answer_state.step(token) or answer_state.done:
             break
     assert template.decode(answer_state.ids) == heard
+
+
+def test_words_that_the_speech_is_too_short_for_are_impossible_and_no_nan(template):
+    ids = few_classes(template, TRANSCRIPTS, 30)
+    pieces = Pieces(template.tokenizer, ids)
+    short = spelled([0], len(ids))
+    prefix = PiecePrefix.empty(pieces, short)
+    every = torch.arange(len(template.tokenizer))
+    impossible = float("-inf")
+    for token in template.encode("the cat sat on the mat"):
+        gains = prefix.token_gains(every)
+        assert not gains.isnan().any() and (gains == impossible).any()
+        assert not math.isnan(prefix.end_gain())
+        prefix = prefix.extended(token)
+        if prefix.log_p_prefix == impossible:
+            break
+    assert prefix.log_p_prefix == impossible == prefix.end_gain()

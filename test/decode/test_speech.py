@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ import torch
 import wenet_osum
 from wenet_osum.bin import transcribe
 from wenet_osum.decode import incremental, pipeline
-from wenet_osum.records import Hypothesis, Word
+from wenet_osum.records import Hypothesis, Utterance, Word
 from wenet_osum.tasks.base import unescape
+from wenet_osum.text.template import Template
 
 RATE = 16000
 NOISE = np.random.default_rng(5).normal(0, 0.1, RATE)
@@ -329,3 +331,19 @@ STREAMED = [
 def test_what_cannot_be_streamed_says_why(m, asked, chunks, told):
     with pytest.raises(ValueError, match=told):
         [*m.stream(chunks, **asked)]
+
+
+def test_a_model_with_prompts_in_one_language_is_asked_in_it(model_dir, tmp_path, wav):
+    shutil.copytree(model_dir, tmp_path / "m")
+    Template(Template.load(model_dir).tokenizer, prompts={"asr": {"en": ["the cat"]}}).save(tmp_path / "m")
+    m = wenet_osum.load(tmp_path / "m", device="cpu", max_tokens=3)
+    assert m(wav).error is None
+    with pytest.raises(ValueError, match="no 'zh' prompts"):
+        m(wav, lang="zh")
+
+
+def test_a_prompt_of_ones_own_names_the_target_language(model_dir):
+    m = wenet_osum.load(model_dir, task="st", prompt="Say it in {target}.", device="cpu")
+    german = Utterance("a", "a.wav", labels={"target_lang": "de"})
+    asked = m.recognizer._asked_with(german, m.recognizer.task)
+    assert asked.prompt == "Say it in German."

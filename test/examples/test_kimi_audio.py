@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 from wenet_osum import config, tasks
 from wenet_osum.dataset.drop import Dropped
 from wenet_osum.dataset.formats import kimi_audio
-from wenet_osum.dataset.manifest import write_manifest
+from wenet_osum.dataset.manifest import read_manifest, write_manifest
 from wenet_osum.models import build
 from wenet_osum.records import Utterance
 
@@ -59,6 +60,10 @@ def test_conversations_are_written_in_kimis_form(load_local, prepare, tmp_path, 
         write_manifest(tmp_path / f"corpora/c/data/{split}/manifest.jsonl", rows)
     for i in range(5):
         (tmp_path / f"corpora/c/{i}.wav").write_bytes(tone())
+    # A part of the corpus, kept as one of its own: each recording is taken once.
+    whole = read_manifest(tmp_path / "corpora/c/data/train/manifest.jsonl")
+    part = [replace(row, wav=str(tmp_path / "corpora/c" / row.wav)) for row in whole][:3]
+    write_manifest(tmp_path / "corpora/b/data/train/manifest.jsonl", part)
     prepare.prepare(prepare.arguments(["--out", str(tmp_path)]))
     mixture = tmp_path / "data.yaml"
     mixture.write_text("train: [{name: talk, list: old, weight: 1}, {name: a, list: b, weight: 1}]")

@@ -154,6 +154,38 @@ def test_data_of_every_corpus_and_task(downloads, tmp_path, smoke, published_pai
     assert {*alone.dev} == {"asr"} and all(s.tasks == {"asr": 1.0} for s in alone.train)
     assert "of 27 utterances have a reply" in said
 
+    # After phase 2: sentences that are given times join the mixture, once per checkpoint.
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    timed_words = "for row in rows: row['words'] = [['she', 0.1, 0.2]]"
+    (tools / "force_align.py").write_text(
+        f"import json, pathlib, sys\nrows = [json.loads(line) for line in open(sys.argv[-2])]\n{timed_words}\n"
+        "out = pathlib.Path(sys.argv[-1])\nout.parent.mkdir(parents=True, exist_ok=True)\n"
+        "out.write_text(''.join(json.dumps(row) + '\\n' for row in rows))\nprint('aligned', out)\n"
+    )
+    final = work / "exp/2_align/final"
+    final.mkdir(parents=True)
+    for checkpoint, times in (("one", 2), ("one", 0), ("two", 2)):
+        (final / "average.json").write_text(checkpoint)
+        variables = {"tools": str(tools), "conf": str(RECIPE / "conf"), "examples": str(RECIPE.parent)}
+        script = f". {RECIPE}/local/align.sh"
+        done = subprocess.run(["bash", "-ec", script], cwd=work, env=os.environ | variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("aligned /") + done.stdout.count("aligned corpora") == times and "aligned is left out" not in done.stdout
+    mixture = config.load(work / "data/all/data.yaml", config.DataConfig)
+    assert "aligned" in {s.name for s in mixture.train}
+
+
+def test_a_further_phase_adds_silence_to_the_mixture_and_nothing_else():
+    usual, further = (config.load(RECIPE / f"conf/{name}.yaml", config.DataConfig).train for name in ("data", "further/data"))
+    assert [source for source in further if source.name != "silence"] == usual
+
+
+@pytest.mark.parametrize(("arm", "steps"), [("none", 150), ("beside", 150), ("first", 150), ("longer", 300)])
+def test_arms_with_and_without_ctc_have_their_steps_whatever_an_epoch_is(arm, steps):
+    conf = config.load(RECIPE / f"conf/aligned/{arm}.yaml", config.TrainConfig)
+    assert (conf.max_steps, conf.max_epochs) == (steps, None)
+
 
 @pytest.mark.slow
 def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair, two_steps_published, downloads):

@@ -14,7 +14,7 @@ from transformers import AutoProcessor
 
 from wenet_osum.hub import vllm as plug_in
 from wenet_osum.hub.vllm import speech
-from wenet_osum.models import unread
+from wenet_osum.models import lora, unread
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.text.template import Template
 
@@ -38,6 +38,22 @@ def test_lora_is_added_to_the_weights_it_adapts(lora_dir):
         torch.testing.assert_close(weight, wanted[name])
     changed = {name for name in found if not torch.equal(found[name], before[name])}
     assert {name.split(".")[-2] for name in changed} == {"q_proj", "down_proj"}
+
+
+def test_lora_is_found_under_a_name_of_the_hub(lora_dir, tmp_path, monkeypatch):
+    """A download leaves a snapshot that a file of the name points to."""
+    repo = tmp_path / "models--me--it"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs/main").write_text("0" * 40)
+    (repo / "snapshots").mkdir()
+    (repo / "snapshots" / ("0" * 40)).symlink_to(lora_dir)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(tmp_path), raising=False)
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path), raising=False)
+    assert lora.settings("me/it") == lora.settings(str(lora_dir)) is not None
+    found = dict(speech.merged(weights_of(lora_dir), "me/it"))
+    wanted = dict(speech.merged(weights_of(lora_dir), str(lora_dir)))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_speech_is_embedded_as_in_the_model(model_dir):
@@ -79,6 +95,22 @@ def test_a_prompt_is_that_of_training_with_one_placeholder(folder, request):
     assert ids[:place] == inputs["prompt_ids"].tolist()
     assert ids[place + 1 :] == list(template.suffix_ids) and ids.count(ids[place]) == 1
     assert speech.prompt_ids(template, "asr", "fr") == ids
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_a_model_with_prompts_in_one_language_is_asked_in_it(model_dir, lang):
+    table = {"asr": {lang: ["the cat"]}}
+    template = Template(Template.load(model_dir).tokenizer, prompts=table)
+    asked = [speech.prompt_ids(template, "asr", language) for language in ("zh", "en", None)]
+    assert asked[0] == asked[1] == asked[2]
+
+
+def test_a_recording_that_the_encoder_does_not_reach_is_refused(model_dir):
+    config = OsumModel.from_pretrained(model_dir).config
+    reach = 2 * config.encoder.max_source_positions
+    speech.check_reach(config, torch.tensor([reach]))
+    with pytest.raises(ValueError, match="are the most; cut it in pieces"):
+        speech.check_reach(config, torch.tensor([reach + 1]))
 
 
 def test_an_adapter_that_gives_what_ctc_hears_is_refused(model_dir):

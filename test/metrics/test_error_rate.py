@@ -101,3 +101,12 @@ def test_errors_are_those_jiwer_counts():
     [score] = score_task(ASR, refs, answers(**{f"k{i}": text for i, text in enumerate(heard)}))
     assert score.value == pytest.approx(100 * jiwer.wer(lines, heard))
     assert score.count == sum(len(line.split()) for line in lines)
+
+
+def test_the_answer_to_a_silence_does_not_choose_its_language():
+    """Of a list that names no languages a silence is in that of the others, so that invented words count."""
+    refs = [reference("a", "你好世界"), reference("b", "")]
+    for invented, rate in (("thank you", 50.0), ("嗯", 25.0), ("", 0.0)):
+        [score] = score_task(ASR, refs, answers(a="你好世界", b=invented))[:1]
+        assert (score.metric, score.subset, score.value) == ("cer", "zh", rate)
+    assert {s.subset for s in score_task(ASR, refs, answers(a="你好世界", b="thank you"))} == {"zh"}

@@ -111,3 +111,10 @@ def test_the_command_scores_given_hotwords(tmp_path, capsys):
     wrong = [*map(str, words)]
     wrong[wrong.index("Anna,Paul")] = "names.txt"
     assert command.main(wrong) == 1 and "no such file" in capsys.readouterr().err
+
+
+def test_the_normalizer_changes_what_is_told_as_it_changes_what_is_said():
+    refs = [reference("a", "Mr. Smith took Route 66", ["Mr. Smith"]), reference("b", "nobody came", ["Mr. Smith"])]
+    given = answers(a="mister Smith took route 66", b="Mr. Smith came")
+    found = table(score_task(ASR, refs, given, "whisper_en"))
+    assert found["hotword_recall"].value == 100.0 and found["hotword_leaks"].value == 50.0

@@ -52,3 +52,9 @@ def test_missing_answers_leak_nothing_and_lists_without_a_text_before_are_not_sc
     leaks = found(b="我们走吧", d="no text before")["previous_leaks"]
     assert (leaks.value, leaks.count) == (0.0, 1)
     assert "previous_leaks" not in {score.metric for score in score_task(ASR, [REFS[3]], answers(d="x"))}
+
+
+def test_the_normalizer_changes_the_text_before_as_well():
+    refs = [reference("a", "and then she left", "Mr. Smith will come")]
+    [leaks] = [s for s in score_task(ASR, refs, answers(a="Mister Smith will come and then she left"), "whisper_en") if s.metric == "previous_leaks"]
+    assert leaks.value == 100.0

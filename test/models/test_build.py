@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from wenet_osum.config import LoraConfig, ModelConfig
 from wenet_osum.models.build import build, load, take_over
@@ -44,6 +44,48 @@ def test_parts_are_taken_over(sources, batch, as_batch):
     assert second.lora.r == 4
     torch.testing.assert_close(second(as_batch(batch)).nll, first.eval()(as_batch(batch)).nll)
     take_over(build(osum(sources))[0], "llm", str(sources / "tied"))
+
+
+def test_a_part_that_computes_otherwise_is_refused(sources, folders):
+    """Weights of the same shapes, which the new model would read with other settings."""
+    model, _ = build(osum(sources))
+    OsumModel.from_parts(sources / "whisper", sources / "tied", adapter_conf=ADAPTER | {"heads": 4}).save_pretrained(sources / "four")
+    with pytest.raises(ValueError, match=r"adapter: .*heads is 4 there, 2 here"):
+        take_over(model, "adapter", sources / "four")
+
+    with pytest.raises(ValueError, match="two tables there, one here"):
+        take_over(model, "llm", folders / "untied")
+    conf = Qwen2Config.from_pretrained(folders / "tied")
+    conf.rope_parameters = {"rope_type": "default", "rope_theta": 1e6}
+    Qwen2ForCausalLM(conf).save_pretrained(sources / "theta")
+    with pytest.raises(ValueError, match=r"rope_theta is 1000000\.0 there"):
+        take_over(model, "llm", sources / "theta")
+
+
+def test_lora_goes_on_with_another_dropout(sources):
+    model, _ = build(osum(sources, lora=LoraConfig(r=2, dropout=0.1, targets=["q_proj"])))
+    model.save_pretrained(sources / "phase2")
+    for file in (sources / "tied").glob("tokenizer*"):
+        shutil.copy(file, sources / "phase2")
+    again, _ = build(osum(sources, init_from=str(sources / "phase2"), lora=LoraConfig(r=2, dropout=0.0, targets=["q_proj"])))
+    layer = again.llm.model.layers[0].self_attn.q_proj
+    assert again.lora.lora_dropout == 0.0 and layer.lora_dropout["default"].rate == 0.0
+
+
+def test_the_head_of_a_tied_llm_takes_no_lora(sources):
+    with pytest.raises(ValueError, match="head is its table of embeddings"):
+        build(osum(sources, lora=LoraConfig(r=2, targets=["q_proj", "lm_head"])))
+
+
+def test_saving_a_merged_model_takes_the_adapters_away(sources):
+    model, _ = build(osum(sources, lora=LoraConfig(r=2, targets=["q_proj"])))
+    with pytest.raises(ValueError, match="push_to_hub of the model"):
+        model.save_pretrained(sources / "x", push_to_hub=True)
+    model.save_pretrained(sources / "x")
+    merged = OsumModel.from_pretrained(sources / "x")
+    merged.merge_lora()
+    merged.save_pretrained(sources / "x")
+    assert OsumModel.from_pretrained(sources / "x").lora is None
 
 
 def test_faults_are_named(sources):

@@ -88,6 +88,7 @@ def test_language_from_the_list_or_the_script():
     assert normalize.language("EN_us", "") == "en"
     assert normalize.language("zh-en", "x") == "zh-en"
     assert [normalize.language(None, t) for t in ("你好", "hi 你好", "hi", "ありがと", "привет")] == ["zh", "mixed", "en", "ja", "und"]
+    assert normalize.language(None, "It’s a good day – “really”…") == "en", "signs tell no language"
     assert [normalize.language(None, t) for t in ("ok ดี", "ກິນ", "မြန်မာ", "ខ្ញុំ", "한국")] == ["th", "lo", "my", "km", "und"]
 
 

@@ -99,6 +99,11 @@ def test_folders_that_differ_beside_lora_are_refused(model_dir, folders, tmp_pat
     base = OsumModel.from_pretrained(model_dir)
     with pytest.raises(ValueError, match="differs from the model in speech_boundary.weight"):
         loras.add(base, "x", str(other))
+    marked = OsumModel.from_pretrained(folders["one"])
+    marked.config.encoder.pad_s = 30.0
+    marked.save_pretrained(tmp_path / "marked")
+    with pytest.raises(ValueError, match=r"encoder_conf.pad_s 30.0, the model has"):
+        loras.add(base, "x", str(tmp_path / "marked"))
     with pytest.raises(ValueError, match="has no LoRA"):
         loras.add(base, "x", str(model_dir))
     assert base.lora is None and not any("lora_" in name for name, _ in base.named_parameters())

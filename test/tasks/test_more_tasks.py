@@ -109,6 +109,9 @@ def test_a_translation_without_its_mark_is_unread(text):
         ({"target_lang": "gsw"}, "en", "Write what is said, then translate it into gsw."),
         ({}, "en", "Write what is said, then translate it into Chinese."),
         ({"lang": "de"}, "zh", "写出语音内容，再译成英语。"),
+        ({"lang": "English"}, "en", "Write what is said, then translate it into Chinese."),
+        ({"target_lang": "zh-CN"}, "en", "Write what is said, then translate it into Chinese."),
+        ({"target_lang": "zh_yue"}, "en", "Write what is said, then translate it into Cantonese."),
     ],
 )
 def test_a_prompt_names_the_target_language(values, lang, prompt):

@@ -99,6 +99,8 @@ def test_what_a_manifest_says():
 def test_words_of_a_command_line(tmp_path):
     assert words_given("Anna, Baker Street,,安娜、今天") == ["Anna", "Baker Street", "安娜", "今天"]
     (tmp_path / "names").write_text("Anna\n\nBaker Street\n", encoding="utf-8")
+    many = [f"Firstname{i} Lastname{i}" for i in range(40)]
+    assert words_given(",".join(many)) == many, "longer than the name of any file"
     assert words_given(str(tmp_path / "names")) == words_of(["Anna", "Baker Street"])
     with pytest.raises(ValueError, match="no such file"):
         words_given("names.txt")

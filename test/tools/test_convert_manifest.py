@@ -8,6 +8,7 @@ import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,3 +169,36 @@ def test_lists_that_differ_behind_a_dot_have_shards_of_their_own(tmp_path):
     assert lists[0] != lists[1]
     shard.write(str(tmp_path / "dev.list"), [Utterance("k", str(tmp_path / "a.wav"), txt="x")], Counter())
     assert (tmp_path / "dev_shards").is_dir()
+
+
+def test_a_table_of_others_loses_only_the_rows_that_do_not_fit(monkeypatch, tmp_path):
+    """A class of -1 is not known; words of another form are counted, whatever the other rows hold."""
+
+    class Classes:
+        def int2str(self, number):
+            return ["happy", "sad"][number] if number >= 0 else 1 / 0
+
+    class Rows(list):
+        column_names = ["audio", "words", "emotion"]
+        features = {"emotion": Classes()}
+
+        def cast_column(self, *_):
+            return self
+
+    audio = {"bytes": None, "path": "a.wav"}
+    rows = [{"emotion": 0}, {"emotion": -1}, {"words": [{"word": "hi"}]}, {"words": ["hi"]}]
+    table = Rows({"audio": dict(audio), "emotion": None} | row for row in rows)
+    library = SimpleNamespace(load_from_disk=lambda _: table, Audio=lambda decode: None, ClassLabel=Classes)
+    monkeypatch.setattr(hf, "_library", lambda: library)
+    found = list(hf.read("x", dropped := Dropped(), str(tmp_path)))
+    assert [u.labels.get("emotion") for u in found] == ["happy", None]
+    assert sum(dropped.values()) == 2 and all("words without text, start and end" in why for why in dropped)
+
+
+def test_a_kaldi_folder_lacks_only_what_cannot_be_written(tmp_path):
+    (tmp_path / "a.wav").write_bytes(write_wav(np.zeros(16000, np.float32)))
+    rows = [Utterance(key, str(tmp_path / name), txt="x", start=0.2) for key, name in (("gone", "gone.wav"), ("there", "a.wav"))]
+    written = lookup.load(FORMATS, "kaldi").write(str(tmp_path / "k"), rows, lost := Counter())
+    assert written == 1 and lost["audio: file not found"] == 1
+    assert (tmp_path / "k/segments").read_text() == "there rec000000-a 0.2000 1.0000\n"
+    assert len((tmp_path / "k/wav.scp").read_text().splitlines()) == 1

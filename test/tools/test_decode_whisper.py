@@ -97,6 +97,13 @@ def test_a_run_that_was_cut_off_goes_on(corpus, whisper, monkeypatch):
     assert decoded(corpus, whisper) == whole
 
 
+def test_answers_of_another_whisper_are_not_taken_for_its_own(corpus, whisper, capsys):
+    decoded(corpus, whisper)
+    for other in (["--model", "openai/whisper-medium"], ["--model", whisper, "--num_beams", "2"]):
+        assert run(*other, "--list", corpus / "m.jsonl", "--out", corpus / "hyp") == 1
+        assert "holds results of another run" in capsys.readouterr().err
+
+
 def test_the_language_is_asked_for(corpus, whisper, monkeypatch):
     asked = []
     generate = WhisperForConditionalGeneration.generate

@@ -91,6 +91,14 @@ def test_a_run_that_was_cut_off_goes_on(parrot, tmp_path):
     assert parrot.asked == [json.loads(lines[1])["txt"]]
 
 
+def test_replies_of_another_llm_are_not_taken_for_its_own(parrot, manifest, tmp_path, capsys):
+    assert run("--llm", "x", manifest, tmp_path / "out.jsonl") == 0
+    assert run("--llm", "x", manifest, tmp_path / "out.jsonl") == 0
+    for other in (["--llm", "y"], ["--llm", "x", "--system", "Be rude."], ["--llm", "x", "--max_tokens", "9"]):
+        assert run(*other, manifest, tmp_path / "out.jsonl") == 1
+        assert "holds results of another run" in capsys.readouterr().err
+
+
 def test_a_cascade_asks_what_a_recognizer_heard(parrot, manifest, tmp_path):
     (tmp_path / "hyp").mkdir()
     heard = {"a": "one too", "b": "long tail", "d": "mute"}

@@ -52,6 +52,19 @@ def test_faults_are_sentences(tmp_path, capsys):
     assert not (tmp_path / "final").exists()
 
 
+def test_an_experiment_is_not_replaced_by_its_average(tmp_path, capsys):
+    fake(tmp_path / "x", 1, 1.0, 0.1)
+    (tmp_path / "x" / "train.log").write_text("steps\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("years\n")
+    for out in (tmp_path / "x", tmp_path, tmp_path / "x" / "step_00000001", tmp_path / "other"):
+        assert main(["--exp_dir", str(tmp_path / "x"), "--out", str(out)]) == 1
+        assert "is not a model folder that can be replaced" in capsys.readouterr().err
+    assert (tmp_path / "x" / "train.log").exists() and (tmp_path / "other" / "thesis.tex").exists()
+    (tmp_path / "empty").mkdir()
+    assert main(["--exp_dir", str(tmp_path / "x"), "--out", str(tmp_path / "empty")]) == 0
+
+
 def test_the_mean_of_a_real_run_loads(tiny, tmp_path, weights_of):
     assert train(tiny.conf(max_steps=4), tmp_path) == 0
     assert main(["--exp_dir", str(tmp_path), "--num", "2", "--out", str(tmp_path / "mean")]) == 0

@@ -117,6 +117,9 @@ class Node:
     @cached_property
     def log_p_longer(self) -> Tensor:
         """log Ψ (C,) of the prefix with each class behind it, on the CPU."""
+        if self.prefix.log_p_prefix == LOG_ZERO:
+            # Longer than the speech has states for: nothing follows what cannot be.
+            return torch.full((len(self.every),), LOG_ZERO)
         gains = self.prefix.token_gains(self.every)
         logs = gains + self.prefix.log_p_prefix
         return logs.cpu()
@@ -209,7 +212,7 @@ class PiecePrefix:
     def end_gain(self) -> float:
         """Return the log-probability that the transcript is complete, given the text."""
         whole = self._behind(self.node, self.word)
-        if whole is None:
+        if whole is None or whole.prefix.log_p_prefix == LOG_ZERO:
             return LOG_ZERO
         prefix = whole.prefix
         ended = prefix.log_p_prefix + prefix.end_gain()

@@ -178,7 +178,7 @@ class Recognizer:
     def _asked_with(self, utterance: Utterance, task: Task) -> Utterance:
         """Give an utterance the wording and the context that the run asks it with."""
         if self.prompt:
-            utterance = dataclasses.replace(utterance, prompt=self.prompt)
+            utterance = dataclasses.replace(utterance, prompt=task.fill(self.prompt, utterance))
         wording = self._wording(task) if utterance.prompt is None else utterance.prompt
         return self.telling.told(utterance, self.template, wording, self.counts)
 

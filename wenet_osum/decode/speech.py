@@ -185,7 +185,8 @@ class Transcriber:
             lang=lang or own.lang,
         )
         # A language without a prompt is refused here, not at the first sound.
-        own.template.prompt_text(chosen, asked.lang)
+        if lang and not asked.prompt:
+            own.template.prompt_text(chosen, lang)
         return asked
 
     def answers(

@@ -71,7 +71,6 @@ def open_run(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path, told = folder / SETTINGS, told or {}
 
     # The merged file appears when a merge has ended, whatever parts are left beside it.
     complete = (folder / HYPOTHESES).exists()
@@ -79,20 +78,30 @@ def open_run(
     for part in _parts(folder):
         if part.stat().st_size:
             begun = True
-    if begun and _read_settings(path, list(told)) != settings:
-        why = _difference(path, settings, list(told))
-        advice = "give another --out, or delete the folder"
-        raise ValueError(f"{folder} holds results of another run ({why}); {advice}")
-
-    written = settings | told
-    text = json.dumps(written, ensure_ascii=False, indent=1, sort_keys=True)
-    write_text(path, text)
+    hold_settings(folder / SETTINGS, settings, begun, told)
     for part in _parts(folder):
         if complete:
             part.unlink()
         else:
             _cut_torn_line(part)
     return complete
+
+
+def hold_settings(
+    path: Path, settings: dict[str, Any], begun: bool, told: dict[str, Any] | None = None
+) -> None:
+    """Keep the settings of a run, and what is ``told`` beside them, in the file ``path``.
+
+    Raises ValueError where results have ``begun`` and were made with other settings.
+    """
+    told = told or {}
+    if begun and _read_settings(path, list(told)) != settings:
+        why = _difference(path, settings, list(told))
+        advice = "give another --out, or delete the folder"
+        raise ValueError(f"{path.parent} holds results of another run ({why}); {advice}")
+    written = settings | told
+    text = json.dumps(written, ensure_ascii=False, indent=1, sort_keys=True)
+    write_text(path, text)
 
 
 def fingerprint(model: str | Path) -> str:

@@ -85,7 +85,9 @@ def _begun_from(folder: Path) -> list[str]:
     """Return the models from which the training in ``folder`` took weights."""
     model = migrate.train_yaml(_read(folder / "train.yaml")).get("model") or {}
     parts = model.get("init_parts") or {}
-    names = [model.get("whisper"), model.get("llm"), model.get("init_from"), *parts.values()]
+    encoder = (model.get("encoder") or {}).get("source")
+    begun = [model.get("whisper"), encoder, model.get("llm"), model.get("init_from")]
+    names = [*begun, *parts.values()]
     return [name for name in names if name]
 
 

@@ -8,6 +8,7 @@ languages of a list together. A missing answer counts as all deletions.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +45,8 @@ class Line(NamedTuple):
 
 def compute(field: Field, pairs: list[Pair], options: Options) -> list[MetricSums]:
     """Compute a rate per language of the references, and one over all if there are several."""
-    lines = [_line(field, pair, options) for pair in pairs]
+    usual = _usual_language(field, pairs)
+    lines = [_line(field, pair, options, usual) for pair in pairs]
     langs = sorted({line.lang for line in lines})
     found = []
 
@@ -66,12 +68,27 @@ def metric_of(lang: str) -> Metric:
     return CER if lang in CHARACTER_LANGUAGES else WER
 
 
-def _line(field: Field, pair: Pair, options: Options) -> Line:
-    """Align one utterance and count its errors."""
+def _usual_language(field: Field, pairs: list[Pair]) -> str | None:
+    """Return the language of most references, None where none tells one."""
+    found: Counter = Counter()
+    for pair in pairs:
+        reference = field.spoken(pair.reference)
+        if pair.reference.lang or reference:
+            found[language(pair.reference.lang, reference)] += 1
+    return max(found, key=found.__getitem__, default=None)
+
+
+def _line(field: Field, pair: Pair, options: Options, usual: str | None) -> Line:
+    """Align one utterance and count its errors.
+
+    Silence whose language the list does not tell is in the ``usual`` one, whatever is answered.
+    """
     # The words alone, without times and marks.
     reference = field.spoken(pair.reference)
     hypothesis = (pair.hypothesis.transcript or "") if pair.answered else ""
     lang = language(pair.reference.lang, reference or hypothesis)
+    if usual and not reference and not pair.reference.lang:
+        lang = usual
     expected = prepare(reference, lang, options.normalizer)
     answered = prepare(hypothesis, lang, options.normalizer)
     found = count(expected, answered)

@@ -15,6 +15,8 @@ that both can be compared. A missing answer finds nothing, and is no answer that
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from wenet_osum.context import HOTWORDS, context_of
@@ -98,7 +100,7 @@ def _count(field: Field, pair: Pair, options: Options) -> tuple[int, ...]:
     """Count the hotwords of one utterance in both texts."""
     texts = both_sides(field, pair, options)
     matched = spoken = answered = leaked = 0
-    for word in hotwords(pair):
+    for word in hotwords(pair, texts.tokens):
         expected = occurrences(word, texts.reference)
         found = occurrences(word, texts.hypothesis)
         spoken += expected
@@ -117,12 +119,14 @@ def _count(field: Field, pair: Pair, options: Options) -> tuple[int, ...]:
     )
 
 
-def hotwords(pair: Pair) -> list[tuple[str, ...]]:
+def hotwords(
+    pair: Pair, tokens_of: Callable[[str], list[str]] = answer_tokens
+) -> list[tuple[str, ...]]:
     """Return the hotwords of a reference as tokens; spellings that differ in case are one."""
     context = context_of(pair.reference)
     found = {}
     for word in context.hotwords:
-        tokens = answer_tokens(word)
+        tokens = tokens_of(word)
         if tokens:
             found[tuple(tokens)] = None
     return [*found]

@@ -15,7 +15,6 @@ import numpy as np
 from wenet_osum.context import PREVIOUS, context_of
 from wenet_osum.records import Metric
 from wenet_osum.score.metric_sums import MetricSums, Options, Pair, one_class, share
-from wenet_osum.score.normalize import answer_tokens
 from wenet_osum.score.spoken import both_sides, runs, told
 from wenet_osum.tasks import Field
 
@@ -63,7 +62,7 @@ def _count(field: Field, pair: Pair, options: Options) -> tuple[int, ...]:
     """Count the runs of the text before that one answer has and nobody says."""
     texts = both_sides(field, pair, options)
     context = context_of(pair.reference)
-    before = answer_tokens(context.previous)
+    before = texts.tokens(context.previous)
     again = runs(texts.hypothesis, RUN) & runs(before, RUN)
     spoken = runs(texts.reference, RUN)
     leaked = again - spoken

@@ -11,7 +11,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from wenet_osum import lookup
 from wenet_osum.config import ModelConfig
-from wenet_osum.models import assemble, unread
+from wenet_osum.models import assemble, lora, unread
 from wenet_osum.models.encoder import whisper
 from wenet_osum.models.llm import causal
 from wenet_osum.models.osum import OsumModel
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 KINDS: dict[str, type] = {"wenet_osum": OsumModel, "whisper": WhisperPhase}
 # Differences that a message shows.
 SHOWN = 4
+# Settings of a part that do not show in the shapes of its weights, as transformers names them.
+SETTINGS = (
+    "activation_function",
+    "encoder_attention_heads",
+    "hidden_act",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_parameters",
+)
 
 
 def build(
@@ -119,7 +129,8 @@ def take_over(model: nn.Module, part: str, folder: str | Path) -> None:
     """Copy the weights of one part, such as ``encoder``, from another model's folder.
 
     The folder may hold a model of either kind, or for ``llm`` a causal LM alone; LoRA adapters
-    there are merged. Raises ValueError when the part is unknown or a name or shape differs.
+    there are merged. Raises ValueError when the part is unknown, and when a name, a shape or a
+    setting differs that the weights were trained with (``SETTINGS``, attention heads).
     """
     known = [name for name, child in model.named_children() if child is not None]
     if part not in known:
@@ -131,7 +142,7 @@ def take_over(model: nn.Module, part: str, folder: str | Path) -> None:
     state = source.state_dict()
     if type(source) is type(target) and hasattr(target, "fit_state"):
         state = target.fit_state(state)
-    faults = _differences(target.state_dict(), state)
+    faults = _differences(target.state_dict(), state) + _other_settings(target, source)
     if faults:
         some = "; ".join(faults[:SHOWN])
         raise ValueError(
@@ -195,6 +206,41 @@ def _differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str
     return faults
 
 
+def _other_settings(target: nn.Module, source: nn.Module) -> list[str]:
+    """List the settings in which two parts differ although their weights have the same shapes."""
+    ours, theirs = _settings(target), _settings(source)
+    faults = []
+    for name in sorted(ours.keys() & theirs.keys()):
+        if ours[name] != theirs[name]:
+            faults.append(f"{name} is {theirs[name]} there, {ours[name]} here")
+
+    # Weights of one table for both ends fit where there are two, but not the other way round.
+    if _is_tied(target) and not _is_tied(source):
+        faults.append("the head and the embeddings are two tables there, one here")
+    return faults
+
+
+def _settings(part: nn.Module) -> dict[str, Any]:
+    """Return what decides how a part computes and does not show in the shapes of its weights."""
+    found = {}
+    for name in SETTINGS:
+        value = getattr(part.config, name, None) if hasattr(part, "config") else None
+        if isinstance(value, dict):
+            found |= {f"{name}.{key}": one for key, one in value.items() if one is not None}
+        elif value is not None:
+            found[name] = value
+    for name, module in part.named_modules():
+        if isinstance(getattr(module, "heads", None), int):
+            found[f"{name}.heads"] = module.heads
+    return found
+
+
+def _is_tied(part: nn.Module) -> bool:
+    """Tell whether the head of an LLM is its table of embeddings."""
+    head = part.get_output_embeddings() if hasattr(part, "get_output_embeddings") else None
+    return head is not None and head.weight is part.get_input_embeddings().weight
+
+
 def set_encoder_conf(model: OsumModel | WhisperPhase, conf: dict[str, Any]) -> None:
     """Put ``encoder_conf`` into the model's encoder; what it does not name stays.
 
@@ -230,6 +276,7 @@ def _lora(model: OsumModel | WhisperPhase, conf: LoraConfig) -> None:
             f"model.lora {want} (r, alpha, targets) differs from the loaded adapters {have}; "
             "merge those first, or drop model.lora"
         )
+    lora.set_dropout(model.llm, loaded, conf.dropout)
 
 
 def check_vocabulary(model: OsumModel | WhisperPhase, tokenizer: PreTrainedTokenizerBase) -> None:

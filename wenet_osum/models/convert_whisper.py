@@ -308,7 +308,7 @@ def to_pt(source: str | Path, out: str | Path, layout: str) -> list[str]:
         content = {"dims": _dims(config), "model_state_dict": state}
     _write_pt(content, out)
     said = [f"{out}: {len(state)} tensors in {layout}'s layout"]
-    if (Path(source) / CTC_FILE).exists():
+    if cached_file(str(source), CTC_FILE, _raise_exceptions_for_missing_entries=False):
         said.append(f"left out: {CTC_FILE}")
     return said
 

@@ -37,7 +37,7 @@ def add(llm: nn.Module, conf: Any, name: str = NAME) -> Any:
     """Put adapters into ``llm`` as ``name`` and return peft's LoraConfig.
 
     ``conf`` is that or the one of ``config``. Raises ValueError when no module has a target's
-    name.
+    name, and for the head of an LLM whose head is its table of embeddings.
     """
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
@@ -57,6 +57,7 @@ def add(llm: nn.Module, conf: Any, name: str = NAME) -> Any:
             f"lora.targets {missing}: the LLM ({type(llm).__name__}) has no such modules; "
             f"its linear layers: {known}"
         )
+    _refuse_tied_head(llm, conf.target_modules)
     if not conf.base_model_name_or_path:
         conf.base_model_name_or_path = getattr(llm, "name_or_path", None)
     with _as_on_cpu(llm), warnings.catch_warnings():
@@ -65,6 +66,21 @@ def add(llm: nn.Module, conf: Any, name: str = NAME) -> Any:
         inject_adapter_in_model(conf, llm, adapter_name=name)
     lora_input.share(llm, name)
     return conf
+
+
+def _refuse_tied_head(llm: nn.Module, targets: Any) -> None:
+    """Raise ValueError where adapters of the head would be merged into the embeddings as well."""
+    head = llm.get_output_embeddings() if hasattr(llm, "get_output_embeddings") else None
+    if head is None or head.weight is not llm.get_input_embeddings().weight:
+        return
+    for name, module in llm.named_modules():
+        if module is not head or isinstance(targets, str):
+            continue
+        if any(f".{name}".endswith(f".{target}") for target in targets):
+            raise ValueError(
+                f"lora.targets {name}: this LLM's head is its table of embeddings, which adapters "
+                "of the head would change when they are merged; leave it out"
+            )
 
 
 @contextmanager
@@ -111,6 +127,14 @@ def _missing(llm: nn.Module, targets: Any) -> list[str]:
     return sorted(missing)
 
 
+def set_dropout(llm: nn.Module, conf: Any, rate: float) -> None:
+    """Let the adapters of ``llm``, whose settings are peft's ``conf``, drop inputs at ``rate``."""
+    conf.lora_dropout = rate
+    for module in llm.modules():
+        if isinstance(module, lora_input.SharedInput):
+            module.rate = rate
+
+
 def base_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights without adapters, under the names they have without adapters."""
     base = {}
@@ -150,12 +174,19 @@ def save(llm: nn.Module, conf: Any, state: dict[str, Tensor], folder: Path) -> N
     conf.inference_mode = training
 
 
-def settings(folder: str) -> LoraConfig | None:
-    """Read the size of the adapters of a model folder; None where it has none."""
-    file = Path(folder) / FOLDER / CONFIG
-    if not file.exists():
+def remove(folder: Path) -> None:
+    """Remove the adapters that a model folder has from a model of before."""
+    for name in (CONFIG, WEIGHTS):
+        (folder / FOLDER / name).unlink(missing_ok=True)
+
+
+def settings(source: str) -> LoraConfig | None:
+    """Read the size of the adapters of a model folder or hub name; None where it has none."""
+    file = find(source, CONFIG)
+    if file is None:
         return None
-    found = json.loads(file.read_text(encoding="utf-8"))
+    text = Path(file).read_text(encoding="utf-8")
+    found = json.loads(text)
     return LoraConfig(
         r=found["r"],
         alpha=found["lora_alpha"],
@@ -174,7 +205,7 @@ def load(
     in that one. ``where`` are the hub's keywords, such as ``revision``. Raises ValueError where one
     of two files is missing, and where they do not fit.
     """
-    config, weights = _find(source, CONFIG, where), _find(source, WEIGHTS, where)
+    config, weights = find(source, CONFIG, **where), find(source, WEIGHTS, **where)
     if config is None and weights is None:
         return None
     if config is None or weights is None:
@@ -206,8 +237,9 @@ def load(
     return conf
 
 
-def _find(source: str, name: str, where: dict[str, Any]) -> str | None:
-    """Return the path of a file of the adapters, None when there is none."""
+def find(source: str, name: str, **where: Any) -> str | None:
+    """Return the path of a file of the adapters of a folder or hub name, None when there is
+    none."""
     path = f"{FOLDER}/{name}"
     return cached_file(source, path, _raise_exceptions_for_missing_entries=False, **where)
 

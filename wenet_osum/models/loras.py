@@ -6,24 +6,58 @@ and the same base weights again: these are compared, and not loaded.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from wenet_osum.models import lora, unread
 from wenet_osum.models.osum import OsumModel
+from wenet_osum.models.osum_config import OsumConfig
 
 
 def add(model: OsumModel, name: str, folder: str) -> None:
     """Put the adapters of a model folder into ``model`` as ``name``.
 
-    Raises ValueError where it has none, and where any other weight is not that of ``model``.
+    Raises ValueError where it has none, and where any other weight, or a setting that says what
+    the LLM hears, is not that of ``model``.
     """
     if not isinstance(model, OsumModel):
         raise ValueError("a model without an LLM has no LoRA")
-    if lora.settings(folder) is None:
+    try:
+        found = lora.settings(folder)
+    except OSError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    if found is None:
         raise ValueError(f"{folder} has no LoRA: no {lora.FOLDER}/{lora.CONFIG} in it")
+    _check_settings(model.config, OsumConfig.from_pretrained(folder), folder)
     _check_base(model, folder)
     lora.load(model.llm, folder, name=name)
+
+
+def _check_settings(ours: OsumConfig, theirs: OsumConfig, folder: str) -> None:
+    """Raise ValueError for a folder whose LLM was trained to hear something else."""
+    pairs = {
+        "adapter": (ours.adapter, theirs.adapter),
+        "adapter_conf": (_heard(ours), _heard(theirs)),
+        "time_marks": (ours.time_marks, theirs.time_marks),
+        "encoder_conf.pad_s": (_pad_s(ours), _pad_s(theirs)),
+    }
+    for name, (own, other) in pairs.items():
+        if own != other:
+            raise ValueError(
+                f"{folder} was trained with {name} {other}, the model has {own}: "
+                "speech would be laid out otherwise than its LoRA knows it"
+            )
+
+
+def _heard(config: OsumConfig) -> dict[str, Any]:
+    """Return what of ``adapter_conf`` changes what an LLM hears."""
+    return {name: value for name, value in config.adapter_conf.items() if name != "dropout"}
+
+
+def _pad_s(config: OsumConfig) -> float:
+    return getattr(config.encoder, "pad_s", 0.0)
 
 
 def _check_base(model: OsumModel, folder: str) -> None:

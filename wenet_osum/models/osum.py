@@ -367,7 +367,12 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> None:
         """Write a complete folder: the base weights under their plain names, LoRA adapters in
-        ``lora`` as peft writes them."""
+        ``lora`` as peft writes them. What lay there of a model that had some goes away.
+
+        Raises ValueError for ``push_to_hub`` where there are adapters.
+        """
+        if self.lora is not None and kwargs.get("push_to_hub"):
+            raise ValueError("the upload would lack LoRA: call push_to_hub of the model instead")
         state = self.state_dict() if state_dict is None else state_dict
         base = lora.base_state(state)
         saved_as = dtypes.of_parts(base)
@@ -376,8 +381,11 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         self.config.llm.dtype = getattr(torch, saved_as["llm"])
         super().save_pretrained(save_directory, state_dict=base, **kwargs)
 
-        is_main_process = kwargs.get("is_main_process", True)
-        if self.lora is not None and is_main_process:
+        if not kwargs.get("is_main_process", True):
+            return
+        if self.lora is None:
+            lora.remove(Path(save_directory))
+        else:
             language = {}
             for name, tensor in state.items():
                 if name.startswith("llm."):

@@ -26,6 +26,7 @@ from transformers import (
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
+from transformers.utils import cached_file
 
 from wenet_osum.devices import to_device
 from wenet_osum.models import dtypes, split, trainable
@@ -255,8 +256,8 @@ class WhisperPhase(nn.Module):
                 "give a folder of transformers' Whisper, or a hub name"
             ) from None
         model = cls(whisper)
-        head = Path(name) / CTC_FILE
-        if head.exists():
+        head = cached_file(str(name), CTC_FILE, _raise_exceptions_for_missing_entries=False)
+        if head is not None:
             model.add_ctc_head(model.blank)
             model.ctc_head.load_state_dict(load_file(head))
         if dtype == "auto":

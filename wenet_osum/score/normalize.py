@@ -238,7 +238,8 @@ def language(lang: str | None, text: str) -> str:
     spaceless = re.search(f"[{SPACELESS}]", text)
     if spaceless:
         return _language_of(spaceless[0])
-    return "en" if text.isascii() else "und"
+    letters = filter(str.isalpha, text)
+    return "en" if all(map(str.isascii, letters)) else "und"
 
 
 def _language_of(character: str) -> str:

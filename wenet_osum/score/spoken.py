@@ -7,7 +7,7 @@ is not in "start"; Chinese characters count wherever they follow one another. A 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from wenet_osum.context import context_of
@@ -21,6 +21,8 @@ class Texts(NamedTuple):
 
     reference: list[str]
     hypothesis: list[str]
+    # makes such tokens of what the model was told
+    tokens: Callable[[str], list[str]]
 
 
 def told(pairs: list[Pair], slot: str) -> list[Pair]:
@@ -34,16 +36,20 @@ def told(pairs: list[Pair], slot: str) -> list[Pair]:
 
 
 def both_sides(field: Field, pair: Pair, options: Options) -> Texts:
-    """Return what is spoken and what is answered as tokens, after the normalizer."""
+    """Return what is spoken and what is answered as tokens, after the normalizer, which a context
+    has to go through as well: "Mr." may be "mister" on both sides."""
     reference = field.spoken(pair.reference)
     hypothesis = ""
     if pair.answered:
         hypothesis = pair.hypothesis.transcript or ""
     lang = language(pair.reference.lang, reference)
     normalize = get(options.normalizer, lang)
-    expected = normalize(reference)
-    answered = normalize(hypothesis)
-    return Texts(answer_tokens(expected), answer_tokens(answered))
+
+    def tokens(text: str) -> list[str]:
+        normal = normalize(text)
+        return answer_tokens(normal)
+
+    return Texts(tokens(reference), tokens(hypothesis), tokens)
 
 
 def occurrences(word: Sequence[str], text: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from wenet_osum.records import Utterance
 from wenet_osum.tasks.asr import TRANSCRIPT
 from wenet_osum.tasks.base import CJK, Task
 from wenet_osum.tasks.fields import FreeText
-from wenet_osum.tasks.lid import LANGUAGES
+from wenet_osum.tasks.lid import LANGUAGE, LANGUAGES
 
 TARGET = "{target}"
 
@@ -26,22 +26,31 @@ class Translation(FreeText):
         """Name the target language in a prompt, in the language that the prompt is in."""
         if TARGET not in prompt:
             return prompt
-        code = _target(utterance)
-        known = LANGUAGES.get(code)
-        if known is None:
-            return prompt.replace(TARGET, code)
-        english, chinese, *_ = known
+        named = _target(utterance)
+        code = _code(named)
+        if code is None:
+            return prompt.replace(TARGET, named)
+        english, chinese, *_ = LANGUAGES[code]
         name = chinese if CJK.search(prompt) else english
         return prompt.replace(TARGET, name)
 
 
 def _target(utterance: Utterance) -> str:
-    """Return the code of the language to translate into."""
+    """Return the language to translate into, as the manifest spells it."""
     given = utterance.get("target_lang")
     if given:
         return str(given)
-    spoken = utterance.lang or ""
-    return "zh" if spoken.startswith("en") else "en"
+    spoken = _code(utterance.lang or "")
+    return "zh" if spoken == "en" else "en"
+
+
+def _code(named: str) -> str | None:
+    """Return the code of a language under any of its names, a region behind it or not (``zh-CN``);
+    None for one that is not known."""
+    spelled = named.strip().replace("_", "-")
+    first, _, _ = spelled.partition("-")
+    known = LANGUAGE.labels
+    return known.find(spelled) or known.find(first)
 
 
 TRANSLATION = Translation(

@@ -60,8 +60,9 @@ def average(sources: list[Path], out: Path) -> None:
     """Write a complete model folder whose weights are the mean of those of ``sources``.
 
     All else, integer tensors too, is from the newest, which comes last. Raises ValueError when the
-    checkpoints do not hold the same tensors.
+    checkpoints do not hold the same tensors, and when ``out`` is a folder that must not be replaced.
     """
+    _check_replaceable(out, sources)
     newest = sources[-1]
     temporary = out.parent / f".{out.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -81,6 +82,20 @@ def average(sources: list[Path], out: Path) -> None:
     note = json.dumps({"averaged": rows}, ensure_ascii=False, indent=1)
     (temporary / NOTE).write_text(note, encoding="utf-8")
     checkpoint.publish(temporary, out)
+
+
+def _check_replaceable(out: Path, sources: list[Path]) -> None:
+    """Raise ValueError unless ``out`` is missing, empty or a model that may be written anew."""
+    if not out.exists():
+        return
+    held = [source for source in sources if source.resolve().is_relative_to(out.resolve())]
+    is_model = any((out / name).is_file() for name in ("config.json", checkpoint.DONE))
+    is_empty = out.is_dir() and not any(out.iterdir())
+    if held or not (is_model or is_empty):
+        raise ValueError(
+            f"--out {out} exists, and is not a model folder that can be replaced; "
+            f"give one, e.g. {sources[-1].parent / checkpoint.FINAL}"
+        )
 
 
 def has_lora(folder: Path) -> bool:

@@ -114,7 +114,7 @@ def _new_template(
         "lowercase": conf.lowercase,
         "template": conf.template or "plain",
         "system": conf.system,
-        "tasks": tasks.beyond_default(_asked(data)),
+        "tasks": tasks.beyond_default([*_asked(data), *_heard(conf)]),
         "context": _slots(conf.context),
     }
     if conf.model.init_from:
@@ -131,6 +131,17 @@ def _new_template(
         if settings["template"] == "chat" and conf.system is None:
             settings["system"] = before.system
     return Template(tokenizer, loss_weight=conf.loss_weight, **settings)
+
+
+def _heard(conf: TrainConfig) -> list[str]:
+    """Return the tasks whose labels the adapter's label queries hear, whatever is asked."""
+    queries = conf.model.adapter_conf.get("label_queries") or []
+    found = []
+    for name in tasks.names():
+        fields = {field.name for field in tasks.parse(name).label_fields}
+        if fields & set(queries):
+            found.append(name)
+    return found
 
 
 def _asked(data: DataConfig | None) -> list[str]:

@@ -21,6 +21,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -129,10 +130,27 @@ def write(options: argparse.Namespace) -> None:
 
 
 def usable_of_all(root: Path, split: str) -> Iterator[Utterance]:
-    """Yield the utterances of all corpora in ``root`` that can be asked both."""
-    for folder in sorted(root.glob("*")):
-        if folder.is_dir():
-            yield from usable(folder, split)
+    """Yield the utterances of all corpora in ``root`` that can be asked both, each recording once.
+
+    A recipe keeps parts of a corpus as corpora of their own; the largest come first, so that the
+    parts bring nothing.
+    """
+    seen: set[tuple[str, float | None, float | None]] = set()
+    for folder in sorted(root.glob("*"), key=partial(_order, split)):
+        if not folder.is_dir():
+            continue
+        for utterance in usable(folder, split):
+            recording = (utterance.wav, utterance.start, utterance.end)
+            if recording not in seen:
+                seen.add(recording)
+                yield utterance
+
+
+def _order(split: str, folder: Path) -> tuple[int, str]:
+    """Return what sorts corpora by the sizes of their manifests, the largest first."""
+    manifest = folder / "data" / split / "manifest.jsonl"
+    size = manifest.stat().st_size if manifest.is_file() else 0
+    return -size, folder.name
 
 
 def prepare(options: argparse.Namespace) -> None:

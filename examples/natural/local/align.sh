@@ -3,7 +3,11 @@
 # shellcheck disable=SC2154
 
 for split in train dev; do
-  python "$tools/force_align.py" --model exp/2_align/final --ends voice "corpora/speechocean762/data/$split/manifest.jsonl" "corpora/aligned/data/$split/manifest.jsonl"
+  aligned=corpora/aligned/data/$split
+  # average.json tells which checkpoint final is; what it has aligned already stays.
+  if cmp -s exp/2_align/final/average.json "$aligned/average.json"; then continue; fi
+  python "$tools/force_align.py" --model exp/2_align/final --ends voice "corpora/speechocean762/data/$split/manifest.jsonl" "$aligned/manifest.jsonl"
+  cp exp/2_align/final/average.json "$aligned/"
 done
 cp corpora/aligned/data/train/manifest.jsonl corpora/aligned/data/train/data.list
 mkdir -p corpora/aligned/data/test

@@ -4,22 +4,20 @@
     python local/aligned_table.py --runs exp/aligned --arms "none first" --seeds "1 2 3" \\
         --out table.md
 
-Minutes are those between the first and the last line of the training log, of the arm `first` with
-those of its alignment.
+Minutes are those of training over all starts, of the arm `first` with those of its alignment.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from datetime import datetime
 from pathlib import Path
 from statistics import mean
 
 from tables import arguments, markdown, publish, score_of
 
+from wenet_osum.train import checkpoint
+
 HEAD = ["arm", "WER %, mean", "of each seed", "minutes", "loss on dev"]
-TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 ALIGNMENT = {"first": "align"}  # arm → what was trained before it
 
 
@@ -32,17 +30,10 @@ def wer(run: Path) -> float:
 
 
 def minutes(run: Path) -> float:
-    """Return how long a run took."""
-    path = run / "train.log"
-    text = path.read_text(encoding="utf-8")
-    times = []
-    for line in text.splitlines():
-        found = TIME.match(line)
-        if found:
-            time = datetime.fromisoformat(found[0])
-            times.append(time)
-    took = times[-1] - times[0]
-    return took.total_seconds() / 60
+    """Return how long a run has trained, pauses between its starts left out."""
+    newest = checkpoint.complete(run)[-1]
+    state = checkpoint.read_state(newest)
+    return state.seconds / 60
 
 
 def dev_loss(run: Path) -> float:

@@ -27,6 +27,7 @@ from wenet_osum.records import Utterance
 TEXTS = ("txt", "text", "sentence", "transcription")
 KEYS = ("key", "id")
 # columns of a row that ``audio`` stands for
+UNKNOWN = -1  # number of a class that is not known
 REPLACED = ("wav", "start", "end")
 Row = dict[str, Any]
 
@@ -53,10 +54,8 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
     undecoded = table.cast_column("audio", library.Audio(decode=False))
     seen: set[str] = set()
     for number, row in enumerate(undecoded):
-        for column, name_of in names.items():
-            if row[column] is not None:
-                row[column] = name_of(row[column])
         try:
+            _name_classes(row, names)
             yield from_row(_row(row, number, audio_dir, seen))
         except ValueError as error:
             note(dropped, str(number), "hf: " + reason_of(error))
@@ -88,6 +87,15 @@ def _class_names(library: ModuleType, table: Any) -> dict[str, Callable[[int], s
     return names
 
 
+def _name_classes(row: Row, names: dict[str, Callable[[int], str]]) -> None:
+    """Put names in the place of a row's class numbers; -1 is how a table writes "not known"."""
+    for column, name_of in names.items():
+        if row[column] == UNKNOWN:
+            row[column] = None
+        if row[column] is not None:
+            row[column] = name_of(row[column])
+
+
 def _row(row: Row, number: int, audio_dir: str, seen: set[str]) -> Row:
     """Turn a row of the table into one of a manifest. Raises ValueError without audio.
 
@@ -103,7 +111,7 @@ def _row(row: Row, number: int, audio_dir: str, seen: set[str]) -> Row:
     extra = row.pop("extra", None) or {}
     wav = _save(audio, key, audio_dir)
     if row.get("words"):
-        row["words"] = [_timed(word) for word in row["words"]]
+        row["words"] = _timed(row["words"])
 
     # a table has every column in every row, empty or not
     named = {"key": key, "wav": wav, "txt": text, "extra": _known(extra)}
@@ -123,8 +131,12 @@ def _known(row: Row) -> Row:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _timed(word: Row) -> list:
-    return [word["text"], word["start"], word["end"]]
+def _timed(words: Any) -> list:
+    """Return words as a manifest has them. Raises ValueError for a column of another kind."""
+    try:
+        return [[word["text"], word["start"], word["end"]] for word in words]
+    except (KeyError, TypeError):
+        raise ValueError("words without text, start and end") from None
 
 
 def _save(audio: Row, key: str, audio_dir: str) -> str:

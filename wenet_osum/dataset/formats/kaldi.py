@@ -133,9 +133,13 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
         if fault:
             lost[fault] += 1
             continue
+        try:
+            folder.add(utterance)
+        except Drop as drop:
+            lost[drop.reason] += 1
+            continue
         keys.add(utterance.key)
         count_lost(utterance, kept, FORM, lost)
-        folder.add(utterance)
     if folder.files["segments"]:
         folder.segment_whole(lost)
     folder.write(Path(path))
@@ -196,6 +200,10 @@ class Folder:
     def _add_segment(self, utterance: Utterance) -> None:
         """Add the recording of a segment, once, and the segment."""
         wav = utterance.wav
+        start = utterance.start or 0.0
+        end = utterance.end
+        if end is None:
+            end = read_duration(wav)
         name = self.recordings.get(wav)
         if name is None:
             number = len(self.recordings)
@@ -203,11 +211,6 @@ class Folder:
             name = f"rec{number:06d}-{stem.replace(' ', '_')}"
             self.recordings[wav] = name
         self._put("wav.scp", name, _absolute(wav))
-
-        start = utterance.start or 0.0
-        end = utterance.end
-        if end is None:
-            end = read_duration(wav)
         line = f"{name} {start:.4f} {end:.4f}"
         self._put("segments", utterance.key, line)
 

@@ -103,12 +103,16 @@ class OsumMultiModalProcessor(BaseMultiModalProcessor[OsumInfo]):
     def _call_hf_processor(
         self, hf_data: Mapping[str, Any], hf_kwargs: Mapping[str, object]
     ) -> BatchFeature:
-        """Make features of each recording by itself, so that none is padded to another."""
+        """Make features of each recording by itself, so that none is padded to another.
+
+        Raises ValueError for one that is longer than the encoder reaches.
+        """
         config = self.info.get_hf_config()
         extract = OsumFeatureExtractor(config.encoder.num_mel_bins)
         features, lengths = [], []
         for sound in hf_data["audio"]:
             inputs = extract(sound)
+            speech.check_reach(config, inputs["feature_lengths"])
             features.append(inputs["features"][0])
             lengths.append(inputs["feature_lengths"])
         counts = self.info.skeleton.counts(torch.cat(lengths))

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from wenet_osum import lookup
+from wenet_osum.dataset.sample import prompt_language
 from wenet_osum.models import lora
 from wenet_osum.models.assemble import make_adapter
 from wenet_osum.models.osum_config import ENCODERS, OsumConfig
@@ -117,14 +117,31 @@ def placeholder_id(template: Template) -> int:
 def prompt_ids(template: Template, task: str, language: str | None) -> list[int]:
     """Return a whole prompt as the model was trained on, with one placeholder for the speech.
 
-    ``language`` is that of the wording; one that prompts are not written in counts as English.
+    ``language`` is that of the wording; one that prompts are not written in counts as English, and
+    a model whose prompts are in one language alone is asked in that.
     """
     asked = template.task(task)
     wording = language or "zh"
     if wording not in LANGUAGES:
         wording = "en"
+    wording = prompt_language(template, asked, wording)
     before = template.prompt_ids(asked, wording)
     return [*before, placeholder_id(template), *template.suffix_ids]
+
+
+def check_reach(config: OsumConfig, lengths: Tensor) -> None:
+    """Raise ValueError for features, ``lengths`` (B,) in frames, beyond the encoder's positions.
+
+    Where vLLM calls the encoder a fault ends the engine for all who ask.
+    """
+    reach = getattr(config.encoder, "max_source_positions", None)
+    longest = int(lengths.max())
+    if reach is not None and longest > 2 * reach:
+        seconds, most = longest * FRAME_S, 2 * reach * FRAME_S
+        raise ValueError(
+            f"a recording of {seconds:.1f} s: {most:.0f} s are the most; cut it in pieces, "
+            "or ask /v1/audio/transcriptions, which does"
+        )
 
 
 def transcript(text: str) -> str:
@@ -134,15 +151,17 @@ def transcript(text: str) -> str:
 
 
 def merged(weights: Iterable[tuple[str, Tensor]], folder: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield weights of a model folder by name, with the products of its LoRA added to those of the
-    LLM."""
+    """Yield weights of a model folder or hub name, with the products of its LoRA added to those of
+    the LLM. Raises ValueError where the settings of a LoRA have no weights beside them."""
     conf = lora.settings(folder)
     if conf is None:
         yield from weights
         return
     scale = conf.alpha / conf.r
-    path = Path(folder) / lora.FOLDER
-    found = load_file(path / lora.WEIGHTS)
+    path = lora.find(folder, lora.WEIGHTS)
+    if path is None:
+        raise ValueError(f"{folder}: {lora.FOLDER}/{lora.WEIGHTS} is missing")
+    found = load_file(path)
     for name, weight in weights:
         plain = name.removeprefix("llm.")
         layer = lora.PREFIX + plain.removesuffix(".weight")
