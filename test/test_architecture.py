@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wenet_osum"
 ROOMS = [
-    "devices", "words", "turns", "records", "context", "files", "progress", "config", "typed", "lookup", "migrate", "tasks", "score", "metrics", "text", "corpus", "dataset", "models", "dist", "decode", "train", "small",
+    "devices", "words", "turns", "records", "context", "files", "lock", "progress", "config", "typed", "lookup", "migrate", "tasks", "score", "metrics", "text", "corpus", "dataset", "models", "dist", "decode", "train", "small",
     "report", "hub", "serve", "bin",
 ]  # fmt: skip
 CORE = [room for room in ROOMS if room not in ("small", "serve", "bin")]  # what published models need

@@ -30,9 +30,9 @@ from wenet_osum.decode.text_replies import (  # noqa: E402
     SYSTEM,
     TextLlm,
     answer_all,
+    hold_asked,
     with_wrong_words,
 )
-from wenet_osum.decode.write import fingerprint, hold_settings  # noqa: E402
 from wenet_osum.files import write_text  # noqa: E402
 from wenet_osum.records import Hypothesis, Utterance  # noqa: E402
 from wenet_osum.score.hypotheses import read_hypotheses  # noqa: E402
@@ -78,13 +78,7 @@ def _make(args: argparse.Namespace, manifest: Path, out: Path) -> None:
     utterances = list(read_manifest(manifest))
     texts = _transcripts(args, utterances)
     kept = out / "replies.jsonl" if cascade else Path(f"{out}.replies.jsonl")
-    settings = {
-        "llm": args.llm,
-        "weights": fingerprint(args.llm),
-        "system": args.system,
-        "max_tokens": args.max_tokens,
-    }
-    hold_settings(Path(f"{kept}.settings.json"), settings, begun=kept.exists())
+    hold_asked(kept, args.llm, args.system, args.max_tokens)
     dtype = getattr(torch, args.dtype) if args.dtype else None
     llm = TextLlm.load(args.llm, args.system, args.max_tokens, dtype)
     replies = answer_all(llm, list(texts.values()), kept, args.batch_size)
@@ -111,9 +105,7 @@ def _transcripts(args: argparse.Namespace, utterances: list[Utterance]) -> dict[
             if answer and answer.transcript:
                 texts[utterance.key] = answer.transcript
     else:
-        for utterance in utterances:
-            if utterance.txt:
-                texts[utterance.key] = utterance.txt
+        texts = {one.key: one.txt for one in utterances if one.txt}
     # A cascade of a recognizer that is worse than any at hand.
     if args.wrong_words:
         texts = with_wrong_words(texts, args.wrong_words)

@@ -148,7 +148,7 @@ def test_a_process_that_ends_inside_an_epoch_does_not_wait_for_its_workers():
 def test_ranks_share_the_epoch(corpus, template, ranks):
     mixture = Mixture(data(corpus), conf(accumulation=2), template, 80)
     loaders = [mixture.epoch(3, rank, ranks) for rank in range(ranks)]
-    assert len({len(x) for x in loaders}) == 1 and loaders[0].steps * 2 == len(loaders[0])
+    assert len({len(x) for x in loaders}) == 1 and loaders[0].steps_left * 2 == len(loaders[0])
     keys = [k for loader in loaders for b in loader if not b.filler for k in b.keys]
     assert sorted(keys) == sorted(f"utt.{i}" for i in range(COUNT))
 

@@ -180,22 +180,6 @@ def test_side_files_and_folders_do_no_harm(tmp_path):
     assert found["d/a"][0].txt == "x" and not dropped
 
 
-def test_attributes_that_macos_writes_between_members_are_passed_over(tmp_path):
-    double = b"\x00\x05\x16\x07\x00\x02\x00\x00" + bytes(120)
-    members = []
-    for name, content in [("clips/a.wav", WAV), ("clips/a.txt", "x"), ("clips/b.wav", WAV), ("clips/b.txt", "y")]:
-        folder, _, base = name.rpartition("/")
-        members += [(f"{folder}/._{base}", double), (name, content)]
-    make_tar(tmp_path / "a.tar", members)
-    found, dropped = load(list_of(tmp_path / "a.tar"))
-    assert {key: utterance.txt for key, (utterance, _) in found.items()} == {"clips/a": "x", "clips/b": "y"} and not dropped
-
-    # A name alone says nothing: this is an utterance whose key begins so.
-    make_tar(tmp_path / "b.tar", [("._a.wav", WAV), ("._a.txt", "x")])
-    found, dropped = load(list_of(tmp_path / "b.tar"))
-    assert list(found) == ["._a"] and not dropped
-
-
 def test_tar_cut_at_every_block_loses_only_what_is_gone(tmp_path):
     make_tar(tmp_path / "x.tar", [(f"{k}.{e}", d) for k in "abc" for e, d in (("wav", WAV), ("json", '{"lang": "zh"}'))])
     data = (tmp_path / "x.tar").read_bytes()

@@ -74,7 +74,8 @@ class EpochLoader(Loader):
     ) -> None:
         super().__init__(dataset, workers, prefetch, dataset.store.max_faults)
         self.plan = plan
-        self.steps = len(dataset) // plan.accumulation  # optimizer steps
+        # optimizer steps that are still to come
+        self.steps_left = len(dataset) // plan.accumulation
 
     def rehearsal(self, n: int = 1) -> Iterator[Batch]:
         """Yield the largest micro-batches of the whole epoch by each budget, at the slowest speed.

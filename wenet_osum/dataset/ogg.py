@@ -16,14 +16,17 @@ def is_joined(data: bytes | memoryview) -> bool:
 
     Streams that are heard together all begin before the first page of sound.
     """
-    at, in_sound = 0, False
-    while at + _HEADER <= len(data) and data[at : at + len(PAGE)] == PAGE:
-        is_first = bool(data[at + _KIND] & _FIRST)
+    at = 0
+    in_sound = False
+    while True:
+        header = data[at : at + _HEADER]
+        if len(header) < _HEADER or header[:4] != PAGE:
+            return False
+        is_first = header[_KIND] & _FIRST
         if is_first and in_sound:
             return True
         in_sound = not is_first
 
-        content = at + _HEADER + data[at + _SEGMENTS]
-        sizes = data[at + _HEADER : content]
-        at = content + sum(sizes)
-    return False
+        segments = at + _HEADER
+        content = segments + header[_SEGMENTS]
+        at = content + sum(data[segments:content])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from wenet_osum.decode.write import fingerprint, hold_settings
 from wenet_osum.files import write_text
 from wenet_osum.models.llm.causal import last_position
 from wenet_osum.progress import ProgressBar
@@ -127,6 +128,18 @@ class TextLlm:
         if isinstance(ends, int):
             return [ends]
         return list(ends)
+
+
+def hold_asked(kept: Path, llm: str, system: str, max_tokens: int) -> None:
+    """Keep beside the file of replies which LLM gives them. Raises ValueError where it was another
+    one, or was asked otherwise."""
+    settings = {
+        "llm": llm,
+        "weights": fingerprint(llm),
+        "system": system,
+        "max_tokens": max_tokens,
+    }
+    hold_settings(Path(f"{kept}.settings.json"), settings, begun=kept.exists())
 
 
 def answer_all(

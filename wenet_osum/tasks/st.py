@@ -41,16 +41,19 @@ def _target(utterance: Utterance) -> str:
     if given:
         return str(given)
     spoken = _code(utterance.lang or "")
-    return "zh" if spoken == "en" else "en"
+    if spoken == "en":
+        return "zh"
+    return "en"
 
 
 def _code(named: str) -> str | None:
     """Return the code of a language under any of its names, a region behind it or not (``zh-CN``);
     None for one that is not known."""
-    spelled = named.strip().replace("_", "-")
+    spelled = named.replace("_", "-")
     first, _, _ = spelled.partition("-")
     known = LANGUAGE.labels
-    return known.find(spelled) or known.find(first)
+    whole = known.find(spelled)
+    return whole or known.find(first)
 
 
 TRANSLATION = Translation(

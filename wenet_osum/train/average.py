@@ -60,7 +60,7 @@ def average(sources: list[Path], out: Path) -> None:
     """Write a complete model folder whose weights are the mean of those of ``sources``.
 
     All else, integer tensors too, is from the newest, which comes last. Raises ValueError when the
-    checkpoints do not hold the same tensors, and when ``out`` is a folder that must not be replaced.
+    checkpoints do not hold the same tensors, and when ``out`` is no folder of a model.
     """
     _check_replaceable(out, sources)
     newest = sources[-1]
@@ -88,10 +88,11 @@ def _check_replaceable(out: Path, sources: list[Path]) -> None:
     """Raise ValueError unless ``out`` is missing, empty or a model that may be written anew."""
     if not out.exists():
         return
-    held = [source for source in sources if source.resolve().is_relative_to(out.resolve())]
+    whole = out.resolve()
+    holds_source = any(source.resolve().is_relative_to(whole) for source in sources)
     is_model = any((out / name).is_file() for name in ("config.json", checkpoint.DONE))
     is_empty = out.is_dir() and not any(out.iterdir())
-    if held or not (is_model or is_empty):
+    if holds_source or not (is_model or is_empty):
         raise ValueError(
             f"--out {out} exists, and is not a model folder that can be replaced; "
             f"give one, e.g. {sources[-1].parent / checkpoint.FINAL}"

@@ -22,7 +22,7 @@ from pathlib import Path
 from wenet_osum import config, dist, lock
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.records import Batch
-from wenet_osum.train import run_log
+from wenet_osum.train import resume, run_log
 from wenet_osum.train.checkpoint import STOP
 from wenet_osum.train.optim import check_schedule, lr_scale, set_learning_rates
 from wenet_osum.train.run import Run
@@ -63,7 +63,7 @@ def train_steps(run: Run) -> int:
     if run.interrupted:
         return run.requeue("while states of the encoder were computed; they are kept")
     run.begin()
-    if run.lacks_dev():
+    if run.source and resume.lacks_dev(state, conf.eval_every):
         run.evaluate()
         run.save()
 
@@ -77,7 +77,7 @@ def train_steps(run: Run) -> int:
         # Log, evaluate, save: none of it changes what is trained.
         if state.step % conf.log_every == 0:
             run_log.progress_line(run, run.collect_stats())
-        if run.steps_left == 0:
+        if run.loader.steps_left == 0:
             run.end_epoch()
         if state.step % conf.eval_every == 0 and not run.stopping():
             run.evaluate()

@@ -35,6 +35,11 @@ def changed_keys(folder: Path, conf: TrainConfig, data: DataConfig) -> list[str]
     return found
 
 
+def lacks_dev(state: State, eval_every: int) -> bool:
+    """Tell whether a run was stopped in a step that was to be evaluated."""
+    return state.step % eval_every == 0 and not state.dev
+
+
 def follow(state: State, plan: dict[str, Any]) -> list[str]:
     """Bring the state of a checkpoint to the plan of this start; returns lines for the log.
 

@@ -95,7 +95,6 @@ class Run:
             trainable.check_lora_trains(self.model, conf.train_parts)
         self.loader: EpochLoader | None = None
         self.batches: Any = None
-        self.steps_left = 0  # optimizer steps of the open epoch
         self.promised: list[str] = []  # tags of the tasks that the plan holds
         self.changes = resume.changed_keys(self.source, conf, data) if self.source else []
 
@@ -188,13 +187,12 @@ class Run:
         if self.batches is None:
             self.loader = self.loader or self._open_epoch()
             self.batches = iter(self.loader)
-            self.steps_left = self.loader.steps
         before = time.monotonic()
         per_step = self.conf.optim.accumulation
         batches = list(islice(self.batches, per_step))
         self.meter.wait_s += time.monotonic() - before
         assert len(batches) == per_step, f"{len(batches)} micro-batches, not {per_step}"
-        self.steps_left -= 1
+        self.loader.steps_left -= 1
         return batches
 
     def end_epoch(self) -> None:
@@ -211,7 +209,7 @@ class Run:
         while True:
             position = (state.consumed, state.earlier)
             loader = self.mixture.epoch(state.epoch, world.rank, world.size, *position)
-            if loader is not None and loader.steps:
+            if loader is not None and loader.steps_left:
                 return loader
             # Nothing is left of an epoch that was begun under another plan, or read to its end.
             self.end_epoch()
@@ -240,7 +238,12 @@ class Run:
         seconds = self.start_seconds + time.monotonic() - self.start_time
         clock = seconds if self.world.is_rank_zero else 0.0
         asked_to_stop = float(self.interrupt.seen)
-        own = [weight, audio_s, clock, asked_to_stop]
+        own = [
+            weight,
+            audio_s,
+            clock,
+            asked_to_stop,
+        ]
         weight, audio_s, clock, stop = dist.sum_over_ranks(own)
         self.interrupted = stop > 0
         return StepTotals(weight, audio_s, clock)
@@ -276,12 +279,6 @@ class Run:
         self.state.dropped = dict(total)
         stats["dropped_now"] = bool(dropped)
         return stats
-
-    def lacks_dev(self) -> bool:
-        """Tell whether an earlier start was stopped in a step that was to be evaluated."""
-        state = self.state
-        due = self.source is not None and state.step % self.conf.eval_every == 0
-        return due and not state.dev
 
     def evaluate(self) -> None:
         """Measure the dev losses, note and log them."""
@@ -325,10 +322,7 @@ class Run:
         return self.reached_limit() is not None
 
     def reached_limit(self) -> str | None:
-        """Name the limit that has been reached, by what a checkpoint stores alone.
-
-        So a restart comes to the same answer.
-        """
+        """Name the limit that is reached, by what a checkpoint stores, so that a restart agrees."""
         conf, state = self.conf, self.state
         hours = state.seconds / 3600
         limits = [
@@ -380,7 +374,11 @@ class Run:
         accumulation = self.conf.optim.accumulation
         seen = steps * self.world.size * accumulation
         whole_epoch = seen >= (state.epoch_batches or 0)
-        late = not_begun(self.conf.train_parts, state.step, state.total_steps)
+        late = not_begun(
+            self.conf.train_parts,
+            state.step,
+            state.total_steps,
+        )
         checks = self.sanity.judge(dist.gather, steps, self.promised, whole_epoch, late)
         sane = True
         for check in checks:
