@@ -23,6 +23,10 @@ while [ $# -gt 0 ]; do
     *) passed_on+=("$1"); shift ;;
   esac
 done
+if [[ ${passed_on[0]---} != --* ]]; then
+  echo "'${passed_on[0]}' is no option; to run a recipe: bash run.sh --recipe ${passed_on[0]}" >&2
+  exit 1
+fi
 if [ ! -f "$root/examples/$recipe/run.sh" ]; then
   echo "unknown recipe '$recipe'; known: $(cd "$root/examples" && echo */ | tr -d /)" >&2
   exit 1

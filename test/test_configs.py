@@ -108,6 +108,7 @@ def test_overrides_are_typed(tmp_path):
         ("optim.rate=1", "optim.rate: unknown key 'rate'"),
         ("engine=dpd", "unknown value 'dpd', did you mean 'ddp'"),
         ("optim.lr", "must read name=value"),
+        ("augment.speeds=[0.9,", "the value is no yaml; in a shell, a list with blanks needs quotes"),
         ("optim.betas=[0.9]", "optim.betas: expected 2 values"),
         ("train_parts=[adapter]", "train_parts: expected a table of keys"),
         ("template=chatt", "template: unknown value 'chatt', did you mean 'chat'"),
@@ -150,6 +151,10 @@ def test_all_faults_at_once_with_suggestions(tmp_path):
         ({"max_steps": None}, "one is needed to end the run"),
         ({"augment": {"noise_prob": 0.5}}, "needs augment.noise"),
         ({"augment": {"speeds": [1.0, 0]}}, "all above 0"),
+        ({"patience": 0, "log_every": 0}, "patience 0: must be 1 or more\n  - log_every 0: must be 1 or more"),
+        ({"keep": -1}, "keep -1: must be 1 or more"),
+        ({"optim": {"clip": 0, "accumulation": 0}}, "optim.clip 0: must be above 0"),
+        ({"max_hours": 0}, "max_hours 0: must be above 0"),
     ],
 )
 def test_bad_pairs_are_told(change, message):
@@ -174,7 +179,7 @@ def test_mixture_faults_are_told():
         config.from_dict({"train": rows}, DataConfig)
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [", "not valid yaml"), ("- a\n", "must be a table of keys")])
+@pytest.mark.parametrize(("text", "message"), [("a: [", "not valid yaml"), ("- a\n", "must be a table of keys"), ("optim: {lr: 1}\nseed: 1\noptim: {clip: 1}\n", "'optim' stands twice")])
 def test_broken_file_is_told(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         config.load(write(tmp_path, text))

@@ -104,7 +104,11 @@ def _add(args: argparse.Namespace, manifest: Path, out: Path) -> bool:
         longest_s=args.longest_s,
         in_text=args.in_text,
     )
-    events, wav_dir = _of_split(args, out)
+    found = _of_split(args, out)
+    if found is None:
+        print(f"{out}: left out, there are no events for it in {args.events}")
+        return True
+    events, wav_dir = found
     change = AddEvent(_recordings(events, args.labels), str(events), conf, args.share)
     dropped = Dropped()
     made = rewrite(
@@ -147,15 +151,17 @@ def _counted(utterances: Iterable[Utterance], counts: Counter) -> Iterator[Utter
         yield utterance
 
 
-def _of_split(args: argparse.Namespace, out: Path) -> tuple[Path, Path]:
+def _of_split(args: argparse.Namespace, out: Path) -> tuple[Path, Path] | None:
     """Return the events and the folder of recordings for the manifest ``out``.
 
-    Of folders, those of its split.
+    Of folders, those of its split; None where there are no events for it.
     """
     if not Path(args.events).is_dir():
         return Path(args.events), Path(args.wav_dir)
     split = out.parent.name
     events = Path(args.events) / split / MANIFEST
+    if not events.exists() and not events.with_name("events.jsonl").exists():
+        return None
     # The manifest of events would be written over: it keeps a name of its own. What an earlier run
     # wrote in its place holds no events alone.
     if events == out:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.corpus.previous import with_previous  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
+from wenet_osum.dataset.scan import located  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     counts: Counter = Counter()
     try:
-        rows = list(read_manifest(args.manifest))
+        rows = list(located(read_manifest(args.manifest), args.manifest))
         written = write_manifest(args.out, with_previous(rows, counts, args.longest_gap_s))
     except (ValueError, OSError) as error:
         print(f"add_previous.py: {error}", file=sys.stderr)

@@ -26,6 +26,7 @@ from wenet_osum.corpus.alignments import FORMATS, read_alignments  # noqa: E402
 from wenet_osum.corpus.match_words import Unmatched, add_words  # noqa: E402
 from wenet_osum.dataset.drop import table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
+from wenet_osum.dataset.scan import located  # noqa: E402
 from wenet_osum.records import Utterance, Word  # noqa: E402
 
 
@@ -62,7 +63,8 @@ def _timed(
     args: argparse.Namespace, alignments: dict[str, list[Word]], counts: Counter, faults: Counter
 ) -> Iterator[Utterance]:
     """Yield the utterances with their times; those without are counted by reason."""
-    for utterance in read_manifest(args.manifest):
+    rows = read_manifest(args.manifest)
+    for utterance in located(rows, args.manifest):
         try:
             words, extra = add_words(utterance, alignments)
             counts.update(timed=1, words=len(words), extra=extra)

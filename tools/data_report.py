@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from wenet_osum.corpus.split import check_disjoint  # noqa: E402
 from wenet_osum.corpus.statistics import summary  # noqa: E402
 from wenet_osum.dataset.drop import Drop, Dropped, note  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest  # noqa: E402
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
             left_out[name] = Dropped()
             rows = _rows(path, left_out[name])
             splits[name] = _of_languages(rows, args.lang, left_out[name])
+        if args.disjoint:
+            _check_all(args.lists, args.disjoint)
         html = report(splits, args.title, args.disjoint, left_out)
         write_text(args.out, html)
     except (ValueError, OSError) as error:
@@ -69,6 +72,17 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--out", required=True, help="HTML page to write")
     args.add_argument("lists", nargs="+", metavar="FOLDER|NAME=LIST")
     return args
+
+
+def _check_all(lists: list[str], disjoint: list[str]) -> None:
+    """Raise ValueError where lists share what they must not, rows without audio included: of these
+    nothing else is on the page."""
+    every = {}
+    for item in lists:
+        name, path = _named(item)
+        if list_paths(path) is None:
+            every[name] = list(read_manifest(path, Dropped()))
+    check_disjoint(every, disjoint)
 
 
 def _of_languages(

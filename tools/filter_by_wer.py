@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from wenet_osum.corpus.first_pass import Rules, agreeing  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
+from wenet_osum.dataset.scan import located  # noqa: E402
 from wenet_osum.score.hypotheses import read_hypotheses  # noqa: E402
 from wenet_osum.tasks import parse  # noqa: E402
 
@@ -81,7 +82,8 @@ def _filter(args: argparse.Namespace) -> int:
     chosen = {name: getattr(args, name) for name in RULES}
     rules = Rules(normalizer=args.normalizer, **chosen)
     dropped = Dropped()
-    utterances = list(read_manifest(args.manifest, dropped))
+    rows = read_manifest(args.manifest, dropped)
+    utterances = list(located(rows, args.manifest))
     answers, notes = read_hypotheses(args.hyp, parse("asr"))
     kept, left_out = agreeing(utterances, answers, rules)
     write_manifest(args.out, kept)
@@ -93,6 +95,9 @@ def _filter(args: argparse.Namespace) -> int:
     counts = left_out + dropped
     if counts:
         print(f"left out, by reason:\n{table(counts)}")
+    if utterances and not kept:
+        print("filter_by_wer.py: none of them remains", file=sys.stderr)
+        return TOO_FEW
     if len(kept) < args.min_share * len(utterances):
         print(f"filter_by_wer.py: less than {args.min_share:g} of them remain", file=sys.stderr)
         return TOO_FEW

@@ -34,6 +34,7 @@ from wenet_osum.dataset.drop import Drop, table  # noqa: E402
 from wenet_osum.dataset.log_mel import log_mel  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.rewrite import read_audio  # noqa: E402
+from wenet_osum.dataset.scan import located  # noqa: E402
 from wenet_osum.decode.aligner import Aligner  # noqa: E402
 from wenet_osum.models import build  # noqa: E402
 from wenet_osum.progress import ProgressBar  # noqa: E402
@@ -97,7 +98,7 @@ def _align(aligner: Aligner, manifest: Path, out: Path) -> bool:
 def _timed(aligner: Aligner, manifest: Path, faults: Counter) -> Iterator[Utterance]:
     """Yield the utterances with their times; those that cannot be aligned are counted by reason."""
     progress = ProgressBar(None, title=str(manifest))
-    for utterance in progress.over(read_manifest(manifest)):
+    for utterance in progress.over(located(read_manifest(manifest), manifest)):
         try:
             if not utterance.txt:
                 raise Unmatched("no transcript")

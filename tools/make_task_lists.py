@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.corpus.task_lists import choose, reference_lines  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
+from wenet_osum.dataset.scan import located  # noqa: E402
 from wenet_osum.files import write_text  # noqa: E402
 
 
@@ -56,7 +57,9 @@ def _pairs(paths: list[str]) -> list[tuple[Path, Path]]:
 
 def write_lists(manifest: Path, folder: Path, names: list[str], limit: int | None) -> None:
     """Write the list and the reference text of each task into a folder."""
-    utterances = list(read_manifest(manifest))
+    rows = read_manifest(manifest)
+    found = located(rows, manifest)
+    utterances = list(found)
     for name in names:
         chosen = choose(utterances, name, limit)
         lines = reference_lines(chosen, name)

@@ -5,8 +5,8 @@
 #   . tools/parse_options.sh || exit 1
 #
 # Each variable set before is an option: "--name value" and "--name=value" set the variable `name`; dashes in a name become
-# underscores. A name that no variable has is an error. A variable that holds true or false takes only these. What is left stays
-# in "$@". --help prints $help_message or, without one, what the script itself says: its second line, its options with default and
+# underscores. A name that no variable has is an error. A variable that holds true or false takes only these, stages are whole
+# numbers. What is left stays in "$@". --help prints $help_message or, without one, what the script itself says: its second line, its options with default and
 # comment, and its stages.
 
 # Prints the help of the script $1, out of its own lines.
@@ -46,6 +46,10 @@ while [ $# -gt 0 ]; do
   option_before=${!option_name-}
   if [[ $option_before == true || $option_before == false ]] && [[ $option_value != true && $option_value != false ]]; then
     echo "$0: option --$option_name takes true or false, got '$option_value'" >&2
+    exit 1
+  fi
+  if [[ $option_name =~ ^(stop_)?stage$ && ! $option_value =~ ^-?[0-9]+$ ]]; then
+    echo "$0: option --$option_name takes a whole number, got '$option_value'" >&2
     exit 1
   fi
   printf -v "$option_name" '%s' "$option_value"

@@ -3,6 +3,7 @@
 # The commands of a recipe are in its run.sh.
 
 tools=$WENET_OSUM_ROOT/tools
+if [ $# -gt 0 ]; then echo "$0: '$1' is no option; --help lists the options" >&2; exit 1; fi
 
 # NCCL refuses two processes on one GPU: where there are GPUs, no more processes than these.
 gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c .) || gpus=0

@@ -19,6 +19,7 @@ from wenet_osum.corpus.split import check_disjoint, split_by  # noqa: E402
 from wenet_osum.corpus.statistics import summary  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
+from wenet_osum.dataset.scan import located  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     dropped = Dropped()
     try:
-        utterances = list(read_manifest(args.manifest, dropped))
+        rows = read_manifest(args.manifest, dropped)
+        utterances = list(located(rows, args.manifest))
         splits = split_by(utterances, _shares(args.shares), args.by, args.balance, args.seed)
         notes = check_disjoint(splits, [args.by])
         for name, rows in splits.items():
@@ -77,6 +79,8 @@ def _shares(items: list[str]) -> dict[str, float]:
     shares = {}
     for item in items:
         name, _, share = item.partition("=")
+        if name in shares or not share:
+            raise ValueError(f"--shares {item}: write NAME=SHARE, and each name once")
         shares[name] = float(share)
     return shares
 

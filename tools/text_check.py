@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     print(table(kept))
     if args.out:
         _write(args.out, kept, replies)
-    if args.max_growth is not None and kept.growth > args.max_growth:
+    # A perplexity that is no number has not stayed either.
+    if args.max_growth is not None and not kept.growth <= args.max_growth:
         told = f"the perplexity has grown {kept.growth:.2f} times"
         print(f"text_check.py: {told}, more than {args.max_growth:g}", file=sys.stderr)
         return FORGOT

@@ -22,7 +22,7 @@ class ConfigError(ValueError):
 def apply_override(tree: dict[str, Any], override: str) -> None:
     """Set ``a.b=value`` in a table, the value in yaml notation.
 
-    Raises ConfigError for an override of another form.
+    Raises ConfigError for an override of another form, and for a value that is no yaml.
     """
     name, sign, value = override.partition("=")
     if not sign:
@@ -33,7 +33,13 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree.get(parent), dict):
             tree[parent] = {}
         tree = tree[parent]
-    tree[last] = yaml.safe_load(value)
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"override {override!r}: the value is no yaml; in a shell, a list with blanks needs "
+            "quotes around it"
+        ) from None
 
 
 def build(kind: Any, value: Any, name: str, faults: list[str]) -> Any:

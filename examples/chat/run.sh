@@ -44,7 +44,7 @@ fi
 
 if in_stages 0; then
   echo "stage 0: having the questions spoken"
-  python "$here/local/prepare.py" --data_dir "$data_dir" --out data --lang "$lang" --speaker "$speaker" --voices "$voices" \
+  python "$here/local/prepare.py" --data_dir "$data_dir" --out "$PWD/data" --lang "$lang" --speaker "$speaker" --voices "$voices" \
     --limit "$limit" --jobs "$jobs" $(flag strict_counts)
   # Hours, durations and labels of the splits on one page; a speaker in two of them stops here.
   python "$tools/data_report.py" --disjoint speaker --out data/report.html data/train data/dev data/test

@@ -98,8 +98,9 @@ fi
 
 if in_stages 6; then
   echo "stage 6: scoring"
-  python -m wenet_osum.bin.score --set asr=data/test/asr.list,exp/decode/asr --set sgc=data/test/sgc.list,exp/decode/sgc --set sap=data/test/sap.list,exp/decode/sap \
-    --train_list data/train/manifest.jsonl --out exp/score --report --title "Common Voice, $langs"
+  sets=()
+  for task in $tasks; do sets+=(--set "$task=data/test/$task.list,exp/decode/$task"); done
+  python -m wenet_osum.bin.score "${sets[@]}" --train_list data/train/manifest.jsonl --out exp/score --report --title "Common Voice, $langs"
   # The block WeNet's users know; exp/score/wer has every utterance.
   python "$tools/compute-wer.py" --char=1 --v=1 data/test/asr.text exp/decode/asr/text | tee exp/score/wer | tail -n 8
   echo "report: $work/exp/score/report.html; training curves: tensorboard --logdir $work/exp"

@@ -41,7 +41,7 @@ fi
 
 if in_stages 0; then
   echo "stage 0: joining digits into strings"
-  python "$here/local/prepare.py" --data_dir "$data_dir" --out data --leave_out "$leave_out" $(flag strict_counts) \
+  python "$here/local/prepare.py" --data_dir "$data_dir" --out "$PWD/data" --leave_out "$leave_out" $(flag strict_counts) \
     --train_strings "$train_strings" --dev_strings "$dev_strings" --test_strings "$test_strings"
 fi
 

@@ -31,7 +31,8 @@ if [ "$size" != small ]; then override="lowercase=true optim.warmup_steps=1000 o
 
 if in_stages -1; then
   echo "stage -1: https://www.openslr.org/12 → $data_dir; nothing to download where it is there"
-  if [ ! -d "$data_dir" ]; then
+  # A copy of yours stays as it is; into the recipe's own folder the parts come that are not there.
+  if [ ! -d "$data_dir" ] || [ "$data_dir" = "$here/downloads/LibriSpeech" ]; then
     bash "$here/local/download.sh" "$data_dir" $train dev-clean dev-other test-clean test-other
   fi
 fi

@@ -44,7 +44,7 @@ fi
 
 if in_stages 0; then
   echo "stage 0: reading the tables, taking the sound out of the clips"
-  python "$here/local/prepare.py" --data_dir "$data_dir" --out data --jobs "$jobs" $(flag strict_counts)
+  python "$here/local/prepare.py" --data_dir "$data_dir" --out "$PWD/data" --jobs "$jobs" $(flag strict_counts)
   # Hours, durations and labels of the splits on one page; a recording in two of them stops here.
   python "$tools/data_report.py" --disjoint recording --out data/report.html data/train data/dev data/test
 fi

@@ -78,8 +78,9 @@ fi
 if in_stages 5; then
   echo "stage 5: decoding the tasks that have a test set"
   # Greedy by default; see wenet_osum recognize --help for beams, rescoring and prompts. What is decoded already is kept.
-  for list in data/test/*.list; do
-    task=$(basename "$list" .list)
+  for task in $tasks; do
+    list=data/test/$task.list
+    if [ ! -f "$list" ]; then continue; fi
     torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.recognize --model "exp/$last/average" --list "$list" \
       --task "$task" --out "exp/$last/decode/$task" --batch_size 64
   done

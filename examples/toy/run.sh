@@ -11,7 +11,7 @@ stop_stage=6     # last stage
 nproc=2          # processes that train, and that decode
 phases="1 2 3 4" # phases of stage 3, the last is decoded and scored; 4_lora in the place of 4: LoRA in the frozen LLM
 average_num=1    # checkpoints averaged
-work=$here       # where data/ and exp/ go
+work=            # where data/ and exp/ go; default: this folder, with --mini true mini/ in it
 seed=1           # of the corpus
 rescore=ctc_prefix=0.3,word_times=0.5  # of decoding asr and srwt: weights of the adapter's CTC in transcripts and of its frames in word times, chosen on dev
 closer=true      # also look closer: every wording, labels not limited, beams, long recordings, worse sound
@@ -21,6 +21,7 @@ override=        # settings for every training phase, e.g. "max_steps=2 eval_eve
 . "$WENET_OSUM_ROOT/tools/parse_options.sh" || exit 1
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
 conf=$here/conf
+if [ -z "$work" ]; then work=$here; [ "$mini" = false ] || work=$here/mini; fi
 phases=${phases/%4/4_llm}
 name_phases
 go_to_work

@@ -46,7 +46,7 @@ if in_stages 0; then
   python "$here/local/prepare.py" --data_dir "$data_dir" --out data $(flag strict_counts)
   if [ -n "$speech" ]; then
     # The events of a split go into the speech of the same split; both recordings stay named.
-    python "$tools/add_events.py" --jobs "$nproc" --events data --wav_dir data/wav "$speech" data
+    python "$tools/add_events.py" --jobs "$nproc" --events data --wav_dir "$PWD/data/wav" "$speech" data
     if [ -f "$speech/text/train.txt" ]; then cat "$speech/text/train.txt" >>data/text/train.txt; fi
   fi
   # Hours, durations and labels of the splits on one page; a recording in two of them stops here.

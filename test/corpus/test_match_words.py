@@ -44,6 +44,12 @@ def test_the_same_words_keep_case_and_punctuation():
     assert result("Hello, WORLD.", timed("hello world")) == [("Hello,", 0.0, 0.4), ("WORLD.", 0.5, 0.9)]
 
 
+def test_the_word_silence_is_a_word():
+    words = [Word("the", 0.0, 0.2), Word("silence", 0.3, 0.8), Word("fell", 0.9, 1.2)]
+    found, _ = match("THE SILENCE FELL", words)
+    assert [word.text for word in found] == ["THE", "SILENCE", "FELL"]
+
+
 def test_silence_is_no_word_and_fillers_are_counted():
     words = [Word("<eps>", 0.0, 0.3), Word("SIL", 0.3, 0.5), Word("one", 0.5, 0.8), Word("uh", 0.9, 1.0), Word("", 1.0, 1.2), Word("two", 1.2, 1.5)]
     assert match("one two", words) == ([Word("one", 0.5, 0.8), Word("two", 1.2, 1.5)], 1)

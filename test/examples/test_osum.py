@@ -99,6 +99,10 @@ def test_dev_is_set_aside_by_speaker(tmp_path, capsys):
     with open(source / "sgc.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps({"key": "mute", "wav": "x.wav", "txt": "no gender"}) + "\n")
     write(source / "sgc.test.jsonl", 3, 1, gender="male")
+    arguments = ["--data_dir", str(source), "--out", str(tmp_path / "out"), "--tasks", "sgc"]
+    assert prepare.main(arguments) == 1 and "train and test share 3 of 3 recordings" in capsys.readouterr().err
+    test = source / "sgc.test.jsonl"
+    test.write_text(test.read_text().replace('.wav"', '.test.wav"'))
     assert prepare.main(["--data_dir", str(source), "--out", str(tmp_path / "out"), "--tasks", "sgc"]) == 0
     train, dev, test = (tmp_path / "out" / name for name in ("train/sgc.jsonl", "dev/sgc.list", "test/sgc.list"))
     assert len(keys(train)) == 196 and len(keys(dev)) == 4 and not keys(train) & keys(dev) and len(keys(test)) == 3

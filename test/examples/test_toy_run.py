@@ -28,4 +28,4 @@ def test_toy_mini_ends_with_a_report(tmp_path):
     recipe = tmp_path / "examples/toy"
     done = subprocess.run(command, cwd=recipe, capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert list(recipe.glob("exp/**/*.html")), f"no report under exp/:\n{done.stdout[-2000:]}"
+    assert list(recipe.glob("mini/exp/**/*.html")), f"no report under exp/:\n{done.stdout[-2000:]}"

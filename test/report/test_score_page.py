@@ -164,3 +164,14 @@ def test_markdown_file_names_command_and_hash(tmp_path):
     score_table.write_markdown(scores(), tmp_path / "s.md", meta)
     text = (tmp_path / "s.md").read_text(encoding="utf-8")
     assert text.startswith("# T\n\n- command: `c`\n- data hash: `h`\n\n| task")
+
+
+def test_figures_of_two_labels_of_one_task_name_their_field(tmp_path):
+    task = tasks.parse("<EMOTION><GENDER>")
+    refs = [Utterance(key, "x", labels={"emotion": "happy", "gender": "male"}) for key in "ab"]
+    answers = {key: Hypothesis(key, task.tags, "", labels={"emotion": "happy", "gender": "female"}) for key in "ab"}
+    found = score_task(task, refs, answers, resamples=2)
+    table = score_table.markdown_table(found)
+    assert "accuracy, emotion" in table and "accuracy, gender" in table
+    score_page.write_page(found, tmp_path / "r.html", meta={"title": "t"})
+    assert "accuracy, gender" in (tmp_path / "r.html").read_text(encoding="utf-8")

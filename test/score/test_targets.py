@@ -18,5 +18,8 @@ def test_a_misspelled_bar_is_told():
     scores = [Score("sttc", "exact_match", 50.0, 40.0, 60.0, 10, 10)]
     right = targets.parse_targets(["sttc/exact_match>=90", "sttc/exact_match/all>=90"])
     assert targets.unmatched(scores, right) == []
+    tags = [Score("<EMOTION> <GENDER>", "accuracy", 50.0, 40.0, 60.0, 10, 10)]
+    for text in ("<EMOTION><GENDER>/accuracy>=60", "<EMOTION> <GENDER>/accuracy>=60"):
+        assert len(targets.missed(tags, targets.parse_targets([text]))) == 1
     [told] = targets.unmatched(scores, targets.parse_targets(["sttc/exact>=90"]))
     assert told == "bar sttc/exact: no such figure; sttc has exact_match"

@@ -42,8 +42,9 @@ def batch():
     targets = {
         "transcript_ids": torch.tensor([6, 7, 8]),
         "transcript_times": torch.tensor([[0.05, 0.2], [0.25, 0.5], [-torch.inf, torch.inf]]),
-        "labels": torch.tensor([0, 2, -1, 1]),
+        "probed_labels": torch.tensor([0, 2, -1, 1]),
     }
+    targets["word_times"] = targets["transcript_times"]
     lengths = torch.tensor([2, 1])
     return Batch(
         keys=["a", "b"],
@@ -55,7 +56,7 @@ def batch():
         answer_ids=torch.tensor([6, 7, 0, 8, 0]),
         answer_lengths=torch.tensor([3, 2]),
         answer_weights=torch.tensor([1.0, 1.0, 0.5, 2.0, 1.0]),
-        targets=targets | {"transcript_ids_lengths": lengths, "transcript_times_lengths": lengths, "labels_lengths": torch.tensor([2, 2])},
+        targets=targets | {"transcript_ids_lengths": lengths, "transcript_times_lengths": lengths, "word_times_lengths": lengths, "probed_labels_lengths": torch.tensor([2, 2])},
     )
 
 

@@ -125,6 +125,14 @@ def test_two_lists_of_one_name_are_refused(corpus, capsys):
     assert "two lists are named train; give NAME=LIST" in capsys.readouterr().err
 
 
+def test_lists_whose_audio_is_not_found_are_not_called_disjoint(corpus, capsys):
+    for name, wav in (("train", "gone.wav"), ("test", f"{corpus}/a.wav")):
+        (corpus / f"{name}.jsonl").write_text(json.dumps({"key": "k", "wav": wav, "speaker": "s"}) + "\n")
+    lists = [f"{name}={corpus}/{name}.jsonl" for name in ("train", "test")]
+    assert run("data_report", "--disjoint", "speaker", "--out", corpus / "r.html", *lists) == 1
+    assert "train and test share 1 of 1 speakers" in capsys.readouterr().err
+
+
 def test_a_conversation_is_decoded_too(corpus, capsys):
     turn = {"wav": f"{corpus}/a.wav", "txt": "x", "reply": "y"}
     row = {"key": "k", "wav": f"{corpus}/b.wav", "txt": "z", "reply": "w", "turns": [turn]}

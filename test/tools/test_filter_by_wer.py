@@ -97,3 +97,10 @@ def test_the_command_counts_and_can_refuse(tool, tmp_path, capsys):
     assert tool.main([*words, "--max_wer", "none", "--min_s", "none", *files]) == 0
     assert "4 of 9 utterances" in capsys.readouterr().out
     assert tool.main(["--hyp", str(tmp_path / "nothing"), *files]) == 1
+
+
+def test_nothing_that_remains_is_a_fault(tool, tmp_path, capsys):
+    (tmp_path / "m.jsonl").write_text(json.dumps({"key": "a", "wav": "a.wav", "txt": "one two three"}) + "\n")
+    (tmp_path / "hyp.jsonl").write_text(json.dumps({"key": "a", "task": "<TRANSCRIBE>", "text": "four", "transcript": "four"}) + "\n")
+    assert tool.main(["--hyp", str(tmp_path), str(tmp_path / "m.jsonl"), str(tmp_path / "o.jsonl")]) != 0
+    assert "none of them remains" in capsys.readouterr().err

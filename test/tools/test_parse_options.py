@@ -51,6 +51,8 @@ def test_options_set_variables(script, options, line):
         (["--x;echo", "1"], "unknown option"),
         (["--stage"], "--stage needs a value"),
         (["--clean", "yes"], "--clean takes true or false, got 'yes'"),
+        (["--stage", "three"], "--stage takes a whole number, got 'three'"),
+        (["--stage", "3.0"], "--stage takes a whole number"),
     ],
 )
 def test_wrong_options_stop(script, options, message):

@@ -55,3 +55,34 @@ def test_faults_end_in_one_line(corpus, capsys):
     assert run("split_manifest", "--shares", "train=x", "--", corpus / "m.jsonl", corpus) == 1
     assert run("split_manifest", "--shares", "train=1", "--by", "speeker", "--", corpus / "m.jsonl", corpus) == 1
     assert "did you mean 'speaker'" in capsys.readouterr().err
+
+
+def test_paths_that_count_from_the_manifest_are_found_from_another_folder(tmp_path):
+    """A manifest with relative paths, split into another folder and cut into lists there."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    rows = []
+    for speaker in "abcd":
+        (corpus / f"{speaker}.wav").write_bytes(b"x")
+        turn = {"wav": f"{speaker}.wav", "txt": "x", "reply": "y"}
+        rows.append({"key": speaker, "wav": f"{speaker}.wav", "txt": "x", "speaker": speaker, "turns": [turn]})
+    (corpus / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("split_manifest", "--shares", "train=0.5", "test=0.5", "--", corpus / "c.jsonl", tmp_path / "data") == 0
+    for name in ("train", "test"):
+        for line in (tmp_path / f"data/{name}.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            assert Path(row["wav"]).is_absolute() and Path(row["turns"][0]["wav"]) == Path(row["wav"]) and Path(row["wav"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--shares", "train=0.6", "train=0.4"], "each name once"),
+        (["--shares", "train=0.6", "test"], "write NAME=SHARE"),
+        (["--shares", "train=0.6", "test=0.4", "--balance", "gendr"], "did you mean 'gender'"),
+    ],
+)
+def test_shares_and_fields_that_are_none_are_refused(tmp_path, options, why, capsys):
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps({"key": k, "wav": "a.wav", "speaker": k}) + "\n" for k in "abcd"))
+    assert run("split_manifest", *options, "--", tmp_path / "c.jsonl", tmp_path / "data") == 1
+    assert why in capsys.readouterr().err

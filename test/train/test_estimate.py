@@ -292,6 +292,27 @@ def test_full_depth_on_an_accelerator(size):
     assert found.passed, found
 
 
+def test_each_phase_is_counted_with_its_own_sizes_and_what_it_takes_over(folders, tmp_path, capsys):
+    parts = "train_parts: {'adapter.*': {}}, max_steps: 1"
+    sizes = f"whisper: {folders / 'small'}, adapter: linear, adapter_conf: {{factor: 4}}"
+    texts = {
+        "one": f"{{model: {{{sizes}, llm: {folders / '0.5b'}, encoder_conf: {{pad_s: 30}}, time_marks: 0.4}}, {parts}}}",
+        "next": f"{{model: {{init_from: {tmp_path / 'none'}}}, {parts}}}",
+        "other": f"{{model: {{{sizes}, llm: {folders / '7b'}}}, {parts}}}",
+    }
+    paths = {}
+    for name, text in texts.items():
+        paths[name] = tmp_path / f"{name}.yaml"
+        paths[name].write_text(text)
+    assert command.main(["--config", *map(str, paths.values())]) == 0
+    one, following, other = capsys.readouterr().out.split("\n\n")[:3]
+    assert one.splitlines()[1:] == following.splitlines()[1:], "padding and time marks come from the phase before"
+    assert command.main(["--config", str(paths["other"])]) == 0
+    assert capsys.readouterr().out.split("\n\n")[0] == other
+    assert command.main(["--config", str(paths["one"]), "--override", "model.time_marks=null"]) == 0
+    assert capsys.readouterr().out.split("\n\n")[0].splitlines()[1:] != one.splitlines()[1:]
+
+
 def test_a_phase_has_the_adapter_and_lora_of_where_it_begins(folders, tmp_path, capsys):
     """Whether that folder is there, or will be made by the phase before."""
     sizes = f"{{whisper: {folders / 'small'}, llm: {folders / '0.5b'}, adapter: linear, adapter_conf: {{factor: 4}}, lora: {{r: 4}}}}"

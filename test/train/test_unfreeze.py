@@ -10,7 +10,7 @@ from wenet_osum.config import OptimConfig, PartConfig
 from wenet_osum.train import checkpoint, loop
 from wenet_osum.train.loop import train
 from wenet_osum.train.optim import fill_state, make_optimizer
-from wenet_osum.train.unfreeze import first_step, forget_frozen
+from wenet_osum.train.unfreeze import first_step, forget_frozen, not_begun
 
 PARTS = {"late.*": PartConfig(unfreeze=0.4), "soon.*": PartConfig()}
 
@@ -30,11 +30,13 @@ def test_a_part_stands_still_and_then_trains_as_from_its_first_step():
     optimizer = make_optimizer(groups(model), OptimConfig(lr=0.1), torch.device("cpu"))
     before = model["late"].weight.detach().clone()
     draw = torch.Generator().manual_seed(1)
+    known = []
     for step in range(1, 6):
         states = torch.randn(4, 3, generator=draw)
         model["late"](model["soon"](states)).square().sum().backward()
-        begun = forget_frozen(optimizer.param_groups, PARTS, step, 5)
+        begun = forget_frozen(optimizer.param_groups, PARTS, step, 5, known)
         assert begun == (["late.*"] if step == 3 else [])
+        known += begun
         gradient = model["late"].weight.grad
         optimizer.step()
         optimizer.zero_grad()
@@ -48,6 +50,16 @@ def test_a_part_stands_still_and_then_trains_as_from_its_first_step():
             torch.testing.assert_close(moved, -0.1 * gradient.sign(), atol=1e-3, rtol=0)
     steps = {int(state["step"]) for state in optimizer.members[0].state.values()}
     assert steps == {3, 5}
+
+
+def test_a_part_that_has_begun_goes_on_in_a_run_that_is_made_longer():
+    model = torch.nn.ModuleDict({"late": torch.nn.Linear(3, 3), "soon": torch.nn.Linear(3, 3)})
+    optimizer = make_optimizer(groups(model), OptimConfig(lr=0.1), torch.device("cpu"))
+    for begun, left in ((["late.*"], True), ([], False)):
+        model["late"](model["soon"](torch.ones(1, 3))).sum().backward()
+        assert forget_frozen(optimizer.param_groups, PARTS, 6, 50, begun) == []
+        assert (model["late"].weight.grad is not None) == left
+    assert not_begun(PARTS, 6, 50) == {"late.*"} and not_begun(PARTS, 6, 50, ["late.*"]) == set()
 
 
 def test_when_a_part_begins():

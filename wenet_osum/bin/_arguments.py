@@ -50,10 +50,9 @@ def read_phase(args: argparse.Namespace) -> config.TrainConfig:
 
     Raises ConfigError for a faulty one.
     """
-    overrides = [*args.override]
+    conf = config.load(args.config, config.TrainConfig, args.override)
     if args.data:
-        overrides.append(f"data={args.data}")
-    conf = config.load(args.config, config.TrainConfig, overrides)
+        conf.data = args.data
 
     # A recipe gives both names to all phases; those that begin from a folder of ours load neither.
     if args.whisper and conf.model.whisper:

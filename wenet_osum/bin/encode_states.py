@@ -16,6 +16,7 @@ exit status:
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 
@@ -31,10 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, encode, and print faults as plain sentences. Returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv)
-    if args.num_jobs > 1:
-        return _start_jobs(argv, args.num_jobs)
     try:
         conf = read_phase(args)
+        _check(conf)
+        if args.num_jobs > 1:
+            return _start_jobs(argv, args.num_jobs)
         return encode(conf)
     except config.ConfigError as error:
         return fault("encode_states", error, 2)
@@ -56,25 +58,42 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _start_jobs(argv: list[str], count: int) -> int:
-    """Run the same command in ``count`` processes under torchrun."""
+    """Run the same command in ``count`` processes under torchrun; returns the exit status.
+
+    Who asks this process to stop asks all of them.
+    """
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     # The last value of an option counts.
     own = ["-m", "wenet_osum.bin.encode_states", *argv, "--num_jobs", "1"]
-    return subprocess.run([sys.executable, *torchrun, *own], check=False).returncode
+    job = subprocess.Popen([sys.executable, *torchrun, *own])
+    asked = []
+
+    def pass_on(number: int, _frame: object) -> None:
+        asked.append(number)
+        job.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, pass_on)
+    status = job.wait()
+    # torchrun has a status of its own for it.
+    return INTERRUPTED if asked and status else status
 
 
-def encode(conf: config.TrainConfig) -> int:
-    """Compute the states a configuration needs; returns the exit status.
-
-    Raises ConfigError for a configuration that reads no states or names no lists, ValueError and
-    OSError for faults of data, model and disk.
-    """
+def _check(conf: config.TrainConfig) -> None:
+    """Raise ConfigError for a configuration that reads no states or names no lists."""
     if conf.features != "encoded":
         raise config.ConfigError(
             f"features: {conf.features}: this configuration reads no states; set features: encoded"
         )
     if not conf.data:
         raise config.ConfigError("data: no lists are named; give --data a yaml with a train table")
+
+
+def encode(conf: config.TrainConfig) -> int:
+    """Compute the states a configuration needs; returns the exit status.
+
+    Raises ConfigError for faulty lists, ValueError and OSError for faults of data, model and disk.
+    """
     data = config.load(conf.data, config.DataConfig)
     from transformers.utils import logging
 

@@ -132,7 +132,7 @@ def run(args: argparse.Namespace, confs: list[config.TrainConfig]) -> int:
     status = 0
     before = None
     for path, conf in zip(args.config, confs, strict=True):
-        sizes = _sizes(path, conf, names)
+        sizes = _sizes(path, conf, names, args)
         conf.model = before = inherited(conf.model, before)
         found = estimate(conf, *sizes, mean, args.devices)
         print(f"{path}\n{found.table}\n{describe(found, args)}\n", flush=True)
@@ -157,7 +157,7 @@ def _fits(found: Estimate, memory_gib: float | None, path: str) -> bool:
 
 
 def _sizes(
-    path: str, conf: config.TrainConfig, names: dict[str, str | None]
+    path: str, conf: config.TrainConfig, names: dict[str, str | None], args: argparse.Namespace
 ) -> tuple[PreTrainedConfig, PreTrainedConfig | None]:
     """Return the configurations of Whisper and LLM, None for the LLM of phase 1.
 
@@ -173,8 +173,10 @@ def _sizes(
         whole = sizes_of(begun)
         return (whole, None) if is_whisper else (whole.encoder, whole.llm)
 
-    names["whisper"] = names["whisper"] or model.encoder_source
-    names["llm"] = names["llm"] or model.llm
+    # What the command line names holds for all; else a phase's own names, and those of the phase
+    # before where it has none.
+    names["whisper"] = args.whisper or model.encoder_source or names["whisper"]
+    names["llm"] = args.llm or model.llm or names["llm"]
     needed = ["whisper"] if is_whisper else ["whisper", "llm"]
     missing = [f"--{part}" for part in needed if not names[part]]
     if missing:

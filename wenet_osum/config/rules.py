@@ -123,13 +123,41 @@ def _of_run(conf: TrainConfig) -> list[str]:
     if conf.max_steps is None and conf.max_epochs is None and conf.max_hours is None:
         faults.append("max_steps, max_epochs or max_hours: one is needed to end the run")
     faults += _of_quantization(conf)
-    if conf.step_timeout_s <= 0:
-        faults.append(f"step_timeout_s {conf.step_timeout_s:g}: must be above 0")
+    faults += _of_numbers(conf)
     if conf.optim.name == "muon" and conf.engine == "fsdp":
         faults.append(
             "optim.name muon: needs whole matrices, which engine fsdp cuts; "
             "use engine ddp or optim.name adamw"
         )
+    return faults
+
+
+def _of_numbers(conf: TrainConfig) -> list[str]:
+    """Check that counts are 1 or more and sizes above 0, where there are any."""
+    counts = {
+        "max_steps": conf.max_steps,
+        "max_epochs": conf.max_epochs,
+        "patience": conf.patience,
+        "eval_every": conf.eval_every,
+        "log_every": conf.log_every,
+        "keep": conf.keep,
+        "threads": conf.threads,
+        "prefetch": conf.prefetch,
+        "optim.accumulation": conf.optim.accumulation,
+        "batch.window": conf.batch.window,
+    }
+    sizes = {
+        "max_hours": conf.max_hours,
+        "step_timeout_s": conf.step_timeout_s,
+        "optim.clip": conf.optim.clip,
+    }
+    faults = []
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            faults.append(f"{name} {value}: must be 1 or more")
+    for name, value in sizes.items():
+        if value is not None and not value > 0:
+            faults.append(f"{name} {value:g}: must be above 0")
     return faults
 
 

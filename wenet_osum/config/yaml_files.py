@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from wenet_osum.config.rules import broken_rules
 from wenet_osum.config.tables import TrainConfig
@@ -155,10 +156,31 @@ def _bases(value: Any, path: Path) -> list[Path]:
     return found
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads plain yaml, and refuses a key that stands twice in a table: one would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Make a table."""
+        seen = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                told = f"the key {name!r} stands twice in one table"
+                place = key.start_mark
+                raise ConstructorError(
+                    None,
+                    None,
+                    told,
+                    place,
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
 def _read_table(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """Read one file. Raises ConfigError when it is missing, no yaml, or no table."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
     except FileNotFoundError:
         if above:
             raise ConfigError(
@@ -168,6 +190,8 @@ def _read_table(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"config {path} does not exist") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"config {path} is not valid yaml: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} cannot be read: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"config {path} must be a table of keys, got {type(tree).__name__}")
     return tree

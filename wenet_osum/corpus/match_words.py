@@ -20,7 +20,8 @@ from wenet_osum.score.normalize import MIXED, fold
 SILENCE = frozenset(
     (
         *("", "sil", "<sil>", "!sil", "[sil]", "sp", "<p:>", "#", "eps", "<eps>"),
-        *("silence", "<silence>", "[silence]", "<s>", "</s>"),
+        # Bare it is a word that people say.
+        *("<silence>", "[silence]", "<s>", "</s>"),
     )
 )
 # Sounds like a word that the aligner had no entry for.

@@ -116,6 +116,15 @@ def _overlaps(splits: dict[str, list[Utterance]], kind: str) -> list[str]:
     return lines
 
 
+def _check_columns(names: Iterable[str]) -> None:
+    """Raise ValueError for what splits are not described by."""
+    known = counted_columns()
+    for name in names:
+        if name not in known:
+            unknown = lookup.unknown("field", name, sorted(known))
+            raise ValueError(unknown)
+
+
 def split_by(
     utterances: Sequence[Utterance],
     shares: dict[str, float],
@@ -127,10 +136,12 @@ def split_by(
 
     Each split gets about its share of the duration, and of each label of the fields in ``balance``.
     The largest groups go first, each to where most is lacking of what it brings; ties by seed.
-    Order within a split stays. Raises ValueError for shares that are not above 0, for utterances
-    without a speaker (sentence, recording), and when a split would be empty.
+    Order within a split stays. Raises ValueError for shares that are not above 0, for fields that
+    are none, for utterances without a speaker (sentence, recording), and when a split would be
+    empty.
     """
     _check_kind(by)
+    _check_columns(balance)
     if not shares or min(shares.values()) <= 0:
         example = "e.g. train 0.8, dev 0.1, test 0.1"
         raise ValueError(f"shares {shares} must all be above 0, {example}")

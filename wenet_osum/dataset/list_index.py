@@ -134,7 +134,7 @@ def _make(target: Path, source: Shards | RawList) -> ListFile:
         ) as out,
     ):
         made = _write(out, source)
-    if made and target.exists():
+    if made is not None and target.exists():
         return made
     if made is None:
         with tempfile.TemporaryFile() as out:

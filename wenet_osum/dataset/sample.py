@@ -312,7 +312,8 @@ def told(utterance: Utterance, conf: SampleConfig, repeat: int = 0) -> Context:
 
 
 def target_of(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> Target:
-    """Return the target. Raises Drop where the utterance lacks a field, or it is too long."""
+    """Return the target. Raises Drop where the utterance lacks a field, or it is too long to be
+    learned."""
     if missing := task.missing(utterance):
         needed = ", ".join(missing)
         raise Drop(
@@ -320,6 +321,9 @@ def target_of(utterance: Utterance, task: Task, template: Template, conf: Sample
             f"task {task.tags} needs {needed}",
         )
     target = template.target(task, utterance)
+    if not conf.answers:
+        # Earlier answers of a conversation that is decoded.
+        return target
     limit = conf.filter.target_limit(task.name, task.tags)
     if len(target.ids) > limit:
         rule = f"filter.max_target_tokens for {task.name}"

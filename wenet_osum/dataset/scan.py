@@ -5,6 +5,7 @@ It takes one walk over the headers of a tar, or one pass over the lines of a raw
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -252,6 +253,17 @@ def find(wav: str, list_path: str) -> str:
     if not Path(wav).exists() and beside.exists():
         return str(beside)
     return wav
+
+
+def located(utterances: Iterable[Utterance], manifest: str | Path) -> Iterator[Utterance]:
+    """Yield the utterances of a manifest for one in another folder: paths that count from the
+    folder of this one become absolute."""
+    for utterance in utterances:
+        turns = list(located(utterance.turns, manifest)) if utterance.turns else utterance.turns
+        found = find(utterance.wav, str(manifest)) if utterance.wav else utterance.wav
+        if found != utterance.wav:
+            found = str(Path(found).resolve())
+        yield dataclasses.replace(utterance, wav=found, turns=turns)
 
 
 def _printable(key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 
@@ -114,6 +115,10 @@ class SpeechDataset(Dataset):
         index = pool.indices[shard]
         asked = pool.tasks[task]
         utterance, audio = read_utterance(index, row, self.handles)
+        untold = utterance.txt == "" and not utterance.turns
+        if untold and not pool.source.without_speech:
+            # Nobody has written what is said here; that nothing is said, such a source has to say.
+            utterance = dataclasses.replace(utterance, txt=None)
 
         make = make_conversation if utterance.turns else make_sample
         return make(

@@ -10,7 +10,7 @@ import yaml
 from wenet_osum.hub.licenses import License
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.report.markdown import table_lines
-from wenet_osum.report.score_table import ordered
+from wenet_osum.report.score_table import ordered, titles
 from wenet_osum.report.values import written
 from wenet_osum.score import score_json
 from wenet_osum.text.template import Template
@@ -127,8 +127,9 @@ def _scores(path: str | Path | None) -> str:
         return "None were given when this folder was exported."
     tree, scores = score_json.read(path)
     rows = []
+    names = titles(scores)
     for score in ordered(scores):
-        title = score.about.title
+        title = names[id(score)]
         utterances = str(score.utterances)
         rows.append([score.task, title, score.subset, *written(score), utterances])
     head = ["task", "figure", "subset", "value", "95 % interval", "utterances"]

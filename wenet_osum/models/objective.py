@@ -11,7 +11,7 @@ utterances.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -118,9 +118,9 @@ class Objective:
         return False
 
     def targets(self, utterance: Utterance, filler: bool = False) -> dict[str, Tensor] | None:
-        """Return what the losses have to know of an utterance.
+        """Return what the losses have to know of an utterance, by names of their own.
 
-        What several ask for is there once. None: nothing is to be learned from it, so its answer
+        None: nothing is to be learned from it, so its answer
         tokens must not count in Σ weights. Those of a ``filler`` count nothing anyway, and the
         losses run on it as on any other.
         """
@@ -128,8 +128,18 @@ class Objective:
             return None
         found: dict[str, Tensor] = {}
         for _, loss in self.losses:
-            found |= loss.targets(utterance)
+            own = loss.targets(utterance)
+            for name in own.keys() & found.keys():
+                if not torch.equal(own[name], found[name]):
+                    raise ValueError(f"model.losses: two of them mean something else by {name!r}")
+            found |= own
         return found
+
+    def hear_labels(self, names: Sequence[str]) -> None:
+        """Tell losses on label fields which of them the model's adapter hears."""
+        for _, loss in self.losses:
+            if hasattr(loss, "heard_fields"):
+                loss.heard_fields = tuple(names)
 
     def __call__(
         self, batch: Batch, speech: Speech, answers: Answers, answering: dict[str, torch.nn.Module]
@@ -277,11 +287,17 @@ def any_weight(weights: Tensor | None, answers: Tensor, device: torch.device) ->
 
 
 def _spread(batch: Batch, extra: Tensor) -> LossOutput:
-    """Return the losses (B,) of utterances as losses of their answer tokens."""
+    """Return the losses (B,) of utterances as losses of their answer tokens: with the weights of
+    the tokens they add up to the losses again."""
     answers = batch.answer_counts()
     total = int(answers.sum())
     answers = to_device(answers, extra.device)
-    each = extra.detach() / answers.clamp(min=1)
+    weights = answers.to(torch.float32)
+    if batch.answer_weights is not None:
+        own = to_device(batch.answer_weights, extra.device)
+        weights = torch.segment_reduce(own.float(), "sum", lengths=answers, unsafe=True)
+    weights = torch.where(weights == 0, 1.0, weights)
+    each = extra.detach() / weights
     nll = torch.repeat_interleave(each, answers, output_size=total)
     wrong = torch.zeros_like(nll, dtype=torch.bool)
     return weighted(nll, wrong, batch.answer_weights)

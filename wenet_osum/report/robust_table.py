@@ -12,6 +12,7 @@ from wenet_osum.records import Score
 from wenet_osum.report.markdown import table_lines
 from wenet_osum.report.values import plain
 from wenet_osum.score import score_json
+from wenet_osum.tasks import parse
 
 # Task, field, metric and subset.
 Name = tuple[str, str, str, str]
@@ -69,7 +70,10 @@ def table(scores: dict[str, Metrics]) -> str:
 
 def _title(name: Name) -> str:
     """Name a column."""
-    task, _, metric, subset = name
+    task, field, metric, subset = name
+    # A task of several labels has an accuracy of each.
+    if field and len(parse(task).label_fields) > 1:
+        metric = f"{metric}, {field}"
     if subset == "all":
         return f"{task} {metric}"
     return f"{task} {metric} {subset}"

@@ -11,7 +11,14 @@ from wenet_osum.files import write_text
 from wenet_osum.records import Score
 from wenet_osum.report import page, plots
 from wenet_osum.report.curves import section as curve_section
-from wenet_osum.report.score_table import baselines, by_task, clusters, filled_columns, ordered
+from wenet_osum.report.score_table import (
+    baselines,
+    by_task,
+    clusters,
+    filled_columns,
+    ordered,
+    titles,
+)
 from wenet_osum.report.task_section import task_section
 from wenet_osum.report.values import written
 from wenet_osum.score import resampling
@@ -105,6 +112,7 @@ def _summary(scores: list[Score], targets: dict) -> str:
     rows: list[list[str]] = []
     first: set[int] = set()
     last = None
+    names = titles(scores)
     for score in ordered(scores, targets):
         # The task is named once, and a line is drawn above each but the first.
         new = score.task != last
@@ -115,7 +123,7 @@ def _summary(scores: list[Score], targets: dict) -> str:
         value, limits = written(score)
         row = [
             f'<td class="task">{escape(score.task) if new else ""}</td>',
-            _named(score),
+            _named(score, names[id(score)]),
             f'<span class="value">{value}</span>',
             f'<span class="dim">{limits}</span>',
             _scale(score, target),
@@ -145,9 +153,9 @@ def _summary(scores: list[Score], targets: dict) -> str:
     return page.table([head[column] for column in kept], cells, "scores", first)
 
 
-def _named(score: Score) -> str:
-    """Write the metric and, where it is a part, the subset."""
-    name = escape(score.about.title)
+def _named(score: Score, title: str) -> str:
+    """Write the title of a score and, where it is a part, the subset."""
+    name = escape(title)
     if score.subset == "all":
         return name
     subset = escape(score.subset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,11 @@ def baselines(score: Score) -> tuple[str, str]:
 def markdown_table(scores: Sequence[Score], targets: dict | None = None) -> str:
     """Write the table of scores. Columns without any entry are left out."""
     rows = []
+    names = titles(scores)
     for score in ordered(scores, targets):
         row = [
             score.task,
-            score.about.title,
+            names[id(score)],
             score.subset,
             *written(score),
             str(score.count),
@@ -96,6 +98,22 @@ def markdown_table(scores: Sequence[Score], targets: dict | None = None) -> str:
         rule += "-" * (width + 1)
         rule += ":|" if column in NUMBERS else "-|"
     return "\n".join([texts[0], rule, *texts[1:]]) + "\n"
+
+
+def titles(scores: Sequence[Score]) -> dict[int, str]:
+    """Return the title of each score by its ``id``. Where a task has several figures of one metric,
+    as one with two labels has accuracies, the field stands behind it."""
+    times: Counter = Counter()
+    for score in scores:
+        times[score.task, score.metric, score.subset] += 1
+    found = {}
+    for score in scores:
+        title = score.about.title
+        field = score.detail.get("field")
+        if field and times[score.task, score.metric, score.subset] > 1:
+            title = f"{title}, {field}"
+        found[id(score)] = title
+    return found
 
 
 def clusters(score: Score) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from wenet_osum.records import Score
+from wenet_osum.tasks import parse
 
 # Task, metric and subset; None for any subset.
 Key = tuple[str, str, str | None]
@@ -25,7 +26,7 @@ def parse_targets(texts: Iterable[str]) -> dict[Key, Target]:
         # A third part names the subset; what stands behind it is no part of a target.
         subset = parts[2] if len(parts) > 2 else None
         try:
-            key = (parts[0], parts[1], subset)
+            key = (_task_name(parts[0]), parts[1], subset)
             targets[key] = (sign, float(number))
         except (IndexError, ValueError):
             raise ValueError(
@@ -33,6 +34,15 @@ def parse_targets(texts: Iterable[str]) -> dict[Key, Target]:
                 "e.g. asr/wer/en<=8"
             ) from None
     return targets
+
+
+def _task_name(text: str) -> str:
+    """Return the name under which a task is scored, of its name or its tags."""
+    try:
+        return parse(text).name
+    except ValueError:
+        # No such task: nothing will be found under it, which is told.
+        return text
 
 
 def target_of(score: Score, targets: dict[Key, Target]) -> Target | None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from wenet_osum import tasks
 from wenet_osum.records import Utterance, Word
-from wenet_osum.tasks.base import Task, escape, join_words
+from wenet_osum.tasks.base import CJK, Task, escape, join_words
 from wenet_osum.text.template import Template
 from wenet_osum.text.timing import ANY_TIME, Span, timed_tokens
 
@@ -294,12 +294,12 @@ def _later(utterance: Utterance, silence_s: float) -> Utterance:
 
 
 def _with_words(utterance: Utterance) -> Utterance:
-    """Give an utterance without word times words of equal length; text without spaces is taken
-    character by character."""
+    """Give an utterance without word times words of equal length; text of a script without spaces
+    is taken character by character."""
     if utterance.words:
         return utterance
     text = utterance.txt.strip()
-    pieces = utterance.txt.split() if " " in text else text
+    pieces = text if CJK.search(text) and " " not in text else text.split()
     words = []
     for i, piece in enumerate(pieces):
         start = i * WORD_S

@@ -69,6 +69,8 @@ class State:
     best_step: int | None = None
     # Evaluations since the best one.
     stale: int = 0
+    # Patterns of train_parts that stood still at first and train by now.
+    begun: list[str] = field(default_factory=list)
     # Samples left out so far, by reason.
     dropped: dict[str, int] = field(default_factory=dict)
     # Fingerprint of the plan that ``consumed`` counts in.

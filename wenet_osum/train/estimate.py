@@ -31,7 +31,7 @@ from transformers import PreTrainedConfig, WhisperForConditionalGeneration
 
 from wenet_osum import dist, lookup
 from wenet_osum.config import ModelConfig, TrainConfig
-from wenet_osum.models import quantized, split, trainable
+from wenet_osum.models import quantized, split, time_marks, trainable
 from wenet_osum.models.build import set_encoder_conf
 from wenet_osum.models.loss import CHUNK
 from wenet_osum.models.objective import Objective, Speech, UtteranceLosses, loss_class
@@ -109,10 +109,7 @@ class Estimate:
 def meta_model(
     conf: ModelConfig, whisper: PreTrainedConfig, llm: PreTrainedConfig | None
 ) -> nn.Module:
-    """Build the model of ``conf`` with these sizes on the meta device.
-
-    Kind whisper has no ``llm``.
-    """
+    """Build the model of ``conf`` with these sizes on the meta device; whisper has no ``llm``."""
     with torch.device("meta"):
         if conf.kind == "whisper":
             return _meta_whisper(conf, whisper)
@@ -127,6 +124,8 @@ def meta_model(
         set_encoder_conf(model, conf.encoder_conf)
         if conf.lora:
             model.add_lora(conf.lora)
+        if conf.time_marks:
+            time_marks.begin(model, conf.time_marks, lambda _: [0])
         return model
 
 

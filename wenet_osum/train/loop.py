@@ -104,8 +104,10 @@ def take_step(run: Run, batches: list[Batch]) -> None:
         run.meter.add_output(batch, output)
 
     # Parts that stand still for a share of the run have no gradient yet.
-    for pattern in forget_frozen(run.groups, conf.train_parts, step, state.total_steps):
+    still = (conf.train_parts, step, state.total_steps, state.begun)
+    for pattern in forget_frozen(run.groups, *still):
         run.progress.log(f"step {step}: {pattern} begins to train")
+        state.begun.append(pattern)
 
     # The learning rate is a function of the step alone. A gradient that is not finite is left out.
     run.lr = set_learning_rates(run.optimizer, lr_scale(step, conf.optim, state.total_steps))

@@ -378,6 +378,7 @@ class Run:
             self.conf.train_parts,
             state.step,
             state.total_steps,
+            state.begun,
         )
         checks = self.sanity.judge(dist.gather, steps, self.promised, whole_epoch, late)
         sane = True

@@ -15,6 +15,7 @@ from wenet_osum.config import ContextConfig, DataConfig, TrainConfig
 from wenet_osum.context import HOTWORDS, PREVIOUS
 from wenet_osum.dataset.estimate import TokenCounter
 from wenet_osum.models import build, time_marks
+from wenet_osum.models.label_queries import front_names
 from wenet_osum.models.objective import make_objective
 from wenet_osum.text import chat
 from wenet_osum.text.template import Template
@@ -71,6 +72,8 @@ def open_model(
     else:
         model, template = _new_model(conf, data)
     objective = make_objective(conf.model, template)
+    if conf.model.kind == "osum":
+        objective.hear_labels(front_names(model.adapter))
     model.set_objective(objective)
 
     least = getattr(model.encoder, "min_frames", 0)

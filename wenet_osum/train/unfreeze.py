@@ -3,14 +3,14 @@
 
 A part that stands still is computed with gradients, which are then forgotten: so all engines and
 processes do the same in every step, the optimizer keeps nothing of that time, and its moments begin
-where the part begins to train. Which step that is, the length of the run says; nothing has to be
-remembered for a run that goes on from a checkpoint.
+where the part begins to train. Which step that is, the length of the run says; a checkpoint
+remembers which parts have begun, for a run may be made longer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wenet_osum.config import PartConfig
@@ -25,11 +25,17 @@ def first_step(part: PartConfig, total_steps: int | None) -> int:
     return still + 1
 
 
-def not_begun(parts: Mapping[str, PartConfig], step: int, total_steps: int | None) -> set[str]:
-    """Return the parts that stand still up to a step, by their patterns."""
+def not_begun(
+    parts: Mapping[str, PartConfig],
+    step: int,
+    total_steps: int | None,
+    begun: Sequence[str] = (),
+) -> set[str]:
+    """Return the parts that stand still up to a step, by their patterns; those that have ``begun``
+    do not."""
     late = set()
     for pattern, part in parts.items():
-        if step < first_step(part, total_steps):
+        if pattern not in begun and step < first_step(part, total_steps):
             late.add(pattern)
     return late
 
@@ -39,19 +45,23 @@ def forget_frozen(
     parts: Mapping[str, PartConfig],
     step: int,
     total_steps: int | None,
+    begun: Sequence[str] = (),
 ) -> list[str]:
     """Forget the gradients of parts that stand still in ``step``; returns the patterns of those
     that train for the first time.
 
-    ``groups`` are those of the optimizer, ``parts`` the train_parts of the run.
+    ``groups`` are those of the optimizer, ``parts`` the train_parts of the run. Parts that have
+    ``begun``, by their patterns, go on although the run has been made longer.
     """
-    begun: dict[str, None] = {}
+    found: dict[str, None] = {}
     for group in groups:
         pattern = group["pattern"]
+        if pattern in begun:
+            continue
         begins = first_step(parts[pattern], total_steps)
         if step < begins:
             for parameter in group["params"]:
                 parameter.grad = None
-        elif step == begins > 1:
-            begun[pattern] = None
-    return list(begun)
+        elif begins > 1:
+            found[pattern] = None
+    return list(found)

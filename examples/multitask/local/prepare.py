@@ -227,6 +227,10 @@ def write_tests(
         if not found["dev"] or not found["test"]:
             use = "test" if found["dev"] else "validate"
             print(f"{task} is left out: nothing prepared to {use} it on")
+            # Nor do lists of another mixture stay.
+            for folder in ("dev", "test"):
+                for ending in ("list", "text"):
+                    (options.out / folder / f"{task}.{ending}").unlink(missing_ok=True)
             continue
         corpora = [source.name for source in sources if task in source.tasks]
         names = ", ".join(corpora)

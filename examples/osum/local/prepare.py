@@ -39,7 +39,9 @@ def usable(path: Path, task: str) -> list[Utterance]:
         )
     for utterance in found:
         if "://" not in utterance.wav:
-            wav = path.parent / utterance.wav
+            wav = Path(utterance.wav)
+            if not wav.exists():
+                wav = path.parent / wav
             utterance.wav = str(wav.resolve())
     return found
 
@@ -109,13 +111,18 @@ def prepare(data_dir: Path, out: Path, task: str, most: int) -> None:
         out / "dev" / f"{task}.list": dev,
     }
     test = data_dir / f"{task}.test.jsonl"
+    tested: list[Utterance] = []
     if test.exists():
-        paths[out / "test" / f"{task}.list"] = usable(test, task)
+        tested = usable(test, task)
+        paths[out / "test" / f"{task}.list"] = tested
     if not dev:
         raise ValueError(
             f"{source} has one speaker or one utterance: nothing can be set aside for dev"
         )
     for note in check_disjoint({"train": train, "dev": dev}, by=["speaker"]):
+        print(f"{task}: {note}")
+    splits = {"train": train, "test": tested}
+    for note in check_disjoint(splits, by=["recording"]):
         print(f"{task}: {note}")
     for path, rows in paths.items():
         write_manifest(path, rows)

@@ -100,7 +100,7 @@ def read_rows(path: Path, styles: label_map.LabelMap, by: str, dropped: Dropped)
 
         # Keys and speakers of several corpora must not meet.
         changes = {
-            "key": f"{corpus}-{utterance.key}",
+            "key": f"{'_'.join(corpus.split())}-{utterance.key}",
             "wav": wav,
             "style": style,
             "speaker": None,

@@ -57,3 +57,26 @@ def test_an_unknown_key_is_refused_by_name(template, name):
 def test_an_unknown_loss_is_told_with_the_known_ones(template):
     with pytest.raises(ValueError, match="did you mean 'ctc'.*plugins"):
         make_objective(ModelConfig(losses=[{"name": "ctcc", "weight": 1.0}]), template)
+
+
+def test_losses_beside_each_other_have_targets_of_their_own(template):
+    """A clip with a label alone: CTC marks its transcript as missing, which others know nothing of."""
+    lookup.add_plugins(["wenet_osum.small"])
+    entries = [{"name": "ctc", "weight": 1.0, "word_times": True}, {"name": "distill", "weight": 1.0}, {"name": "word_time", "weight": 1.0}]
+    labels = [{"name": "labels", "weight": 1.0}, {"name": "label_probe", "weight": 1.0}]
+    bare = Utterance("b", "b", labels={"gender": "male"})
+    for rows in (entries, entries[::-1], labels, labels[::-1]):
+        together = make_objective(ModelConfig(losses=rows), template).targets(bare)
+        alone = {}
+        for row in rows:
+            alone |= make_objective(ModelConfig(losses=[row]), template).targets(bare)
+        assert together.keys() == alone.keys() and len(alone) == sum(1 for _ in rows) + (rows in (entries, entries[::-1]))
+        assert all(torch.equal(together[name], alone[name]) for name in alone)
+
+
+def test_labels_that_no_query_hears_are_no_target(template):
+    objective = make_objective(ModelConfig(losses=[{"name": "labels", "weight": 1.0}], ce_weight=0.0), template)
+    bare = Utterance("b", "b", labels={"gender": "male"})
+    assert objective.targets(bare)
+    objective.hear_labels(["emotion"])
+    assert objective.targets(bare) is None and objective.targets(bare, filler=True)

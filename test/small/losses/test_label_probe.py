@@ -59,7 +59,7 @@ def template():
 def test_targets_are_the_indices_of_known_labels(template):
     loss = label_probe.Loss(template)
     names = [field.name for field in loss.fields]
-    found = dict(zip(names, loss.targets(Utterance("a", "a", labels={"gender": "male", "emotion": "happy"}))["labels"].tolist(), strict=True))
+    found = dict(zip(names, loss.targets(Utterance("a", "a", labels={"gender": "male", "emotion": "happy"}))["probed_labels"].tolist(), strict=True))
     gender, emotion = (next(f for f in loss.fields if f.name == name).labels.names for name in ("gender", "emotion"))
     assert gender[found.pop("gender")] == "male" and emotion[found.pop("emotion")] == "happy"
     assert set(found.values()) == {-1}
@@ -73,9 +73,9 @@ def test_the_model_takes_it_with_its_weight(osum, template):
     entry = {"name": "label_probe", "weight": 0.5}
     model.set_objective(make_objective(ModelConfig(losses=[entry]), template))
     (_, loss), rows = model.objective.losses[0], [Utterance("a", "a", labels={"gender": "male"}), Utterance("b", "b", labels={"emotion": "sad"}), Utterance("c", "c")]
-    batch.targets = {"labels": torch.cat([loss.targets(row)["labels"] for row in rows])}
+    batch.targets = {"probed_labels": torch.cat([loss.targets(row)["probed_labels"] for row in rows])}
     speech, lengths = model.padded_speech(batch.features, batch.feature_lengths)
-    labels = batch.targets["labels"].view(3, -1)
+    labels = batch.targets["probed_labels"].view(3, -1)
     found = label_probe.label_losses(functional.normalize(speech, dim=-1), lengths, labels, loss.words, model.get_input_embeddings().weight)
     assert found[:2].min() > 0 == found[2]
     torch.testing.assert_close(model(batch).loss, plain + 0.5 * found.sum())

@@ -60,10 +60,10 @@ def test_the_model_takes_it_with_its_weight(osum):
     model, batch = osum
     plain = model(batch).loss
     model.set_objective(make_objective(ModelConfig(losses=[{"name": "word_time", "weight": 0.5}]), None))
-    with pytest.raises(ValueError, match="word_time needs 'transcript_times' in the batch"):
+    with pytest.raises(ValueError, match="word_time needs 'word_times' in the batch"):
         model(batch)
     times, counts = torch.tensor([[0.0, 0.2], [0.2, 0.4], [-torch.inf, torch.inf]]), torch.tensor([2, 0, 1])
-    batch.targets = {"transcript_times": times, "transcript_times_lengths": counts}
+    batch.targets = {"word_times": times, "word_times_lengths": counts}
     speech, lengths = model.padded_speech(batch.features, batch.feature_lengths)
     spans = word_time.word_spans(times, counts, speech.shape[1], 0.08)
     found = word_time.time_losses(functional.normalize(speech, dim=-1), lengths, spans)

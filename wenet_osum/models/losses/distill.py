@@ -62,11 +62,11 @@ class Loss:
         self.ends_in_reply = {task.tags: _has_reply(task) for task in parsed}
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
-        """Return ``transcript_ids`` (C,), the tokens of the transcript, none where it is not
+        """Return ``transcript_tokens`` (C,), the tokens of the transcript, none where it is not
         known."""
         ids, _ = self.template.transcript(utterance)
         tokens = torch.tensor(ids, dtype=torch.int64)
-        return {"transcript_ids": tokens}
+        return {"transcript_tokens": tokens}
 
     def __call__(
         self, speech: Speech, targets: dict[str, Tensor], answers: LLMAnswers
@@ -86,8 +86,8 @@ class Loss:
         sizes = batch.answer_lengths.cpu()
         count = len(speech.lengths)
         values = torch.zeros(count, device=speech.states.device)
-        texts = targets["transcript_ids"]
-        text_lengths = targets["transcript_ids_lengths"].cpu()
+        texts = targets["transcript_tokens"]
+        text_lengths = targets["transcript_tokens_lengths"].cpu()
 
         # Which utterances are asked such a task, and have a transcript.
         tags = [parse(task).tags for task in batch.tasks]

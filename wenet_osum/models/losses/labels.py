@@ -51,10 +51,14 @@ class Loss:
         self.scale = scale
         self.fields = label_fields(template, template.task_names())
         self.words = label_words(template, self.fields)
+        # Fields that the model's adapter has queries for; None: it has not been told.
+        self.heard_fields: tuple[str, ...] | None = None
 
     def has_target(self, utterance: Utterance) -> bool:
-        """Return whether any label of the utterance is known."""
-        indices = label_indices(utterance, self.fields)
+        """Return whether any label of the utterance is known that is heard."""
+        heard = self.heard_fields
+        fields = [field for field in self.fields if heard is None or field.name in heard]
+        indices = label_indices(utterance, fields)
         return max(indices, default=UNKNOWN) > UNKNOWN
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:

@@ -51,15 +51,16 @@ class Loss:
         self.words = label_words(template, self.fields)
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
-        """Return ``labels`` (F,): the index of each label in its set, -1 where it is not known."""
+        """Return ``probed_labels`` (F,): the index of each label in its set, -1 where it is not
+        known."""
         indices = label_indices(utterance, self.fields)
         labels = torch.tensor(indices, dtype=torch.int64)
-        return {"labels": labels}
+        return {"probed_labels": labels}
 
     def __call__(self, speech: Speech, targets: dict[str, Tensor]) -> UtteranceLosses:
         """Compute the losses of a batch."""
         states, lengths = speech.states, speech.lengths
-        labels = targets["labels"]
+        labels = targets["probed_labels"]
         rows = len(lengths)
         labels = labels.view(rows, -1)
         with torch.autocast(states.device.type, enabled=False):

@@ -44,16 +44,16 @@ class Loss:
         self.template = template
 
     def targets(self, utterance: Utterance) -> dict[str, Tensor]:
-        """Return ``transcript_times`` (C, 2): when each token is spoken, s, infinite where it is
+        """Return ``word_times`` (C, 2): when each token is spoken, s, infinite where it is
         not known."""
         _, times = self.template.transcript(utterance)
         pairs = torch.tensor(times, dtype=torch.float32)
-        return {"transcript_times": pairs.view(-1, 2)}
+        return {"word_times": pairs.view(-1, 2)}
 
     def __call__(self, speech: Speech, targets: dict[str, Tensor]) -> UtteranceLosses:
         """Compute the losses of a batch."""
-        times = targets["transcript_times"]
-        counts = targets["transcript_times_lengths"]
+        times = targets["word_times"]
+        counts = targets["word_times_lengths"]
         states = speech.states
         state_s = speech.fixed_state_s()
         longest = states.shape[1]
