@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.constructor import ConstructorError
 
 from wenet_osum.config.rules import broken_rules
 from wenet_osum.config.tables import TrainConfig
@@ -156,31 +155,29 @@ def _bases(value: Any, path: Path) -> list[Path]:
     return found
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads plain yaml, and refuses a key that stands twice in a table: one would be lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Make a table."""
-        seen = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                told = f"the key {name!r} stands twice in one table"
-                place = key.start_mark
-                raise ConstructorError(
-                    None,
-                    None,
-                    told,
-                    place,
-                )
-            seen.add(name)
-        return super().construct_mapping(node, deep)
+def _refuse_doubles(node: yaml.Node | None) -> None:
+    """Raise YAMLError for a key that stands twice in a table: one of its values would be lost."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_doubles(item)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen = set()
+    for key, value in node.value:
+        name = str(key.value)
+        if name in seen:
+            line = key.start_mark.line + 1
+            raise yaml.YAMLError(f"the key {name!r} stands twice in a table, again in line {line}")
+        seen.add(name)
+        _refuse_doubles(value)
 
 
 def _read_table(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """Read one file. Raises ConfigError when it is missing, no yaml, or no table."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+        text = path.read_text(encoding="utf-8")
+        _refuse_doubles(yaml.compose(text, yaml.SafeLoader))
+        tree = yaml.safe_load(text) or {}
     except FileNotFoundError:
         if above:
             raise ConfigError(
