@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from wenet_osum import config, tasks
+from wenet_osum.decode.write import fingerprint
 from wenet_osum.models import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +27,7 @@ def sounds(folder: Path, tone) -> None:
         path.write_text(json.dumps({"key": f"sound_{split}", "wav": str(wav), "event": "cry", "duration": 0.3}) + "\n")
 
 
-def first_pass(folder: Path, texts: list[str]) -> None:
+def first_pass(folder: Path, texts: list[str], whisper: Path) -> None:
     """Answers that are there already are not asked for again; the last of them is wrong."""
     folder.mkdir(parents=True)
     said = [*texts[:-1], "something else was said"]
@@ -35,6 +36,8 @@ def first_pass(folder: Path, texts: list[str]) -> None:
         for i, text in enumerate(said)
     ]
     (folder / "hyp.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"model": str(whisper), "weights": fingerprint(whisper), "language": "en", "num_beams": 1}
+    (folder / "settings.json").write_text(json.dumps(settings))
 
 
 @pytest.mark.slow
@@ -42,7 +45,7 @@ def test_stages_to_the_scores_at_two_steps(tmp_path, tone, smoke, published_pair
     natural, work = tmp_path / "natural", tmp_path / "work"
     texts = natural_corpora(natural)
     sounds(natural, tone)
-    first_pass(work / "exp/first_pass/speechocean762", texts)
+    first_pass(work / "exp/first_pass/speechocean762", texts, Path(published_pair["whisper"]).resolve())
     models = ["--whisper", "whisper", "--llm", "llm", "--corpora_dir", str(natural)]
     rules = ["--rules", "--max_wer 30 --min_s none"]
     override = f"{two_steps_published} repeat_gate.utterances=0 model.adapter_conf.heads=2"
