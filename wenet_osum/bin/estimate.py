@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wenet_osum import config, lookup
@@ -164,12 +163,12 @@ def _sizes(
     ``names`` says where they come from, and keeps it for the phases that follow. Raises ValueError
     when nothing names them.
     """
-    from wenet_osum.train.inherited import sizes_of
+    from wenet_osum.train.inherited import is_there, sizes_of
 
     model = conf.model
     is_whisper = model.kind == "whisper"
     begun = model.init_from
-    if begun and (Path(begun) / "config.json").exists():
+    if begun and is_there(begun):
         whole = sizes_of(begun)
         return (whole, None) if is_whisper else (whole.encoder, whole.llm)
 

@@ -120,9 +120,8 @@ class Objective:
     def targets(self, utterance: Utterance, filler: bool = False) -> dict[str, Tensor] | None:
         """Return what the losses have to know of an utterance, by names of their own.
 
-        None: nothing is to be learned from it, so its answer
-        tokens must not count in Σ weights. Those of a ``filler`` count nothing anyway, and the
-        losses run on it as on any other.
+        None: nothing is to be learned from it, so its answer tokens must not count in Σ weights.
+        Those of a ``filler`` count nothing anyway, and the losses run on it as on any other.
         """
         if not filler and not self.has_target(utterance):
             return None

@@ -39,7 +39,7 @@ def inherited(model: ModelConfig, before: ModelConfig | None) -> ModelConfig:
         model = _padded(model, _pad_s(encoder, before))
     if not model.init_from or model.kind == "whisper":
         return model
-    if _is_there(model.init_from):
+    if is_there(model.init_from):
         whole = sizes_of(model.init_from)
         if not isinstance(whole, OsumConfig):
             raise ValueError(f"model.init_from {model.init_from} holds no model of kind osum")
@@ -62,13 +62,14 @@ def inherited(model: ModelConfig, before: ModelConfig | None) -> ModelConfig:
     )
 
 
-def _is_there(folder: str) -> bool:
+def is_there(folder: str) -> bool:
+    """Tell whether a folder holds a model; one of a phase to come does not yet."""
     return (Path(folder) / "config.json").exists()
 
 
 def _pad_s(folder: str, before: ModelConfig | None) -> float | None:
     """Return the seconds up to which the encoder in a folder pads; None where nobody knows."""
-    if _is_there(folder):
+    if is_there(folder):
         found = sizes_of(folder)
         encoder = getattr(found, "encoder", found)
         return getattr(encoder, "pad_s", None)
