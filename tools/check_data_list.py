@@ -51,7 +51,8 @@ def _check(path: str, decoded: bool, show: int) -> int:
         indices = load_list(path, dropped)
     except ValueError as error:
         print(f"  fault: {error}")
-        _print_faults(dropped, show)
+        if dropped:
+            _print_faults(dropped, show)
         return 1
     _note_white_keys(indices, dropped)
     if decoded:

@@ -245,7 +245,8 @@ class Batch:
         return self.turns.sums(lengths)
 
     def heard_for(self, tasks: list[str] | None = None) -> list[str]:
-        """Return the task that each recording is heard for: that of its utterance, of ``tasks``."""
+        """Return the task that each recording is heard for: what its turn is asked; the last turns
+        are asked ``tasks``, by default those of the batch."""
         tasks = tasks or self.tasks
         if self.turns is None:
             return tasks

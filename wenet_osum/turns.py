@@ -84,6 +84,7 @@ class Turns:
     counts: Tensor  # (B,) int64, turns of each utterance
     spoken: Tensor  # (N,) bool, the turn has a recording
     closed: Tensor  # (N,) bool, an answer follows, and the suffix before it
+    tasks: list[str]  # (N,) tags of what each turn is asked; "": its question goes on
 
     def owners(self) -> Tensor:
         """Return the number of the utterance that each turn belongs to, (N,)."""
@@ -97,11 +98,23 @@ class Turns:
         return owners[self.spoken]
 
     def heard_for(self, tasks: list[str]) -> list[str]:
-        """Return the task of each recording (S,), of those of utterances."""
-        found = []
-        for number in self.hearers().tolist():
-            found.append(tasks[number])
-        return found
+        """Return the task of each recording (S,): what the answer behind it is asked.
+
+        ``tasks`` are those of the last turns (B,).
+        """
+        asked = list(self.tasks)
+        ends = self.counts.cumsum(0) - 1
+        for end, task in zip(ends.tolist(), tasks, strict=True):
+            asked[end] = task
+
+        # A turn whose question goes on is answered with the next.
+        heard = []
+        behind = ""
+        for task, spoken in zip(reversed(asked), reversed(self.spoken.tolist()), strict=True):
+            behind = task or behind
+            if spoken:
+                heard.append(behind)
+        return heard[::-1]
 
     def last_recordings(self) -> Tensor:
         """Return the number of each utterance's last recording, (B,); each has one."""

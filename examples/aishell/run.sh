@@ -16,6 +16,7 @@ llm=             # the same for the LLM
 memory_gib=24    # of one device; stage 2 of sizes 0.5b and 7b stops when a phase does not fit
 nproc=1          # processes that train and decode, one per device
 phases="1 2 3 4"  # training phases of stage 3
+tasks="asr sgc"  # what is decoded and scored; asr alone where the corpus came without resource_aishell/speaker.info
 average_num=3    # checkpoints averaged
 strict_counts=false  # true: stop unless the corpus is complete
 override=        # settings for every training phase, e.g. "max_steps=2 eval_every=2"
@@ -24,7 +25,7 @@ override=        # settings for every training phase, e.g. "max_steps=2 eval_eve
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
 choose_size
 go_to_work data_dir
-tasks="asr sgc"
+mixture=$([ "$tasks" = asr ] && echo data_asr || echo data)
 # For 150 h: epochs and warm-up of the published sizes are for thousands of hours.
 if [ "$size" != small ]; then override="optim.warmup_steps=200 optim.accumulation=4 eval_every=500 max_epochs=3 $override"; fi
 
@@ -71,7 +72,7 @@ if in_stages 3; then
   # On several machines, give torchrun --nnodes and --rdzv_endpoint instead of --standalone (docs/training.md).
   for phase in $phases; do
     torchrun --standalone --nproc_per_node "$nproc" -m wenet_osum.bin.train --config "$conf/train_$phase.yaml" \
-      --data "$here/conf/data.yaml" --exp_dir "exp/$phase" ${whisper:+--whisper "$whisper"} ${llm:+--llm "$llm"} --override $override
+      --data "$here/conf/$mixture.yaml" --exp_dir "exp/$phase" ${whisper:+--whisper "$whisper"} ${llm:+--llm "$llm"} --override $override
     [ "$phase" = "$last" ] || python -m wenet_osum.bin.average --exp_dir "exp/$phase" --mode best --num "$average_num" --out "exp/$phase/final"
   done
 fi
@@ -92,7 +93,7 @@ fi
 
 if in_stages 6; then
   echo "stage 6: scoring"
-  python -m wenet_osum.bin.score --set asr=data/test/asr.list,exp/decode/asr --set sgc=data/test/sgc.list,exp/decode/sgc \
+  python -m wenet_osum.bin.score $(for task in $tasks; do echo "--set $task=data/test/$task.list,exp/decode/$task"; done) \
     --train_list data/train/manifest.jsonl --out exp/score --report --title "AISHELL-1"
   # The block WeNet's users know; exp/score/wer has every utterance.
   python "$tools/compute-wer.py" --char=1 --v=1 data/test/asr.text exp/decode/asr/text | tee exp/score/wer | tail -n 8

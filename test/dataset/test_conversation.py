@@ -249,8 +249,17 @@ def test_only_answers_are_in_the_loss(row, follow_up, plain):
     assert batch.answer_weights.tolist() == [1.0] * len(batch.answer_ids)
     assert batch.turns.counts.tolist() == [3, 2] and batch.turns.spoken.tolist() == [True] * 4 + [False]
     assert batch.answer_counts().tolist() == [len(sum(answers[:3], [])), len(sum(answers[3:], []))]
-    assert len(batch.features) == 4 and batch.heard_for() == [samples[0].task] * 3 + [samples[1].task]
-    assert batch.keys == ["k1", "k2"]
+    assert len(batch.features) == 4 and batch.keys == ["k1", "k2"]
+
+
+def test_a_recording_is_heard_for_the_answer_behind_it(row, follow_up, plain):
+    """Adapters keep all of the speech, and mark times in it, for some tasks only."""
+    samples = [sample_of(row, plain), sample_of(follow_up, plain)]
+    batch = collate(samples)
+    asr = plain.task("asr").tags
+    # Two recordings in the question that recognition answers, one in the last; words have none.
+    assert batch.heard_for() == [asr, asr, samples[0].task, asr]
+    assert batch.heard_for(["<X>", "<Y>"]) == [asr, asr, "<X>", asr]
 
 
 def test_further_losses_have_targets_of_recordings_alone(follow_up, plain):

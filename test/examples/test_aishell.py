@@ -86,3 +86,11 @@ def test_recipe_from_corpus_to_report_at_two_steps(corpus, tmp_path, smoke):
     smoke("aishell", tmp_path / "work", "--data_dir", str(corpus), "--size", "small")
     table = (tmp_path / "work/exp/score/score.md").read_text(encoding="utf-8")
     assert "| asr " in table and "| sgc " in table and (tmp_path / "work/exp/score/report.html").exists()
+
+
+@pytest.mark.slow
+def test_recognition_alone_where_no_gender_is_known(corpus, tmp_path, smoke):
+    (corpus / "resource_aishell/speaker.info").unlink()
+    smoke("aishell", tmp_path / "work", "--data_dir", str(corpus), "--size", "small", "--tasks", "asr", "--phases", "1 2")
+    table = (tmp_path / "work/exp/score/score.md").read_text(encoding="utf-8")
+    assert "| asr " in table and "| sgc " not in table

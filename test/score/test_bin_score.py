@@ -162,7 +162,7 @@ def test_the_report_says_how_labels_were_decoded(folder, first, second, said):
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "hyp.jsonl").write_text((folder / "hyp/hyp.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
         (folder / name / "settings.json").write_text(json.dumps(settings))
-    words = [f"sgc={folder}/ref.jsonl,{folder}/{name}" for name in ("hyp", "hyp2")]
+    words = [f"{task}={folder}/ref.jsonl,{folder}/{name}" for task, name in (("sgc", "hyp"), ("<GENDER>", "hyp2"))]
     assert score.main(["--set", words[0], "--set", words[1], "--out", f"{folder}/out", "--resamples", "5"]) == 0
     assert json.loads((folder / "out/score.json").read_text(encoding="utf-8"))["decoding"] == said
     assert "## Counted" in (folder / "out/score.md").read_text(encoding="utf-8")
@@ -193,12 +193,19 @@ def test_references_in_shards(folder, capsys):
         (["--set", "ser=only"], "must read TASK=REF,HYP"),
         (["--ref", "r", "--hyp", "h", "--task", "serr"], "did you mean 'ser'"),
         ([], "nothing to score"),
+        (["--set", "ser=a.jsonl,h", "--set", "ser=b.jsonl,i"], "ser is scored on a.jsonl and on b.jsonl"),
+        (["--ref", "r", "--hyp", "h", "--task", "ser", "--resamples", "0"], "must be at least 1"),
         (["--ref", "r", "--hyp", "h", "--task", "ser", "--compare", "a", "--compare", "b"], "one path per task"),
     ],
 )
 def test_user_faults_are_one_clear_line(tmp_path, capsys, words, message):
     assert score.main([*words, "--out", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_training_folder_without_a_log_is_told(folder, capsys):
+    assert run(folder, "--report", "--exp", "exp/typo") == 0
+    assert "--exp exp/typo: no log.jsonl in it" in capsys.readouterr().err
 
 
 def test_bad_hypotheses_and_lists(folder, capsys):

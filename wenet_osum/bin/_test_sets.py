@@ -36,7 +36,8 @@ class TestSet(NamedTuple):
 def plan(args: argparse.Namespace) -> list[TestSet]:
     """Return the test sets that the flags name.
 
-    Raises ValueError when their numbers do not fit, and for unknown tasks and label maps.
+    Raises ValueError when their numbers do not fit, for unknown tasks and label maps, and for a task
+    that is named twice.
     """
     labels = _read_labels(args.labels)
     rows = [_split(text) for text in args.set]
@@ -54,7 +55,21 @@ def plan(args: argparse.Namespace) -> list[TestSet]:
     for row, name in zip(rows, maps, strict=True):
         test_set = _test_set(row, name, labels)
         test_sets.append(test_set)
+    _refuse_twice(test_sets)
     return test_sets
+
+
+def _refuse_twice(test_sets: list[TestSet]) -> None:
+    """Raise ValueError where a task has two test sets: no figure says which of them it is of."""
+    first: dict[str, str] = {}
+    for test_set in test_sets:
+        name = test_set.task.name
+        if name in first:
+            raise ValueError(
+                f"{name} is scored on {first[name]} and on {test_set.ref}; figures of a task stand "
+                "under its name, so give each test set a command and an --out of its own"
+            )
+        first[name] = test_set.ref
 
 
 def _read_labels(path: str | None) -> Labels | None:

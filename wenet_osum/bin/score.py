@@ -46,6 +46,7 @@ from wenet_osum.bin._test_sets import TestSet, plan
 from wenet_osum.context import context_of, with_context, words_given
 from wenet_osum.records import Hypothesis, Score, Utterance
 from wenet_osum.report import comparison_table, prompt_table, score_table
+from wenet_osum.report.curves import LOG
 from wenet_osum.score import (
     compare_task,
     comparison,
@@ -90,6 +91,11 @@ def run(args: argparse.Namespace, command: str) -> int:
     Raises ValueError for whatever the user has to mend.
     """
     # Whatever can be faulty is read before anything is scored.
+    if args.resamples < 1:
+        raise ValueError(f"--resamples must be at least 1, got {args.resamples}")
+    for folder in args.exp:
+        if not (Path(folder) / LOG).is_file():
+            _say(f"--exp {folder}: no {LOG} in it, so no curves of it in the page")
     test_sets = plan(args)
     goals = targets.parse_targets(args.bar)
     judge = _judge(args)

@@ -96,6 +96,7 @@ def _turns(samples: list[Sample], turns: list[Sample]) -> Turns | None:
         counts=_integers(len(sample.turns) + 1 for sample in samples),
         spoken=torch.tensor([len(turn.features) > 0 for turn in turns]),
         closed=torch.tensor([len(turn.suffix_ids) > 0 for turn in turns]),
+        tasks=[turn.task for turn in turns],
     )
 
 

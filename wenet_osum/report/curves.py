@@ -10,6 +10,8 @@ from pathlib import Path
 from wenet_osum import tasks
 from wenet_osum.report import plots, svg
 
+# What a training run writes in its folder.
+LOG = "log.jsonl"
 # Entries of a log row that are drawn, with their titles.
 MEASURES = {"loss": "loss", "acc": "token accuracy", "labels": "labels right"}
 # Most points drawn of a line.
@@ -50,7 +52,7 @@ def section(folders: Sequence[str | Path]) -> str:
     """Write the report's part on training: a row of plots per run; empty without any log."""
     runs = []
     for folder in folders:
-        path = Path(folder) / "log.jsonl"
+        path = Path(folder) / LOG
         if path.is_file():
             name = Path(folder).name or str(folder)
             runs.append(_run(name, path))

@@ -59,7 +59,7 @@ def read_genders(folder: Path) -> dict[str, str]:
     ]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        print(f"note: no {places[0]}: gender is not known")
+        print(f"note: no {places[0]}: gender is not known; give run.sh --tasks asr")
         return {}
     labels = label_map.load("aishell1")
     return {
