@@ -11,7 +11,6 @@ so once. Words are split as a shell does. Exit status: 0 all commands ended with
 from __future__ import annotations
 
 import argparse
-import importlib
 import multiprocessing
 import shlex
 import sys
@@ -20,12 +19,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from wenet_osum import lookup  # noqa: E402
+
+COMMANDS = "wenet_osum.bin"
+
 
 def run(line: str) -> int:
     """Run a command, say so when it fails, and return its exit status."""
-    name, *words = shlex.split(line)
     try:
-        status = importlib.import_module(f"wenet_osum.bin.{name}").main(words)
+        name, *words = shlex.split(line)
+        command = lookup.load(COMMANDS, name)
+    except ValueError as error:
+        print(f"run_commands.py: {error}, in: {line}", file=sys.stderr, flush=True)
+        return 2
+    try:
+        status = command.main(words)
     except SystemExit as leaving:  # a fault of the arguments
         status = leaving.code
     sys.stdout.flush()

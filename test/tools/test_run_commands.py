@@ -36,7 +36,9 @@ def test_every_line_is_a_command_of_the_toolkit(tmp_path):
 def test_one_that_fails_is_named_and_the_others_run(tmp_path):
     good = score_line(tmp_path, "good", "one two")
     missing = f"score --ref {tmp_path}/none --hyp x --task asr --out y"
-    done = told([missing, "score --no_option", good])
+    done = told([missing, "score --no_option", "scorr --out x", "score 'x", good])
     assert done.returncode == 1 and (tmp_path / "a b/score good/score.json").exists()
     assert "exit status 2 of: score --no_option" in done.stderr
     assert done.stderr.count("run_commands.py: exit status") == 2
+    assert "unknown bin 'scorr', did you mean 'score'" in done.stderr and "No closing quotation" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -249,6 +250,23 @@ def test_a_trial_steps_saves_and_loads(kind):
     found = dry_run(small(**changes), speech, None if kind == "whisper" else llm, Mean(1.0, 3, 4), layers=2)
     assert found.passed, found
     assert found.moved == found.trained or kind in ("lora", "shrink")
+
+
+@pytest.mark.parametrize("kind", ["osum", "whisper"])
+def test_a_trial_takes_a_file_of_classes_and_parts_of_deep_layers(kind, tmp_path):
+    """Token texts of the real LLM, and layers that a shallow model lacks, as examples/natural has them."""
+    (tmp_path / "classes.json").write_text(json.dumps(["a", "b", "Ġthe"]))
+    losses = [{"name": "ctc", "weight": 1.0, "classes": str(tmp_path / "classes.json")}]
+    model = {"whisper": "w", "losses": losses, "ce_weight": 0.5}
+    parts = {"encoder.layers.[01].*": {}, "encoder.layers.[789].*": {}}
+    if kind == "osum":
+        model |= {"llm": "l", "adapter_conf": {"layers": 1, "heads": 2, "ffn": 64}}
+        parts["adapter.*"] = {}
+    else:
+        model["kind"] = "whisper"
+    speech, llm = small_sizes()
+    found = dry_run(small(model=model, train_parts=parts), speech, llm if kind == "osum" else None, Mean(1.0, 3, 4), layers=2)
+    assert found.passed, found
 
 
 def test_a_trial_that_loses_a_tensor_fails(monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import fnmatch
 import math
 import tempfile
 import time
@@ -18,17 +19,18 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from wenet_osum import dist, lookup
-from wenet_osum.config import TrainConfig
+from wenet_osum.config import ModelConfig, TrainConfig
 from wenet_osum.dataset.batch import join_targets
 from wenet_osum.models import build, trainable
 from wenet_osum.models.objective import make_objective
 from wenet_osum.records import Utterance
+from wenet_osum.text import ctc_classes
 from wenet_osum.text.template import Template
 from wenet_osum.text.tokenizer import END_OF_TEXT
 from wenet_osum.train.estimate import Mean, batch_of, meta_model, states_after
@@ -125,7 +127,11 @@ def _step_and_save(
     Returns the outcome so far, and what a loaded model has to be equal to.
     """
     model = materialize(meta_model(conf.model, *sizes))
-    objective = make_objective(conf.model, any_template())
+    conf = _within(conf, model)
+    objective = make_objective(_counted_classes(conf.model), any_template())
+    if conf.model.kind == "whisper":
+        # The objective brings a head for its own classes.
+        model.ctc_head = None
     model.set_objective(objective)
     groups = trainable.apply_train_parts(model, conf.train_parts, conf.optim)
     table = trainable.table(model, groups)
@@ -162,10 +168,23 @@ def any_template() -> Template:
 
     Its end of text is id 0, and every word is id 1.
     """
-    words = Tokenizer(WordLevel({END_OF_TEXT: 0, "word": 1}, unk_token="word"))
+    pieces = BPE({END_OF_TEXT: 0, "word": 1}, merges=[], unk_token="word", fuse_unk=True)
+    words = Tokenizer(pieces)
     words.pre_tokenizer = Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=END_OF_TEXT)
     return Template(tokenizer)
+
+
+def _counted_classes(model: ModelConfig) -> ModelConfig:
+    """Let CTC have as many classes as its file names, which are tokens of the real LLM: ids from 1
+    on, of the words of ``any_template``."""
+    losses = []
+    for entry in model.losses:
+        if isinstance(entry.get("classes"), str):
+            count = ctc_classes.count(entry["classes"])
+            entry = entry | {"classes": range(1, count + 1)}
+        losses.append(entry)
+    return dataclasses.replace(model, losses=losses)
 
 
 @torch.no_grad()
@@ -244,7 +263,7 @@ def _step(
     optimizer = make_optimizer(groups, conf.optim, engine.world.device)
     before = _trained_fingerprints(model)
     model.train()
-    after = states_after(model, _within(conf, model))
+    after = states_after(model, conf)
     batch = batch_of(model, mean, count, "cpu", after)
     targets = model.objective.targets(Utterance("", "", "word"))
     batch.targets = join_targets([targets] * count)
@@ -265,13 +284,19 @@ def _step(
 
 
 def _within(conf: TrainConfig, model: nn.Module) -> TrainConfig:
-    """Ask for states after all layers where ``conf`` wants more layers than a shallow model has."""
-    after = conf.cache.after
+    """Return ``conf`` for a model with fewer layers than the real one: without the train_parts that
+    name only what it lacks, and with states after all its layers in the place of more."""
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    parts = {}
+    for pattern, part in conf.train_parts.items():
+        if fnmatch.filter(names, pattern):
+            parts[pattern] = part
+
+    cache = conf.cache
     depth = getattr(model.encoder, "depth", 0)
-    if after is None or after <= depth:
-        return conf
-    cache = dataclasses.replace(conf.cache, after=None)
-    return dataclasses.replace(conf, cache=cache)
+    if cache.after is not None and cache.after > depth:
+        cache = dataclasses.replace(cache, after=None)
+    return dataclasses.replace(conf, train_parts=parts, cache=cache)
 
 
 def _trained_fingerprints(model: nn.Module) -> dict[str, int]:
