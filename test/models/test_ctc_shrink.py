@@ -199,7 +199,7 @@ def asked(as_batch, batch, tasks=TASKS, **targets):
 
 def test_ctc_reads_all_states_and_the_llm_what_is_left(shrinking, batch):
     features, frames = batch["features"], batch["feature_lengths"]
-    states, lengths = shrinking.ctc_states(features, frames)
+    states, lengths = shrinking.adapted(features, frames)
     assert lengths.tolist() == [16, 13, 9] == shrinking.speech_tokens(frames).tolist()
     assert shrinking.embedding_s == pytest.approx(0.04)
     _, kept = shrinking.padded_speech(features, frames, TASKS)

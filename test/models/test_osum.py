@@ -141,11 +141,11 @@ def test_greedy_batch_equals_single_and_teacher_forcing(model, either, take, as_
     assert greedy.float().mean() > 0.9  # the end of text is forbidden in generate, so a token may differ
 
 
-def test_speech_embeddings_lie_end_to_end(model, batch, take):
-    speech, lengths = model.speech_embeddings(batch["features"], batch["feature_lengths"])
-    assert lengths.tolist() == [8, 7, 5] and speech.shape == (20, 32)
-    alone, _ = model.speech_embeddings(*(take(batch, 1)[k] for k in ("features", "feature_lengths")))
-    torch.testing.assert_close(speech[8:15], alone, atol=1e-5, rtol=0)
+def test_speech_embeddings_alone_and_in_a_batch(model, batch, take):
+    speech, lengths = model.padded_speech(batch["features"], batch["feature_lengths"])
+    assert lengths.tolist() == [8, 7, 5] and speech.shape == (3, 8, 32)
+    alone, _ = model.padded_speech(*(take(batch, 1)[k] for k in ("features", "feature_lengths")))
+    torch.testing.assert_close(speech[1, :7], alone[0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("llm", ["tied", "untied"])
@@ -211,10 +211,11 @@ def test_ctc_in_the_loss(model, batch, as_batch):
     with pytest.raises(ValueError, match="ctc needs 'transcript_ids' in the batch"):
         model(as_batch(batch))
     mixed = model(as_batch(batch, **transcripts))
-    speech, lengths = model.speech_embeddings(batch["features"], batch["feature_lengths"])
+    speech, lengths = model.padded_speech(batch["features"], batch["feature_lengths"])
     classes = model.get_input_embeddings().weight
     expected = 0.0
-    for rows, target in zip(speech.split(lengths.tolist()), batch["answer_ids"][:6].split([3, 2, 1]), strict=True):
+    for padded, length, target in zip(speech, lengths.tolist(), batch["answer_ids"][:6].split([3, 2, 1]), strict=True):
+        rows = padded[:length]
         logs = (rows / rows.square().mean(1, keepdim=True).sqrt() @ classes.T).log_softmax(-1)
         expected += torch.nn.functional.ctc_loss(logs, target, (len(rows),), (len(target),), blank=2, reduction="sum")
     assert torch.allclose(mixed.loss, 0.75 * plain + 0.25 * expected, rtol=1e-4)

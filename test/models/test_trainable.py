@@ -44,7 +44,7 @@ def test_frozen_dropout_stays_off_in_training(model, batch):
     assert model.training and not model.encoder.training and not model.adapter.training
     query = model.llm.model.layers[0].self_attn.q_proj
     assert query.lora_dropout["default"].training and not model.llm.model.layers[0].mlp.training
-    first, second = (model.speech_embeddings(batch["features"], batch["feature_lengths"])[0] for _ in range(2))
+    first, second = (model.padded_speech(batch["features"], batch["feature_lengths"])[0] for _ in range(2))
     assert torch.equal(first, second)
     trainable.apply_train_parts(model, {"encoder.*": PartConfig()}, OPTIM)  # applies at once, without another train()
     assert model.encoder.training and not query.training

@@ -93,7 +93,7 @@ def test_round_trip_is_an_ordinary_whisper_folder(folders, batch, spoken, tmp_pa
     plain, info = WhisperForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert plain.config.architectures == ["WhisperForConditionalGeneration"] and plain.proj_out.weight is plain.model.decoder.embed_tokens.weight
-    heard = [m.token_logits(m.ctc_states(batch["features"], batch["feature_lengths"])[0]) for m in (model, loaded)]
+    heard = [m.token_logits(m.encoder(batch["features"], batch["feature_lengths"])[0]) for m in (model, loaded)]
     assert torch.equal(*heard) and heard[0].shape == (3, 31, model.blank + 1)
 
 

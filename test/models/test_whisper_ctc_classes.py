@@ -60,7 +60,7 @@ def test_the_loss_is_that_of_the_classes(folders, template, ids, batch, as_batch
     model = phase(folders, template, ids)
     given, classes = spoken(template, ids, batch, as_batch)
     assert model.ctc_head.out_features == len(ids) + 1 and model.blank == len(ids)
-    states, lengths = model.ctc_states(batch["features"], batch["feature_lengths"])
+    states, lengths = model.encoder(batch["features"], batch["feature_lengths"])
     logs = functional.linear(states, model.ctc_head.weight, model.ctc_head.bias).log_softmax(-1)
     expected = 0.0
     for log, length, row in zip(logs, lengths.tolist(), classes, strict=True):

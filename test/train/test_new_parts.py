@@ -189,7 +189,7 @@ def test_an_adapter_of_another_rate(tiny, shards, own_files, tmp_path):
 def test_an_adapter_without_a_fixed_rate_states_the_most(tiny, shards, own_files, tmp_path):
     model, conf = walk(tiny, shards, tmp_path, **whisper(tiny), adapter="loud")
     features = torch.randn(2, 90, model.encoder.mels)
-    _, lengths = model.speech_embeddings(features, torch.tensor([90, 61]))
+    _, lengths = model.padded_speech(features, torch.tensor([90, 61]))
     most = model.speech_tokens(torch.tensor([90, 61]))
     assert (lengths <= most).all() and (lengths < most).any()
     with pytest.raises(ValueError, match="adapter loud has no fixed rate"):
@@ -217,8 +217,8 @@ def test_an_adapter_that_shrinks_to_what_ctc_hears(tiny, shards, tmp_path, capsy
     assert counted.positions == 25 + 2 + 10 and counted.flops > 0
 
     features, lengths = torch.randn(2, 90, model.encoder.mels), torch.tensor([90, 61])
-    _, shrunk = model.speech_embeddings(features, lengths)
-    _, whole = model.speech_embeddings(features, lengths, ["asr", "sgc"])
+    _, shrunk = model.padded_speech(features, lengths)
+    _, whole = model.padded_speech(features, lengths, ["asr", "sgc"])
     most = model.speech_tokens(lengths)
     assert torch.equal(whole, most) and (shrunk <= most).all()
 

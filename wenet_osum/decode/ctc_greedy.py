@@ -104,7 +104,7 @@ def hear(
     ``features`` are (B, frames, mels) with ``lengths`` (B,).
     """
     if isinstance(model, WhisperPhase):
-        return None, *model.ctc_states(features, lengths)
+        return None, *model.encoder(features, lengths)
     return split_front(model.adapter, *model.adapted(features, lengths))
 
 

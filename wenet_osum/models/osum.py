@@ -5,7 +5,7 @@ utterances, S speech embeddings of the longest, U suffix tokens, L tokens of all
 to end, H width of the LLM, V its vocabulary.
 
 Each utterance is laid out as: prompt, speech start, speech, speech end, suffix, answer (layout.py);
-a conversation as several of them in one row. B then counts recordings where speech is meant.
+a conversation as several of them in one row. Tensors of speech then have a row per recording.
 Training runs all of them as one packed sequence whose positions restart; decoding runs them padded
 on the left. Both give the same numbers.
 
@@ -35,7 +35,6 @@ from transformers import (
 )
 
 from wenet_osum import lookup
-from wenet_osum.devices import to_device
 from wenet_osum.models import dtypes, lora, shrink, split, time_marks, trainable, unread
 from wenet_osum.models.answers import LLMAnswers
 from wenet_osum.models.assemble import assemble, make_adapter
@@ -43,7 +42,6 @@ from wenet_osum.models.ctc_scores import CTCScores, Scoring, scoring_of
 from wenet_osum.models.heard import heard
 from wenet_osum.models.label_queries import front_names, split_front
 from wenet_osum.models.layout import Pieces, Question, lay_out, pad_left
-from wenet_osum.models.lengths import spans
 from wenet_osum.models.llm import causal
 from wenet_osum.models.loss import LossOutput
 from wenet_osum.models.objective import Objective, Speech, trained_with
@@ -96,24 +94,27 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         encoded, lengths = split.encode(self.encoder, batch)
         states, lengths = self._adapted(encoded, lengths)
 
-        # The objective runs what it has a weight for: the LLM for the answers' cross-entropy,
-        # token logits for CTC.
+        # Further losses read what the adapter gives, not shrunk, apart from its label queries.
         front, frames, frame_lengths = split_front(self.adapter, states, lengths)
+        table = self.get_input_embeddings().weight
+        all_tokens = Scoring().over(table, self.blank)
         speech = Speech(
             frames,
             frame_lengths,
             state_s=self.embedding_s if self.adapter.stride else None,
-            logits=partial(self.token_logits, frames),
+            logits=partial(all_tokens.logits, frames),
             blank=self.blank,
-            table=self.get_input_embeddings().weight,
+            table=table,
             labels=dict(zip(front_names(self.adapter), front.unbind(1), strict=True)),
         )
-        told, told_lengths = states, None
+
+        # The LLM runs for cross-entropy only; it reads fewer embeddings where the adapter shrinks.
+        llm_speech, llm_lengths = states, None
         if self.objective.ce_weight:
-            told, told_lengths = heard(self, states, lengths, batch.heard_for())
-        answers = LLMAnswers(self.llm, self.speech_boundary, batch, told, told_lengths)
+            llm_speech, llm_lengths = heard(self, states, lengths, batch.heard_for())
+        answers = LLMAnswers(self.llm, self.speech_boundary, batch, llm_speech, llm_lengths)
         output = self.objective(batch, speech, answers, shrink.answering(self))
-        output.speech_lengths = told_lengths
+        output.speech_lengths = llm_lengths
         return output
 
     # -- decoding: what stands before the answers ---------------------------------------------
@@ -126,8 +127,7 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         ``generate``.
         """
         question, settings = Question.split(inputs, keywords)
-        speech = self._heard(question)
-        embeddings, mask = self.prompts_with(*speech, question)
+        embeddings, mask = self._inputs_embeds(question)
         settings.setdefault("logits_to_keep", causal.last_position(embeddings.device))
         return self.llm.generate(inputs_embeds=embeddings, attention_mask=mask, **settings)
 
@@ -139,8 +139,12 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         mask's ones (``mask.cumsum(1) - 1``), as ``generate`` of transformers does: so they equal
         training's.
         """
-        question = Question(*inputs, **named)
-        speech = self._heard(question)
+        return self._inputs_embeds(Question(*inputs, **named))
+
+    def _inputs_embeds(self, question: Question) -> tuple[Tensor, Tensor]:
+        """Return what stands before the answers to a question, (B, L, H), and its mask (B, L)."""
+        tasks = question.tasks
+        speech = self.padded_speech(question.features, question.feature_lengths, tasks)
         return self.prompts_with(*speech, question)
 
     def prompts_with(
@@ -173,10 +177,6 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         states, lengths = self.adapted(features, feature_lengths)
         return heard(self, states, lengths, tasks)
 
-    def _heard(self, question: Question) -> tuple[Tensor, Tensor]:
-        """Return what the LLM hears of a question."""
-        return self.padded_speech(question.features, question.feature_lengths, question.tasks)
-
     def adapted(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return all that the adapter makes of features (B, T, M), not shrunk: embeddings (B, S, H)
         and their lengths (B,), on the CPU."""
@@ -188,18 +188,6 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         speech, lengths = self.adapter(states, lengths)
         # Under a device_map of several devices they come along with the states.
         return speech, lengths.cpu()
-
-    def speech_embeddings(
-        self, features: Tensor, feature_lengths: Tensor, tasks: Sequence[str] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return what the LLM hears: embeddings of all utterances end to end (ΣS, H), and their
-        lengths (B,), on the CPU. ``tasks`` as in ``heard``."""
-        speech, lengths = self.padded_speech(features, feature_lengths, tasks)
-        rows, longest, _ = speech.shape
-        starts = torch.arange(rows) * longest
-        index = spans(starts, lengths)
-        end_to_end = speech.flatten(0, 1)
-        return end_to_end.index_select(0, to_device(index, speech.device)), lengths
 
     def speech_tokens(self, frames: Tensor) -> Tensor:
         """Count the LLM positions that speech takes, or takes at most: frames (n,) to tokens
@@ -228,18 +216,6 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         """CTC's blank: the end of text as the LLM's configuration names it, whatever ends an
         answer. No transcript holds it."""
         return self.config.end_of_text
-
-    def token_logits(self, speech: Tensor) -> Tensor:
-        """Compare speech embeddings (…, H) with all of the LLM's own token embeddings: (…, V)."""
-        table = self.get_input_embeddings().weight
-        return Scoring().over(table, self.blank).logits(speech)
-
-    def ctc_states(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the speech embeddings (B, S, H) that CTC reads, not shrunk, and their lengths
-        (B,), on the CPU."""
-        states, lengths = self.adapted(features, feature_lengths)
-        _, frames, frame_lengths = split_front(self.adapter, states, lengths)
-        return frames, frame_lengths
 
     def speech_classes(self) -> CTCScores:
         """Return how CTC compares speech with the LLM's tokens, as the model was trained."""

@@ -178,11 +178,6 @@ class WhisperPhase(nn.Module):
         states = states.to(head.weight.dtype)
         return head(states)
 
-    def ctc_states(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the encoder states (B, N, D) that CTC reads, and their lengths (B,), on the
-        CPU."""
-        return self.encoder(features, feature_lengths)
-
     def speech_classes(self) -> SpeechClasses:
         """Return the CTC head for decoding."""
         losses = getattr(self.config, "losses", None)
