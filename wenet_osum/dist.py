@@ -4,9 +4,9 @@ There is always a process group, also of one process, so the loop has no second 
 travel over CPU tensors (gloo beside the accelerator's own backend): agreeing on them never waits
 for the device.
 
-A machine that fails takes its word with it: the others wait for what will never come. So within a
-step nobody waits longer than ``step_timeout_s``. Only where rank 0 reads or writes for all are the
-others patient.
+A machine that fails cannot say so, and the others would wait for it forever. So an exchange within
+a step times out after ``step_timeout_s``. Where rank 0 reads or writes for all, a second group with
+a long timeout is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from wenet_osum.records import Batch
 
 T = TypeVar("T")
 # Rank 0 may read an index or write a large model while the others wait.
-PATIENCE = timedelta(minutes=60)
+LONG_TIMEOUT = timedelta(minutes=60)
 # How messages of gloo begin, whose errors have no class of their own.
 GLOO = "gloo/"
 
@@ -52,8 +52,8 @@ class World:
         return self.rank == 0
 
 
-# The group of the patient, beside that of all that happens in a step.
-_patient: torch_dist.ProcessGroup | None = None
+# Process group with the long timeout; steps use the default one.
+_long_timeout_group: torch_dist.ProcessGroup | None = None
 
 
 def start(threads: int, step_timeout_s: float = 600.0) -> World:
@@ -62,7 +62,7 @@ def start(threads: int, step_timeout_s: float = 600.0) -> World:
     Without torchrun, makes a group of this process alone. Within a step a process waits
     ``step_timeout_s`` seconds for another.
     """
-    global _patient
+    global _long_timeout_group
     torch.set_num_threads(threads)
     cpu_kernels.keep_few()
     rank = int(os.environ.get("RANK", "0"))
@@ -76,7 +76,7 @@ def start(threads: int, step_timeout_s: float = 600.0) -> World:
     alone = {} if "MASTER_ADDR" in os.environ else {"store": torch_dist.HashStore()}
     timeout = timedelta(seconds=step_timeout_s)
     torch_dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout, **alone)
-    _patient = torch_dist.new_group(timeout=PATIENCE, backend="gloo")
+    _long_timeout_group = torch_dist.new_group(timeout=LONG_TIMEOUT, backend="gloo")
     return World(rank, size, device)
 
 
@@ -93,8 +93,8 @@ def _device(local: int) -> torch.device:
 
 def stop() -> None:
     """Leave the process group."""
-    global _patient
-    _patient = None
+    global _long_timeout_group
+    _long_timeout_group = None
     if torch_dist.is_initialized():
         torch_dist.destroy_process_group()
 
@@ -105,8 +105,8 @@ def is_lost_connection(error: RuntimeError) -> bool:
 
 
 def barrier() -> None:
-    """Wait for every process, patiently."""
-    torch_dist.all_reduce(torch.zeros(1), group=_patient)
+    """Wait for every process, with the long timeout."""
+    torch_dist.all_reduce(torch.zeros(1), group=_long_timeout_group)
 
 
 def sum_over_ranks(values: list[float]) -> list[float]:
@@ -149,7 +149,7 @@ def from_rank_zero(make: Callable[[], T]) -> T:
         except (ValueError, OSError) as error:
             fault = error
     found = [value, fault]
-    torch_dist.broadcast_object_list(found, group=_patient)
+    torch_dist.broadcast_object_list(found, group=_long_timeout_group)
     value, fault = found
     if fault is not None:
         raise fault

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # annotations only: tasks and score work without torch
 
 SAMPLE_RATE = 16000  # Hz, of all audio inside the toolkit
 FRAME_S = 0.01  # s, the hop of the log-mel features
+FRAMES_PER_S = 100
 
 
 @dataclass
@@ -242,15 +243,15 @@ class Batch:
         lengths = self.answer_lengths.cpu()
         if self.turns is None:
             return lengths
-        return self.turns.sums(lengths)
+        return self.turns.sum_turns(lengths)
 
-    def heard_for(self, tasks: list[str] | None = None) -> list[str]:
+    def recording_tasks(self, tasks: list[str] | None = None) -> list[str]:
         """Return the task that each recording is heard for: what its turn is asked; the last turns
         are asked ``tasks``, by default those of the batch."""
         tasks = tasks or self.tasks
         if self.turns is None:
             return tasks
-        return self.turns.heard_for(tasks)
+        return self.turns.recording_tasks(tasks)
 
     def _map(self, function: Callable[..., Tensor], *rest: Any) -> Batch:
         """Return a copy with ``function`` applied to every name and tensor."""

@@ -78,7 +78,7 @@ def unnamed(row: Row) -> Row:
 class Turns:
     """How the turns of a batch of conversations lie. All of it stays on the CPU.
 
-    Letters: B utterances, N turns of all of them, S of which have a recording.
+    Letters: B utterances, N turns of all of them, R of which have a recording.
     """
 
     counts: Tensor  # (B,) int64, turns of each utterance
@@ -92,13 +92,13 @@ class Turns:
         numbers = self.counts.new_tensor(range(count))
         return numbers.repeat_interleave(self.counts)
 
-    def hearers(self) -> Tensor:
-        """Return the number of the utterance that each recording belongs to, (S,)."""
+    def recording_owners(self) -> Tensor:
+        """Return the number of the utterance that each recording belongs to, (R,)."""
         owners = self.owners()
         return owners[self.spoken]
 
-    def heard_for(self, tasks: list[str]) -> list[str]:
-        """Return the task of each recording (S,): what the answer behind it is asked.
+    def recording_tasks(self, tasks: list[str]) -> list[str]:
+        """Return the task of each recording (R,): what the answer behind it is asked.
 
         ``tasks`` are those of the last turns (B,).
         """
@@ -108,31 +108,31 @@ class Turns:
             asked[end] = task
 
         # A turn whose question goes on is answered with the next.
-        heard = []
+        found = []
         behind = ""
         for task, spoken in zip(reversed(asked), reversed(self.spoken.tolist()), strict=True):
             behind = task or behind
             if spoken:
-                heard.append(behind)
-        return heard[::-1]
+                found.append(behind)
+        return found[::-1]
 
     def last_recordings(self) -> Tensor:
         """Return the number of each utterance's last recording, (B,); each has one."""
         count = len(self.counts)
-        hearers = self.hearers()
-        sizes = hearers.bincount(minlength=count)
+        owners = self.recording_owners()
+        sizes = owners.bincount(minlength=count)
         ends = sizes.cumsum(0)
         return ends - 1
 
-    def sums(self, values: Tensor) -> Tensor:
+    def sum_turns(self, values: Tensor) -> Tensor:
         """Add values of turns (N,) up to those of utterances, (B,)."""
         owners = self.owners()
         return self._added(values, owners)
 
-    def sums_heard(self, values: Tensor) -> Tensor:
-        """Add values of recordings (S,) up to those of utterances, (B,)."""
-        hearers = self.hearers()
-        return self._added(values, hearers)
+    def sum_recordings(self, values: Tensor) -> Tensor:
+        """Add values of recordings (R,) up to those of utterances, (B,)."""
+        owners = self.recording_owners()
+        return self._added(values, owners)
 
     def _added(self, values: Tensor, owners: Tensor) -> Tensor:
         count = len(self.counts)

@@ -180,12 +180,12 @@ def test_the_plan_counts_the_tokens_of_a_context(corpus, template):
 def test_an_epoch_goes_on_with_another_context(corpus, template):
     """What was read is known by the settings of that time; without a context a fingerprint is what it was."""
     mixture = Mixture(corpus, conf(), template, 80)
-    assert fingerprint.settings(mixture.plan, conf(None)).context == ALWAYS
+    assert fingerprint.settings(mixture.plan_fingerprint, conf(None)).context == ALWAYS
     plain = Mixture(corpus, conf(None), template, 80)
-    assert "context" not in plain.plan
+    assert "context" not in plain.plan_fingerprint
     loader = mixture.epoch(0)
     read = [key for batch in list(loader)[:2] for key in batch.keys]
-    rest = plain.epoch(0, earlier=[{"plan": mixture.plan, "consumed": 2}])
+    rest = plain.epoch(0, earlier=[{"plan": mixture.plan_fingerprint, "consumed": 2}])
     left = [key for batch in rest for key in batch.keys]
     assert sorted(read + left) == sorted(f"u{i}" for i in range(14))
 

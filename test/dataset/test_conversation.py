@@ -258,8 +258,8 @@ def test_a_recording_is_heard_for_the_answer_behind_it(row, follow_up, plain):
     batch = collate(samples)
     asr = plain.task("asr").tags
     # Two recordings in the question that recognition answers, one in the last; words have none.
-    assert batch.heard_for() == [asr, asr, samples[0].task, asr]
-    assert batch.heard_for(["<X>", "<Y>"]) == [asr, asr, "<X>", asr]
+    assert batch.recording_tasks() == [asr, asr, samples[0].task, asr]
+    assert batch.recording_tasks(["<X>", "<Y>"]) == [asr, asr, "<X>", asr]
 
 
 def test_further_losses_have_targets_of_recordings_alone(follow_up, plain):

@@ -92,7 +92,7 @@ def test_going_on_from_any_position(corpus, template, workers):
 def test_signals_to_the_process_group_do_not_end_workers(corpus, template, name):
     loader = train_loader(data(corpus), conf(workers=2), template, 80, epoch=0)
     batches = iter(loader)
-    next(batches)
+    next(batches)  # the other worker may not have begun yet
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     # sent by another process than the workers' parent, as a launcher does
@@ -233,7 +233,7 @@ def test_dev_batches(corpus, template, ranks):
     for batch in batches:
         for ids in batch.prompt_ids.split(batch.prompt_lengths.tolist()):
             assert template.decode(ids.tolist()) == prompt
-    few = eval_loader(str(corpus / "raw.list"), "asr", template, BatchConfig(), 80, limit=5)
+    few = eval_loader(str(corpus / "raw.list"), "asr", template, BatchConfig(), 80, max_utterances=5)
     assert [len(b.keys) for b in few] == [5]
 
 

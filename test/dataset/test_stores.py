@@ -127,7 +127,7 @@ def test_tries_end_and_the_reason_names_host_and_answer(proxy, fault, told):
 
 
 def test_waits_double_and_are_drawn():
-    left, drawn = address.patience(StoreConfig(tries=12, wait_s=0.1)), []
+    left, drawn = address.backoff_for(StoreConfig(tries=12, wait_s=0.1)), []
     for _ in range(11):
         left = left.increment("GET", "/", error=OSError())
         drawn.append([left.get_backoff_time() for _ in range(200)])
@@ -363,7 +363,7 @@ def test_a_drive_that_fails_for_a_moment_is_asked_again(tmp_path, monkeypatch, n
 
 
 def test_a_file_that_is_not_there_is_not_asked_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("wenet_osum.dataset.patience.Patience.sleep", lambda *args: pytest.fail("waits"))
+    monkeypatch.setattr("wenet_osum.dataset.retry.Backoff.sleep", lambda *args: pytest.fail("waits"))
     with pytest.raises(Drop, match="^shard: cannot be read"):
         Handles(conf=QUICK).read(str(tmp_path / "none"), 0, 1)
     with pytest.raises(Drop, match="^audio: file not found"):

@@ -70,7 +70,7 @@ def test_it_is_the_best_path_alone_and_in_a_batch(heard, clips, batch_of):
     assert [answer.key for answer in together] == ["k0", "k1", "k2"] and counts["steps"] >= 20
     for row, (answer, clip) in enumerate(zip(together, features, strict=True)):
         with torch.no_grad():
-            _, states, lengths = ctc_greedy.hear(model, clip[None], torch.tensor([len(clip)]))
+            _, states, lengths = ctc_greedy.ctc_inputs(model, clip[None], torch.tensor([len(clip)]))
             wanted = reference(states[0, : lengths[0]])
         assert answer.text == template.decode(wanted) and answer.task == "<TRANSCRIBE>"
         [alone] = ctc_greedy.generate(model, template, batch_of(template, features, [ASR] * 3, [row]), OPTIONS, Counter())

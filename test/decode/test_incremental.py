@@ -1,4 +1,4 @@
-"""Hearing while sound comes in, with recognizers that follow a script: what was said stays, and all words come."""
+"""Decoding while sound comes in, with recognizers that follow a script: what was said stays, and all words come."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from wenet_osum.decode import incremental
 from wenet_osum.decode.agreement import agreed, kept_to, without_last_word
-from wenet_osum.decode.incremental import Hearing, StreamOptions, refusal
+from wenet_osum.decode.incremental import StreamDecoder, StreamOptions, refusal
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.quiet import Quiet
 from wenet_osum.records import Hypothesis
@@ -55,7 +55,7 @@ class Scripted:
     def __init__(self, words, flicker: int | None = None, obeys: bool = True) -> None:
         self.words, self.obeys = words, obeys
         self.draw = None if flicker is None else np.random.default_rng(flicker)
-        self.hearing: Hearing | None = None
+        self.hearing: StreamDecoder | None = None
         self.calls: list[tuple[float, str]] = []
 
     def __call__(self, samples: np.ndarray, said: str) -> Hypothesis:
@@ -78,7 +78,7 @@ class Scripted:
 def run(words, chunk_s: float | list[float], recognizer: Scripted | None = None, longest_s: float = 28.0, samples=None, **when):
     """Events of a stream, which is checked as it goes on."""
     recognizer = recognizer or Scripted(words)
-    hearing = Hearing(recognizer, parse("asr"), StreamOptions(**when), RATE, longest_s)
+    hearing = StreamDecoder(recognizer, parse("asr"), StreamOptions(**when), RATE, longest_s)
     recognizer.hearing = hearing
     samples = sound(words) if samples is None else samples
     events, at = [], 0
@@ -197,7 +197,7 @@ def test_what_fails_ends_the_stream():
         raise RuntimeError("no more memory")
 
     words = script(5, 1, pauses=False)
-    hearing = Hearing(broken, parse("asr"), StreamOptions(), RATE)
+    hearing = StreamDecoder(broken, parse("asr"), StreamOptions(), RATE)
     with pytest.raises(RuntimeError, match="no more memory"):
         [*hearing.feed(sound(words))]
 

@@ -31,12 +31,12 @@ def parse(*words: str) -> argparse.Namespace:
 
 
 def test_commands_take_rescorers_of_the_core_and_of_plugins():
-    found = options.search(parse("--rescore", "ctc_prefix=0.5,word_times=0", "--plugins", "wenet_osum.small"))
+    found = options.decode_options(parse("--rescore", "ctc_prefix=0.5,word_times=0", "--plugins", "wenet_osum.small"))
     assert found.rescore == {"ctc_prefix": 0.5, "word_times": 0.0} and found.joint == {"ctc_prefix": 0.5}
     with pytest.raises(ValueError, match="unknown rescore 'ctc_prefx', did you mean 'ctc_prefix'"):
-        options.search(parse("--rescore", "ctc_prefx=0.5"))
+        options.decode_options(parse("--rescore", "ctc_prefx=0.5"))
     with pytest.raises(ValueError, match="plugins 'no_such_package'"):
-        options.search(parse("--plugins", "no_such_package"))
+        options.decode_options(parse("--plugins", "no_such_package"))
 
 
 @pytest.mark.parametrize("name", ["ctc_weight", "tone_weight"])

@@ -42,9 +42,9 @@ def test_a_new_field_is_an_option_of_every_command(one_more, capsys):
 
 def test_a_new_field_is_a_setting_of_load_and_reaches_the_search(one_more):
     assert options.from_settings({}).patience == 3
-    found = options.search(options.from_settings({"patience": 5}))
+    found = options.decode_options(options.from_settings({"patience": 5}))
     assert isinstance(found, MoreOptions) and found.patience == 5
-    assert options.search(parsed("--patience", "7")).patience == 7
+    assert options.decode_options(parsed("--patience", "7")).patience == 7
 
 
 def test_a_new_field_is_kept_beside_answers_and_in_the_docs(one_more):
@@ -63,7 +63,7 @@ def test_what_changes_no_answer_is_not_kept():
 
 
 def test_beams_are_compared_by_the_length_penalty_that_is_given():
-    assert options.search(parsed("--num_beams", "2", "--length_penalty", "0.5")).length_penalty == 0.5
+    assert options.decode_options(parsed("--num_beams", "2", "--length_penalty", "0.5")).length_penalty == 0.5
     with pytest.raises(ValueError, match="length_penalty nan"):
         DecodeOptions(length_penalty=float("nan"))
 

@@ -14,12 +14,12 @@ SPEECH = torch.tensor([[[50.0], [51.0], [0.0]], [[60.0], [61.0], [62.0]]])  # th
 
 
 def two(**more: torch.Tensor) -> Pieces:
-    prompts = {"prompt_ids": torch.tensor([1, 2, 3]), "prompts": torch.tensor([2, 1])}
-    return Pieces(**prompts, speech=SPEECH, speeches=torch.tensor([2, 3]), **more)
+    prompts = {"prompt_ids": torch.tensor([1, 2, 3]), "prompt_lengths": torch.tensor([2, 1])}
+    return Pieces(**prompts, speech=SPEECH, speech_lengths=torch.tensor([2, 3]), **more)
 
 
 def test_prompt_speech_suffix_and_answer_stand_in_this_order():
-    answers = {"answer_ids": torch.tensor([5, 6, 7]), "answers": torch.tensor([1, 2])}
+    answers = {"answer_ids": torch.tensor([5, 6, 7]), "answer_lengths": torch.tensor([1, 2])}
     laid, lengths = lay_out(EMBED, BOUNDARY, two(suffix_ids=torch.tensor([20, 21]), **answers))
     first, second = laid[:, 0].split(lengths.tolist())
     assert first.tolist() == [1, 2, START, 50, 51, END, 20, 21, 5]

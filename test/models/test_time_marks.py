@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from wenet_osum.hub.vllm.speech import Speech
 from wenet_osum.models import time_marks
-from wenet_osum.models.heard import heard
+from wenet_osum.models.llm_speech import speech_for_llm
 
 TOKENS = {character: number for number, character in enumerate(time_marks.CHARACTERS)}
 POINT = TOKENS["."]
@@ -39,7 +39,7 @@ def speech_of(*lengths):
 @pytest.mark.parametrize("front", [0, 2])
 def test_a_mark_stands_before_where_its_second_begins(front):
     speech, lengths = speech_of(5 + front, 3 + front)
-    found, counts = heard(stand_in(front=front), speech, lengths, ["srwt", "asr"])
+    found, counts = speech_for_llm(stand_in(front=front), speech, lengths, ["srwt", "asr"])
     written = [100 + n for n in range(front)]
     for number, text in enumerate(["0", "0.4", "0.8"]):
         written += [-TOKENS[character] for character in text]
@@ -54,10 +54,10 @@ def test_speech_stays_where_nothing_asks_for_times():
     speech, lengths = speech_of(5, 3)
     model = stand_in()
     for tasks in (None, ["ser", ""]):
-        found, counts = heard(model, speech, lengths, tasks)
+        found, counts = speech_for_llm(model, speech, lengths, tasks)
         assert found is speech and counts is lengths
     model.config.time_marks = None
-    assert heard(model, speech, lengths, ["srwt", "srwt"])[0] is speech
+    assert speech_for_llm(model, speech, lengths, ["srwt", "srwt"])[0] is speech
     assert time_marks.added(model, lengths).tolist() == [0, 0]
 
 
@@ -65,14 +65,14 @@ def test_the_plan_counts_what_marks_add():
     model = stand_in()
     counts = torch.arange(1, 40)
     speech = torch.zeros(39, 39, 2)
-    _, lengths = heard(model, speech, counts, ["<TRANSCRIBE> <ALIGN> <EMOTION>"] * 39)
+    _, lengths = speech_for_llm(model, speech, counts, ["<TRANSCRIBE> <ALIGN> <EMOTION>"] * 39)
     assert torch.equal(counts + time_marks.added(model, counts), lengths)
 
 
 def test_marks_have_no_gradient_and_speech_keeps_its():
     speech, lengths = speech_of(5, 3)
     speech = speech.clone().requires_grad_()
-    found, _ = heard(stand_in(), speech, lengths, ["srwt", "srwt"])
+    found, _ = speech_for_llm(stand_in(), speech, lengths, ["srwt", "srwt"])
     found.sum().backward()
     assert speech.grad[0].min() == 1 and speech.grad[1, :3].min() == 1
     assert speech.grad[1, 3:].abs().max() == 0

@@ -11,7 +11,7 @@ import pytest
 
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.decode import stream_delay
-from wenet_osum.decode.incremental import Hearing, StreamOptions
+from wenet_osum.decode.incremental import StreamDecoder, StreamOptions
 from wenet_osum.records import Hypothesis, Word
 from wenet_osum.tasks import parse
 
@@ -43,7 +43,7 @@ class Worker:
 
 
 def said_by(tool, worker, chunk_s=0.1, step_s=0.5):
-    hearing = Hearing(worker, parse("asr"), StreamOptions(step_s))
+    hearing = StreamDecoder(worker, parse("asr"), StreamOptions(step_s))
     return stream_delay.simulate(hearing, NOISE, chunk_s, lambda: worker.now)
 
 

@@ -82,7 +82,7 @@ def test_muon_takes_the_stacked_matrices_and_nothing_else():
     kinds = {name: type(member).__name__ for member in optimizer.members for g in member.param_groups for name in g["names"]}
     assert {name for name, kind in kinds.items() if kind == "Muon"} == {"layers.0.weight", "layers.1.weight"}
     assert len(kinds) == 6
-    peaks = [g["peak"] for g in optimizer.param_groups]
+    peaks = [g["initial_lr"] for g in optimizer.param_groups]
     wanted = [pytest.approx(1e-3), pytest.approx(5e-3)]  # a part at half the rate gets half of muon_lr
     assert all(peak in wanted for peak in peaks) and all(peak in peaks for peak in wanted)
 

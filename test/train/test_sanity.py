@@ -13,7 +13,7 @@ from wenet_osum.records import Batch
 from wenet_osum.train import run
 from wenet_osum.train.checkpoint import State
 from wenet_osum.train.sanity import SanityChecks, fingerprint
-from wenet_osum.train.unfreeze import not_begun
+from wenet_osum.train.unfreeze import still_frozen
 
 END = 9
 
@@ -107,8 +107,8 @@ def test_fingerprint_sees_value_place_and_size(dtype):
 
 def test_a_part_that_has_not_begun_may_stand_still(model):
     """As when patience ends a run before ``unfreeze`` lets it train."""
-    late = not_begun({"trained.*": PartConfig(unfreeze=0.5), "other.*": PartConfig()}, 40, 100)
-    assert late == {"trained.*"} and not_begun({"trained.*": PartConfig(unfreeze=0.5)}, 51, 100) == set()
+    late = still_frozen({"trained.*": PartConfig(unfreeze=0.5), "other.*": PartConfig()}, 40, 100)
+    assert late == {"trained.*"} and still_frozen({"trained.*": PartConfig(unfreeze=0.5)}, 51, 100) == set()
     for parts, passed in ((set(checks_of(model).part_of.values()), True), (set(), False)):
         found = checks_of(model).judge(lambda value: [value], 1, [], False, parts)
         assert {check.name: check.passed for check in found}["trained"] == passed

@@ -10,7 +10,7 @@ from wenet_osum.config import OptimConfig, PartConfig
 from wenet_osum.train import checkpoint, loop
 from wenet_osum.train.loop import train
 from wenet_osum.train.optim import fill_state, make_optimizer
-from wenet_osum.train.unfreeze import first_step, forget_frozen, not_begun
+from wenet_osum.train.unfreeze import drop_frozen_gradients, first_step, still_frozen
 
 PARTS = {"late.*": PartConfig(unfreeze=0.4), "soon.*": PartConfig()}
 
@@ -34,7 +34,7 @@ def test_a_part_stands_still_and_then_trains_as_from_its_first_step():
     for step in range(1, 6):
         states = torch.randn(4, 3, generator=draw)
         model["late"](model["soon"](states)).square().sum().backward()
-        begun = forget_frozen(optimizer.param_groups, PARTS, step, 5, known)
+        begun = drop_frozen_gradients(optimizer.param_groups, PARTS, step, 5, known)
         assert begun == (["late.*"] if step == 3 else [])
         known += begun
         gradient = model["late"].weight.grad
@@ -57,9 +57,9 @@ def test_a_part_that_has_begun_goes_on_in_a_run_that_is_made_longer():
     optimizer = make_optimizer(groups(model), OptimConfig(lr=0.1), torch.device("cpu"))
     for begun, left in ((["late.*"], True), ([], False)):
         model["late"](model["soon"](torch.ones(1, 3))).sum().backward()
-        assert forget_frozen(optimizer.param_groups, PARTS, 6, 50, begun) == []
+        assert drop_frozen_gradients(optimizer.param_groups, PARTS, 6, 50, begun) == []
         assert (model["late"].weight.grad is not None) == left
-    assert not_begun(PARTS, 6, 50) == {"late.*"} and not_begun(PARTS, 6, 50, ["late.*"]) == set()
+    assert still_frozen(PARTS, 6, 50) == {"late.*"} and still_frozen(PARTS, 6, 50, ["late.*"]) == set()
 
 
 def test_when_a_part_begins():

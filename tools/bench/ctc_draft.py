@@ -64,14 +64,14 @@ class Watch:
         self.seconds = 0.0
         self.passes = 0
         self.inside = False
-        self.complete = generate.complete
+        self.greedy_search = generate.greedy_search
         self.forward = prefix.Prefixes._forward
 
     def __enter__(self) -> Watch:
-        def complete(*arguments: Any, **keywords: Any) -> None:
+        def greedy_search(*arguments: Any, **keywords: Any) -> None:
             begin = time.process_time()
             self.inside = True
-            self.complete(*arguments, **keywords)
+            self.greedy_search(*arguments, **keywords)
             self.inside = False
             self.seconds += time.process_time() - begin
 
@@ -79,12 +79,12 @@ class Watch:
             self.passes += self.inside
             return self.forward(prefixes, *arguments, **keywords)
 
-        generate.complete = complete
+        generate.greedy_search = greedy_search
         prefix.Prefixes._forward = forward
         return self
 
     def __exit__(self, *_: object) -> None:
-        generate.complete = self.complete
+        generate.greedy_search = self.greedy_search
         prefix.Prefixes._forward = self.forward
 
 

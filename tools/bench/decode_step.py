@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from side_by_side import spread, timed  # noqa: E402
 
 from wenet_osum.decode import constrain  # noqa: E402
-from wenet_osum.decode.greedy import complete  # noqa: E402
+from wenet_osum.decode.greedy import greedy_search  # noqa: E402
 from wenet_osum.decode.options import DecodeOptions  # noqa: E402
 from wenet_osum.decode.row import Row  # noqa: E402
 from wenet_osum.decode.stops import LONGEST_UNIT, LOOP_TIMES, LOOP_TOKENS, LoopGuard  # noqa: E402
@@ -134,7 +134,7 @@ def search(template: Template, steps: list[Tensor], guard: type[LoopGuard]) -> l
     options = DecodeOptions()
     counts = Counter()
     with torch.inference_mode():
-        complete(prefixes, rows, options, counts)
+        greedy_search(prefixes, rows, options, counts)
     return [row.answer_state.ids for row in rows]
 
 

@@ -15,7 +15,7 @@ from wenet_osum import lock
 
 T = TypeVar("T")
 # How long one waits for the others: they may finish far apart.
-PATIENCE = timedelta(days=7)
+LONG_TIMEOUT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def joined() -> Iterator[Processes]:
         return
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    dist.init_process_group("gloo", timeout=LONG_TIMEOUT)
     try:
         yield processes
     finally:

@@ -36,8 +36,8 @@ class TestSet(NamedTuple):
 def plan(args: argparse.Namespace) -> list[TestSet]:
     """Return the test sets that the flags name.
 
-    Raises ValueError when their numbers do not fit, for unknown tasks and label maps, and for a task
-    that is named twice.
+    Raises ValueError when their numbers do not fit, for unknown tasks and label maps, and for a
+    task that is named twice.
     """
     labels = _read_labels(args.labels)
     rows = [_split(text) for text in args.set]

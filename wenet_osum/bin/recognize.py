@@ -101,7 +101,7 @@ def recognize(args: argparse.Namespace, processes: Processes, make: Maker = load
     for a folder that another run writes into or that holds answers of other settings, and when
     answers are missing at the end.
     """
-    options.search(args)
+    options.decode_options(args)
     jobs, dropped = read_list(args.list)
     with processes.alone_in(args.out):
         complete = processes.by_first(lambda: _begin(args, jobs, dropped))

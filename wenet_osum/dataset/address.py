@@ -1,7 +1,7 @@
 """Bytes from http(s) addresses: object stores and plain file servers, read by libcurl.
 
 libcurl receives without Python's lock, so that audio is decoded meanwhile; each thread keeps its
-connections. What may pass is tried again (patience.py): the answers 408, 429 and 5xx, time-outs,
+connections. What may pass is tried again (retry.py): the answers 408, 429 and 5xx, time-outs,
 connections that break, bodies that end early. Anything else, such as 403 or 404, is a Drop at once.
 The reason of a Drop begins with ``STORE`` and names host and answer.
 
@@ -30,7 +30,7 @@ from urllib3.util import parse_url
 
 from wenet_osum.config import StoreConfig
 from wenet_osum.dataset.drop import STORE, Drop
-from wenet_osum.dataset.patience import BUSY, DEFAULT, patience
+from wenet_osum.dataset.retry import BUSY, DEFAULT_STORE, backoff_for
 
 WHOLE, PART, BEYOND = 200, 206, 416  # HTTP's answers to a range
 CONNECT_S = 10  # longest wait for a connection
@@ -113,7 +113,9 @@ class Answer:
     body: bytes
 
 
-def fetch(url: str, offset: int = 0, size: int | None = None, conf: StoreConfig = DEFAULT) -> bytes:
+def fetch(
+    url: str, offset: int = 0, size: int | None = None, conf: StoreConfig = DEFAULT_STORE
+) -> bytes:
     """Read an address, or ``size`` bytes of it from ``offset``; fewer where it ends before.
 
     Raises Drop when it cannot be read, NoRanges when the server sends all of it for a range.
@@ -124,7 +126,7 @@ def fetch(url: str, offset: int = 0, size: int | None = None, conf: StoreConfig 
         encoded = _encoded(url)
     except ValueError as error:
         raise Drop("address cannot be read", f"{url}: {error}") from None
-    left = patience(conf, 1 if host in _worn else None)
+    left = backoff_for(conf, 1 if host in _worn else None)
     while True:
         try:
             answer = _ask(encoded, asked, conf)

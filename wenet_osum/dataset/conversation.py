@@ -9,9 +9,9 @@ import torch
 
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import (
-    Heard,
+    ProcessedAudio,
     further_targets,
-    hear,
+    process_audio,
     target_of,
     told,
     with_fields,
@@ -45,11 +45,11 @@ def make_conversation(
         # The last turn is asked what the plan says, the others what they were asked.
         is_last = turn is utterance
         asked = task if is_last else _task_of(turn, template)
-        heard = Heard({"features": torch.empty(0, 0)}, 0.0, 1.0)
+        sound = ProcessedAudio({"features": torch.empty(0, 0)}, 0.0, 1.0)
         if turn.wav:
-            heard = hear(turn, next(waiting), conf, repeat)
+            sound = process_audio(turn, next(waiting), conf, repeat)
         learned = asked is not None and (conf.answers or not is_last)
-        made.append(_turn(turn, heard, asked, learned, place, template, conf, repeat))
+        made.append(_turn(turn, sound, asked, learned, place, template, conf, repeat))
         place = SAME if asked is None else NEXT
 
     *earlier, last = made
@@ -69,7 +69,7 @@ def _task_of(turn: Utterance, template: Template) -> Task | None:
 
 def _turn(
     turn: Utterance,
-    heard: Heard,
+    sound: ProcessedAudio,
     asked: Task | None,
     learned: bool,
     place: str,
@@ -81,7 +81,7 @@ def _turn(
     words = turn.prompt or ""
     target = Target()
     if asked is not None:
-        turn = with_fields(turn, asked, template, heard.speed)
+        turn = with_fields(turn, asked, template, sound.speed)
         words = wording(turn, asked, template, conf, repeat)
     if learned:
         target = target_of(turn, asked, template, conf)
@@ -90,7 +90,7 @@ def _turn(
     return Sample(
         key=turn.key,
         task="" if asked is None else asked.tags,
-        **heard.fields,
+        **sound.fields,
         prompt_ids=template.encode_prompt(words, place, told(turn, conf, repeat)),
         answer_ids=target.ids,
         answer_weights=target.weights,
@@ -99,5 +99,5 @@ def _turn(
         suffix_ids=[] if asked is None else template.suffix_ids,
         targets=further_targets(turn, conf) if turn.wav else {},
         utterance=turn,
-        audio_s=heard.seconds,
+        audio_s=sound.seconds,
     )

@@ -52,9 +52,9 @@ from wenet_osum.dataset.draw import Draws, count_draws
 from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.dataset.measure import BANK, measure_tokens, read_bank
-from wenet_osum.dataset.patience import DEFAULT
 from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool, TokenCounter, build_pool, published_rate
+from wenet_osum.dataset.retry import DEFAULT_STORE
 from wenet_osum.dataset.sample_config import SampleConfig, Targets
 from wenet_osum.dataset.shard import load_list
 from wenet_osum.dataset.speech_dataset import SpeechDataset
@@ -77,24 +77,24 @@ class EpochLoader(Loader):
         # optimizer steps that are still to come
         self.steps_left = len(dataset) // plan.accumulation
 
-    def rehearsal(self, n: int = 1) -> Iterator[Batch]:
+    def rehearsal(self) -> Iterator[Batch]:
         """Yield the largest micro-batches of the whole epoch by each budget, at the slowest speed.
 
         They are what memory must hold, and the same on every rank.
         """
-        ours = self.dataset
-        slowest = min(ours.conf.augment.speeds)
-        slow = dataclasses.replace(ours.conf.augment, speeds=[slowest])
-        conf = dataclasses.replace(ours.conf, augment=slow)
+        dataset = self.dataset
+        slowest = min(dataset.conf.augment.speeds)
+        slow = dataclasses.replace(dataset.conf.augment, speeds=[slowest])
+        conf = dataclasses.replace(dataset.conf, augment=slow)
         whole = SpeechDataset(
-            ours.pools,
-            ours.draws,
-            ours.items,
-            ours.template,
+            dataset.pools,
+            dataset.draws,
+            dataset.items,
+            dataset.template,
             conf,
-            store=ours.store,
+            store=dataset.store,
         )
-        for number in self.plan.longest(n):
+        for number in self.plan.longest():
             first, end = self.plan.bounds[number : number + 2].tolist()
             yield whole.batch(first, end)
 
@@ -138,7 +138,7 @@ class Mixture:
         self.temperature = data.mixture.temperature  # of each epoch
         self.pools = self._judge(conf)
         # what the order of its epochs depends on
-        self.plan = fingerprint.fingerprint(conf, self.pools, reach, self.temperature)
+        self.plan_fingerprint = fingerprint.fingerprint(conf, self.pools, reach, self.temperature)
 
     def _judge(self, conf: TrainConfig) -> list[Pool]:
         """Judge the sources by the filter and the budgets of ``conf``."""
@@ -179,9 +179,9 @@ class Mixture:
     ) -> EpochLoader | None:
         """Open this rank's part of an epoch after ``start`` micro-batches over all ranks are done.
 
-        ``earlier`` are parts of the epoch that were read under other plans, each with its ``plan``
-        (a fingerprint) and the micro-batches ``consumed`` of it; the plan is then that of the rest,
-        None when nothing is left. Raises ValueError when lists have changed meanwhile.
+        ``earlier`` lists the parts of this epoch that were read under other plans, each a
+        fingerprint ``plan`` and the micro-batches ``consumed`` of it; only the rest is planned.
+        Returns None when nothing is left. Raises ValueError when the lists have changed since.
         """
         conf = self.conf
         dropped = Counter(self.dropped)
@@ -195,11 +195,15 @@ class Mixture:
         plan = Plan(pools, conf.batch, conf.seed, epoch, world_size, accumulation, left)
         plan.dropped.update(dropped)
 
-        files = files_needed(conf.batch.window, len(self.pools))
-        items = plan.items(rank, start)
-        sampling = self._sampling(epoch)
-        parts = (self.pools, plan.draws(), items, self.template, sampling)
-        dataset = SpeechDataset(*parts, files, conf.store)
+        dataset = SpeechDataset(
+            self.pools,
+            plan.draws(),
+            plan.items(rank, start),
+            self.template,
+            self._sampling(epoch),
+            files=files_needed(conf.batch.window, len(self.pools)),
+            store=conf.store,
+        )
         return EpochLoader(dataset, plan, conf.workers, conf.prefetch)
 
     def _sampling(self, epoch: int) -> SampleConfig:
@@ -283,35 +287,34 @@ def eval_loader(
     list_path: str,
     task: str | None,
     template: Template,
-    conf_batch: BatchConfig,
+    batch: BatchConfig,
     mels: int,
     rank: int = 0,
     world_size: int = 1,
-    prompt_lang: str = "zh",
-    limit: int | None = None,
-    limits: FilterConfig | None = None,
+    max_utterances: int | None = None,
+    filter_conf: FilterConfig | None = None,
     workers: int = 0,
     speech_tokens: TokenCounter = published_rate,
     reach: int | None = None,
     targets: Targets | None = None,
     states: StateStore | None = None,
-    store: StoreConfig = DEFAULT,
+    store: StoreConfig = DEFAULT_STORE,
 ) -> EvalLoader:
     """Make batches with answers for a dev list, asked ``task`` (None: each utterance's own).
 
-    ``limit`` keeps that many, evenly spread. Nothing is augmented; prompts are the scoring ones.
+    ``max_utterances`` are kept, evenly spread. Nothing is augmented; prompts are the scoring ones.
     Raises ValueError when the list or the task cannot be used.
     """
     dropped = Counter()
-    limits = limits or FilterConfig()
+    filter_conf = filter_conf or FilterConfig()
     tasks = {task: 1.0} if task else {}
     source = SourceConfig(name=f"dev {task or 'list'}", list=str(list_path), tasks=tasks)
     indices = load_list(source.list, dropped)
     pool = build_pool(
         source,
         indices,
-        conf_batch,
-        limits,
+        batch,
+        filter_conf,
         estimate=partial(measure_tokens, indices, template),
         parse=template.task,
         speech_tokens=speech_tokens,
@@ -319,16 +322,9 @@ def eval_loader(
     )
     dropped.update(pool.dropped)
 
-    draws, costs = from_long_to_short(pool, limit)
-    items = share_out(cut(costs, conf_batch), len(draws), world_size)
-    sampling = SampleConfig(
-        mels,
-        limits,
-        reach=reach,
-        targets=targets,
-        prompt_lang=prompt_lang,
-        states=states,
-    )
-    ours = items[rank::world_size]
-    dataset = SpeechDataset([pool], draws, ours, template, sampling, store=store)
+    draws, costs = from_long_to_short(pool, max_utterances)
+    items = share_out(cut(costs, batch), len(draws), world_size)
+    own_items = items[rank::world_size]
+    sampling = SampleConfig(mels, filter_conf, reach=reach, targets=targets, states=states)
+    dataset = SpeechDataset([pool], draws, own_items, template, sampling, store=store)
     return EvalLoader(dataset, dropped, workers)

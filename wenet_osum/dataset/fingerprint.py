@@ -21,7 +21,7 @@ from wenet_osum.dataset.draw import Draws
 from wenet_osum.dataset.plan import Plan
 from wenet_osum.dataset.pool import Pool
 
-# the way in which an epoch is ordered an epoch; raise it with every change that gives another order
+# version of the way an epoch is ordered; raise it with every change that gives another order
 ORDER = 3
 # of a source: what it is asked, without the place where its list lies
 MIXTURE = ("name", "weight", "tasks", "where")
@@ -145,7 +145,7 @@ def rest(plan: Plan, consumed: int, pools: list[Pool], dropped: Counter) -> list
 
 
 def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) -> Draws:
-    """The same for one source."""
+    """Take the rest of one source's draws."""
     rows = start + np.flatnonzero(plan.source[start:] == number)
     task, repeat = plan.task[rows], plan.repeat[rows]
     before = plan.pools[number]
@@ -180,13 +180,14 @@ def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) 
 
 
 def _place(shard: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """One sortable number for two."""
+    """Combine shard and row into one sortable number."""
     return (shard.astype(np.int64) << 32) + row
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """The keys that differ between two trees of tables, lists and values, as ``a.b: old → new``;
-    rows of a list are told by their names.
+    """List the keys that differ between two trees of tables, lists and values.
+
+    A line reads ``a.b: old → new``. Rows of a list are compared by their names.
     """
     before, now = _by_name(before), _by_name(now)
     if not isinstance(before, dict) or not isinstance(now, dict):
@@ -202,22 +203,15 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
 
 
 def _by_name(value: Any) -> Any:
-    """A list of rows with names as a table, any other tuple as a list (as JSON and yaml return it),
-    all else as it is.
-    """
+    """Turn a list of named rows into a table, and any other tuple into a list, as JSON and yaml
+    return it."""
     if not isinstance(value, (list, tuple)):
         return value
-    named = value and all(
-        isinstance(
-            row,
-            dict,
-        )
-        and "name" in row
-        for row in value
-    )
-    return {row["name"]: row for row in value} if named else list(value)
+    if value and all(isinstance(row, dict) and "name" in row for row in value):
+        return {row["name"]: row for row in value}
+    return list(value)
 
 
 def _short(value: Any) -> str:
-    """A value for a line of the log."""
+    """Format a value for the log."""
     return "nothing" if value is None else str(value)

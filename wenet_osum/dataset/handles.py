@@ -14,9 +14,9 @@ from wenet_osum.config import StoreConfig
 from wenet_osum.dataset import ranges, spool
 from wenet_osum.dataset.address import NoRanges, host_of, is_url
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.dataset.patience import DEFAULT, drive_fault, patiently
 from wenet_osum.dataset.ranges import JoinedRanges, Part
 from wenet_osum.dataset.remote import is_pipe, read_remote, seeks, spooled
+from wenet_osum.dataset.retry import DEFAULT_STORE, drive_fault, with_retries
 from wenet_osum.dataset.shard_index import index_of
 
 SMALL = 1 << 26  # bytes of a shard that is read whole where its server knows no ranges
@@ -31,7 +31,7 @@ class Handles:
     with none.
     """
 
-    def __init__(self, limit: int = 32, conf: StoreConfig = DEFAULT):
+    def __init__(self, limit: int = 32, conf: StoreConfig = DEFAULT_STORE):
         self.limit = limit
         self.conf = conf
         self._open: OrderedDict[str, int] = OrderedDict()
@@ -122,7 +122,7 @@ class Handles:
                 raise
 
         try:
-            return patiently(read, self.conf)
+            return with_retries(read, self.conf)
         except OSError as error:
             reason = drive_fault(path, error) or "shard: cannot be read"
             raise Drop(reason, f"{path}: {error.strerror}") from None

@@ -94,7 +94,7 @@ class Index:
         return longest.astype(np.float32)
 
     def select(self, rows: np.ndarray | slice) -> Index:
-        """The index of some of its utterances; ``rows`` is a mask, positions or a slice."""
+        """Return the index of some of its utterances; ``rows`` is a mask, positions or a slice."""
         own = {
             name: getattr(self, name)[rows]
             for name in ("keys", "offsets", "sizes", "durations", "lengths")
@@ -107,7 +107,7 @@ class Index:
 
 
 def build(path: str, kind: str, rows: Iterable[tuple[Utterance, int, int, float]]) -> Index:
-    """Rows (utterance, offset, size, duration in s) → Index."""
+    """Build the index of rows (utterance, offset, size, duration in s)."""
     rows = list(rows)
     utterances = [r[0] for r in rows]
     columns = {}
@@ -284,6 +284,6 @@ def read(path: str, file: Any = None, needed: Sequence[str] | None = None) -> St
 
 
 def stamp_of(path: str | Path) -> list[int]:
-    """[bytes, mtime_ns]: changes when a file does."""
+    """Return [bytes, mtime_ns] of a file, which change with it."""
     stat = os.stat(path)
     return [stat.st_size, stat.st_mtime_ns]

@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from wenet_osum.dataset.store_faults import FaultLimit, StoreError
 from wenet_osum.records import Batch
 
+# What launchers send to all processes to end a run.
+IGNORED = (signal.SIGTERM, signal.SIGUSR1)
+
 
 class Loader:
     """The micro-batches of a dataset in order, with a count of what could not be read."""
@@ -28,7 +31,7 @@ class Loader:
         # utterances that could not be read in this pass on this rank, by reason
         self.failed: Counter = Counter()
         self.max_faults = max_faults
-        self._loader = in_order(dataset, workers, prefetch)
+        self._loader = make_data_loader(dataset, workers, prefetch)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -38,7 +41,12 @@ class Loader:
         self.failed.clear()
         limit = FaultLimit(self.max_faults)
         others = set(multiprocessing.active_children())
-        batches = iter(self._loader)
+        # A signal that comes while workers start is held back until they ignore it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+        try:
+            batches = iter(self._loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         workers = set(multiprocessing.active_children()) - others
 
         # At the end of a process that stops in the middle, Python asks its children to end by
@@ -65,7 +73,7 @@ def _kill(processes: Iterable[BaseProcess]) -> None:
         process.kill()
 
 
-def in_order(dataset: Dataset, workers: int, prefetch: int) -> DataLoader:
+def make_data_loader(dataset: Dataset, workers: int, prefetch: int) -> DataLoader:
     """Load items in order. A failed worker fails the loop."""
     # workers are forked: templates hold caches, which do not pickle
     processes = {}
@@ -90,5 +98,6 @@ def _ignore_signals(worker: int) -> None:
     main process along before it has saved. Programs that a worker runs inherit this. A worker whose
     main process is gone notices within seconds and ends.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)

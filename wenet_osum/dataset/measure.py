@@ -10,11 +10,11 @@ import numpy as np
 from wenet_osum.dataset.context import Bank, ContextDraws
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
-from wenet_osum.dataset.judge import bytes_of_texts
 from wenet_osum.dataset.pool import TokenEstimate
 from wenet_osum.dataset.sample import read_tags
 from wenet_osum.dataset.shard import Handles, read_utterance
 from wenet_osum.dataset.stretch import sizes_of
+from wenet_osum.dataset.utterance_filter import bytes_of_texts
 from wenet_osum.records import Utterance
 from wenet_osum.tasks import free_texts
 from wenet_osum.tasks.base import Task

@@ -17,8 +17,8 @@ from wenet_osum import lookup, tasks
 from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
 from wenet_osum.dataset.estimate import TokenCounter, TokenEstimate, TooLong, published_rate
 from wenet_osum.dataset.index import Index, column_names
-from wenet_osum.dataset.judge import Judge
 from wenet_osum.dataset.stretch import sizes_of, stretches
+from wenet_osum.dataset.utterance_filter import Columns, UtteranceFilter
 from wenet_osum.tasks.base import Task
 
 MANY = 0.05  # share of a task's targets beyond their limit that is worth a warning
@@ -78,14 +78,14 @@ def build_pool(
         if name not in known:
             fault = lookup.unknown("column", name, known)
             raise ValueError(f"source {source.name!r}: where: {fault}")
-    judge = Judge(source, batch, limits, slowest, parse, speech_tokens, reach)
-    judge.collect_tasks(indices)
+    rules = UtteranceFilter(source, batch, limits, slowest, parse, speech_tokens, reach)
+    rules.collect_tasks(indices)
     if estimate:
-        judge.estimate = estimate(judge.tasks)
+        rules.estimate = estimate(rules.tasks)
 
-    columns = _judged(judge, indices)
-    dropped = _named(source, judge.dropped)
-    if not columns or not len(columns[0]):
+    columns = _filtered(rules, indices)
+    dropped = _named(source, rules.dropped)
+    if columns is None or not len(columns.row):
         reasons = [f"{count} × {reason}" for reason, count in dropped.most_common()]
         told = "; ".join(reasons) or "the list holds no utterance"
         raise ValueError(
@@ -93,34 +93,36 @@ def build_pool(
             "correct the list, tasks, where or filter"
         )
     return Pool(
-        source,
-        indices,
-        judge.tasks,
-        judge.shares,
-        *columns,
+        source=source,
+        indices=indices,
+        tasks=rules.tasks,
+        shares=rules.shares,
+        **columns._asdict(),
         dropped=dropped,
-        restricted=_named(source, judge.restricted),
-        too_long=judge.too_long,
+        restricted=_named(source, rules.restricted),
+        too_long=rules.too_long,
     )
 
 
-def _judged(judge: Judge, indices: Sequence[Index]) -> list[np.ndarray]:
-    """Return the columns of the Pool for all shards.
+def _filtered(rules: UtteranceFilter, indices: Sequence[Index]) -> Columns | None:
+    """Return the columns of the Pool for all shards, None where there is none.
 
     Each is written to its place at once: to join them in the end would take their memory twice.
     """
     rows = int(sizes_of(indices).sum())
-    columns: list[np.ndarray] = []
+    columns = None
     filled = 0
     for stretch in stretches(indices):
-        part = judge.judge(stretch)
-        if not columns:
-            columns = [np.empty((rows, *one.shape[1:]), one.dtype) for one in part]
-        end = filled + len(part[0])
+        part = rules.apply(stretch)
+        if columns is None:
+            columns = Columns(*(np.empty((rows, *one.shape[1:]), one.dtype) for one in part))
+        end = filled + len(part.row)
         for whole, one in zip(columns, part, strict=True):
             whole[filled:end] = one
         filled = end
-    return [whole[:filled] for whole in columns]
+    if columns is None:
+        return None
+    return Columns(*(whole[:filled] for whole in columns))
 
 
 def _named(source: SourceConfig, counts: Counter) -> Counter:
@@ -133,10 +135,8 @@ def _named(source: SourceConfig, counts: Counter) -> Counter:
 
 
 def tell_long_targets(pools: list[Pool]) -> list[str]:
-    """Tell the share of targets beyond their limit by list and task, with warnings.
-
-    Those above ``MANY`` are warned of.
-    """
+    """Report the share of targets over their limit by list and task, with a warning above
+    ``MANY``."""
     shares, warnings = [], []
     for pool in pools:
         for name, row in pool.too_long.items():

@@ -10,14 +10,14 @@ from wenet_osum.config import StoreConfig
 from wenet_osum.dataset.address import fetch, is_url
 from wenet_osum.dataset.audio import cut, read_duration
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.dataset.patience import DEFAULT, drive_fault, patiently
+from wenet_osum.dataset.retry import DEFAULT_STORE, drive_fault, with_retries
 from wenet_osum.records import Utterance
 
 # Seconds by which a segment may be shorter than it says: times are rounded.
 ROUNDING_S = 0.1
 
 
-def recording(utterance: Utterance, path: str, conf: StoreConfig = DEFAULT) -> bytes:
+def recording(utterance: Utterance, path: str, conf: StoreConfig = DEFAULT_STORE) -> bytes:
     """Read the recording at a path or URL, the utterance's segment cut out where it has one.
 
     Raises Drop.
@@ -29,7 +29,7 @@ def recording(utterance: Utterance, path: str, conf: StoreConfig = DEFAULT) -> b
         return audio if whole else cut(audio, start, end)
     read = partial(read_file, path) if whole else partial(_cut, path, start, end)
     try:
-        return patiently(read, conf)
+        return with_retries(read, conf)
     except Drop:
         raise
     except (OSError, ValueError) as error:

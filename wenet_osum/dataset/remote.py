@@ -25,7 +25,7 @@ from wenet_osum.config import StoreConfig
 from wenet_osum.dataset import spool
 from wenet_osum.dataset.address import SLOWEST, fetch, is_url
 from wenet_osum.dataset.drop import STORE, Drop
-from wenet_osum.dataset.patience import DEFAULT, patiently
+from wenet_osum.dataset.retry import DEFAULT_STORE, with_retries
 
 PIPE = "pipe:"
 PROGRAM_TRIES = 3  # most programs have tries of their own
@@ -49,7 +49,7 @@ def seeks(path: str) -> bool:
 
 
 def read_remote(
-    path: str, offset: int = 0, size: int | None = None, conf: StoreConfig = DEFAULT
+    path: str, offset: int = 0, size: int | None = None, conf: StoreConfig = DEFAULT_STORE
 ) -> bytes:
     """Read an address or what a program prints; of a program that cannot seek only the whole.
 
@@ -66,12 +66,12 @@ def read_remote(
         last = str(offset + size - 1)
         timeout_s = conf.timeout_s + size / SLOWEST
     with tempfile.TemporaryFile() as file:
-        _patiently_run(path, (str(offset), last), conf, timeout_s, file)
+        _run_with_retries(path, (str(offset), last), conf, timeout_s, file)
         file.seek(0)
         return file.read()
 
 
-def spooled(path: str, conf: StoreConfig = DEFAULT) -> int:
+def spooled(path: str, conf: StoreConfig = DEFAULT_STORE) -> int:
     """Return a descriptor of a file with the whole shard, which the processes of a node share.
 
     Raises Drop.
@@ -81,7 +81,7 @@ def spooled(path: str, conf: StoreConfig = DEFAULT) -> int:
         def write(out: IO[bytes]) -> None:
             out.write(fetch(path, conf=conf))
     else:
-        write = partial(_patiently_run, path, ("", ""), conf, None)
+        write = partial(_run_with_retries, path, ("", ""), conf, None)
     limit = int(conf.spool_gb * 1e9)
     try:
         return spool.spooled(path, write, limit)
@@ -89,7 +89,7 @@ def spooled(path: str, conf: StoreConfig = DEFAULT) -> int:
         raise Drop(f"{STORE}{error.filename or 'TMPDIR'}: {error.strerror}", path) from None
 
 
-def _patiently_run(
+def _run_with_retries(
     path: str,
     stretch: tuple[str, str],
     conf: StoreConfig,
@@ -104,7 +104,7 @@ def _patiently_run(
         _run(path, out, *stretch, timeout_s)
 
     tries = min(conf.tries, PROGRAM_TRIES)
-    patiently(run, conf, lambda error: isinstance(error, Failed), tries)
+    with_retries(run, conf, lambda error: isinstance(error, Failed), tries)
 
 
 def _run(path: str, out: IO[bytes], first: str, last: str, timeout_s: float | None) -> None:

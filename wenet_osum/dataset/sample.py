@@ -23,7 +23,7 @@ from wenet_osum.text.template import Target, Template
 SILENCE_S = 0.5  # of the sample that stands in for others
 
 
-class Heard(NamedTuple):
+class ProcessedAudio(NamedTuple):
     """What has become of the sound of an utterance."""
 
     fields: dict[str, Any]  # of a Sample
@@ -44,8 +44,8 @@ def make_sample(
     ``repeat`` counts its earlier draws in the epoch: each is augmented anew. Raises Drop for
     anything that cannot be used.
     """
-    heard = hear(utterance, data, conf, repeat)
-    return _complete(utterance, heard, task, template, conf, repeat)
+    sound = process_audio(utterance, data, conf, repeat)
+    return _complete(utterance, sound, task, template, conf, repeat)
 
 
 def sample_from_audio(
@@ -58,21 +58,23 @@ def sample_from_audio(
 ) -> Sample:
     """Do the same for audio in memory, (samples,) float32 at 16 kHz, mono."""
     signal = Signal(utterance, _generator(utterance, conf, repeat), audio=audio)
-    return _complete(utterance, _heard(signal, conf), task, template, conf, repeat)
+    return _complete(utterance, _run_steps(signal, conf), task, template, conf, repeat)
 
 
-def hear(utterance: Utterance, data: bytes, conf: SampleConfig, repeat: int = 0) -> Heard:
+def process_audio(
+    utterance: Utterance, data: bytes, conf: SampleConfig, repeat: int = 0
+) -> ProcessedAudio:
     """Take the sound through its steps, or read its states. Raises Drop."""
     if conf.states is not None:
         return _stored(utterance, data, conf, repeat)
     signal = Signal(utterance, _generator(utterance, conf, repeat), data=data)
-    return _heard(signal, conf)
+    return _run_steps(signal, conf)
 
 
-def _heard(signal: Signal, conf: SampleConfig) -> Heard:
+def _run_steps(signal: Signal, conf: SampleConfig) -> ProcessedAudio:
     """Take the steps of the sound (steps.py). Raises Drop."""
     steps.run(signal, conf)
-    return Heard(signal.fields(), signal.seconds, signal.speed)
+    return ProcessedAudio(signal.fields(), signal.seconds, signal.speed)
 
 
 def _draw_key(utterance: Utterance, repeat: int) -> str:
@@ -100,14 +102,14 @@ def with_fields(utterance: Utterance, task: Task, template: Template, speed: flo
 
 def _complete(
     utterance: Utterance,
-    heard: Heard,
+    sound: ProcessedAudio,
     task: Task,
     template: Template,
     conf: SampleConfig,
     repeat: int,
 ) -> Sample:
     """Add the texts to a sound. Raises Drop."""
-    utterance = with_fields(utterance, task, template, heard.speed)
+    utterance = with_fields(utterance, task, template, sound.speed)
     target = Target()
     if conf.answers:
         target = target_of(utterance, task, template, conf)
@@ -119,7 +121,7 @@ def _complete(
     return Sample(
         key=utterance.key,
         task=task.tags,
-        **heard.fields,
+        **sound.fields,
         prompt_ids=prompt_ids,
         answer_ids=target.ids,
         answer_weights=target.weights,
@@ -128,7 +130,7 @@ def _complete(
         suffix_ids=template.suffix_ids,
         targets=further_targets(utterance, conf),
         utterance=utterance,
-        audio_s=heard.seconds,
+        audio_s=sound.seconds,
     )
 
 
@@ -145,7 +147,7 @@ def further_targets(utterance: Utterance, conf: SampleConfig) -> dict[str, torch
     return targets
 
 
-def _stored(utterance: Utterance, data: bytes, conf: SampleConfig, repeat: int) -> Heard:
+def _stored(utterance: Utterance, data: bytes, conf: SampleConfig, repeat: int) -> ProcessedAudio:
     """Read the encoder's states from disk. Raises Drop where there are none."""
     store = conf.states
     variant = store.variant(conf.epoch, repeat) if conf.augment else None
@@ -156,7 +158,7 @@ def _stored(utterance: Utterance, data: bytes, conf: SampleConfig, repeat: int) 
         steps.check_seconds(len(audio) / SAMPLE_RATE, conf.filter)
     encoded = store.read(digest)
     steps.check_seconds(encoded.source_s, conf.filter)
-    return Heard(_stored_sound(encoded, store), encoded.audio_s, encoded.speed)
+    return ProcessedAudio(_stored_sound(encoded, store), encoded.audio_s, encoded.speed)
 
 
 def _stored_sound(encoded: Encoded, store: StateStore) -> dict[str, Any]:

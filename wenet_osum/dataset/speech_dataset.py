@@ -14,9 +14,9 @@ from wenet_osum.dataset.arrange import OPEN_FILES
 from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.conversation import make_conversation
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.dataset.patience import DEFAULT
 from wenet_osum.dataset.pool import Pool
 from wenet_osum.dataset.ranges import Part
+from wenet_osum.dataset.retry import DEFAULT_STORE
 from wenet_osum.dataset.sample import make_sample, silent_sample
 from wenet_osum.dataset.sample_config import SampleConfig
 from wenet_osum.dataset.shard import Handles, read_utterance
@@ -38,7 +38,7 @@ class SpeechDataset(Dataset):
         template: Template,
         conf: SampleConfig,
         files: int = OPEN_FILES,
-        store: StoreConfig = DEFAULT,
+        store: StoreConfig = DEFAULT_STORE,
     ) -> None:
         """Take what is drawn and cut already.
 
@@ -115,9 +115,9 @@ class SpeechDataset(Dataset):
         index = pool.indices[shard]
         asked = pool.tasks[task]
         utterance, audio = read_utterance(index, row, self.handles)
-        untold = utterance.txt == "" and not utterance.turns
-        if untold and not pool.source.without_speech:
-            # Nobody has written what is said here; that nothing is said, such a source has to say.
+        empty = utterance.txt == "" and not utterance.turns
+        if empty and not pool.source.without_speech:
+            # An empty transcript counts as missing unless the source sets without_speech.
             utterance = dataclasses.replace(utterance, txt=None)
 
         make = make_conversation if utterance.turns else make_sample

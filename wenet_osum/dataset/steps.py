@@ -82,7 +82,7 @@ def decode(signal: Signal, conf: SampleConfig) -> None:
 
 
 def check_duration(signal: Signal, conf: SampleConfig) -> None:
-    """Hold the true duration against the filter; what is to be transcribed may have any."""
+    """Check the decoded duration against the filter; decoding takes any duration."""
     if conf.answers:
         check_seconds(signal.source_s, conf.filter)
 

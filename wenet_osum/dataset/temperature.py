@@ -26,10 +26,10 @@ def apply(pools: list[Pool], temperatures: Sequence[float], epoch: int) -> list[
     weights = np.array([pool.source.weight for pool in pools])
     before = np.zeros(len(pools))
     for earlier in range(epoch):
-        warmth = at(temperatures, earlier)
-        before += passes(sizes, weights, warmth)
-    warmth = at(temperatures, epoch)
-    now = passes(sizes, weights, warmth)
+        value = at(temperatures, earlier)
+        before += passes(sizes, weights, value)
+    value = at(temperatures, epoch)
+    now = passes(sizes, weights, value)
 
     found = []
     for number, pool in enumerate(pools):

@@ -20,13 +20,12 @@ from torch.utils.data import Dataset
 from wenet_osum.config import TrainConfig, changes_of
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index
-from wenet_osum.dataset.judge import FRAMES_A_SECOND
 from wenet_osum.dataset.pool import Pool
 from wenet_osum.dataset.sample import features_to_encode
 from wenet_osum.dataset.sample_config import SampleConfig
 from wenet_osum.dataset.shard import Handles, read_utterance
 from wenet_osum.dataset.states import Encoded, StateStore
-from wenet_osum.records import Utterance
+from wenet_osum.records import FRAMES_PER_S, Utterance
 
 AS_IT_IS = -1  # the version that nothing has changed
 
@@ -174,7 +173,7 @@ class Unencoded(Dataset):
     def _frames_with_one_more(self) -> float:
         """Return the frames of the last group, if one more of at most its longest came to it."""
         group = self.groups[-1]
-        frames = group[0].seconds * FRAMES_A_SECOND
+        frames = group[0].seconds * FRAMES_PER_S
         return frames * (len(group) + 1)
 
     def __getitem__(self, i: int) -> tuple[list[ToEncode], Counter]:

@@ -134,7 +134,7 @@ class Aligner:
         """Return the log-probabilities of CTC, (N, C) of each of the features (B, T, M)."""
         device = device_of(self.model)
         features = features.to(device)
-        _, states, counts = ctc_greedy.hear(self.model, features, lengths)
+        _, states, counts = ctc_greedy.ctc_inputs(self.model, features, lengths)
         found = []
         for padded, count in zip(states, counts.tolist(), strict=True):
             own = padded[:count]

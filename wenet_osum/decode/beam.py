@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from wenet_osum.decode.constrain import AnswerState, Choice
-from wenet_osum.decode.greedy import complete, penalize
+from wenet_osum.decode.greedy import greedy_search, penalize
 from wenet_osum.decode.joint import Joint
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import Prefixes, Prompts
@@ -95,7 +95,7 @@ class Step(NamedTuple):
     token: int
 
 
-def alternate(prompts: Prompts, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
+def beam_search(prompts: Prompts, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
     """Complete the rows: labels, free text by beams, labels, … until nothing is left to say.
 
     ``counts`` collects ``steps`` and ``ties``.
@@ -104,7 +104,7 @@ def alternate(prompts: Prompts, rows: list[Row], options: DecodeOptions, counts:
         asking = [i for i, row in enumerate(rows) if _asking(row)]
         if asking:
             chosen, prefixes = _go_on(prompts, rows, asking)
-            complete(prefixes, chosen, options, counts, labels_only=True)
+            greedy_search(prefixes, chosen, options, counts, labels_only=True)
 
         free = [i for i, row in enumerate(rows) if _free(row)]
         if free:

@@ -76,7 +76,7 @@ def generate(
     with in_eval_mode(model):
         device = device_of(model)
         batch = batch.to(device)
-        front, states, lengths = hear(model, batch.features, batch.feature_lengths)
+        front, states, lengths = ctc_inputs(model, batch.features, batch.feature_lengths)
         head = model.speech_classes()
         labels = HeardLabels(model, template)
         sizes = lengths.tolist()
@@ -95,7 +95,7 @@ def generate(
     return finish(rows, template, counts)
 
 
-def hear(
+def ctc_inputs(
     model: OsumModel | WhisperPhase, features: Tensor, lengths: Tensor
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Return the embeddings of label fields (B, F, D), None where there are none, the states that

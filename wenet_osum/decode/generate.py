@@ -16,19 +16,19 @@ import torch
 
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.decode import ctc_draft, prefix_text
-from wenet_osum.decode.beam import alternate
+from wenet_osum.decode.beam import beam_search
 from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.decode.counts import SPEECH_S, SPEECH_TOKENS
-from wenet_osum.decode.greedy import complete
+from wenet_osum.decode.greedy import greedy_search
 from wenet_osum.decode.joint import Rescorers
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import LLMPrompts, Prefixes, Prompts
 from wenet_osum.decode.row import Row
 from wenet_osum.decode.static_prefix import StaticPrefixes
 from wenet_osum.decode.whisper_prefix import WhisperPrompts
-from wenet_osum.models.heard import heard
 from wenet_osum.models.label_queries import split_front
 from wenet_osum.models.layout import Question
+from wenet_osum.models.llm_speech import speech_for_llm
 from wenet_osum.models.whisper import WhisperPhase
 from wenet_osum.records import FRAME_S, Batch, Hypothesis
 from wenet_osum.tasks.base import Task
@@ -135,7 +135,8 @@ def _prompts(
             row.joint = rescorers.begin(own, own_front)
     _draft(model, template, own_states, own_lengths, rows, options, counts)
     asked = [row.answer_state.task.tags for row in rows]
-    speech, lengths = heard(model, adapted, adapted_lengths, batch.heard_for(asked))
+    tasks_heard = batch.recording_tasks(asked)
+    speech, lengths = speech_for_llm(model, adapted, adapted_lengths, tasks_heard)
 
     counts[SPEECH_TOKENS] += int(lengths.sum())
     counts[SPEECH_S] += float(batch.feature_lengths.sum()) * FRAME_S
@@ -187,7 +188,7 @@ def make_rows(
     """Begin the answer of every utterance of a batch."""
     seconds = batch.feature_lengths * FRAME_S
     if batch.turns is not None:
-        seconds = batch.turns.sums_heard(seconds)
+        seconds = batch.turns.sum_recordings(seconds)
     rows = []
     for key, task, audio_s in zip(batch.keys, tasks, seconds.tolist(), strict=True):
         row = make_row(template, key, task, audio_s, options)
@@ -218,12 +219,12 @@ def _draws(seed: int, key: str) -> torch.Generator:
 def answer(prompts: Prompts, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
     """Complete the rows, which go on from ``prompts``."""
     if options.num_beams > 1:
-        alternate(prompts, rows, options, counts)
+        beam_search(prompts, rows, options, counts)
         return
     every = list(range(len(rows)))
     given = [row.given for row in rows]
     prefixes = prompts.prefixes(every, given)
-    complete(prefixes, rows, options, counts)
+    greedy_search(prefixes, rows, options, counts)
 
 
 def hypothesis(row: Row, template: Template) -> Hypothesis:

@@ -16,7 +16,7 @@ from wenet_osum.decode.prefix import Prefixes
 from wenet_osum.decode.row import TIE, Row
 
 
-def complete(
+def greedy_search(
     prefixes: Prefixes,
     rows: list[Row],
     options: DecodeOptions,

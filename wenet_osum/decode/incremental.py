@@ -1,4 +1,4 @@
-"""Hear a recording while it comes in: words are said as soon as they are settled, and stay.
+"""Decode a recording while it comes in: words are said as soon as they are settled, and stay.
 
 Sound arrives in chunks. Whenever ``step_s`` of it are new, all that has come of the utterance (the
 window) is decoded again, for the encoder is not causal. Words that two hypotheses in a row begin
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from wenet_osum.decode.options import DecodeOptions
 
 # (samples at 16 kHz, the transcript that the answer begins with) → the answer
-Hear = Callable[[np.ndarray, str], Hypothesis]
+DecodeWindow = Callable[[np.ndarray, str], Hypothesis]
 # The shortest pause there is, s (pauses.py).
 LEAST_PAUSE_S = 0.2
 # What is kept of a silence before the next utterance, s.
@@ -90,22 +90,22 @@ def refusal(task: Task, options: DecodeOptions) -> str | None:
     return None
 
 
-class Hearing:
-    """A stream of sound at ``rate`` Hz in the course of being heard by ``hear``.
+class StreamDecoder:
+    """A stream of sound at ``rate`` Hz in the course of being decoded by ``decode_window``.
 
     ``longest_s`` is that of a piece of long audio; ``border`` tells where tokens end.
     """
 
     def __init__(
         self,
-        hear: Hear,
+        decode_window: DecodeWindow,
         task: Task,
         options: StreamOptions | None = None,
         rate: int = SAMPLE_RATE,
         longest_s: float = longform.LONGEST_S,
         border: Border | None = None,
     ) -> None:
-        self.hear, self.task, self.rate = hear, task, rate
+        self.decode_window, self.task, self.rate = decode_window, task, rate
         self.options = options or StreamOptions()
         self.longest_s, self.border = longest_s, border
         self.quiet = Quiet(rate)
@@ -137,7 +137,7 @@ class Hearing:
     def feed(self, samples: np.ndarray) -> Iterator[StreamEvent]:
         """Take the next chunk, float32 (samples,), and yield what changes.
 
-        What ``hear`` raises ends the stream.
+        What ``decode_window`` raises ends the stream.
         """
         if not len(samples):
             return
@@ -231,7 +231,7 @@ class Hearing:
         if self.answer is not None and self.decoded == size:
             return
         sound = resample(samples, self.rate)
-        self.answer = self.hear(sound, self.fixed)
+        self.answer = self.decode_window(sound, self.fixed)
         self.decoded = size
         heard = self.answer.transcript or ""
         self.text = kept_to(self.fixed, heard)

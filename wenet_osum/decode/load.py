@@ -13,7 +13,7 @@ from wenet_osum.decode import ctc_greedy, joint, static_prefix
 from wenet_osum.decode.aligner import Aligner
 from wenet_osum.decode.context import Telling
 from wenet_osum.decode.heard_labels import fields_heard
-from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions, search
+from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions, decode_options
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.models import build, cpu_kernels, quantized
 from wenet_osum.models.osum import OsumModel
@@ -32,7 +32,7 @@ def recognizer(args: argparse.Namespace, merge: bool = True) -> Recognizer:
     ``merge`` adds LoRA to the weights that it adapts, which is faster. Raises ValueError for bad
     options and unsuitable folders.
     """
-    options = search(args)
+    options = decode_options(args)
     torch.set_num_threads(args.threads)
     cpu_kernels.keep_few()
     template = Template.load(args.model)

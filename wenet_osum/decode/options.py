@@ -357,7 +357,7 @@ def _value(field: dataclasses.Field, given: Any) -> Any:
     return value
 
 
-def search(args: argparse.Namespace) -> DecodeOptions:
+def decode_options(args: argparse.Namespace) -> DecodeOptions:
     """Take the search out of the options. Raises ValueError for bad values of any option."""
     for name in ("batch_size", "max_frames", "threads"):
         number = getattr(args, name)

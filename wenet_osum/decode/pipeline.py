@@ -275,7 +275,7 @@ class Recognizer:
         except Exception as error:
             full = isinstance(error, torch.OutOfMemoryError)
             if len(items) == 1:
-                told = Drop("out of memory", "one utterance alone does not fit; use bf16")
+                told = Drop("out of memory", "one utterance does not fit; use dtype bfloat16")
                 return [told if full else error]
         else:
             self.decoding.worked()

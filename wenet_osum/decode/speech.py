@@ -30,7 +30,7 @@ from wenet_osum.dataset.sound import Array, Sound, check_rate, samples_of, sourc
 from wenet_osum.decode import incremental, options
 from wenet_osum.decode import load as loading
 from wenet_osum.decode.agreement import Border
-from wenet_osum.decode.incremental import Hear, Hearing, StreamEvent, StreamOptions
+from wenet_osum.decode.incremental import DecodeWindow, StreamDecoder, StreamEvent, StreamOptions
 from wenet_osum.decode.jobs import Job
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.progress import ProgressBar
@@ -153,15 +153,15 @@ class Transcriber:
         if why:
             raise ValueError(why)
         options = StreamOptions(**when)
-        hearing = Hearing(
-            hear_with(asked),
+        decoder = StreamDecoder(
+            decode_window_with(asked),
             asked.task,
             options,
             rate,
             asked.longest_s,
             border_of(asked.template),
         )
-        return _events(hearing, chunks)
+        return _events(decoder, chunks)
 
     def asked(
         self, task: str | None = None, prompt: str | None = None, lang: str | None = None
@@ -210,16 +210,16 @@ class Transcriber:
                 given += 1
 
 
-def hear_with(asked: Recognizer) -> Hear:
+def decode_window_with(asked: Recognizer) -> DecodeWindow:
     """Return what answers a window of a stream, and makes the answer begin with what was said."""
     utterance = Utterance(incremental.KEY, incremental.KEY)
 
-    def hear(samples: np.ndarray, said: str) -> Hypothesis:
+    def decode_window(samples: np.ndarray, said: str) -> Hypothesis:
         options = dataclasses.replace(asked.options, prefix_text=escape(said) or None)
         one = dataclasses.replace(asked, options=options)
         return one.answer_samples(utterance, samples)
 
-    return hear
+    return decode_window
 
 
 def border_of(template: Template) -> Border:
@@ -233,12 +233,12 @@ def border_of(template: Template) -> Border:
     return border
 
 
-def _events(hearing: Hearing, chunks: Iterable[bytes | Array]) -> Iterator[StreamEvent]:
+def _events(decoder: StreamDecoder, chunks: Iterable[bytes | Array]) -> Iterator[StreamEvent]:
     """Yield what a stream makes of its chunks."""
     for chunk in chunks:
         samples = samples_of(chunk)
-        yield from hearing.feed(samples)
-    yield from hearing.finish()
+        yield from decoder.feed(samples)
+    yield from decoder.finish()
 
 
 def load(

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from wenet_osum.dataset import audio
-from wenet_osum.decode.incremental import Hearing, StreamOptions
+from wenet_osum.decode.incremental import StreamDecoder, StreamOptions
 from wenet_osum.records import SAMPLE_RATE, Utterance, Word
 from wenet_osum.score.align import align, count
 from wenet_osum.score.normalize import language, prepare
@@ -48,7 +48,7 @@ class Said:
 
 
 def simulate(
-    hearing: Hearing, samples: np.ndarray, chunk_s: float, clock: Clock = time.perf_counter
+    decoder: StreamDecoder, samples: np.ndarray, chunk_s: float, clock: Clock = time.perf_counter
 ) -> tuple[list[Said], float]:
     """Let 16 kHz ``samples`` (samples,) arrive in chunks; return what was said when, and the work
     in s.
@@ -65,10 +65,10 @@ def simulate(
         waiting = int(free_s * SAMPLE_RATE) // size
         end = min(len(samples), max(at + size, waiting * size))
         begun_s = max(free_s, end / SAMPLE_RATE)
-        events = hearing.feed(samples[at:end])
+        events = decoder.feed(samples[at:end])
         last = end == len(samples)
         worked_s = 0.0
-        for event, worked_s in _timed(events, hearing if last else None, clock):
+        for event, worked_s in _timed(events, decoder if last else None, clock):
             text += event.committed
             if event.committed:
                 said.append(Said(text, begun_s + worked_s))
@@ -78,7 +78,7 @@ def simulate(
     return said, busy_s
 
 
-def _timed(events: Iterator, ending: Hearing | None, clock: Clock) -> Iterator[tuple]:
+def _timed(events: Iterator, ending: StreamDecoder | None, clock: Clock) -> Iterator[tuple]:
     """Yield events, and those of the stream's end, with the s of work since the first began."""
     begin = clock()
     for event in events:
@@ -124,8 +124,8 @@ def delays(
 def measure(
     model, args: argparse.Namespace, pairs: Iterator[tuple[Utterance, np.ndarray]]
 ) -> Totals:
-    """Hear recordings as streams and as files; add up what that gives."""
-    from wenet_osum.decode.speech import border_of, hear_with
+    """Decode recordings as streams and as files; add up what that gives."""
+    from wenet_osum.decode.speech import border_of, decode_window_with
 
     asked = model.asked()
     options = StreamOptions(args.step_s, args.pause_s)
@@ -133,8 +133,11 @@ def measure(
     for utterance, samples in pairs:
         border = border_of(asked.template)
         longest_s = asked.longest_s
-        hearing = Hearing(hear_with(asked), asked.task, options, SAMPLE_RATE, longest_s, border)
-        said, busy_s = simulate(hearing, samples, args.chunk_s)
+        decode_window = decode_window_with(asked)
+        decoder = StreamDecoder(
+            decode_window, asked.task, options, SAMPLE_RATE, longest_s, border
+        )
+        said, busy_s = simulate(decoder, samples, args.chunk_s)
         whole = model(samples).transcript or ""
         _add(totals, utterance, said, whole, args.normalizer)
         totals.audio_s += len(samples) / SAMPLE_RATE

@@ -106,7 +106,8 @@ class LLMAnswers:
 
         # Answers stand at the ends of turns; what says each token is the state one place before it.
         ends = totals.cumsum(0)
-        before = spans(ends - pieces.answers - 1, pieces.answers)
+        answers = pieces.answer_lengths
+        before = spans(ends - answers - 1, answers)
         return hidden[to_device(before, hidden.device)]
 
 

@@ -17,7 +17,7 @@ from wenet_osum.models.osum_config import ENCODERS, OsumConfig
 
 ADAPTERS = "wenet_osum.models.adapter"
 ADAPTER_INITS = "wenet_osum.models.adapter_init"
-# Token embeddings that tell how large those of the LLM are.
+# Rows of the embedding table that its scale is measured on.
 SCALE_ROWS = 20_000
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -116,7 +116,7 @@ def add_new_parts(model: PreTrainedModel, adapter_init: str | None, dtype: torch
     model.speech_boundary = nn.Embedding(2, config.llm.hidden_size, dtype=dtype)
     nn.init.normal_(model.speech_boundary.weight, std=scale)
     if config.end_of_text is not None:
-        # A border the LLM knows.
+        # Start from an embedding that the LLM was trained with.
         model.set_speech_boundary(config.end_of_text)
 
 

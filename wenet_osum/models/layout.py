@@ -60,7 +60,7 @@ class Question:
             batch.prompt_ids,
             batch.prompt_lengths,
             batch.suffix_ids,
-            batch.heard_for(),
+            batch.recording_tasks(),
         )
         if batch.turns is None:
             return asked
@@ -92,24 +92,24 @@ class Pieces:
 
     # (P,) end to end.
     prompt_ids: Tensor
-    # (N,) lengths.
-    prompts: Tensor
+    # (N,)
+    prompt_lengths: Tensor
     # (R, S, H).
     speech: Tensor
-    # (R,) lengths.
-    speeches: Tensor
+    # (R,)
+    speech_lengths: Tensor
     # (U,) the same for all; None: nothing.
     suffix_ids: Tensor | None = None
     # (A,) end to end; None: nothing.
     answer_ids: Tensor | None = None
-    # (N,) lengths.
-    answers: Tensor | None = None
+    # (N,)
+    answer_lengths: Tensor | None = None
     # None: each turn is an utterance of its own.
     turns: Turns | None = None
 
     def of_utterances(self, lengths: Tensor) -> Tensor:
         """Return the lengths (B,) of utterances from those of their turns (N,)."""
-        return lengths if self.turns is None else self.turns.sums(lengths)
+        return lengths if self.turns is None else self.turns.sum_turns(lengths)
 
 
 def lay_out(embed: nn.Module, boundary: nn.Module, pieces: Pieces) -> tuple[Tensor, Tensor]:
@@ -143,11 +143,13 @@ def _places(pieces: Pieces, suffix: int, texts: int) -> tuple[Tensor, Tensor]:
 
     ``suffix`` counts the tokens behind the speech, ``texts`` all tokens.
     """
-    prompts, speeches = pieces.prompts, pieces.speeches
+    prompts, speeches = pieces.prompt_lengths, pieces.speech_lengths
     rows, longest, _ = pieces.speech.shape
     row = torch.arange(rows)
     one = torch.ones_like(prompts)
-    answers = torch.zeros_like(prompts) if pieces.answers is None else pieces.answers
+    answers = pieces.answer_lengths
+    if answers is None:
+        answers = torch.zeros_like(prompts)
 
     # Which turns have a border around speech, and a suffix.
     border = one
@@ -158,7 +160,7 @@ def _places(pieces: Pieces, suffix: int, texts: int) -> tuple[Tensor, Tensor]:
         closed = pieces.turns.closed.long()
         row = border.cumsum(0) - border
         speeches = torch.zeros_like(prompts)
-        speeches[spoken] = pieces.speeches
+        speeches[spoken] = pieces.speech_lengths
 
     # What of a turn lies end to end begins where the one before ends.
     prompt = prompts.cumsum(0) - prompts

@@ -39,7 +39,7 @@ def _check_settings(ours: OsumConfig, theirs: OsumConfig, folder: str) -> None:
     """Raise ValueError for a folder whose LLM was trained to hear something else."""
     pairs = {
         "adapter": (ours.adapter, theirs.adapter),
-        "adapter_conf": (_heard(ours), _heard(theirs)),
+        "adapter_conf": (_conf_without_dropout(ours), _conf_without_dropout(theirs)),
         "time_marks": (ours.time_marks, theirs.time_marks),
         "encoder_conf.pad_s": (_pad_s(ours), _pad_s(theirs)),
     }
@@ -51,7 +51,7 @@ def _check_settings(ours: OsumConfig, theirs: OsumConfig, folder: str) -> None:
             )
 
 
-def _heard(config: OsumConfig) -> dict[str, Any]:
+def _conf_without_dropout(config: OsumConfig) -> dict[str, Any]:
     """Return what of ``adapter_conf`` changes what an LLM hears."""
     return {name: value for name, value in config.adapter_conf.items() if name != "dropout"}
 

@@ -160,7 +160,7 @@ class Objective:
         extra, left_out = self._extra(batch, speech, answers)  # (B,)
         if batch.turns is not None:
             # So far they are those of recordings.
-            extra = batch.turns.sums_heard(extra)
+            extra = batch.turns.sum_recordings(extra)
         if self.ce_weight:
             output = weighted(*answers(), batch.answer_weights)
         else:

@@ -39,10 +39,10 @@ from wenet_osum.models import dtypes, lora, shrink, split, time_marks, trainable
 from wenet_osum.models.answers import LLMAnswers
 from wenet_osum.models.assemble import assemble, make_adapter
 from wenet_osum.models.ctc_scores import CTCScores, Scoring, scoring_of
-from wenet_osum.models.heard import heard
 from wenet_osum.models.label_queries import front_names, split_front
 from wenet_osum.models.layout import Pieces, Question, lay_out, pad_left
 from wenet_osum.models.llm import causal
+from wenet_osum.models.llm_speech import speech_for_llm
 from wenet_osum.models.loss import LossOutput
 from wenet_osum.models.objective import Objective, Speech, trained_with
 from wenet_osum.models.osum_config import ENCODERS, OsumConfig
@@ -111,7 +111,9 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         # The LLM runs for cross-entropy only; it reads fewer embeddings where the adapter shrinks.
         llm_speech, llm_lengths = states, None
         if self.objective.ce_weight:
-            llm_speech, llm_lengths = heard(self, states, lengths, batch.heard_for())
+            llm_speech, llm_lengths = speech_for_llm(
+                self, states, lengths, batch.recording_tasks()
+            )
         answers = LLMAnswers(self.llm, self.speech_boundary, batch, llm_speech, llm_lengths)
         output = self.objective(batch, speech, answers, shrink.answering(self))
         output.speech_lengths = llm_lengths
@@ -173,9 +175,9 @@ class OsumModel(PreTrainedModel, GenerationMixin):
         self, features: Tensor, feature_lengths: Tensor, tasks: Sequence[str] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return what the LLM hears of features (B, T, M): padded embeddings (B, S, H), and their
-        lengths (B,), on the CPU. ``tasks`` as in ``heard``."""
+        lengths (B,), on the CPU. ``tasks`` as in ``speech_for_llm``."""
         states, lengths = self.adapted(features, feature_lengths)
-        return heard(self, states, lengths, tasks)
+        return speech_for_llm(self, states, lengths, tasks)
 
     def adapted(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return all that the adapter makes of features (B, T, M), not shrunk: embeddings (B, S, H)

@@ -32,7 +32,7 @@ from wenet_osum.devices import to_device
 from wenet_osum.models import dtypes, split, trainable
 from wenet_osum.models.ctc_scores import SpeechClasses, scoring_of
 from wenet_osum.models.encoder.whisper import Encoder
-from wenet_osum.models.lengths import spans, valid_mask
+from wenet_osum.models.lengths import key_mask, spans
 from wenet_osum.models.loss import LossOutput, token_losses
 from wenet_osum.models.objective import Objective, Speech, trained_with
 
@@ -128,9 +128,7 @@ class WhisperPhase(nn.Module):
 
     def _decode(self, ids: Tensor, states: Tensor, lengths: Tensor) -> Tensor:
         """Run the decoder on ``ids`` (B, U) over the states of each utterance: (B, U, D)."""
-        mask = valid_mask(lengths, states.shape[1], states.device)
-        if mask is not None:
-            mask = mask[:, None, None, :]
+        mask = key_mask(lengths, states.shape[1], states.device)
         return run_decoder(self.decoder, ids, states, mask)
 
     def _decoder_input(

@@ -102,8 +102,7 @@ def paired(
 
     Row i of both (U, C) arrays belongs to the same utterance; ``trials`` and ``clusters`` are as in
     ``estimate``. On one cluster alone interval and p are NaN, p also on one utterance and where one
-    of the systems has no value. Raises ValueError when shapes differ
-    or there is no utterance.
+    of the systems has no value. Raises ValueError when shapes differ or there is no utterance.
     """
     first = np.asarray(first, dtype=float)
     second = np.asarray(second, dtype=float)

@@ -1,7 +1,7 @@
-"""The work of tools/compute-wer.py: WeNet's flags, its blocks per utterance and its last lines, for
+"""Implement tools/compute-wer.py: WeNet's flags, its blocks per utterance and its last lines, for
 scripts that parse them.
 
-Other than WeNet's: a missing hypothesis counts as deletions, unless ``--missing=skip``. The rate
+Unlike WeNet's: a missing hypothesis counts as deletions, unless ``--missing=skip``. The rate
 and N are the same on the same input; the split into S, D and I may differ where alignments tie (see
 align.py).
 """

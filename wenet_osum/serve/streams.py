@@ -25,7 +25,7 @@ from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sound import RATES
 from wenet_osum.decode import incremental, longform
-from wenet_osum.decode.incremental import Hearing, StreamEvent, StreamOptions
+from wenet_osum.decode.incremental import StreamDecoder, StreamEvent, StreamOptions
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.decode.speech import border_of
 from wenet_osum.records import SAMPLE_RATE, Hypothesis
@@ -59,7 +59,7 @@ class Live:
         self.service, self.question = service, question
         recognizer = service.models[question.model]
         border = border_of(recognizer.template)
-        self.hearing = Hearing(
+        self.decoder = StreamDecoder(
             self._hear,
             question.task,
             options,
@@ -94,12 +94,12 @@ class Live:
 
     async def feed(self, samples: np.ndarray) -> AsyncIterator[StreamEvent]:
         """Take sound and yield what changes, each as soon as it is known."""
-        async for event in self._stepped(self.hearing.feed(samples)):
+        async for event in self._stepped(self.decoder.feed(samples)):
             yield event
 
     async def finish(self) -> AsyncIterator[StreamEvent]:
         """Yield what is left to be said."""
-        async for event in self._stepped(self.hearing.finish()):
+        async for event in self._stepped(self.decoder.finish()):
             yield event
 
     async def _stepped(self, events: Iterator[StreamEvent]) -> AsyncIterator[StreamEvent]:
@@ -299,7 +299,7 @@ class Streams:
         return JSONResponse({"id": name})
 
     async def go_on(self, name: str, request: Request) -> Response:
-        """Hear more of a stream; ``?end=true`` ends it. A Fault ends it too."""
+        """Decode more of a stream; ``?end=true`` ends it. A Fault ends it too."""
         stream, _ = self._find(name)
         last = request.query_params.get("end") == "true"
         # While one request is heard or waits for its turn, the stream is not idle.

@@ -29,14 +29,14 @@ from torch.distributed import checkpoint as dcp
 from wenet_osum import config, dist
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.files import write_text
-from wenet_osum.train.optim import Optimizer, fill_state
+from wenet_osum.train.optim import CombinedOptimizer, fill_state
 
 STATE, DONE, TRAINER, FINAL = "state.json", "DONE", "trainer", "final"
 # Newest checkpoints that keep trainer/: the last, and one more should that be damaged.
 RESUMABLE = 2
-# Lies there while an interrupted run waits for its next start (torchrun hides exit statuses).
+# Exists while an interrupted run waits for its next start (torchrun hides exit statuses).
 REQUEUE = "REQUEUE"
-# Who puts it there asks a run to save and to stop, as SIGTERM does.
+# A user creates it to make a run save and stop, as SIGTERM does.
 STOP = "STOP"
 
 
@@ -44,7 +44,7 @@ STOP = "STOP"
 class State:
     """The progress of a run, as saved in state.json."""
 
-    # Optimizer steps done.
+    # CombinedOptimizer steps done.
     step: int = 0
     # Passes over the mixture completed.
     epoch: int = 0
@@ -152,9 +152,10 @@ def read_state(folder: Path) -> State:
 def save(
     exp_dir: Path,
     engine: dist.Engine,
-    optimizer: Optimizer,
+    optimizer: CombinedOptimizer,
     template: Any,
-    confs: tuple[TrainConfig, DataConfig],
+    conf: TrainConfig,
+    data: DataConfig,
     state: State,
 ) -> Path:
     """Write the checkpoint of ``state.step`` together with all processes; returns its folder.
@@ -180,7 +181,7 @@ def save(
 
     if engine.world.is_rank_zero:
         _write_model(temporary, engine.module, weights, template)
-        _write_books(temporary, confs, state)
+        _write_books(temporary, conf, data, state)
         publish(temporary, target)
     dist.barrier()
     return target
@@ -195,9 +196,8 @@ def _write_model(
     template.save(folder)
 
 
-def _write_books(folder: Path, confs: tuple[TrainConfig, DataConfig], state: State) -> None:
+def _write_books(folder: Path, conf: TrainConfig, data: DataConfig, state: State) -> None:
     """Write the configuration as run, and where the run stands."""
-    conf, data = confs
     config.save(conf, folder / "train.yaml")
     config.save(data, folder / "data.yaml")
     write_text(folder / STATE, _state_text(state))
@@ -229,7 +229,7 @@ def publish(temporary: Path, target: Path) -> None:
     shutil.rmtree(old)
 
 
-def _named_state(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+def _named_state(module: nn.Module, optimizer: CombinedOptimizer) -> dict[str, Tensor]:
     """Return the optimizer's state as ``parameter name/moment`` → tensor.
 
     Such names can be read, and do not depend on the order of groups.
@@ -243,7 +243,7 @@ def _named_state(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     return found
 
 
-def load_trainer(folder: Path, engine: dist.Engine, optimizer: Optimizer) -> None:
+def load_trainer(folder: Path, engine: dist.Engine, optimizer: CombinedOptimizer) -> None:
     """Put the optimizer state of a checkpoint into the optimizer.
 
     Raises ValueError when it holds none, or when other parts were trained then.

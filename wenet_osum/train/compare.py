@@ -168,7 +168,7 @@ def forced(
 
     keys, rows = [], []
     with torch.no_grad():
-        for batch in eval_loader(listed, task, template, BatchConfig(), mels, limit=limit):
+        for batch in eval_loader(listed, task, template, BatchConfig(), mels, max_utterances=limit):
             if batch.filler:
                 continue
             batch = batch.to(device)

@@ -20,7 +20,7 @@ from wenet_osum import dist
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EvalLoader, Mixture
 from wenet_osum.dataset.drop import table
-from wenet_osum.dataset.loader import in_order
+from wenet_osum.dataset.loader import make_data_loader
 from wenet_osum.dataset.sample import SampleConfig
 from wenet_osum.dataset.states import Layout, PartWriter, StateStore
 from wenet_osum.dataset.unencoded import ToEncode, Unencoded, recipe
@@ -161,7 +161,7 @@ def _encode(
     progress = ProgressBar(total, title="states of this process", every_s=REPORT_S, log=say)
     part_began = time.monotonic()
 
-    for ready, failed in in_order(work, conf.workers, conf.prefetch):
+    for ready, failed in make_data_loader(work, conf.workers, conf.prefetch):
         dropped += failed
         if ready:
             with torch.autocast(device.type, torch.bfloat16, enabled=half):

@@ -31,6 +31,7 @@ from transformers import PreTrainedConfig, WhisperForConditionalGeneration
 
 from wenet_osum import dist, lookup
 from wenet_osum.config import ModelConfig, TrainConfig
+from wenet_osum.dataset.estimate import BOUNDARIES
 from wenet_osum.models import quantized, split, time_marks, trainable
 from wenet_osum.models.build import set_encoder_conf
 from wenet_osum.models.loss import CHUNK
@@ -41,8 +42,6 @@ from wenet_osum.records import FRAME_S, Batch, Utterance
 from wenet_osum.text import ctc_classes
 from wenet_osum.train.meta_pass import run_pass
 
-# Speech start and speech end.
-BOUNDARIES = 2
 # Bytes of a logit where most of it lives at once, in the backward pass of cross-entropy: the
 # gradient of its log-softmax and its own, in float32. The log-softmax itself is kept, or of several
 # chunks computed again (models/loss.py).

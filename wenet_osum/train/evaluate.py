@@ -26,15 +26,16 @@ def dev_loaders(
     Every process gets equally many batches. ``facts`` are those of the model, as in ``build_pool``.
     """
     how = {
-        "limits": conf.filter,
+        "filter_conf": conf.filter,
         "workers": min(conf.workers, 2),
         "store": conf.store,
         **facts,
     }
-    ranks = (world.rank, world.size)
     loaders = {}
     for task, path in data.dev.items():
-        loaders[task] = eval_loader(path, task, template, conf.batch, mels, *ranks, **how)
+        loaders[task] = eval_loader(
+            path, task, template, conf.batch, mels, world.rank, world.size, **how
+        )
     return loaders
 
 

@@ -27,7 +27,7 @@ from wenet_osum.train.checkpoint import STOP
 from wenet_osum.train.optim import check_schedule, lr_scale, set_learning_rates
 from wenet_osum.train.run import Run
 from wenet_osum.train.start import Interrupt, seed_everything
-from wenet_osum.train.unfreeze import forget_frozen
+from wenet_osum.train.unfreeze import drop_frozen_gradients
 
 
 def train(conf: TrainConfig, exp_dir: str | Path) -> int:
@@ -63,7 +63,7 @@ def train_steps(run: Run) -> int:
     if run.interrupted:
         return run.requeue("while states of the encoder were computed; they are kept")
     run.begin()
-    if run.source and resume.lacks_dev(state, conf.eval_every):
+    if run.resumed_from and resume.lacks_dev(state, conf.eval_every):
         run.evaluate()
         run.save()
 
@@ -91,8 +91,8 @@ def take_step(run: Run, batches: list[Batch]) -> None:
     conf, state, engine = run.conf, run.state, run.engine
     step = state.step + 1
     seed_everything(conf.seed, step, run.world.rank)
-    run.note_batches(step, batches)
-    totals = run.sum_over_ranks(batches)
+    run.count_batches(step, batches)
+    totals = run.sum_step(batches)
 
     # Each backward pass is scaled by the loss weights of the whole step. DDP exchanges gradients in
     # the last one only.
@@ -103,21 +103,21 @@ def take_step(run: Run, batches: list[Batch]) -> None:
             (output.loss * scale).backward()
         run.meter.add_output(batch, output)
 
-    # Parts that stand still for a share of the run have no gradient yet.
-    still = (conf.train_parts, step, state.total_steps, state.begun)
-    for pattern in forget_frozen(run.groups, *still):
+    # Parts that are still frozen (train_parts: unfreeze) were computed with gradients: drop them.
+    parts, begun = conf.train_parts, state.begun
+    for pattern in drop_frozen_gradients(run.groups, parts, step, state.total_steps, begun):
         run.progress.log(f"step {step}: {pattern} begins to train")
         state.begun.append(pattern)
 
     # The learning rate is a function of the step alone. A gradient that is not finite is left out.
     run.lr = set_learning_rates(run.optimizer, lr_scale(step, conf.optim, state.total_steps))
     run.grad_norm = engine.clip(conf.optim.clip)
-    if run.is_usable(totals.loss_weight):
+    if run.accept_step(totals.loss_weight):
         run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
 
     state.step = step
-    state.dev = {}  # those of an earlier step
+    state.dev = {}  # no dev losses at this step yet
     state.consumed += run.world.size * len(batches)
     state.seconds = totals.seconds
     state.audio_s += totals.audio_s

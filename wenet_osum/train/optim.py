@@ -23,7 +23,7 @@ from wenet_osum.train.muon import Muon
 STACKED = re.compile(r"\.\d+\.(?!.*\blora_)")
 
 
-class Optimizer:
+class CombinedOptimizer:
     """Use one or two optimizers of torch as one."""
 
     def __init__(self, members: list[torch.optim.Optimizer]) -> None:
@@ -31,7 +31,7 @@ class Optimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Return the groups of all members; each holds its peak learning rate under ``peak``."""
+        """Return the groups of all members; each holds its peak rate under ``initial_lr``."""
         groups = []
         for member in self.members:
             groups += member.param_groups
@@ -50,7 +50,7 @@ class Optimizer:
 
 def make_optimizer(
     groups: list[dict[str, Any]], conf: OptimConfig, device: torch.device
-) -> Optimizer:
+) -> CombinedOptimizer:
     """Make the optimizer over the groups of models/trainable.py (params, names, lr, weight_decay).
 
     Build it before the first forward pass, as FSDP2 asks.
@@ -75,9 +75,9 @@ def make_optimizer(
         members.append(torch.optim.AdamW(adam, lr=conf.lr, fused=True, **settings))
     if muon:
         members.append(Muon(muon, lr=conf.muon_lr, weight_decay=conf.weight_decay))
-    optimizer = Optimizer(members)
+    optimizer = CombinedOptimizer(members)
     for group in optimizer.param_groups:
-        group["peak"] = group["lr"]
+        group["initial_lr"] = group["lr"]
     return optimizer
 
 
@@ -132,15 +132,15 @@ def check_schedule(conf: OptimConfig, max_steps: int | None, max_epochs: int | N
         )
 
 
-def set_learning_rates(optimizer: Optimizer, share: float) -> float:
+def set_learning_rates(optimizer: CombinedOptimizer, share: float) -> float:
     """Set every group to ``share`` of its peak; returns the highest learning rate."""
     groups = optimizer.param_groups
     for group in groups:
-        group["lr"] = group["peak"] * share
+        group["lr"] = group["initial_lr"] * share
     return max(group["lr"] for group in groups)
 
 
-def fill_state(optimizer: Optimizer) -> dict[torch.Tensor, dict[str, torch.Tensor]]:
+def fill_state(optimizer: CombinedOptimizer) -> dict[torch.Tensor, dict[str, torch.Tensor]]:
     """Give every parameter that has no state yet the one its optimizer starts from.
 
     Returns the state of every parameter, as {kind: tensor}.

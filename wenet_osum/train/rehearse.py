@@ -24,7 +24,7 @@ from wenet_osum.dataset.dataset import EpochLoader
 from wenet_osum.dist import Engine
 from wenet_osum.models.llm import causal
 from wenet_osum.records import Batch
-from wenet_osum.train.optim import Optimizer, fill_state
+from wenet_osum.train.optim import CombinedOptimizer, fill_state
 
 # Bytes of a GiB.
 GIB = 2**30
@@ -45,7 +45,7 @@ def choose(loader: EpochLoader, longest: bool) -> list[Batch]:
 
 
 def rehearse(
-    engine: Engine, batches: Sequence[Batch], budget: BatchConfig, optimizer: Optimizer
+    engine: Engine, batches: Sequence[Batch], budget: BatchConfig, optimizer: CombinedOptimizer
 ) -> str:
     """Run the batches and the first again, and return sentences about peak memory and about the way
     attention ran.

@@ -97,17 +97,17 @@ class Repetition:
         )
 
 
-def hold(
+def check_new(
     conf: TrainConfig,
     data: DataConfig,
     model: nn.Module,
     template: Template,
-    device: torch.device,
+    world: dist.World,
     log: Callable[[str], None],
 ) -> None:
     """Hold the gate of a new run and tell its log. Raises ValueError when the LLM fails."""
     # One process asks; all learn what came of it.
-    said = dist.from_rank_zero(lambda: check_run(conf, data, model, template, device))
+    said = dist.from_rank_zero(lambda: check_run(conf, data, model, template, world.device))
     if said:
         log(said)
 
@@ -246,9 +246,9 @@ def _answers(
     asked = template.encode_prompt(prompt)
     pieces = Pieces(
         prompt_ids=_tensor(asked * len(texts), device),
-        prompts=torch.full_like(lengths, len(asked)),
+        prompt_lengths=torch.full_like(lengths, len(asked)),
         speech=speech,
-        speeches=lengths,
+        speech_lengths=lengths,
         suffix_ids=_tensor(template.suffix_ids, device),
     )
     laid, totals = lay_out(embed, boundary, pieces)

@@ -21,8 +21,11 @@ from wenet_osum.dataset import fingerprint
 from wenet_osum.train.checkpoint import State
 
 
-def changed_keys(folder: Path, conf: TrainConfig, data: DataConfig) -> list[str]:
-    """List every key of train.yaml and data.yaml that has changed, as ``file: key: old → new``."""
+def changed_keys(folder: Path | None, conf: TrainConfig, data: DataConfig) -> list[str]:
+    """List every key of train.yaml and data.yaml that has changed since a checkpoint, as
+    ``file: key: old → new``. ``folder`` None: there is none, and nothing has changed."""
+    if folder is None:
+        return []
     found = []
     for name, now in (("train.yaml", conf), ("data.yaml", data)):
         # Plain tables: a file of another version may hold keys that this one does not know.

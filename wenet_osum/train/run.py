@@ -20,13 +20,13 @@ from wenet_osum.train import checkpoint, progress, repeat_gate, resume, run_log
 from wenet_osum.train.checkpoint import State
 from wenet_osum.train.encode import open_data
 from wenet_osum.train.evaluate import evaluate
-from wenet_osum.train.optim import Optimizer, make_optimizer
+from wenet_osum.train.optim import CombinedOptimizer, make_optimizer
 from wenet_osum.train.rehearse import choose, rehearse, reset_peak
 from wenet_osum.train.sanity import SanityChecks
 from wenet_osum.train.schedule import epoch_length, set_length, task_tags
 from wenet_osum.train.start import Interrupt, open_model, seed_everything
 from wenet_osum.train.tally import Tally, scores
-from wenet_osum.train.unfreeze import not_begun
+from wenet_osum.train.unfreeze import still_frozen
 
 # Exit status after SIGTERM or SIGUSR1: saved, please start the same command again.
 INTERRUPTED = 85
@@ -61,16 +61,16 @@ class Run:
         self.progress = progress.Progress(exp_dir, world.is_rank_zero)
         self._prepare_folder()
         found = checkpoint.complete(exp_dir)
-        self.source = found[-1] if found else None
+        self.resumed_from = found[-1] if found else None
         self.state = State()
-        if self.source:
-            self.state = checkpoint.read_state(self.source)
+        if self.resumed_from:
+            self.state = checkpoint.read_state(self.resumed_from)
 
         # The model, and what of it trains.
         torch.manual_seed(conf.seed)
-        self.model, self.template = open_model(conf, self.source, data)
-        if not self.source:
-            repeat_gate.hold(conf, data, self.model, self.template, world.device, self.progress.log)
+        self.model, self.template = open_model(conf, self.resumed_from, data)
+        if not self.resumed_from:
+            repeat_gate.check_new(conf, data, self.model, self.template, world, self.progress.log)
         self._choose_what_trains()
         self.sanity: SanityChecks | None = None  # its fingerprints are those of the first step
 
@@ -89,14 +89,14 @@ class Run:
         self.interrupted = opened.interrupted
         self.engine, self.optimizer = self._make_engine()
         self.groups = self.optimizer.param_groups
-        if self.source:
-            checkpoint.load_trainer(self.source, self.engine, self.optimizer)
+        if self.resumed_from:
+            checkpoint.load_trainer(self.resumed_from, self.engine, self.optimizer)
         if conf.model.lora:
             trainable.check_lora_trains(self.model, conf.train_parts)
         self.loader: EpochLoader | None = None
         self.batches: Any = None
         self.promised: list[str] = []  # tags of the tasks that the plan holds
-        self.changes = resume.changed_keys(self.source, conf, data) if self.source else []
+        self.changes = resume.changed_keys(self.resumed_from, conf, data)
 
         # What is measured, and how far this start has come.
         self.meter = self._new_meter()
@@ -105,7 +105,7 @@ class Run:
             self.keys = progress.KeyLog(exp_dir, world.rank, self.state.step)
         self.start_step, self.start_seconds = self.state.step, self.state.seconds
         self.start_time = time.monotonic()
-        self.saved = self.source is not None  # whether the present state lies in a checkpoint
+        self.saved = self.resumed_from is not None  # whether the present state lies in a checkpoint
         self.bad_steps, self.lr, self.grad_norm = 0, 0.0, 0.0
 
     # -- opening ------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ class Run:
         if conf.checkpointing:
             build.set_checkpointing(self.model)
 
-    def _make_engine(self) -> tuple[dist.Engine, Optimizer]:
+    def _make_engine(self) -> tuple[dist.Engine, CombinedOptimizer]:
         """Spread the model over the processes, make the optimizer."""
         conf = self.conf
         engine = dist.Engine(self.model, conf, self.world)
@@ -141,7 +141,7 @@ class Run:
     # -- beginning ----------------------------------------------------------------------------
 
     def finished_before(self) -> bool:
-        """Say so and return True when an earlier start has come to the end already."""
+        """Return True, and log it, if an earlier start finished the run."""
         reason = self.reached_limit()
         final = self.exp_dir / checkpoint.FINAL / checkpoint.DONE
         if reason is None or not final.exists():
@@ -152,12 +152,12 @@ class Run:
     def begin(self) -> None:
         """Open the epoch, write the head of the log, and rehearse the largest micro-batches."""
         conf, state = self.conf, self.state
-        self.changes += resume.follow(state, self.mixture.plan)
+        self.changes += resume.follow(state, self.mixture.plan_fingerprint)
         self.loader = self._open_epoch()
         pools, accumulation = self.mixture.pools, conf.optim.accumulation
         length = epoch_length(state, self.loader, pools, self.world.size, accumulation)
         changed = set_length(state, conf.max_steps, conf.max_epochs, length)
-        if self.source and changed:
+        if self.resumed_from and changed:
             self.changes.append(changed)
         hours = self.loader.plan.expected_hours()
         self.promised = task_tags(hours, self.template)
@@ -207,8 +207,9 @@ class Run:
         """Open what remains of the current epoch for this process."""
         state, world = self.state, self.world
         while True:
-            position = (state.consumed, state.earlier)
-            loader = self.mixture.epoch(state.epoch, world.rank, world.size, *position)
+            loader = self.mixture.epoch(
+                state.epoch, world.rank, world.size, start=state.consumed, earlier=state.earlier
+            )
             if loader is not None and loader.steps_left:
                 return loader
             # Nothing is left of an epoch that was begun under another plan, or read to its end.
@@ -216,15 +217,15 @@ class Run:
 
     # -- stepping -----------------------------------------------------------------------------
 
-    def note_batches(self, step: int, batches: list[Batch]) -> None:
-        """Count micro-batches that still lie on the CPU; the step comes after it."""
+    def count_batches(self, step: int, batches: list[Batch]) -> None:
+        """Count micro-batches that are still on the CPU, and log their keys."""
         if self.keys:
             self.keys.add(step, self.state.epoch, batches)
         for batch in batches:
             self.meter.add(batch)
             self.sanity.watch(batch)
 
-    def sum_over_ranks(self, batches: list[Batch]) -> StepTotals:
+    def sum_step(self, batches: list[Batch]) -> StepTotals:
         """Add up the step over all processes, and agree on whether anybody was told to stop."""
         weight = audio_s = 0.0
         for batch in batches:
@@ -238,17 +239,12 @@ class Run:
         seconds = self.start_seconds + time.monotonic() - self.start_time
         clock = seconds if self.world.is_rank_zero else 0.0
         asked_to_stop = float(self.interrupt.seen)
-        own = [
-            weight,
-            audio_s,
-            clock,
-            asked_to_stop,
-        ]
+        own = [weight, audio_s, clock, asked_to_stop]
         weight, audio_s, clock, stop = dist.sum_over_ranks(own)
         self.interrupted = stop > 0
         return StepTotals(weight, audio_s, clock)
 
-    def is_usable(self, loss_weight: float) -> bool:
+    def accept_step(self, loss_weight: float) -> bool:
         """Return False for a step without a finite gradient or a target, and count it.
 
         All processes see the same. Raises ValueError after too many such steps in a row.
@@ -298,13 +294,13 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint, and remove those that are too many."""
-        confs = (self.conf, self.data)
         folder = checkpoint.save(
             self.exp_dir,
             self.engine,
             self.optimizer,
             self.template,
-            confs,
+            self.conf,
+            self.data,
             self.state,
         )
         self.saved = True
@@ -374,7 +370,7 @@ class Run:
         accumulation = self.conf.optim.accumulation
         seen = steps * self.world.size * accumulation
         whole_epoch = seen >= (state.epoch_batches or 0)
-        late = not_begun(
+        late = still_frozen(
             self.conf.train_parts,
             state.step,
             state.total_steps,

@@ -33,7 +33,7 @@ class LoggedRun(Protocol):
     # Parameter groups of the optimizer, each with a pattern of the yaml and a learning rate.
     groups: list[dict[str, Any]]
     # The checkpoint that was resumed, and the settings that have changed since.
-    source: Path | None
+    resumed_from: Path | None
     changes: list[str]
     # Step and monotonic time (s) at which this process started.
     start_step: int
@@ -56,7 +56,7 @@ def header(run: LoggedRun, hours: dict[str, float]) -> None:
         f"{world.size} × {world.device.type}, engine {conf.engine}, {conf.dtype}, "
         f"{batches} per step and process"
     )
-    if run.source:
+    if run.resumed_from:
         _resumed(run)
     log(trainable.table(run.model, run.groups))
     rows = []
@@ -85,8 +85,8 @@ def header(run: LoggedRun, hours: dict[str, float]) -> None:
 def _resumed(run: LoggedRun) -> None:
     """Say where the run goes on, and what has changed since."""
     log, state = run.progress.log, run.state
-    source = run.source.name
-    log(f"resumed from {source}: epoch {state.epoch}, micro-batch {state.consumed}")
+    folder = run.resumed_from.name
+    log(f"resumed from {folder}: epoch {state.epoch}, micro-batch {state.consumed}")
     for line in run.changes:
         log(f"changed: {line}")
     if state.world_size != run.world.size:

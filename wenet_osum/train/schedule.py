@@ -20,19 +20,19 @@ class EpochLength(NamedTuple):
 
 
 def epoch_length(
-    state: State, loader: EpochLoader, pools: list[Pool], processes: int, accumulation: int
+    state: State, loader: EpochLoader, pools: list[Pool], world_size: int, accumulation: int
 ) -> EpochLength:
     """Count the micro-batches of the epoch that ``loader`` opens and of a whole one."""
-    left = len(loader) * processes
+    left = len(loader) * world_size
     whole = left
     if state.consumed or state.earlier:
-        # What is left of an epoch stands for all of it.
+        # Scale what is left up to a whole epoch.
         draws = 0.0
         for pool in pools:
             draws += len(pool) * pool.source.weight
         left_draws = len(loader.plan.draws())
         whole = round(len(loader.plan) * draws / left_draws)
-    return EpochLength(left, whole, processes * accumulation)
+    return EpochLength(left, whole, world_size * accumulation)
 
 
 def set_length(

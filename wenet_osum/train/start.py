@@ -28,7 +28,7 @@ class Interrupt:
     """Remembers SIGTERM and SIGUSR1 until the step is over, and sees a file that asks the same."""
 
     def __init__(self, file: Path | None = None) -> None:
-        """``file``: who makes it asks to stop; None: nobody can in this way."""
+        """``file``: creating it asks the run to stop; None: signals only."""
         self.file = file
         self.noted = False
         self.before: dict[int, Any] = {}  # signal → its handler outside
@@ -56,19 +56,18 @@ class Interrupt:
 
 
 def open_model(
-    conf: TrainConfig, source: Path | None, data: DataConfig | None = None
+    conf: TrainConfig, resumed_from: Path | None, data: DataConfig | None = None
 ) -> tuple[Any, Template]:
-    """Open the model and its template, from a checkpoint of this run or as ``conf`` describes it.
+    """Open the model and its template, from a checkpoint of this run or as ``conf`` describes them.
 
-    With ``init_from`` labels, prompts, writing and layout come from that model unless the
-    configuration gives its own. A new model is noted to be taught the tasks of ``data``. ``conf``
-    learns how many frames the model's encoder computes per
-    utterance at least.
+    With ``init_from``, labels, prompts, casing and layout come from that model unless the
+    configuration gives its own. The template of a new model lists the tasks of ``data``. Raises
+    ``conf.batch.min_frames`` in place to what the encoder pads to.
     """
     lookup.add_plugins(conf.plugins)
-    if source is not None:
-        model = build.load(source, weights_later=weights_later(conf))
-        template = Template.load(source, loss_weight=conf.loss_weight)
+    if resumed_from is not None:
+        model = build.load(resumed_from, weights_later=weights_later(conf))
+        template = Template.load(resumed_from, loss_weight=conf.loss_weight)
     else:
         model, template = _new_model(conf, data)
     objective = make_objective(conf.model, template)
@@ -117,7 +116,7 @@ def _new_template(
         "lowercase": conf.lowercase,
         "template": conf.template or "plain",
         "system": conf.system,
-        "tasks": tasks.beyond_default([*_asked(data), *_heard(conf)]),
+        "tasks": tasks.beyond_default([*_asked(data), *_label_query_tasks(conf)]),
         "context": _slots(conf.context),
     }
     if conf.model.init_from:
@@ -136,7 +135,7 @@ def _new_template(
     return Template(tokenizer, loss_weight=conf.loss_weight, **settings)
 
 
-def _heard(conf: TrainConfig) -> list[str]:
+def _label_query_tasks(conf: TrainConfig) -> list[str]:
     """Return the tasks whose labels the adapter's label queries hear, whatever is asked."""
     queries = conf.model.adapter_conf.get("label_queries") or []
     found = []

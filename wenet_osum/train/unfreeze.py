@@ -1,10 +1,10 @@
-"""Parts that stand still for a share of the run and train afterwards, as Whisper in Kimi-Audio
+"""Parts that are frozen for a share of the run and train afterwards, as Whisper in Kimi-Audio
 (arXiv 2504.18425), which is frozen for about a fifth of the tokens.
 
-A part that stands still is computed with gradients, which are then forgotten: so all engines and
-processes do the same in every step, the optimizer keeps nothing of that time, and its moments begin
-where the part begins to train. Which step that is, the length of the run says; a checkpoint
-remembers which parts have begun, for a run may be made longer.
+A frozen part is computed with gradients, which are then dropped: so all engines and processes do
+the same in every step, the optimizer keeps nothing of that time, and its moments begin where the
+part begins to train. Which step that is follows from the length of the run; a checkpoint lists the
+parts that have begun to train, for a run may be made longer.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ def first_step(part: PartConfig, total_steps: int | None) -> int:
     if not part.unfreeze:
         return 1
     assert total_steps, "config.rules lets no unfreeze through without a length"
-    still = math.ceil(part.unfreeze * total_steps)
-    return still + 1
+    frozen = math.ceil(part.unfreeze * total_steps)
+    return frozen + 1
 
 
-def not_begun(
+def still_frozen(
     parts: Mapping[str, PartConfig],
     step: int,
     total_steps: int | None,
     begun: Sequence[str] = (),
 ) -> set[str]:
-    """Return the parts that stand still up to a step, by their patterns; those that have ``begun``
-    do not."""
+    """Return the parts that are frozen up to a step, by their patterns; those that have ``begun``
+    are not."""
     late = set()
     for pattern, part in parts.items():
         if pattern not in begun and step < first_step(part, total_steps):
@@ -40,15 +40,15 @@ def not_begun(
     return late
 
 
-def forget_frozen(
+def drop_frozen_gradients(
     groups: Iterable[dict[str, Any]],
     parts: Mapping[str, PartConfig],
     step: int,
     total_steps: int | None,
     begun: Sequence[str] = (),
 ) -> list[str]:
-    """Forget the gradients of parts that stand still in ``step``; returns the patterns of those
-    that train for the first time.
+    """Drop the gradients of parts that are frozen in ``step``; returns the patterns of those that
+    train for the first time.
 
     ``groups`` are those of the optimizer, ``parts`` the train_parts of the run. Parts that have
     ``begun``, by their patterns, go on although the run has been made longer.

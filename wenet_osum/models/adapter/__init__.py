@@ -9,6 +9,8 @@
     adapter.fit_state(state)         rewrites the weights of an adapter with another
                                      ``adapter_conf``, taken over from its folder, to fit; may be
                                      left out.
+    adapter.initialize(std)          gives a new adapter its weights, so that its embeddings have
+                                     the standard deviation ``std`` of the LLM's; may be left out.
 
 An adapter that keeps fewer embeddings by what CTC hears in them has beside that
 

@@ -10,6 +10,9 @@ name.
     encoder.state_s                  seconds of speech in one state
     encoder.output_lengths(lengths)  states of utterances of that many frames
     encoder.min_frames               frames it computes of an utterance at least; 0 when left out
+    encoder.fixed_parameters         names of parameters that never train; may be left out
+    encoder.multiple                 with ``compile`` the number of states that its layers see is
+                                     rounded up to a multiple of it; may be left out
     set_conf(config, **encoder_conf) changes settings of its configuration; may be left out (none)
     without_weights(source)          an encoder on the meta device and where its weights lie, or
                                      None (models/unread.py); may be left out: it is read whole

@@ -25,13 +25,12 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoi
 
 from wenet_osum.devices import to_device
 from wenet_osum.models import unread
-from wenet_osum.models.lengths import valid_mask
+from wenet_osum.models.lengths import key_mask, valid_mask
 from wenet_osum.models.unread import Places
-from wenet_osum.records import FRAME_S
+from wenet_osum.records import FRAME_S, FRAMES_PER_S
 
 # Frames per state.
 SUBSAMPLING = 2
-FRAMES_A_SECOND = 100
 
 # What Whisper's extractor makes of silence: (log10(energy) + 4) / 4 of an energy of 1e-10, but
 # never more than 8 below the utterance's peak in log10, which is 2 after the division.
@@ -46,7 +45,7 @@ def set_conf(config: WhisperConfig, pad_s: float | None = None) -> None:
     """
     if pad_s is None:
         return
-    longest = config.max_source_positions * SUBSAMPLING / FRAMES_A_SECOND
+    longest = config.max_source_positions * SUBSAMPLING / FRAMES_PER_S
     if not 0 <= pad_s <= longest:
         raise ValueError(
             f"encoder_conf: pad_s {pad_s} must lie between 0 and {longest:g} s, "
@@ -88,7 +87,7 @@ class Encoder(WhisperEncoder):
     def min_frames(self) -> int:
         """Frames the encoder computes of an utterance at least."""
         pad_s = getattr(self.config, "pad_s", 0.0)
-        return round(pad_s * FRAMES_A_SECOND)
+        return round(pad_s * FRAMES_PER_S)
 
     def output_lengths(self, lengths: Any) -> Any:
         """Return the states of utterances of ``lengths`` frames, a tensor or a number: the half,
@@ -185,9 +184,7 @@ class Encoder(WhisperEncoder):
         longest = hidden.shape[1]
         if self.multiple > 1:
             hidden = functional.pad(hidden, (0, 0, 0, -longest % self.multiple))
-        mask = valid_mask(lengths, hidden.shape[1], hidden.device)
-        if mask is not None:
-            mask = mask[:, None, None, :]
+        mask = key_mask(lengths, hidden.shape[1], hidden.device)
         for layer in self.layers[first:end]:
             hidden = layer(hidden, mask)
         return hidden[:, :longest]
@@ -252,7 +249,7 @@ class Encoder(WhisperEncoder):
         if longest > limit:
             raise ValueError(
                 f"an utterance has {longest} frames, the encoder's positions reach {limit} "
-                f"({limit / FRAMES_A_SECOND:g} s); split it first"
+                f"({limit / FRAMES_PER_S:g} s); split it first"
             )
         if int(lengths.min()) < 1:
             raise ValueError("an utterance has no frames; leave it out of the batch")

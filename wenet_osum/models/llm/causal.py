@@ -117,11 +117,12 @@ def _folds(query: Tensor, key: Tensor, mask: Tensor | None, settings: dict[str, 
 
 
 def _folded(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
-    """Let the heads that share a key head be further queries of it: query (B, Q, N, E), key and
-    value (B, K, L, E), mask (B, 1, N, L), result (B, N, Q, E).
+    """Run grouped-query attention without repeating keys: heads that share a key head become
+    further positions of its queries.
 
-    transformers repeats keys and values for every query head where there is a mask, in each step
-    of decoding the whole cache.
+    Takes query (B, Q, N, E), key and value (B, K, L, E) and mask (B, 1, N, L), and returns
+    (B, N, Q, E). transformers repeats keys and values for every query head where there is a mask,
+    in each step of decoding the whole cache.
     """
     batch, heads, length, channels = query.shape
     groups = heads // key.shape[1]

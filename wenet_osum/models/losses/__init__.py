@@ -4,7 +4,8 @@ training yaml.
 A file holds ``class Loss`` with
 
     kinds        model kinds it is for, e.g. ("osum", "whisper")
-    needs_logits whether it calls ``speech.logits``; a model without such a head then makes one
+    needs_logits whether it needs classes of CTC: kind osum then needs a blank, kind whisper gets a
+                 CTC head
     __init__(template, **keys)
                  ``keys`` are those of the yaml's entry, without name and weight
     targets(utterance)
@@ -19,6 +20,7 @@ A file holds ``class Loss`` with
     has_target(utterance)
                  may be left out: False for an utterance that it can learn nothing from, such as one
                  without a transcript
+    heard_fields may be left out; set to the label fields that the adapter has queries for
     kept         may be left out: {key: value} that config.json is to keep in the place of the
                  yaml's, such as the contents of a file that a key names
 

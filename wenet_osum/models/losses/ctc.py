@@ -202,8 +202,8 @@ def commitment(states: Tensor, lengths: Tensor, compared: CTCScores, logs: Tenso
     """Return Σ ‖s - q‖² / √H of each utterance (B,) (DirectSpeech2LLM).
 
     The sum is over its ``lengths`` states (B, N, H) that are not blank, and q the embedding of the
-    likeliest class by ``logs`` (B, N, C). It brings states to where the LLM knows
-    them; CTC alone is as content with what lies far beyond.
+    likeliest class by ``logs`` (B, N, V). It pulls states to where the LLM knows them; CTC alone
+    accepts states far beyond.
     """
     best = logs.detach().argmax(-1)  # (B, N)
     longest = best.shape[1]

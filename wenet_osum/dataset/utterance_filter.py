@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,15 +17,26 @@ from wenet_osum.dataset.columns import distinct, equal
 from wenet_osum.dataset.estimate import TokenCounter, TokenEstimate, TooLong
 from wenet_osum.dataset.index import SPOKEN_BYTES, TURNS, Index
 from wenet_osum.dataset.stretch import Stretch, values_of
-from wenet_osum.records import Utterance
+from wenet_osum.records import FRAMES_PER_S, Utterance
 from wenet_osum.tasks.base import Field, Task
 
-FRAMES_A_SECOND = 100
 NO_TURNS = "conversation: the decoder of phase 1 hears one recording"  # a reason
 LENGTHS = {"txt": 0, "words": 1, "reply": 2}  # Utterance attribute → column of Index.lengths
 
 
-class Judge:
+class Columns(NamedTuple):
+    """What the Pool keeps of utterances, by the names of its fields."""
+
+    shard: np.ndarray
+    row: np.ndarray
+    seconds: np.ndarray
+    frames: np.ndarray
+    eligible: np.ndarray
+    tokens: np.ndarray
+    recordings: np.ndarray
+
+
+class UtteranceFilter:
     """The rules of one source."""
 
     def __init__(
@@ -91,8 +103,8 @@ class Judge:
             named[task.tags] = (task, share)
         return named
 
-    def judge(self, stretch: Stretch) -> tuple[np.ndarray, ...]:
-        """Return the columns of the Pool for some shards: shard, row, seconds, frames, …."""
+    def apply(self, stretch: Stretch) -> Columns:
+        """Return the columns of the Pool for some shards."""
         index = stretch.index
         keep = self._where(index)
         recordings = index.recordings()
@@ -110,14 +122,14 @@ class Judge:
         self.dropped[reason] += int((keep & ~some).sum())
         rows = np.flatnonzero(keep & some)
         shard, row = stretch.places(rows)
-        return (
-            shard.astype(np.int32),
-            row.astype(np.int32),
-            index.durations[rows],
-            frames[rows].astype(np.int32),
-            eligible[rows],
-            tokens[rows].astype(np.int32),
-            recordings[rows].astype(np.int32),
+        return Columns(
+            shard=shard.astype(np.int32),
+            row=row.astype(np.int32),
+            seconds=index.durations[rows],
+            frames=frames[rows].astype(np.int32),
+            eligible=eligible[rows],
+            tokens=tokens[rows].astype(np.int32),
+            recordings=recordings[rows].astype(np.int32),
         )
 
     def _frames(self, durations: np.ndarray, recordings: np.ndarray | int = 1) -> np.ndarray:
@@ -126,9 +138,9 @@ class Judge:
         (rows,) int64.
         """
         seconds = durations.astype(np.float64)
-        slowed = np.floor(seconds * FRAMES_A_SECOND / self.slowest)
-        # longer results keep their speed (see sample.py)
-        most = int(self.limits.max_s * FRAMES_A_SECOND) + 1
+        slowed = np.floor(seconds * FRAMES_PER_S / self.slowest)
+        # longer results keep their speed (steps.py, speed_perturb)
+        most = int(self.limits.max_s * FRAMES_PER_S) + 1
         return np.minimum(slowed.astype(np.int64) + 1, most * recordings)
 
     def _tokens(self, index: Index, eligible: np.ndarray, keep: np.ndarray) -> np.ndarray:

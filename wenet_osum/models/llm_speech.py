@@ -17,7 +17,7 @@ from wenet_osum.models.label_queries import front_names, split_front
 from wenet_osum.models.shrink import keeps_all
 
 
-def heard(
+def speech_for_llm(
     model: Any, states: Tensor, lengths: Tensor, tasks: Sequence[str] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return what the LLM hears of the adapter's embeddings (B, N, H), and the lengths (B,), on the

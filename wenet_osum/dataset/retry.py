@@ -1,4 +1,4 @@
-"""Waiting and trying again, where a store, a program or a network drive fails for a moment.
+"""Try again after a wait, where a store, a program or a network drive fails for a moment.
 
 Waits double from try to try and are drawn between nothing and their longest ("full jitter", M.
 Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015), so that the processes of a
@@ -20,7 +20,7 @@ from urllib3.util import Retry
 from wenet_osum.config import StoreConfig
 from wenet_osum.dataset.drop import STORE
 
-DEFAULT = StoreConfig()
+DEFAULT_STORE = StoreConfig()
 LONGEST_WAIT_S = 20
 LONGEST_ASKED_S = 120  # of a wait that a server asks for by Retry-After
 BUSY = frozenset((408, 429, *range(500, 600)))  # HTTP's answers that may be others in a moment
@@ -48,7 +48,7 @@ _draw = random.SystemRandom()
 Read = TypeVar("Read")
 
 
-class Patience(Retry):
+class Backoff(Retry):
     """urllib3's count of tries, with waits that are drawn."""
 
     def get_backoff_time(self) -> float:
@@ -69,10 +69,10 @@ class Patience(Retry):
             self.sleep()
 
 
-def patience(conf: StoreConfig, tries: int | None = None) -> Patience:
+def backoff_for(conf: StoreConfig, tries: int | None = None) -> Backoff:
     """Return the count for a read of so many tries, else of as many as ``conf`` says."""
     tries = tries or conf.tries
-    return Patience(
+    return Backoff(
         total=tries - 1,
         backoff_factor=conf.wait_s,
         backoff_max=LONGEST_WAIT_S,
@@ -80,9 +80,9 @@ def patience(conf: StoreConfig, tries: int | None = None) -> Patience:
     )
 
 
-def patiently(
+def with_retries(
     read: Callable[[], Read],
-    conf: StoreConfig = DEFAULT,
+    conf: StoreConfig = DEFAULT_STORE,
     passing: Callable[[Exception], bool] | None = None,
     tries: int | None = None,
 ) -> Read:
@@ -91,7 +91,7 @@ def patiently(
     ``passing`` tells which do; default: the ``PASSING`` ones of a drive. Raises the last fault.
     """
     passing = passing or _is_passing
-    left = patience(conf, tries)
+    left = backoff_for(conf, tries)
     while True:
         try:
             return read()
