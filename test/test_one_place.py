@@ -166,7 +166,7 @@ def test_a_new_label_is_drawn_and_written_from_any_list(corpus, accent, tiny_fol
     plan = Plan([able], BatchConfig(), seed=1, epoch=0)
     template, targets = Template.load(tiny_folder), {}
     conf = SampleConfig(filter=FilterConfig(min_s=0.1))
-    for row in plan.row:
+    for row in plan.column("row"):
         utterance, audio = read_utterance(able.indices[0], int(row), Handles())
         sample = make_sample(utterance, audio, accent, template, conf)
         targets[utterance.key] = template.decode(sample.answer_ids)

@@ -22,7 +22,7 @@ from wenet_osum.context import Context
 from wenet_osum.dataset import fingerprint
 from wenet_osum.dataset.augment import rng
 from wenet_osum.dataset.context import Bank, ContextDraws, pieces
-from wenet_osum.dataset.dataset import Mixture, train_loader
+from wenet_osum.dataset.dataset import Mixture
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.dataset.sample import SampleConfig, make_sample
@@ -30,6 +30,8 @@ from wenet_osum.records import Utterance
 from wenet_osum.score.spoken import is_spoken
 from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.text.template import Template
+
+from .loaders import train_loader
 
 TEXTS = ["the weather in London today", "call Margaret about the weather", "今天北京天气很好", "the meeting with Johnson", "打开客厅的灯"]
 ALWAYS = ContextConfig(share=1.0, words=(1, 2), distractors=(2, 4), distractors_only=0.0, previous=1.0)

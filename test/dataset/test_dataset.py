@@ -19,13 +19,15 @@ from wenet_osum.config import (
     SpecAugmentConfig,
     TrainConfig,
 )
-from wenet_osum.dataset.dataset import Mixture, eval_loader, train_loader
+from wenet_osum.dataset.dataset import Mixture, eval_loader
 from wenet_osum.dataset.manifest import write_manifest
 from wenet_osum.dataset.measure import measure_tokens
 from wenet_osum.dataset.shard import load_list, pack, write_list
 from wenet_osum.records import Utterance
 from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.text.template import Template
+
+from .loaders import train_loader
 
 COUNT = 23
 TEXTS = ["red cat", "你好世界", "two plus three is five", "hello"]

@@ -80,10 +80,10 @@ def test_tasks_of_the_draws_stay():
     plan = Plan(pools, BUDGET, 0, 0)
     start = int(plan.bounds[4])
     asked = {
-        int(row): int(task) for row, task in zip(plan.row[start:], plan.task[start:], strict=True)
+        int(row): int(task) for row, task in zip(plan.column("row")[start:], plan.task[start:], strict=True)
     }
     again = Plan(pools, BUDGET, 5, 0, draws=rest(plan, 4, pools, Counter()))
-    assert {int(row): int(task) for row, task in zip(again.row, again.task, strict=True)} == asked
+    assert {int(row): int(task) for row, task in zip(again.column("row"), again.task, strict=True)} == asked
 
 
 def test_what_a_new_filter_leaves_out_is_counted():
@@ -91,7 +91,7 @@ def test_what_a_new_filter_leaves_out_is_counted():
     left = rest(plan, 0, pools_of(BUDGET, FilterConfig(max_s=5.0)), dropped)
     kept = sum(len(part["row"]) for part in left)
     assert all(part["seconds"].max() <= 5.0 for part in left)
-    assert 0 < kept < len(plan.row) and sum(dropped.values()) == len(plan.row) - kept
+    assert 0 < kept < len(plan.column("row")) and sum(dropped.values()) == len(plan.column("row")) - kept
 
 
 def test_a_fingerprint_survives_json_and_tells_every_change():

@@ -43,9 +43,9 @@ def pool(shards, budget=BUDGET, limits=None, slowest=1.0, **source):
 
 
 def identity(plan, g=None):
-    draws = range(len(plan.row)) if g is None else range(*g)
+    draws = range(len(plan.column("row"))) if g is None else range(*g)
     return [
-        (int(plan.source[d]), int(plan.shard[d]), int(plan.row[d]), int(plan.repeat[d]))
+        (int(plan.source[d]), int(plan.column("shard")[d]), int(plan.column("row")[d]), int(plan.repeat[d]))
         for d in draws
     ]
 
@@ -69,7 +69,7 @@ def test_ranks_share_one_sequence(ranks, accumulation):
     plan = Plan(pools, BUDGET, 1, 2, ranks, accumulation)
     pieces = read_by_ranks(plan)
     assert [d for g in pieces for d in identity(plan, g)] == identity(alone)
-    assert len(set(identity(alone))) == len(alone.row) == sum(map(len, SHARDS))
+    assert len(set(identity(alone))) == len(alone.column("row")) == sum(map(len, SHARDS))
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
@@ -105,9 +105,9 @@ def test_weights_are_met_and_balanced(weight):
     count, epochs = Counter(), 7
     for epoch in range(epochs):
         plan = Plan([pool(shards, weight=weight)], BUDGET, 3, epoch)
-        assert abs(len(plan.row) / 2000 - weight) <= 0.01 * weight
+        assert abs(len(plan.column("row")) / 2000 - weight) <= 0.01 * weight
         count.update((s, r) for _, s, r, _ in identity(plan))
-        assert len(set(identity(plan))) == len(plan.row), "a pass repeats an utterance"
+        assert len(set(identity(plan))) == len(plan.column("row")), "a pass repeats an utterance"
     numbers = [count[(s, r)] for s in range(4) for r in range(500)]
     assert max(numbers) - min(numbers) <= 1
 
@@ -127,7 +127,7 @@ def files_opened(plan, limit):
     closed first.
     """
     still_open, opened = OrderedDict(), 0
-    for place in zip(plan.source.tolist(), plan.shard.tolist(), strict=True):
+    for place in zip(plan.source.tolist(), plan.column("shard").tolist(), strict=True):
         opened += place not in still_open
         still_open[place] = True
         still_open.move_to_end(place)
@@ -146,7 +146,7 @@ def test_every_shard_is_opened_once(sources, window):
     plan = Plan(pools, BatchConfig(window=window), 0, 0)
     assert files_needed(window, sources) == OPEN_FILES, "many sources share the files"
     assert files_opened(plan, OPEN_FILES) == count * sources
-    spans = [np.ptp(np.flatnonzero((plan.source == 0) & (plan.shard == s))) for s in range(count)]
+    spans = [np.ptp(np.flatnonzero((plan.source == 0) & (plan.column("shard") == s))) for s in range(count)]
     if window == 3 or sources > 4:
         assert np.median(spans) < 8 * 60 * sources, "a shard is read in a short part of the epoch"
 
@@ -238,14 +238,14 @@ def test_guests_keep_the_budgets_and_none_is_lost(trial):
     assert (costs["frames"] <= conf.max_frames).all()
     assert (costs["tokens"] <= conf.max_tokens).all()
     assert (costs["utterances"] <= conf.max_utterances).all()
-    assert len(set(identity(plan))) == len(plan.row) == sum(map(len, pools))
+    assert len(set(identity(plan))) == len(plan.column("row")) == sum(map(len, pools))
 
 
 def test_task_shares():
     shards = [shard(3000, "m", emotion=np.array(["happy", "neutral", ""] * 1000))]
     one = pool(shards, tasks={"ser": 1.0, "asr": 0.5})
     plan = Plan([one], BUDGET, 0, 0)
-    asked = Counter(zip(plan.task.tolist(), (plan.row % 3 == 2).tolist(), strict=True))
+    asked = Counter(zip(plan.task.tolist(), (plan.column("row") % 3 == 2).tolist(), strict=True))
     assert (
         abs(asked[(0, False)] - 2000 * 2 / 3) <= 1
         and asked[(0, True)] == 0
@@ -305,10 +305,10 @@ def test_filters_are_counted():
 def test_budgets_are_never_exceeded(budget):
     shards, conf = [shard(300, f"g{i}") for i in range(5)], BatchConfig(*budget, window=3)
     plan = Plan([pool(shards, conf, slowest=0.9)], conf, 0, 0)
-    lengths = np.stack([shards[s].lengths[r] for s, r in zip(plan.shard, plan.row, strict=True)])
+    lengths = np.stack([shards[s].lengths[r] for s, r in zip(plan.column("shard"), plan.column("row"), strict=True)])
     seconds = (
         np.array(
-            [shards[s].durations[r] for s, r in zip(plan.shard, plan.row, strict=True)],
+            [shards[s].durations[r] for s, r in zip(plan.column("shard"), plan.column("row"), strict=True)],
             dtype=np.float64,
         )
         / 0.9
@@ -326,7 +326,7 @@ def test_budgets_are_never_exceeded(budget):
     longest = plan.longest(2)
     assert max(plan.bounds[g + 1] - plan.bounds[g] for g in longest) == most[2]
     assert any(
-        plan.frames[plan.bounds[g] : plan.bounds[g + 1]].max() == plan.frames.max() for g in longest
+        plan.column("frames")[plan.bounds[g] : plan.bounds[g + 1]].max() == plan.column("frames").max() for g in longest
     )
 
 
@@ -359,4 +359,4 @@ def test_a_million_utterances_plan_in_seconds():
     shards = [shard(1000, f"big{i}") for i in range(rows // 1000)]
     began = time.process_time()
     plan = Plan([pool(shards)], BatchConfig(), 0, 0)
-    assert time.process_time() - began < 2.0 and len(plan.row) == rows
+    assert time.process_time() - began < 2.0 and len(plan.column("row")) == rows

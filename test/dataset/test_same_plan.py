@@ -77,8 +77,8 @@ def mixture(name):
 def told(plan):
     """A digest of all that a plan says."""
     hashed = hashlib.blake2b(digest_size=8)
-    columns = (plan.source, plan.shard, plan.row, plan.task, plan.repeat)
-    costs = (plan.frames, plan.recordings, plan.tokens, plan.bounds, *plan.costs().values())
+    columns = (plan.source, plan.column("shard"), plan.column("row"), plan.task, plan.repeat)
+    costs = (plan.column("frames"), plan.column("recordings"), plan.column("tokens"), plan.bounds, *plan.costs().values())
     for column in columns + costs:
         hashed.update(np.ascontiguousarray(column, dtype=np.int64).tobytes())
     hashed.update(repr(plan.longest(3)).encode())
@@ -110,21 +110,21 @@ def test_an_epoch_with_a_temperature_is_ordered_as_before():
 
 def test_a_plan_takes_few_bytes_a_draw():
     plan = Plan([pool([shard(3000, f"p{i}") for i in range(4)])], BUDGET, 0, 0)
-    columns = (plan.source, plan.who, plan.task, plan.repeat)
+    columns = (plan.source, plan.position, plan.task, plan.repeat)
     assert sum(column.nbytes for column in columns) == 5 * 12_000
     kept = [v.nbytes for v in vars(plan).values() if isinstance(v, np.ndarray)]
     assert sum(kept) <= 5 * 12_000 + plan.bounds.nbytes
     rows = plan.draws()
-    assert rows[7].tolist() == [0, plan.shard[7], plan.row[7], 0, 0] and len(rows) == 12_000
+    assert rows[7].tolist() == [0, plan.column("shard")[7], plan.column("row")[7], 0, 0] and len(rows) == 12_000
 
 
 def test_draws_of_two_sources_are_looked_up_in_their_own_pools():
     plan = Plan(mixture("window"), BUDGET, 1, 0)
-    for draw in range(0, len(plan.who), 7):
+    for draw in range(0, len(plan.position), 7):
         source, shard_number, row, task, repeat = plan.draws()[draw].tolist()
         one = plan.pools[source]
-        assert (one.shard[plan.who[draw]], one.row[plan.who[draw]]) == (shard_number, row)
-        assert plan.tokens[draw] == one.tokens[plan.who[draw], task]
+        assert (one.shard[plan.position[draw]], one.row[plan.position[draw]]) == (shard_number, row)
+        assert plan.column("tokens")[draw] == one.tokens[plan.position[draw], task]
         assert repeat == plan.repeat[draw]
 
 

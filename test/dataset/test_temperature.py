@@ -40,7 +40,7 @@ def drawn(temperatures, epoch, weights=(1.0, 1.0)):
     made = temperature.apply(pools, temperatures, epoch)
     plan = Plan(made, BatchConfig(), seed=1, epoch=epoch)
     return {
-        name: Counter(plan.row[plan.source == number].tolist())
+        name: Counter(plan.column("row")[plan.source == number].tolist())
         for number, name in enumerate(SIZES)
     }
 

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from wenet_osum.config import LoraConfig, ModelConfig
-from wenet_osum.models.build import build, load, take_over
+from wenet_osum.models.build import build, load, set_checkpointing, take_over
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.models.whisper import WhisperPhase
 
@@ -125,7 +125,8 @@ def test_init_from_brings_all_parts_and_checks_lora(sources, batch, as_batch):
 
 
 def test_dtype_and_checkpointing(sources, batch, as_batch):
-    model, _ = build(osum(sources), dtype=torch.bfloat16, checkpointing=True)
+    model, _ = build(osum(sources), dtype=torch.bfloat16)
+    set_checkpointing(model)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     output = model.train()(as_batch(batch))
     output.loss.backward()

@@ -26,7 +26,7 @@ def test_a_micro_batch_holds_as_many_padded_utterances_as_fit(tiny):
     _, template = open_model(conf, None)
     assert conf.batch.min_frames == 200
     plan = Mixture(config.load(conf.data, DataConfig), conf, template, 80).epoch(0).plan
-    assert plan.frames.min() == 200
+    assert plan.column("frames").min() == 200
     assert np.diff(plan.bounds).max() == 2, (
         "500 frames hold two utterances of 200, though most are shorter than 100"
     )

@@ -186,11 +186,12 @@ def ours(path: Path, ranks: int) -> Row:
     items = plan.items(ranks - 1)
     planned, peak = time.process_time(), peak_gib()
     assert len(items) == -(-len(plan) // ranks)
-    columns = (plan.source, plan.who, plan.task, plan.repeat)
-    size = sum(column.nbytes for column in columns) / len(plan.who)
+    columns = (plan.source, plan.position, plan.task, plan.repeat)
+    size = sum(column.nbytes for column in columns) / len(plan.position)
     cells = f"ours | {path.stat().st_size / sum(pool.indices.sizes):.0f}"
     times = f"{judged - begin:.1f} | {planned - judged:.1f} | {size:.0f} | {peak:.2f}"
-    return f"{cells} | {times}", order_of(plan.shard, plan.row, plan.task, plan.bounds)
+    order = order_of(plan.column("shard"), plan.column("row"), plan.task, plan.bounds)
+    return f"{cells} | {times}", order
 
 
 def plain(path: Path, ranks: int) -> Row:

@@ -132,7 +132,7 @@ def bench_resume(corpus: NoiseCorpus, rounds: int) -> list[str]:
     def not_empty(_: Any, batch: Any) -> None:
         assert len(batch["keys"])
 
-    read = [int(row) for row in plan.row[begin:end]]
+    read = [int(row) for row in plan.column("row")[begin:end]]
     _, features = _features_alone(corpus, read)
     limit = ("decoding and log-mel of the one batch", features)
     ways = {"ours, a seek": seek, "replay": replay}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
@@ -31,7 +32,6 @@ class Arranged:
     """The draws of an epoch in reading order, and its micro-batches with what they cost."""
 
     source: np.ndarray  # (D,) unsigned
-    place: np.ndarray  # (D,) unsigned, among the draws of the source
     bounds: np.ndarray  # (G + 1,) int64
     frames: np.ndarray  # (G,) int64, with padding
     tokens: np.ndarray  # (G,) int64
@@ -39,9 +39,12 @@ class Arranged:
     spoken: int  # frames without padding
 
 
-def arrange(parts: list[Draws], batch: BatchConfig, draw: np.random.Generator) -> Arranged:
+def arrange(
+    parts: list[Draws], batch: BatchConfig, draw: np.random.Generator
+) -> tuple[Arranged, np.ndarray]:
     """Put the draws of all sources into reading order and cut them into micro-batches.
 
+    Returns them with the place of each among the draws of its source, (D,) unsigned.
     One stretch of the epoch is looked at after the other, so memory holds the costs of one alone.
     """
     source, place = _mixed(parts, batch, draw)
@@ -57,36 +60,43 @@ def arrange(parts: list[Draws], batch: BatchConfig, draw: np.random.Generator) -
 
         # a kind is a source asked one of its tasks: all that a step should hold in its share
         kind = numbers.astype(np.int64) * tasks + task
+        sorted_kind = kind[by_length]
+        phase = draw.random()
         order, size = compose(
             sorted_costs,
-            kind[by_length],
+            sorted_kind,
             batch,
-            draw.random(),
+            phase,
         )
-        source[rows] = numbers[by_length[order]]
-        place[rows] = places[by_length[order]]
+        reading = by_length[order]
+        source[rows] = numbers[reading]
+        place[rows] = places[reading]
         sizes.append(size)
         costs.append(_sums(sorted_costs.take(order), size))
         spoken += of_group.spoken()
-    ends = np.cumsum(np.concatenate(sizes))
+    all_sizes = np.concatenate(sizes)
+    ends = np.cumsum(all_sizes)
     bounds = np.concatenate([[0], ends])
-    return Arranged(
-        source,
-        place,
-        bounds,
-        *np.concatenate(costs, axis=1),
-        spoken,
+    frames, tokens, longest = np.concatenate(costs, axis=1)
+    arranged = Arranged(
+        source=source,
+        bounds=bounds,
+        frames=frames,
+        tokens=tokens,
+        longest=longest,
+        spoken=spoken,
     )
+    return arranged, place
 
 
 def _costs(parts: list[Draws], source: np.ndarray, place: np.ndarray) -> tuple[Costs, np.ndarray]:
     """Return what the draws at ``place`` of their sources cost, and their tasks."""
-    frames, tokens, recordings, task = np.zeros(
-        (4, len(source)),
-        dtype=np.int64,
-    )
+    size = len(source)
+    columns = np.zeros((4, size), dtype=np.int64)
+    frames, tokens, recordings, task = columns
     for part in parts:
-        mine = np.flatnonzero(source == part.number)
+        of_source = source == part.number
+        mine = np.flatnonzero(of_source)
         rows = place[mine]
         frames[mine] = part.take("frames", rows)
         tokens[mine] = part.take("tokens", rows)
@@ -104,7 +114,8 @@ def _sums(costs: Costs, sizes: np.ndarray) -> np.ndarray:
     recordings = np.add.reduceat(costs.recordings, starts)
     longest = np.maximum.reduceat(costs.frames, starts)
     tokens = np.add.reduceat(costs.tokens, starts)
-    return np.stack([recordings * longest, tokens, longest])
+    padded = recordings * longest
+    return np.stack([padded, tokens, longest])
 
 
 def _mixed(
@@ -121,7 +132,8 @@ def _mixed(
         orders.append(order)
         moments.append(begin)
     sizes = [len(order) for order in orders]
-    numbers = narrow(np.arange(len(parts)))
+    every = np.arange(len(parts))
+    numbers = narrow(every)
     source = np.repeat(numbers, sizes)
     place = np.concatenate(orders)
     if len(parts) == 1:
@@ -142,17 +154,15 @@ def _groups(parts: list[Draws], batch: BatchConfig) -> Iterator[slice]:
     touch few shards.
     """
     passes = sum(part.passes for part in parts)
-    by_shards = passes / min(batch.window, GROUP_SHARDS)
+    of_group = min(batch.window, GROUP_SHARDS)
+    by_shards = passes / of_group
     by_size = _micro_batches(parts, batch) / GROUP
     groups = ceil(max(by_size, by_shards))
     size = count_draws(parts)
     number = np.arange(groups + 1)
-    borders = np.unique(-(-number * size // groups))
-    for first, end in zip(
-        borders[:-1].tolist(),
-        borders[1:].tolist(),
-        strict=True,
-    ):
+    rounded_up = -(-number * size // groups)
+    borders = np.unique(rounded_up)
+    for first, end in pairwise(borders.tolist()):
         yield slice(first, end)
 
 
@@ -162,23 +172,18 @@ def shards_side_by_side(window: int, sources: int) -> int:
     Two neighboring groups of the epoch meet those, the shards that come up meanwhile, and one more
     of each source at the border.
     """
-    fitting = (
-        OPEN_FILES
-        - 2
-        * min(
-            window,
-            GROUP_SHARDS,
-        )
-    ) // sources - 1
-    return max(1, min(window, fitting))
+    of_group = min(window, GROUP_SHARDS)
+    left = OPEN_FILES - 2 * of_group
+    fitting = left // sources - 1
+    most = min(window, fitting)
+    return max(1, most)
 
 
 def files_needed(window: int, sources: int) -> int:
     """Return how many files a data process keeps open, so that none is opened twice in a group."""
-    return max(
-        OPEN_FILES,
-        2 * min(window, GROUP_SHARDS) + 2 * sources,
-    )
+    of_group = min(window, GROUP_SHARDS)
+    needed = 2 * of_group + 2 * sources
+    return max(OPEN_FILES, needed)
 
 
 def _in_time(part: Draws, window: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

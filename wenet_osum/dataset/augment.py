@@ -194,21 +194,11 @@ def gain(audio: np.ndarray, range_db: tuple[float, float], draw: np.random.Gener
     return audio * np.float32(factor)
 
 
-def spec_augment(features: Tensor, conf: SpecAugmentConfig, draw: np.random.Generator) -> Tensor:
-    """Mask stretches of time and bands of mel bins of (frames, mels) with the utterance's mean.
-
-    Before that, stretches are replaced by earlier ones. Returns a new tensor. From Park et al.,
-    2019, and WeNet's SpecSub (arXiv 2106.05642).
-    """
-    frames, mels = features.shape
-    masks = draw_masks(frames, mels, conf, draw)
-    return apply_masks(features, masks)
-
-
 def draw_masks(
     frames: int, mels: int, conf: SpecAugmentConfig, draw: np.random.Generator
 ) -> list[Mask]:
-    """Draw what to change.
+    """Draw the masks of SpecAugment (Park et al., 2019) and of WeNet's SpecSub (arXiv 2106.05642):
+    stretches that are replaced by earlier ones, then stretches of time and bands of mel bins.
 
     A stretch of time covers at most its longest and a fifth of the utterance.
     """

@@ -246,21 +246,6 @@ class Mixture:
         return draws
 
 
-def train_loader(
-    data: DataConfig,
-    conf: TrainConfig,
-    template: Template,
-    mels: int,
-    epoch: int,
-    rank: int = 0,
-    world_size: int = 1,
-    start: int = 0,
-) -> EpochLoader:
-    """Make one epoch's loader; a run over several keeps a ``Mixture`` and loads the lists once."""
-    mixture = Mixture(data, conf, template, mels)
-    return mixture.epoch(epoch, rank, world_size, start)
-
-
 def _check_tasks(limits: FilterConfig, template: Template) -> None:
     """Raise ValueError for a task in the table of limits that is not known."""
     if not isinstance(limits.max_target_tokens, dict):

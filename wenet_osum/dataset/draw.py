@@ -35,7 +35,7 @@ class Draws:
 
     number: int  # of the source
     pool: Pool
-    who: np.ndarray  # (D,) unsigned, the utterance's position in the pool
+    position: np.ndarray  # (D,) unsigned, the utterance's position in the pool
     task: np.ndarray  # (D,) unsigned, its number among the pool's tasks
     repeat: np.ndarray  # (D,) unsigned, how often the epoch has drawn the utterance before
     # (D,) unsigned, the place of the pass over a shard among all of the source, from 0 on
@@ -43,7 +43,7 @@ class Draws:
     passes: int  # over shards
 
     def __len__(self) -> int:
-        return len(self.who)
+        return len(self.position)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Return what the pool or these draws say of each, (D,)."""
@@ -52,33 +52,34 @@ class Draws:
 
     def take(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
         """Return a column of some draws; costs as int64."""
-        if name in ("who", "task", "repeat", "shard_pass"):
+        if name in ("position", "task", "repeat", "shard_pass"):
             return getattr(self, name)[rows]
+        position = self.position[rows]
+        task = self.task[rows]
         return of_pool(
             self.pool,
             name,
-            self.who[rows],
-            self.task[rows],
+            position,
+            task,
         )
 
     def totals(self) -> tuple[int, int]:
         """Sum the frames of all recordings, and the tokens."""
         frames, tokens = 0, 0
         for rows in chunks(len(self)):
-            every = self.take(
-                "frames",
-                rows,
-            ) * self.take("recordings", rows)
+            recordings = self.take("recordings", rows)
+            every = self.take("frames", rows) * recordings
             frames += int(every.sum())
-            tokens += int(self.take("tokens", rows).sum())
+            own = self.take("tokens", rows)
+            tokens += int(own.sum())
         return frames, tokens
 
 
-def of_pool(pool: Pool, name: str, who: np.ndarray, task: np.ndarray) -> np.ndarray:
-    """Return what a pool says of the utterances at ``who``, asked ``task``, (n,) both."""
+def of_pool(pool: Pool, name: str, position: np.ndarray, task: np.ndarray) -> np.ndarray:
+    """Return what a pool says of the utterances at ``position``, asked ``task``, (n,) both."""
     if name == "tokens":
-        return pool.tokens[who, task].astype(np.int64)
-    found = getattr(pool, name)[who]
+        return pool.tokens[position, task].astype(np.int64)
+    found = getattr(pool, name)[position]
     if name in ("frames", "recordings"):
         return found.astype(np.int64)
     return found
@@ -100,22 +101,22 @@ def draw_source(number: int, pool: Pool, seed: int, epoch: int) -> Draws:
     """Draw the utterances of source ``number`` for one epoch."""
     name, weight = pool.source.name, pool.source.weight
     times = _times_drawn(pool, seed, epoch)
-    who, repeat = _repeated(times)
+    position, repeat = _repeated(times)
     draw = rng(seed, epoch, f"draw {name}")
     task = _share_out(
         pool.eligible,
-        who,
+        position,
         pool.shares,
         draw,
     )
     shard_pass, passes = _shard_passes(
-        pool.shard[who],
+        pool.shard[position],
         repeat,
         len(pool.indices),
         weight,
         draw,
     )
-    return Draws(number, pool, who, task, repeat, shard_pass, passes)
+    return Draws(number, pool, position, task, repeat, shard_pass, passes)
 
 
 def _times_drawn(pool: Pool, seed: int, epoch: int) -> np.ndarray:
@@ -143,23 +144,22 @@ def _repeated(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Both are (D,) unsigned; the draws of an utterance stand side by side.
     """
-    everyone = narrow(np.arange(len(times)))
-    who = np.repeat(everyone, times)
+    every = np.arange(len(times))
+    everyone = narrow(every)
+    position = np.repeat(everyone, times)
     if times.max(initial=0) <= 1:
-        return who, np.zeros(
-            len(who),
-            dtype=np.uint8,
-        )
-    position = np.arange(len(who))
+        size = len(position)
+        return position, np.zeros(size, dtype=np.uint8)
+    number = np.arange(len(position))
     first_draw = np.cumsum(times, dtype=np.int64) - times
-    position -= np.repeat(first_draw, times)
-    return who, narrow(position)
+    number -= np.repeat(first_draw, times)
+    return position, narrow(number)
 
 
 def _share_out(
-    eligible: np.ndarray, who: np.ndarray, shares: np.ndarray, draw: np.random.Generator
+    eligible: np.ndarray, position: np.ndarray, shares: np.ndarray, draw: np.random.Generator
 ) -> np.ndarray:
-    """Choose a task for every draw: eligible (n, T) bool, who (D,) → (D,) unsigned.
+    """Choose a task for every draw: eligible (n, T) bool, position (D,) → (D,) unsigned.
 
     Within draws that have the same choice, shares are met exactly (± 1).
     """
@@ -168,13 +168,13 @@ def _share_out(
         0,
     )
     chosen = np.zeros(
-        len(who),
+        len(position),
         dtype=np.min_scalar_type(last_task),
     )
-    for rows in _same_choice(eligible, who):
+    for rows in _same_choice(eligible, position):
         if not len(rows):
             continue
-        tasks = eligible[who[rows[0]]]
+        tasks = eligible[position[rows[0]]]
         allowed = np.where(tasks, shares, 0.0)
         borders = np.cumsum(allowed)
 
@@ -190,13 +190,13 @@ def _share_out(
     return chosen
 
 
-def _same_choice(eligible: np.ndarray, who: np.ndarray) -> Iterator[np.ndarray]:
-    """Group the draws of ``who``, (D,), by the set of tasks they can be asked: their numbers."""
+def _same_choice(eligible: np.ndarray, position: np.ndarray) -> Iterator[np.ndarray]:
+    """Group the draws of ``position``, (D,), by the tasks they can be asked: their numbers."""
     if eligible.shape[1] <= 1:
-        yield np.arange(len(who))
+        yield np.arange(len(position))
         return
     sets, member = _sets(eligible)
-    of_draw = member[who]
+    of_draw = member[position]
     present = np.bincount(of_draw, minlength=sets)
     for number in np.flatnonzero(present):
         yield np.flatnonzero(of_draw == number)

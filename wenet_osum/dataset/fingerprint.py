@@ -149,10 +149,10 @@ def _rest_of(plan: Plan, start: int, number: int, pool: Pool, dropped: Counter) 
     rows = start + np.flatnonzero(plan.source[start:] == number)
     task, repeat = plan.task[rows], plan.repeat[rows]
     before = plan.pools[number]
-    who = plan.who[rows]
+    utterance = plan.position[rows]
 
     # where the utterance stands in the other pool, which is sorted by shard and row
-    wanted = _place(before.shard[who], before.row[who])
+    wanted = _place(before.shard[utterance], before.row[utterance])
     there = _place(pool.shard, pool.row)
     position = np.minimum(
         np.searchsorted(there, wanted),

@@ -33,15 +33,6 @@ _FIELDS = OWN_FIELDS - _ELSEWHERE
 _NOT_IN_JSON = ("wav", "txt", "start", "end")
 
 
-def write_members(utterance: Utterance, audio: bytes, ext: str, layout: str = "json") -> bytes:
-    """Return the members of one utterance, ready to be appended to a tar.
-
-    Raises Drop when the layout cannot hold it.
-    """
-    parts = member_parts(utterance, audio, ext, layout)
-    return b"".join(parts)
-
-
 def member_parts(
     utterance: Utterance,
     audio: bytes,
@@ -50,7 +41,8 @@ def member_parts(
     row: dict[str, Any] | None = None,
     earlier: Sequence[bytes] = (),
 ) -> list[bytes]:
-    """Return the same in pieces, the audio uncopied: what ``os.writev`` takes.
+    """Return the members of one utterance, ready to be appended to a tar, in pieces, the audio
+    uncopied: what ``os.writev`` takes. Raises Drop when the layout cannot hold it.
 
     ``row`` is the utterance's ``to_dict()``, where it is at hand. ``earlier`` are the recordings of
     a conversation before its own, which is not there where ``ext`` is empty.

@@ -60,7 +60,6 @@ class _Made(NamedTuple):
     path: str
     count: int  # utterances in it
     faults: Faults
-    reused: bool  # whether it was there already
 
 
 def pack(
@@ -188,7 +187,7 @@ def _pack_shard(job: _Job) -> _Made:
         # a task added since does not make the shard another one: reading builds its index anew
         done = indices.restore(job.path, indices.stamp_of(job.path), needed=())
         if done and done[2] == source:
-            return _Made(job.path, len(done[0]), [], True)
+            return _Made(job.path, len(done[0]), [])
     temporary = job.path + ".tmp"
     try:
         rows, faults = _write(temporary, job, lines)
@@ -197,7 +196,7 @@ def _pack_shard(job: _Job) -> _Made:
             _publish(temporary, job, rows, "" if faults else source)
     finally:
         Path(temporary).unlink(missing_ok=True)
-    return _Made(job.path, len(rows), faults, False)
+    return _Made(job.path, len(rows), faults)
 
 
 def _write(path: str, job: _Job, lines: list[dict]) -> tuple[list[Row], Faults]:

@@ -21,16 +21,13 @@ from wenet_osum.dataset.augment import rng
 from wenet_osum.dataset.draw import Draws, chunks, count_draws, draw_source, of_pool
 from wenet_osum.dataset.pool import Pool
 
-# columns of a plan that the pools know
-LOOKED_UP = ("shard", "row", "frames", "recordings", "tokens", "seconds")
-
 
 class Plan:
     """One epoch. Micro-batch g is the draws ``bounds[g]`` to ``bounds[g + 1]``.
 
     A draw is kept as its utterance's position in the pool, its task and its repeat, about 7 bytes;
-    the columns ``shard``, ``row``, ``frames``, ``recordings``, ``tokens`` and ``seconds`` are
-    looked up in the pools when they are asked for.
+    what else is known of it is looked up in the pools when it is asked for: ``shard``, ``row``,
+    ``frames``, ``recordings``, ``tokens`` and ``seconds``.
     """
 
     def __init__(
@@ -54,61 +51,57 @@ class Plan:
         self.dropped = sum((pool.dropped for pool in pools), Counter())
         self.restricted = sum((pool.restricted for pool in pools), Counter())
         if draws is None:
-            draws = [
-                draw_source(
+            draws = []
+            for number, pool in enumerate(pools):
+                own = draw_source(
                     number,
                     pool,
                     seed,
                     epoch,
                 )
-                for number, pool in enumerate(pools)
-            ]
+                draws.append(own)
         if not count_draws(draws):
             raise ValueError(
                 f"epoch {epoch} draws no utterance from {len(pools)} sources; "
                 "raise their weights, or add data"
             )
-        self.arranged = arrange(
-            draws,
-            batch,
-            rng(seed, epoch, "order"),
-        )
+        generator = rng(seed, epoch, "order")
+        self.arranged, place = arrange(draws, batch, generator)
         self.bounds = self.arranged.bounds  # (G + 1,) int64
 
         # (D,) unsigned each, in reading order: where the utterance lies in its pool, its number
         # among the pool's tasks, earlier draws of it in this epoch
         self.source = self.arranged.source
-        self.who = self._in_order(draws, "who")
-        self.task = self._in_order(draws, "task")
-        self.repeat = self._in_order(draws, "repeat")
-        del self.arranged.place
+        self.position = self._in_order(draws, place, "position")
+        self.task = self._in_order(draws, place, "task")
+        self.repeat = self._in_order(draws, place, "repeat")
 
-    def _in_order(self, draws: list[Draws], name: str) -> np.ndarray:
-        """Return a column of the draws in reading order, (D,)."""
-        source, place = self.source, self.arranged.place
+    def _in_order(self, draws: list[Draws], place: np.ndarray, name: str) -> np.ndarray:
+        """Return a column of the draws in reading order, (D,); ``place`` is theirs in a source."""
+        source = self.source
         columns = [part[name] for part in draws]
         if len(columns) == 1:
             return columns[0][place]
-        ordered = np.empty(
-            len(source),
-            dtype=np.result_type(*columns),
-        )
+        kind = np.result_type(*columns)
+        ordered = np.empty(len(source), dtype=kind)
         for number, column in enumerate(columns):
-            mine = np.flatnonzero(source == number)
+            of_source = source == number
+            mine = np.flatnonzero(of_source)
             ordered[mine] = column[place[mine]]
         return ordered
 
     def take(self, name: str, first: int, end: int) -> np.ndarray:
         """Return what the pools say of the draws from ``first`` to ``end``: shard, frames, …"""
         rows = slice(first, end)
-        source, who, task = self.source[rows], self.who[rows], self.task[rows]
+        source, position, task = self.source[rows], self.position[rows], self.task[rows]
         found = None
         for number, pool in enumerate(self.pools):
-            mine = np.flatnonzero(source == number)
+            of_source = source == number
+            mine = np.flatnonzero(of_source)
             values = of_pool(
                 pool,
                 name,
-                who[mine],
+                position[mine],
                 task[mine],
             )
             if found is None:
@@ -116,11 +109,9 @@ class Plan:
             found[mine] = values
         return found
 
-    def __getattr__(self, name: str) -> np.ndarray:
-        """Look up a column of all draws, (D,)."""
-        if name not in LOOKED_UP:
-            raise AttributeError(name)
-        return self.take(name, 0, len(self.who))
+    def column(self, name: str) -> np.ndarray:
+        """Look up a column of all draws, (D,), as ``take`` does."""
+        return self.take(name, 0, len(self.position))
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -140,17 +131,13 @@ class Plan:
         assert 0 <= rank < self.world_size, (rank, self.world_size)
         assert start >= 0, start
         first, end = self.bounds[:-1], self.bounds[1:]
-        pairs = np.stack(
-            [first, end],
-            axis=1,
-        )[start:]
+        every = np.stack([first, end], axis=1)
+        pairs = every[start:]
         step = self.world_size * self.accumulation
         whole = len(pairs) // step * step
         if whole < len(pairs):
-            last = self._fill(
-                pairs[whole:].tolist(),
-                step,
-            )
+            left = pairs[whole:].tolist()
+            last = self._fill(left, step)
             pairs = np.concatenate([pairs[:whole], last])
         return pairs[rank :: self.world_size]
 
@@ -174,26 +161,33 @@ class Plan:
         """Return the frames of a micro-batch with padding; 0 where it cannot be split."""
         if end - first <= 1:
             return 0
-        longest = self.take("frames", first, end).max()
-        recordings = self.take("recordings", first, end).sum()
-        return int(recordings) * int(longest)
+        frames = self.take("frames", first, end)
+        recordings = self.take("recordings", first, end)
+        return int(recordings.sum()) * int(frames.max())
 
     def expected_hours(self) -> dict[str, float]:
         """Return the hours of recordings in this epoch by ``source/task``."""
         most = max(len(pool.tasks) for pool in self.pools)
         size = most * len(self.pools)
         draws, seconds = np.zeros((2, size))
-        for rows in chunks(len(self.who)):
-            kind = self.source[rows].astype(np.int64) * most + self.task[rows]
+        for rows in chunks(len(self.position)):
+            source = self.source[rows].astype(np.int64)
+            kind = source * most + self.task[rows]
             lasting = self.take("seconds", rows.start, rows.stop)
             draws += np.bincount(kind, minlength=size)
-            seconds += np.bincount(kind, weights=lasting, minlength=size)
+            seconds += np.bincount(
+                kind,
+                weights=lasting,
+                minlength=size,
+            )
         hours = {}
         for number, pool in enumerate(self.pools):
             for position, task in enumerate(pool.tasks):
                 kind = number * most + position
-                if draws[kind]:
-                    hours[f"{pool.source.name}/{task.name}"] = float(seconds[kind]) / 3600
+                if not draws[kind]:
+                    continue
+                name = f"{pool.source.name}/{task.name}"
+                hours[name] = float(seconds[kind]) / 3600
         return hours
 
     def costs(self) -> dict[str, np.ndarray]:
@@ -206,8 +200,10 @@ class Plan:
 
     def padding_share(self) -> float:
         """Return the share of frames the encoder computes that are padding, 0 to 1."""
-        computed = int(self.arranged.frames.sum())
-        return 1.0 - self.arranged.spoken / computed
+        arranged = self.arranged
+        computed = int(arranged.frames.sum())
+        spoken = arranged.spoken / computed
+        return 1.0 - spoken
 
     def longest(self, n: int = 1) -> list[int]:
         """Return the numbers of the micro-batches that the rehearsal tries.
@@ -215,7 +211,8 @@ class Plan:
         They are the ``n`` largest by each budget, and the ``n`` with the longest utterance.
         """
         chosen = []
-        for cost in (*self.costs().values(), self.arranged.longest):
+        budgets = self.costs().values()
+        for cost in (*budgets, self.arranged.longest):
             largest = np.argsort(-cost, kind="stable")
             chosen += largest[:n].tolist()
         return [*dict.fromkeys(chosen)]
@@ -228,17 +225,18 @@ class PlannedDraws:
         self.plan = plan
 
     def __len__(self) -> int:
-        return len(self.plan.who)
+        return len(self.plan.position)
 
     def __getitem__(self, draw: int) -> np.ndarray:
         """Return one draw, (5,) int64."""
         plan = self.plan
         source = int(plan.source[draw])
-        pool, who = plan.pools[source], plan.who[draw]
+        pool = plan.pools[source]
+        position = plan.position[draw]
         row = (
             source,
-            pool.shard[who],
-            pool.row[who],
+            pool.shard[position],
+            pool.row[position],
             plan.task[draw],
             plan.repeat[draw],
         )

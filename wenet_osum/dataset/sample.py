@@ -54,11 +54,10 @@ def sample_from_audio(
     task: Task,
     template: Template,
     conf: SampleConfig,
-    repeat: int = 0,
 ) -> Sample:
     """Do the same for audio in memory, (samples,) float32 at 16 kHz, mono."""
-    signal = Signal(utterance, _generator(utterance, conf, repeat), audio=audio)
-    return _complete(utterance, _run_steps(signal, conf), task, template, conf, repeat)
+    signal = Signal(utterance, _generator(utterance, conf, 0), audio=audio)
+    return _complete(utterance, _run_steps(signal, conf), task, template, conf, 0)
 
 
 def process_audio(

@@ -40,12 +40,10 @@ SETTINGS = (
 def build(
     conf: ModelConfig,
     dtype: torch.dtype = torch.float32,
-    checkpointing: bool = False,
     weights_later: bool = False,
 ) -> tuple[OsumModel | WhisperPhase, PreTrainedTokenizerBase]:
     """Make the model that ``conf`` describes, in eval mode, and the tokenizer of its texts.
 
-    ``checkpointing`` recomputes the activations of every layer in the backward pass.
     ``weights_later`` leaves the weights of encoder and LLM unread where that can be
     (models/unread.py). Raises ValueError when parts do not fit together.
     """
@@ -60,8 +58,6 @@ def build(
     language = conf.whisper if conf.kind == "whisper" else conf.llm
     tokenizer = load_tokenizer(conf.init_from or language)
     check_vocabulary(model, tokenizer)
-    if checkpointing:
-        set_checkpointing(model)
     return model.eval(), tokenizer
 
 
