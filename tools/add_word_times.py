@@ -4,8 +4,9 @@
     python tools/add_word_times.py --format mfa --times aligned/ data/train/manifest.jsonl \\
         data/train/timed.jsonl
 
-An alignment is found by the utterance's key, or by its recording's file name; of a recording the
-utterance's segment is taken. Utterances whose words do not fit are written without times and
+An alignment is found by the utterance's key, or by its recording's path or file name; of a
+recording the utterance's segment is taken. A file name that several recordings or several
+alignments have finds none. Utterances whose words do not fit are written without times and
 counted by reason (--drop leaves them out). Exit status: 0 done, 1 a fault or no utterance got
 times.
 """
@@ -22,12 +23,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum import lookup  # noqa: E402
-from wenet_osum.corpus.alignments import FORMATS, read_alignments  # noqa: E402
+from wenet_osum.corpus.alignments import FORMATS, Alignments, read_alignments  # noqa: E402
 from wenet_osum.corpus.match_words import Unmatched, add_words  # noqa: E402
 from wenet_osum.dataset.drop import table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.scan import located  # noqa: E402
-from wenet_osum.records import Utterance, Word  # noqa: E402
+from wenet_osum.records import Utterance  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     faults: Counter = Counter()
     try:
         alignments = read_alignments(args.times, args.format, faults)
+        alignments.note_recordings(read_manifest(args.manifest))
         written = write_manifest(args.out, _timed(args, alignments, counts, faults))
     except (ValueError, OSError) as error:
         print(f"add_word_times.py: {error}", file=sys.stderr)
@@ -60,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _timed(
-    args: argparse.Namespace, alignments: dict[str, list[Word]], counts: Counter, faults: Counter
+    args: argparse.Namespace, alignments: Alignments, counts: Counter, faults: Counter
 ) -> Iterator[Utterance]:
     """Yield the utterances with their times; those without are counted by reason."""
     rows = read_manifest(args.manifest)
