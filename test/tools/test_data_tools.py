@@ -115,6 +115,8 @@ def test_segments_are_as_long_as_they_say_or_left_out(corpus, capsys):
     assert run("make_shard_list", "--manifest", corpus / "m.jsonl", corpus / "shards", corpus / "data.list") == 0
     page = capsys.readouterr().out
     assert "2 utterances in 1 shards, 1 left out" in page and "1  audio: segment ends beyond the recording" in page
+    assert run("check_data_list", "--decode", "--list", corpus / "m.jsonl") == 1
+    assert "fault 1 × audio: segment ends beyond the recording: k1.5\n" in capsys.readouterr().out
 
 
 def test_two_lists_of_one_name_are_refused(corpus, capsys):

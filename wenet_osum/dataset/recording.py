@@ -39,19 +39,24 @@ def recording(utterance: Utterance, path: str, conf: StoreConfig = DEFAULT_STORE
         raise Drop(reason, f"{utterance.key!r}: {path}: {error}") from None
 
 
-def whole_recording(utterance: Utterance, path: str) -> bytes:
-    """Do the same where audio is written for good: a segment has to be as long as it says.
+def whole_recording(utterance: Utterance, path: str, conf: StoreConfig = DEFAULT_STORE) -> bytes:
+    """Do the same where it belongs to a text: a segment has to be as long as it says.
 
     Raises Drop, also for a segment that ends beyond the recording, whose text would be longer.
     """
-    audio = recording(utterance, path)
+    audio = recording(utterance, path, conf)
+    check_length(utterance, audio)
+    return audio
+
+
+def check_length(utterance: Utterance, audio: bytes) -> None:
+    """Raise Drop where ``audio`` is shorter than the segment of the utterance that it should be."""
     if utterance.end is not None:
         wanted = utterance.end - (utterance.start or 0.0)
         found = read_duration(audio)
         if found < wanted - ROUNDING_S:
             told = f"{wanted:.2f} s are asked, {found:.2f} s are there"
             raise Drop("audio: segment ends beyond the recording", told)
-    return audio
 
 
 def _cut(path: str, start: float | None, end: float | None) -> bytes:

@@ -21,7 +21,7 @@ from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.formats._fields import without_conversations
 from wenet_osum.dataset.formats.shard import save_audio
 from wenet_osum.dataset.manifest import from_row, reason_of
-from wenet_osum.dataset.recording import recording
+from wenet_osum.dataset.recording import whole_recording
 from wenet_osum.records import Utterance
 
 TEXTS = ("txt", "text", "sentence", "transcription")
@@ -173,7 +173,7 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
 def _row_of(utterance: Utterance) -> Row:
     """Return an utterance as a row of the table. Raises Drop where its audio cannot be read."""
     row = utterance.to_dict()
-    audio = recording(utterance, utterance.wav)
+    audio = whole_recording(utterance, utterance.wav)
     file = Path(utterance.wav).name
     row["audio"] = {"bytes": audio, "path": file}
     words = None
