@@ -95,7 +95,7 @@ def parse_line(line: bytes, labels: Collection[str] | None = None) -> Utterance:
 
 
 def from_row(row: dict[str, Any], labels: Collection[str] | None = None) -> Utterance:
-    """Check and tidy a row: types, finite times, ``<CN>`` → zh, ``<SAD>`` → SAD, ``none`` → absent.
+    """Check and tidy a row: types, times that can be, ``<CN>`` → zh, ``<SAD>`` → SAD, ``none`` → absent.
 
     ``labels`` are the names of label fields; default: those of the known tasks. One that stands in
     ``extra``, as in a shard packed before its task was there, is taken out of it. Raises
@@ -357,6 +357,17 @@ def _check_times(utterance: Utterance) -> None:
     start, end = utterance.start, utterance.end
     if end is not None and end <= (start or 0):
         raise ValueError(f"'end' must lie after 'start', got {start} to {end} in {key!r}")
-    for word in utterance.words or []:
+    _check_word_times(utterance)
+
+
+def _check_word_times(utterance: Utterance) -> None:
+    """Raise ValueError for words whose times are no times, or run backwards."""
+    before = 0.0
+    for word in utterance.words or ():
         if not math.isfinite(word.start) or not math.isfinite(word.end):
-            raise ValueError(f"'words' must have finite times, got NaN or infinity in {key!r}")
+            rule = "'words' must have finite times, got NaN or infinity"
+            raise ValueError(f"{rule} in {utterance.key!r}")
+        if not before <= word.start <= word.end:
+            rule = "'words' must have times of 0 or more that run forward"
+            raise ValueError(f"{rule}, got {word} after {before} s in {utterance.key!r}")
+        before = word.start

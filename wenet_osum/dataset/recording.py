@@ -13,7 +13,8 @@ from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.retry import DEFAULT_STORE, drive_fault, with_retries
 from wenet_osum.records import Utterance
 
-# Seconds by which a segment may be shorter than it says: times are rounded.
+# Seconds by which a segment may be shorter than it says, or a word may end after it: times are
+# rounded.
 ROUNDING_S = 0.1
 
 
@@ -57,6 +58,14 @@ def check_length(utterance: Utterance, audio: bytes) -> None:
         if found < wanted - ROUNDING_S:
             told = f"{wanted:.2f} s are asked, {found:.2f} s are there"
             raise Drop("audio: segment ends beyond the recording", told)
+
+
+def check_words(utterance: Utterance, seconds: float) -> None:
+    """Raise Drop for a word that ends after the ``seconds`` of the utterance's audio."""
+    ends = [word.end for word in utterance.words or ()]
+    if ends and max(ends) > seconds + ROUNDING_S:
+        told = f"a word ends at {max(ends):.2f} s, the audio at {seconds:.2f} s"
+        raise Drop("word times beyond the recording", told)
 
 
 def _cut(path: str, start: float | None, end: float | None) -> bytes:
