@@ -115,6 +115,7 @@ def _pack(args: argparse.Namespace) -> bool:
         args.resample,
         part=job,
         checked=True,
+        list_path=args.manifest or "",
     )
     # Every job reads the whole input; the first counts its faults.
     faults = packed.dropped

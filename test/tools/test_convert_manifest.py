@@ -139,6 +139,13 @@ def test_tool_converts_filters_and_counts(corpus, tmp_path, capsys):
     assert (tmp_path / "n.jsonl_audio/a.1.wav").read_bytes() == Path(corpus[0].wav).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["osum", "wenet_raw", "kimi_audio", "kimi_evalkit", "ultraeval"])
+def test_recordings_beside_a_list_are_found(name, corpus, tmp_path):
+    form = lookup.load(FORMATS, name)
+    form.write(str(tmp_path / "list"), [dataclasses.replace(corpus[0], wav="a.wav")], Counter())
+    assert [u.wav for u in form.read(str(tmp_path / "list"), Dropped(), "")] == [f"{tmp_path}/a.wav"]
+
+
 def test_tool_faults_end_in_one_line(corpus, tmp_path, capsys):
     assert run("convert_manifest", "--from", "kaldy", "--to", "osum", tmp_path, tmp_path / "o") == 1
     assert "unknown formats 'kaldy', did you mean 'kaldi'" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from wenet_osum.dataset.formats._fields import count_lost, without_conversations
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
+from wenet_osum.dataset.scan import located
 from wenet_osum.records import Utterance
 
 FORM = "WeNet's raw list"
@@ -18,7 +19,7 @@ KEPT = frozenset(("key", "wav", "txt", "start", "end"))
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
     """Yield the utterances of a raw list."""
-    return read_manifest(path, dropped)
+    return located(read_manifest(path, dropped), path)
 
 
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
