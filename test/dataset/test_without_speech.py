@@ -82,6 +82,13 @@ def test_the_tool_makes_each_kind_and_the_same_again(made):
     assert Path(next(again).wav).read_bytes() == Path(rows[0].wav).read_bytes()
 
 
+def test_another_list_does_not_overwrite_the_recordings(made, capsys):
+    before = (made / "wav/without_speech_000000.wav").read_bytes()
+    words = ["--share", "0.3333", "--seed", 1, "--wav_dir", made / "wav", made / "train.jsonl", made / "dev_silence.jsonl"]
+    assert tool().main([*map(str, words)]) == 1 and "give this list a --wav_dir of its own" in capsys.readouterr().err
+    assert (made / "wav/without_speech_000000.wav").read_bytes() == before and not (made / "dev_silence.jsonl").exists()
+
+
 def test_a_recording_that_is_none_is_counted(tmp_path):
     dropped = Dropped()
     (tmp_path / "bad.wav").write_bytes(b"none")

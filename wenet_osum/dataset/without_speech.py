@@ -74,7 +74,8 @@ def make(
 
     Lengths are drawn from ``lengths_s``, kinds evenly: silence, noise and, where there are
     ``sources`` (found as in a list at ``list_path``), excerpts of these. A source that cannot be
-    read is counted in ``dropped``, and there is no row for it.
+    read is counted in ``dropped``, and there is no row for it. Raises ValueError where a file of
+    such a name holds something else.
     """
     kinds = [SILENCE, NOISE, RECORDING] if sources else [SILENCE, NOISE]
     folder = Path(wav_dir)
@@ -100,6 +101,10 @@ def make(
             continue
         path = folder / f"{key}.wav"
         data = write_wav(audio)
+        # Keys are the same in every list: another one may have its sounds here.
+        if path.exists() and path.read_bytes() != data:
+            advice = "give this list a --wav_dir of its own, or delete what is there"
+            raise ValueError(f"{path} is another recording; {advice}")
         write_bytes(path, data)
         yield Utterance(
             key,
