@@ -40,10 +40,12 @@ def test_numbers_and_lengths():
     assert without_speech.how_many(950, 0.05) == 50 and without_speech.how_many(3, 0.05) == 1
     with pytest.raises(ValueError, match="share 1"):
         without_speech.how_many(9, 1.0)
+    dropped = Dropped()
     rows = [Utterance("a", "a", duration=2.0), Utterance("b", "b", start=1.0, end=4.0), Utterance("c", "c"), Utterance("d", "d", duration=99.0)]
-    assert without_speech.durations(rows) == [2.0, 3.0, 30.0]
+    assert without_speech.durations(rows, "", dropped) == [2.0, 3.0, 30.0]
+    assert dropped == {"audio: file not found": 1}
     with pytest.raises(ValueError, match="no row has a duration"):
-        without_speech.durations(rows[2:3])
+        without_speech.durations(rows[2:3], "", dropped)
 
 
 def test_sounds_are_as_loud_as_drawn():

@@ -16,7 +16,7 @@ from wenet_osum.dataset.audio import decode, write_wav
 from wenet_osum.dataset.augment import rng
 from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.recording import recording
-from wenet_osum.dataset.scan import find
+from wenet_osum.dataset.scan import find, raw_duration
 from wenet_osum.files import write_bytes
 from wenet_osum.records import SAMPLE_RATE, Utterance
 
@@ -40,24 +40,25 @@ def how_many(rows: int, share: float) -> int:
     return max(1, round(count))
 
 
-def durations(rows: Sequence[Utterance]) -> list[float]:
-    """Return the known durations of rows, s, within ``DURATION_S``.
+def durations(rows: Sequence[Utterance], list_path: str, dropped: Dropped) -> list[float]:
+    """Return the durations of the rows of a list, s, within ``DURATION_S``.
 
-    Raises ValueError where none is known.
+    Those that stand in no row are read from the recordings; one that cannot be read is counted in
+    ``dropped``. Raises ValueError where none is known.
     """
     shortest, longest = DURATION_S
     found = []
     for row in rows:
-        seconds = row.duration
-        if seconds is None and row.start is not None and row.end is not None:
-            seconds = row.end - row.start
-        if seconds:
-            seconds = max(seconds, shortest)
-            found.append(min(seconds, longest))
+        try:
+            seconds = raw_duration(row, list_path)
+        except Drop as drop:
+            note(dropped, row.key, drop.reason)
+            continue
+        seconds = max(seconds, shortest)
+        found.append(min(seconds, longest))
     if not found:
-        raise ValueError(
-            "no row has a duration, or start and end; add them, for lengths are drawn from these"
-        )
+        rule = "no row has a duration, or a recording that can be read"
+        raise ValueError(f"{rule}; add them, for lengths are drawn from these")
     return found
 
 
