@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from wenet_osum import lookup  # noqa: E402
 from wenet_osum.corpus.alignments import FORMATS, Alignments, read_alignments  # noqa: E402
 from wenet_osum.corpus.match_words import Unmatched, add_words  # noqa: E402
-from wenet_osum.dataset.drop import table  # noqa: E402
+from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.scan import located  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
@@ -46,10 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     counts: Counter = Counter()
     faults: Counter = Counter()
+    dropped = Dropped()
     try:
         alignments = read_alignments(args.times, args.format, faults)
-        alignments.note_recordings(read_manifest(args.manifest))
-        written = write_manifest(args.out, _timed(args, alignments, counts, faults))
+        alignments.note_recordings(read_manifest(args.manifest, Dropped()))
+        written = write_manifest(args.out, _timed(args, alignments, counts, faults, dropped))
     except (ValueError, OSError) as error:
         print(f"add_word_times.py: {error}", file=sys.stderr)
         return 1
@@ -58,14 +59,20 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{counts['extra']} timed words say nothing of a transcript and were passed over")
     if faults:
         print(f"without word times, by reason:\n{table(faults)}")
+    if dropped:
+        print(f"left out:\n{table(dropped)}")
     return 0 if counts["timed"] else 1
 
 
 def _timed(
-    args: argparse.Namespace, alignments: Alignments, counts: Counter, faults: Counter
+    args: argparse.Namespace,
+    alignments: Alignments,
+    counts: Counter,
+    faults: Counter,
+    dropped: Dropped,
 ) -> Iterator[Utterance]:
     """Yield the utterances with their times; those without are counted by reason."""
-    rows = read_manifest(args.manifest)
+    rows = read_manifest(args.manifest, dropped)
     for utterance in located(rows, args.manifest):
         try:
             words, extra = add_words(utterance, alignments)

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.dataset import pack_jobs  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
-from wenet_osum.dataset.manifest import read_kaldi, read_manifest, without_white_keys  # noqa: E402
+from wenet_osum.dataset.kaldi_files import read_kaldi  # noqa: E402
+from wenet_osum.dataset.manifest import read_manifest, without_white_keys  # noqa: E402
 from wenet_osum.dataset.pack import Report, pack  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
 

@@ -101,12 +101,12 @@ def test_keys_with_white_space_are_refused(corpus, capsys, key):
 
 
 def test_kaldi_files_with_white_space_in_keys(corpus, capsys):
-    """A tab ends the key, a space in it belongs to it."""
+    """In wav.scp a tab ends the key, a space in it belongs to it."""
     for name, rest in (("wav.scp", f"{corpus}/a.wav"), ("text", "hello")):
         (corpus / name).write_text(f"a\t{rest}\nb 2\t{rest}\n")
     assert run("make_raw_list", corpus / "wav.scp", corpus / "text", corpus / "raw") == 0
     out = capsys.readouterr().out
-    assert "1 utterances, 1 left out" in out and "1  key: holds white space" in out
+    assert "1 utterances, 2 left out" in out and "1  key: holds white space" in out
 
 
 def test_segments_are_as_long_as_they_say_or_left_out(corpus, capsys):
@@ -123,6 +123,13 @@ def test_segments_are_as_long_as_they_say_or_left_out(corpus, capsys):
 def test_recordings_beside_the_manifest_are_packed(corpus, more):
     (corpus / "m.jsonl").write_text(json.dumps({"key": "k", "wav": "a.wav", "txt": "x"}) + "\n")
     assert run("make_shard_list", *more, "--manifest", corpus / "m.jsonl", corpus / "shards", corpus / "data.list") == 0
+
+
+@pytest.mark.parametrize("tool", [["add_previous"], ["make_task_lists", "--tasks", "asr"]], ids=["add_previous", "make_task_lists"])
+def test_lines_that_cannot_be_read_are_counted(corpus, capsys, tool):
+    (corpus / "m.jsonl").write_text(json.dumps({"key": "k", "wav": "a.wav", "txt": "x"}) + "\nbroken\n")
+    assert run(*tool, corpus / "m.jsonl", corpus / "out") == 0
+    assert "left out:\n       1  manifest: a line must be one JSON object" in capsys.readouterr().out
 
 
 def test_word_times_beyond_the_recording_are_found_everywhere(corpus, capsys):

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from wenet_osum.dataset import index as indices
 from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.layout import LAYOUTS
-from wenet_osum.dataset.manifest import from_row, reason_of
+from wenet_osum.dataset.manifest import from_row, reason_of, unique
 from wenet_osum.dataset.packed import pack_conversation, pack_one
 from wenet_osum.dataset.scan import located, scan_file
 from wenet_osum.dataset.tar import END
@@ -99,7 +99,7 @@ def pack(
 
     number, parts = part
     twice = report.dropped if number == 1 else Dropped()
-    chunks = _chunks(_unique(utterances, twice), per_shard)
+    chunks = _chunks(unique(utterances, twice), per_shard)
     mine = itertools.islice(enumerate(chunks), number - 1, None, parts)
     work = (
         _Job(
@@ -141,18 +141,6 @@ def _check(
     faults = ", ".join(given)
     advice = "correct the one outside its range"
     raise ValueError(f"cannot pack with these arguments: {faults}; {advice}")
-
-
-def _unique(utterances: Iterable[Utterance], dropped: Dropped) -> Iterator[Utterance]:
-    """Yield the first utterance of each key."""
-    seen: set[str] = set()
-    for utterance in utterances:
-        key = utterance.key
-        if key in seen:
-            note(dropped, key, "duplicate key")
-            continue
-        seen.add(key)
-        yield utterance
 
 
 def _chunks(utterances: Iterator[Utterance], size: int) -> Iterator[list[Utterance]]:

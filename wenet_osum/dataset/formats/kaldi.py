@@ -18,7 +18,8 @@ from wenet_osum import tasks
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.formats._fields import count_lost, without_conversations
-from wenet_osum.dataset.manifest import from_row, read_kaldi, reason_of
+from wenet_osum.dataset.kaldi_files import read_kaldi
+from wenet_osum.dataset.manifest import from_row, reason_of
 from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
 
