@@ -114,6 +114,15 @@ def test_long_sounds_are_cut_to_their_loudest_stretch():
     assert np.array_equal(excerpt(SOUND, 0.5), np.full(3200, 0.5, np.float32))
 
 
+def test_an_event_goes_by_its_usual_name_whatever_its_spelling():
+    cough = Utterance("c2", "c.wav", labels={"event": "<Coughing>"})
+    assert {label: len(rows) for label, rows in by_label([SOURCE, cough, Utterance("d", "d.wav", labels={"event": "bark"})]).items()} == {"cough": 2, "bark": 1}
+    utterance = Utterance("a", "a.wav", txt="one two three", words=WORDS)
+    _, changed = add_event(speech(), utterance, SOUND, cough, EventConfig(("begin",), in_text=True), np.random.default_rng(0))
+    assert changed.labels == {"event": "cough"} and changed.txt == "[cough] one two three"
+
+
+
 def test_labels_are_drawn_evenly():
     rows = by_label([SOURCE, *(Utterance(f"l{i}", "l.wav", labels={"event": "laugh"}) for i in range(9)), Utterance("n", "n.wav")])
     draw = np.random.default_rng(0)
