@@ -30,6 +30,7 @@ from wenet_osum.dataset.shard import Index, list_paths, load_list  # noqa: E402
 from wenet_osum.files import write_text  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
 from wenet_osum.report.data_report import report  # noqa: E402
+from wenet_osum.tasks.lid import language_code  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,8 +101,9 @@ def _of_languages(
 ) -> list[Utterance]:
     """Keep the utterances of some languages and count the others; without languages keep all."""
     kept = []
+    codes = [language_code(name) for name in languages or ()]
     for row in rows:
-        if not languages or row.lang in languages:
+        if not languages or row.lang in codes:
             kept.append(row)
         else:
             note(dropped, row.key, f"language {row.lang}")

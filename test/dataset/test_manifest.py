@@ -151,6 +151,14 @@ def test_a_label_is_a_text_or_a_number():
             from_row({"key": "a", "wav": "w", "emotion": value})
 
 
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [("en-US", "en"), ("zh_CN", "zh"), ("zh-Hans-CN", "zh"), ("French", "fr"), ("普通话", "zh"), ("es-419", "es"), ("zh-yue", "yue"), ("zh-en", "zh-en"), ("ja-en", "ja-en"), ("zh-sichuan", "zh-sichuan"), ("Tok Pisin", "tok pisin")],
+)
+def test_a_language_is_one_under_all_its_names(given, code):
+    assert from_row({"key": "a", "wav": "w", "lang": given}).lang == code
+
+
 def test_values_by_name():
     whole = Utterance("a", "w", lang="en", labels={"age": 3, "emotion": None})
     assert whole.labels == {"age": 3} and (whole.get("lang"), whole.get("age"), whole.get("emotion")) == ("en", 3, None)

@@ -14,6 +14,7 @@ from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
 from wenet_osum.files import replaced
 from wenet_osum.records import Utterance
+from wenet_osum.tasks.lid import language_code
 from wenet_osum.turns import named
 
 # A reason that is counted.
@@ -21,15 +22,6 @@ WHITE_KEY = "key: holds white space, which ends a key in text files"
 _TEXTS = ("txt", "task", "lang", "speaker", "reply", "prompt")
 # How corpora and the published layout write "not known".
 _UNKNOWN = frozenset(("", "none", "null", "nan", "unk", "unknown", "n/a"))
-_LANGS = {
-    "cn": "zh",
-    "zho": "zh",
-    "cmn": "zh",
-    "chinese": "zh",
-    "mandarin": "zh",
-    "eng": "en",
-    "english": "en",
-}
 
 
 def read_manifest(path: str | Path, dropped: Counter | None = None) -> Iterator[Utterance]:
@@ -198,7 +190,7 @@ def tidy_label(name: str, value: Any) -> str | float | None:
     if small in _UNKNOWN:
         return None
     if name == "lang":
-        return _LANGS.get(small, small)
+        return language_code(text)
     return text
 
 
