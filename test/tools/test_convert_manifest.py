@@ -160,6 +160,14 @@ def test_recordings_beside_a_list_are_found(name, corpus, tmp_path):
     assert [u.wav for u in form.read(str(tmp_path / "list"), Dropped(), "")] == [f"{tmp_path}/a.wav"]
 
 
+def test_segments_of_wenet_have_both_edges(corpus, tmp_path):
+    rows = [Utterance(key, corpus[0].wav, "x", **edges) for key, edges in (("a", {"start": 0.5}), ("b", {"end": 1.0}), ("c", {}))]
+    rows.append(Utterance("gone", "gone.wav", "x", start=0.5))
+    raw = lookup.load(FORMATS, "wenet_raw")
+    assert raw.write(str(tmp_path / "raw"), rows, lost := Counter()) == 3 and lost == {"audio: file not found": 1}
+    assert [(u.start, u.end) for u in raw.read(str(tmp_path / "raw"), Dropped(), "")] == [(0.5, 2.0), (0.0, 1.0), (None, None)]
+
+
 def test_tool_faults_end_in_one_line(corpus, tmp_path, capsys):
     assert run("convert_manifest", "--from", "kaldy", "--to", "osum", tmp_path, tmp_path / "o") == 1
     assert "unknown formats 'kaldy', did you mean 'kaldi'" in capsys.readouterr().err
