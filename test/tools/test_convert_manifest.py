@@ -102,6 +102,10 @@ def test_kaldi_folder_of_others(tmp_path):
     found = list(lookup.load(FORMATS, "kaldi").read(str(tmp_path), dropped := Dropped(), ""))
     assert [(u.key, u.txt, u.speaker, u.labels.get("gender"), u.labels.get("age"), u.wav) for u in found] == [("1", "WE CALL", "0001", "m", 6.0, f"{tmp_path}/W/1.wav")]
     assert dict(dropped) == {"wav.scp holds a pipe; run it and give the file it makes": 1}
+    (tmp_path / "utt2lang").write_bytes("1 en\n2 fran\u00e7ais\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="utt2lang line 2 must be UTF-8"):
+        list(lookup.load(FORMATS, "kaldi").read(str(tmp_path), Dropped(), ""))
+    (tmp_path / "utt2lang").unlink()
     (tmp_path / "text").unlink()
     assert [(u.key, u.txt) for u in lookup.load(FORMATS, "kaldi").read(str(tmp_path), Dropped(), "")] == [("1", None)]
 

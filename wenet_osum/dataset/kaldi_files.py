@@ -68,13 +68,9 @@ def _fault(span: Span | str | None, wavs: dict[str, str]) -> str | None:
 
 def _table(path: str | Path, dropped: Counter, separator: str | None = None) -> dict[str, str]:
     """Read key → the rest of its line, which ``separator`` parts from it where the line has one,
-    else any white space. Raises ValueError for a line that is not UTF-8."""
+    else any white space."""
     rows: dict[str, str] = {}
-    for number, line in enumerate(read_lines(path), 1):
-        try:
-            text = line.decode("utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} line {number} must be UTF-8: {error}") from None
+    for text in text_lines(path):
         own = separator if separator and separator in text else None
         key, rest = [*text.split(own, maxsplit=1), "", ""][:2]
         if key in rows:
@@ -82,6 +78,16 @@ def _table(path: str | Path, dropped: Counter, separator: str | None = None) -> 
         elif key:
             rows[key] = rest.strip()
     return rows
+
+
+def text_lines(path: str | Path) -> Iterator[str]:
+    """Yield the lines of a text file without what surrounds them. Raises ValueError for a file that
+    is missing, and with the number of a line that is not UTF-8."""
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            yield line.decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} line {number} must be UTF-8: {error}") from None
 
 
 def _segments(path: str | Path, dropped: Counter) -> dict[str, Span | str]:

@@ -19,7 +19,7 @@ from wenet_osum.dataset.address import is_url
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.formats._fields import count_lost, without_conversations
-from wenet_osum.dataset.kaldi_files import read_kaldi
+from wenet_osum.dataset.kaldi_files import read_kaldi, text_lines
 from wenet_osum.dataset.manifest import from_row, reason_of
 from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
@@ -111,13 +111,12 @@ def _typed(row: dict) -> dict:
 def table(path: Path) -> dict[str, str]:
     """Read key → the rest of its line; empty when there is no such file.
 
-    White space of any kind separates.
+    White space of any kind separates. Raises ValueError with the line that is not UTF-8.
     """
     if not path.exists():
         return {}
     rows = {}
-    text = path.read_text(encoding="utf-8-sig")
-    for line in text.splitlines():
+    for line in text_lines(path):
         key, *rest = line.split(maxsplit=1) or [""]
         if key:
             rows[key] = rest[0].strip() if rest else ""
