@@ -25,6 +25,7 @@ from wenet_osum.corpus.split_folders import MANIFEST, split_pairs  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.rewrite import AddEvent, rewrite  # noqa: E402
+from wenet_osum.dataset.scan import located  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
 from wenet_osum.tasks.ved import EVENT  # noqa: E402
 
@@ -112,8 +113,10 @@ def _add(args: argparse.Namespace, manifest: Path, out: Path) -> bool:
     events, wav_dir = found
     change = AddEvent(_recordings(events, args.labels), str(events), conf, args.share)
     dropped = Dropped()
+    # The names of both recordings stay behind, in a manifest that may lie elsewhere.
+    rows = located(read_manifest(manifest, dropped), manifest)
     made = rewrite(
-        read_manifest(manifest, dropped),
+        rows,
         change,
         str(wav_dir),
         dropped,
@@ -134,7 +137,7 @@ def _recordings(events: Path, labels: list[str] | None) -> dict[str, list[Uttera
     """Read the recordings of events by label; raises ValueError when there are none."""
     wanted = []
     names = [EVENT.labels.find(label) or label for label in labels or ()]
-    for row in read_manifest(events):
+    for row in located(read_manifest(events), events):
         if not labels or label_of(row) in names:
             wanted.append(row)
     recordings = by_label(wanted)
