@@ -8,7 +8,8 @@
 
 A list is a manifest, a folder that holds manifest.jsonl, or a data.list of shards (of which
 neither transcripts nor the paths of recordings are known, so only speakers can be compared). Lists
-can share speakers, sentences and recordings. Exit status: 0 done, 1 a fault, or lists share what --disjoint forbids.
+can share speakers, sentences and recordings. Exit status: 0 done, 1 a fault, or lists share what
+--disjoint forbids.
 """
 
 from __future__ import annotations
