@@ -49,8 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     dropped = Dropped()
     try:
         alignments = read_alignments(args.times, args.format, faults)
-        alignments.note_recordings(read_manifest(args.manifest, Dropped()))
-        written = write_manifest(args.out, _timed(args, alignments, counts, faults, dropped))
+        rows = read_manifest(args.manifest, Dropped())
+        alignments.note_recordings(rows)
+        made = _timed(args, alignments, counts, faults, dropped)
+        written = write_manifest(args.out, made)
     except (ValueError, OSError) as error:
         print(f"add_word_times.py: {error}", file=sys.stderr)
         return 1

@@ -95,7 +95,7 @@ def parse_line(line: bytes, labels: Collection[str] | None = None) -> Utterance:
 
 
 def from_row(row: dict[str, Any], labels: Collection[str] | None = None) -> Utterance:
-    """Check and tidy a row: types, times that can be, ``<CN>`` → zh, ``<SAD>`` → SAD, ``none`` → absent.
+    """Check and tidy a row: types, times, ``<CN>`` → zh, ``<SAD>`` → SAD, ``none`` → absent.
 
     ``labels`` are the names of label fields; default: those of the known tasks. One that stands in
     ``extra``, as in a shard packed before its task was there, is taken out of it. Raises

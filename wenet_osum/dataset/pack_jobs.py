@@ -2,8 +2,8 @@
 
 Each writes its part of the list, and whoever finds all parts there writes the whole. The part of
 job 2 of 4 of ``data.list`` is ``data.list.part2of4``: a line with the digest of what is packed and
-how, then a line ``<shard>`` for each shard; only parts of one digest are joined. Beside a list lies ``data.list.left_out`` with a line ``key<tab>reason`` for each utterance that is not in
-it.
+how, then a line ``<shard>`` for each shard; only parts of one digest are joined. Beside a list lies
+``data.list.left_out`` with a line ``key<tab>reason`` for each utterance that is not in it.
 """
 
 from __future__ import annotations

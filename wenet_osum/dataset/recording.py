@@ -62,10 +62,13 @@ def check_length(utterance: Utterance, audio: bytes) -> None:
 
 def check_words(utterance: Utterance, seconds: float) -> None:
     """Raise Drop for a word that ends after the ``seconds`` of the utterance's audio."""
-    ends = [word.end for word in utterance.words or ()]
-    if ends and max(ends) > seconds + ROUNDING_S:
-        told = f"a word ends at {max(ends):.2f} s, the audio at {seconds:.2f} s"
-        raise Drop("word times beyond the recording", told)
+    words = utterance.words or ()
+    last = max((word.end for word in words), default=0.0)
+    if last <= seconds + ROUNDING_S:
+        return
+    reached = f"a word ends at {last:.2f} s"
+    told = f"{reached}, the audio at {seconds:.2f} s"
+    raise Drop("word times beyond the recording", told)
 
 
 def _cut(path: str, start: float | None, end: float | None) -> bytes:

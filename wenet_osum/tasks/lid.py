@@ -76,10 +76,17 @@ def language_code(lang: str) -> str:
 
     Two languages (zh-en), dialects and languages that nobody knows stay, in lower case.
     """
-    named = lang.strip().lower().replace("_", "-")
+    bare = lang.strip().lower()
+    named = bare.replace("_", "-")
+    if named in CODES:
+        return CODES[named]
+
     first, dash, rest = named.partition("-")
-    # There is no country EN or ZH.
-    is_mixed = rest in ("en", "zh") and rest != first
-    if named in CODES or is_mixed or not REGION.fullmatch(dash + rest):
-        return CODES.get(named, named)
-    return CODES.get(first, first)
+    if rest == first:
+        return first
+    # There is no country EN or ZH: such a pair is two languages.
+    if rest in ("en", "zh"):
+        return named
+    if REGION.fullmatch(dash + rest):
+        return CODES.get(first, first)
+    return named

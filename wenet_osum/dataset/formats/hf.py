@@ -229,25 +229,28 @@ def _give_extras_one_type(rows: list[Row]) -> None:
     """Write an entry of ``extra`` as JSON text where it, or a part of it, has several types."""
     kinds: dict[str, dict[str, str]] = {}  # entry → place in it → type
     mixed: set[str] = set()
-    for row in rows:
-        for name, value in row.get("extra", {}).items():
+    extras = [row["extra"] for row in rows if row.get("extra")]
+    for extra in extras:
+        for name, value in extra.items():
             own = kinds.setdefault(name, {})
             for place, kind in _kinds(value):
                 if own.setdefault(place, kind) != kind:
                     mixed.add(name)
     for row in rows:
-        texts = {}
-        for name in mixed.intersection(row.get("extra", {})):
-            texts[name] = json.dumps(row["extra"][name], ensure_ascii=False)
-        if texts:
-            row["extra"] = row["extra"] | texts
+        extra = dict(row.get("extra") or {})
+        for name in mixed.intersection(extra):
+            extra[name] = json.dumps(extra[name], ensure_ascii=False)
+            row["extra"] = extra
 
 
 def _kinds(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
     """Yield the places in a value and the types there; an int may stand among floats."""
     if value is None:
         return
-    yield place, "number" if type(value) in (int, float) else type(value).__name__
+    kind = type(value).__name__
+    if kind in ("int", "float"):
+        kind = "number"
+    yield place, kind
     if isinstance(value, list):
         for part in value:
             yield from _kinds(part, f"{place}[]")

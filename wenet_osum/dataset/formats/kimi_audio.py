@@ -43,7 +43,8 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
 
     Relative paths count from where the run was started, or else from the file's folder.
     """
-    return located(_read(path, dropped), path)
+    rows = _read(path, dropped)
+    return located(rows, path)
 
 
 def _read(path: str, dropped: Counter) -> Iterator[Utterance]:

@@ -1,9 +1,9 @@
 """lhotse's manifests: ``*recordings*.jsonl[.gz]`` and ``*supervisions*.jsonl[.gz]`` of a folder.
 
 A folder of several splits is read one by one, by the file of its supervisions or the beginning of
-its name. They are read and written without lhotse. A supervision is an utterance; its ``custom`` table holds
-the fields lhotse has no place for. Word times are its ``alignment["word"]``, in the recording's
-time as lhotse counts them.
+its name. They are read and written without lhotse. A supervision is an utterance; its ``custom``
+table holds the fields lhotse has no place for. Word times are its ``alignment["word"]``, in the
+recording's time as lhotse counts them.
 """
 
 from __future__ import annotations

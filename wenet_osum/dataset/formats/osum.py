@@ -12,7 +12,8 @@ from wenet_osum.records import Utterance
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
     """Yield the utterances of a manifest."""
-    return located(read_manifest(path, dropped), path)
+    rows = read_manifest(path, dropped)
+    return located(rows, path)
 
 
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:

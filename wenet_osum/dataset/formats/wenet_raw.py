@@ -20,7 +20,8 @@ KEPT = frozenset(("key", "wav", "txt", "start", "end"))
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
     """Yield the utterances of a raw list."""
-    return located(read_manifest(path, dropped), path)
+    rows = read_manifest(path, dropped)
+    return located(rows, path)
 
 
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
