@@ -20,12 +20,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wenet_osum.corpus.events import POSITIONS, EventConfig, by_label  # noqa: E402
+from wenet_osum.corpus.events import POSITIONS, EventConfig, by_label, label_of  # noqa: E402
 from wenet_osum.corpus.split_folders import MANIFEST, split_pairs  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.rewrite import AddEvent, rewrite  # noqa: E402
+from wenet_osum.dataset.scan import located  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
+from wenet_osum.tasks.ved import EVENT  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:
@@ -111,8 +113,10 @@ def _add(args: argparse.Namespace, manifest: Path, out: Path) -> bool:
     events, wav_dir = found
     change = AddEvent(_recordings(events, args.labels), str(events), conf, args.share)
     dropped = Dropped()
+    # The names of both recordings stay behind, in a manifest that may lie elsewhere.
+    rows = located(read_manifest(manifest, dropped), manifest)
     made = rewrite(
-        read_manifest(manifest, dropped),
+        rows,
         change,
         str(wav_dir),
         dropped,
@@ -132,8 +136,9 @@ def _add(args: argparse.Namespace, manifest: Path, out: Path) -> bool:
 def _recordings(events: Path, labels: list[str] | None) -> dict[str, list[Utterance]]:
     """Read the recordings of events by label; raises ValueError when there are none."""
     wanted = []
-    for row in read_manifest(events):
-        if not labels or row.get("event") in labels:
+    names = [EVENT.labels.find(label) or label for label in labels or ()]
+    for row in located(read_manifest(events), events):
+        if not labels or label_of(row) in names:
             wanted.append(row)
     recordings = by_label(wanted)
     if not recordings:
@@ -147,7 +152,7 @@ def _recordings(events: Path, labels: list[str] | None) -> dict[str, list[Uttera
 def _counted(utterances: Iterable[Utterance], counts: Counter) -> Iterator[Utterance]:
     """Count the events of utterances that pass by."""
     for utterance in utterances:
-        counts[utterance.get("event") or "none"] += 1
+        counts[label_of(utterance) or "none"] += 1
         yield utterance
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.corpus.previous import with_previous  # noqa: E402
+from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.scan import located  # noqa: E402
 
@@ -26,8 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parser().parse_args(argv)
     counts: Counter = Counter()
+    dropped = Dropped()
     try:
-        rows = list(located(read_manifest(args.manifest), args.manifest))
+        rows = list(located(read_manifest(args.manifest, dropped), args.manifest))
         written = write_manifest(args.out, with_previous(rows, counts, args.longest_gap_s))
     except (ValueError, OSError) as error:
         print(f"add_previous.py: {error}", file=sys.stderr)
@@ -36,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{args.out}: {written} utterances, {added} with the text before")
     for reason, times in counts.most_common():
         print(f"  {times} without: {reason}")
+    if dropped:
+        print(f"left out:\n{table(dropped)}")
     return 0
 
 

@@ -4,8 +4,9 @@
     python tools/add_word_times.py --format mfa --times aligned/ data/train/manifest.jsonl \\
         data/train/timed.jsonl
 
-An alignment is found by the utterance's key, or by its recording's file name; of a recording the
-utterance's segment is taken. Utterances whose words do not fit are written without times and
+An alignment is found by the utterance's key, or by its recording's path or file name; of a
+recording the utterance's segment is taken. A file name that several recordings or several
+alignments have finds none. Utterances whose words do not fit are written without times and
 counted by reason (--drop leaves them out). Exit status: 0 done, 1 a fault or no utterance got
 times.
 """
@@ -22,12 +23,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum import lookup  # noqa: E402
-from wenet_osum.corpus.alignments import FORMATS, read_alignments  # noqa: E402
+from wenet_osum.corpus.alignments import FORMATS, Alignments, read_alignments  # noqa: E402
 from wenet_osum.corpus.match_words import Unmatched, add_words  # noqa: E402
-from wenet_osum.dataset.drop import table  # noqa: E402
+from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.scan import located  # noqa: E402
-from wenet_osum.records import Utterance, Word  # noqa: E402
+from wenet_osum.records import Utterance  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,9 +46,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     counts: Counter = Counter()
     faults: Counter = Counter()
+    dropped = Dropped()
     try:
         alignments = read_alignments(args.times, args.format, faults)
-        written = write_manifest(args.out, _timed(args, alignments, counts, faults))
+        rows = read_manifest(args.manifest, Dropped())
+        alignments.note_recordings(rows)
+        made = _timed(args, alignments, counts, faults, dropped)
+        written = write_manifest(args.out, made)
     except (ValueError, OSError) as error:
         print(f"add_word_times.py: {error}", file=sys.stderr)
         return 1
@@ -56,14 +61,20 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{counts['extra']} timed words say nothing of a transcript and were passed over")
     if faults:
         print(f"without word times, by reason:\n{table(faults)}")
+    if dropped:
+        print(f"left out:\n{table(dropped)}")
     return 0 if counts["timed"] else 1
 
 
 def _timed(
-    args: argparse.Namespace, alignments: dict[str, list[Word]], counts: Counter, faults: Counter
+    args: argparse.Namespace,
+    alignments: Alignments,
+    counts: Counter,
+    faults: Counter,
+    dropped: Dropped,
 ) -> Iterator[Utterance]:
     """Yield the utterances with their times; those without are counted by reason."""
-    rows = read_manifest(args.manifest)
+    rows = read_manifest(args.manifest, dropped)
     for utterance in located(rows, args.manifest):
         try:
             words, extra = add_words(utterance, alignments)

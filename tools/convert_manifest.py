@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from wenet_osum import lookup  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
+from wenet_osum.tasks.lid import language_code  # noqa: E402
 
 FORMATS = "wenet_osum.dataset.formats"
 
@@ -76,8 +77,9 @@ def _of_languages(
     utterances: Iterable[Utterance], languages: list[str], lost: Counter
 ) -> Iterator[Utterance]:
     """Keep the utterances of some languages and count the others."""
+    codes = [language_code(name) for name in languages]
     for utterance in utterances:
-        if utterance.lang in languages:
+        if utterance.lang in codes:
             yield utterance
         else:
             lost[f"language {utterance.lang or 'not given'}"] += 1

@@ -7,8 +7,9 @@
         train=data/train.jsonl test=data/test.jsonl
 
 A list is a manifest, a folder that holds manifest.jsonl, or a data.list of shards (of which
-transcripts are not read, so sentences are not compared). Lists can share speakers, sentences and
-recordings. Exit status: 0 done, 1 a fault, or lists share what --disjoint forbids.
+neither transcripts nor the paths of recordings are known, so only speakers can be compared). Lists
+can share speakers, sentences and recordings. Exit status: 0 done, 1 a fault, or lists share what
+--disjoint forbids.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from wenet_osum.corpus.split import check_disjoint  # noqa: E402
 from wenet_osum.corpus.statistics import summary  # noqa: E402
 from wenet_osum.dataset.drop import Drop, Dropped, note  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest  # noqa: E402
-from wenet_osum.dataset.scan import raw_duration  # noqa: E402
+from wenet_osum.dataset.scan import located, raw_duration  # noqa: E402
 from wenet_osum.dataset.shard import Index, list_paths, load_list  # noqa: E402
 from wenet_osum.files import write_text  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
 from wenet_osum.report.data_report import report  # noqa: E402
+from wenet_osum.tasks.lid import language_code  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for item in args.lists:
             name, path = _named(item)
+            _check_comparable(path, args.disjoint)
             if name in splits:
                 raise ValueError(f"two lists are named {name}; give NAME=LIST")
             left_out[name] = Dropped()
@@ -74,6 +77,14 @@ def parser() -> argparse.ArgumentParser:
     return args
 
 
+def _check_comparable(path: str, disjoint: list[str]) -> None:
+    """Raise ValueError for a list of shards that is to be compared by what its indices lack."""
+    lacking = [kind for kind in disjoint if kind in ("sentence", "recording")]
+    if lacking and list_paths(path) is not None:
+        why = f"shards cannot be compared by {lacking[0]}"
+        raise ValueError(f"{path}: {why}; give the manifest that they were packed from")
+
+
 def _check_all(lists: list[str], disjoint: list[str]) -> None:
     """Raise ValueError where lists share what they must not, rows without audio included: of these
     nothing else is on the page."""
@@ -81,7 +92,8 @@ def _check_all(lists: list[str], disjoint: list[str]) -> None:
     for item in lists:
         name, path = _named(item)
         if list_paths(path) is None:
-            every[name] = list(read_manifest(path, Dropped()))
+            rows = read_manifest(path, Dropped())
+            every[name] = list(located(rows, path))
     check_disjoint(every, disjoint)
 
 
@@ -90,8 +102,9 @@ def _of_languages(
 ) -> list[Utterance]:
     """Keep the utterances of some languages and count the others; without languages keep all."""
     kept = []
+    codes = [language_code(name) for name in languages or ()]
     for row in rows:
-        if not languages or row.lang in languages:
+        if not languages or row.lang in codes:
             kept.append(row)
         else:
             note(dropped, row.key, f"language {row.lang}")
@@ -112,7 +125,8 @@ def _rows(path: str, dropped: Dropped) -> Iterator[Utterance]:
         for index in load_list(path, dropped):
             yield from _indexed(index)
         return
-    for utterance in read_manifest(path, dropped):
+    rows = read_manifest(path, dropped)
+    for utterance in located(rows, path):
         try:
             yield dataclasses.replace(utterance, duration=raw_duration(utterance, path))
         except Drop as drop:

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from wenet_osum.corpus.forced_align import GAP_S  # noqa: E402
 from wenet_osum.corpus.match_words import Unmatched  # noqa: E402
 from wenet_osum.corpus.split_folders import split_pairs  # noqa: E402
-from wenet_osum.dataset.drop import Drop, table  # noqa: E402
+from wenet_osum.dataset.drop import Drop, Dropped, table  # noqa: E402
 from wenet_osum.dataset.log_mel import log_mel  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.rewrite import read_audio  # noqa: E402
@@ -88,17 +88,23 @@ def _open(args: argparse.Namespace) -> Aligner:
 def _align(aligner: Aligner, manifest: Path, out: Path) -> bool:
     """Write one manifest with times; tells whether any utterance got some."""
     faults: Counter = Counter()
-    written = write_manifest(out, _timed(aligner, manifest, faults))
+    dropped = Dropped()
+    written = write_manifest(out, _timed(aligner, manifest, faults, dropped))
     timed = written - faults.total()
     print(f"{out}: {written} utterances, {timed} with word times")
     print(f"without word times, by reason:\n{table(faults)}" if faults else "none is without")
+    if dropped:
+        print(f"left out:\n{table(dropped)}")
     return timed > 0
 
 
-def _timed(aligner: Aligner, manifest: Path, faults: Counter) -> Iterator[Utterance]:
+def _timed(
+    aligner: Aligner, manifest: Path, faults: Counter, dropped: Dropped
+) -> Iterator[Utterance]:
     """Yield the utterances with their times; those that cannot be aligned are counted by reason."""
     progress = ProgressBar(None, title=str(manifest))
-    for utterance in progress.over(located(read_manifest(manifest), manifest)):
+    rows = read_manifest(manifest, dropped)
+    for utterance in progress.over(located(rows, manifest)):
         try:
             if not utterance.txt:
                 raise Unmatched("no transcript")

@@ -10,7 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
-from wenet_osum.dataset.manifest import read_kaldi, write_manifest  # noqa: E402
+from wenet_osum.dataset.kaldi_files import read_kaldi  # noqa: E402
+from wenet_osum.dataset.manifest import write_manifest  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:

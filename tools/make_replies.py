@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.corpus.split_folders import split_pairs  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, note, table  # noqa: E402
-from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
+from wenet_osum.dataset.manifest import read_manifest, unique, write_manifest  # noqa: E402
 from wenet_osum.dataset.scan import located  # noqa: E402
 from wenet_osum.decode.text_replies import (  # noqa: E402
     SYSTEM,
@@ -76,7 +76,9 @@ def parser() -> argparse.ArgumentParser:
 def _make(args: argparse.Namespace, manifest: Path, out: Path) -> None:
     """Answer the transcripts of one manifest and write the replies."""
     cascade = bool(args.hyp or args.wrong_words)
-    utterances = list(located(read_manifest(manifest), manifest))
+    dropped = Dropped()
+    rows = unique(read_manifest(manifest, dropped), dropped)
+    utterances = list(located(rows, manifest))
     texts = _transcripts(args, utterances)
     kept = out / "replies.jsonl" if cascade else Path(f"{out}.replies.jsonl")
     hold_asked(kept, args.llm, args.system, args.max_tokens)
@@ -84,7 +86,6 @@ def _make(args: argparse.Namespace, manifest: Path, out: Path) -> None:
     llm = TextLlm.load(args.llm, args.system, args.max_tokens, dtype)
     replies = answer_all(llm, list(texts.values()), kept, args.batch_size)
 
-    dropped = Dropped()
     given = _with_replies(utterances, texts, replies, cascade, dropped)
     if cascade:
         _write_answers(out / "hyp.jsonl", given, texts)

@@ -7,7 +7,8 @@ machines, each with the same arguments and its own --job, e.g. a SLURM array or 
     python tools/make_shard_list.py --job $SLURM_ARRAY_TASK_ID --num_jobs 16 --num_threads 8 \\
         --manifest train.jsonl shards data.list
 
-The last job to finish writes data.list. What is left out is named in data.list.left_out. A second
+The last job to finish writes data.list, of the parts of jobs that packed the same with the same
+options. What is left out is named in data.list.left_out. A second
 run packs only what is missing or has changed.
 """
 
@@ -23,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.dataset import pack_jobs  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
-from wenet_osum.dataset.manifest import read_kaldi, read_manifest, without_white_keys  # noqa: E402
+from wenet_osum.dataset.kaldi_files import read_kaldi  # noqa: E402
+from wenet_osum.dataset.manifest import read_manifest, without_white_keys  # noqa: E402
 from wenet_osum.dataset.pack import Report, pack  # noqa: E402
 from wenet_osum.records import Utterance  # noqa: E402
 
@@ -104,6 +106,7 @@ def _pack(args: argparse.Namespace) -> bool:
     """Pack this job's part, write its list, and tell; returns whether it has any shards."""
     dropped = Dropped()
     job = (args.job, args.num_jobs)
+    digest = _digest(args) if args.num_jobs > 1 else ""
     pack_jobs.clear(args.shards_list, *job)
     packed = pack(
         _utterances(args, dropped),
@@ -115,6 +118,7 @@ def _pack(args: argparse.Namespace) -> bool:
         args.resample,
         part=job,
         checked=True,
+        list_path=args.manifest or "",
     )
     # Every job reads the whole input; the first counts its faults.
     faults = packed.dropped
@@ -122,9 +126,17 @@ def _pack(args: argparse.Namespace) -> bool:
         faults = _joined(dropped, faults)
     there = 0
     if packed.paths or args.num_jobs > 1:
-        there = pack_jobs.finish(args.shards_list, *job, packed.paths, faults)
+        there = pack_jobs.finish(args.shards_list, *job, packed.paths, faults, digest)
     _tell(args, packed, there, faults)
     return bool(packed.paths)
+
+
+def _digest(args: argparse.Namespace) -> str:
+    """Hash what this job packs, and how: the same for all jobs of one list."""
+    own = ("job", "num_threads", "paths", "inputs", "manifest", "segments")
+    options = {name: value for name, value in vars(args).items() if name not in own}
+    files = [args.manifest, args.segments, *args.inputs]
+    return pack_jobs.digest_of(filter(None, files), options)
 
 
 def _tell(args: argparse.Namespace, packed: Report, there: int, faults: Dropped) -> None:

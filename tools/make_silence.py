@@ -47,7 +47,7 @@ def _make(args: argparse.Namespace, dropped: Dropped) -> int:
     count = without_speech.how_many(len(rows), args.share)
     made = without_speech.make(
         count,
-        without_speech.durations(rows),
+        without_speech.durations(rows, args.manifest, dropped),
         args.wav_dir,
         dropped,
         _sources(args.recordings),
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     add("--recordings", help="noise or music without speech: a path per line, or a .jsonl manifest")
     add("--wav_dir", required=True, help="folder of the recordings to write")
     add("--seed", type=int, default=777, help="of what is drawn (777)")
-    add("manifest", help="the utterances that they are to stand among, with durations")
+    add("manifest", help="the utterances that they are to stand among")
     add("out", help="manifest to write")
     return args
 

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.corpus.task_lists import choose, reference_lines  # noqa: E402
+from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.scan import located  # noqa: E402
 from wenet_osum.files import write_text  # noqa: E402
@@ -57,7 +58,8 @@ def _pairs(paths: list[str]) -> list[tuple[Path, Path]]:
 
 def write_lists(manifest: Path, folder: Path, names: list[str], limit: int | None) -> None:
     """Write the list and the reference text of each task into a folder."""
-    rows = read_manifest(manifest)
+    dropped = Dropped()
+    rows = read_manifest(manifest, dropped)
     found = located(rows, manifest)
     utterances = list(found)
     for name in names:
@@ -67,6 +69,8 @@ def write_lists(manifest: Path, folder: Path, names: list[str], limit: int | Non
         write_manifest(path, chosen)
         write_text(path.with_suffix(".text"), lines)
         print(f"{path}: {len(chosen)} of {len(utterances)} utterances")
+    if dropped:
+        print(f"{manifest}, left out:\n{table(dropped)}")
 
 
 if __name__ == "__main__":

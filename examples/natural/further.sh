@@ -57,18 +57,22 @@ fi
 
 for arm in before $arms; do
   model=exp/further/$arm/final out=exp/further/$arm
-  # WAY/SET: only models that were trained with words that may occur can be told some.
+  # WAY/SET: only models that were trained with words that may occur can be told some; told_joint decodes jointly with CTC.
   tests="untold/hot300 untold/silence"
   case $arm in
     before) model=exp/3_joint/final ;;
     plain) ;;
-    *) tests="$tests told/hot300" ;;
+    *) tests="$tests told/hot300 told_joint/hot300" ;;
   esac
   if in_stages 5; then
     echo "stage 5: decoding with $model"
     for test in $tests; do
-      told=$([ "${test%/*}" = told ] || echo --no_context)
-      python -m wenet_osum.bin.recognize --model "$model" --list "$(list_of ":${test#*/}")" --task asr --lang en $told $decode --out "$out/$test"
+      case ${test%/*} in
+        untold) way=--no_context ;;
+        told) way= ;;
+        told_joint) way="--rescore ctc_prefix=0.2" ;;
+      esac
+      python -m wenet_osum.bin.recognize --model "$model" --list "$(list_of ":${test#*/}")" --task asr --lang en $way $decode --out "$out/$test"
     done
     # No gate: what is lost stands in the table.
     python "$tools/text_check.py" --model "$model" --dtype "$text_dtype" --threads "$nproc" --out "$out/text"

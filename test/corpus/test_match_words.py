@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from wenet_osum.corpus.alignments import Alignments
 from wenet_osum.corpus.match_words import Unmatched, add_words, match, tidy, units
 from wenet_osum.records import Utterance, Word
 from wenet_osum.tasks.base import join_words
@@ -111,17 +112,30 @@ def test_words_without_length_get_one():
 def test_alignments_are_found_by_key_or_recording():
     alignment = [Word("one", 0.2, 0.5), Word("two", 1.0, 1.4), Word("three", 2.0, 2.5)]
     whole = Utterance("a-1", "x/rec.flac", txt="two three", start=0.9, end=2.5)
-    assert add_words(whole, {"rec": alignment})[0] == [Word("two", pytest.approx(0.1), pytest.approx(0.5)), Word("three", pytest.approx(1.1), pytest.approx(1.6))]
+    assert add_words(whole, Alignments({"rec": alignment}))[0] == [Word("two", pytest.approx(0.1), pytest.approx(0.5)), Word("three", pytest.approx(1.1), pytest.approx(1.6))]
     own = Utterance("a-1", "x/rec.flac", txt="one two three", start=5.0, end=8.0)
-    assert add_words(own, {"a-1": alignment, "rec": []})[0] == alignment
+    assert add_words(own, Alignments({"a-1": alignment, "rec": []}))[0] == alignment
     with pytest.raises(Unmatched, match="no alignment of this name: a-1"):
-        add_words(own, {})
+        add_words(own, Alignments({}))
     with pytest.raises(Unmatched, match="no transcript"):
-        add_words(Utterance("a", "a.wav"), {"a": alignment})
+        add_words(Utterance("a", "a.wav"), Alignments({"a": alignment}))
+
+
+def test_recordings_of_one_name_get_no_times_of_each_other():
+    rows = [Utterance("a", "w/spk1/001.wav", txt="one two"), Utterance("b", "w/spk2/001.wav", txt="one two")]
+    both = Alignments({"spk1/001": timed("one two"), "spk2/001": timed("one two")[::-1]})
+    assert both.find(rows[0]) == (both.words["spk1/001"], True) and both.find(rows[1]) == (both.words["spk2/001"], True)
+    for name in ("spk1/001", "001"):
+        one = Alignments({name: timed("one two")})
+        one.note_recordings(rows)
+        with pytest.raises(Unmatched, match="several recordings of this name"):
+            one.find(rows[1])
+    with pytest.raises(Unmatched, match="several recordings of this name"):
+        both.find(Utterance("c", "elsewhere/001.wav", txt="one two"))
 
 
 def test_times_beyond_the_recording_are_told_and_a_little_is_cut():
     alignment = timed("one two")
-    assert add_words(Utterance("a", "a.wav", txt="one two", duration=0.87), {"a": alignment})[0][-1].end == 0.87
+    assert add_words(Utterance("a", "a.wav", txt="one two", duration=0.87), Alignments({"a": alignment}))[0][-1].end == 0.87
     with pytest.raises(Unmatched, match="beyond the recording"):
-        add_words(Utterance("a", "a.wav", txt="one two", duration=0.7), {"a": alignment})
+        add_words(Utterance("a", "a.wav", txt="one two", duration=0.7), Alignments({"a": alignment}))

@@ -46,6 +46,15 @@ def test_chunks_before_the_samples_and_unknown_sizes_are_read():
         assert np.array_equal(audio.decode(data), audio.decode(plain)) and audio.read_duration(data) == pytest.approx(0.5)
 
 
+def test_gsm_in_wav_is_read_though_it_cannot_seek():
+    out = io.BytesIO()
+    soundfile.write(out, 0.3 * np.sin(np.arange(16000) / 20), 8000, subtype="GSM610", format="WAV")
+    whole = audio.decode(out.getvalue())
+    assert len(whole) == 32000 and audio.read_duration(out.getvalue()) == 2.0
+    part = audio.decode(audio.cut(out.getvalue(), 0.5, 1.0))
+    assert len(part) == 8000 and np.allclose(part[100:-100], whole[8100:15900], atol=1e-3)
+
+
 @pytest.mark.parametrize("rate", [8000, 48000, 44100, 22050, 11127])
 def test_other_rates_become_16_khz(rate):
     got = audio.decode(encode(tone(rate=rate), rate))

@@ -92,6 +92,12 @@ def test_bad_lists_name_the_next_step(tmp_path, content, match):
         augment.read_list(str(tmp_path / "list"))
 
 
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "list").write_text(f"{tmp_path}/a.wav\n", encoding="utf-8-sig")
+    assert augment.read_list(str(tmp_path / "list")) == (f"{tmp_path}/a.wav",)
+
+
 def test_bad_recording_is_named(tmp_path):
     (tmp_path / "x.wav").write_bytes(b"junk")
     (tmp_path / "list").write_text(f"{tmp_path}/x.wav\n")

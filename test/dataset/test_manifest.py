@@ -7,10 +7,10 @@ import json
 import pytest
 
 from wenet_osum.dataset.drop import Dropped, table
+from wenet_osum.dataset.kaldi_files import MALFORMED, read_kaldi
 from wenet_osum.dataset.manifest import (
     from_row,
     parse_line,
-    read_kaldi,
     read_manifest,
     write_manifest,
     write_manifests,
@@ -57,6 +57,9 @@ def test_wenet_raw_list_and_published_labels_are_read():
         (b'{"key": "a", "wav": "w", "start": 2, "end": 2}', "'end' must lie after 'start'"),
         (b'{"key": "a", "wav": "w", "words": [["x", 1]]}', "words of"),
         (b'{"key": "a", "wav": "w", "words": [["x", 1, NaN]]}', "'words' must have finite times"),
+        (b'{"key": "a", "wav": "w", "words": [["x", -1, 1]]}', "'words' must have times of 0 or more that run forward"),
+        (b'{"key": "a", "wav": "w", "words": [["x", 1, 0.5]]}', "'words' must have times of 0 or more that run forward"),
+        (b'{"key": "a", "wav": "w", "words": [["x", 1, 2], ["y", 0.5, 1]]}', "'words' must have times of 0 or more that run forward"),
         (b'{"key": "a", "wav": "w", "age": [3]}', "'age' must be"),
         (b'{"key": "a", "wav": "w", "txt": "\\ud800"}', "valid Unicode"),
     ],
@@ -107,9 +110,20 @@ def test_kaldi_segments(tmp_path):
     dropped = Dropped()
     rows = list(read_kaldi(tmp_path / "wav.scp", tmp_path / "text", tmp_path / "segments", dropped))
     assert rows == [Utterance("u1", "r.wav", "one", start=0.5, end=1.25)] and dropped.pairs == [("u2", "text without a line in segments")]
-    (tmp_path / "segments").write_text("u1 rec 0.5\n")
-    with pytest.raises(ValueError, match="key recording start_s end_s"):
-        list(read_kaldi(tmp_path / "wav.scp", tmp_path / "text", tmp_path / "segments"))
+
+
+def test_kaldi_segments_that_are_none_are_counted(tmp_path):
+    """An end of -1 is that of the recording, a fifth column its channel; a tab parts as a space does."""
+    ends = {"u1": "-1", "u2": "\t1.25 0", "u3": "", "u4": "0.5", "u5": "x", "u6": "nan", "u7": "1 1"}
+    (tmp_path / "wav.scp").write_text("rec r.wav\n")
+    (tmp_path / "text").write_text("".join(f"{key} one\ttwo {key}\n" for key in ends))
+    (tmp_path / "segments").write_text("".join(f"{key} rec 0.5 {end}\n" for key, end in ends.items()))
+    rows = list(read_kaldi(tmp_path / "wav.scp", tmp_path / "text", tmp_path / "segments", dropped := Dropped()))
+    assert [(u.key, u.txt, u.start, u.end) for u in rows] == [("u1", "one\ttwo u1", 0.5, None), ("u2", "one\ttwo u2", 0.5, 1.25)]
+    assert dict(dropped) == {MALFORMED: 5}
+    (tmp_path / "text").write_bytes("u1 one\nu2 caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="text line 2 must be UTF-8"):
+        list(read_kaldi(tmp_path / "wav.scp", tmp_path / "text"))
 
 
 def test_several_manifests_appear_together_or_not_at_all(tmp_path):
@@ -135,6 +149,14 @@ def test_a_label_is_a_text_or_a_number():
     for value in (True, [3], {}, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"'emotion' must be a label \(a text or a finite number\), got"):
             from_row({"key": "a", "wav": "w", "emotion": value})
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [("en-US", "en"), ("zh_CN", "zh"), ("zh-Hans-CN", "zh"), ("French", "fr"), ("普通话", "zh"), ("es-419", "es"), ("zh-yue", "yue"), ("zh-en", "zh-en"), ("ja-en", "ja-en"), ("zh-sichuan", "zh-sichuan"), ("Tok Pisin", "tok pisin")],
+)
+def test_a_language_is_one_under_all_its_names(given, code):
+    assert from_row({"key": "a", "wav": "w", "lang": given}).lang == code
 
 
 def test_values_by_name():

@@ -57,6 +57,8 @@ def test_word_times_scale_with_the_speed(template, speed):
     times = [t / speed for t in (0.2, 0.5, 0.5, 1.0)]
     assert template.decode(sample.answer_ids) == f"<{times[0]:.2f}>red<{times[1]:.2f}> <{times[2]:.2f}>cat<{times[3]:.2f}>"
     assert len(sample.features) == pytest.approx(120 / speed, abs=1)
+    with pytest.raises(Drop, match="word times beyond the recording"):
+        make_sample(TIMED, wav(0.8), template.task("srwt"), template, conf)
 
 
 @pytest.mark.parametrize("speed", [0.8, 1.0])

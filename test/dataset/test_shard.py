@@ -83,7 +83,7 @@ def test_every_field_comes_back_under_every_key(tmp_path):
 
 
 def test_index_columns(tmp_path):
-    rows = [utterance(tmp_path, "a", txt="你好", labels={"age": 3}, task="ser", words=[Word("你", 0, 1)] * 2, reply="é"), utterance(tmp_path, "b", lang="en")]
+    rows = [utterance(tmp_path, "a", txt="你好", labels={"age": 3}, task="ser", words=[Word("你", 0, 0.1)] * 2, reply="é"), utterance(tmp_path, "b", lang="en")]
     (index,) = load_list(list_of(*pack(rows, tmp_path / "s", log=print).paths), Counter())
     assert index.kind == "tar" and index.lengths.tolist() == [[6, 2, 2], [0, 0, 0]] and index.lengths.dtype == np.int32
     assert index.durations.tolist() == [pytest.approx(0.2)] * 2 and index.durations.dtype == np.float32

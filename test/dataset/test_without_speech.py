@@ -40,10 +40,12 @@ def test_numbers_and_lengths():
     assert without_speech.how_many(950, 0.05) == 50 and without_speech.how_many(3, 0.05) == 1
     with pytest.raises(ValueError, match="share 1"):
         without_speech.how_many(9, 1.0)
+    dropped = Dropped()
     rows = [Utterance("a", "a", duration=2.0), Utterance("b", "b", start=1.0, end=4.0), Utterance("c", "c"), Utterance("d", "d", duration=99.0)]
-    assert without_speech.durations(rows) == [2.0, 3.0, 30.0]
+    assert without_speech.durations(rows, "", dropped) == [2.0, 3.0, 30.0]
+    assert dropped == {"audio: file not found": 1}
     with pytest.raises(ValueError, match="no row has a duration"):
-        without_speech.durations(rows[2:3])
+        without_speech.durations(rows[2:3], "", dropped)
 
 
 def test_sounds_are_as_loud_as_drawn():
@@ -80,6 +82,13 @@ def test_the_tool_makes_each_kind_and_the_same_again(made):
     assert all(row.txt == "" and row.duration == 1.0 and soundfile.info(row.wav).frames == RATE for row in rows)
     again = without_speech.make(2, [1.0] * 12, made / "again", Dropped())
     assert Path(next(again).wav).read_bytes() == Path(rows[0].wav).read_bytes()
+
+
+def test_another_list_does_not_overwrite_the_recordings(made, capsys):
+    before = (made / "wav/without_speech_000000.wav").read_bytes()
+    words = ["--share", "0.3333", "--seed", 1, "--wav_dir", made / "wav", made / "train.jsonl", made / "dev_silence.jsonl"]
+    assert tool().main([*map(str, words)]) == 1 and "give this list a --wav_dir of its own" in capsys.readouterr().err
+    assert (made / "wav/without_speech_000000.wav").read_bytes() == before and not (made / "dev_silence.jsonl").exists()
 
 
 def test_a_recording_that_is_none_is_counted(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import gzip
 import importlib.util
 import json
@@ -101,6 +102,10 @@ def test_kaldi_folder_of_others(tmp_path):
     found = list(lookup.load(FORMATS, "kaldi").read(str(tmp_path), dropped := Dropped(), ""))
     assert [(u.key, u.txt, u.speaker, u.labels.get("gender"), u.labels.get("age"), u.wav) for u in found] == [("1", "WE CALL", "0001", "m", 6.0, f"{tmp_path}/W/1.wav")]
     assert dict(dropped) == {"wav.scp holds a pipe; run it and give the file it makes": 1}
+    (tmp_path / "utt2lang").write_bytes("1 en\n2 fran\u00e7ais\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="utt2lang line 2 must be UTF-8"):
+        list(lookup.load(FORMATS, "kaldi").read(str(tmp_path), Dropped(), ""))
+    (tmp_path / "utt2lang").unlink()
     (tmp_path / "text").unlink()
     assert [(u.key, u.txt) for u in lookup.load(FORMATS, "kaldi").read(str(tmp_path), Dropped(), "")] == [("1", None)]
 
@@ -120,12 +125,25 @@ def test_lhotse_of_others(corpus, tmp_path):
         out.writelines(json.dumps(row) + "\n" for row in (recording | {"id": "r"}, stereo))
     alignment = {"word": [["hi", 1.1, 0.3, None]]}
     rows = [{"id": f"u-{r}", "recording_id": r, "start": 1.0, "duration": 0.5, "channel": 0, "language": "English", "gender": "M", "alignment": alignment} for r in "rsq"]
+    rows += [rows[0], rows[0] | {"id": "late", "start": 1.9}, {"id": "none", "start": 0.0, "duration": 1.0}]
     (tmp_path / "x_supervisions_train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = list(lookup.load(FORMATS, "lhotse").read(str(tmp_path), dropped := Dropped(), ""))
     assert [(u.key, u.lang, u.labels.get("gender"), u.start, u.end, u.words) for u in found] == [("u-r", "en", "M", 1.0, 1.5, [Word("hi", 0.1, 0.4)])]
-    assert dict(dropped) == {"recording with several channels or files": 1, "supervision without its recording": 1}
-    with pytest.raises(ValueError, match="no \\*recordings\\*"):
+    assert dict(dropped) == {"recording with several channels or files": 1, "supervision without its recording": 2, "duplicate key": 1, "lhotse: segment ends beyond the recording": 1}
+    with pytest.raises(ValueError, match="no \\*supervisions\\*"):
         list(lookup.load(FORMATS, "lhotse").read(str(tmp_path / "none"), dropped, ""))
+
+
+def test_lhotse_s_splits_are_read_one_by_one(corpus, tmp_path):
+    lhotse = lookup.load(FORMATS, "lhotse")
+    for split, row in zip(("train", "test"), corpus, strict=True):
+        lhotse.write(str(tmp_path / split), [dataclasses.replace(row, prompt="Listen.")], Counter())
+        for kind in ("recordings", "supervisions"):
+            (tmp_path / split / f"{kind}.jsonl.gz").rename(tmp_path / f"x_{kind}_{split}.jsonl.gz")
+    with pytest.raises(ValueError, match="holds several manifests"):
+        list(lhotse.read(str(tmp_path), Dropped(), ""))
+    for path in ("x_supervisions_train.jsonl.gz", "x_supervisions_tr"):
+        assert [(u.key, u.prompt) for u in lhotse.read(str(tmp_path / path), Dropped(), "")] == [("a.1", "Listen.")]
 
 
 def test_tool_converts_filters_and_counts(corpus, tmp_path, capsys):
@@ -137,6 +155,21 @@ def test_tool_converts_filters_and_counts(corpus, tmp_path, capsys):
     assert run("convert_manifest", "--from", "osum", "--to", "shard", tmp_path / "m.jsonl", tmp_path / "data.list") == 0
     assert run("convert_manifest", "--from", "shard", "--to", "osum", tmp_path / "data.list", tmp_path / "n.jsonl") == 0
     assert (tmp_path / "n.jsonl_audio/a.1.wav").read_bytes() == Path(corpus[0].wav).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["osum", "wenet_raw", "kimi_audio", "kimi_evalkit", "ultraeval"])
+def test_recordings_beside_a_list_are_found(name, corpus, tmp_path):
+    form = lookup.load(FORMATS, name)
+    form.write(str(tmp_path / "list"), [dataclasses.replace(corpus[0], wav="a.wav")], Counter())
+    assert [u.wav for u in form.read(str(tmp_path / "list"), Dropped(), "")] == [f"{tmp_path}/a.wav"]
+
+
+def test_segments_of_wenet_have_both_edges(corpus, tmp_path):
+    rows = [Utterance(key, corpus[0].wav, "x", **edges) for key, edges in (("a", {"start": 0.5}), ("b", {"end": 1.0}), ("c", {}))]
+    rows.append(Utterance("gone", "gone.wav", "x", start=0.5))
+    raw = lookup.load(FORMATS, "wenet_raw")
+    assert raw.write(str(tmp_path / "raw"), rows, lost := Counter()) == 3 and lost == {"audio: file not found": 1}
+    assert [(u.start, u.end) for u in raw.read(str(tmp_path / "raw"), Dropped(), "")] == [(0.5, 2.0), (0.0, 1.0), (None, None)]
 
 
 def test_tool_faults_end_in_one_line(corpus, tmp_path, capsys):
@@ -172,7 +205,7 @@ def test_lists_that_differ_behind_a_dot_have_shards_of_their_own(tmp_path):
 
 
 def test_a_table_of_others_loses_only_the_rows_that_do_not_fit(monkeypatch, tmp_path):
-    """A class of -1 is not known; words of another form are counted, whatever the other rows hold."""
+    """A class of -1 is not known; words of another form are no times; what JSON has no type for becomes text."""
 
     class Classes:
         def int2str(self, number):
@@ -186,13 +219,21 @@ def test_a_table_of_others_loses_only_the_rows_that_do_not_fit(monkeypatch, tmp_
             return self
 
     audio = {"bytes": None, "path": "a.wav"}
-    rows = [{"emotion": 0}, {"emotion": -1}, {"words": [{"word": "hi"}]}, {"words": ["hi"]}]
+    rows = [{"emotion": 0, "day": datetime.date(2024, 5, 1), "raw": b"\0", "snr": float("nan")}, {"emotion": -1, "age": float("nan")}]
+    rows += [{"words": [{"word": "hi"}]}, {"words": [{"text": "hi", "start": 0, "end": None}]}, {"words": [{"text": "hi", "start": 1, "end": 0}]}]
     table = Rows({"audio": dict(audio), "emotion": None} | row for row in rows)
     library = SimpleNamespace(load_from_disk=lambda _: table, Audio=lambda decode: None, ClassLabel=Classes)
     monkeypatch.setattr(hf, "_library", lambda: library)
     found = list(hf.read("x", dropped := Dropped(), str(tmp_path)))
-    assert [u.labels.get("emotion") for u in found] == ["happy", None]
-    assert sum(dropped.values()) == 2 and all("words without text, start and end" in why for why in dropped)
+    assert [u.labels for u in found] == [{"emotion": "happy"}, {}, {}, {}] and all(u.words is None for u in found)
+    assert found[0].extra == {"day": "2024-05-01", "raw": "AA=="} and found[2].extra == {"words": [{"word": "hi"}]}
+    assert dict(dropped) == {"hf: 'words' must have times of 0 or more that run forward": 1}
+
+
+def test_extras_of_several_types_are_written_as_text():
+    rows = [{"extra": {"a": 1, "b": [1, 2.5], "c": {"d": "x"}}}, {"extra": {"a": "one", "b": [3], "c": {"d": 1}}}, {}]
+    hf._give_extras_one_type(rows)
+    assert rows == [{"extra": {"a": "1", "b": [1, 2.5], "c": '{"d": "x"}'}}, {"extra": {"a": '"one"', "b": [3], "c": '{"d": 1}'}}, {}]
 
 
 def test_a_kaldi_folder_lacks_only_what_cannot_be_written(tmp_path):
@@ -202,3 +243,27 @@ def test_a_kaldi_folder_lacks_only_what_cannot_be_written(tmp_path):
     assert written == 1 and lost["audio: file not found"] == 1
     assert (tmp_path / "k/segments").read_text() == "there rec000000-a 0.2000 1.0000\n"
     assert len((tmp_path / "k/wav.scp").read_text().splitlines()) == 1
+
+
+def test_a_kaldi_folder_passes_kaldi_s_own_check(tmp_path):
+    """validate_data_dir.sh wants the same keys in all files, m or f, and complete tables."""
+    (tmp_path / "a.wav").write_bytes(write_wav(np.zeros(16000, np.float32)))
+    kaldi = lookup.load(FORMATS, "kaldi")
+    wav = str(tmp_path / "a.wav")
+    rows = [
+        Utterance("a", wav, "x", speaker="Ann Lee", lang="en", labels={"gender": "woman"}),
+        Utterance("b", "https://host/b.wav", "y", speaker="s2", labels={"gender": "男"}, duration=2.0),
+        Utterance("gone", str(tmp_path / "gone.wav"), "z"),
+        Utterance("c", wav, "z", speaker="s3", labels={"gender": "unsure"}, start=0.5),
+    ]
+    (tmp_path / "utt2lang").write_text("of an earlier run")
+    assert kaldi.write(str(tmp_path), rows, lost := Counter()) == 3
+    for name in ("text", "utt2spk", "segments"):
+        assert [line.split()[0] for line in (tmp_path / name).read_text().splitlines()] == ["a", "b", "c"], name
+    assert "\nb https://host/b.wav\n" in (tmp_path / "wav.scp").read_text() and "a Ann_Lee\n" in (tmp_path / "utt2spk").read_text()
+    assert not any((tmp_path / name).exists() for name in ("utt2lang", "utt2dur", "spk2gender"))
+    for reason in ("audio: file not found", "gender that is neither female nor male, for spk2gender", "white space in the name of a speaker, written as _"):
+        assert lost[reason] == 1
+    assert sum(count for reason, count in lost.items() if "which Kaldi takes only when it is complete" in reason) == 4
+    kaldi.write(str(tmp_path), rows[:2], Counter())
+    assert (tmp_path / "spk2gender").read_text() == "Ann_Lee f\ns2 m\n"

@@ -101,12 +101,12 @@ def test_keys_with_white_space_are_refused(corpus, capsys, key):
 
 
 def test_kaldi_files_with_white_space_in_keys(corpus, capsys):
-    """A tab ends the key, a space in it belongs to it."""
+    """In wav.scp a tab ends the key, a space in it belongs to it."""
     for name, rest in (("wav.scp", f"{corpus}/a.wav"), ("text", "hello")):
         (corpus / name).write_text(f"a\t{rest}\nb 2\t{rest}\n")
     assert run("make_raw_list", corpus / "wav.scp", corpus / "text", corpus / "raw") == 0
     out = capsys.readouterr().out
-    assert "1 utterances, 1 left out" in out and "1  key: holds white space" in out
+    assert "1 utterances, 2 left out" in out and "1  key: holds white space" in out
 
 
 def test_segments_are_as_long_as_they_say_or_left_out(corpus, capsys):
@@ -115,6 +115,30 @@ def test_segments_are_as_long_as_they_say_or_left_out(corpus, capsys):
     assert run("make_shard_list", "--manifest", corpus / "m.jsonl", corpus / "shards", corpus / "data.list") == 0
     page = capsys.readouterr().out
     assert "2 utterances in 1 shards, 1 left out" in page and "1  audio: segment ends beyond the recording" in page
+    assert run("check_data_list", "--decode", "--list", corpus / "m.jsonl") == 1
+    assert "fault 1 × audio: segment ends beyond the recording: k1.5\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [[], ["--shuffle"]], ids=["in order", "shuffled"])
+def test_recordings_beside_the_manifest_are_packed(corpus, more):
+    (corpus / "m.jsonl").write_text(json.dumps({"key": "k", "wav": "a.wav", "txt": "x"}) + "\n")
+    assert run("make_shard_list", *more, "--manifest", corpus / "m.jsonl", corpus / "shards", corpus / "data.list") == 0
+
+
+@pytest.mark.parametrize("tool", [["add_previous"], ["make_task_lists", "--tasks", "asr"]], ids=["add_previous", "make_task_lists"])
+def test_lines_that_cannot_be_read_are_counted(corpus, capsys, tool):
+    (corpus / "m.jsonl").write_text(json.dumps({"key": "k", "wav": "a.wav", "txt": "x"}) + "\nbroken\n")
+    assert run(*tool, corpus / "m.jsonl", corpus / "out") == 0
+    assert "left out:\n       1  manifest: a line must be one JSON object" in capsys.readouterr().out
+
+
+def test_word_times_beyond_the_recording_are_found_everywhere(corpus, capsys):
+    rows = [{"key": f"k{end}", "wav": f"{corpus}/a.wav", "txt": "x", "words": [["x", 0.2, end]]} for end in (1.05, 1.5)]
+    (corpus / "m.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert run("check_data_list", "--list", corpus / "m.jsonl") == 1
+    assert run("make_shard_list", "--manifest", corpus / "m.jsonl", corpus / "shards", corpus / "data.list") == 0
+    page = capsys.readouterr().out
+    assert "fault 1 × word times beyond the recording: k1.5\n" in page and "1 utterances in 1 shards, 1 left out" in page
 
 
 def test_two_lists_of_one_name_are_refused(corpus, capsys):
@@ -131,6 +155,17 @@ def test_lists_whose_audio_is_not_found_are_not_called_disjoint(corpus, capsys):
     lists = [f"{name}={corpus}/{name}.jsonl" for name in ("train", "test")]
     assert run("data_report", "--disjoint", "speaker", "--out", corpus / "r.html", *lists) == 1
     assert "train and test share 1 of 1 speakers" in capsys.readouterr().err
+
+
+def test_lists_beside_their_recordings_share_them(corpus, capsys):
+    (corpus / "sub").mkdir()
+    for name, wav in (("m", "a.wav"), ("sub/n", "../a.wav")):
+        (corpus / f"{name}.jsonl").write_text(json.dumps({"key": "k", "wav": wav, "txt": "x"}) + "\n")
+    assert run("data_report", "--disjoint", "recording", "--out", corpus / "r.html", f"train={corpus}/m.jsonl", f"test={corpus}/sub/n.jsonl") == 1
+    assert "train and test share 1 of 1 recordings in test" in capsys.readouterr().err
+    assert run("make_shard_list", "--manifest", corpus / "m.jsonl", corpus / "shards", corpus / "data.list") == 0
+    assert run("data_report", "--disjoint", "recording", "--out", corpus / "r.html", f"train={corpus}/m.jsonl", f"test={corpus}/data.list") == 1
+    assert "shards cannot be compared by recording; give the manifest" in capsys.readouterr().err
 
 
 def test_a_conversation_is_decoded_too(corpus, capsys):

@@ -214,10 +214,11 @@ def test_events_through_the_tool(corpus, capsys):
     (corpus / "cough.wav").write_bytes(write_wav(np.full(1600, 0.3, np.float32)))
     events = [{"key": "c", "wav": "cough.wav", "event": "cough"}, {"key": "t", "wav": "cough.wav", "event": "throat clearing"}, {"key": "q", "wav": "gone.wav", "event": "sigh"}]
     (corpus / "e.jsonl").write_text("".join(json.dumps(r) + "\n" for r in events))
-    assert run("add_events", "--events", corpus / "e.jsonl", "--labels", "throat clearing", "--wav_dir", corpus / "w", "--", corpus / "m.jsonl", corpus / "o.jsonl") == 0
+    assert run("add_events", "--events", corpus / "e.jsonl", "--labels", "清嗓子", "--wav_dir", corpus / "w", "--", corpus / "m.jsonl", corpus / "o.jsonl") == 0
     found = list(read_manifest(corpus / "o.jsonl"))
     assert [(u.key, u.labels.get("event")) for u in found] == [("a+throat_clearing", "throat clearing"), ("b+throat_clearing", "throat clearing")]
     assert all(len(decode(Path(u.wav).read_bytes())) / 16000 == pytest.approx(u.duration, abs=1e-3) for u in found)
+    assert found[0].extra["recordings"][1] == f"{corpus}/cough.wav"
     page = capsys.readouterr().out
     assert "2 utterances, 1 left out; events: throat clearing 2" in page and "1  audio: file not found" in page
     assert run("add_events", "--events", corpus / "e.jsonl", "--labels", "sigh", "--wav_dir", corpus / "w", "--", corpus / "m.jsonl", corpus / "o.jsonl") == 1

@@ -7,9 +7,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wenet_osum.corpus.first_pass import Rules, agreeing
+from wenet_osum.dataset.audio import write_wav
 from wenet_osum.records import Hypothesis, Utterance
 
 TOOL = Path(__file__).resolve().parents[2] / "tools/filter_by_wer.py"
@@ -46,7 +48,7 @@ def test_each_rule_leaves_out_what_breaks_it():
         "word error rate above 10 %": 1,
         "shorter than 3 s": 1,
         "longer than 30 s": 1,
-        "no duration": 1,
+        "audio: file not found": 1,
         "transcript of more than 200 characters": 1,
         "more than 1 s per character": 1,
         "no transcript": 1,
@@ -64,6 +66,13 @@ def test_rules_can_be_turned_off_and_a_rate_at_the_limit_stays():
     answers = {"wrong": said("wrong", "one two three four nine")}
     kept, _ = agreeing([ROWS["wrong"][0]], answers, Rules(max_wer=20.0))
     assert len(kept) == 1
+
+
+def test_a_duration_that_is_not_known_is_read(tmp_path):
+    (tmp_path / "a.wav").write_bytes(write_wav(np.zeros(64000, np.float32)))
+    row = Utterance("a", str(tmp_path / "a.wav"), "one two three four five", lang="en")
+    [kept], left_out = agreeing([row], {"a": said("a", row.txt)}, Rules())
+    assert kept.duration == 4.0 and not left_out
 
 
 def test_chinese_counts_characters():

@@ -81,6 +81,14 @@ def test_replies_become_a_manifest_and_the_rest_is_counted(parrot, manifest, tmp
     assert all(f"1  {reason}" in page for reason in (NO_END, EMPTY, "no transcript"))
 
 
+def test_rows_of_one_key_are_counted(parrot, tmp_path, capsys):
+    rows = [{"key": "a", "wav": f"{text}.wav", "txt": text} for text in ("one", "two")]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("--llm", "x", tmp_path / "m.jsonl", tmp_path / "out.jsonl") == 0
+    assert [(u.txt, u.reply) for u in read_manifest(tmp_path / "out.jsonl")] == [("one", "eno")]
+    assert "1  duplicate key" in capsys.readouterr().out
+
+
 def test_a_run_that_was_cut_off_goes_on(parrot, tmp_path):
     kept = tmp_path / "kept.jsonl"
     whole = answer_all(parrot, ["one two", "three"], kept, batch_size=1)

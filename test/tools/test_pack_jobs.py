@@ -65,9 +65,22 @@ def test_a_job_run_again_takes_its_old_part_away_first(corpus):
     for job in (1, 2):
         run("make_shard_list", "--job", job, *flags, corpus / "s", corpus / "data.list")
     whole = keys(corpus / "data.list")
-    (corpus / "m.jsonl").write_text("")
     assert run("make_shard_list", "--job", 1, *flags, corpus / "s", corpus / "data.list") == 0
-    assert (corpus / "data.list").read_text().splitlines() and len(keys(corpus / "data.list")) < len(whole)
+    assert keys(corpus / "data.list") == whole
+
+
+def test_parts_of_another_manifest_or_way_are_not_joined(corpus, capsys):
+    flags = ["--manifest", corpus / "m.jsonl", "--num_jobs", 2]
+    paths = [corpus / "s", corpus / "data.list"]
+    for job in (1, 2):
+        run("make_shard_list", "--num_utts_per_shard", 3, "--job", job, *flags, *paths)
+    assert (corpus / "data.list").exists()
+    for size, line in ((4, ""), (3, "{}\n")):
+        with open(corpus / "m.jsonl", "a") as lines:
+            lines.write(line)
+        capsys.readouterr()
+        assert run("make_shard_list", "--num_utts_per_shard", size, "--job", 1, *flags, *paths) == 0
+        assert "1 of 2 parts are there\n" in capsys.readouterr().out and not (corpus / "data.list").exists()
 
 
 @pytest.mark.parametrize("job", [0, 3])

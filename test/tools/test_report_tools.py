@@ -33,7 +33,7 @@ def corpus(tmp_path):
 
 def test_split_and_report(corpus, capsys):
     assert run("split_manifest", "--shares", "train=0.6", "test=0.4", "--balance", "lang", "--", corpus / "m.jsonl", corpus) == 0
-    assert "train: 12 utterances" in capsys.readouterr().out
+    assert "train: 12 utterances, 0.003 h" in capsys.readouterr().out
     lists = [f"{name}={corpus}/{name}.jsonl" for name in ("train", "test")]
     assert run("data_report", "--disjoint", "speaker", "--out", corpus / "page.html", "--", *lists) == 0
     assert "train: 12 utterances, 0.003 h, 3 speakers" in capsys.readouterr().out and "<h2>train</h2>" in (corpus / "page.html").read_text()

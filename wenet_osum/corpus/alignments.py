@@ -1,30 +1,86 @@
-"""Read the alignment files of a folder, in any format of ``word_times/``, as one table.
-
-The table is recording → words.
+"""Read the alignment files of a folder, in any format of ``word_times/``, and find in them those
+of an utterance.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 from wenet_osum import lookup
-from wenet_osum.records import Word
+from wenet_osum.corpus.match_words import Unmatched
+from wenet_osum.records import Utterance, Word
 
 FORMATS = "wenet_osum.corpus.word_times"
 
 
-def read_alignments(path: str | Path, name: str, faults: Counter) -> dict[str, list[Word]]:
+class Alignments:
+    """Words with times by the name of what they were aligned with: an utterance or a recording.
+
+    A name may hold folders, as ``spk1/001``.
+    """
+
+    def __init__(self, words: dict[str, list[Word]]) -> None:
+        self.words = words
+        self.names: dict[str, list[str]] = {}  # last part of a name → the names that end in it
+        for name in words:
+            _, _, last = name.rpartition("/")
+            self.names.setdefault(last, []).append(name)
+        self.wavs: dict[str, str] = {}  # such a last part → the first recording called like it
+        self.ambiguous: set[str] = set()  # those that several recordings are called like
+
+    def note_recordings(self, utterances: Iterable[Utterance]) -> None:
+        """Take in which recordings there are, to know where their names alone do not part them."""
+        for utterance in utterances:
+            *_, stem = _parts(utterance.wav)
+            if stem in self.names and self.wavs.setdefault(stem, utterance.wav) != utterance.wav:
+                self.ambiguous.add(stem)
+
+    def find(self, utterance: Utterance) -> tuple[list[Word], bool]:
+        """Return the words of an utterance, and whether they are those of its whole recording.
+
+        They go by the utterance's key, by the last folders and the name of its recording, or by a
+        name alone that one alignment and one recording have. Raises Unmatched.
+        """
+        key = utterance.key
+        if key in self.words:
+            return self.words[key], False
+
+        parts = _parts(utterance.wav)
+        for first in range(len(parts) - 1):
+            name = "/".join(parts[first:])
+            if name in self.words:
+                return self.words[name], True
+
+        # A name without its folder is that of a key, or of the recording.
+        for last in (key, parts[-1]):
+            names = self.names.get(last, [])
+            if len(names) > 1 or last in self.ambiguous:
+                raise Unmatched("several recordings of this name", last)
+            if names:
+                return self.words[names[0]], last != key
+        raise Unmatched("no alignment of this name", key)
+
+
+def _parts(wav: str) -> list[str]:
+    """Return the folders of a recording and its name without the suffix."""
+    *folders, file = wav.split("/")
+    return [*folders, file.rsplit(".", 1)[0]]
+
+
+def read_alignments(path: str | Path, name: str, faults: Counter) -> Alignments:
     """Read a file, or all of a folder, in format ``name``.
 
-    A file of one recording goes by its own name without the suffix. Files that cannot be read, and
-    names that stand twice, are counted in ``faults``; such a name has no words. Raises ValueError
-    for an unknown format, and when there is no file.
+    A file of one recording goes by its path in the folder without the suffix. Files that cannot be
+    read, and names that stand twice, are counted in ``faults``; such a name has no words. Raises
+    ValueError for an unknown format, and when there is no file.
     """
     module = lookup.load(FORMATS, name)
     found: dict[str, list[Word]] = {}
     twice: set[str] = set()
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
     for file in _files(Path(path), module):
         try:
             tables = module.read(file.read_bytes())
@@ -37,7 +93,9 @@ def read_alignments(path: str | Path, name: str, faults: Counter) -> dict[str, l
             continue
 
         for recording, words in tables.items():
-            key = file.stem if recording is None else recording
+            key = recording
+            if recording is None:
+                key = file.relative_to(folder).with_suffix("").as_posix()
             if key in found:
                 twice.add(key)
             found[key] = words
@@ -47,7 +105,7 @@ def read_alignments(path: str | Path, name: str, faults: Counter) -> dict[str, l
         faults["alignments with a name that stands twice"] += len(twice)
     for key in twice:
         del found[key]
-    return found
+    return Alignments(found)
 
 
 def _files(path: Path, module: ModuleType) -> list[Path]:

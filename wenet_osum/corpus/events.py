@@ -161,7 +161,7 @@ def _labeled(
         "event_s": [round(time, 4) for time in span_s],
         "recordings": [*own, source.wav],
     }
-    label = source.labels[EVENT.attribute]
+    label = label_of(source)
     return dataclasses.replace(
         utterance,
         labels=utterance.labels | {EVENT.attribute: label},
@@ -274,6 +274,15 @@ def _leveled(sound: np.ndarray, speech_rms: float, level_db: float) -> np.ndarra
     return (sound * gain).astype(np.float32)
 
 
+def label_of(row: Utterance) -> str | None:
+    """Return the event of a row under its usual name, a label that nobody knows as it is written;
+    None where there is none."""
+    event = row.get(EVENT.attribute)
+    if event is None:
+        return None
+    return EVENT.labels.find(event) or str(event)
+
+
 def by_label(rows: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     """Group event rows by their label, in order of first sight.
 
@@ -281,7 +290,7 @@ def by_label(rows: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     """
     found: dict[str, list[Utterance]] = {}
     for row in rows:
-        event = row.get(EVENT.attribute)
+        event = label_of(row)
         if event is not None:
             found.setdefault(event, []).append(row)
     return found

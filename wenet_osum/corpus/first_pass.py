@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.scan import raw_duration
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.score.align import count
 from wenet_osum.score.normalize import get, language, tokens
@@ -33,6 +35,7 @@ def agreeing(
 ) -> tuple[list[Utterance], Counter]:
     """Return the utterances that keep to the rules, and how many do not, by reason.
 
+    A duration that is not known is read from the recording's header, where a rule asks for it.
     ``answers`` are those of the first pass by key. Raises ValueError for an unknown normalizer.
     """
     kept: list[Utterance] = []
@@ -55,7 +58,6 @@ def breaks(utterance: Utterance, answer: Hypothesis | None, rules: Rules) -> str
 
 def _shape(utterance: Utterance, rules: Rules) -> str | None:
     """Say what is wrong with the lengths of audio and transcript."""
-    seconds = utterance.duration
     characters = len(utterance.txt)
     if above(characters, rules.max_characters):
         return f"transcript of more than {rules.max_characters} characters"
@@ -63,6 +65,12 @@ def _shape(utterance: Utterance, rules: Rules) -> str | None:
     timed = (rules.min_s, rules.max_s, rules.max_s_per_character)
     if timed == (None, None, None):
         return None
+    if utterance.duration is None:
+        try:
+            raw_duration(utterance, "")
+        except Drop as drop:
+            return drop.reason
+    seconds = utterance.duration
     if seconds is None:
         return "no duration"
     if rules.min_s is not None and seconds < rules.min_s:

@@ -12,10 +12,14 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from wenet_osum.records import Utterance, Word
 from wenet_osum.score.align import align
 from wenet_osum.score.normalize import MIXED, fold
+
+if TYPE_CHECKING:
+    from wenet_osum.corpus.alignments import Alignments
 
 SILENCE = frozenset(
     (
@@ -301,24 +305,18 @@ def _pieces(word: Word) -> Iterator[Word]:
         start = end
 
 
-def add_words(utterance: Utterance, alignments: dict[str, list[Word]]) -> tuple[list[Word], int]:
+def add_words(utterance: Utterance, alignments: Alignments) -> tuple[list[Word], int]:
     """Return words for an utterance, with times in the segment's own time.
 
-    They come from the alignment called like the utterance's key, or like its recording's file, of
-    which its segment is taken. Also returns how many timed words say nothing of the transcript.
-    Raises Unmatched when there is no alignment, or none that fits.
+    Of the alignment of a whole recording its segment is taken. Also returns how many timed words
+    say nothing of the transcript. Raises Unmatched when there is no alignment, or none that fits.
     """
     if not utterance.txt:
         raise Unmatched("no transcript")
-    timed = alignments.get(utterance.key)
-    if timed is None:
-        _, _, file = utterance.wav.rpartition("/")
-        name = file.rsplit(".", 1)[0]
-        recording = alignments.get(name)
-        if recording is None:
-            raise Unmatched("no alignment of this name", utterance.key)
+    timed, of_recording = alignments.find(utterance)
+    if of_recording:
         start = utterance.start or 0.0
-        timed = _cut(recording, start, utterance.end)
+        timed = _cut(timed, start, utterance.end)
     words, extra = match(utterance.txt, timed)
     return _within(words, utterance), extra
 

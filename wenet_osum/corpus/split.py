@@ -6,11 +6,15 @@ What a recipe declares disjoint must not be shared; other overlap is counted.
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import combinations
+from pathlib import Path
 
 from wenet_osum import lookup, tasks
+from wenet_osum.dataset.address import is_url
 from wenet_osum.records import Utterance
 
 Group = tuple[list[int], Counter]  # indices of utterances, and their seconds and labels
@@ -19,14 +23,16 @@ Group = tuple[list[int], Counter]  # indices of utterances, and their seconds an
 def _speaker(utterance: Utterance) -> list[str]:
     if not utterance.speaker:
         return []
-    return [utterance.speaker]
+    name = unicodedata.normalize("NFC", utterance.speaker)
+    return [name]
 
 
 def _sentence(utterance: Utterance) -> list[str]:
     """Return the words alone: case and spacing do not make a sentence new."""
     if not utterance.txt:
         return []
-    words = utterance.txt.casefold().split()
+    text = unicodedata.normalize("NFC", utterance.txt)
+    words = text.casefold().split()
     return ["".join(words)]
 
 
@@ -34,7 +40,23 @@ def _recording(utterance: Utterance) -> list[str]:
     """Return the files it was joined from (``extra["recordings"]``), or the one it lies in."""
     joined = utterance.extra.get("recordings")
     own = [utterance.wav] if utterance.wav else []
-    return list(joined or own)
+    return [_real(wav) for wav in joined or own]
+
+
+def _real(wav: str) -> str:
+    """Return the path of a recording from the root, without links; a URL as it is."""
+    if is_url(wav):
+        return wav
+    path = Path(wav)
+    if path.is_symlink():
+        return str(path.resolve())
+    folder = _real_folder(str(path.parent))
+    return f"{folder}/{path.name}"
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    return str(Path(folder).resolve())
 
 
 KINDS = {"speaker": _speaker, "sentence": _sentence, "recording": _recording}

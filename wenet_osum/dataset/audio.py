@@ -90,7 +90,8 @@ def _by_soundfile(data: bytes | memoryview) -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             _check_counted(file)
             uncounted = mp3.is_uncounted(file, data)
-            audio = mp3.read(data) if uncounted else file.read(dtype="float32")
+            # Their number is given, as GSM 6.10 in WAV cannot seek to find it.
+            audio = mp3.read(data) if uncounted else file.read(file.frames, dtype="float32")
             rate = file.samplerate
             promised = file.frames
             exact = file.format in EXACT
@@ -167,15 +168,19 @@ def cut(source: Source, start: float | None, end: float | None) -> bytes:
                 return write_wav(_segment(mp3.read(source), rate, start, end), rate, "FLOAT")
             first, last = _span(file, start, end)
             subtype = file.subtype if file.subtype in EXACT_TYPES else "FLOAT"
-            file.seek(first)
+            # What cannot seek is read from its beginning.
+            skipped = first
+            if file.seekable():
+                skipped = 0
+                file.seek(first)
             audio = file.read(
-                last - first,
+                last - first + skipped,
                 dtype=EXACT_TYPES[subtype],
                 always_2d=True,
             )
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise unreadable("recording of a segment", error) from None
-    return write_wav(audio, rate, subtype)
+    return write_wav(audio[skipped:], rate, subtype)
 
 
 def _span(file: soundfile.SoundFile, start: float | None, end: float | None) -> tuple[int, int]:

@@ -267,7 +267,7 @@ def read_list(list_path: str) -> tuple[str, ...]:
     named = f"list of recordings {list_path}"
     advice = "write one path per line, or set its probability to 0"
     try:
-        text = Path(list_path).read_text(encoding="utf-8")
+        text = Path(list_path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ValueError(f"{named} does not exist; {advice}") from None
     paths = []

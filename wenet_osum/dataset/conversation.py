@@ -84,7 +84,7 @@ def _turn(
         turn = with_fields(turn, asked, template, sound.speed)
         words = wording(turn, asked, template, conf, repeat)
     if learned:
-        target = target_of(turn, asked, template, conf)
+        target = target_of(turn, asked, template, conf, sound.seconds)
     if not turn.wav and not words:
         raise Drop(NOTHING, f"{turn.key!r} needs a prompt or a wav")
     return Sample(

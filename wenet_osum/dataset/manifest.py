@@ -1,7 +1,4 @@
-"""Manifests: one JSON object per line, read and written as Utterances.
-
-Kaldi text files are read as such, too.
-"""
+"""Manifests: one JSON object per line, read and written as Utterances."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
 from wenet_osum.files import replaced
 from wenet_osum.records import Utterance
+from wenet_osum.tasks.lid import language_code
 from wenet_osum.turns import named
 
 # A reason that is counted.
@@ -24,16 +22,6 @@ WHITE_KEY = "key: holds white space, which ends a key in text files"
 _TEXTS = ("txt", "task", "lang", "speaker", "reply", "prompt")
 # How corpora and the published layout write "not known".
 _UNKNOWN = frozenset(("", "none", "null", "nan", "unk", "unknown", "n/a"))
-_LANGS = {
-    "cn": "zh",
-    "zho": "zh",
-    "cmn": "zh",
-    "chinese": "zh",
-    "mandarin": "zh",
-    "eng": "en",
-    "english": "en",
-}
-Span = tuple[str, float | None, float | None]  # recording, start and end in s
 
 
 def read_manifest(path: str | Path, dropped: Counter | None = None) -> Iterator[Utterance]:
@@ -43,7 +31,7 @@ def read_manifest(path: str | Path, dropped: Counter | None = None) -> Iterator[
     ValueError with its line number. Raises ValueError when the file does not exist.
     """
     labels = tasks.label_names()
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -67,6 +55,18 @@ def without_white_keys(utterances: Iterable[Utterance], dropped: Counter) -> Ite
             note(dropped, repr(utterance.key), WHITE_KEY)
         else:
             yield utterance
+
+
+def unique(utterances: Iterable[Utterance], dropped: Counter) -> Iterator[Utterance]:
+    """Yield the first utterance of each key; others are counted in ``dropped``."""
+    seen: set[str] = set()
+    for utterance in utterances:
+        key = utterance.key
+        if key in seen:
+            note(dropped, key, "duplicate key")
+            continue
+        seen.add(key)
+        yield utterance
 
 
 def reason_of(error: ValueError) -> str:
@@ -95,7 +95,7 @@ def parse_line(line: bytes, labels: Collection[str] | None = None) -> Utterance:
 
 
 def from_row(row: dict[str, Any], labels: Collection[str] | None = None) -> Utterance:
-    """Check and tidy a row: types, finite times, ``<CN>`` → zh, ``<SAD>`` → SAD, ``none`` → absent.
+    """Check and tidy a row: types, times, ``<CN>`` → zh, ``<SAD>`` → SAD, ``none`` → absent.
 
     ``labels`` are the names of label fields; default: those of the known tasks. One that stands in
     ``extra``, as in a shard packed before its task was there, is taken out of it. Raises
@@ -190,7 +190,7 @@ def tidy_label(name: str, value: Any) -> str | float | None:
     if small in _UNKNOWN:
         return None
     if name == "lang":
-        return _LANGS.get(small, small)
+        return language_code(text)
     return text
 
 
@@ -249,82 +249,7 @@ def write_manifests(paths: dict[str, Path], rows: Iterable[tuple[str, Utterance]
     return counts
 
 
-def read_kaldi(
-    wav: str | Path,
-    text: str | Path,
-    segments: str | Path | None = None,
-    dropped: Counter | None = None,
-) -> Iterator[Utterance]:
-    """Yield utterances of Kaldi's ``wav.scp``, ``text`` and ``segments``.
-
-    They come in the order of ``text``. A line of ``segments`` is ``key recording start end``. Lines
-    without a partner, keys with white space and pipes are counted in ``dropped``. Raises ValueError
-    for a missing file or a malformed line.
-    """
-    dropped = Counter() if dropped is None else dropped
-    wavs = _table(wav, dropped)
-    if segments:
-        spans = _segments(segments, dropped)
-    else:
-        spans = {key: (key, None, None) for key in wavs}
-    used = set()
-    for key, txt in _table(text, dropped).items():
-        # without segments a recording is named like its text, whether it is there or not
-        span = spans.get(key) if segments else (key, None, None)
-        fault = WHITE_KEY if has_white_space(key) else _fault(span, wavs)
-        if fault:
-            note(dropped, key, fault)
-            continue
-        used.add(key)
-        recording, start, end = span
-        yield Utterance(key=key, wav=wavs[recording], txt=txt, start=start, end=end)
-
-    noted = {key for key, _ in getattr(dropped, "pairs", [])}
-    for key in spans.keys() - used - noted:
-        note(dropped, key, "recording without a line in text")
-
-
-def _fault(span: Span | None, wavs: dict[str, str]) -> str | None:
-    """Say why a line of text has no audio that can be read."""
-    if span is None:
-        return "text without a line in segments"
-    recording = span[0]
-    if recording not in wavs:
-        return "text without a recording"
-    if wavs[recording].endswith("|"):
-        return "wav.scp holds a pipe; run it and give the file it makes"
-    return None
-
-
-def _table(path: str | Path, dropped: Counter) -> dict[str, str]:
-    """Read key → the rest of its line, which a space or a tab parts from it."""
-    rows: dict[str, str] = {}
-    for line in _lines(path):
-        text = line.decode("utf-8-sig").strip()
-        separator = "\t" if b"\t" in line else " "
-        key, _, rest = text.partition(separator)
-        if key in rows:
-            note(dropped, key, f"duplicate key in {Path(path).name}")
-        elif key:
-            rows[key] = rest.strip()
-    return rows
-
-
-def _segments(path: str | Path, dropped: Counter) -> dict[str, Span]:
-    """Read a segments file. Raises ValueError for a malformed line."""
-    rows = {}
-    for key, rest in _table(path, dropped).items():
-        try:
-            recording, start, end = rest.split()
-            rows[key] = (recording, float(start), float(end))
-        except ValueError:
-            rule = "a line must read 'key recording start_s end_s'"
-            line = f"{key} {rest}"
-            raise ValueError(f"{path}: {rule}, got {line!r}") from None
-    return rows
-
-
-def _lines(path: str | Path) -> Iterator[bytes]:
+def read_lines(path: str | Path) -> Iterator[bytes]:
     """Yield the lines of a file. Raises ValueError when it does not exist."""
     try:
         with open(path, "rb") as lines:
@@ -357,6 +282,17 @@ def _check_times(utterance: Utterance) -> None:
     start, end = utterance.start, utterance.end
     if end is not None and end <= (start or 0):
         raise ValueError(f"'end' must lie after 'start', got {start} to {end} in {key!r}")
-    for word in utterance.words or []:
+    _check_word_times(utterance)
+
+
+def _check_word_times(utterance: Utterance) -> None:
+    """Raise ValueError for words whose times are no times, or run backwards."""
+    before = 0.0
+    for word in utterance.words or ():
         if not math.isfinite(word.start) or not math.isfinite(word.end):
-            raise ValueError(f"'words' must have finite times, got NaN or infinity in {key!r}")
+            rule = "'words' must have finite times, got NaN or infinity"
+            raise ValueError(f"{rule} in {utterance.key!r}")
+        if not before <= word.start <= word.end:
+            rule = "'words' must have times of 0 or more that run forward"
+            raise ValueError(f"{rule}, got {word} after {before} s in {utterance.key!r}")
+        before = word.start

@@ -21,9 +21,9 @@ from typing import NamedTuple
 from wenet_osum.dataset import index as indices
 from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.layout import LAYOUTS
-from wenet_osum.dataset.manifest import from_row, reason_of
+from wenet_osum.dataset.manifest import from_row, reason_of, unique
 from wenet_osum.dataset.packed import pack_conversation, pack_one
-from wenet_osum.dataset.scan import scan_file
+from wenet_osum.dataset.scan import located, scan_file
 from wenet_osum.dataset.tar import END
 from wenet_osum.progress import ProgressBar
 from wenet_osum.records import Utterance
@@ -73,6 +73,7 @@ def pack(
     log: Callable[[str], None] | None = None,
     part: tuple[int, int] = (1, 1),
     checked: bool = False,
+    list_path: str = "",
 ) -> Report:
     """Pack utterances into ``out_dir/prefix_000000000.tar`` and so on, ``per_shard`` each.
 
@@ -86,7 +87,7 @@ def pack(
     utterances make the shards of one. What is left out before shards are made (a key that stands
     twice) is counted by part 1. Memory holds the keys and the shards under way, whatever the length
     of the input. ``checked``: the utterances come from ``read_manifest`` or ``read_kaldi`` and need
-    no second look.
+    no second look. Relative paths of recordings count as in a list at ``list_path``.
     """
     _check(per_shard, layout, jobs, resample, part)
     folder = Path(out_dir)
@@ -97,10 +98,16 @@ def pack(
 
     number, parts = part
     twice = report.dropped if number == 1 else Dropped()
-    chunks = _chunks(_unique(utterances, twice), per_shard)
+    chunks = _chunks(unique(utterances, twice), per_shard)
     mine = itertools.islice(enumerate(chunks), number - 1, None, parts)
     work = (
-        _Job(str(folder / f"{prefix}_{i:09d}.tar"), tuple(chunk), layout, resample, checked)
+        _Job(
+            str(folder / f"{prefix}_{i:09d}.tar"),
+            tuple(located(chunk, list_path)),
+            layout,
+            resample,
+            checked,
+        )
         for i, chunk in mine
     )
     for made in _run(work, jobs):
@@ -133,18 +140,6 @@ def _check(
     faults = ", ".join(given)
     advice = "correct the one outside its range"
     raise ValueError(f"cannot pack with these arguments: {faults}; {advice}")
-
-
-def _unique(utterances: Iterable[Utterance], dropped: Dropped) -> Iterator[Utterance]:
-    """Yield the first utterance of each key."""
-    seen: set[str] = set()
-    for utterance in utterances:
-        key = utterance.key
-        if key in seen:
-            note(dropped, key, "duplicate key")
-            continue
-        seen.add(key)
-        yield utterance
 
 
 def _chunks(utterances: Iterator[Utterance], size: int) -> Iterator[list[Utterance]]:

@@ -7,7 +7,7 @@ import dataclasses
 from wenet_osum.dataset.audio import convert, read_duration, whole_duration
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.layout import member_parts
-from wenet_osum.dataset.recording import whole_recording
+from wenet_osum.dataset.recording import check_words, whole_recording
 from wenet_osum.dataset.tar import AUDIO, EARLIER, MOST_EARLIER
 from wenet_osum.records import Utterance
 
@@ -34,6 +34,7 @@ def sound(utterance: Utterance, resample: int | None) -> Sound:
     if resample:
         audio = convert(audio, resample)
         seconds = read_duration(audio)
+    check_words(utterance, seconds)
     return audio, round(seconds, 4)
 
 

@@ -13,7 +13,8 @@ from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.retry import DEFAULT_STORE, drive_fault, with_retries
 from wenet_osum.records import Utterance
 
-# Seconds by which a segment may be shorter than it says: times are rounded.
+# Seconds by which a segment may be shorter than it says, or a word may end after it: times are
+# rounded.
 ROUNDING_S = 0.1
 
 
@@ -39,19 +40,35 @@ def recording(utterance: Utterance, path: str, conf: StoreConfig = DEFAULT_STORE
         raise Drop(reason, f"{utterance.key!r}: {path}: {error}") from None
 
 
-def whole_recording(utterance: Utterance, path: str) -> bytes:
-    """Do the same where audio is written for good: a segment has to be as long as it says.
+def whole_recording(utterance: Utterance, path: str, conf: StoreConfig = DEFAULT_STORE) -> bytes:
+    """Do the same where it belongs to a text: a segment has to be as long as it says.
 
     Raises Drop, also for a segment that ends beyond the recording, whose text would be longer.
     """
-    audio = recording(utterance, path)
+    audio = recording(utterance, path, conf)
+    check_length(utterance, audio)
+    return audio
+
+
+def check_length(utterance: Utterance, audio: bytes) -> None:
+    """Raise Drop where ``audio`` is shorter than the segment of the utterance that it should be."""
     if utterance.end is not None:
         wanted = utterance.end - (utterance.start or 0.0)
         found = read_duration(audio)
         if found < wanted - ROUNDING_S:
             told = f"{wanted:.2f} s are asked, {found:.2f} s are there"
             raise Drop("audio: segment ends beyond the recording", told)
-    return audio
+
+
+def check_words(utterance: Utterance, seconds: float) -> None:
+    """Raise Drop for a word that ends after the ``seconds`` of the utterance's audio."""
+    words = utterance.words or ()
+    last = max((word.end for word in words), default=0.0)
+    if last <= seconds + ROUNDING_S:
+        return
+    reached = f"a word ends at {last:.2f} s"
+    told = f"{reached}, the audio at {seconds:.2f} s"
+    raise Drop("word times beyond the recording", told)
 
 
 def _cut(path: str, start: float | None, end: float | None) -> bytes:

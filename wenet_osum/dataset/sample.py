@@ -13,6 +13,7 @@ from wenet_osum.dataset import augment, steps
 from wenet_osum.dataset import context as contexts
 from wenet_osum.dataset.audio import decode
 from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.recording import check_words
 from wenet_osum.dataset.sample_config import SampleConfig
 from wenet_osum.dataset.states import Encoded, StateStore
 from wenet_osum.dataset.steps import Signal
@@ -111,7 +112,7 @@ def _complete(
     utterance = with_fields(utterance, task, template, sound.speed)
     target = Target()
     if conf.answers:
-        target = target_of(utterance, task, template, conf)
+        target = target_of(utterance, task, template, conf, sound.seconds)
     words = wording(utterance, task, template, conf, repeat)
     context = told(utterance, conf, repeat)
     prompt_ids = template.encode_prompt(words, context=context)
@@ -312,9 +313,11 @@ def told(utterance: Utterance, conf: SampleConfig, repeat: int = 0) -> Context:
     return conf.context.draw(utterance, conf.seed, conf.epoch, draw_key)
 
 
-def target_of(utterance: Utterance, task: Task, template: Template, conf: SampleConfig) -> Target:
-    """Return the target. Raises Drop where the utterance lacks a field, or it is too long to be
-    learned."""
+def target_of(
+    utterance: Utterance, task: Task, template: Template, conf: SampleConfig, seconds: float
+) -> Target:
+    """Return the target of an utterance whose sound is of ``seconds``. Raises Drop where it lacks a
+    field, where words end after the sound, or where it is too long to be learned."""
     if missing := task.missing(utterance):
         needed = ", ".join(missing)
         raise Drop(
@@ -325,6 +328,8 @@ def target_of(utterance: Utterance, task: Task, template: Template, conf: Sample
     if not conf.answers:
         # Earlier answers of a conversation that is decoded.
         return target
+    if utterance.wav:
+        check_words(utterance, seconds)
     limit = conf.filter.target_limit(task.name, task.tags)
     if len(target.ids) > limit:
         rule = f"filter.max_target_tokens for {task.name}"

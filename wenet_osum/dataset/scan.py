@@ -19,6 +19,7 @@ from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import Index, build
 from wenet_osum.dataset.layout import part_of, read_members
 from wenet_osum.dataset.manifest import parse_line, reason_of
+from wenet_osum.dataset.recording import check_words
 from wenet_osum.dataset.tar import BadTar, Member, known_extensions, split_name, walk
 from wenet_osum.records import Utterance
 
@@ -162,10 +163,13 @@ def _seconds(utterance: Utterance, whole: Callable[[Utterance], float]) -> float
     In a conversation each gets its own. Raises Drop.
     """
     if not utterance.turns:
-        return _span(utterance, partial(whole, utterance))
+        seconds = _span(utterance, partial(whole, utterance))
+        check_words(utterance, seconds)
+        return seconds
     recordings = utterance.recordings()
     for one in recordings:
         one.duration = _span(one, partial(whole, one))
+        check_words(one, one.duration)
     return sum(one.duration for one in recordings)
 
 
@@ -241,6 +245,7 @@ def raw_duration(utterance: Utterance, list_path: str) -> float:
         if one.duration is None:
             path = find(one.wav, list_path)
             one.duration = _span(one, partial(read_duration, path))
+        check_words(one, one.duration)
     return sum(one.duration for one in utterance.recordings())
 
 

@@ -18,7 +18,7 @@ from wenet_osum.dataset.layout import part_of, read_members
 from wenet_osum.dataset.list_index import list_paths, load_list
 from wenet_osum.dataset.manifest import parse_line
 from wenet_osum.dataset.pack import Report, pack
-from wenet_osum.dataset.recording import recording
+from wenet_osum.dataset.recording import check_length, recording, whole_recording
 from wenet_osum.dataset.scan import find, groups
 from wenet_osum.dataset.shard_index import index_of, load_index
 from wenet_osum.files import write_text
@@ -116,7 +116,9 @@ def _sound(utterance: Utterance, member: memoryview) -> bytes:
     end = utterance.end
     if start is None and end is None:
         return audio
-    return cut(audio, start, end)
+    segment = cut(audio, start, end)
+    check_length(utterance, segment)
+    return segment
 
 
 def _read_raw(index: Index, line: bytes, handles: Handles) -> tuple[Utterance, Audio]:
@@ -128,7 +130,7 @@ def _read_raw(index: Index, line: bytes, handles: Handles) -> tuple[Utterance, A
     sounds = []
     for one in utterance.recordings():
         path = find(one.wav, index.path)
-        sound = recording(one, path, handles.conf)
+        sound = whole_recording(one, path, handles.conf)
         sounds.append(sound)
     return utterance, sounds if utterance.turns else sounds[0]
 

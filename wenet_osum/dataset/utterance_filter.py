@@ -19,6 +19,7 @@ from wenet_osum.dataset.index import SPOKEN_BYTES, TURNS, Index
 from wenet_osum.dataset.stretch import Stretch, values_of
 from wenet_osum.records import FRAMES_PER_S, Utterance
 from wenet_osum.tasks.base import Field, Task
+from wenet_osum.tasks.lid import language_code
 
 NO_TURNS = "conversation: the decoder of phase 1 hears one recording"  # a reason
 LENGTHS = {"txt": 0, "words": 1, "reply": 2}  # Utterance attribute → column of Index.lengths
@@ -230,7 +231,8 @@ class UtteranceFilter:
                     f"source {self.source.name!r}: where {name}: it is a free text; "
                     "select by a label or a field of the record"
                 )
-            same = equal(index.column(name), str(value))
+            wanted = language_code(str(value)) if name == "lang" else str(value)
+            same = equal(index.column(name), wanted)
             self._drop(
                 f"where {name} is {value}",
                 ~same,

@@ -16,7 +16,7 @@ from wenet_osum.dataset.audio import decode, write_wav
 from wenet_osum.dataset.augment import rng
 from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.recording import recording
-from wenet_osum.dataset.scan import find
+from wenet_osum.dataset.scan import find, raw_duration
 from wenet_osum.files import write_bytes
 from wenet_osum.records import SAMPLE_RATE, Utterance
 
@@ -40,24 +40,25 @@ def how_many(rows: int, share: float) -> int:
     return max(1, round(count))
 
 
-def durations(rows: Sequence[Utterance]) -> list[float]:
-    """Return the known durations of rows, s, within ``DURATION_S``.
+def durations(rows: Sequence[Utterance], list_path: str, dropped: Dropped) -> list[float]:
+    """Return the durations of the rows of a list, s, within ``DURATION_S``.
 
-    Raises ValueError where none is known.
+    Those that stand in no row are read from the recordings; one that cannot be read is counted in
+    ``dropped``. Raises ValueError where none is known.
     """
     shortest, longest = DURATION_S
     found = []
     for row in rows:
-        seconds = row.duration
-        if seconds is None and row.start is not None and row.end is not None:
-            seconds = row.end - row.start
-        if seconds:
-            seconds = max(seconds, shortest)
-            found.append(min(seconds, longest))
+        try:
+            seconds = raw_duration(row, list_path)
+        except Drop as drop:
+            note(dropped, row.key, drop.reason)
+            continue
+        seconds = max(seconds, shortest)
+        found.append(min(seconds, longest))
     if not found:
-        raise ValueError(
-            "no row has a duration, or start and end; add them, for lengths are drawn from these"
-        )
+        rule = "no row has a duration, or a recording that can be read"
+        raise ValueError(f"{rule}; add them, for lengths are drawn from these")
     return found
 
 
@@ -74,7 +75,8 @@ def make(
 
     Lengths are drawn from ``lengths_s``, kinds evenly: silence, noise and, where there are
     ``sources`` (found as in a list at ``list_path``), excerpts of these. A source that cannot be
-    read is counted in ``dropped``, and there is no row for it.
+    read is counted in ``dropped``, and there is no row for it. Raises ValueError where a file of
+    such a name holds something else.
     """
     kinds = [SILENCE, NOISE, RECORDING] if sources else [SILENCE, NOISE]
     folder = Path(wav_dir)
@@ -100,6 +102,10 @@ def make(
             continue
         path = folder / f"{key}.wav"
         data = write_wav(audio)
+        # Keys are the same in every list: another one may have its sounds here.
+        if path.exists() and path.read_bytes() != data:
+            advice = "give this list a --wav_dir of its own, or delete what is there"
+            raise ValueError(f"{path} is another recording; {advice}")
         write_bytes(path, data)
         yield Utterance(
             key,

@@ -18,7 +18,7 @@ from pathlib import Path
 from wenet_osum import lookup
 from wenet_osum.score import zh_numbers
 from wenet_osum.tasks.base import CJK
-from wenet_osum.tasks.lid import LANGUAGES
+from wenet_osum.tasks.lid import CODES, language_code
 
 # Ends a word, though Unicode calls it a format character.
 ZERO_WIDTH_SPACE = "\u200b"
@@ -59,8 +59,6 @@ HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff
 # Scored per character, foreign words in them per word.
 CHARACTER_LANGUAGES = {"zh", "yue", "nan", "wuu", "hak", "ja", *SCRIPTS}
 # Code-switching: per character and word.
-# Names and other codes of languages → ISO 639 code.
-CODES = {name.lower(): code for code, names in LANGUAGES.items() for name in names} | {"cn": "zh"}
 MIXED_LANGUAGES = {"zh-en", "en-zh", "mixed", "cs"}
 APOSTROPHES = str.maketrans("’‘ʼ＇", "''''")
 # Apostrophes that stand outside of words.
@@ -226,11 +224,11 @@ def language(lang: str | None, text: str) -> str:
     Guesses are zh, ja, th, lo, my, km, mixed, en and und.
     """
     if lang:
-        named = lang.strip().lower().replace("_", "-")
-        if named in MIXED_LANGUAGES:
-            return named
-        first = named.split("-")[0]
-        return CODES.get(named) or CODES.get(first, first)
+        code = language_code(lang)
+        if code in MIXED_LANGUAGES:
+            return code
+        first, _, _ = code.partition("-")
+        return CODES.get(first, first)
     if re.search(f"[{KANA}]", text):
         return "ja"
     if HAN.search(text):

@@ -4,6 +4,9 @@ The label is the utterance's ``lang``, so that a list with languages needs nothi
 OSUM.
 """
 
+import re
+from functools import lru_cache
+
 from wenet_osum.tasks.asr import TRANSCRIPT
 from wenet_osum.tasks.base import Task
 from wenet_osum.tasks.fields import label
@@ -33,6 +36,10 @@ LANGUAGES = {
     "vi": ["Vietnamese", "越南语", "vie"],
     "id": ["Indonesian", "印尼语", "ind"],
 }
+# Names and other codes in lower case → ISO 639 code
+CODES = {name.lower(): code for code, names in LANGUAGES.items() for name in names} | {"cn": "zh"}
+# Script and region behind a code, as in zh-hans-cn
+REGION = re.compile(r"(-[a-z]{4})?(-[a-z]{2}|-\d{3})?")
 LANGUAGE = label(
     name="language",
     tag="<LANGUAGE>",
@@ -61,3 +68,25 @@ TASK = Task(
         ],
     },
 )
+
+
+@lru_cache(maxsize=4096)
+def language_code(lang: str) -> str:
+    """Return the code of a language under any of its names, without script and region.
+
+    Two languages (zh-en), dialects and languages that nobody knows stay, in lower case.
+    """
+    bare = lang.strip().lower()
+    named = bare.replace("_", "-")
+    if named in CODES:
+        return CODES[named]
+
+    first, dash, rest = named.partition("-")
+    if rest == first:
+        return first
+    # There is no country EN or ZH: such a pair is two languages.
+    if rest in ("en", "zh"):
+        return named
+    if REGION.fullmatch(dash + rest):
+        return CODES.get(first, first)
+    return named

@@ -17,10 +17,13 @@ from tables import arguments, markdown, publish, score_of
 FIGURES = {
     "WER %, untold": ("untold/hot300", "wer"),
     "WER %, told": ("told/hot300", "wer"),
+    "WER %, told, with CTC": ("told_joint/hot300", "wer"),
     "rare words F1 %, untold": ("untold/hot300", "hotword_f1"),
     "F1 %, told": ("told/hot300", "hotword_f1"),
+    "F1 %, told, with CTC": ("told_joint/hot300", "hotword_f1"),
     "leaks %, untold": ("untold/hot300", "hotword_leaks"),
     "leaks %, told": ("told/hot300", "hotword_leaks"),
+    "leaks %, told, with CTC": ("told_joint/hot300", "hotword_leaks"),
     "words invented per minute": ("untold/silence", "invented_words"),
 }
 TEXT = ["text: same replies %", "perplexity, times", "divergence, nats"]

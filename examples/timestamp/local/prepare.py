@@ -17,7 +17,7 @@ from pathlib import Path
 
 from wenet_osum import tasks
 from wenet_osum.corpus import command
-from wenet_osum.corpus.alignments import read_alignments
+from wenet_osum.corpus.alignments import Alignments, read_alignments
 from wenet_osum.corpus.match_words import Unmatched, add_words, units
 from wenet_osum.dataset.drop import Dropped, note, table
 from wenet_osum.dataset.manifest import read_manifest
@@ -36,7 +36,7 @@ SHOWN = {
 
 def timed(
     utterances: list[Utterance],
-    alignments: dict[str, list[Word]] | None,
+    alignments: Alignments | None,
     aligned: dict[str, list[Word]] | None,
     dropped: Dropped,
 ) -> Iterator[Utterance]:
@@ -48,9 +48,7 @@ def timed(
         try:
             if alignments is None and not own:
                 raise Unmatched("no word times")
-            words, _ = add_words(
-                utterance, {utterance.key: own} if alignments is None else alignments
-            )
+            words, _ = add_words(utterance, alignments or Alignments({utterance.key: own}))
             yield dataclasses.replace(utterance, words=words)
         except Unmatched as fault:
             note(dropped, utterance.key, fault.reason)
@@ -93,7 +91,7 @@ def agreement(before: list[Utterance], after: list[Utterance]) -> list[str]:
 def read_split(
     options: argparse.Namespace,
     name: str,
-    alignments: dict[str, list[Word]] | None,
+    alignments: Alignments | None,
     dropped: Dropped,
 ) -> list[Utterance]:
     """A split with times; says how many utterances have got them, and how the times agree with
@@ -134,6 +132,9 @@ def prepare(options: argparse.Namespace) -> None:
     dropped = Dropped()
     faults = Counter()
     alignments = read_alignments(options.times, options.format, faults) if options.times else None
+    for name in names if alignments else ():
+        path = options.source / name / "manifest.jsonl"
+        alignments.note_recordings(read_manifest(path, Dropped()))
     splits = {
         name: read_split(
             options,

@@ -4,12 +4,17 @@ The library is asked for only here: `pip install datasets`.
 
 The transcript is the column ``txt``, ``text``, ``sentence`` or ``transcription``, the key ``key``,
 ``id`` or the row's number; columns named like our fields are those fields, class labels by their
-names, and all others go to ``extra``.
+names, and all others go to ``extra``. There a time of day or a date is text, bytes are base64, NaN
+is not known; words of another form than ours are no word times. An entry of ``extra`` that has
+several types is written as JSON text.
 """
 
 from __future__ import annotations
 
+import base64
 import importlib
+import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,7 +26,7 @@ from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.formats._fields import without_conversations
 from wenet_osum.dataset.formats.shard import save_audio
 from wenet_osum.dataset.manifest import from_row, reason_of
-from wenet_osum.dataset.recording import recording
+from wenet_osum.dataset.recording import whole_recording
 from wenet_osum.records import Utterance
 
 TEXTS = ("txt", "text", "sentence", "transcription")
@@ -102,6 +107,7 @@ def _row(row: Row, number: int, audio_dir: str, seen: set[str]) -> Row:
     An id that rows before have, ``seen``, is made one of its own: in FLEURS it is the sentence's.
     """
     audio = row.pop("audio")
+    row = _as_json(row)
     key = _take_first(row, KEYS)
     key = f"row{number:09d}" if key is None else str(key)
     if key in seen:
@@ -110,11 +116,12 @@ def _row(row: Row, number: int, audio_dir: str, seen: set[str]) -> Row:
     text = _take_first(row, TEXTS)
     extra = row.pop("extra", None) or {}
     wav = _save(audio, key, audio_dir)
-    if row.get("words"):
-        row["words"] = _timed(row["words"])
+    words = _timed(row.get("words"))
+    if words is None and row.get("words"):
+        extra["words"] = row.pop("words")
 
     # a table has every column in every row, empty or not
-    named = {"key": key, "wav": wav, "txt": text, "extra": _known(extra)}
+    named = {"key": key, "wav": wav, "txt": text, "words": words, "extra": _known(extra)}
     return _known(row) | named
 
 
@@ -131,12 +138,29 @@ def _known(row: Row) -> Row:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _timed(words: Any) -> list:
-    """Return words as a manifest has them. Raises ValueError for a column of another kind."""
+def _as_json(value: Any) -> Any:
+    """Return a value of a table as JSON holds it."""
+    if isinstance(value, dict):
+        return {name: _as_json(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_as_json(part) for part in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return str(value)
+
+
+def _timed(words: Any) -> list | None:
+    """Return words as a manifest has them; None for none and for a column of another kind."""
+    if not words:
+        return None
     try:
-        return [[word["text"], word["start"], word["end"]] for word in words]
-    except (KeyError, TypeError):
-        raise ValueError("words without text, start and end") from None
+        return [[word["text"], float(word["start"]), float(word["end"])] for word in words]
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _save(audio: Row, key: str, audio_dir: str) -> str:
@@ -164,6 +188,7 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
         except Drop as drop:
             lost[drop.reason] += 1
     _give_labels_one_type(rows)
+    _give_extras_one_type(rows)
     table = library.Dataset.from_dict(_columns(rows))
     undecoded = table.cast_column("audio", library.Audio(decode=False))
     undecoded.save_to_disk(path)
@@ -173,7 +198,7 @@ def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
 def _row_of(utterance: Utterance) -> Row:
     """Return an utterance as a row of the table. Raises Drop where its audio cannot be read."""
     row = utterance.to_dict()
-    audio = recording(utterance, utterance.wav)
+    audio = whole_recording(utterance, utterance.wav)
     file = Path(utterance.wav).name
     row["audio"] = {"bytes": audio, "path": file}
     words = None
@@ -198,6 +223,40 @@ def _give_labels_one_type(rows: list[Row]) -> None:
         if len(types) > 1:
             for row in labeled:
                 row[name] = str(row[name])
+
+
+def _give_extras_one_type(rows: list[Row]) -> None:
+    """Write an entry of ``extra`` as JSON text where it, or a part of it, has several types."""
+    kinds: dict[str, dict[str, str]] = {}  # entry → place in it → type
+    mixed: set[str] = set()
+    extras = [row["extra"] for row in rows if row.get("extra")]
+    for extra in extras:
+        for name, value in extra.items():
+            own = kinds.setdefault(name, {})
+            for place, kind in _kinds(value):
+                if own.setdefault(place, kind) != kind:
+                    mixed.add(name)
+    for row in rows:
+        extra = dict(row.get("extra") or {})
+        for name in mixed.intersection(extra):
+            extra[name] = json.dumps(extra[name], ensure_ascii=False)
+            row["extra"] = extra
+
+
+def _kinds(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the places in a value and the types there; an int may stand among floats."""
+    if value is None:
+        return
+    kind = type(value).__name__
+    if kind in ("int", "float"):
+        kind = "number"
+    yield place, kind
+    if isinstance(value, list):
+        for part in value:
+            yield from _kinds(part, f"{place}[]")
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _kinds(part, f"{place}.{name}")
 
 
 def _columns(rows: list[Row]) -> dict[str, list]:

@@ -15,16 +15,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from wenet_osum import tasks
+from wenet_osum.dataset.address import is_url
 from wenet_osum.dataset.audio import read_duration
 from wenet_osum.dataset.drop import Drop, note
 from wenet_osum.dataset.formats._fields import count_lost, without_conversations
-from wenet_osum.dataset.manifest import from_row, read_kaldi, reason_of
+from wenet_osum.dataset.kaldi_files import read_kaldi, text_lines
+from wenet_osum.dataset.manifest import from_row, reason_of
 from wenet_osum.files import write_text
 from wenet_osum.records import Utterance
+from wenet_osum.tasks.sgc import GENDER
 
 FORM = "a Kaldi folder"
 # field → file
 OWN = {"speaker": "utt2spk", "lang": "utt2lang", "duration": "utt2dur", "task": "utt2task"}
+INITIALS = {"female": "f", "male": "m"}  # of spk2gender
 NUMBER = re.compile(r"\d+(\.\d+)?")
 CODE = re.compile(r"0\d")  # such as 05: a number that means no amount
 
@@ -107,13 +111,12 @@ def _typed(row: dict) -> dict:
 def table(path: Path) -> dict[str, str]:
     """Read key → the rest of its line; empty when there is no such file.
 
-    White space of any kind separates.
+    White space of any kind separates. Raises ValueError with the line that is not UTF-8.
     """
     if not path.exists():
         return {}
     rows = {}
-    text = path.read_text(encoding="utf-8-sig")
-    for line in text.splitlines():
+    for line in text_lines(path):
         key, *rest = line.split(maxsplit=1) or [""]
         if key:
             rows[key] = rest[0].strip() if rest else ""
@@ -123,27 +126,31 @@ def table(path: Path) -> dict[str, str]:
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
     """Write a folder whose files are sorted by key, as Kaldi's tools want them (LC_ALL=C).
 
-    Keys with white space are left out.
+    Keys with white space are left out. Kaldi's own tables are written where they are complete.
     """
-    folder = Folder()
+    rows = []
     keys: set[str] = set()
-    kept = frozenset(("key", "wav", "txt", "start", "end", *by_utterance()))
     for utterance in without_conversations(utterances, FORM, lost):
         fault = _fault(utterance, keys)
         if fault:
             lost[fault] += 1
             continue
+        keys.add(utterance.key)
+        rows.append(utterance)
+
+    # Beside segments whole recordings are segments, too: Kaldi knows only what stands in the file.
+    folder = Folder(any(map(_is_segment, rows)))
+    kept = frozenset(("key", "wav", "txt", "start", "end", *by_utterance()))
+    for utterance in rows:
         try:
-            folder.add(utterance)
+            folder.add(utterance, lost)
         except Drop as drop:
             lost[drop.reason] += 1
             continue
-        keys.add(utterance.key)
         count_lost(utterance, kept, FORM, lost)
-    if folder.files["segments"]:
-        folder.segment_whole(lost)
+    folder.leave_out_incomplete(lost)
     folder.write(Path(path))
-    return len(folder.files["segments"] or folder.files["wav.scp"])
+    return len(folder.files["utt2spk"])
 
 
 def _fault(utterance: Utterance, keys: set[str]) -> str | None:
@@ -155,75 +162,81 @@ def _fault(utterance: Utterance, keys: set[str]) -> str | None:
     return None
 
 
+def _is_segment(utterance: Utterance) -> bool:
+    return utterance.start is not None or utterance.end is not None
+
+
 class Folder:
     """The lines of each file to write, by key."""
 
-    def __init__(self) -> None:
-        self.files: dict[str, dict[str, str]] = {
-            "wav.scp": {},
-            "text": {},
-            "segments": {},
-        }
+    def __init__(self, has_segments: bool) -> None:
+        self.has_segments = has_segments
+        names = ("wav.scp", "text", "segments", "spk2gender", *by_utterance().values())
+        self.files: dict[str, dict[str, str]] = {name: {} for name in names}
         self.recordings: dict[str, str] = {}  # path → its key in wav.scp, of those with segments
-        self.whole: list[Utterance] = []  # recordings that are one utterance
 
-    def _put(self, file: str, key: str, text: str) -> None:
-        """Set the line of a key."""
-        lines = self.files.setdefault(file, {})
-        lines[key] = text
-
-    def add(self, utterance: Utterance) -> None:
+    def add(self, utterance: Utterance, lost: Counter) -> None:
         """Add an utterance's lines to all files. Raises Drop for a segment of no known end."""
         key = utterance.key
-        if utterance.start is None and utterance.end is None:
-            self.whole.append(utterance)
-            self._put("wav.scp", key, _absolute(utterance.wav))
-        else:
+        if self.has_segments:
             self._add_segment(utterance)
+        else:
+            self.files["wav.scp"][key] = _absolute(utterance.wav)
         if utterance.txt is not None:
             on_one_line = " ".join(utterance.txt.split())
-            self._put("text", key, on_one_line)
+            self.files["text"][key] = on_one_line
         for field, file in by_utterance().items():
             value = utterance.get(field)
             if value is not None:
-                self._put(file, key, str(value))
+                self.files[file][key] = str(value)
+        self._add_speaker(utterance, lost)
 
-        # Kaldi wants a speaker of every utterance; one unknown is the utterance itself.
-        speakers = self.files.setdefault("utt2spk", {})
-        speakers.setdefault(key, key)
-        gender = utterance.get("gender")
-        if utterance.speaker and gender:
-            initial = str(gender)[0].lower()
-            people = self.files.setdefault("spk2gender", {})
-            people[utterance.speaker] = initial
+    def _add_speaker(self, utterance: Utterance, lost: Counter) -> None:
+        """Add who speaks: of every utterance Kaldi wants one; one unknown is the utterance."""
+        speaker = utterance.speaker or utterance.key
+        parts = speaker.split()
+        if parts != [speaker]:
+            lost["white space in the name of a speaker, written as _"] += 1
+        name = "_".join(parts)
+        self.files["utt2spk"][utterance.key] = name
+        gender = utterance.get(GENDER.attribute)
+        if gender is None:
+            return
+        known = GENDER.labels.find(gender)
+        if known in INITIALS:
+            self.files["spk2gender"][name] = INITIALS[known]
+        else:
+            lost["gender that is neither female nor male, for spk2gender"] += 1
 
     def _add_segment(self, utterance: Utterance) -> None:
         """Add the recording of a segment, once, and the segment."""
+        key = utterance.key
         wav = utterance.wav
         start = utterance.start or 0.0
         end = utterance.end
+        if end is None and utterance.duration is not None:
+            end = start + utterance.duration
         if end is None:
             end = read_duration(wav)
-        name = self.recordings.get(wav)
-        if name is None:
+        name = key
+        if _is_segment(utterance):
             number = len(self.recordings)
-            stem = Path(wav).stem
-            name = f"rec{number:06d}-{stem.replace(' ', '_')}"
-            self.recordings[wav] = name
-        self._put("wav.scp", name, _absolute(wav))
-        line = f"{name} {start:.4f} {end:.4f}"
-        self._put("segments", utterance.key, line)
+            stem = "_".join(Path(wav).stem.split())
+            name = self.recordings.setdefault(wav, f"rec{number:06d}-{stem}")
+        self.files["wav.scp"][name] = _absolute(wav)
+        self.files["segments"][key] = f"{name} {start:.4f} {end:.4f}"
 
-    def segment_whole(self, lost: Counter) -> None:
-        """Make whole recordings segments: with such a file Kaldi knows only what stands in it."""
-        for utterance in self.whole:
-            key = utterance.key
-            try:
-                seconds = utterance.duration or read_duration(utterance.wav)
-            except Drop as drop:
-                lost[drop.reason] += 1
-                continue
-            self.files["segments"][key] = f"{key} 0.0000 {seconds:.4f}"
+    def leave_out_incomplete(self, lost: Counter) -> None:
+        """Empty the tables that Kaldi refuses where they lack an utterance or a speaker."""
+        speakers = self.files["utt2spk"]
+        whole = {"spk2gender": set(speakers.values())}
+        for name in ("utt2lang", "utt2dur"):
+            whole[name] = speakers.keys()
+        for name, keys in whole.items():
+            rows = self.files[name]
+            if rows and rows.keys() != keys:
+                lost[f"line of {name}, which Kaldi takes only when it is complete"] += len(rows)
+                rows.clear()
 
     def write(self, folder: Path) -> None:
         """Write all files, and take away those of an earlier run that would be empty."""
@@ -237,7 +250,7 @@ class Folder:
 
         # the same pairs as utt2spk, by speaker
         speakers: dict[str, list[str]] = {}
-        for key, speaker in sorted(self.files.get("utt2spk", {}).items()):
+        for key, speaker in sorted(self.files["utt2spk"].items()):
             speakers.setdefault(speaker, []).append(key)
         lines = []
         for speaker, keys in sorted(speakers.items()):
@@ -257,5 +270,7 @@ def _sorted_lines(rows: dict[str, str]) -> str:
 
 
 def _absolute(path: str) -> str:
-    """Return a path from the root; links stay as they are."""
+    """Return a path from the root; links stay as they are, and so does a URL."""
+    if is_url(path):
+        return path
     return os.path.abspath(path)  # noqa: PTH100

@@ -24,6 +24,7 @@ from wenet_osum.dataset.drop import note
 from wenet_osum.dataset.formats._fields import count_lost
 from wenet_osum.dataset.manifest import from_row, reason_of, write_lines
 from wenet_osum.dataset.messages import ASSISTANT, FREE, USER, Message, answer_text, rows_of
+from wenet_osum.dataset.scan import located
 from wenet_osum.records import Utterance
 
 FORM = "Kimi-Audio's jsonl"
@@ -38,7 +39,15 @@ Row = dict[str, Any]
 
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
-    """Yield the conversations of a file; a line without ``key`` is named by its number."""
+    """Yield the conversations of a file; a line without ``key`` is named by its number.
+
+    Relative paths count from where the run was started, or else from the file's folder.
+    """
+    rows = _read(path, dropped)
+    return located(rows, path)
+
+
+def _read(path: str, dropped: Counter) -> Iterator[Utterance]:
     with open(path, encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():

@@ -15,6 +15,7 @@ from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
 from wenet_osum.dataset.formats._fields import SEGMENT, without_conversations
 from wenet_osum.dataset.manifest import from_row, reason_of, write_lines
+from wenet_osum.dataset.scan import located
 from wenet_osum.records import Utterance
 from wenet_osum.score.benchmarks._sets import TRANSCRIPT, Row, read_rows
 from wenet_osum.score.benchmarks.kimi_evalkit import SETS, compared, fault_of, key_of
@@ -29,7 +30,8 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
     """Yield the utterances of a list."""
     for number, line in read_rows(path, dropped):
         try:
-            yield from_row(_row(line, number))
+            utterance = from_row(_row(line, number))
+            yield from located([utterance], path)
         except ValueError as error:
             note(dropped, f"line {number}", f"kimi_evalkit: {reason_of(error)}")
 

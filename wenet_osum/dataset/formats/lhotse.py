@@ -1,8 +1,9 @@
 """lhotse's manifests: ``*recordings*.jsonl[.gz]`` and ``*supervisions*.jsonl[.gz]`` of a folder.
 
-They are read and written without lhotse. A supervision is an utterance; its ``custom`` table holds
-the fields lhotse has no place for. Word times are its ``alignment["word"]``, in the recording's
-time as lhotse counts them.
+A folder of several splits is read one by one, by the file of its supervisions or the beginning of
+its name. They are read and written without lhotse. A supervision is an utterance; its ``custom``
+table holds the fields lhotse has no place for. Word times are its ``alignment["word"]``, in the
+recording's time as lhotse counts them.
 """
 
 from __future__ import annotations
@@ -20,47 +21,87 @@ from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
 from wenet_osum.dataset.formats._fields import without_conversations
 from wenet_osum.dataset.manifest import from_row, reason_of
+from wenet_osum.dataset.recording import ROUNDING_S
 from wenet_osum.files import replaced
 from wenet_osum.records import Utterance, Word
 
 # our field or label → its place in a supervision
 NAMED = {"txt": "text", "lang": "language", "speaker": "speaker", "gender": "gender"}
-CUSTOM = ("task", "reply")  # fields without a place
+CUSTOM = ("task", "reply", "prompt")  # fields without a place
 Row = dict[str, Any]
 
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
     """Yield the supervisions of a folder as utterances.
 
-    Raises ValueError when either manifest is missing.
+    Where it holds those of several splits, ``path`` is a file of supervisions, or what its name
+    begins with. Raises ValueError when either manifest is missing, and when several are meant.
     """
+    supervisions = _supervisions(Path(path))
     recordings = {}
-    for row in _rows(path, "recordings"):
+    for row in _rows_of(_recordings(supervisions)):
         recordings[row["id"]] = row
-    for row in _rows(path, "supervisions"):
-        recording = recordings.get(row["recording_id"])
-        fault = _fault(recording)
+
+    folder = str(supervisions.parent)
+    seen: set[str] = set()
+    for row in _rows_of(supervisions):
+        recording = recordings.get(row.get("recording_id"))
+        fault = "duplicate key" if row["id"] in seen else _fault(recording)
         if fault:
             note(dropped, row["id"], fault)
             continue
+        seen.add(row["id"])
         try:
-            yield from_row(_utterance(row, recording, path))
+            yield from_row(_utterance(row, recording, folder))
         except (ValueError, KeyError, TypeError) as error:
             reason = reason_of(ValueError(str(error)))
             note(dropped, row["id"], f"lhotse: {reason}")
 
 
-def _rows(folder: str, kind: str) -> Iterator[Row]:
-    """Yield the rows of all manifests of a kind. Raises ValueError when there is none."""
+def _supervisions(path: Path) -> Path:
+    """Return the manifest of supervisions at a path. Raises ValueError unless there is one."""
+    if path.is_file():
+        return path
+    folder, beginning = path, ""
+    if not path.is_dir():
+        folder, beginning = path.parent, path.name
     found = []
-    for path in Path(folder).glob(f"*{kind}*"):
-        if path.name.endswith((".jsonl", ".jsonl.gz")):
-            found.append(path)
+    for name in _manifests(folder, "supervisions"):
+        if name.startswith(beginning):
+            found.append(name)
+    if len(found) == 1:
+        return folder / found[0]
     if not found:
-        expected = f"no *{kind}*.jsonl or .jsonl.gz"
-        raise ValueError(f"{folder}: {expected}; give the folder lhotse's preparation wrote")
-    for path in sorted(found):
-        yield from _rows_of(path)
+        expected = "no *supervisions*.jsonl or .jsonl.gz"
+        raise ValueError(f"{path}: {expected}; give the folder lhotse's preparation wrote")
+    names = ", ".join(found[:5])
+    raise ValueError(f"{path} holds several manifests ({names}); give the path of one of them")
+
+
+def _recordings(supervisions: Path) -> Path:
+    """Return the manifest of recordings that belongs to one of supervisions: of the same name, or
+    the only one beside it. Raises ValueError when there is none."""
+    named = _stem(supervisions.name).replace("supervisions", "recordings")
+    found = _manifests(supervisions.parent, "recordings")
+    for name in found:
+        if _stem(name) == named or len(found) == 1:
+            return supervisions.parent / name
+    expected = f"{named}.jsonl or .jsonl.gz"
+    raise ValueError(f"{supervisions}: its recordings are not beside it; {expected} is needed")
+
+
+def _manifests(folder: Path, kind: str) -> list[str]:
+    """Return the names of the manifests of a kind in a folder."""
+    found = []
+    for path in folder.glob(f"*{kind}*"):
+        if path.name.endswith((".jsonl", ".jsonl.gz")):
+            found.append(path.name)
+    return sorted(found)
+
+
+def _stem(name: str) -> str:
+    """Return the name of a manifest without its suffix."""
+    return name.removesuffix(".gz").removesuffix(".jsonl")
 
 
 def _rows_of(path: Path) -> Iterator[Row]:
@@ -97,6 +138,9 @@ def _utterance(row: Row, recording: Row, folder: str) -> Row:
     """Turn a supervision into a row of a manifest."""
     start = float(row["start"])
     length = float(row["duration"])
+    ends_s = start + length
+    if ends_s > recording["duration"] + ROUNDING_S:
+        raise ValueError(f"segment ends beyond the recording: at {ends_s} s")
     custom = dict(row.get("custom") or {})
     own = {}
     for name in (*CUSTOM, *tasks.label_names()):
@@ -112,7 +156,7 @@ def _utterance(row: Row, recording: Row, folder: str) -> Row:
         made["duration"] = length
     else:
         made["start"] = start
-        made["end"] = round(start + length, 6)
+        made["end"] = round(ends_s, 6)
     return made | own | {"extra": custom}
 
 

@@ -18,6 +18,7 @@ from wenet_osum import tasks
 from wenet_osum.dataset.drop import note
 from wenet_osum.dataset.formats._fields import SEGMENT, without_conversations
 from wenet_osum.dataset.manifest import from_row, reason_of, write_lines
+from wenet_osum.dataset.scan import located
 from wenet_osum.records import OWN_FIELDS, Utterance
 from wenet_osum.score.benchmarks._sets import TRANSCRIPT, Row, read_rows
 from wenet_osum.score.benchmarks.ultraeval import SETS
@@ -35,7 +36,8 @@ def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
         name = f"{stem}-{number - 1}"
         try:
             row = _row(line, stem)
-            yield from_row({"key": name, **row})
+            utterance = from_row({"key": name, **row})
+            yield from located([utterance], path)
         except ValueError as error:
             note(dropped, name, f"ultraeval: {reason_of(error)}")
 

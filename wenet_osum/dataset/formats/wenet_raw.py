@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.formats._fields import count_lost, without_conversations
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
+from wenet_osum.dataset.scan import located, raw_duration
 from wenet_osum.records import Utterance
 
 FORM = "WeNet's raw list"
@@ -18,7 +20,8 @@ KEPT = frozenset(("key", "wav", "txt", "start", "end"))
 
 def read(path: str, dropped: Counter, audio_dir: str) -> Iterator[Utterance]:
     """Yield the utterances of a raw list."""
-    return read_manifest(path, dropped)
+    rows = read_manifest(path, dropped)
+    return located(rows, path)
 
 
 def write(path: str, utterances: Iterable[Utterance], lost: Counter) -> int:
@@ -32,11 +35,30 @@ def _plain(utterances: Iterable[Utterance], lost: Counter) -> Iterator[Utterance
         if utterance.txt is None:
             lost["utterance without txt"] += 1
             continue
+        try:
+            start, end = _segment(utterance)
+        except Drop as drop:
+            lost[drop.reason] += 1
+            continue
         count_lost(utterance, KEPT, FORM, lost)
         yield Utterance(
             utterance.key,
             utterance.wav,
             utterance.txt,
-            start=utterance.start,
-            end=utterance.end,
+            start=start,
+            end=end,
         )
+
+
+def _segment(utterance: Utterance) -> tuple[float | None, float | None]:
+    """Return both edges of a segment, as WeNet wants them; Nones for a whole recording.
+
+    Raises Drop where the end has to be read from the recording and cannot be.
+    """
+    start, end = utterance.start, utterance.end
+    if start is None and end is None:
+        return None, None
+    start = start or 0.0
+    if end is None:
+        end = start + raw_duration(utterance, "")
+    return start, end
