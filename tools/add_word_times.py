@@ -23,8 +23,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum import lookup  # noqa: E402
-from wenet_osum.corpus.alignments import FORMATS, Alignments, read_alignments  # noqa: E402
-from wenet_osum.corpus.match_words import Unmatched, add_words  # noqa: E402
+from wenet_osum.corpus.alignments import (  # noqa: E402
+    FORMATS,
+    Alignments,
+    add_words,
+    read_alignments,
+)
+from wenet_osum.corpus.match_words import Unmatched  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
 from wenet_osum.dataset.scan import located  # noqa: E402

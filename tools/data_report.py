@@ -42,7 +42,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for item in args.lists:
             name, path = _named(item)
-            _check_comparable(path, args.disjoint)
             if name in splits:
                 raise ValueError(f"two lists are named {name}; give NAME=LIST")
             left_out[name] = Dropped()
@@ -77,23 +76,18 @@ def parser() -> argparse.ArgumentParser:
     return args
 
 
-def _check_comparable(path: str, disjoint: list[str]) -> None:
-    """Raise ValueError for a list of shards that is to be compared by what its indices lack."""
-    lacking = [kind for kind in disjoint if kind in ("sentence", "recording")]
-    if lacking and list_paths(path) is not None:
-        why = f"shards cannot be compared by {lacking[0]}"
-        raise ValueError(f"{path}: {why}; give the manifest that they were packed from")
-
-
 def _check_all(lists: list[str], disjoint: list[str]) -> None:
     """Raise ValueError where lists share what they must not, rows without audio included: of these
-    nothing else is on the page."""
+    nothing else is on the page. Likewise for shards, where their indices do not tell."""
     every = {}
     for item in lists:
         name, path = _named(item)
         if list_paths(path) is None:
             rows = read_manifest(path, Dropped())
             every[name] = list(located(rows, path))
+        elif set(disjoint) & {"sentence", "recording"}:
+            why = "shards can be compared by speaker alone"
+            raise ValueError(f"{path}: {why}; give the manifest that they were packed from")
     check_disjoint(every, disjoint)
 
 

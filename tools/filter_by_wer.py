@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from wenet_osum.corpus.first_pass import Rules, agreeing  # noqa: E402
 from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
-from wenet_osum.dataset.scan import located  # noqa: E402
+from wenet_osum.dataset.scan import located, measure  # noqa: E402
 from wenet_osum.score.hypotheses import read_hypotheses  # noqa: E402
 from wenet_osum.tasks import parse  # noqa: E402
 
@@ -84,12 +84,17 @@ def _filter(args: argparse.Namespace) -> int:
     dropped = Dropped()
     rows = read_manifest(args.manifest, dropped)
     utterances = list(located(rows, args.manifest))
+    unmeasured = Dropped()
+    if rules.ask_for_duration:
+        unmeasured = measure(utterances, args.manifest)
     answers, notes = read_hypotheses(args.hyp, parse("asr"))
     kept, left_out = agreeing(utterances, answers, rules)
     write_manifest(args.out, kept)
 
     for line in notes:
         print(f"note: {line}")
+    for reason, count in unmeasured.items():
+        print(f"note: {count} durations are not known: {reason}")
     hours = sum(utterance.duration or 0.0 for utterance in kept) / 3600
     print(f"{args.out}: {len(kept)} of {len(utterances)} utterances, {hours:.2f} h")
     counts = left_out + dropped

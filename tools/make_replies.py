@@ -146,8 +146,7 @@ def _write_answers(path: Path, given: dict[str, Utterance], texts: dict[str, str
     tags = parse("sttc").tags
     lines = []
     for key, utterance in given.items():
-        reply = utterance.reply
-        answer = Hypothesis(key, tags, reply, texts[key], reply=reply)
+        answer = Hypothesis(key, tags, utterance.reply, texts[key], reply=utterance.reply)
         lines.append(f"{answer.to_json()}\n")
     write_text(path, "".join(lines))
 

@@ -123,7 +123,8 @@ def _pack(args: argparse.Namespace) -> bool:
     # Every job reads the whole input; the first counts its faults.
     faults = packed.dropped
     if args.job == 1:
-        faults = _joined(dropped, faults)
+        dropped.add(faults)
+        faults = dropped
     there = 0
     if packed.paths or args.num_jobs > 1:
         there = pack_jobs.finish(args.shards_list, *job, packed.paths, faults, digest)
@@ -167,15 +168,6 @@ def _utterances(args: argparse.Namespace, dropped: Dropped) -> Iterable[Utteranc
     if args.shuffle:
         random.Random(args.seed).shuffle(utterances)
     return utterances
-
-
-def _joined(*counts: Dropped) -> Dropped:
-    """Add up counts, keys included."""
-    both = Dropped()
-    for one in counts:
-        both.update(one)
-        both.pairs += one.pairs
-    return both
 
 
 if __name__ == "__main__":

@@ -17,10 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wenet_osum.corpus.split import check_disjoint, split_by  # noqa: E402
 from wenet_osum.corpus.statistics import summary  # noqa: E402
-from wenet_osum.dataset.drop import Drop, Dropped, note, table  # noqa: E402
+from wenet_osum.dataset.drop import Dropped, table  # noqa: E402
 from wenet_osum.dataset.manifest import read_manifest, write_manifest  # noqa: E402
-from wenet_osum.dataset.scan import located, raw_duration  # noqa: E402
-from wenet_osum.records import Utterance  # noqa: E402
+from wenet_osum.dataset.scan import located, measure  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         rows = read_manifest(args.manifest, dropped)
         utterances = list(located(rows, args.manifest))
-        unmeasured = _measure(utterances)
+        unmeasured = measure(utterances, args.manifest)
         splits = split_by(utterances, _shares(args.shares), args.by, args.balance, args.seed)
         notes = check_disjoint(splits, [args.by])
         for name, rows in splits.items():
@@ -47,19 +46,6 @@ def main(argv: list[str] | None = None) -> int:
     if dropped:
         print(f"left out:\n{table(dropped)}")
     return 0
-
-
-def _measure(utterances: list[Utterance]) -> Dropped:
-    """Read the durations that are not known from the recordings; returns where that failed."""
-    failed = Dropped()
-    for utterance in utterances:
-        if utterance.duration is not None:
-            continue
-        try:
-            raw_duration(utterance, "")
-        except Drop as drop:
-            note(failed, utterance.key, drop.reason)
-    return failed
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wenet_osum.corpus.alignments import Alignments
-from wenet_osum.corpus.match_words import Unmatched, add_words, match, tidy, units
+from wenet_osum.corpus.alignments import Alignments, add_words
+from wenet_osum.corpus.match_words import Unmatched, match, tidy, units
 from wenet_osum.records import Utterance, Word
 from wenet_osum.tasks.base import join_words
 

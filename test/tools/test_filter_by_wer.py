@@ -48,7 +48,7 @@ def test_each_rule_leaves_out_what_breaks_it():
         "word error rate above 10 %": 1,
         "shorter than 3 s": 1,
         "longer than 30 s": 1,
-        "audio: file not found": 1,
+        "no duration": 1,
         "transcript of more than 200 characters": 1,
         "more than 1 s per character": 1,
         "no transcript": 1,
@@ -68,11 +68,15 @@ def test_rules_can_be_turned_off_and_a_rate_at_the_limit_stays():
     assert len(kept) == 1
 
 
-def test_a_duration_that_is_not_known_is_read(tmp_path):
+def test_a_duration_that_is_not_known_is_read(tool, tmp_path, capsys):
     (tmp_path / "a.wav").write_bytes(write_wav(np.zeros(64000, np.float32)))
-    row = Utterance("a", str(tmp_path / "a.wav"), "one two three four five", lang="en")
-    [kept], left_out = agreeing([row], {"a": said("a", row.txt)}, Rules())
-    assert kept.duration == 4.0 and not left_out
+    rows = [Utterance(key, f"{key}.wav", "one two three four five", lang="en") for key in ("a", "gone")]
+    (tmp_path / "m.jsonl").write_text("".join(f"{row.to_json()}\n" for row in rows))
+    (tmp_path / "hyp.jsonl").write_text("".join(f"{said(row.key, row.txt).to_json()}\n" for row in rows))
+    assert tool.main(["--hyp", str(tmp_path), str(tmp_path / "m.jsonl"), str(tmp_path / "o.jsonl")]) == 0
+    told = capsys.readouterr().out
+    assert "1 of 2 utterances" in told and "1  no duration" in told and "note: 1 durations are not known: audio: file not found" in told
+    assert json.loads((tmp_path / "o.jsonl").read_text())["duration"] == 4.0
 
 
 def test_chinese_counts_characters():

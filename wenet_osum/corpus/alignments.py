@@ -1,5 +1,5 @@
-"""Read the alignment files of a folder, in any format of ``word_times/``, and find in them those
-of an utterance.
+"""Read the alignment files of a folder, in any format of ``word_times/``, and give utterances the
+word times in them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 from wenet_osum import lookup
-from wenet_osum.corpus.match_words import Unmatched
+from wenet_osum.corpus.match_words import Unmatched, match
 from wenet_osum.records import Utterance, Word
 
 FORMATS = "wenet_osum.corpus.word_times"
+# A word may reach this far beyond the recording; it is cut off there.
+SLACK_S = 0.05
 
 
 class Alignments:
@@ -123,3 +125,52 @@ def _files(path: Path, module: ModuleType) -> list[Path]:
         advice = "give the aligner's output, a file or a folder"
         raise ValueError(f"{path}: no {suffixes} file; {advice}")
     return files
+
+
+def add_words(utterance: Utterance, alignments: Alignments) -> tuple[list[Word], int]:
+    """Return words for an utterance, with times in the segment's own time.
+
+    Of the alignment of a whole recording its segment is taken. Also returns how many timed words
+    say nothing of the transcript. Raises Unmatched when there is no alignment, or none that fits.
+    """
+    if not utterance.txt:
+        raise Unmatched("no transcript")
+    timed, of_recording = alignments.find(utterance)
+    if of_recording:
+        start = utterance.start or 0.0
+        timed = _cut(timed, start, utterance.end)
+    words, extra = match(utterance.txt, timed)
+    return _within(words, utterance), extra
+
+
+def _cut(timed: list[Word], start: float, end: float | None) -> list[Word]:
+    """Return the words whose middle lies in a segment, in its own time."""
+    last = float("inf") if end is None else end
+    inside = []
+    for word in timed:
+        middle = (word.start + word.end) / 2
+        if start <= middle < last:
+            begins = max(word.start - start, 0.0)
+            ends = word.end - start
+            inside.append(Word(word.text, begins, ends))
+    return inside
+
+
+def _within(words: list[Word], utterance: Utterance) -> list[Word]:
+    """Cut the words at the end of the recording, where that is known. Raises Unmatched."""
+    length = utterance.duration
+    if utterance.end is not None:
+        start = utterance.start or 0.0
+        length = utterance.end - start
+    if length is None:
+        return words
+
+    last = words[-1]
+    if last.end > length + SLACK_S or last.start >= length:
+        detail = f"{last} of {length:.2f} s"
+        raise Unmatched("times beyond the recording", detail)
+    cut = []
+    for word in words:
+        end = min(word.end, length)
+        cut.append(Word(word.text, word.start, end))
+    return cut

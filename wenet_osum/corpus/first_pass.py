@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from wenet_osum.dataset.drop import Drop
-from wenet_osum.dataset.scan import raw_duration
 from wenet_osum.records import Hypothesis, Utterance
 from wenet_osum.score.align import count
 from wenet_osum.score.normalize import get, language, tokens
@@ -29,13 +27,17 @@ class Rules:
     max_s_per_character: float | None = 1.0  # more is silence, or speech that nobody wrote down
     normalizer: str = "none"
 
+    @property
+    def ask_for_duration(self) -> bool:
+        """Tell whether any rule is about the duration."""
+        timed = (self.min_s, self.max_s, self.max_s_per_character)
+        return timed != (None, None, None)
+
 
 def agreeing(
     utterances: Iterable[Utterance], answers: Mapping[str, Hypothesis], rules: Rules
 ) -> tuple[list[Utterance], Counter]:
     """Return the utterances that keep to the rules, and how many do not, by reason.
-
-    A duration that is not known is read from the recording's header, where a rule asks for it.
     ``answers`` are those of the first pass by key. Raises ValueError for an unknown normalizer.
     """
     kept: list[Utterance] = []
@@ -62,14 +64,8 @@ def _shape(utterance: Utterance, rules: Rules) -> str | None:
     if above(characters, rules.max_characters):
         return f"transcript of more than {rules.max_characters} characters"
 
-    timed = (rules.min_s, rules.max_s, rules.max_s_per_character)
-    if timed == (None, None, None):
+    if not rules.ask_for_duration:
         return None
-    if utterance.duration is None:
-        try:
-            raw_duration(utterance, "")
-        except Drop as drop:
-            return drop.reason
     seconds = utterance.duration
     if seconds is None:
         return "no duration"

@@ -12,14 +12,10 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING
 
-from wenet_osum.records import Utterance, Word
+from wenet_osum.records import Word
 from wenet_osum.score.align import align
 from wenet_osum.score.normalize import MIXED, fold
-
-if TYPE_CHECKING:
-    from wenet_osum.corpus.alignments import Alignments
 
 SILENCE = frozenset(
     (
@@ -32,8 +28,6 @@ SILENCE = frozenset(
 UNKNOWN = frozenset(("unk", "<unk>", "[unk]", "spn", "<spn>", "[spn]"))
 # A word is at least this long; aligners and Whisper give some no length at all.
 SHORTEST_S = 0.01
-# A word may reach this far beyond the recording; it is cut off there.
-SLACK_S = 0.05
 # Share of units that may be another word in the alignment: spelling, a slip of the recognizer.
 MOST_DIFFERENT = 0.2
 
@@ -153,9 +147,7 @@ def match(text: str, timed: list[Word]) -> tuple[list[Word], int]:
     Raises Unmatched when the two do not fit.
     """
     wanted = units(text)
-    heard: list[Word] = []
-    for word in tidy(timed):
-        heard += _pieces(word)
+    heard = _cut_to_units(timed)
     if not wanted:
         raise Unmatched("no words in the transcript", repr(text[:40]))
     if not heard:
@@ -175,11 +167,16 @@ def match(text: str, timed: list[Word]) -> tuple[list[Word], int]:
             _match_block(pairs, left, heard, matched)
 
     _check(wanted, matched)
-    words = []
-    for i, unit in enumerate(wanted):
-        start, end = matched.times[i]
-        words.append(Word(unit, start, end))
+    words = [Word(unit, *matched.times[i]) for i, unit in enumerate(wanted)]
     return words, matched.extra
+
+
+def _cut_to_units(timed: list[Word]) -> list[Word]:
+    """Return timed words, tidied, as the units they hold."""
+    heard: list[Word] = []
+    for word in tidy(timed):
+        heard += _pieces(word)
+    return heard
 
 
 def _is_same(pair: Pair, left: list[str], right: list[str]) -> bool:
@@ -303,52 +300,3 @@ def _pieces(word: Word) -> Iterator[Word]:
         end = start + length * size / total
         yield Word(part, start, end)
         start = end
-
-
-def add_words(utterance: Utterance, alignments: Alignments) -> tuple[list[Word], int]:
-    """Return words for an utterance, with times in the segment's own time.
-
-    Of the alignment of a whole recording its segment is taken. Also returns how many timed words
-    say nothing of the transcript. Raises Unmatched when there is no alignment, or none that fits.
-    """
-    if not utterance.txt:
-        raise Unmatched("no transcript")
-    timed, of_recording = alignments.find(utterance)
-    if of_recording:
-        start = utterance.start or 0.0
-        timed = _cut(timed, start, utterance.end)
-    words, extra = match(utterance.txt, timed)
-    return _within(words, utterance), extra
-
-
-def _cut(timed: list[Word], start: float, end: float | None) -> list[Word]:
-    """Return the words whose middle lies in a segment, in its own time."""
-    last = float("inf") if end is None else end
-    inside = []
-    for word in timed:
-        middle = (word.start + word.end) / 2
-        if start <= middle < last:
-            begins = max(word.start - start, 0.0)
-            ends = word.end - start
-            inside.append(Word(word.text, begins, ends))
-    return inside
-
-
-def _within(words: list[Word], utterance: Utterance) -> list[Word]:
-    """Cut the words at the end of the recording, where that is known. Raises Unmatched."""
-    length = utterance.duration
-    if utterance.end is not None:
-        start = utterance.start or 0.0
-        length = utterance.end - start
-    if length is None:
-        return words
-
-    last = words[-1]
-    if last.end > length + SLACK_S or last.start >= length:
-        detail = f"{last} of {length:.2f} s"
-        raise Unmatched("times beyond the recording", detail)
-    cut = []
-    for word in words:
-        end = min(word.end, length)
-        cut.append(Word(word.text, word.start, end))
-    return cut

@@ -14,7 +14,6 @@ from itertools import combinations
 from pathlib import Path
 
 from wenet_osum import lookup, tasks
-from wenet_osum.dataset.address import is_url
 from wenet_osum.records import Utterance
 
 Group = tuple[list[int], Counter]  # indices of utterances, and their seconds and labels
@@ -45,7 +44,7 @@ def _recording(utterance: Utterance) -> list[str]:
 
 def _real(wav: str) -> str:
     """Return the path of a recording from the root, without links; a URL as it is."""
-    if is_url(wav):
+    if "://" in wav:
         return wav
     path = Path(wav)
     if path.is_symlink():

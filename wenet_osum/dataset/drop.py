@@ -39,6 +39,11 @@ class Dropped(Counter):
         super().__init__(*args, **kwargs)
         self.pairs: list[tuple[str, str]] = []
 
+    def add(self, others: Dropped) -> None:
+        """Count others, too, keys included."""
+        self.update(others)
+        self.pairs += others.pairs
+
 
 def note(dropped: Counter, key: str, reason: str) -> None:
     """Count one dropped utterance; a ``Dropped`` keeps its key too."""

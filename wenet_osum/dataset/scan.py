@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from wenet_osum import tasks
 from wenet_osum.dataset.audio import read_duration
-from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.index import Index, build
 from wenet_osum.dataset.layout import part_of, read_members
 from wenet_osum.dataset.manifest import parse_line, reason_of
@@ -247,6 +247,20 @@ def raw_duration(utterance: Utterance, list_path: str) -> float:
             one.duration = _span(one, partial(read_duration, path))
         check_words(one, one.duration)
     return sum(one.duration for one in utterance.recordings())
+
+
+def measure(utterances: Iterable[Utterance], list_path: str) -> Dropped:
+    """Set the durations that are not known, as ``raw_duration`` reads them; returns where that
+    failed."""
+    failed = Dropped()
+    for utterance in utterances:
+        if utterance.duration is not None:
+            continue
+        try:
+            raw_duration(utterance, list_path)
+        except Drop as drop:
+            note(failed, utterance.key, drop.reason)
+    return failed
 
 
 def find(wav: str, list_path: str) -> str:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from wenet_osum import tasks
 from wenet_osum.corpus import command
-from wenet_osum.corpus.alignments import Alignments, read_alignments
-from wenet_osum.corpus.match_words import Unmatched, add_words, units
+from wenet_osum.corpus.alignments import Alignments, add_words, read_alignments
+from wenet_osum.corpus.match_words import Unmatched, units
 from wenet_osum.dataset.drop import Dropped, note, table
 from wenet_osum.dataset.manifest import read_manifest
 from wenet_osum.dataset.prepared import write_splits
