@@ -96,11 +96,11 @@ def test_pauses_come_from_words_or_from_the_sound():
 
 
 def test_what_cannot_be_done_is_told():
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="has an event already: laugh"):
-        add_event(speech(), Utterance("a", "a.wav", labels={"event": "laugh"}), SOUND, SOURCE, EventConfig(), draw)
+        add_event(speech(), Utterance("a", "a.wav", labels={"event": "laugh"}), SOUND, SOURCE, EventConfig(), rng)
     with pytest.raises(ValueError, match="no place for an event: neither pause"):
-        add_event(speech(), Utterance("a", "a.wav", words=WORDS[:2]), SOUND, SOURCE, EventConfig(("pause",)), draw)
+        add_event(speech(), Utterance("a", "a.wav", words=WORDS[:2]), SOUND, SOURCE, EventConfig(("pause",)), rng)
     with pytest.raises(ValueError, match="recording is silent"):
         excerpt(np.zeros(100, np.float32), 3.0)
     with pytest.raises(ValueError, match="did you mean 'pause'"):
@@ -125,8 +125,8 @@ def test_an_event_goes_by_its_usual_name_whatever_its_spelling():
 
 def test_labels_are_drawn_evenly():
     rows = by_label([SOURCE, *(Utterance(f"l{i}", "l.wav", labels={"event": "laugh"}) for i in range(9)), Utterance("n", "n.wav")])
-    draw = np.random.default_rng(0)
-    drawn = [draw_event(rows, draw).labels.get("event") for _ in range(400)]
+    rng = np.random.default_rng(0)
+    drawn = [draw_event(rows, rng).labels.get("event") for _ in range(400)]
     assert 160 < drawn.count("cough") < 240 and set(rows) == {"cough", "laugh"}
 
 

@@ -30,17 +30,17 @@ def write_list(folder, recordings):
 
 
 def test_generator_is_the_same_in_another_process():
-    code = "from wenet_osum.dataset.augment import rng; print(rng(7, 3, '键 1').integers(1 << 60))"
+    code = "from wenet_osum.dataset.augment import make_rng; print(make_rng(7, 3, '键 1').integers(1 << 60))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert int(other) == augment.rng(7, 3, "键 1").integers(1 << 60)
+    assert int(other) == augment.make_rng(7, 3, "键 1").integers(1 << 60)
     others = [(7, 3, "键 1"), (8, 3, "键 1"), (7, 4, "键 1"), (7, 3, "键 2"), (7, 31, "k"), (73, 1, "k")]
-    draws = {int(augment.rng(*a).integers(1 << 60)) for a in others}
+    draws = {int(augment.make_rng(*a).integers(1 << 60)) for a in others}
     assert len(draws) == 6
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1, 1.25])
 def test_speed_changes_length_pitch_and_word_times(factor):
-    got, used = augment.speed(tone(), [factor], augment.rng(0, 0, "a"))
+    got, used = augment.speed(tone(), [factor], augment.make_rng(0, 0, "a"))
     assert used == pytest.approx(factor) and abs(len(got) - 16000 / factor) <= 1
     peak = np.argmax(np.abs(np.fft.rfft(got))) * 16000 / len(got)
     assert peak == pytest.approx(440 * factor, rel=0.01)
@@ -49,7 +49,7 @@ def test_speed_changes_length_pitch_and_word_times(factor):
 
 
 def test_speeds_are_drawn_evenly():
-    draw, wave = augment.rng(0, 0, "a"), tone(0.01)
+    draw, wave = augment.make_rng(0, 0, "a"), tone(0.01)
     used = [augment.speed(wave, [0.9, 1.0, 1.1], draw)[1] for _ in range(600)]
     assert all(150 < used.count(f) < 250 for f in (0.9, 1.0, 1.1))
 
@@ -58,14 +58,14 @@ def test_speeds_are_drawn_evenly():
 def test_noise_has_the_ratio_asked_for(tmp_path, noise_s):
     noise = np.random.default_rng(0).normal(0, 0.01, round(noise_s * 16000)).astype(np.float32)
     wave = tone()
-    got = augment.add_noise(wave, write_list(tmp_path, [noise]), (10.0, 10.0), augment.rng(0, 0, "a"))
+    got = augment.add_noise(wave, write_list(tmp_path, [noise]), (10.0, 10.0), augment.make_rng(0, 0, "a"))
     ratio_db = 10 * np.log10(np.mean(wave**2) / np.mean((got - wave) ** 2))
     assert got.dtype == np.float32 and ratio_db == pytest.approx(10.0, abs=0.01)
 
 
 def test_silence_gets_no_noise(tmp_path):
     path = write_list(tmp_path, [tone(0.1)])
-    assert not augment.add_noise(np.zeros(1600, np.float32), path, (5.0, 5.0), augment.rng(0, 0, "a")).any()
+    assert not augment.add_noise(np.zeros(1600, np.float32), path, (5.0, 5.0), augment.make_rng(0, 0, "a")).any()
 
 
 def test_reverberation_keeps_place_and_level(tmp_path):
@@ -73,13 +73,13 @@ def test_reverberation_keeps_place_and_level(tmp_path):
     response[[100, 300, 700]] = [0.8, 0.3, 0.1]
     wave = np.zeros(16000, np.float32)
     wave[5000] = 1.0
-    got = augment.reverberate(wave, write_list(tmp_path, [response]), augment.rng(0, 0, "a"))
+    got = augment.reverberate(wave, write_list(tmp_path, [response]), augment.make_rng(0, 0, "a"))
     assert np.argmax(np.abs(got)) == 5000 and got[5200] / got[5000] == pytest.approx(0.375, abs=1e-3)
     assert np.mean(got**2) == pytest.approx(np.mean(wave**2), rel=1e-3) and got.dtype == np.float32 and len(got) == 16000
 
 
 def test_gain():
-    assert np.allclose(augment.gain(tone(), (-6.0206, -6.0206), augment.rng(0, 0, "a")), tone() / 2, atol=1e-5)
+    assert np.allclose(augment.gain(tone(), (-6.0206, -6.0206), augment.make_rng(0, 0, "a")), tone() / 2, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_bad_recording_is_named(tmp_path):
     (tmp_path / "x.wav").write_bytes(b"junk")
     (tmp_path / "list").write_text(f"{tmp_path}/x.wav\n")
     with pytest.raises(ValueError, match=r"x\.wav for augmentation cannot be used .*take it out"):
-        augment.reverberate(tone(), str(tmp_path / "list"), augment.rng(0, 0, "a"))
+        augment.reverberate(tone(), str(tmp_path / "list"), augment.make_rng(0, 0, "a"))
 
 
 def test_whole_chain_repeats_and_default_changes_nothing(tmp_path):
@@ -110,7 +110,7 @@ def test_whole_chain_repeats_and_default_changes_nothing(tmp_path):
     conf = AugmentConfig(speeds=[0.9, 1.1], noise=path, noise_prob=0.7, reverb=path, reverb_prob=0.7, gain_db=(-6.0, 6.0))
 
     def changed(conf, epoch):
-        signal = steps.Signal(Utterance("k", "k.wav"), augment.rng(1, epoch, "k"), audio=tone())
+        signal = steps.Signal(Utterance("k", "k.wav"), augment.make_rng(1, epoch, "k"), audio=tone())
         return steps.run(signal, SampleConfig(augment=conf))
 
     first, again = changed(conf, 2), changed(conf, 2)
@@ -122,7 +122,7 @@ def test_whole_chain_repeats_and_default_changes_nothing(tmp_path):
 
 def masked(features, conf, key):
     """Mask features as the step of the sound does."""
-    masks = augment.draw_masks(*features.shape, conf, augment.rng(0, 0, key))
+    masks = augment.draw_masks(*features.shape, conf, augment.make_rng(0, 0, key))
     return augment.apply_masks(features, masks)
 
 

@@ -20,7 +20,7 @@ from wenet_osum.config import (
 )
 from wenet_osum.context import Context
 from wenet_osum.dataset import fingerprint
-from wenet_osum.dataset.augment import rng
+from wenet_osum.dataset.augment import make_rng
 from wenet_osum.dataset.context import Bank, ContextDraws, pieces
 from wenet_osum.dataset.dataset import Mixture
 from wenet_osum.dataset.drop import Drop
@@ -69,7 +69,7 @@ def test_numbers_are_kept_and_distractors_are_never_spoken(txt):
 
 def test_rarer_words_are_drawn_rather():
     bank = Bank(["common words are common", "common words", "common", "common rarely"])
-    found = [bank.draw_words("common rarely", 1, rng(0, 0, str(i)))[0] for i in range(300)]
+    found = [bank.draw_words("common rarely", 1, make_rng(0, 0, str(i)))[0] for i in range(300)]
     assert 195 < found.count("rarely") < 255  # said once and five times: odds of 1/2 to 1/6
 
 
@@ -83,7 +83,7 @@ def test_shares_are_met():
 
 
 def test_chinese_is_cut_into_pieces_and_short_words_are_passed_over():
-    found = pieces("今天北京天气很好，OK the Margaret's", rng(0, 0, "k"))
+    found = pieces("今天北京天气很好，OK the Margaret's", make_rng(0, 0, "k"))
     chinese = [piece for piece in found if not piece.isascii()]
     assert found[len(chinese) :] == ["Margaret's"]
     assert all(2 <= len(piece) <= 4 for piece in chinese) and "今天北京天气很好".startswith("".join(chinese))

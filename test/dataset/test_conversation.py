@@ -37,11 +37,11 @@ PLAIN = SampleConfig(mels=8)
 def wavs(tmp_path_factory):
     """name → path of noise as long as SECONDS says"""
     folder = tmp_path_factory.mktemp("wavs")
-    draw = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     found = {}
     for name, seconds in SECONDS.items():
         path = folder / f"{name}.wav"
-        path.write_bytes(write_wav(draw.normal(0, 0.1, round(16000 * seconds)).astype(np.float32)))
+        path.write_bytes(write_wav(rng.normal(0, 0.1, round(16000 * seconds)).astype(np.float32)))
         found[name] = str(path)
     return found
 

@@ -23,8 +23,8 @@ def template():
 
 
 def waves():
-    draw = np.random.default_rng(0)
-    return [draw.normal(0, 0.1, n).astype(np.float32) * np.linspace(0, 1, n, dtype=np.float32) for n in LENGTHS]
+    rng = np.random.default_rng(0)
+    return [rng.normal(0, 0.1, n).astype(np.float32) * np.linspace(0, 1, n, dtype=np.float32) for n in LENGTHS]
 
 
 @pytest.mark.parametrize("mels", [80, 128])

@@ -36,15 +36,15 @@ def pools_of(budget, limits=None):
 
 @pytest.mark.parametrize("trial", range(12))
 def test_two_changes_in_an_epoch_neither_lose_nor_repeat_a_draw(trial):
-    draw = np.random.default_rng(trial)
+    rng = np.random.default_rng(trial)
     whole = Counter(identity(Plan(pools_of(BUDGET), BUDGET, 1, 3)))
     read, left, budget = Counter(), None, BUDGET
     for _ in range(3):
-        ranks, accumulation = (int(n) for n in draw.integers(1, 4, 2))
+        ranks, accumulation = (int(n) for n in rng.integers(1, 4, 2))
         plan = Plan(
             pools_of(budget),
             budget,
-            int(draw.integers(9)) if left else 1,
+            int(rng.integers(9)) if left else 1,
             3,
             ranks,
             accumulation,
@@ -52,14 +52,14 @@ def test_two_changes_in_an_epoch_neither_lose_nor_repeat_a_draw(trial):
         )
         pieces = read_by_ranks(plan)
         done = (
-            int(draw.integers(0, max(1, len(pieces) // 3)))
+            int(rng.integers(0, max(1, len(pieces) // 3)))
             // (ranks * accumulation)
             * ranks
             * accumulation
         )
         read.update(d for piece in pieces[:done] for d in identity(plan, piece))
         frames, tokens, utterances = (
-            int(n) for n in draw.integers([1000, 600, 1], [4000, 3000, 40])
+            int(n) for n in rng.integers([1000, 600, 1], [4000, 3000, 40])
         )
         budget = dataclasses.replace(
             BUDGET, max_frames=frames, max_tokens=tokens, max_utterances=utterances

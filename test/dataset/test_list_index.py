@@ -80,27 +80,27 @@ def scans(monkeypatch, tmp_path):
 
 def made_up(shards=20, rows=1000):
     """Indices with keys of 24 letters, speakers of 16, and labels, as arrays."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     found = []
     for number in range(shards):
         columns = {name: np.full(rows, "") for name in column_names()}
-        people = draw.integers(0, 3000, rows)
+        people = rng.integers(0, 3000, rows)
         columns["speaker"] = np.array([f"speaker-{person:08d}" for person in people])
-        columns["emotion"] = draw.choice(["happy", "neutral", "", "生气"], rows)
+        columns["emotion"] = rng.choice(["happy", "neutral", "", "生气"], rows)
         columns["lang"] = np.full(rows, "zh")
-        sizes = draw.integers(60_000, 480_000, rows)
+        sizes = rng.integers(60_000, 480_000, rows)
         index = Index(
             path=f"{number}.tar",
             keys=np.array([f"corpus-speech-{number * rows + row:010d}" for row in range(rows)]),
             offsets=np.cumsum(sizes) - sizes,
             sizes=sizes,
-            durations=draw.uniform(1, 20, rows).astype(np.float32),
+            durations=rng.uniform(1, 20, rows).astype(np.float32),
             columns=columns,
-            lengths=draw.integers(0, 300, (rows, 3)).astype(np.int32),
+            lengths=rng.integers(0, 300, (rows, 3)).astype(np.int32),
             kind="tar",
         )
         if number == 3:
-            index.turns = draw.integers(0, 9, (rows, 4)).astype(np.int32)
+            index.turns = rng.integers(0, 9, (rows, 4)).astype(np.int32)
         found.append(index)
     return found
 

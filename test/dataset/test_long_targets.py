@@ -158,7 +158,7 @@ def test_a_decoder_is_not_overrun(template, measured):
     longest = max(c for c in range(1, 101) if c - 1 in pool.row)
     assert 20 <= longest <= 34
     with pytest.raises(Drop, match="beyond the decoder's 448 positions"):
-        audio = np.zeros(16000, np.float32)
+        audio = np.zeros(14 * 16000, np.float32)  # as long as the words
         sample_from_audio(
             timed(60), audio, template.task("srwt"), template, SampleConfig(reach=448)
         )

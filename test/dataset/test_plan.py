@@ -17,12 +17,12 @@ BUDGET = BatchConfig(max_frames=2000, max_tokens=1500, max_utterances=16, window
 
 
 def shard(n, name="s", seconds=None, **columns):
-    draw = np.random.default_rng(len(name) + n)
+    rng = np.random.default_rng(len(name) + n)
     full = {
         c: np.array([columns.get(c, "")] * n if isinstance(columns.get(c, ""), str) else columns[c])
         for c in column_names()
     }
-    seconds = draw.uniform(0.5, 9.0, n) if seconds is None else np.array(seconds)
+    seconds = rng.uniform(0.5, 9.0, n) if seconds is None else np.array(seconds)
     return Index(
         path=f"{name}.tar",
         keys=np.array([f"{name}{i}" for i in range(n)]),
@@ -30,7 +30,7 @@ def shard(n, name="s", seconds=None, **columns):
         sizes=np.ones(n, dtype=np.int64),
         durations=seconds.astype(np.float32),
         columns=full,
-        lengths=np.stack([draw.integers(1, 60, n), np.zeros(n), np.zeros(n)], axis=1).astype(
+        lengths=np.stack([rng.integers(1, 60, n), np.zeros(n), np.zeros(n)], axis=1).astype(
             np.int32
         ),
         kind="tar",
@@ -223,15 +223,15 @@ def test_a_scarce_task_of_a_source_with_others_is_spread_as_well():
 @pytest.mark.parametrize("trial", range(20))
 def test_guests_keep_the_budgets_and_none_is_lost(trial):
     """Sources of all sizes and lengths under budgets that leave room for few utterances."""
-    draw = np.random.default_rng(trial)
+    rng = np.random.default_rng(trial)
     conf = BatchConfig(
-        int(draw.integers(3000, 6000)), int(draw.integers(600, 1500)), int(draw.integers(1, 12))
+        int(rng.integers(3000, 6000)), int(rng.integers(600, 1500)), int(rng.integers(1, 12))
     )
     pools = []
-    for number in range(int(draw.integers(2, 7))):
-        longest = draw.uniform(1, 29)
-        count = int(draw.choice([3, 30, 300]))
-        shards = [shard(count, f"g{number}", draw.uniform(0.5, longest, count))]
+    for number in range(int(rng.integers(2, 7))):
+        longest = rng.uniform(1, 29)
+        count = int(rng.choice([3, 30, 300]))
+        shards = [shard(count, f"g{number}", rng.uniform(0.5, longest, count))]
         pools.append(pool(shards, conf, name=f"n{number}", tasks={"asr": 1.0, "srwt": 0.1}))
     plan = Plan(pools, conf, trial, 0)
     costs = plan.costs()

@@ -10,7 +10,7 @@ import pytest
 from wenet_osum.config import AugmentConfig, SpecAugmentConfig
 from wenet_osum.dataset import dataset, steps
 from wenet_osum.dataset.audio import write_wav
-from wenet_osum.dataset.augment import rng
+from wenet_osum.dataset.augment import make_rng
 from wenet_osum.dataset.sample import make_sample
 from wenet_osum.dataset.sample_config import SampleConfig
 from wenet_osum.records import Utterance
@@ -22,7 +22,7 @@ NAMES = [step.__name__ for step in steps.STEPS]
 
 
 def through(conf: AugmentConfig | None, seed: int = 0, **settings) -> steps.Signal:
-    signal = steps.Signal(Utterance("k", "k.wav"), rng(seed, 0, "k"), data=write_wav(TONE))
+    signal = steps.Signal(Utterance("k", "k.wav"), make_rng(seed, 0, "k"), data=write_wav(TONE))
     return steps.run(signal, SampleConfig(augment=conf, **settings))
 
 

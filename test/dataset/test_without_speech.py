@@ -15,7 +15,7 @@ from wenet_osum.bin import recognize
 from wenet_osum.bin import score as score_command
 from wenet_osum.config import BatchConfig, DataConfig, ModelConfig, SourceConfig, TrainConfig
 from wenet_osum.dataset import without_speech
-from wenet_osum.dataset.augment import rng
+from wenet_osum.dataset.augment import make_rng
 from wenet_osum.dataset.dataset import Mixture
 from wenet_osum.dataset.drop import Dropped
 from wenet_osum.dataset.manifest import read_manifest, write_manifest
@@ -49,7 +49,7 @@ def test_numbers_and_lengths():
 
 
 def test_sounds_are_as_loud_as_drawn():
-    draws = [rng(0, 0, str(i)) for i in range(20)]
+    draws = [make_rng(0, 0, str(i)) for i in range(20)]
     quiet = [without_speech.synthetic("silence", RATE, draw) for draw in draws]
     assert {bool(audio.any()) for audio in quiet} == {True, False} and max(np.abs(audio).max() for audio in quiet) < 0.01
     noise = [without_speech.synthetic("noise", RATE, draw) for draw in draws]

@@ -27,13 +27,13 @@ def without_filters(monkeypatch):
 
 def script(count: int, seed: int, pauses: bool = True) -> list[tuple[str, float, float]]:
     """(word, start, end) of words that differ, with a pause of over 0.8 s now and then."""
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     at, words = 0.3, []
     for number in range(count):
-        length = draw.uniform(0.15, 0.5)
+        length = rng.uniform(0.15, 0.5)
         words.append((f"w{number}", at, at + length))
         at += length + GAP_S
-        if pauses and draw.random() < 0.1:
+        if pauses and rng.random() < 0.1:
             at += 1.3
     return words
 
@@ -41,11 +41,11 @@ def script(count: int, seed: int, pauses: bool = True) -> list[tuple[str, float,
 def sound(words, rest_s: float = 0.4) -> np.ndarray:
     """Noise where a word is, next to nothing elsewhere."""
     seconds = words[-1][2] + rest_s
-    draw = np.random.default_rng(1)
-    samples = draw.normal(0, 1e-5, round(seconds * RATE)).astype(np.float32)
+    rng = np.random.default_rng(1)
+    samples = rng.normal(0, 1e-5, round(seconds * RATE)).astype(np.float32)
     for _, start, end in words:
         span = slice(round(start * RATE), round(end * RATE))
-        samples[span] += draw.normal(0, 0.1, span.stop - span.start)
+        samples[span] += rng.normal(0, 0.1, span.stop - span.start)
     return samples
 
 
@@ -110,11 +110,11 @@ def test_all_words_arrive_within_steps(seed, chunk_s):
 @pytest.mark.parametrize("seed", range(25))
 def test_nothing_is_ever_taken_back(seed):
     """Whatever flickers: the text only grows, and answers have what was said."""
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     words = script(90, seed, pauses=bool(seed % 3))
     recognizer = Scripted(words, flicker=seed, obeys=bool(seed % 2))
-    chunks = draw.uniform(0.05, 2.0, 60).tolist()
-    events = run(words, chunks, recognizer, longest_s=float(draw.choice([5.0, 28.0])), step_s=float(draw.uniform(0.3, 2)))
+    chunks = rng.uniform(0.05, 2.0, 60).tolist()
+    events = run(words, chunks, recognizer, longest_s=float(rng.choice([5.0, 28.0])), step_s=float(rng.uniform(0.3, 2)))
     text, utterance = "", ""
     for event in events:
         text += event.committed

@@ -25,8 +25,8 @@ RATE = 16000
 
 def sounds(peaks=(0.5, 0.003, 1e-4)):
     """Noise of 0.3 to 0.5 s at each level that ends in a window of silence, on a whole frame."""
-    draw = np.random.default_rng(0)
-    waves = [peak * draw.uniform(-1, 1, 4800 + 1600 * n) for n, peak in enumerate(peaks)]
+    rng = np.random.default_rng(0)
+    waves = [peak * rng.uniform(-1, 1, 4800 + 1600 * n) for n, peak in enumerate(peaks)]
     return [np.concatenate([wave, np.zeros(480)]).astype(np.float32) for wave in waves]
 
 

@@ -41,7 +41,7 @@ def bursts() -> np.ndarray:
 
 
 def apply(audio, *rows, key="a"):
-    return augment.apply_effects(audio, rows, augment.rng(0, 0, key))
+    return augment.apply_effects(audio, rows, augment.make_rng(0, 0, key))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -121,7 +121,7 @@ def test_training_uses_them_and_without_them_nothing_changes():
 
 
 def trained_on(conf):
-    signal = steps.Signal(Utterance("a", "a.wav"), augment.rng(0, 0, "a"), audio=bursts())
+    signal = steps.Signal(Utterance("a", "a.wav"), augment.make_rng(0, 0, "a"), audio=bursts())
     return steps.run(signal, SampleConfig(augment=conf)).audio
 
 

@@ -25,11 +25,11 @@ SMALL = {
 
 def write_corpus(folder: Path, name: str, count: int, seed: int) -> Path:
     """Bursts of sine, a pitch a word, as wav files and a raw list with transcript and gender."""
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(count):
-        words = draw.integers(0, len(WORDS), draw.integers(1, 5))
+        words = rng.integers(0, len(WORDS), rng.integers(1, 5))
         bursts = [
             np.sin(2 * np.pi * (300 + 250 * w) * np.arange(2400 + 800 * w) / 16000) for w in words
         ]

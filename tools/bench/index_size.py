@@ -56,42 +56,42 @@ Row = tuple[str, str]  # of the table, and a digest of the order
 
 def blocks(rows: int) -> Iterator[Block]:
     """Make up the shards of a list, always the same ones."""
-    draw = np.random.default_rng(rows)
+    rng = np.random.default_rng(rows)
     for first in range(0, rows, PER_SHARD):
         yield _block(
             first,
             min(PER_SHARD, rows - first),
-            draw,
+            rng,
         )
 
 
-def _block(first: int, size: int, draw: np.random.Generator) -> Block:
+def _block(first: int, size: int, rng: np.random.Generator) -> Block:
     """Make up a shard whose utterances are numbered from ``first``."""
     blob = _keys(first, size)
     numbers = np.arange(1, size + 1)
     ends = numbers * blob.shape[1]
-    lengths = draw.integers(0, LENGTHS, (size, 3))
+    lengths = rng.integers(0, LENGTHS, (size, 3))
     lengths[:, 0] += 1
-    sizes = draw.integers(60_000, 480_000, size)
+    sizes = rng.integers(60_000, 480_000, size)
     parts = {
         "blob": blob.reshape(-1),
         "ends": ends.astype(np.uint16),
         "offsets": (np.cumsum(sizes) - sizes).astype(np.uint32),
         "sizes": sizes.astype(np.uint32),
-        "durations": draw.uniform(
+        "durations": rng.uniform(
             2.0,
             15.0,
             size,
         ).astype(np.float32),
         "lengths": lengths.astype(np.uint8),
     }
-    speakers = draw.integers(0, SPEAKERS, 20)
+    speakers = rng.integers(0, SPEAKERS, 20)
     names = [f"speaker-{number:08d}" for number in speakers]
     known = LABELS | {"speaker": names}
     labels = {}
     for name in column_names():
         values = known.get(name, [""])
-        place = draw.integers(0, len(values), size)
+        place = rng.integers(0, len(values), size)
         labels[name] = (values, place)
     return Block(size, parts, labels)
 

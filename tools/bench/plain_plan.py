@@ -15,7 +15,7 @@ import numpy as np
 
 from wenet_osum.config import BatchConfig
 from wenet_osum.dataset.arrange import GROUP, GROUP_SHARDS, shards_side_by_side
-from wenet_osum.dataset.augment import rng
+from wenet_osum.dataset.augment import make_rng
 from wenet_osum.dataset.compose import Costs, compose
 from wenet_osum.dataset.pool import Pool
 
@@ -35,7 +35,7 @@ def plain_plan(
         )
         for number, pool in enumerate(pools)
     ]
-    return arrange(draws, batch, rng(seed, epoch, "order"))
+    return arrange(draws, batch, make_rng(seed, epoch, "order"))
 
 
 def draw_source(number: int, pool: Pool, seed: int, epoch: int) -> Draws:
@@ -50,11 +50,11 @@ def draw_source(number: int, pool: Pool, seed: int, epoch: int) -> Draws:
     first_draw = np.cumsum(times) - times
     repeat = position - np.repeat(first_draw, times)
 
-    draw = rng(seed, epoch, f"draw {name}")
+    rng = make_rng(seed, epoch, f"draw {name}")
     task = _share_out(
         pool.eligible[who],
         pool.shares,
-        draw,
+        rng,
     )
     shard = pool.shard[who]
     return {
@@ -76,7 +76,7 @@ def draw_source(number: int, pool: Pool, seed: int, epoch: int) -> Draws:
             repeat,
             len(pool.indices),
             weight,
-            draw,
+            rng,
         ),
     }
 
@@ -84,12 +84,12 @@ def draw_source(number: int, pool: Pool, seed: int, epoch: int) -> Draws:
 def _times_drawn(pool: Pool, seed: int, epoch: int) -> np.ndarray:
     """Return how often an epoch draws each utterance of a source, (n,) int64."""
     n, weight = len(pool), pool.source.weight
-    draw = rng(
+    rng = make_rng(
         seed,
         0,
         f"phase {pool.source.name}",
     )
-    phase = (draw.permutation(n) + 0.5) / n
+    phase = (rng.permutation(n) + 0.5) / n
     passed = pool.passes_before
     if passed is None:
         begins, ends = epoch * weight, (epoch + 1) * weight
@@ -99,7 +99,7 @@ def _times_drawn(pool: Pool, seed: int, epoch: int) -> np.ndarray:
     return times.astype(np.int64)
 
 
-def _share_out(eligible: np.ndarray, shares: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+def _share_out(eligible: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Choose a task for every draw: (D, T) bool → (D,) int32.
 
     Within draws that have the same choice, shares are met exactly (± 1).
@@ -113,7 +113,7 @@ def _share_out(eligible: np.ndarray, shares: np.ndarray, draw: np.random.Generat
         borders = np.cumsum(allowed)
 
         # evenly spaced points in random order, each in the stretch of one task
-        places = draw.permutation(len(rows)) + draw.random()
+        places = rng.permutation(len(rows)) + rng.random()
         points = places / len(rows) * borders[-1]
         task = np.searchsorted(borders, points, side="right")
         last = np.flatnonzero(tasks)[-1]
@@ -140,7 +140,7 @@ def _shard_passes(
     repeat: np.ndarray,
     shards: int,
     weight: float,
-    draw: np.random.Generator,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Return the moment in [0, 1) at which a draw's shard is read, (D,).
 
@@ -153,7 +153,7 @@ def _shard_passes(
         # the last pass is short when the weight has a fraction
         left = max(weight - number, 0.0)
         length = min(1.0, left) or 1.0
-        places = draw.permutation(shards) + draw.random(shards)
+        places = rng.permutation(shards) + rng.random(shards)
         begin = number + places / shards * length
         whole = max(weight, number + length)
         moments[number] = begin / whole
@@ -161,13 +161,13 @@ def _shard_passes(
 
 
 def arrange(
-    parts: list[Draws], batch: BatchConfig, draw: np.random.Generator
+    parts: list[Draws], batch: BatchConfig, rng: np.random.Generator
 ) -> tuple[Draws, np.ndarray]:
     """Put the draws of all sources into reading order and cut them into micro-batches.
 
     Returns the draws, (D,) a column, and the bounds of the micro-batches, (G + 1,) int64.
     """
-    draws = _mixed(parts, batch, draw)
+    draws = _mixed(parts, batch, rng)
     group = _groups(draws, parts, batch)
 
     # a group from long to short: neighbors make micro-batches that are padded little
@@ -192,7 +192,7 @@ def arrange(
             costs,
             kind[rows],
             batch,
-            draw.random(),
+            rng.random(),
         )
         orders.append(rows[order])
         sizes.append(size)
@@ -201,13 +201,13 @@ def arrange(
     return ordered, np.concatenate([[0], ends])
 
 
-def _mixed(parts: list[Draws], batch: BatchConfig, draw: np.random.Generator) -> Draws:
+def _mixed(parts: list[Draws], batch: BatchConfig, rng: np.random.Generator) -> Draws:
     """Spread every source over the whole epoch.
 
     Any stretch of the result holds all sources in their shares.
     """
     window = shards_side_by_side(batch.window, len(parts))
-    moments = [_moments(part["shard_pass"], window, draw) for part in parts]
+    moments = [_moments(part["shard_pass"], window, rng) for part in parts]
     draws = {}
     for name in parts[0]:
         draws[name] = np.concatenate([part[name] for part in parts])
@@ -234,7 +234,7 @@ def _groups(draws: Draws, parts: list[Draws], batch: BatchConfig) -> np.ndarray:
     return np.arange(size) * groups // size
 
 
-def _moments(shard_pass: np.ndarray, window: int, draw: np.random.Generator) -> np.ndarray:
+def _moments(shard_pass: np.ndarray, window: int, rng: np.random.Generator) -> np.ndarray:
     """Give each draw of a source its moment in [0, 1), (n,); at any time ``window`` shards mix.
 
     A shard is read during as much of the epoch as ``window`` shards take, each draw at a random
@@ -245,9 +245,9 @@ def _moments(shard_pass: np.ndarray, window: int, draw: np.random.Generator) -> 
     shards, position = np.unique(shard_pass, return_inverse=True)
     if len(shards) <= window:
         position = np.zeros_like(position)
-    begin = position + window * draw.random(size)
+    begin = position + window * rng.random(size)
     order = np.argsort(begin, kind="stable")
-    places = np.arange(size) + draw.random()
+    places = np.arange(size) + rng.random()
     moment = np.empty(size)
     moment[order] = places / max(1, size)
     return moment

@@ -66,7 +66,7 @@ def add_event(
     sound: np.ndarray,
     source: Utterance,
     conf: EventConfig,
-    draw: np.random.Generator,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, Utterance]:
     """Put ``sound`` into the speech ``audio``; both are (samples,).
 
@@ -78,12 +78,12 @@ def add_event(
     event = utterance.get(EVENT.attribute)
     if event is not None:
         raise ValueError(f"has an event already: {event}")
-    at_s = _draw_position(audio, utterance, conf, draw)
+    at_s = _draw_position(audio, utterance, conf, rng)
 
     sound = excerpt(sound, conf.longest_s)
-    level_db = draw.uniform(*conf.level_db)
+    level_db = rng.uniform(*conf.level_db)
     sound = _leveled(sound, mix.rms(audio), level_db)
-    gap_s = float(draw.uniform(*conf.gap_s))
+    gap_s = float(rng.uniform(*conf.gap_s))
     words = utterance.words or []
     mixed, words = mix.insert(audio, words, sound, at_s, gap_s)
 
@@ -129,7 +129,7 @@ def with_event(text: str, words: list[Word] | None, event: str, at_s: float) -> 
 
 
 def _draw_position(
-    audio: np.ndarray, utterance: Utterance, conf: EventConfig, draw: np.random.Generator
+    audio: np.ndarray, utterance: Utterance, conf: EventConfig, rng: np.random.Generator
 ) -> float:
     """Draw a kind of place and then one of its places, s. Raises ValueError when there is none."""
     found = positions(audio, utterance.words, conf.shortest_pause_s)
@@ -141,10 +141,10 @@ def _draw_position(
         asked = " nor ".join(conf.positions)
         raise ValueError(f"no place for an event: neither {asked}")
 
-    number = draw.integers(len(kinds))
+    number = rng.integers(len(kinds))
     kind = kinds[number]
     times_s = found[kind]
-    number = draw.integers(len(times_s))
+    number = rng.integers(len(times_s))
     return times_s[number]
 
 
@@ -296,14 +296,14 @@ def by_label(rows: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     return found
 
 
-def draw_event(rows: dict[str, list[Utterance]], draw: np.random.Generator) -> Utterance:
+def draw_event(rows: dict[str, list[Utterance]], rng: np.random.Generator) -> Utterance:
     """Draw a label evenly, then one of its recordings."""
     labels = list(rows)
-    number = draw.integers(len(labels))
+    number = rng.integers(len(labels))
     label = labels[number]
 
     recordings = rows[label]
-    number = draw.integers(len(recordings))
+    number = rng.integers(len(recordings))
     return recordings[number]
 
 

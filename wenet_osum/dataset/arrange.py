@@ -40,14 +40,14 @@ class Arranged:
 
 
 def arrange(
-    parts: list[Draws], batch: BatchConfig, draw: np.random.Generator
+    parts: list[Draws], batch: BatchConfig, rng: np.random.Generator
 ) -> tuple[Arranged, np.ndarray]:
     """Put the draws of all sources into reading order and cut them into micro-batches.
 
     Returns them with the place of each among the draws of its source, (D,) unsigned.
     One stretch of the epoch is looked at after the other, so memory holds the costs of one alone.
     """
-    source, place = _mixed(parts, batch, draw)
+    source, place = _mixed(parts, batch, rng)
     tasks = 1 + max(int(part.task.max(initial=0)) for part in parts)
     sizes, costs, spoken = [], [], 0
     for rows in _groups(parts, batch):
@@ -61,7 +61,7 @@ def arrange(
         # a kind is a source asked one of its tasks: all that a step should hold in its share
         kind = numbers.astype(np.int64) * tasks + task
         sorted_kind = kind[by_length]
-        phase = draw.random()
+        phase = rng.random()
         order, size = compose(
             sorted_costs,
             sorted_kind,
@@ -119,7 +119,7 @@ def _sums(costs: Costs, sizes: np.ndarray) -> np.ndarray:
 
 
 def _mixed(
-    parts: list[Draws], batch: BatchConfig, draw: np.random.Generator
+    parts: list[Draws], batch: BatchConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Spread every source over the whole epoch: the source and its draw, (D,) both.
 
@@ -128,7 +128,7 @@ def _mixed(
     window = shards_side_by_side(batch.window, len(parts))
     orders, moments = [], []
     for part in parts:
-        order, begin = _in_time(part, window, draw)
+        order, begin = _in_time(part, window, rng)
         orders.append(order)
         moments.append(begin)
     sizes = [len(order) for order in orders]
@@ -186,7 +186,7 @@ def files_needed(window: int, sources: int) -> int:
     return max(OPEN_FILES, needed)
 
 
-def _in_time(part: Draws, window: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _in_time(part: Draws, window: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Order the draws of a source, (n,), and give each its moment in [0, 1), (n,), in that order.
 
     A shard is read during as much of the epoch as ``window`` shards take, each draw at a random
@@ -194,12 +194,12 @@ def _in_time(part: Draws, window: int, draw: np.random.Generator) -> tuple[np.nd
     the source goes on at the same pace from the beginning of the epoch to its end.
     """
     size = len(part)
-    begin = draw.random(size)
+    begin = rng.random(size)
     begin *= window
     if part.passes > window:
         begin += part.shard_pass
     order = np.argsort(begin, kind="stable")
-    places = np.arange(size) + draw.random()
+    places = np.arange(size) + rng.random()
     places /= max(1, size)
     return narrow(order), places
 

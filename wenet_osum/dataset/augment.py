@@ -42,7 +42,7 @@ class Mask(NamedTuple):
     back: int = 0  # frames
 
 
-def rng(seed: int, epoch: int, key: str) -> np.random.Generator:
+def make_rng(seed: int, epoch: int, key: str) -> np.random.Generator:
     """Make the generator of one utterance in one epoch.
 
     It is the same in every process and run, which ``hash()`` is not.
@@ -56,13 +56,13 @@ def rng(seed: int, epoch: int, key: str) -> np.random.Generator:
 
 
 def speed(
-    audio: np.ndarray, factors: list[float], draw: np.random.Generator
+    audio: np.ndarray, factors: list[float], rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
     """Play faster or slower by a factor drawn evenly; pitch moves along, as with sox.
 
     Returns audio (samples / factor,) and the factor used.
     """
-    number = draw.integers(len(factors))
+    number = rng.integers(len(factors))
     chosen = float(factors[number])
     if chosen == 1.0:
         return audio, 1.0
@@ -87,12 +87,12 @@ def scale_words(words: list[Word] | None, factor: float) -> list[Word] | None:
     return scaled
 
 
-def reverberate(audio: np.ndarray, list_path: str, draw: np.random.Generator) -> np.ndarray:
+def reverberate(audio: np.ndarray, list_path: str, rng: np.random.Generator) -> np.ndarray:
     """Convolve with a room impulse response of the list.
 
     The direct sound stays in place, so that word times hold, and so does the level.
     """
-    path = _pick(list_path, draw)
+    path = _pick(list_path, rng)
     response = _recording(path)
     magnitudes = np.abs(response)
     direct = int(np.argmax(magnitudes))
@@ -117,13 +117,13 @@ def add_noise(
     audio: np.ndarray,
     list_path: str,
     snr_db: tuple[float, float],
-    draw: np.random.Generator,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Add a recording of the list at a signal-to-noise ratio drawn from the range (dB).
 
     It is looped where it is short, and cut at a random place.
     """
-    path = _pick(list_path, draw)
+    path = _pick(list_path, rng)
     noise = _recording(path)
     if len(noise) < len(audio):
         times = -(-len(audio) // len(noise))
@@ -131,11 +131,11 @@ def add_noise(
 
     # anywhere in it
     places = len(noise) - len(audio) + 1
-    first = int(draw.integers(places))
+    first = int(rng.integers(places))
     noise = noise[first : first + len(audio)]
 
     # silence has no ratio
-    ratio_db = draw.uniform(*snr_db)
+    ratio_db = rng.uniform(*snr_db)
     power = float(_power(audio))
     noise_power = float(_power(noise))
     if power == 0 or noise_power == 0:
@@ -152,7 +152,7 @@ def _power(audio: np.ndarray) -> np.float64:
 
 
 def apply_effects(
-    audio: np.ndarray, rows: Iterable[dict[str, Any]], draw: np.random.Generator
+    audio: np.ndarray, rows: Iterable[dict[str, Any]], rng: np.random.Generator
 ) -> np.ndarray:
     """Apply effects in order.
 
@@ -163,8 +163,8 @@ def apply_effects(
     for row in rows:
         written = json.dumps(row, sort_keys=True)
         prob, effect = load_effect(written)
-        if draw.random() < prob:
-            audio = effect(audio, draw)
+        if rng.random() < prob:
+            audio = effect(audio, rng)
     return audio
 
 
@@ -185,9 +185,9 @@ def load_effect(row: str) -> tuple[float, Effect]:
     return prob, effect
 
 
-def gain(audio: np.ndarray, range_db: tuple[float, float], draw: np.random.Generator) -> np.ndarray:
+def gain(audio: np.ndarray, range_db: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
     """Change the level by dB drawn from the range."""
-    level_db = draw.uniform(*range_db)
+    level_db = rng.uniform(*range_db)
     if level_db == 0:
         return audio
     factor = 10 ** (level_db / 20)
@@ -195,7 +195,7 @@ def gain(audio: np.ndarray, range_db: tuple[float, float], draw: np.random.Gener
 
 
 def draw_masks(
-    frames: int, mels: int, conf: SpecAugmentConfig, draw: np.random.Generator
+    frames: int, mels: int, conf: SpecAugmentConfig, rng: np.random.Generator
 ) -> list[Mask]:
     """Draw the masks of SpecAugment (Park et al., 2019) and of WeNet's SpecSub (arXiv 2106.05642):
     stretches that are replaced by earlier ones, then stretches of time and bands of mel bins.
@@ -208,18 +208,18 @@ def draw_masks(
     # copies of what stood anywhere before
     longest = min(conf.max_substitution, fifth)
     for _ in range(conf.substitutions):
-        first, last = _stretch(frames, longest, draw)
-        back = int(draw.integers(first + 1))
+        first, last = _stretch(frames, longest, rng)
+        back = int(rng.integers(first + 1))
         masks.append(Mask(COPY, first, last, back))
 
     longest = min(conf.max_time, fifth)
     for _ in range(conf.time_masks):
-        first, last = _stretch(frames, longest, draw)
+        first, last = _stretch(frames, longest, rng)
         masks.append(Mask(TIME, first, last))
 
     longest = min(conf.max_mels, mels)
     for _ in range(conf.mel_masks):
-        first, last = _stretch(mels, longest, draw)
+        first, last = _stretch(mels, longest, rng)
         masks.append(Mask(MEL, first, last))
     return masks
 
@@ -243,18 +243,18 @@ def apply_masks(features: Tensor, masks: list[Mask]) -> Tensor:
     return changed
 
 
-def _stretch(total: int, longest: int, draw: np.random.Generator) -> tuple[int, int]:
+def _stretch(total: int, longest: int, rng: np.random.Generator) -> tuple[int, int]:
     """Draw a stretch of up to ``longest`` anywhere: its first place, and the one after its last."""
-    length = int(draw.integers(longest + 1))
+    length = int(rng.integers(longest + 1))
     places = total - length + 1
-    first = int(draw.integers(places))
+    first = int(rng.integers(places))
     return first, first + length
 
 
-def _pick(list_path: str, draw: np.random.Generator) -> str:
+def _pick(list_path: str, rng: np.random.Generator) -> str:
     """Draw a recording of a list."""
     paths = read_list(list_path)
-    number = draw.integers(len(paths))
+    number = rng.integers(len(paths))
     return paths[number]
 
 

@@ -73,15 +73,15 @@ class Bank:
         rarest = min(counts, default=0)
         return 1.0 / (1 + rarest)
 
-    def draw_words(self, text: str, count: int, draw: np.random.Generator) -> list[str]:
+    def draw_words(self, text: str, count: int, rng: np.random.Generator) -> list[str]:
         """Draw different words of a text, rarer ones rather; fewer where it has no more."""
-        words = pieces(text, draw)
+        words = pieces(text, rng)
         count = min(count, len(words))
         if not count:
             return []
         weights = np.array([self.rarity(word) for word in words])
         odds = weights / weights.sum()
-        numbers = draw.choice(
+        numbers = rng.choice(
             len(words),
             count,
             replace=False,
@@ -90,7 +90,7 @@ class Bank:
         return [words[number] for number in numbers]
 
 
-def pieces(text: str, draw: np.random.Generator) -> list[str]:
+def pieces(text: str, rng: np.random.Generator) -> list[str]:
     """Return each word of a text that may be a hotword once, and its Chinese in pieces of drawn
     lengths."""
     found = []
@@ -98,7 +98,7 @@ def pieces(text: str, draw: np.random.Generator) -> list[str]:
     for run in RUN.findall(text):
         rest = run
         while len(rest) >= shortest:
-            size = _between(PIECE, draw)
+            size = _between(PIECE, rng)
             found.append(rest[:size])
             rest = rest[size:]
     others = RUN.sub(" ", text)
@@ -123,35 +123,35 @@ class ContextDraws:
         """
         conf = self.conf
         known = read(utterance)
-        draw = augment.rng(seed, epoch, f"context {key}")
+        rng = augment.make_rng(seed, epoch, f"context {key}")
         # Both are drawn for every utterance, so that neither depends on the other.
-        is_listed = draw.random() < conf.share
-        is_told = draw.random() < conf.previous
+        is_listed = rng.random() < conf.share
+        is_told = rng.random() < conf.previous
         words: tuple[str, ...] = ()
         if is_listed:
-            words = known.hotwords or self._hotwords(utterance, draw)
+            words = known.hotwords or self._hotwords(utterance, rng)
         before = ""
         if is_told:
             before = known.previous
         return Context(words, before)
 
-    def _hotwords(self, utterance: Utterance, draw: np.random.Generator) -> tuple[str, ...]:
+    def _hotwords(self, utterance: Utterance, rng: np.random.Generator) -> tuple[str, ...]:
         """Draw spoken words and distractors, in any order."""
         conf = self.conf
         text = plain(utterance.txt or "")
-        alone = draw.random() < conf.distractors_only
-        spoken = _between(conf.words, draw)
-        others = _between(conf.distractors, draw)
+        alone = rng.random() < conf.distractors_only
+        spoken = _between(conf.words, rng)
+        others = _between(conf.distractors, rng)
         words: list[str] = []
         if alone:
             others = max(1, others)
         else:
-            words += self.bank.draw_words(text, spoken, draw)
-        words += self._distractors(text, others, draw)
-        draw.shuffle(words)
+            words += self.bank.draw_words(text, spoken, rng)
+        words += self._distractors(text, others, rng)
+        rng.shuffle(words)
         return tuple(words)
 
-    def _distractors(self, text: str, count: int, draw: np.random.Generator) -> list[str]:
+    def _distractors(self, text: str, count: int, rng: np.random.Generator) -> list[str]:
         """Draw different words of other transcripts that are not spoken in a text."""
         heard = answer_tokens(text)
         texts = self.bank.texts
@@ -161,9 +161,9 @@ class ContextDraws:
         for _ in range(TRIES * count):
             if len(found) == count:
                 break
-            number = int(draw.integers(len(texts)))
+            number = int(rng.integers(len(texts)))
             other = texts[number]
-            for word in self.bank.draw_words(other, 1, draw):
+            for word in self.bank.draw_words(other, 1, rng):
                 tokens = answer_tokens(word)
                 is_spoken = occurrences(tokens, heard) > 0
                 if not is_spoken and word not in found:
@@ -171,7 +171,7 @@ class ContextDraws:
         return found
 
 
-def _between(numbers: Sequence[int], draw: np.random.Generator) -> int:
+def _between(numbers: Sequence[int], rng: np.random.Generator) -> int:
     """Draw a number from the fewest to the most."""
     fewest, most = numbers
-    return int(draw.integers(fewest, most + 1))
+    return int(rng.integers(fewest, most + 1))

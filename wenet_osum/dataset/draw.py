@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wenet_osum.dataset.augment import rng
+from wenet_osum.dataset.augment import make_rng
 from wenet_osum.dataset.columns import narrow
 from wenet_osum.dataset.pool import Pool
 
@@ -102,19 +102,19 @@ def draw_source(number: int, pool: Pool, seed: int, epoch: int) -> Draws:
     name, weight = pool.source.name, pool.source.weight
     times = _times_drawn(pool, seed, epoch)
     position, repeat = _repeated(times)
-    draw = rng(seed, epoch, f"draw {name}")
+    rng = make_rng(seed, epoch, f"draw {name}")
     task = _share_out(
         pool.eligible,
         position,
         pool.shares,
-        draw,
+        rng,
     )
     shard_pass, passes = _shard_passes(
         pool.shard[position],
         repeat,
         len(pool.indices),
         weight,
-        draw,
+        rng,
     )
     return Draws(number, pool, position, task, repeat, shard_pass, passes)
 
@@ -122,12 +122,12 @@ def draw_source(number: int, pool: Pool, seed: int, epoch: int) -> Draws:
 def _times_drawn(pool: Pool, seed: int, epoch: int) -> np.ndarray:
     """Return how often an epoch draws each utterance of a source, (n,) unsigned."""
     n, weight = len(pool), pool.source.weight
-    draw = rng(
+    rng = make_rng(
         seed,
         0,
         f"phase {pool.source.name}",
     )
-    phase = draw.permutation(n) + 0.5
+    phase = rng.permutation(n) + 0.5
     phase /= n
     passed = pool.passes_before
     if passed is None:
@@ -157,7 +157,7 @@ def _repeated(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _share_out(
-    eligible: np.ndarray, position: np.ndarray, shares: np.ndarray, draw: np.random.Generator
+    eligible: np.ndarray, position: np.ndarray, shares: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Choose a task for every draw: eligible (n, T) bool, position (D,) → (D,) unsigned.
 
@@ -179,7 +179,7 @@ def _share_out(
         borders = np.cumsum(allowed)
 
         # evenly spaced points in random order, each in the stretch of one task
-        places = draw.permutation(len(rows)) + draw.random()
+        places = rng.permutation(len(rows)) + rng.random()
         last = np.flatnonzero(tasks)[-1]
         if tasks.sum() == 1:
             chosen[rows] = last
@@ -228,7 +228,7 @@ def _shard_passes(
     repeat: np.ndarray,
     shards: int,
     weight: float,
-    draw: np.random.Generator,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, int]:
     """Put the passes over shards in order: the place of each draw's, (D,), and their number.
 
@@ -241,7 +241,7 @@ def _shard_passes(
         # the last pass is short when the weight has a fraction
         left = max(weight - number, 0.0)
         length = min(1.0, left) or 1.0
-        places = draw.permutation(shards) + draw.random(shards)
+        places = rng.permutation(shards) + rng.random(shards)
         begin = number + places / shards * length
         whole = max(weight, number + length)
         moments[number] = begin / whole

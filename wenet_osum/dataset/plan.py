@@ -17,7 +17,7 @@ import numpy as np
 
 from wenet_osum.config import BatchConfig
 from wenet_osum.dataset.arrange import arrange
-from wenet_osum.dataset.augment import rng
+from wenet_osum.dataset.augment import make_rng
 from wenet_osum.dataset.draw import Draws, chunks, count_draws, draw_source, of_pool
 from wenet_osum.dataset.pool import Pool
 
@@ -65,7 +65,7 @@ class Plan:
                 f"epoch {epoch} draws no utterance from {len(pools)} sources; "
                 "raise their weights, or add data"
             )
-        generator = rng(seed, epoch, "order")
+        generator = make_rng(seed, epoch, "order")
         self.arranged, place = arrange(draws, batch, generator)
         self.bounds = self.arranged.bounds  # (G + 1,) int64
 

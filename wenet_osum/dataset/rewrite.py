@@ -21,7 +21,7 @@ import numpy as np
 
 from wenet_osum.corpus.events import EventConfig, add_event, draw_event
 from wenet_osum.dataset.audio import decode, write_wav
-from wenet_osum.dataset.augment import apply_effects, rng
+from wenet_osum.dataset.augment import apply_effects, make_rng
 from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.recording import whole_recording
 from wenet_osum.dataset.scan import find
@@ -62,15 +62,15 @@ class AddEvent:
     share: float = 1.0
 
     def __call__(
-        self, audio: np.ndarray, utterance: Utterance, draw: np.random.Generator
+        self, audio: np.ndarray, utterance: Utterance, rng: np.random.Generator
     ) -> Changed:
         """Return speech with an event, under a key that names it. Raises Drop."""
-        if draw.random() >= self.share:
+        if rng.random() >= self.share:
             return audio, dataclasses.replace(utterance, start=None, end=None)
-        source = draw_event(self.rows, draw)
+        source = draw_event(self.rows, rng)
         try:
             sound = read_audio(source, self.list_path)
-            mixed, changed = add_event(audio, utterance, sound, source, self.conf, draw)
+            mixed, changed = add_event(audio, utterance, sound, source, self.conf, rng)
         except Drop as drop:
             told = f"{source.key!r}: {drop.detail}"
             raise Drop(f"event {drop.reason}", told) from None
@@ -93,12 +93,12 @@ class Degrade:
     suffix: str = ""  # of the key
 
     def __call__(
-        self, audio: np.ndarray, utterance: Utterance, draw: np.random.Generator
+        self, audio: np.ndarray, utterance: Utterance, rng: np.random.Generator
     ) -> Changed:
         """Return the degraded audio."""
         key = utterance.key + self.suffix
         changed = dataclasses.replace(utterance, key=key, start=None, end=None)
-        degraded = apply_effects(audio, self.effects, draw)
+        degraded = apply_effects(audio, self.effects, rng)
         return degraded, changed
 
 
@@ -171,10 +171,10 @@ def _rewrite_some(
     """Return each utterance changed, or as it was with the reason why it cannot be."""
     done = []
     for utterance in utterances:
-        draw = rng(seed, 0, utterance.key)
+        rng = make_rng(seed, 0, utterance.key)
         try:
             audio = read_audio(utterance, list_path)
-            changed, after = change(audio, utterance, draw)
+            changed, after = change(audio, utterance, rng)
             path = f"{out_dir}/{stem_of(after.key)}.wav"
             _check_apart(path, find(utterance.wav, list_path))
             write_bytes(path, write_wav(changed))

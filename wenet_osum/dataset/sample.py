@@ -85,7 +85,7 @@ def _draw_key(utterance: Utterance, repeat: int) -> str:
 def _generator(utterance: Utterance, conf: SampleConfig, repeat: int = 0) -> np.random.Generator:
     """Make the generator of all that is drawn for the sound of an utterance."""
     draw_key = _draw_key(utterance, repeat)
-    return augment.rng(conf.seed, conf.epoch, draw_key)
+    return augment.make_rng(conf.seed, conf.epoch, draw_key)
 
 
 def with_fields(utterance: Utterance, task: Task, template: Template, speed: float) -> Utterance:

@@ -33,7 +33,7 @@ class Signal:
 
     utterance: Utterance
     # of all that is drawn; None: nothing is
-    draw: np.random.Generator | None = None
+    rng: np.random.Generator | None = None
     # the audio file, where the sound begins as one
     data: bytes = b""
     # (samples,) float32 at 16 kHz, mono; None until it is decoded
@@ -111,7 +111,7 @@ def speed_perturb(signal: Signal, conf: SampleConfig) -> None:
         if signal.seconds / speed <= longest:
             fitting.append(speed)
     speeds = fitting or [1.0]
-    signal.audio, signal.speed = augment.speed(signal.audio, speeds, signal.draw)
+    signal.audio, signal.speed = augment.speed(signal.audio, speeds, signal.rng)
 
 
 def reverberate(signal: Signal, conf: SampleConfig) -> None:
@@ -119,12 +119,12 @@ def reverberate(signal: Signal, conf: SampleConfig) -> None:
     wanted = conf.augment
     if wanted is None or not wanted.reverb:
         return
-    draw = signal.draw
-    if draw.random() < wanted.reverb_prob:
+    rng = signal.rng
+    if rng.random() < wanted.reverb_prob:
         signal.audio = augment.reverberate(
             signal.audio,
             wanted.reverb,
-            draw,
+            rng,
         )
 
 
@@ -133,13 +133,13 @@ def add_noise(signal: Signal, conf: SampleConfig) -> None:
     wanted = conf.augment
     if wanted is None or not wanted.noise:
         return
-    draw = signal.draw
-    if draw.random() < wanted.noise_prob:
+    rng = signal.rng
+    if rng.random() < wanted.noise_prob:
         signal.audio = augment.add_noise(
             signal.audio,
             wanted.noise,
             wanted.noise_snr_db,
-            draw,
+            rng,
         )
 
 
@@ -148,7 +148,7 @@ def apply_effects(signal: Signal, conf: SampleConfig) -> None:
     if conf.augment is None:
         return
     rows = conf.augment.effects
-    signal.audio = augment.apply_effects(signal.audio, rows, signal.draw)
+    signal.audio = augment.apply_effects(signal.audio, rows, signal.rng)
 
 
 def change_gain(signal: Signal, conf: SampleConfig) -> None:
@@ -156,7 +156,7 @@ def change_gain(signal: Signal, conf: SampleConfig) -> None:
     if conf.augment is None:
         return
     range_db = conf.augment.gain_db
-    signal.audio = augment.gain(signal.audio, range_db, signal.draw)
+    signal.audio = augment.gain(signal.audio, range_db, signal.rng)
 
 
 # -- audio to features ------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def spec_augment(signal: Signal, conf: SampleConfig) -> None:
         len(signal.features),
         conf.mels,
         wanted.spec_augment,
-        signal.draw,
+        signal.rng,
     )
     # a device has no features yet
     if signal.masks and not conf.on_device:

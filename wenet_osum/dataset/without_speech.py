@@ -13,7 +13,7 @@ import numpy as np
 
 from wenet_osum.corpus import mix
 from wenet_osum.dataset.audio import decode, write_wav
-from wenet_osum.dataset.augment import rng
+from wenet_osum.dataset.augment import make_rng
 from wenet_osum.dataset.drop import Drop, Dropped, note
 from wenet_osum.dataset.recording import recording
 from wenet_osum.dataset.scan import find, raw_duration
@@ -83,20 +83,20 @@ def make(
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         key = f"without_speech_{number:06d}"
-        draw = rng(seed, 0, key)
-        seconds = lengths_s[draw.integers(len(lengths_s))]
+        rng = make_rng(seed, 0, key)
+        seconds = lengths_s[rng.integers(len(lengths_s))]
         size = round(seconds * SAMPLE_RATE)
         # In turn, so that each has its share also where there are few.
         kind = kinds[number % len(kinds)]
         extra = {"sound": kind}
         try:
             if kind == RECORDING:
-                source = sources[draw.integers(len(sources))]
+                source = sources[rng.integers(len(sources))]
                 extra["source"] = source.key
                 whole = _read(source, list_path)
-                audio = excerpt(whole, size, draw)
+                audio = excerpt(whole, size, rng)
             else:
-                audio = synthetic(kind, size, draw)
+                audio = synthetic(kind, size, rng)
         except Drop as drop:
             note(dropped, key, drop.reason)
             continue
@@ -123,26 +123,26 @@ def _read(source: Utterance, list_path: str) -> np.ndarray:
     return decode(data)
 
 
-def synthetic(kind: str, size: int, draw: np.random.Generator) -> np.ndarray:
+def synthetic(kind: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """Make digital zeros or the sound of a quiet room, or colored noise; (size,) float32."""
     if kind == SILENCE:
-        if draw.random() < 0.5:
+        if rng.random() < 0.5:
             return np.zeros(size, np.float32)
-        room = mix.colored_noise(size, 1.0, draw)
+        room = mix.colored_noise(size, 1.0, rng)
         return _at_level(room, ROOM_DB)
-    exponent = draw.uniform(0, 2)
-    noise = mix.colored_noise(size, exponent, draw)
-    level_db = draw.uniform(*LEVEL_DB)
+    exponent = rng.uniform(0, 2)
+    noise = mix.colored_noise(size, exponent, rng)
+    level_db = rng.uniform(*LEVEL_DB)
     return _at_level(noise, level_db)
 
 
-def excerpt(audio: np.ndarray, size: int, draw: np.random.Generator) -> np.ndarray:
+def excerpt(audio: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Cut ``size`` samples from a drawn place, a short recording repeated, at a drawn level."""
     if len(audio) < size:
         audio = np.resize(audio, size)
     places = len(audio) - size + 1
-    first = int(draw.integers(places))
-    level_db = draw.uniform(*LEVEL_DB)
+    first = int(rng.integers(places))
+    level_db = rng.uniform(*LEVEL_DB)
     return _at_level(audio[first : first + size], level_db)
 
 

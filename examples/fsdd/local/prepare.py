@@ -218,11 +218,11 @@ def prepare(options: argparse.Namespace) -> None:
         )
     splits = {}
     for name, found in recordings.items():
-        draw = np.random.default_rng([options.seed, *name.encode()])
+        rng = np.random.default_rng([options.seed, *name.encode()])
         strings = deal(
             found,
             getattr(options, f"{name}_strings"),
-            draw,
+            rng,
             SHORT_SHARE if name == "train" else 0.0,
         )
         splits[name] = write_split(

@@ -16,9 +16,9 @@ class Effect:
     low_hz: tuple[float, float] = (200.0, 400.0)
     high_hz: tuple[float, float] = (3000.0, 3800.0)
 
-    def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def __call__(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return audio within the band."""
-        low_hz = draw.uniform(*self.low_hz)
+        low_hz = rng.uniform(*self.low_hz)
         # each end by itself: lines differ in both
-        high_hz = draw.uniform(*self.high_hz)
+        high_hz = rng.uniform(*self.high_hz)
         return mix.band_pass(audio, low_hz, high_hz)

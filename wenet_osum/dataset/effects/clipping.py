@@ -13,11 +13,11 @@ class Effect:
 
     share: tuple[float, float] = (0.2, 0.8)  # of the peak
 
-    def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def __call__(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return audio without its peaks."""
         magnitudes = np.abs(audio)
         # nothing at all has no peak
         peak = float(magnitudes.max(initial=0))
-        share = draw.uniform(*self.share)
+        share = rng.uniform(*self.share)
         limit = peak * share
         return np.clip(audio, -limit, limit)

@@ -53,11 +53,11 @@ class Effect:
             known = ", ".join(CODECS)
             raise ValueError(f"effect codec needs at least one of {known} in kinds")
 
-    def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def __call__(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return audio as the codec leaves it. What a codec delays is moved back."""
-        number = draw.integers(len(self.kinds))
+        number = rng.integers(len(self.kinds))
         kind = self.kinds[number]
-        level = draw.uniform(*self.compression)
+        level = rng.uniform(*self.compression)
 
         # Integers cannot hold what is beyond full scale: such audio is coded softer.
         magnitudes = np.abs(audio)
@@ -107,8 +107,8 @@ def delay(kind: str) -> int:
     It is found by correlation with noise that swells and fades.
     """
     # Noise below 2 kHz, which all codecs let through.
-    draw = np.random.default_rng(0)
-    drawn = draw.normal(0, 0.1, SAMPLE_RATE // 2)
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(0, 0.1, SAMPLE_RATE // 2)
     noise = resample(drawn.astype(np.float32), 4000, SAMPLE_RATE)
     noise = noise[:SAMPLE_RATE]
     envelope = np.hanning(len(noise))

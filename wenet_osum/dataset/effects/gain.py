@@ -17,9 +17,9 @@ class Effect:
     gain_db: tuple[float, float] = (-15.0, 15.0)  # dB
     ceiling: float = 1.0  # of full scale
 
-    def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def __call__(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return louder or softer audio."""
-        gain_db = draw.uniform(*self.gain_db)
+        gain_db = rng.uniform(*self.gain_db)
         factor = 10 ** (gain_db / 20)
         changed = audio * np.float32(factor)
 

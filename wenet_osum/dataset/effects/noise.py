@@ -20,16 +20,16 @@ class Effect:
     # of synthesized noise: power falls with frequency to this exponent, 0 white, 1 pink, 2 brown
     color: tuple[float, float] = (0.0, 2.0)
 
-    def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def __call__(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return audio plus noise."""
         if self.list:
             return augment.add_noise(
                 audio,
                 self.list,
                 self.snr_db,
-                draw,
+                rng,
             )
-        color = draw.uniform(*self.color)
-        noise = mix.colored_noise(len(audio), color, draw)
-        snr_db = draw.uniform(*self.snr_db)
+        color = rng.uniform(*self.color)
+        noise = mix.colored_noise(len(audio), color, rng)
+        snr_db = rng.uniform(*self.snr_db)
         return mix.add_noise(audio, noise, snr_db)

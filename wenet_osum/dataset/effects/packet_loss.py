@@ -16,11 +16,11 @@ class Effect:
     share: tuple[float, float] = (0.02, 0.15)  # of packets lost
     run: float = 2.0  # packets lost in a row, on average
 
-    def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def __call__(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return audio with holes."""
         packets = -(-len(audio) // PACKET)
-        share = draw.uniform(*self.share)
-        chances = draw.random(packets)
+        share = rng.uniform(*self.share)
+        chances = rng.random(packets)
 
         # the last packet may not be full
         lost = self._lost(chances, share)

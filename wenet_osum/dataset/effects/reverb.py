@@ -24,14 +24,14 @@ class Effect:
     # of synthesized rooms: energy of the tail over that of the direct sound, as amplitudes
     wet: tuple[float, float] = (0.3, 1.0)
 
-    def __call__(self, audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def __call__(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return audio in a room."""
         if self.list:
-            return augment.reverberate(audio, self.list, draw)
+            return augment.reverberate(audio, self.list, rng)
 
-        decay_s = draw.uniform(*self.decay_s)
-        response = mix.impulse_response(decay_s, draw)
-        share = draw.uniform(*self.wet)
+        decay_s = rng.uniform(*self.decay_s)
+        response = mix.impulse_response(decay_s, rng)
+        share = rng.uniform(*self.wet)
         wet = mix.reverberate(audio, response, share)
 
         # as loud as before; silence stays silence
