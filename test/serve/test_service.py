@@ -136,6 +136,31 @@ def test_a_failure_hurts_nobody_else_in_the_batch(serving, post, m, monkeypatch,
     assert "secret: /var/model broke" in capsys.readouterr().err
 
 
+class Gone:
+    """A stderr whose other end is closed."""
+
+    def write(self, text: str) -> None:
+        raise BrokenPipeError
+
+    flush = write
+
+
+@pytest.mark.parametrize("place", ["run", "groups"])
+def test_a_model_that_fails_without_a_stderr_still_answers(serving, post, monkeypatch, place):
+    def broken(self, jobs):
+        raise RuntimeError("odd")
+
+    with serving() as (url, service), monkeypatch.context() as change:
+        change.setattr(pipeline.Recognizer, place, broken)
+        change.setattr("sys.stderr", Gone())
+        assert post(url, SECOND).status_code == 500
+        change.undo()
+        assert post(url, SECOND).status_code == 200
+        service.batcher.close()
+        stopped = post(url, SECOND)
+        assert stopped.status_code == 503 and stopped.json()["error"]["code"] == "model_stopped"
+
+
 def test_load_in_the_small(serving, load_tool, m, wavs):
     asks = load_tool.make_asks(40, wavs)
     assert {ask.status for ask in asks} == {200, 400, 413} and len({ask.kind for ask in asks}) >= 7

@@ -6,6 +6,7 @@ time.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import sys
@@ -21,6 +22,7 @@ from wenet_osum.decode.jobs import Job
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.models import lora, loras
 from wenet_osum.records import Hypothesis, Utterance
+from wenet_osum.serve.fault import Fault
 from wenet_osum.serve.metrics import Metrics
 
 # Every recording is called so: sampling is drawn by it, and file names are the client's business.
@@ -69,7 +71,12 @@ class Batcher:
         self.thread.start()
 
     def submit(self, call: Call) -> Future:
-        """Put a call into the queue. A future that is canceled before its turn is passed over."""
+        """Put a call into the queue. A future that is canceled before its turn is passed over.
+
+        Raises Fault where the thread has ended, and nobody would answer.
+        """
+        if not self.thread.is_alive():
+            raise Fault(503, "the model has stopped; start the server again", code="model_stopped")
         self.waiting.put(call)
         return call.future
 
@@ -90,7 +97,11 @@ class Batcher:
             for call in calls:
                 if call.future.set_running_or_notify_cancel():
                     wanted.append(call)
-            self._answer(wanted)
+            # Whatever it is, nobody waits in vain, and the thread lives on for the others.
+            try:
+                self._answer(wanted)
+            except Exception as error:
+                _fail(wanted, error)
 
     def _collect(self, first: Call) -> tuple[list[Call], bool]:
         """Return the calls of one round, and whether more may come."""
@@ -145,15 +156,13 @@ class Batcher:
         try:
             for _, found in asked.run([batch]):
                 answers += found
-        # Whatever it is, the thread lives on for the others.
         except Exception as error:
             if len(batch) > 1:
                 for job in batch:
                     self._run(asked, [job], calls)
                 return
-            traceback.print_exception(error, file=sys.stderr)
             [job] = batch
-            calls[job.index].future.set_exception(error)
+            _fail([calls[job.index]], error)
             return
 
         audio_s = sum(job.seconds for job in batch)
@@ -161,3 +170,13 @@ class Batcher:
         self.metrics.batch(len(batch), audio_s, busy_s)
         for index, answer in answers:
             calls[index].future.set_result(answer)
+
+
+def _fail(calls: list[Call], error: Exception) -> None:
+    """Answer the calls that have no answer yet by an error, and print it."""
+    for call in calls:
+        if not call.future.done():
+            call.future.set_exception(error)
+    # A server whose terminal or log is gone answers all the same.
+    with contextlib.suppress(OSError, ValueError):
+        traceback.print_exception(error, file=sys.stderr)
