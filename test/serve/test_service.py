@@ -16,6 +16,7 @@ import pytest
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.decode import pipeline
 from wenet_osum.decode.pipeline import Recognizer
+from wenet_osum.serve.batcher import Call
 from wenet_osum.serve.metrics import Histogram
 
 SECOND = write_wav(np.random.default_rng(2).normal(0, 0.1, 16000).astype(np.float32))
@@ -134,6 +135,22 @@ def test_a_failure_hurts_nobody_else_in_the_batch(serving, post, m, monkeypatch,
         assert statuses == [200, 200, 500, 200] and others[0].result().json()["text"] == m(SECOND).transcript
         assert "secret" not in others[1].result().text and others[1].result().json()["error"]["code"] == "internal_error"
     assert "secret: /var/model broke" in capsys.readouterr().err
+
+
+def test_uploads_that_nobody_waits_for_leave_the_memory(serving, gate, post):
+    open_, entered, _ = gate
+    with serving(wait_s=0.0) as (url, service), ThreadPoolExecutor(2) as pool:
+        first = pool.submit(post, url, SECOND)
+        entered.wait(20)
+        given_up = Call(SECOND, 1.0, "<TRANSCRIBE>")
+        service.batcher.submit(given_up).cancel()
+        kept = Call(SECOND, 1.0, "<TRANSCRIBE>")
+        service.batcher.submit(kept)
+        assert (given_up.data, kept.data) == (b"", SECOND) and service.batcher.live() == 1
+        assert "\nwenet_osum_requests_waiting 1\n" in httpx.get(f"{url}/metrics", trust_env=False).text
+        open_.set()
+        assert first.result().status_code == 200 and kept.future.result(30).transcript is not None
+        assert kept.data == b"" and service.batcher.live() == 0
 
 
 class Gone:

@@ -176,7 +176,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        waiting = service.batcher.waiting.qsize()
+        waiting = service.batcher.live()
         text = service.metrics.text(service.in_flight, waiting, service.connections)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -44,6 +44,13 @@ class Call:
     prefix_text: str | None = None
     future: Future = field(default_factory=Future)  # of a Hypothesis
 
+    def __post_init__(self) -> None:
+        self.future.add_done_callback(self._forget)
+
+    def _forget(self, future: Future) -> None:
+        """Let go of the upload: answered or given up, the call may stay in memory for a while."""
+        self.data = b""
+
     def job(self, index: int) -> Job:
         """Return the recording as a job of the pipeline."""
         return Job(index, KEY, self.seconds, self._load)
@@ -63,7 +70,7 @@ class Batcher:
         self.wait_s = wait_s
         self.metrics = metrics
         # None in it is the end. Whoever admits requests bounds its length.
-        self.waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self.waiting: queue.Queue[Call | None] = queue.Queue()
         self.thread = threading.Thread(target=self._work, name="model", daemon=True)
 
     def start(self) -> None:
@@ -79,6 +86,12 @@ class Batcher:
             raise Fault(503, "the model has stopped; start the server again", code="model_stopped")
         self.waiting.put(call)
         return call.future
+
+    def live(self) -> int:
+        """Count the calls that wait for their turn, without those that were given up."""
+        with self.waiting.mutex:
+            calls = [call for call in self.waiting.queue if call is not None]
+        return sum(not call.future.done() for call in calls)
 
     def close(self, timeout_s: float | None = None) -> None:
         """Answer what waits, then end the thread."""
