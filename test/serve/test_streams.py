@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import socket
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
+import soundfile
 
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.decode import pipeline
@@ -93,6 +95,23 @@ def test_what_cannot_be_streamed_is_refused(server, wavs, post, fields, told):
     got = post(server[0], wavs[1], **{"stream": "true"} | fields)
     error = got.json()["error"]
     assert got.status_code == 400 and told in error["message"] and error["code"] == "unsupported_stream"
+
+
+def ogg(seconds: float) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, np.zeros(round(16000 * seconds)), 16000, format="OGG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("data, why", [(write_wav(NOISE[:80]), "shorter than 10 ms"), (2 * ogg(1.0), "joined into one"), (2 * ogg(32.0), "joined into one")])
+def test_a_bad_recording_has_the_fault_that_it_has_without_events(server, post, data, why):
+    whole = post(server[0], data)
+    assert whole.status_code == 400 and why in whole.json()["error"]["message"]
+    streamed = events_of(post(server[0], data, stream="true").text)
+    assert streamed[-1] == {"type": "error"} | whole.json()
+    if "10 ms" in why:
+        live = httpx.post(f"{server[0]}/v1/audio/stream", content=data, trust_env=False)
+        assert events_of(live.text)[-1] == streamed[-1]
 
 
 def test_a_model_that_fails_on_a_piece_ends_the_events_with_the_fault(serving, wavs, post, monkeypatch):

@@ -18,7 +18,7 @@ from wenet_osum.records import Hypothesis
 from wenet_osum.serve import recording
 from wenet_osum.serve.batcher import Call
 from wenet_osum.serve.events import EventResponse, limited
-from wenet_osum.serve.fault import Fault
+from wenet_osum.serve.fault import Fault, fault_of
 from wenet_osum.serve.fields import check_model
 from wenet_osum.serve.guard import Guard
 from wenet_osum.serve.question import Question
@@ -100,15 +100,9 @@ async def _wait(service: Service, request: Request, call: Call) -> Hypothesis:
 
 
 def written(answer: Hypothesis, question: Question) -> Response:
-    """Write an answer as the response.
-
-    Raises Fault for one that failed: the reason without details, which may name files here.
-    """
+    """Write an answer as the response. Raises Fault for one that failed."""
     if answer.error:
-        reason = answer.error.split(": ")
-        if reason[0] == "audio":
-            raise Fault(400, ": ".join(reason[:2]), "file", "invalid_audio")
-        raise Fault(500, "the model failed on this recording", code="internal_error")
+        raise fault_of(answer.error)
     form = FORMATS[question.format]
     content = form.write(answer, question)
     headers = {}

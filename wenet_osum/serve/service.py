@@ -104,6 +104,9 @@ class Service:
         slots = slots_of(own)
         labels = own.template.labels
         question = read_question(fields, self.settings, labels, slots)
+        why = own.refusal(question.task)
+        if why:
+            raise Fault(400, why, "task", "unknown_task")
         return self.decodable(question)
 
     def decodable(self, question: Question) -> Question:

@@ -24,7 +24,8 @@ from starlette.responses import JSONResponse, Response
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sound import RATES
-from wenet_osum.decode import incremental, longform
+from wenet_osum.decode import incremental
+from wenet_osum.decode.blocks import read_blocks
 from wenet_osum.decode.incremental import StreamDecoder, StreamEvent, StreamOptions
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.decode.speech import border_of
@@ -32,7 +33,7 @@ from wenet_osum.records import SAMPLE_RATE, Hypothesis
 from wenet_osum.serve.batcher import Call
 from wenet_osum.serve.connections import STREAM_PATH
 from wenet_osum.serve.events import Event, EventResponse, Told, fault_event
-from wenet_osum.serve.fault import Fault
+from wenet_osum.serve.fault import Fault, fault_of
 from wenet_osum.serve.pcm import PCM
 from wenet_osum.serve.question import Question
 from wenet_osum.serve.recording import MAX_RATE
@@ -87,9 +88,10 @@ class Live:
             raise self.service.late() from None
         # The traceback is on the server's stderr.
         except Exception:
-            raise _failed() from None
+            why = "the model failed on this recording; the server's log says why"
+            raise Fault(500, why, code="internal_error") from None
         if answer.error:
-            raise _failed()
+            raise fault_of(answer.error)
         return answer
 
     async def feed(self, samples: np.ndarray) -> AsyncIterator[StreamEvent]:
@@ -111,11 +113,6 @@ class Live:
             yield event
 
 
-def _failed() -> Fault:
-    fault = "the model failed on this recording; the server's log says why"
-    return Fault(500, fault, code="internal_error")
-
-
 # -- files ------------------------------------------------------------------------------------
 
 
@@ -127,7 +124,7 @@ async def file_events(
     once = StreamOptions(step_s=math.inf, pause_s=math.inf)
     told = Told(live=False)
     live = None
-    blocks = longform.read_blocks(data)
+    blocks = read_blocks(data)
     while True:
         try:
             block = await asyncio.to_thread(next, blocks, None)
