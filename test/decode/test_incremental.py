@@ -242,3 +242,20 @@ def test_what_cannot_be_streamed_is_refused(task, options, told):
 def test_times_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{[*wrong][0]} .* must be"):
         StreamOptions(**wrong)
+
+
+def test_silence_before_the_sound_of_a_file_is_no_piece_left_out():
+    """A file is answered as without a stream, which has its silence too."""
+    words = [(word, start + 12.0, end + 12.0) for word, start, end in script(5, 0, pauses=False)]
+    samples = sound(words)
+    heard = []
+
+    def decode_window(window: np.ndarray, said: str) -> Hypothesis:
+        heard.append(len(window) / 16000)
+        return Hypothesis("k", "<TRANSCRIBE>", "so", transcript="so", labels={}, duration=heard[-1])
+
+    decoder = StreamDecoder(decode_window, parse("asr"), StreamOptions(math.inf, math.inf), RATE)
+    for first in range(0, len(samples), 5 * RATE):
+        assert not list(decoder.feed(samples[first : first + 5 * RATE]))
+    assert [event.start for event in decoder.finish()] == [0.0]
+    assert heard == [pytest.approx(len(samples) / RATE, abs=0.01)]
