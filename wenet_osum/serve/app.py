@@ -158,7 +158,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         names = (settings.name, *settings.loras)
         return {"object": "list", "data": [described(name) for name in names]}
 
-    @app.get("/v1/models/{name}")
+    @app.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict:
         return described(check_model(name, settings))
 
