@@ -66,10 +66,10 @@ def extras(answer: Hypothesis) -> dict[str, Any]:
 def segments(answer: Hypothesis, temperature: float = 0.0) -> list[dict[str, Any]]:
     """Return stretches of the recording with their text.
 
-    They are the cues of subtitles where there are word times, else the whole.
+    They are the cues of subtitles where all words have times, else the whole.
     """
     cues = []
-    if answer.words:
+    if answer.words and "words" not in answer.unread:
         cues = text_formats.cues(answer)
     found = []
     for index, cue in enumerate(cues):
@@ -124,10 +124,10 @@ def as_text(answer: Hypothesis, asked: Question) -> str:
 
 
 def _subtitles(write: Callable[[Hypothesis], str]) -> Callable[[Hypothesis, Question], str]:
-    """Return a writer of subtitles that raises Fault where an answer has no readable word times."""
+    """Return a writer of subtitles that raises Fault where word times cannot be read."""
 
     def document(answer: Hypothesis, asked: Question) -> str:
-        if not answer.words and "words" in answer.unread:
+        if "words" in answer.unread:
             why = "the model gave no readable word times; response_format json has what it wrote"
             raise Fault(422, why, "response_format", "no_word_times")
         return write(answer)
