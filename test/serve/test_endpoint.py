@@ -118,7 +118,7 @@ def test_a_language_is_not_guessed(server, post, monkeypatch, spoken):
     answer = Hypothesis("k", "<TRANSCRIBE>", spoken, spoken, duration=1.0)
     monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, rows: [answer] * len(rows))
     verbose = {"response_format": "verbose_json"}
-    assert post(server[0], SECOND, **verbose).json()["language"] is None
+    assert post(server[0], SECOND, **verbose).json()["language"] == ""
     assert post(server[0], SECOND, **verbose, language="de").json()["language"] == "de"
 
 
@@ -249,6 +249,11 @@ def test_fields_without_a_meaning_here_are_said(server, post):
     response = post(server[0], SECOND, prompt="names: Ann", chunking_strategy="auto", model="whisper-1", stream="false")
     assert response.status_code == 200 and response.headers["x-ignored-fields"] == "prompt, chunking_strategy"
     assert "x-ignored-fields" not in post(server[0], SECOND, model="osum").headers
+    names = ["chunking_strategy[type]", "languages[]", "keywords[]", "known_speaker_names[]", "known_speaker_references[]", "include[]"]
+    response = post(server[0], SECOND, **{name: ["a", "b"] for name in names})
+    assert response.headers["x-ignored-fields"] == "keywords[], include, chunking_strategy, languages, known_speaker_names, known_speaker_references"
+    assert error(post(server[0], SECOND, **{"hotwords[]": ["a", "b"]}))["code"] == "no_hotwords"
+    assert error(post(server[0], SECOND, **{"models[]": "a"}))["code"] == "unknown_field"
 
 
 def test_a_temperature_samples_and_its_draws_can_be_repeated(server, post):

@@ -29,11 +29,11 @@ def as_verbose_json(answer: Hypothesis, asked: Question) -> dict[str, Any]:
     """Write duration (s), segments, words with times (s), the task's tags and the raw answer too.
 
     Segments and words are those that ``timestamp_granularities`` asks for; without it segments, and
-    words where there are any. ``language`` is null unless the client named it.
+    words where there are any. ``language`` is empty unless the client named it.
     """
     row: dict[str, Any] = {
         "task": "transcribe",
-        "language": asked.language,
+        "language": asked.language or "",
         "duration": answer.duration,
         "text": answer.transcript or "",
     }
