@@ -100,21 +100,25 @@ class Batcher:
 
     def _work(self) -> None:
         """Answer round by round until the end is taken from the queue."""
-        more = True
-        while more:
-            first = self.waiting.get()
-            if first is None:
-                return
-            calls, more = self._collect(first)
-            wanted = []
-            for call in calls:
-                if call.future.set_running_or_notify_cancel():
-                    wanted.append(call)
-            # Whatever it is, nobody waits in vain, and the thread lives on for the others.
-            try:
-                self._answer(wanted)
-            except Exception as error:
-                _fail(wanted, error)
+        while self._round():
+            pass
+
+    def _round(self) -> bool:
+        """Wait for calls and answer them; return whether more may come."""
+        first = self.waiting.get()
+        if first is None:
+            return False
+        calls, more = self._collect(first)
+        wanted = []
+        for call in calls:
+            if call.future.set_running_or_notify_cancel():
+                wanted.append(call)
+        # Whatever it is, nobody waits in vain, and the thread lives on for the others.
+        try:
+            self._answer(wanted)
+        except Exception as error:
+            _fail(wanted, error)
+        return more
 
     def _collect(self, first: Call) -> tuple[list[Call], bool]:
         """Return the calls of one round, and whether more may come."""
