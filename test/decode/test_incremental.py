@@ -207,6 +207,7 @@ def test_words_that_agree_are_settled():
     assert agreed("你好吗", "你好啊") == "你好" and agreed("", "a") == "" and agreed("a b", "a b") == "a b"
     assert agreed("one two", "one two", border=lambda beginning, text: beginning == "one") == "one"
     assert agreed("one two", "one two", border=lambda beginning, text: False) == ""
+    assert agreed("one \ufffd", "one \ufffd") == "one" and agreed("a\ufffd b", "a\ufffd b") == "a\ufffd b"
     assert kept_to("the cat", "the cat sat") == "the cat sat" and kept_to("the cat", "a hat sat") == "the cat sat"
     assert kept_to("the cat", "the") == "the cat" and kept_to("", "a") == "a"
     assert without_last_word("the cat") == "the" and without_last_word("cat") == without_last_word("") == ""
