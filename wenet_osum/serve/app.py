@@ -21,12 +21,13 @@ from wenet_osum.serve.events import EventResponse, limited
 from wenet_osum.serve.fault import Fault, fault_of
 from wenet_osum.serve.fields import check_model
 from wenet_osum.serve.guard import Guard
+from wenet_osum.serve.live import check_stream, file_events
 from wenet_osum.serve.question import Question
 from wenet_osum.serve.service import Service
 from wenet_osum.serve.settings import Settings
-from wenet_osum.serve.streams import add_stream_routes, check_stream, file_events
+from wenet_osum.serve.streams import add_stream_routes
 from wenet_osum.serve.upload import CLIENT_CLOSED_REQUEST, read_form
-from wenet_osum.serve.writing import FORMATS
+from wenet_osum.serve.writing import FORMATS, ignored_header
 
 # Time between two looks whether the client of a waiting request is still there.
 POLL_INTERVAL_S = 0.25
@@ -48,8 +49,10 @@ async def transcribe(service: Service, request: Request) -> Response:
         except TimeoutError:
             response = service.late().response()
         if isinstance(response, EventResponse):
-            # Its room is held until the last event is sent.
+            # Its room is held until the last event is sent, and only then it is counted.
             response.held = held.pop_all()
+            response.count_in(service.metrics, begin)
+            return response
     seconds = time.monotonic() - begin
     service.metrics.request(response.status_code, seconds)
     return response
@@ -64,7 +67,7 @@ async def _answer(service: Service, request: Request, begin: float) -> Response:
     seconds = await asyncio.to_thread(recording.duration, form.data, service.settings.max_seconds)
     if question.stream:
         events = file_events(service, request, form.data, question)
-        return EventResponse(limited(service, events, begin))
+        return EventResponse(limited(service, events, begin), question.ignored)
     context = service.context(question)
     call = Call(
         form.data,
@@ -105,9 +108,7 @@ def written(answer: Hypothesis, question: Question) -> Response:
         raise fault_of(answer.error)
     form = FORMATS[question.format]
     content = form.write(answer, question)
-    headers = {}
-    if question.ignored:
-        headers["x-ignored-fields"] = ", ".join(question.ignored)
+    headers = ignored_header(question.ignored)
     if isinstance(content, str):
         data = content.encode("utf-8", "backslashreplace")
         return Response(data, media_type=form.media_type, headers=headers)

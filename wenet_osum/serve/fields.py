@@ -59,7 +59,7 @@ def read_question(
     """
     _check_names(fields)
     model = model_of(fields, settings)
-    stream = _stream(fields)
+    stream = read_flag(fields, "stream", "unsupported_stream")
     form = _one(fields, "response_format", "json")
     if form not in FORMATS:
         fault = lookup.unknown("response_format", form[:40], [*FORMATS])
@@ -186,24 +186,23 @@ def check_model(name: str, settings: Settings) -> str:
 
 def _one(fields: dict[str, list[str]], name: str, default: str = "") -> str:
     """Return the value of a field that may stand once. Raises Fault where it stands twice."""
-    values = fields.get(name, [default])
+    values = fields.get(name) or [default]
     if len(values) > 1:
         fault = f"{name} stands {len(values)} times; give it once"
         raise Fault(400, fault, name, "repeated_field")
     return values[0].strip() or default
 
 
-def _stream(fields: dict[str, list[str]]) -> bool:
-    """Return whether events are asked for. Raises Fault for what is neither true nor false."""
-    text = _one(fields, "stream", "false")
+def read_flag(fields: dict[str, list[str]], name: str, code: str) -> bool:
+    """Return whether a field is true. Raises Fault for what is neither true nor false."""
+    text = _one(fields, name, "false")
     word = text.lower()
     if word in ("true", "1"):
         return True
     if word in ("false", "0"):
         return False
     short = word[:40]
-    fault = f"stream {short!r} must be true or false"
-    raise Fault(400, fault, "stream", "unsupported_stream")
+    raise Fault(400, f"{name} {short!r} must be true or false", name, code)
 
 
 def _task(

@@ -49,6 +49,11 @@ def as_verbose_json(answer: Hypothesis, asked: Question) -> dict[str, Any]:
     return row | extras(answer)
 
 
+def ignored_header(ignored: tuple[str, ...]) -> dict[str, str]:
+    """Return the header that names fields without effect, where there are any."""
+    return {"x-ignored-fields": ", ".join(ignored)} if ignored else {}
+
+
 def _word(word: Word) -> dict[str, Any]:
     return {"word": word.text, "start": word.start, "end": word.end}
 
