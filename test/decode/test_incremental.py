@@ -207,6 +207,7 @@ def test_words_that_agree_are_settled():
     assert agreed("你好吗", "你好啊") == "你好" and agreed("", "a") == "" and agreed("a b", "a b") == "a b"
     assert agreed("one two", "one two", border=lambda beginning, text: beginning == "one") == "one"
     assert agreed("one two", "one two", border=lambda beginning, text: False) == ""
+    assert agreed("one \ufffd", "one \ufffd") == "one" and agreed("a\ufffd b", "a\ufffd b") == "a\ufffd b"
     assert kept_to("the cat", "the cat sat") == "the cat sat" and kept_to("the cat", "a hat sat") == "the cat sat"
     assert kept_to("the cat", "the") == "the cat" and kept_to("", "a") == "a"
     assert without_last_word("the cat") == "the" and without_last_word("cat") == without_last_word("") == ""
@@ -242,3 +243,20 @@ def test_what_cannot_be_streamed_is_refused(task, options, told):
 def test_times_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{[*wrong][0]} .* must be"):
         StreamOptions(**wrong)
+
+
+def test_silence_before_the_sound_of_a_file_is_no_piece_left_out():
+    """A file is answered as without a stream, which has its silence too."""
+    words = [(word, start + 12.0, end + 12.0) for word, start, end in script(5, 0, pauses=False)]
+    samples = sound(words)
+    heard = []
+
+    def decode_window(window: np.ndarray, said: str) -> Hypothesis:
+        heard.append(len(window) / 16000)
+        return Hypothesis("k", "<TRANSCRIBE>", "so", transcript="so", labels={}, duration=heard[-1])
+
+    decoder = StreamDecoder(decode_window, parse("asr"), StreamOptions(math.inf, math.inf), RATE)
+    for first in range(0, len(samples), 5 * RATE):
+        assert not list(decoder.feed(samples[first : first + 5 * RATE]))
+    assert [event.start for event in decoder.finish()] == [0.0]
+    assert heard == [pytest.approx(len(samples) / RATE, abs=0.01)]

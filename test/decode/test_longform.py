@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
@@ -277,3 +279,22 @@ def test_a_piece_without_times_keeps_its_text(order):
     assert whole.transcript == " ".join(answer.transcript for answer in answers)
     assert whole.words == [Word("hello", 20.0 * i + 0.5, 20.0 * i + 1.0) for i, kind in enumerate(order) if kind == 0]
     assert whole.text == " ".join(answer.text for answer in answers), "nothing of it is lost"
+
+
+def test_an_mp3_whose_length_is_a_guess_is_read_to_its_end(tmp_path):
+    """Its first frame has many bits, and does not count the others."""
+    quiet = 0.01 * np.sin(np.arange(40 * RATE) / 20)
+    samples = np.concatenate([np.random.default_rng(0).uniform(-0.9, 0.9, 2 * RATE), quiet])
+    out = io.BytesIO()
+    soundfile.write(out, samples, RATE, format="MP3", bitrate_mode="VARIABLE", compression_level=0.3)
+    data = out.getvalue()
+    data = data[data.index(b"\xff\xf3", 10) :]
+    path = tmp_path / "a.mp3"
+    path.write_bytes(data)
+    assert soundfile.info(path).duration < 30
+    for source in (data, path):
+        assert list(read_pieces(source))[-1].end == pytest.approx(42.0, abs=0.15)
+        [part] = read_pieces(source, 35.0, 37.0)
+        assert len(part.audio) == 2 * RATE and 0.005 < np.abs(part.audio).max() < 0.02
+    with pytest.raises(Drop, match="no samples from 50"):
+        list(read_pieces(data, 50.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import tempfile
 import zlib
@@ -9,11 +10,14 @@ import zlib
 import httpx
 import numpy as np
 import pytest
+import soundfile
 
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.decode import pipeline, text_formats
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.records import Hypothesis, Word
+from wenet_osum.serve import recording
+from wenet_osum.serve.fault import Fault
 
 SECOND = write_wav(np.random.default_rng(2).normal(0, 0.1, 16000).astype(np.float32))
 
@@ -114,7 +118,7 @@ def test_a_language_is_not_guessed(server, post, monkeypatch, spoken):
     answer = Hypothesis("k", "<TRANSCRIBE>", spoken, spoken, duration=1.0)
     monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, rows: [answer] * len(rows))
     verbose = {"response_format": "verbose_json"}
-    assert post(server[0], SECOND, **verbose).json()["language"] is None
+    assert post(server[0], SECOND, **verbose).json()["language"] == ""
     assert post(server[0], SECOND, **verbose, language="de").json()["language"] == "de"
 
 
@@ -123,6 +127,17 @@ def test_subtitles_without_words_are_a_fault_and_no_empty_file(server, post, mon
     monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, samples: [answer for _ in samples])
     response = post(server[0], SECOND, response_format="srt")
     assert response.status_code == 422 and error(response)["code"] == "no_word_times"
+
+
+def test_what_has_no_times_is_not_left_out(server, post, monkeypatch):
+    """The words of a second piece could not be read."""
+    answer = Hypothesis("k", "", "hi …", "hi there you", [Word("hi", 0.1, 0.5)], unread={"words": "28.00 s: there you"}, duration=40.0)
+    monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, samples: [answer for _ in samples])
+    for name in ("srt", "vtt"):
+        response = post(server[0], SECOND, response_format=name)
+        assert response.status_code == 422 and error(response)["code"] == "no_word_times"
+    [segment] = post(server[0], SECOND, task="srwt", response_format="verbose_json").json()["segments"]
+    assert (segment["text"], segment["end"]) == ("hi there you", 40.0)
 
 
 FAULTS = {
@@ -164,6 +179,13 @@ def test_a_temperature_where_the_search_does_not_sample_is_a_fault(server, post,
     assert post(server[0], SECOND, temperature="0").status_code == 200
 
 
+def test_a_task_that_the_server_s_search_refuses_is_a_fault(server, post, monkeypatch):
+    monkeypatch.setattr(server[1].recognizer, "options", DecodeOptions(prefix_text="so"))
+    told = error(response := post(server[0], SECOND, task="<EMOTION>"))
+    assert (response.status_code, told["param"], told["code"]) == (400, "task", "unknown_task")
+    assert post(server[0], SECOND).status_code == 200
+
+
 SOUNDS = {
     "text": (b"hello " * 100, 400, "invalid_audio", "no recording"),
     "empty": (b"", 400, "invalid_audio", "empty"),
@@ -187,6 +209,18 @@ def test_a_bad_recording_is_a_clear_fault(server, post, name):
     told = error(response)
     assert (response.status_code, told["code"], told["param"]) == (status, code, "file") and why in told["message"]
     assert not any(secret in response.text for secret in ("Traceback", "wenet_osum/", "0x", "BytesIO", "passwd", "tmp"))
+
+
+def test_the_length_of_an_mp3_is_not_guessed():
+    """Its first frame has many bits, by which libsndfile takes it for a third of its length."""
+    samples = np.concatenate([np.random.default_rng(0).uniform(-0.9, 0.9, 32000), 0.01 * np.sin(np.arange(160000) / 20)])
+    out = io.BytesIO()
+    soundfile.write(out, samples, 16000, format="MP3", bitrate_mode="VARIABLE", compression_level=0.3)
+    data = out.getvalue()
+    data = data[data.index(b"\xff\xf3", 10) :]
+    assert recording.duration(data, 13.0) == pytest.approx(12.0, abs=0.15)
+    with pytest.raises(Fault, match="11 s is the most"):
+        recording.duration(data, 11.0)
 
 
 def test_the_bytes_decide_and_not_the_content_type(server, m, post):
@@ -215,6 +249,11 @@ def test_fields_without_a_meaning_here_are_said(server, post):
     response = post(server[0], SECOND, prompt="names: Ann", chunking_strategy="auto", model="whisper-1", stream="false")
     assert response.status_code == 200 and response.headers["x-ignored-fields"] == "prompt, chunking_strategy"
     assert "x-ignored-fields" not in post(server[0], SECOND, model="osum").headers
+    names = ["chunking_strategy[type]", "languages[]", "keywords[]", "known_speaker_names[]", "known_speaker_references[]", "include[]"]
+    response = post(server[0], SECOND, **{name: ["a", "b"] for name in names})
+    assert response.headers["x-ignored-fields"] == "keywords[], include, chunking_strategy, languages, known_speaker_names, known_speaker_references"
+    assert error(post(server[0], SECOND, **{"hotwords[]": ["a", "b"]}))["code"] == "no_hotwords"
+    assert error(post(server[0], SECOND, **{"models[]": "a"}))["code"] == "unknown_field"
 
 
 def test_a_temperature_samples_and_its_draws_can_be_repeated(server, post):
@@ -262,6 +301,11 @@ def test_models_health_and_unknown_routes(server):
     assert "did you mean 'POST /v1/audio/transcriptions'" in error(get("/v1/audio/transcription"))["message"]
     for path in ("/docs", "/openapi.json", "/gradio_api/file=/etc/passwd", "/v1/../../etc/passwd", "/%2e%2e/etc/passwd"):
         assert get(path).status_code == 404, path
+
+
+def test_a_model_s_name_may_have_a_slash(serving):
+    with serving(name="org/model") as (url, _):
+        assert httpx.get(f"{url}/v1/models/org/model", trust_env=False).json()["id"] == "org/model"
 
 
 def test_a_client_that_sends_everything_first_still_hears_why(server):

@@ -109,12 +109,17 @@ def test_folders_that_differ_beside_lora_are_refused(model_dir, folders, tmp_pat
     assert base.lora is None and not any("lora_" in name for name, _ in base.named_parameters())
 
 
-@pytest.mark.parametrize(("given", "why"), [(["a"], "write NAME=FOLDER"), (["a.b=x"], "letters"), (["a=x", "a=y"], "each name once"), (["osum=x"], "none of them osum")])
+@pytest.mark.parametrize(("given", "why"), [(["a"], "write NAME=FOLDER"), (["a.b=x"], "letters"), (["a=x", "a=y"], "each name once"), (["osum=x"], "none of them osum"), (["whisper-1=x"], "whisper-1")])
 def test_names_of_loras_are_checked_first(given, why):
     args = serve.parse(["--model", "nowhere", "--lora", *given])
     with pytest.raises(ValueError, match=why):
         serve._settings(args)
     assert lora.NAME == "default"
+
+
+def test_a_model_alone_may_have_the_name_of_its_own_lora():
+    args = serve.parse(["--model", "nowhere", "--name", lora.NAME])
+    assert serve._settings(args).model_named("") == lora.NAME
 
 
 def test_loras_cannot_be_held_against_rounded_weights():

@@ -116,6 +116,19 @@ def test_words_lie_under_their_sound_and_are_played(page, wav, spoken):
     assert page.run("document.querySelector('.osum .bars .best i').style.width") == "75%"
 
 
+def test_labels_without_probabilities_are_shown(page, wav, monkeypatch):
+    """A server that decodes freely gives none."""
+
+    def decode(self, samples):
+        return [Hypothesis(s.key, s.task, "", labels={"gender": "female"}, duration=2.0) for s in samples]
+
+    monkeypatch.setattr(pipeline.Recognizer, "decode", decode)
+    page.choose_file(wav)
+    page.pick(["<GENDER>"])
+    answer(page)
+    assert page.text(".osum .bars [data-field=gender] p") == "female"
+
+
 def test_words_can_be_read_on_a_phone(page, wav, spoken):
     """Nothing sticks out of the screen, letters keep their size, and turning the phone draws the sound anew."""
     page.choose_file(wav)
@@ -159,6 +172,18 @@ def test_the_microphone_is_heard(page):
     page.until("document.querySelector('.osum .name').textContent.includes(' s')")
     answer(page)
     assert page.text(".osum .bars [data-field=gender] .best span") in ("female", "male")
+
+
+def test_one_microphone_is_opened_and_its_stream_ends_with_another_sound(page, wav):
+    page.run("(window.opened = 0, window.real = navigator.mediaDevices.getUserMedia, 0)")
+    page.run("(navigator.mediaDevices.getUserMedia = async (what) => (window.opened++, await new Promise((done) => setTimeout(done, 300)), window.real.call(navigator.mediaDevices, what)), 0)")
+    page.run("(document.querySelector('.osum .record').click(), document.querySelector('.osum .record').click(), 0)")
+    page.until("document.querySelector('.osum .record').classList.contains('on')")
+    assert page.run("window.opened") == 1
+    page.choose_file(wav)
+    page.until("!document.querySelector('.osum .live').classList.contains('on')")
+    page.click(".osum .record")
+    page.until("document.querySelector('.osum .name').textContent.includes(' s')")
 
 
 def test_words_come_while_one_speaks(page, monkeypatch):

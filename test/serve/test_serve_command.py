@@ -28,7 +28,10 @@ def test_a_port_in_use_and_a_missing_model_are_said_in_a_line(tmp_path, capsys):
 
 
 BAD = [
-    (["--queue", "0"], "above 0"),
+    (["--queue", "0"], "queue 0 must be a number above 0"),
+    (["--timeout", "nan"], "timeout_s nan must be a number above 0"),
+    (["--max_mb", "inf"], "max_bytes inf must be a number above 0"),
+    (["--wait_ms", "1001"], "wait_ms 1001 must be from 0 to 1000"),
     (["--port", "99999"], "from 0 to 65535"),
     (["--host", "256.1.1.1", "--api_key", "k"], "is no address"),
 ]
@@ -38,6 +41,12 @@ BAD = [
 def test_bad_values_stop_before_the_model_is_loaded(words, why, capsys, tmp_path):
     assert serve.main(["--model", str(tmp_path), "--no_page", *words]) == 2
     assert why in capsys.readouterr().err
+
+
+def test_a_key_stands_in_no_message(capsys, tmp_path):
+    assert serve.main(["--model", str(tmp_path), "--no_page", "--queue", "0", "--api_key", "s3cret"]) == 2
+    args = serve.parse(["--model", "nowhere", "--api_key", "s3cret"])
+    assert "s3cret" not in capsys.readouterr().err + repr(serve._settings(args))
 
 
 def test_a_missing_extra_is_named(monkeypatch, capsys, tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.decode import pipeline
 from wenet_osum.decode.pipeline import Recognizer
+from wenet_osum.serve.batcher import Call
 from wenet_osum.serve.metrics import Histogram
 
 SECOND = write_wav(np.random.default_rng(2).normal(0, 0.1, 16000).astype(np.float32))
@@ -136,6 +137,47 @@ def test_a_failure_hurts_nobody_else_in_the_batch(serving, post, m, monkeypatch,
     assert "secret: /var/model broke" in capsys.readouterr().err
 
 
+def test_uploads_that_nobody_waits_for_leave_the_memory(serving, gate, post):
+    open_, entered, _ = gate
+    with serving(wait_s=0.0) as (url, service), ThreadPoolExecutor(2) as pool:
+        first = pool.submit(post, url, SECOND)
+        entered.wait(20)
+        given_up = Call(SECOND, 1.0, "<TRANSCRIBE>")
+        service.batcher.submit(given_up).cancel()
+        kept = Call(SECOND, 1.0, "<TRANSCRIBE>")
+        service.batcher.submit(kept)
+        assert (given_up.data, kept.data) == (b"", SECOND) and service.batcher.live() == 1
+        assert "\nwenet_osum_requests_waiting 1\n" in httpx.get(f"{url}/metrics", trust_env=False).text
+        open_.set()
+        assert first.result().status_code == 200 and kept.future.result(30).transcript is not None
+        assert kept.data == b"" and service.batcher.live() == 0
+
+
+class Gone:
+    """A stderr whose other end is closed."""
+
+    def write(self, text: str) -> None:
+        raise BrokenPipeError
+
+    flush = write
+
+
+@pytest.mark.parametrize("place", ["run", "groups"])
+def test_a_model_that_fails_without_a_stderr_still_answers(serving, post, monkeypatch, place):
+    def broken(self, jobs):
+        raise RuntimeError("odd")
+
+    with serving() as (url, service), monkeypatch.context() as change:
+        change.setattr(pipeline.Recognizer, place, broken)
+        change.setattr("sys.stderr", Gone())
+        assert post(url, SECOND).status_code == 500
+        change.undo()
+        assert post(url, SECOND).status_code == 200
+        service.batcher.close()
+        stopped = post(url, SECOND)
+        assert stopped.status_code == 503 and stopped.json()["error"]["code"] == "model_stopped"
+
+
 def test_load_in_the_small(serving, load_tool, m, wavs):
     asks = load_tool.make_asks(40, wavs)
     assert {ask.status for ask in asks} == {200, 400, 413} and len({ask.kind for ask in asks}) >= 7
@@ -211,7 +253,7 @@ def test_the_openai_client_works_against_it(serving, m):
         assert timed.duration == 1.0 and isinstance(timed.words, list) and timed.segments is None
         verbose = create(**asked)
         [segment] = verbose.segments
-        assert verbose.text == segment.text == m(SECOND).transcript and verbose.language is None
+        assert verbose.text == segment.text == m(SECOND).transcript and verbose.language == ""
         assert segment.no_speech_prob <= 0.6 and segment.avg_logprob >= -1.0
         assert type(segment).model_validate(segment.model_dump()), "a field is missing"
         asked = create(model="osum", file=("a.wav", SECOND), extra_body={"task": "ser"})
@@ -254,7 +296,7 @@ def test_the_docs_name_every_field_limit_and_status(server):
 
     text = (Path(__file__).resolve().parents[2] / "docs/serving.md").read_text(encoding="utf-8")
     rows = "\n".join(line for line in text.splitlines() if line.startswith("|"))
-    spellings = ("timestamp_granularities", "include")  # of what stands there under another name
+    spellings = ("timestamp_granularities",)  # of what stands there under another name
     assert all(f"`{name}`" in rows for name in fields.FIELDS + fields.IGNORED if name not in spellings)
     metrics = httpx.get(f"{server[0]}/metrics", trust_env=False).text
     assert all(f"`{name}`" in text for name in re.findall(r"^# TYPE (\S+)", metrics, re.MULTILINE))

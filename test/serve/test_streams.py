@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import socket
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
+import soundfile
 
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.decode import pipeline
@@ -93,6 +95,23 @@ def test_what_cannot_be_streamed_is_refused(server, wavs, post, fields, told):
     got = post(server[0], wavs[1], **{"stream": "true"} | fields)
     error = got.json()["error"]
     assert got.status_code == 400 and told in error["message"] and error["code"] == "unsupported_stream"
+
+
+def ogg(seconds: float) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, np.zeros(round(16000 * seconds)), 16000, format="OGG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("data, why", [(write_wav(NOISE[:80]), "shorter than 10 ms"), (2 * ogg(1.0), "joined into one"), (2 * ogg(32.0), "joined into one")])
+def test_a_bad_recording_has_the_fault_that_it_has_without_events(server, post, data, why):
+    whole = post(server[0], data)
+    assert whole.status_code == 400 and why in whole.json()["error"]["message"]
+    streamed = events_of(post(server[0], data, stream="true").text)
+    assert streamed[-1] == {"type": "error"} | whole.json()
+    if "10 ms" in why:
+        live = httpx.post(f"{server[0]}/v1/audio/stream", content=data, trust_env=False)
+        assert events_of(live.text)[-1] == streamed[-1]
 
 
 def test_a_model_that_fails_on_a_piece_ends_the_events_with_the_fault(serving, wavs, post, monkeypatch):
@@ -221,11 +240,11 @@ def test_requests_behind_the_last_find_no_stream(serving, monkeypatch):
     hear = streams.Streams._heard
 
     async def slowly(self, stream, request, last):
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.2)
         return await hear(self, stream, request, last)
 
     monkeypatch.setattr(streams.Streams, "_heard", slowly)
-    with serving(idle_s=0.4) as (url, _), ThreadPoolExecutor(4) as pool:
+    with serving(idle_s=1.0) as (url, _), ThreadPoolExecutor(4) as pool:
         name = httpx.post(f"{url}/v1/audio/streams", trust_env=False).json()["id"]
         asked = []
         for last in ("false", "false", "true", "false"):
@@ -234,6 +253,55 @@ def test_requests_behind_the_last_find_no_stream(serving, monkeypatch):
             time.sleep(0.1)
         found = [one.result().status_code for one in asked]
     assert found == [200, 200, 200, 404]
+
+
+def test_a_server_that_closes_ends_streams_with_what_was_said(serving, spoken):
+    with serving(step_s=0.5, idle_s=60.0) as (url, service), opened(url) as talk:
+        talk.send(INTEGERS[:16000].tobytes())
+        talk.until("transcript.text.held")
+        address = f"{url}/v1/audio/streams"
+        # Nothing more comes for the second, which the end of the server waits for no longer.
+        [name, _] = [httpx.post(address, trust_env=False).json()["id"] for _ in range(2)]
+        httpx.post(f"{address}/{name}", content=INTEGERS[:16000].tobytes(), trust_env=False)
+        service.closing = True
+        last = httpx.post(f"{address}/{name}", content=b"", trust_env=False)
+        assert last.json()["events"][-1] == {"type": "transcript.text.done", "text": "one two"}
+        assert talk.until("transcript.text.done")[-1]["text"] == "one two"
+
+
+def test_streams_are_counted_by_how_they_end(serving, spoken, post, wavs, monkeypatch):
+    with serving(idle_s=0.5) as (url, service):
+        requests = service.metrics.requests
+        with opened(url) as talk:
+            talk.send(INTEGERS[:8000].tobytes())
+            talk.until("error")
+        eventually(lambda: requests == {408: 1})
+        assert service.metrics.latency.sum > 0.4
+        assert post(url, wavs[1], stream="true").status_code == 200
+        eventually(lambda: requests == {408: 1, 200: 1})
+        name = httpx.post(f"{url}/v1/audio/streams", trust_env=False).json()["id"]
+        httpx.post(f"{url}/v1/audio/streams/{name}?end=1", trust_env=False)
+        httpx.post(f"{url}/v1/audio/streams/{name}", trust_env=False)
+        assert requests == {408: 1, 200: 3, 404: 1}
+
+
+def test_requests_without_sound_do_not_keep_a_stream(serving):
+    with serving(idle_s=0.6) as (url, service):
+        name = httpx.post(f"{url}/v1/audio/streams", trust_env=False).json()["id"]
+        until = time.monotonic() + 20
+        while httpx.post(f"{url}/v1/audio/streams/{name}", trust_env=False).status_code == 200:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert service.streams == 0
+
+
+def test_the_end_of_a_stream_is_true_or_false(serving):
+    with serving() as (url, service):
+        name = httpx.post(f"{url}/v1/audio/streams", trust_env=False).json()["id"]
+        odd = httpx.post(f"{url}/v1/audio/streams/{name}?end=maybe", trust_env=False)
+        assert odd.status_code == 400 and odd.json()["error"]["code"] == "bad_end" and service.streams == 1
+        assert httpx.post(f"{url}/v1/audio/streams/{name}?end=1", trust_env=False).json()["events"][-1]["type"] == "transcript.text.done"
+        assert service.streams == 0
 
 
 def test_a_stream_of_many_requests_says_the_same(serving, spoken):
@@ -272,6 +340,29 @@ def test_pcm_may_come_in_any_pieces(size):
 def test_a_wav_of_another_encoding_is_no_stream():
     with pytest.raises(Fault, match="16-bit PCM"):
         PCM(None, 10.0).samples(write_wav(NOISE.astype(np.float32), 16000, "FLOAT"))
+
+
+@pytest.mark.parametrize("mark", [b"fLaC", b"OggS", b"ID3\4", b"RF64"])
+def test_files_of_other_formats_are_no_stream(mark):
+    pcm = PCM(None, 10.0)
+    assert not len(pcm.samples(mark[:2]))
+    with pytest.raises(Fault, match="a stream is 16-bit PCM"):
+        pcm.samples(mark[2:] + bytes(100))
+
+
+def test_a_header_that_does_not_end_is_a_fault(server):
+    cut = httpx.post(f"{server[0]}/v1/audio/stream", content=write_wav(NOISE)[:30], trust_env=False)
+    assert events_of(cut.text)[-1]["error"]["code"] == "invalid_audio"
+    assert events_of(httpx.post(f"{server[0]}/v1/audio/stream", content=b"\0\0", trust_env=False).text)[-1]["text"] == ""
+
+
+def test_events_have_one_line_and_name_fields_without_effect(server, post, wavs, monkeypatch):
+    said = "one\u2028two"
+    answer = Hypothesis("k", "<TRANSCRIBE>", said, transcript=said, duration=1.0)
+    monkeypatch.setattr(pipeline.Recognizer, "decode", lambda self, samples: [answer for _ in samples])
+    got = post(server[0], wavs[1], stream="true", chunking_strategy="auto")
+    assert got.headers["x-ignored-fields"] == "chunking_strategy"
+    assert "\u2028" not in got.text and events_of(got.text)[-1]["text"] == said
 
 
 @pytest.mark.parametrize("size", [7, 10**6])

@@ -11,7 +11,7 @@ examples:
     --host 0.0.0.0 --allow_host speech.example.org
   wenet_osum serve --model exp/x/final --lora kids=exp/kids/final news=exp/news/final
   curl -F file=@a.wav -F task='<TRANSCRIBE><EMOTION>' http://127.0.0.1:8000/v1/audio/transcriptions
-  arecord -f S16_LE -r 16000 -t raw | curl -N -T - -X POST http://127.0.0.1:8000/v1/audio/stream
+  arecord -f S16_LE -r 16000 -t raw | curl -N -T . -X POST http://127.0.0.1:8000/v1/audio/stream
 
 exit status:
   0 stopped by a signal,
@@ -204,11 +204,13 @@ def _import_extra(no_page: bool) -> None:
 def _settings(args: argparse.Namespace) -> Settings:
     """Return the limits and names the arguments ask for. Raises ValueError for bad ones."""
     from wenet_osum.serve import server
-    from wenet_osum.serve.settings import MB, Settings
+    from wenet_osum.serve.settings import ALIASES, MB, Settings
 
     names = [name for name, _ in _named(args.lora)]
-    if len({args.name, lora.NAME, *names}) < len(names) + 2:
-        raise ValueError(f"--lora {' '.join(names)}: each name once, and none of them {args.name}")
+    taken = (args.name, lora.NAME, *ALIASES)
+    if len({*names}) < len(names) or not {*names}.isdisjoint(taken):
+        rule = f"each name once, and none of them {', '.join(taken)}"
+        raise ValueError(f"--lora {' '.join(names)}: {rule}")
     if names and args.quantization != quantized.NONE:
         raise ValueError(
             f"--quantization {args.quantization} with --lora: folders are held against the weights "
@@ -217,7 +219,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     return Settings(
         name=args.name,
         loras=tuple(names),
-        max_bytes=int(args.max_mb * MB),
+        max_bytes=args.max_mb * MB,
         max_seconds=args.max_seconds,
         queue=args.queue,
         timeout_s=args.timeout,

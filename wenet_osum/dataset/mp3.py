@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import shutil
 import threading
@@ -42,9 +43,28 @@ def read(source: Source) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def count(source: Source) -> int:
-    """Count the samples."""
-    return sum(len(block) for block in _blocks(source))
+def count(source: Source, most: float = math.inf) -> int:
+    """Count the samples, no further than until there are more than ``most``."""
+    total = 0
+    for block in _blocks(source):
+        total += len(block)
+        if total > most:
+            break
+    return total
+
+
+def blocks(source: Source, first: int, last: int | None) -> Iterator[np.ndarray]:
+    """Yield mono blocks (samples,) of the samples from ``first`` to ``last``, None: to the end."""
+    at = 0
+    for block in _blocks(source):
+        begin = max(first - at, 0)
+        end = len(block) if last is None else max(last - at, 0)
+        part = block[begin:end]
+        at += len(block)
+        if len(part):
+            yield part if part.ndim == 1 else part.mean(axis=1)
+        if last is not None and at >= last:
+            return
 
 
 def _blocks(source: Source) -> Iterator[np.ndarray]:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from wenet_osum.decode.overlap import TOKEN
 from wenet_osum.tasks.base import join_words
 
+# What stands for bytes that are no whole character.
+HALF = "\ufffd"
 # (a beginning of a text, the text) → whether it ends at a border of the text's tokens.
 Border = Callable[[str, str], bool]
 
@@ -34,6 +36,10 @@ def agreed(before: str, now: str, border: Border | None = None) -> str:
     settled = [0]
     for number, word in enumerate(TOKEN.finditer(now)):
         if words[number : number + 1] != [word[0]]:
+            break
+        # The rest of the character is still to come.
+        rest = now[word.end() :]
+        if word[0].endswith(HALF) and not rest.strip():
             break
         end = word.end()
         settled.append(end)

@@ -13,6 +13,7 @@ once. A recording that comes as one chunk is cut and answered as a file is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ import numpy as np
 from wenet_osum.dataset.audio import resample
 from wenet_osum.decode import longform
 from wenet_osum.decode.agreement import Border, agreed, kept_to, without_last_word, word_ends
+from wenet_osum.decode.blocks import BLOCK_S
 from wenet_osum.decode.longform import Piece
 from wenet_osum.decode.overlap import ALIGNED_WORDS, join_overlapping
 from wenet_osum.decode.pauses import find_cut
@@ -141,9 +143,10 @@ class StreamDecoder:
         """
         if not len(samples):
             return
-        self._forget_silence()
+        if math.isfinite(self.options.pause_s):
+            self._forget_silence()
         # Long chunks are cut as files are, which are read in blocks.
-        block = round(longform.BLOCK_S * self.rate)
+        block = round(BLOCK_S * self.rate)
         for first in range(0, len(samples), block):
             end = first + block
             self._append(samples[first:end])
@@ -175,8 +178,7 @@ class StreamDecoder:
         yield self._end_utterance()
 
     def _append(self, samples: np.ndarray) -> None:
-        parts = [self.window, samples]
-        self.window = np.concatenate(parts)
+        self.window = np.concatenate([self.window, samples])
 
     def _seconds(self) -> float:
         return len(self.window) / self.rate

@@ -2,30 +2,25 @@
 
 A piece ends in the middle of the longest pause of its second half. Without a pause it ends at 28 s,
 the next one begins 1 s earlier, and what both heard of that second stands once. A model that was
-trained on shorter utterances hears shorter pieces (``longest_s``). Recordings are read in blocks,
-so hours of audio take no more memory than a minute.
+trained on shorter utterances hears shorter pieces (``longest_s``). Recordings are read in blocks
+(blocks.py), so hours of audio take no more memory than a minute.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from wenet_osum.dataset.audio import EXACT, check_file_rate, resample, unreadable
-from wenet_osum.dataset.drop import Drop
+from wenet_osum.dataset.audio import resample
+from wenet_osum.decode.blocks import blocks_of, opened
 from wenet_osum.decode.overlap import join_overlapping, join_times
 from wenet_osum.decode.pauses import find_cut
 from wenet_osum.records import SAMPLE_RATE, Hypothesis, Utterance, Word
 from wenet_osum.tasks.base import Task, join_words
-
-if TYPE_CHECKING:
-    from soundfile import SoundFile
 
 # Audio up to this length stays in one piece, s.
 WHOLE_S = 30.0
@@ -37,8 +32,6 @@ LEAST_S = 1.0
 SHORTEST_REST_S = 1.0
 # What two pieces share where there is no pause, s; of short pieces a quarter of one.
 OVERLAP_S = 1.0
-# What is read at once, s.
-BLOCK_S = 5.0
 
 # Flags of joined answers alone. Some border has no pause, and the words around it were aligned:
 NO_PAUSE = "joined_without_pause"
@@ -92,88 +85,11 @@ def read_pieces(
 
     ``source`` is a path or the bytes of a file. Raises Drop when it cannot be read.
     """
-    with _opened(source) as file:
-        blocks = _read_blocks(file, source, start, end)
+    with opened(source) as file:
+        blocks = blocks_of(file, source, start, end)
         for piece in split(blocks, file.samplerate, longest_s):
             piece.audio = resample(piece.audio, file.samplerate)
             yield piece
-
-
-def read_blocks(source: bytes) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield a recording in mono blocks (samples,) of 5 s, each with its rate in Hz.
-
-    ``source`` are the bytes of a file. Raises Drop when it cannot be read.
-    """
-    with _opened(source) as file:
-        for block in _read_blocks(file, source):
-            yield block, file.samplerate
-
-
-@contextlib.contextmanager
-def _opened(source: str | Path | bytes) -> Iterator[SoundFile]:
-    """Open a recording. Raises Drop for what goes wrong with it then and later."""
-    import soundfile
-
-    in_memory = isinstance(source, bytes)
-    name = _name(source)
-    if not in_memory and not Path(source).is_file():
-        raise Drop("audio: file not found", name)
-    try:
-        opened = io.BytesIO(source) if in_memory else str(source)
-        with soundfile.SoundFile(opened) as file:
-            check_file_rate(file.samplerate)
-            yield file
-    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
-        raise unreadable(name, error) from None
-
-
-def _name(source: str | Path | bytes) -> str:
-    return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
-
-
-def _read_blocks(
-    file: SoundFile,
-    source: str | Path | bytes,
-    start: float | None = None,
-    end: float | None = None,
-) -> Iterator[np.ndarray]:
-    """Yield mono blocks of a segment from ``start`` to ``end`` (s)."""
-    samples = _seek(file, start or 0.0, end, _name(source))
-    yield from _blocks(file, samples)
-
-
-def _seek(file: SoundFile, start: float, end: float | None, name: str) -> int:
-    """Go to ``start``; return how many samples there are from there to ``end``, both in s."""
-    rate = file.samplerate
-    first = round(start * rate)
-    last = file.frames
-    if end is not None:
-        last = min(last, round(end * rate))
-    if first >= last:
-        raise Drop("audio: empty", f"{name} has no samples from {start} s on")
-    file.seek(first)
-    return last - first
-
-
-def _blocks(file: SoundFile, samples: int) -> Iterator[np.ndarray]:
-    """Yield mono blocks of 5 s until ``samples`` are read, or until the file ends.
-
-    Raises Drop for what no encoder can take, and for a file that ends too early in a format whose
-    header says exactly how long it is.
-    """
-    while samples > 0:
-        size = min(samples, round(BLOCK_S * file.samplerate))
-        channels = file.read(size, dtype="float32", always_2d=True)
-        block = channels.mean(axis=1)
-        if not len(block):
-            if file.format not in EXACT:
-                return
-            missing = f"{samples} samples that the header promises cannot be decoded"
-            raise Drop("audio: cut short", missing)
-        if not np.isfinite(block).all():
-            raise Drop("audio: NaN or infinity", "every sample must be a finite number")
-        samples -= len(block)
-        yield block
 
 
 def split(

@@ -18,15 +18,16 @@ from wenet_osum.records import Hypothesis
 from wenet_osum.serve import recording
 from wenet_osum.serve.batcher import Call
 from wenet_osum.serve.events import EventResponse, limited
-from wenet_osum.serve.fault import Fault
+from wenet_osum.serve.fault import Fault, fault_of
 from wenet_osum.serve.fields import check_model
 from wenet_osum.serve.guard import Guard
+from wenet_osum.serve.live import check_stream, file_events
 from wenet_osum.serve.question import Question
 from wenet_osum.serve.service import Service
 from wenet_osum.serve.settings import Settings
-from wenet_osum.serve.streams import add_stream_routes, check_stream, file_events
+from wenet_osum.serve.streams import add_stream_routes
 from wenet_osum.serve.upload import CLIENT_CLOSED_REQUEST, read_form
-from wenet_osum.serve.writing import FORMATS
+from wenet_osum.serve.writing import FORMATS, ignored_header
 
 # Time between two looks whether the client of a waiting request is still there.
 POLL_INTERVAL_S = 0.25
@@ -48,8 +49,10 @@ async def transcribe(service: Service, request: Request) -> Response:
         except TimeoutError:
             response = service.late().response()
         if isinstance(response, EventResponse):
-            # Its room is held until the last event is sent.
+            # Its room is held until the last event is sent, and only then it is counted.
             response.held = held.pop_all()
+            response.count_in(service.metrics, begin)
+            return response
     seconds = time.monotonic() - begin
     service.metrics.request(response.status_code, seconds)
     return response
@@ -64,7 +67,7 @@ async def _answer(service: Service, request: Request, begin: float) -> Response:
     seconds = await asyncio.to_thread(recording.duration, form.data, service.settings.max_seconds)
     if question.stream:
         events = file_events(service, request, form.data, question)
-        return EventResponse(limited(service, events, begin))
+        return EventResponse(limited(service, events, begin), question.ignored)
     context = service.context(question)
     call = Call(
         form.data,
@@ -100,20 +103,12 @@ async def _wait(service: Service, request: Request, call: Call) -> Hypothesis:
 
 
 def written(answer: Hypothesis, question: Question) -> Response:
-    """Write an answer as the response.
-
-    Raises Fault for one that failed: the reason without details, which may name files here.
-    """
+    """Write an answer as the response. Raises Fault for one that failed."""
     if answer.error:
-        reason = answer.error.split(": ")
-        if reason[0] == "audio":
-            raise Fault(400, ": ".join(reason[:2]), "file", "invalid_audio")
-        raise Fault(500, "the model failed on this recording", code="internal_error")
+        raise fault_of(answer.error)
     form = FORMATS[question.format]
     content = form.write(answer, question)
-    headers = {}
-    if question.ignored:
-        headers["x-ignored-fields"] = ", ".join(question.ignored)
+    headers = ignored_header(question.ignored)
     if isinstance(content, str):
         data = content.encode("utf-8", "backslashreplace")
         return Response(data, media_type=form.media_type, headers=headers)
@@ -164,7 +159,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         names = (settings.name, *settings.loras)
         return {"object": "list", "data": [described(name) for name in names]}
 
-    @app.get("/v1/models/{name}")
+    @app.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict:
         return described(check_model(name, settings))
 
@@ -176,7 +171,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        waiting = service.batcher.waiting.qsize()
+        waiting = service.batcher.live()
         text = service.metrics.text(service.in_flight, waiting, service.connections)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

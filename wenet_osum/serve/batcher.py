@@ -6,6 +6,7 @@ time.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import sys
@@ -21,6 +22,7 @@ from wenet_osum.decode.jobs import Job
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.models import lora, loras
 from wenet_osum.records import Hypothesis, Utterance
+from wenet_osum.serve.fault import Fault
 from wenet_osum.serve.metrics import Metrics
 
 # Every recording is called so: sampling is drawn by it, and file names are the client's business.
@@ -42,6 +44,13 @@ class Call:
     prefix_text: str | None = None
     future: Future = field(default_factory=Future)  # of a Hypothesis
 
+    def __post_init__(self) -> None:
+        self.future.add_done_callback(self._forget)
+
+    def _forget(self, future: Future) -> None:
+        """Let go of the upload: answered or given up, the call may stay in memory for a while."""
+        self.data = b""
+
     def job(self, index: int) -> Job:
         """Return the recording as a job of the pipeline."""
         return Job(index, KEY, self.seconds, self._load)
@@ -61,7 +70,7 @@ class Batcher:
         self.wait_s = wait_s
         self.metrics = metrics
         # None in it is the end. Whoever admits requests bounds its length.
-        self.waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self.waiting: queue.Queue[Call | None] = queue.Queue()
         self.thread = threading.Thread(target=self._work, name="model", daemon=True)
 
     def start(self) -> None:
@@ -69,9 +78,20 @@ class Batcher:
         self.thread.start()
 
     def submit(self, call: Call) -> Future:
-        """Put a call into the queue. A future that is canceled before its turn is passed over."""
+        """Put a call into the queue. A future that is canceled before its turn is passed over.
+
+        Raises Fault where the thread has ended, and nobody would answer.
+        """
+        if not self.thread.is_alive():
+            raise Fault(503, "the model has stopped; start the server again", code="model_stopped")
         self.waiting.put(call)
         return call.future
+
+    def live(self) -> int:
+        """Count the calls that wait for their turn, without those that were given up."""
+        with self.waiting.mutex:
+            calls = [call for call in self.waiting.queue if call is not None]
+        return sum(not call.future.done() for call in calls)
 
     def close(self, timeout_s: float | None = None) -> None:
         """Answer what waits, then end the thread."""
@@ -80,17 +100,25 @@ class Batcher:
 
     def _work(self) -> None:
         """Answer round by round until the end is taken from the queue."""
-        more = True
-        while more:
-            first = self.waiting.get()
-            if first is None:
-                return
-            calls, more = self._collect(first)
-            wanted = []
-            for call in calls:
-                if call.future.set_running_or_notify_cancel():
-                    wanted.append(call)
+        while self._round():
+            pass
+
+    def _round(self) -> bool:
+        """Wait for calls and answer them; return whether more may come."""
+        first = self.waiting.get()
+        if first is None:
+            return False
+        calls, more = self._collect(first)
+        wanted = []
+        for call in calls:
+            if call.future.set_running_or_notify_cancel():
+                wanted.append(call)
+        # Whatever it is, nobody waits in vain, and the thread lives on for the others.
+        try:
             self._answer(wanted)
+        except Exception as error:
+            _fail(wanted, error)
+        return more
 
     def _collect(self, first: Call) -> tuple[list[Call], bool]:
         """Return the calls of one round, and whether more may come."""
@@ -145,15 +173,13 @@ class Batcher:
         try:
             for _, found in asked.run([batch]):
                 answers += found
-        # Whatever it is, the thread lives on for the others.
         except Exception as error:
             if len(batch) > 1:
                 for job in batch:
                     self._run(asked, [job], calls)
                 return
-            traceback.print_exception(error, file=sys.stderr)
             [job] = batch
-            calls[job.index].future.set_exception(error)
+            _fail([calls[job.index]], error)
             return
 
         audio_s = sum(job.seconds for job in batch)
@@ -161,3 +187,13 @@ class Batcher:
         self.metrics.batch(len(batch), audio_s, busy_s)
         for index, answer in answers:
             calls[index].future.set_result(answer)
+
+
+def _fail(calls: list[Call], error: Exception) -> None:
+    """Answer the calls that have no answer yet by an error, and print it."""
+    for call in calls:
+        if not call.future.done():
+            call.future.set_exception(error)
+    # A server whose terminal or log is gone answers all the same.
+    with contextlib.suppress(OSError, ValueError):
+        traceback.print_exception(error, file=sys.stderr)

@@ -21,8 +21,9 @@ from starlette.types import Receive, Scope, Send
 from wenet_osum.decode.incremental import StreamEvent
 from wenet_osum.records import Hypothesis
 from wenet_osum.serve.fault import Fault
+from wenet_osum.serve.metrics import Metrics
 from wenet_osum.serve.service import Service
-from wenet_osum.serve.writing import extras
+from wenet_osum.serve.writing import extras, ignored_header
 
 Event = dict[str, Any]
 MEDIA_TYPE = "text/event-stream"
@@ -33,23 +34,44 @@ HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 class EventResponse(Response):
     """A response whose events are sent as they come; ``held`` is let go of after the last."""
 
-    def __init__(self, events: AsyncIterator[Event]) -> None:
-        super().__init__(media_type=MEDIA_TYPE, headers=HEADERS)
+    def __init__(self, events: AsyncIterator[Event], ignored: tuple[str, ...] = ()) -> None:
+        super().__init__(media_type=MEDIA_TYPE, headers=HEADERS | ignored_header(ignored))
         self.events = events
         self.held: contextlib.AsyncExitStack | None = None
+        # Where it is counted, and when its request began.
+        self.metrics: Metrics | None = None
+        self.begin = 0.0
+
+    def count_in(self, metrics: Metrics, begin: float) -> None:
+        """Count the request, which began at ``begin``, after its last event."""
+        self.metrics = metrics
+        self.begin = begin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events. What goes wrong on the way still frees what is held."""
         headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
         start = {"type": "http.response.start", "status": 200, "headers": headers}
+        status = 500
         try:
             await send(start)
-            async for event in self.events:
-                await send(_part(line_of(event), more=True))
+            status = await self._send_events(send)
             await send(_part(b"", more=False))
         finally:
             if self.held is not None:
                 await self.held.aclose()
+            if self.metrics is not None:
+                self.metrics.request(status, time.monotonic() - self.begin)
+
+    async def _send_events(self, send: Send) -> int:
+        """Send the events; a fault is the last of them. Returns the status they amount to."""
+        try:
+            async for event in self.events:
+                await send(_part(line_of(event), more=True))
+        except Fault as fault:
+            event = {"type": "error", "error": fault.body()}
+            await send(_part(line_of(event), more=True))
+            return fault.status
+        return 200
 
 
 def _part(data: bytes, more: bool) -> dict[str, Any]:
@@ -57,15 +79,15 @@ def _part(data: bytes, more: bool) -> dict[str, Any]:
 
 
 def line_of(event: Event) -> bytes:
-    """Write an event as it is sent."""
-    text = json.dumps(event, ensure_ascii=False)
-    return f"data: {text}\n\n".encode("utf-8", "backslashreplace")
+    """Write an event as it is sent, in ASCII: some clients end a line at other characters too."""
+    text = json.dumps(event)
+    return f"data: {text}\n\n".encode()
 
 
 async def limited(
     service: Service, events: AsyncIterator[Event], begin: float
 ) -> AsyncIterator[Event]:
-    """Yield events until a request that began at ``begin`` is out of time; faults are events."""
+    """Yield events. Raises Fault when a request that began at ``begin`` is out of time."""
     until = begin + service.settings.timeout_s
     try:
         while True:
@@ -75,15 +97,8 @@ async def limited(
             if event is None:
                 return
             yield event
-    except Fault as fault:
-        yield fault_event(fault)
     except TimeoutError:
-        yield fault_event(service.late())
-
-
-def fault_event(fault: Fault) -> Event:
-    """Write a fault as the last event of a stream."""
-    return {"type": "error", "error": fault.body()}
+        raise service.late() from None
 
 
 class Told:

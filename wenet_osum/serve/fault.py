@@ -47,3 +47,14 @@ class Fault(Exception):
             "param": self.param,
             "code": self.code,
         }
+
+
+def fault_of(error: str) -> Fault:
+    """Return the fault of a recording that has no answer, by its ``error``.
+
+    It tells the reason without details, which may name files here.
+    """
+    reason = error.split(": ")
+    if reason[0] == "audio":
+        return Fault(400, ": ".join(reason[:2]), "file", "invalid_audio")
+    return Fault(500, "the model failed on this recording", code="internal_error")

@@ -24,10 +24,18 @@ FIELDS = (
     "temperature",
     "stream",
     "hotwords",
+    "hotwords[]",
+    "keywords[]",
     "prompt",
 )
-# OpenAI's fields without a meaning here; the answer's headers say so.
-IGNORED = ("include[]", "include", "chunking_strategy")
+# OpenAI's fields without a meaning here, whatever brackets follow; the answer's headers say so.
+IGNORED = (
+    "include",
+    "chunking_strategy",
+    "languages",
+    "known_speaker_names",
+    "known_speaker_references",
+)
 GRANULARITIES = ("segment", "word")
 TIMED_TASK, PLAIN_TASK = "srwt", "asr"
 LONGEST_TASK = 200  # characters
@@ -51,7 +59,7 @@ def read_question(
     """
     _check_names(fields)
     model = model_of(fields, settings)
-    stream = _stream(fields)
+    stream = read_flag(fields, "stream", "unsupported_stream")
     form = _one(fields, "response_format", "json")
     if form not in FORMATS:
         fault = lookup.unknown("response_format", form[:40], [*FORMATS])
@@ -62,9 +70,6 @@ def read_question(
 
     granularities = _granularities(fields)
     by_word = "word" in granularities
-    ignored = [name for name in IGNORED if name in fields]
-    if "prompt" in fields and not slots:
-        ignored.insert(0, "prompt")
     task = _task(fields, form, by_word, labels)
     return Question(
         task=task,
@@ -73,7 +78,7 @@ def read_question(
         language=_language(fields),
         granularities=granularities,
         stream=stream,
-        ignored=tuple(ignored),
+        ignored=_ignored(fields, slots),
         context=_context(fields, slots),
         facts=_facts(fields, task),
         model=model,
@@ -84,10 +89,27 @@ def _check_names(fields: dict[str, list[str]]) -> None:
     """Raise Fault for a field that nobody knows."""
     facts = tasks.facts()
     for name in fields:
-        if name not in (*FIELDS, *IGNORED, *facts):
+        if name not in (*FIELDS, *facts) and _bare(name) not in IGNORED:
             short = name[:40]
             fault = lookup.unknown("field", short, [*FIELDS, *facts, "file"])
             raise Fault(400, fault, short, "unknown_field")
+
+
+def _bare(name: str) -> str:
+    """Return a field's name without brackets, by which clients write lists and tables."""
+    return name.partition("[")[0]
+
+
+def _ignored(fields: dict[str, list[str]], slots: Collection[str]) -> tuple[str, ...]:
+    """Name the fields that were sent and have no effect, as ``IGNORED`` writes them."""
+    ignored = []
+    if "prompt" in fields and not slots:
+        ignored.append("prompt")
+    if "keywords[]" in fields and HOTWORDS not in slots:
+        ignored.append("keywords[]")
+    sent = [_bare(name) for name in fields]
+    ignored += [name for name in IGNORED if name in sent]
+    return tuple(ignored)
 
 
 def _facts(fields: dict[str, list[str]], task: Task) -> tuple[tuple[str, str], ...]:
@@ -109,11 +131,8 @@ def _context(fields: dict[str, list[str]], slots: Collection[str]) -> Context:
 
     OpenAI's ``prompt`` is the text before; a model that is told hotwords alone takes it as such.
     """
-    words = _limited(fields, "hotwords")
+    words = _hotwords(fields, slots)
     before = _limited(fields, "prompt")
-    if words and HOTWORDS not in slots:
-        why = "this model was not trained with hotwords; leave them out"
-        raise Fault(400, why, "hotwords", "no_hotwords")
 
     if PREVIOUS in slots:
         hotwords = words_of(words)
@@ -122,6 +141,23 @@ def _context(fields: dict[str, list[str]], slots: Collection[str]) -> Context:
         return NOTHING
     hotwords = words_of(f"{words},{before}")
     return Context(tuple(hotwords))
+
+
+def _hotwords(fields: dict[str, list[str]], slots: Collection[str]) -> str:
+    """Return words that may occur, with commas between them.
+
+    OpenAI's ``keywords[]`` are such words, for models that take them. Raises Fault for ours where
+    the model takes none.
+    """
+    given = [_one(fields, "hotwords"), *fields.get("hotwords[]", [])]
+    words = [text for text in given if text]
+    if HOTWORDS in slots:
+        words += fields.get("keywords[]", [])
+    elif words:
+        why = "this model was not trained with hotwords; leave them out"
+        raise Fault(400, why, "hotwords", "no_hotwords")
+    text = ",".join(words)
+    return _limited({"hotwords": [text]}, "hotwords")
 
 
 def _limited(fields: dict[str, list[str]], name: str) -> str:
@@ -150,24 +186,23 @@ def check_model(name: str, settings: Settings) -> str:
 
 def _one(fields: dict[str, list[str]], name: str, default: str = "") -> str:
     """Return the value of a field that may stand once. Raises Fault where it stands twice."""
-    values = fields.get(name, [default])
+    values = fields.get(name) or [default]
     if len(values) > 1:
         fault = f"{name} stands {len(values)} times; give it once"
         raise Fault(400, fault, name, "repeated_field")
     return values[0].strip() or default
 
 
-def _stream(fields: dict[str, list[str]]) -> bool:
-    """Return whether events are asked for. Raises Fault for what is neither true nor false."""
-    text = _one(fields, "stream", "false")
+def read_flag(fields: dict[str, list[str]], name: str, code: str) -> bool:
+    """Return whether a field is true. Raises Fault for what is neither true nor false."""
+    text = _one(fields, name, "false")
     word = text.lower()
     if word in ("true", "1"):
         return True
     if word in ("false", "0"):
         return False
     short = word[:40]
-    fault = f"stream {short!r} must be true or false"
-    raise Fault(400, fault, "stream", "unsupported_stream")
+    raise Fault(400, f"{name} {short!r} must be true or false", name, code)
 
 
 def _task(

@@ -60,7 +60,7 @@ class Metrics:
         self.busy_s = 0.0
 
     def request(self, status: int, seconds: float) -> None:
-        """Count a request to the transcription endpoint that was answered with ``status``."""
+        """Count a request, or a stream in one, that was answered with ``status``."""
         with self.lock:
             self.requests[status] += 1
             self.latency.add(seconds)

@@ -85,7 +85,7 @@ function take(blob, name) {
 async function look(blob, name) {
   silence();
   Object.assign(state, { blob, name, samples: null, answer: null });
-  if (!state.live?.keep) state.live = null;
+  if (!state.live?.keep) state.live?.stop(), (state.live = null);
   else state.live.keep = false;
   showLive();
   find(".name").textContent = name;
@@ -124,10 +124,13 @@ async function upload() {
 async function record() {
   if (state.recorder) return state.recorder.stop();
   let stream;
+  find(".record").disabled = true; // a second click would open a second microphone
   try {
     stream = await navigator.mediaDevices.getUserMedia({ audio: true });
   } catch {
     return tell(say("no_microphone"), true);
+  } finally {
+    find(".record").disabled = false;
   }
   const parts = [];
   const recorder = new MediaRecorder(stream);
@@ -135,7 +138,8 @@ async function record() {
   recorder.ondataavailable = (event) => parts.push(event.data);
   recorder.onstop = () => {
     clearTimeout(limit);
-    if (state.live) (state.live.keep = true), state.live.stop();
+    live.keep = true;
+    live.stop();
     stream.getTracks().forEach((track) => track.stop());
     state.recorder = null;
     find(".record").classList.remove("on");
@@ -143,7 +147,7 @@ async function record() {
     take(new Blob(parts, { type: recorder.mimeType }), say("record"));
   };
   recorder.start();
-  listen(stream);
+  const live = listen(stream);
   state.recorder = recorder;
   find(".record").classList.add("on");
   find(".record").textContent = say("stop");

@@ -8,7 +8,8 @@ function showAnswer() {
   find(".click").style.display = words.length && state.samples ? "" : "none";
   showWave();
   find(".said").replaceChildren(...said(answer));
-  find(".bars").replaceChildren(...Object.entries(answer.probs || {}).map(([name, probs]) => bars(name, probs, answer.labels[name])));
+  const [labels, probs] = [answer.labels || {}, answer.probs || {}];
+  find(".bars").replaceChildren(...Object.keys({ ...labels, ...probs }).map((name) => bars(name, probs[name], labels[name])));
   const reply = answer.reply === undefined ? [] : [make("h2", say("reply")), make("p", answer.reply)];
   const texts = Object.entries(answer.texts || {}).flatMap(([name, text]) => [make("h2", named(name)), make("p", text, { "data-field": name })]);
   find(".reply").replaceChildren(...reply, ...texts);
@@ -29,7 +30,8 @@ function named(name) {
 function bars(name, probs, best) {
   const box = make("div", undefined, { "data-field": name });
   box.append(make("h2", named(name)));
-  for (const [label, share] of Object.entries(probs).sort((a, b) => b[1] - a[1])) {
+  if (!probs) box.append(make("p", best)); // a server without constraints gives no probabilities
+  for (const [label, share] of Object.entries(probs || {}).sort((a, b) => b[1] - a[1])) {
     const row = make("div", undefined, { class: label === best ? "bar best" : "bar" });
     const length = make("i");
     length.style.width = `${100 * share}%`;

@@ -25,6 +25,7 @@ function listen(stream) {
   state.live = live;
   showLive();
   live.done = follow(live);
+  return live;
 }
 
 // Sends what has come and shows the answer, until the recording ends; a fault ends the words, not the recording.

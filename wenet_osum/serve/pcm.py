@@ -8,7 +8,7 @@ from wenet_osum.dataset.riff import read_riff
 from wenet_osum.dataset.sound import MOST_CHANNELS, RATES, of_pcm16
 from wenet_osum.records import SAMPLE_RATE
 from wenet_osum.serve.fault import Fault
-from wenet_osum.serve.recording import MAX_RATE
+from wenet_osum.serve.recording import MARKS, MAX_RATE
 
 # The header of a WAV is not longer than this, bytes.
 LONGEST_HEADER = 65536
@@ -55,14 +55,20 @@ class PCM:
             raise Fault(413, f"the recording goes on too long: {rule}", code="audio_too_long")
         return found
 
+    def finish(self) -> None:
+        """Raise Fault where no more comes behind a part of a WAV's header."""
+        if not self.begun and self.waiting and RIFF.startswith(self.waiting[: len(RIFF)]):
+            raise _bad("the stream ends within the header of its WAV")
+
     def _begin(self) -> bool:
         """Read the header if there is one; return whether samples can be read now."""
         start = self.waiting[: len(RIFF)]
-        if not RIFF.startswith(start):
-            self.begun = True
-            return True
         if len(start) < len(RIFF):
             return False
+        if start != RIFF:
+            _check_bare(start)
+            self.begun = True
+            return True
         riff = read_riff(self.waiting)
         if riff is None:
             if len(self.waiting) > LONGEST_HEADER:
@@ -80,6 +86,16 @@ class PCM:
         self.left = riff.size
         self.begun = True
         return True
+
+
+def _check_bare(start: bytes) -> None:
+    """Raise Fault for the first bytes of a file, which would be heard as noise.
+
+    An MP3 without a tag begins as samples may.
+    """
+    for mark, name in MARKS.items():
+        if start.startswith(mark):
+            raise _bad(f"a stream is 16-bit PCM or a WAV of it, and this is {name}")
 
 
 def _bad(message: str) -> Fault:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 
+from wenet_osum.dataset import mp3
 from wenet_osum.dataset.audio import FFMPEG_HINT
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.riff import check_whole
@@ -42,7 +43,7 @@ def kind(data: bytes) -> str | None:
 
 
 def duration(data: bytes, max_seconds: float) -> float:
-    """Return the duration of a recording, s, by its header.
+    """Return the duration of a recording, s, by its header; of an MP3 without a count by its sound.
 
     Raises Fault for what is none, is cut short, too long, or of an unlikely shape.
     """
@@ -53,7 +54,7 @@ def duration(data: bytes, max_seconds: float) -> float:
         known = ", ".join(formats)
         rule = "the file is no recording this server can read"
         raise _bad(f"{rule}; it takes {known} ({FFMPEG_HINT})")
-    frames, rate, channels = _header(data)
+    frames, rate, channels = _header(data, max_seconds)
     if not frames:
         raise _bad("the file holds no samples")
     if frames > UNKNOWN_FRAMES:
@@ -73,19 +74,24 @@ def duration(data: bytes, max_seconds: float) -> float:
     return seconds
 
 
-def _header(data: bytes) -> tuple[int, int, int]:
+def _header(data: bytes, max_seconds: float) -> tuple[int, int, int]:
     """Return frames, rate in Hz and channels. Raises Fault for a file that cannot be read."""
     import soundfile
 
     try:
         check_whole(data)
-        info = soundfile.info(io.BytesIO(data))
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            frames = file.frames
+            rate = file.samplerate
+            # The header of such a file leaves it to a guess; what is too long is not counted out.
+            if mp3.is_uncounted(file, data):
+                frames = mp3.count(data, max_seconds * rate)
+            return frames, rate, file.channels
     except Drop as error:
         raise _bad(str(error)) from None
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError):
         name = kind(data)
         raise _bad(f"the file begins like {name} and cannot be read as such") from None
-    return info.frames, info.samplerate, info.channels
 
 
 def _bad(message: str) -> Fault:

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import Request
@@ -58,6 +58,8 @@ class Service:
         self.streams = 0
         self.in_flight = 0
         self.closing = False
+        # Called while the server closes, so that nothing that is idle holds it up.
+        self.at_closing: list[Callable[[], None]] = []
 
     def late(self) -> Fault:
         limit = f"{self.settings.timeout_s:g} s"
@@ -104,6 +106,9 @@ class Service:
         slots = slots_of(own)
         labels = own.template.labels
         question = read_question(fields, self.settings, labels, slots)
+        why = own.refusal(question.task)
+        if why:
+            raise Fault(400, why, "task", "unknown_task")
         return self.decodable(question)
 
     def decodable(self, question: Question) -> Question:
@@ -128,6 +133,8 @@ class Service:
     async def finished(self, within_s: float) -> None:
         """Let nobody in any more and wait for the requests in flight."""
         self.closing = True
+        for hurry in self.at_closing:
+            hurry()
         until = time.monotonic() + within_s
         while self.in_flight and time.monotonic() < until:
             await asyncio.sleep(0.05)

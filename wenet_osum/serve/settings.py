@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 MB = 1_000_000  # bytes
 ALIASES = ("whisper-1",)  # model names that OpenAI's clients send by default
+# Settings that must be above 0.
+SIZES = (
+    "max_bytes",
+    "queue",
+    "max_seconds",
+    "timeout_s",
+    "head_s",
+    "streams",
+    "step_s",
+    "idle_s",
+)
 
 
 @dataclass
@@ -24,25 +36,19 @@ class Settings:
     step_s: float = 1.0  # of new sound, after which a stream is decoded anew
     idle_s: float = 10.0  # for the next sound of a stream
     wait_s: float = 0.02  # how long the first request of a batch waits for others
-    api_key: str | None = None  # None: anyone who can reach the port may ask
+    # None: anyone who can reach the port may ask; it stands in no message
+    api_key: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] | None = None  # names the server answers to; None: any
 
     def __post_init__(self) -> None:
-        sizes = [
-            self.max_bytes,
-            self.queue,
-            self.max_seconds,
-            self.timeout_s,
-            self.head_s,
-            self.streams,
-            self.step_s,
-            self.idle_s,
-        ]
-        if min(sizes) <= 0 or not 0 <= self.wait_s <= 1:
-            rule = (
-                "sizes, seconds, streams and the queue must be above 0, and wait_ms from 0 to 1000"
-            )
-            raise ValueError(f"{self}: {rule}")
+        for name in SIZES:
+            size = getattr(self, name)
+            if not 0 < size < math.inf:
+                raise ValueError(f"{name} {size} must be a number above 0")
+        self.max_bytes = int(self.max_bytes)
+        if not 0 <= self.wait_s <= 1:
+            wait_ms = 1000 * self.wait_s
+            raise ValueError(f"wait_ms {wait_ms:g} must be from 0 to 1000")
         if self.api_key is not None and not _is_sendable(self.api_key):
             rule = "the API key must be printable ASCII and not empty"
             raise ValueError(f"{rule}; leave it out for a server without one")

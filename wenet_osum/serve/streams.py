@@ -1,156 +1,41 @@
-"""Answer while sound comes in, and while a long file is decoded.
+"""Answer while sound comes in.
 
 A program sends a recording as it is made in the body of one request to ``/v1/audio/stream`` and
 reads events meanwhile. A browser cannot send so; it opens a stream at ``/v1/audio/streams``, sends
 sound to its address in as many requests as it likes, and gets the events of each in its answer.
-Every window that is heard is a call of the batcher, as a file is: whoever asks at the same time is
-answered in between.
+A server that closes ends both kinds with what they have heard.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable
 
-import numpy as np
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from wenet_osum.dataset.audio import write_wav
-from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sound import RATES
-from wenet_osum.decode import incremental, longform
-from wenet_osum.decode.incremental import StreamDecoder, StreamEvent, StreamOptions
-from wenet_osum.decode.pipeline import Recognizer
-from wenet_osum.decode.speech import border_of
-from wenet_osum.records import SAMPLE_RATE, Hypothesis
-from wenet_osum.serve.batcher import Call
+from wenet_osum.decode.incremental import StreamOptions
 from wenet_osum.serve.connections import STREAM_PATH
-from wenet_osum.serve.events import Event, EventResponse, Told, fault_event
+from wenet_osum.serve.events import Event, EventResponse, Told
 from wenet_osum.serve.fault import Fault
+from wenet_osum.serve.fields import read_flag
+from wenet_osum.serve.live import Live, check_stream
 from wenet_osum.serve.pcm import PCM
 from wenet_osum.serve.question import Question
 from wenet_osum.serve.recording import MAX_RATE
 from wenet_osum.serve.service import Service
-from wenet_osum.serve.upload import CLIENT_CLOSED_REQUEST, Body
-from wenet_osum.tasks.base import escape
+from wenet_osum.serve.upload import Body
 
 OPEN_PATH = "/v1/audio/streams"
-
-
-def check_stream(recognizer: Recognizer, question: Question) -> None:
-    """Raise Fault for a task that cannot be answered while it is heard."""
-    why = incremental.refusal(question.task, recognizer.options)
-    if why:
-        raise Fault(400, why, "stream", "unsupported_stream")
-
-
-class Live:
-    """One stream: sound in, events out."""
-
-    def __init__(
-        self, service: Service, question: Question, rate: int, options: StreamOptions
-    ) -> None:
-        self.service, self.question = service, question
-        recognizer = service.models[question.model]
-        border = border_of(recognizer.template)
-        self.decoder = StreamDecoder(
-            self._hear,
-            question.task,
-            options,
-            rate,
-            recognizer.longest_s,
-            border,
-        )
-
-    def _hear(self, samples: np.ndarray, said: str) -> Hypothesis:
-        """Let the batcher answer a window. Raises Fault where it fails or takes too long."""
-        data = write_wav(samples, SAMPLE_RATE, "FLOAT")
-        seconds = len(samples) / SAMPLE_RATE
-        prefix = escape(said) or None
-        tags = self.question.task.tags
-        context = self.service.context(self.question)
-        temperature = self.question.temperature
-        facts = self.question.facts
-        model = self.question.model
-        call = Call(data, seconds, tags, temperature, context, facts, model, prefix)
-        future = self.service.batcher.submit(call)
-        try:
-            answer = future.result(self.service.settings.timeout_s)
-        except TimeoutError:
-            future.cancel()
-            raise self.service.late() from None
-        # The traceback is on the server's stderr.
-        except Exception:
-            raise _failed() from None
-        if answer.error:
-            raise _failed()
-        return answer
-
-    async def feed(self, samples: np.ndarray) -> AsyncIterator[StreamEvent]:
-        """Take sound and yield what changes, each as soon as it is known."""
-        async for event in self._stepped(self.decoder.feed(samples)):
-            yield event
-
-    async def finish(self) -> AsyncIterator[StreamEvent]:
-        """Yield what is left to be said."""
-        async for event in self._stepped(self.decoder.finish()):
-            yield event
-
-    async def _stepped(self, events: Iterator[StreamEvent]) -> AsyncIterator[StreamEvent]:
-        loop = asyncio.get_running_loop()
-        while True:
-            event = await loop.run_in_executor(self.service.hearers, next, events, None)
-            if event is None:
-                return
-            yield event
-
-
-def _failed() -> Fault:
-    fault = "the model failed on this recording; the server's log says why"
-    return Fault(500, fault, code="internal_error")
-
-
-# -- files ------------------------------------------------------------------------------------
-
-
-async def file_events(
-    service: Service, request: Request, data: bytes, question: Question
-) -> AsyncIterator[Event]:
-    """Answer an uploaded file piece by piece. Raises Fault for what goes wrong."""
-    # Each piece is decoded once: all of it is here.
-    once = StreamOptions(step_s=math.inf, pause_s=math.inf)
-    told = Told(live=False)
-    live = None
-    blocks = longform.read_blocks(data)
-    while True:
-        try:
-            block = await asyncio.to_thread(next, blocks, None)
-        except Drop as error:
-            raise Fault(400, error.reason, "file", "invalid_audio") from None
-        if block is None:
-            break
-        samples, rate = block
-        live = live or Live(service, question, rate, once)
-        async for event in live.feed(samples):
-            for one in told.events(event):
-                yield one
-        if await request.is_disconnected():
-            raise Fault(CLIENT_CLOSED_REQUEST, "the client left", code="client_left")
-
-    if live is not None:
-        async for event in live.finish():
-            for one in told.events(event):
-                yield one
-    yield told.done()
-
-
-# -- sound while it is recorded ---------------------------------------------------------------
+# How often a stream that waits for sound looks whether the server closes, s.
+POLL_INTERVAL_S = 0.25
+# For the next request of a stream when the server closes, s.
+CLOSING_S = 1.0
 
 
 class OpenStream:
@@ -166,6 +51,8 @@ class OpenStream:
         # One request at a time may bring sound; so many are heard, or wait for their turn.
         self.lock = asyncio.Lock()
         self.requests = 0
+        # When sound came last, in the event loop's time.
+        self.fed_at = asyncio.get_running_loop().time()
 
     async def feed(self, data: bytes) -> AsyncIterator[Event]:
         """Take bytes and yield events. Raises Fault for what is no sound, or too much of it."""
@@ -179,7 +66,8 @@ class OpenStream:
                 yield one
 
     async def finish(self) -> AsyncIterator[Event]:
-        """Yield the last events."""
+        """Yield the last events. Raises Fault where the header of a WAV is all that came."""
+        self.pcm.finish()
         if self.live is not None:
             async for event in self.live.finish():
                 for one in self.told.events(event):
@@ -241,8 +129,11 @@ async def whole_request(service: Service, request: Request) -> Response:
             # A client may wait for a word of the server's before it sends sound.
             first = await _chunk(service, body)
             stream = OpenStream(service, question, rate)
-            response = EventResponse(_body_events(stream, body, first))
+            events = _body_events(stream, body, first)
+            response = EventResponse(events, question.ignored)
+            response.count_in(service.metrics, begin)
             response.held = held.pop_all()
+            return response
         except Fault as fault:
             response = fault.response()
     service.metrics.request(response.status_code, time.monotonic() - begin)
@@ -250,28 +141,36 @@ async def whole_request(service: Service, request: Request) -> Response:
 
 
 async def _body_events(stream: OpenStream, body: Body, chunk: bytes) -> AsyncIterator[Event]:
-    """Yield events while the body of a request comes in; a fault is the last of them."""
-    try:
-        while True:
-            async for event in stream.feed(chunk):
-                yield event
-            if body.ended:
-                break
-            chunk = await _chunk(stream.service, body)
-        async for event in stream.finish():
+    """Yield events while the body of a request comes in. Raises Fault for what goes wrong."""
+    while True:
+        async for event in stream.feed(chunk):
             yield event
-    except Fault as fault:
-        yield fault_event(fault)
+        if body.ended or stream.service.closing:
+            break
+        chunk = await _chunk(stream.service, body)
+    async for event in stream.finish():
+        yield event
 
 
 async def _chunk(service: Service, body: Body) -> bytes:
-    """Receive the next sound of a request. Raises Fault when none comes."""
+    """Receive the next sound of a request; none when the server closes.
+
+    Raises Fault when nothing comes in time.
+    """
     idle_s = service.settings.idle_s
+    until = time.monotonic() + idle_s
+    received = asyncio.ensure_future(body.chunk())
     try:
-        async with asyncio.timeout(idle_s):
-            return await body.chunk()
-    except TimeoutError:
-        raise _idle(idle_s) from None
+        while not received.done():
+            left_s = until - time.monotonic()
+            if service.closing:
+                return b""
+            if left_s <= 0:
+                raise _idle(idle_s)
+            await asyncio.wait([received], timeout=min(POLL_INTERVAL_S, left_s))
+        return received.result()
+    finally:
+        received.cancel()
 
 
 def _idle(idle_s: float) -> Fault:
@@ -299,9 +198,13 @@ class Streams:
         return JSONResponse({"id": name})
 
     async def go_on(self, name: str, request: Request) -> Response:
-        """Decode more of a stream; ``?end=true`` ends it. A Fault ends it too."""
+        """Decode more of a stream; ``?end=true`` ends it, and so does a server that closes.
+
+        A Fault ends it too.
+        """
         stream, _ = self._find(name)
-        last = request.query_params.get("end") == "true"
+        asked = {"end": request.query_params.getlist("end")}
+        last = read_flag(asked, "end", "bad_end") or self.service.closing
         # While one request is heard or waits for its turn, the stream is not idle.
         self._stop(name)
         stream.requests += 1
@@ -327,6 +230,8 @@ class Streams:
         parts = [part async for part in Body(request).up_to(settings.max_bytes)]
         data = b"".join(parts)
         events = [event async for event in stream.feed(data)]
+        if data:
+            stream.fed_at = asyncio.get_running_loop().time()
         if last:
             events += [event async for event in stream.finish()]
         return events
@@ -346,11 +251,20 @@ class Streams:
             await held.aclose()
 
     def _wait_for(self, name: str) -> None:
-        """Close a stream for which nothing comes in time."""
+        """Close a stream for which no sound comes in time."""
         self._stop(name)
+        stream, _ = self.open[name]
+        until = stream.fed_at + self.service.settings.idle_s
         loop = asyncio.get_running_loop()
-        idle_s = self.service.settings.idle_s
-        self.timers[name] = loop.call_later(idle_s, self._expire, name)
+        self.timers[name] = loop.call_at(until, self._expire, name)
+
+    def hurry(self) -> None:
+        """Wait no longer than a moment for the next request of each stream, to end it."""
+        loop = asyncio.get_running_loop()
+        for name, timer in [*self.timers.items()]:
+            until = min(timer.when(), loop.time() + CLOSING_S)
+            timer.cancel()
+            self.timers[name] = loop.call_at(until, self._expire, name)
 
     def _stop(self, name: str) -> None:
         timer = self.timers.pop(name, None)
@@ -363,9 +277,21 @@ class Streams:
         task.add_done_callback(self.closing.discard)
 
 
+async def _counted(service: Service, answering: Awaitable[Response]) -> Response:
+    """Await an answer and count it; what goes wrong is a Fault's response."""
+    begin = time.monotonic()
+    try:
+        response = await answering
+    except Fault as fault:
+        response = fault.response()
+    service.metrics.request(response.status_code, time.monotonic() - begin)
+    return response
+
+
 def add_stream_routes(app: FastAPI, service: Service) -> None:
     """Add the routes for sound that is heard while it is recorded."""
     streams = Streams(service)
+    service.at_closing.append(streams.hurry)
 
     @app.post(STREAM_PATH)
     async def whole(request: Request) -> Response:
@@ -373,11 +299,11 @@ def add_stream_routes(app: FastAPI, service: Service) -> None:
 
     @app.post(OPEN_PATH)
     async def begin(request: Request) -> Response:
-        return await streams.begin(request)
+        return await _counted(service, streams.begin(request))
 
     @app.post(f"{OPEN_PATH}/{{name}}")
     async def go_on(name: str, request: Request) -> Response:
-        return await streams.go_on(name, request)
+        return await _counted(service, streams.go_on(name, request))
 
     @app.delete(f"{OPEN_PATH}/{{name}}")
     async def end(name: str) -> Response:

@@ -29,11 +29,11 @@ def as_verbose_json(answer: Hypothesis, asked: Question) -> dict[str, Any]:
     """Write duration (s), segments, words with times (s), the task's tags and the raw answer too.
 
     Segments and words are those that ``timestamp_granularities`` asks for; without it segments, and
-    words where there are any. ``language`` is null unless the client named it.
+    words where there are any. ``language`` is empty unless the client named it.
     """
     row: dict[str, Any] = {
         "task": "transcribe",
-        "language": asked.language,
+        "language": asked.language or "",
         "duration": answer.duration,
         "text": answer.transcript or "",
     }
@@ -47,6 +47,11 @@ def as_verbose_json(answer: Hypothesis, asked: Question) -> dict[str, Any]:
     row["tags"] = answer.task
     row["raw"] = answer.text
     return row | extras(answer)
+
+
+def ignored_header(ignored: tuple[str, ...]) -> dict[str, str]:
+    """Return the header that names fields without effect, where there are any."""
+    return {"x-ignored-fields": ", ".join(ignored)} if ignored else {}
 
 
 def _word(word: Word) -> dict[str, Any]:
@@ -66,10 +71,10 @@ def extras(answer: Hypothesis) -> dict[str, Any]:
 def segments(answer: Hypothesis, temperature: float = 0.0) -> list[dict[str, Any]]:
     """Return stretches of the recording with their text.
 
-    They are the cues of subtitles where there are word times, else the whole.
+    They are the cues of subtitles where all words have times, else the whole.
     """
     cues = []
-    if answer.words:
+    if answer.words and "words" not in answer.unread:
         cues = text_formats.cues(answer)
     found = []
     for index, cue in enumerate(cues):
@@ -124,10 +129,10 @@ def as_text(answer: Hypothesis, asked: Question) -> str:
 
 
 def _subtitles(write: Callable[[Hypothesis], str]) -> Callable[[Hypothesis, Question], str]:
-    """Return a writer of subtitles that raises Fault where an answer has no readable word times."""
+    """Return a writer of subtitles that raises Fault where word times cannot be read."""
 
     def document(answer: Hypothesis, asked: Question) -> str:
-        if not answer.words and "words" in answer.unread:
+        if "words" in answer.unread:
             why = "the model gave no readable word times; response_format json has what it wrote"
             raise Fault(422, why, "response_format", "no_word_times")
         return write(answer)
