@@ -40,6 +40,11 @@ def test_prompt_is_the_text_before_and_else_words():
     assert context([], prompt="Paul") == Context()
 
 
+def test_keywords_in_openai_s_spelling_are_hotwords():
+    assert context(["hotwords"], **{"hotwords[]": "Anna", "keywords[]": "Paul"}) == Context(("Anna", "Paul"))
+    assert context([], **{"keywords[]": "Paul"}) == Context()
+
+
 def test_a_request_tells_the_model(m, serving, post, asked, monkeypatch):
     monkeypatch.setattr(m.recognizer, "lang", "en")
     monkeypatch.setattr(m.recognizer.template, "context", BOTH)

@@ -49,15 +49,19 @@ class Settings:
         if not 0 <= self.wait_s <= 1:
             wait_ms = 1000 * self.wait_s
             raise ValueError(f"wait_ms {wait_ms:g} must be from 0 to 1000")
-        if self.api_key is not None and not _is_sendable(self.api_key):
+        key = self.api_key
+        if key is not None and not _is_sendable(key):
             rule = "the API key must be printable ASCII and not empty"
             raise ValueError(f"{rule}; leave it out for a server without one")
 
     def model_named(self, name: str) -> str | None:
         """Return the model that a client means, None where there is none of that name."""
-        if not name or name in (self.name, *ALIASES):
+        own = (self.name, *ALIASES)
+        if not name or name in own:
             return self.name
-        return name if name in self.loras else None
+        if name in self.loras:
+            return name
+        return None
 
 
 def _is_sendable(key: str) -> bool:
