@@ -43,20 +43,23 @@ Audio = bytes | list[bytes]  # an audio file, or those of a conversation's recor
 MISFIT = "index does not fit its file"  # a reason that is counted
 
 
-def read_utterance(index: Index, i: int, handles: Handles) -> tuple[Utterance, Audio]:
+def read_utterance(
+    index: Index, i: int, handles: Handles, whole: bool = True
+) -> tuple[Utterance, Audio]:
     """Read utterance ``i`` and the bytes of its audio file; of a conversation the list of all.
 
     A segment comes cut out, with ``start`` and ``end`` taken off. Raises Drop for anything that
-    cannot be read.
+    cannot be read, and, where segments have to be ``whole``, for one that ends beyond its
+    recording, whose text would be longer.
     """
     path = index.path
     first = int(index.offsets[i])
     size = int(index.sizes[i])
     block = handles.read(path, first, size)
     if index.kind == "tar":
-        utterance, audio = _read_tar(index, block)
+        utterance, audio = _read_tar(index, block, whole)
     else:
-        utterance, audio = _read_raw(index, block, handles)
+        utterance, audio = _read_raw(index, block, handles, whole)
 
     # an index of another file, or of one that has changed, leads to somebody else
     expected = str(index.keys[i])
@@ -87,7 +90,7 @@ def _conversation(index: Index, i: int, utterance: Utterance) -> Utterance:
     return utterance
 
 
-def _read_tar(index: Index, block: bytes) -> tuple[Utterance, Audio]:
+def _read_tar(index: Index, block: bytes, whole: bool) -> tuple[Utterance, Audio]:
     """Read an utterance of its members. Raises Drop."""
     buffer = memoryview(block)
     group = next(
@@ -103,13 +106,13 @@ def _read_tar(index: Index, block: bytes) -> tuple[Utterance, Audio]:
     sounds = []
     for one in utterance.recordings():
         member = part_of(one, parts)
-        sounds.append(_sound(one, member))
+        sounds.append(_sound(one, member, whole))
     if utterance.turns:
         return utterance, sounds
     return utterance, sounds[0]
 
 
-def _sound(utterance: Utterance, member: memoryview) -> bytes:
+def _sound(utterance: Utterance, member: memoryview, whole: bool) -> bytes:
     """Return the audio file of a member, the utterance's segment cut out where it has one."""
     audio = bytes(member)
     start = utterance.start
@@ -117,20 +120,24 @@ def _sound(utterance: Utterance, member: memoryview) -> bytes:
     if start is None and end is None:
         return audio
     segment = cut(audio, start, end)
-    check_length(utterance, segment)
+    if whole:
+        check_length(utterance, segment)
     return segment
 
 
-def _read_raw(index: Index, line: bytes, handles: Handles) -> tuple[Utterance, Audio]:
+def _read_raw(
+    index: Index, line: bytes, handles: Handles, whole: bool
+) -> tuple[Utterance, Audio]:
     """Read an utterance of its line, and its recordings. Raises Drop."""
     try:
         utterance = parse_line(line)
     except ValueError as error:
         raise Drop(MISFIT, f"{index.path}: {error}") from None
+    read = whole_recording if whole else recording
     sounds = []
     for one in utterance.recordings():
         path = find(one.wav, index.path)
-        sound = whole_recording(one, path, handles.conf)
+        sound = read(one, path, handles.conf)
         sounds.append(sound)
     return utterance, sounds if utterance.turns else sounds[0]
 

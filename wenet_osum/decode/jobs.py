@@ -96,7 +96,8 @@ def _reader(index: shard.Index, i: int, handles: shard.Handles) -> Callable[[], 
             if has_file and not utterance.turns:
                 wav = find(utterance.wav, index.path)
                 return utterance, Path(wav)
-        return shard.read_utterance(index, i, handles)
+        # What there is of a segment is answered, and flagged.
+        return shard.read_utterance(index, i, handles, whole=False)
 
     return read
 
