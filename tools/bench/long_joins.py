@@ -24,6 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from wenet_osum.decode import longform, overlap  # noqa: E402
+from wenet_osum.decode.blocks import BLOCK_S  # noqa: E402
 from wenet_osum.records import Hypothesis, Word  # noqa: E402
 from wenet_osum.score.align import count  # noqa: E402
 from wenet_osum.tasks import parse  # noqa: E402
@@ -134,7 +135,7 @@ def sound(word: Word, draws: np.random.Generator) -> np.ndarray:
 
 def blocks(audio: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the recording in blocks, as it is read from a file."""
-    size = round(longform.BLOCK_S * RATE)
+    size = round(BLOCK_S * RATE)
     return (audio[at : at + size] for at in range(0, len(audio), size))
 
 
