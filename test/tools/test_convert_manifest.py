@@ -157,6 +157,12 @@ def test_tool_converts_filters_and_counts(corpus, tmp_path, capsys):
     assert (tmp_path / "n.jsonl_audio/a.1.wav").read_bytes() == Path(corpus[0].wav).read_bytes()
 
 
+def test_a_corpus_that_states_no_language_is_told(corpus, tmp_path, capsys):
+    write_manifest(tmp_path / "m.jsonl", [dataclasses.replace(row, lang=None) for row in corpus])
+    assert run("convert_manifest", "--from", "osum", "--to", "kaldi", "--lang", "zh", "--", tmp_path / "m.jsonl", tmp_path / "k") == 1
+    assert "this corpus states none, leave it out" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["osum", "wenet_raw", "kimi_audio", "kimi_evalkit", "ultraeval"])
 def test_recordings_beside_a_list_are_found(name, corpus, tmp_path):
     form = lookup.load(FORMATS, name)
