@@ -25,6 +25,9 @@ FULL = Utterance(
     },
     reply="yes < no",
 )
+for known in tasks.label_fields().values():  # those of further files, too
+    if FULL.get(known.attribute) is None:
+        FULL.labels[known.attribute] = known.labels.names[0]
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -46,7 +49,7 @@ def test_round_trip(name):
 
 def test_the_eight_tasks_and_their_tags():
     tags = {name: tasks.parse(name).tags for name in tasks.default_names()}
-    assert tags == {
+    assert tags.items() >= {
         "asr": "<TRANSCRIBE>",
         "srwt": "<TRANSCRIBE> <ALIGN>",
         "ved": "<TRANSCRIBE> <CAPTION>",
@@ -55,7 +58,7 @@ def test_the_eight_tasks_and_their_tags():
         "sgc": "<TRANSCRIBE> <GENDER>",
         "sap": "<TRANSCRIBE> <AGE>",
         "sttc": "<TRANSCRIBE> <S2TCHAT>",
-    }
+    }.items()
 
 
 def test_labels_stand_in_the_order_they_were_asked_for():
@@ -88,7 +91,7 @@ def test_align_modifies_transcribe_wherever_it_stands():
     ("text", "message"),
     [
         ("<EMOTON>", "did you mean '<EMOTION>'"),
-        ("sre", "known: asr"),
+        ("sre", "known: .*asr"),
         ("<ALIGN>", "which is missing"),
         ("<AGE><AGE>", "2 times"),
         ("<S2TCHAT><TRANSCRIBE>", "must be the last"),
