@@ -50,7 +50,7 @@ def test_a_users_folder_adds_plug_ins(package, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "attention.py").write_text("NAME = 'mine'\n", encoding="utf-8")
-    lookup.add_folder(package, str(mine))
+    lookup.add_folder(package, mine)
     lookup.add_folder(package, str(mine))
     assert lookup.names(package) == ["attention", "conv", "linear"]
     assert lookup.load(package, "attention").NAME == "mine"

@@ -138,6 +138,13 @@ class FreeText(Field):
     # a tag that stands before the text
     mark: str = ""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"<[^<>\\]+>", self.mark):
+            raise ValueError(
+                f"field {self.name!r}: mark {self.mark!r} must be a tag such as {REPLY_MARK}"
+            )
+
     def value(self, utterance: Utterance) -> str | None:
         """Return the text with single spaces; None when there is none."""
         raw = utterance.get(self.attribute)
