@@ -66,6 +66,27 @@ def test_a_loss_is_one_file(tmp_path):
     assert output.loss == 3.0 + 0.5 * (2 + 3)
 
 
+@pytest.mark.parametrize(
+    ("body", "error", "message"),
+    [
+        ("return UtteranceLosses(torch.zeros(()))", ValueError, r"loss energy gives values of shape \(\); .*, \(2,\)"),
+        ("return targets['other']", ValueError, "loss energy needs 'other' in the batch's targets"),
+        ("return {}['own']", KeyError, "own"),
+    ],
+)
+def test_a_loss_that_goes_wrong_is_told(tmp_path, monkeypatch, body, error, message):
+    (tmp_path / "energy.py").write_text(ENERGY[: ENERGY.index("        return Utt")] + f"        {body}\n")
+    package = __import__(objective.PACKAGE, fromlist=["losses"])
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, f"{objective.PACKAGE}.energy", raising=False)
+    made = objective.make_objective(ModelConfig(losses=[{"name": "energy", "weight": 0.5}]), None)
+    batch = Batch(["", ""], ["", ""], None, None, None, None, None, torch.tensor([1, 2]), torch.ones(3), targets={})
+    speech = objective.Speech(torch.zeros(2, 4, 8), torch.tensor([4, 4]), 0.08, lambda: None, None)
+    with pytest.raises(error, match=message):
+        made(batch, speech, lambda: (torch.ones(3), torch.ones(3, dtype=torch.bool)), {})
+    sys.modules.pop(f"{objective.PACKAGE}.energy")
+
+
 NEVER_FIRST = """
 import torch
 class State:

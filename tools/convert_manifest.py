@@ -71,6 +71,10 @@ def _convert(args: argparse.Namespace, dropped: Dropped, lost: Counter) -> int:
     """Read one form and write the other; returns how many utterances were written."""
     source = lookup.load(FORMATS, args.source)
     target = lookup.load(FORMATS, args.target)
+    if not hasattr(source, "read"):
+        raise ValueError(f"form {args.source!r} can only be written")
+    if not hasattr(target, "write"):
+        raise ValueError(f"form {args.target!r} can only be read")
     audio_dir = args.audio_dir or f"{args.out}_audio"
     utterances = source.read(args.input, dropped, audio_dir)
     if args.lang:
