@@ -50,7 +50,7 @@ def test_a_users_folder_adds_plug_ins(package, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "attention.py").write_text("NAME = 'mine'\n", encoding="utf-8")
-    lookup.add_folder(package, str(mine))
+    lookup.add_folder(package, mine)
     lookup.add_folder(package, str(mine))
     assert lookup.names(package) == ["attention", "conv", "linear"]
     assert lookup.load(package, "attention").NAME == "mine"
@@ -86,3 +86,12 @@ def test_names_that_are_gone_are_gone_and_say_what_to_write():
             assert any("key" in fault for fault in faults), f"{dotted} is a key of {table.__name__}"
     for option, now in lookup.renamed("options").items():
         assert now.startswith("write ") and option not in DecodeOptions.__dataclass_fields__
+
+
+def test_score_and_export_take_plugins(tmp_path, capsys):
+    from wenet_osum.bin import export, score
+
+    files = ["--ref", "a", "--hyp", "b", "--task", "asr", "--out", str(tmp_path / "o")]
+    assert score.main([*files, "--plugins", "mine_of_tset"]) == 1
+    assert export.main(["--model", "a", "--out", str(tmp_path / "o"), "--plugins", "mine_of_tset"]) == 1
+    assert capsys.readouterr().err.count("plugins 'mine_of_tset': No module named") == 2

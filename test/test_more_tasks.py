@@ -66,7 +66,7 @@ def pool(path: Path, task: str, **more) -> Pool:
 
 def targets_of(able: Pool, task: str, template: Template) -> dict[str, str]:
     found, conf = {}, SampleConfig(filter=FilterConfig(min_s=0.1))
-    for row in Plan([able], BatchConfig(), seed=1, epoch=0).row:
+    for row in Plan([able], BatchConfig(), seed=1, epoch=0).column("row"):
         utterance, audio = read_utterance(able.indices[0], int(row), Handles())
         if tasks.parse(task).present(utterance):
             sample = make_sample(utterance, audio, tasks.parse(task), template, conf)

@@ -24,6 +24,7 @@ from wenet_osum.records import Utterance  # noqa: E402
 from wenet_osum.tasks.lid import language_code  # noqa: E402
 
 FORMATS = "wenet_osum.dataset.formats"
+NO_LANGUAGE = "language not given"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,6 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     for title, counts in (("could not be read:", dropped), ("left behind:", lost)):
         if counts:
             print(title, table(counts), sep="\n")
+    if not written and set(lost) == {NO_LANGUAGE}:
+        print(
+            "--lang keeps only utterances of these languages; this corpus states none, leave it out"
+        )
     return 0 if written else 1
 
 
@@ -66,6 +71,10 @@ def _convert(args: argparse.Namespace, dropped: Dropped, lost: Counter) -> int:
     """Read one form and write the other; returns how many utterances were written."""
     source = lookup.load(FORMATS, args.source)
     target = lookup.load(FORMATS, args.target)
+    if not hasattr(source, "read"):
+        raise ValueError(f"form {args.source!r} can only be written")
+    if not hasattr(target, "write"):
+        raise ValueError(f"form {args.target!r} can only be read")
     audio_dir = args.audio_dir or f"{args.out}_audio"
     utterances = source.read(args.input, dropped, audio_dir)
     if args.lang:
@@ -81,8 +90,10 @@ def _of_languages(
     for utterance in utterances:
         if utterance.lang in codes:
             yield utterance
+        elif utterance.lang:
+            lost[f"language {utterance.lang}"] += 1
         else:
-            lost[f"language {utterance.lang or 'not given'}"] += 1
+            lost[NO_LANGUAGE] += 1
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import os
 import pkgutil
 from collections.abc import Iterable
 from functools import cache
@@ -75,10 +76,11 @@ def unknown(kind: str, name: object, known: list[str]) -> str:
     return f"unknown {kind} {text!r}{hint} known: {all_names}"
 
 
-def add_folder(package: str, folder: str) -> None:
+def add_folder(package: str, folder: str | os.PathLike[str]) -> None:
     """Let plug-ins of ``package`` be found in a user's own folder too."""
     module = importlib.import_module(package)
     path = module.__path__
+    folder = os.fspath(folder)
     if folder not in path:
         path.append(folder)
         importlib.invalidate_caches()

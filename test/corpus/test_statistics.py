@@ -16,3 +16,7 @@ def test_what_is_not_known_is_not_counted():
         "a: 5 utterances, 1.000 h, 2 speakers",
         "b: 0 utterances, 0.000 h, 0 speakers",
     ]
+
+
+def test_a_list_without_durations_has_no_hours():
+    assert summary({"train": [Utterance("a", "a.wav")]}) == ["train: 1 utterances, durations not known, 0 speakers"]

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from wenet_osum.config import LoraConfig, ModelConfig
-from wenet_osum.models.build import build, load, set_checkpointing, take_over
+from wenet_osum.models.build import build, check_folder, load, set_checkpointing, take_over
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.models.whisper import WhisperPhase
 
@@ -131,3 +131,15 @@ def test_dtype_and_checkpointing(sources, batch, as_batch):
     output = model.train()(as_batch(batch))
     output.loss.backward()
     assert output.nll.dtype == torch.float32 and model.adapter.output.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("w/exp/nothere", "no model in 'w/exp/nothere': there is no such folder"), ("exp/1", "did you mean exp/1/final"), ("exp", "has no config.json")],
+)
+def test_a_folder_without_a_model_is_told(tmp_path, monkeypatch, name, message):
+    (tmp_path / "exp/1/final").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    check_folder("org/name")
+    with pytest.raises(ValueError, match=message):
+        load(name)

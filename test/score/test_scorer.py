@@ -8,6 +8,7 @@ import math
 import re
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from wenet_osum.records import Hypothesis, Score, Utterance
 from wenet_osum.report import count_table, score_page, score_table
 from wenet_osum.score import compare_task, comparison, score_json, score_task
 from wenet_osum.score.bootstrap import left_open
+from wenet_osum.score.metric_sums import Pair
 
 SER = tasks.parse("ser")
 METRIC = """
@@ -210,3 +212,14 @@ def test_every_task_scores_its_own_targets_perfectly(name):
     scores = score_task(task, [utterance], {utterance.key: answer(utterance.key, task.write(utterance), task)})
     best = {"wer": 0.0, "cer": 0.0, "wder": 0.0, "aas_ms": 0.0, "aas_debiased_ms": 0.0}
     assert {s.metric: s.value for s in scores} == {s.metric: best.get(s.metric, 100.0) for s in scores}
+
+
+def test_the_metric_of_the_docs_gives_its_share():
+    page = (Path(__file__).resolve().parents[2] / "docs/scoring.md").read_text(encoding="utf-8")
+    (text,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def compute" in block]
+    made = {}
+    exec(text, made)
+    replies = [Hypothesis(str(i), "<S2TCHAT>", "", reply=reply) for i, reply in enumerate(["Thank you.", "No."])]
+    pairs = [Pair(Utterance(str(i), "a.wav"), answer) for i, answer in enumerate([*replies, None, None])]
+    [sums] = made["compute"](None, pairs, None)
+    assert sums.statistic(sums.columns.sum(0, keepdims=True)) == 25.0

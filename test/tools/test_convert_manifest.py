@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import gzip
+import importlib
 import importlib.util
 import json
 from collections import Counter
@@ -155,6 +156,20 @@ def test_tool_converts_filters_and_counts(corpus, tmp_path, capsys):
     assert run("convert_manifest", "--from", "osum", "--to", "shard", tmp_path / "m.jsonl", tmp_path / "data.list") == 0
     assert run("convert_manifest", "--from", "shard", "--to", "osum", tmp_path / "data.list", tmp_path / "n.jsonl") == 0
     assert (tmp_path / "n.jsonl_audio/a.1.wav").read_bytes() == Path(corpus[0].wav).read_bytes()
+
+
+def test_a_form_of_one_direction_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "only_read.py").write_text("def read(path, dropped, audio_dir):\n    return []\n")
+    package = importlib.import_module(FORMATS)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    assert run("convert_manifest", "--from", "osum", "--to", "only_read", "x", "y") == 1
+    assert "form 'only_read' can only be read" in capsys.readouterr().err
+
+
+def test_a_corpus_that_states_no_language_is_told(corpus, tmp_path, capsys):
+    write_manifest(tmp_path / "m.jsonl", [dataclasses.replace(row, lang=None) for row in corpus])
+    assert run("convert_manifest", "--from", "osum", "--to", "kaldi", "--lang", "zh", "--", tmp_path / "m.jsonl", tmp_path / "k") == 1
+    assert "this corpus states none, leave it out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["osum", "wenet_raw", "kimi_audio", "kimi_evalkit", "ultraeval"])

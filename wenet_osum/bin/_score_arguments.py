@@ -18,6 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_test_sets(parser: argparse.ArgumentParser) -> None:
     """Add the options that name references and answers."""
+    parser.add_argument(
+        "--plugins",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE",
+        help="packages that bring tasks, metrics or adapters of their own",
+    )
     _add_several(
         parser,
         "--ref",

@@ -40,6 +40,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="add the LoRA adapters to the weights they adapt",
     )
+    add(
+        "--plugins",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE",
+        help="packages that bring tasks, metrics or adapters of their own",
+    )
     add("--score", metavar="JSON", help="score.json of `wenet_osum score`, for the card")
     add(
         "--llm",
@@ -79,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from wenet_osum.hub.export import export
 
+        lookup.add_plugins(args.plugins)
         lines = export(
             args.model,
             args.out,

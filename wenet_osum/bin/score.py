@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wenet_osum import lookup
 from wenet_osum.bin import _score_files
 from wenet_osum.bin._arguments import new_parser
 from wenet_osum.bin._labels import disagreements, label_sets
@@ -79,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     command = shlex.join(["score", *words])
     try:
+        lookup.add_plugins(args.plugins)
         return run(args, command)
     except (ValueError, OSError) as error:
         _say(error)

@@ -10,7 +10,8 @@ examples:
   WENET_OSUM_API_KEY=$(cat key) wenet_osum serve --model exp/x/final \\
     --host 0.0.0.0 --allow_host speech.example.org
   wenet_osum serve --model exp/x/final --lora kids=exp/kids/final news=exp/news/final
-  curl -F file=@a.wav -F task='<TRANSCRIBE><EMOTION>' http://127.0.0.1:8000/v1/audio/transcriptions
+  curl -F file=@a.wav --form-string task='<TRANSCRIBE><EMOTION><GENDER>' \\
+    http://127.0.0.1:8000/v1/audio/transcriptions
   arecord -f S16_LE -r 16000 -t raw | curl -N -T . -X POST http://127.0.0.1:8000/v1/audio/stream
 
 exit status:

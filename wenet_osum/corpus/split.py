@@ -59,6 +59,13 @@ def _real_folder(folder: str) -> str:
 
 
 KINDS = {"speaker": _speaker, "sentence": _sentence, "recording": _recording}
+# What helps where an utterance has none.
+WAYS_OUT = {
+    "speaker": "; split --by recording instead, or make the manifest of a Kaldi folder with "
+    "tools/convert_manifest.py --from kaldi, which reads utt2spk",
+    "sentence": "; split --by recording instead",
+    "recording": "",
+}
 
 
 def counted_columns() -> tuple[str, ...]:
@@ -273,7 +280,7 @@ def _groups(utterances: Sequence[Utterance], by: str) -> list[Group]:
         found = values_of(utterance, by)
         if not found:
             rule = f"splits by {by} need one for every utterance"
-            raise ValueError(f"utterance {utterance.key!r} has no {by}; {rule}")
+            raise ValueError(f"utterance {utterance.key!r} has no {by}; {rule}{WAYS_OUT[by]}")
 
         # It goes to the oldest group that shares something with it, or founds one.
         joined = sorted({owner[value] for value in found if value in owner})

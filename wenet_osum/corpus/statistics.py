@@ -10,9 +10,13 @@ def summary(splits: dict[str, list[Utterance]]) -> list[str]:
     """Write one line per list, for the terminal."""
     lines = []
     for name, utterances in splits.items():
+        known = durations(utterances)
+        duration = f"{hours(utterances):.3f} h"
+        if utterances and not known:
+            duration = "durations not known"
         facts = [
             f"{len(utterances)} utterances",
-            f"{hours(utterances):.3f} h",
+            duration,
             f"{len(values(utterances, 'speaker'))} speakers",
         ]
         line = ", ".join(facts)

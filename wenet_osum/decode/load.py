@@ -35,6 +35,7 @@ def recognizer(args: argparse.Namespace, merge: bool = True) -> Recognizer:
     options = decode_options(args)
     torch.set_num_threads(args.threads)
     cpu_kernels.keep_few()
+    build.check_folder(args.model)
     template = Template.load(args.model)
     task = None
     if args.task != "auto":

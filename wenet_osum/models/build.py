@@ -111,7 +111,26 @@ def load(
     return OsumModel.from_pretrained(folder, dtype=dtype).eval()
 
 
+def check_folder(folder: str | Path) -> None:
+    """Raise ValueError for a path where no model lies; a hub name (``org/name``) passes."""
+    path = Path(folder)
+    final = path / "final"
+    config = path / "config.json"
+    if config.exists():
+        return
+    if final.is_dir():
+        why = f"it has no config.json; did you mean {final}?"
+    elif path.is_dir():
+        why = "it has no config.json"
+    elif path.is_absolute() or len(path.parts) > 2:
+        why = "there is no such folder"
+    else:
+        return
+    raise ValueError(f"no model in {str(folder)!r}: {why}")
+
+
 def _model_type(folder: str | Path) -> str:
+    check_folder(folder)
     try:
         config = AutoConfig.from_pretrained(str(folder))
     except (OSError, ValueError) as error:

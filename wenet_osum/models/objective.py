@@ -86,6 +86,20 @@ class Loss(Protocol):
     def __call__(self, speech: Speech, targets: dict[str, Tensor]) -> UtteranceLosses: ...
 
 
+class _Targets(dict[str, Tensor]):
+    """The targets of a batch for one loss: a name that is not there says what to do."""
+
+    def __init__(self, targets: dict[str, Tensor], loss: str) -> None:
+        super().__init__(targets)
+        self.loss = loss
+
+    def __missing__(self, name: str) -> Tensor:
+        raise ValueError(
+            f"loss {self.loss} needs {name!r} in the batch's targets; give the dataset the "
+            "targets of the model's objective (Objective.targets)"
+        )
+
+
 @dataclass
 class Objective:
     """The weights of a run, which a model holds while it is trained.
@@ -184,17 +198,16 @@ class Objective:
         total = torch.zeros(len(speech.lengths), device=speech.states.device)
         left_out: dict[str, Tensor] = {}
         for weight, loss in self.losses:
-            given = (speech, batch.targets)
+            name = type(loss).__module__.rpartition(".")[2]
+            given = (speech, _Targets(batch.targets, name))
             if _needs_answers(loss):
                 given += (answers,)
-            try:
-                found = loss(*given)
-            except KeyError as error:
-                name = type(loss).__module__.rpartition(".")[2]
+            found = loss(*given)
+            if found.values.shape != total.shape:
                 raise ValueError(
-                    f"loss {name} needs {error} in the batch's targets; give the dataset the "
-                    "targets of the model's objective (Objective.targets)"
-                ) from None
+                    f"loss {name} gives values of shape {tuple(found.values.shape)}; it must give "
+                    f"one per utterance, {tuple(total.shape)}"
+                )
             total = total + weight * found.values
             left_out |= found.left_out
         return total, left_out

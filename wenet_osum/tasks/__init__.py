@@ -59,8 +59,41 @@ def beyond_default(asked: Iterable[str]) -> list[str]:
 
 
 def _all() -> dict[str, Task]:
-    """Load the tasks that have a file, by name."""
-    return {name: lookup.load(__name__, name).TASK for name in names()}
+    """Load the tasks that have a file, by name. Raises ValueError for a file that is no task."""
+    found = {name: _load(name) for name in names()}
+    _check_fields(found)
+    return found
+
+
+def _load(name: str) -> Task:
+    """Load the task of one file."""
+    try:
+        task = lookup.load(__name__, name).TASK
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"task file {name}.py cannot be used: {why}") from error
+    if task.name != name:
+        raise ValueError(f"task file {name}.py holds task {task.name!r}; give both one name")
+    return task
+
+
+def _check_fields(tasks: dict[str, Task]) -> None:
+    """Raise ValueError for a field whose tag or name another field has.
+
+    Transcripts are all named alike.
+    """
+    by_tag: dict[str, Field] = {}
+    by_name: dict[str, Field] = {}
+    for task in tasks.values():
+        for field in task.fields:
+            same = [by_tag.setdefault(field.tag, field)]
+            if field.kind != "transcript":
+                same.append(by_name.setdefault(field.name, field))
+            if any(other != field for other in same):
+                raise ValueError(
+                    f"task {task.name!r}: another field has the tag {field.tag} or the name "
+                    f"{field.name!r} already; import that one, or choose others"
+                )
 
 
 def label_fields(labels: dict[str, list[str]] | None = None) -> dict[str, Field]:

@@ -24,6 +24,8 @@ CJK = re.compile(
     r"[\u3000-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     r"\uff00-\uff9f\uffe0-\uffef\U00020000-\U0003ffff]"
 )
+# The tag of a field, which may be one that modifies another.
+FIELD_TAG = re.compile(r"<[A-Z0-9_]+>( <[A-Z0-9_]+>)?")
 # Characters of a text that a message shows.
 SHOWN = 40
 
@@ -59,8 +61,8 @@ def join_words(texts: list[str]) -> str:
 class LabelSet:
     """Canonical labels with the spellings corpora and models use for them.
 
-    Raises ValueError when there is no label, when one occurs twice, and for labels that cannot be
-    written as a tag.
+    Raises ValueError when there is no label, when one occurs twice, for labels that cannot be
+    written as a tag, and for spellings that are no list or stand under two labels.
     """
 
     def __init__(
@@ -74,10 +76,16 @@ class LabelSet:
         self.aliases: dict[str, list[str]] = {}
         known = aliases or {}
         for name in self.names:
-            self.aliases[name] = list(known.get(name, []))
+            spellings = known.get(name, [])
+            if isinstance(spellings, str):
+                raise ValueError(
+                    f"label {name!r}: its spellings must be a list, write [{spellings!r}]"
+                )
+            self.aliases[name] = list(spellings)
             for spelling in self.aliases[name]:
-                folded = _fold(spelling)
-                self._canonical[folded] = name
+                first = self._canonical.setdefault(_fold(spelling), name)
+                if first != name:
+                    raise ValueError(f"spelling {spelling!r} stands under {first!r} and {name!r}")
 
         # A label's own name wins where it is also another label's spelling.
         for name in self.names:
@@ -106,6 +114,13 @@ def _check_names(names: tuple[str, ...]) -> None:
         raise ValueError(
             f"labels {bad} must not be empty, a number, or contain < > \\ or a line break"
         )
+
+
+def _check_languages(what: str, table: dict[str, Any]) -> None:
+    """Raise ValueError for a table that lacks a language that prompts are drawn in."""
+    lacking = [lang for lang in COMPOSED if lang not in table]
+    if lacking:
+        raise ValueError(f"{what} must hold {' and '.join(COMPOSED)}, {', '.join(lacking)} lacks")
 
 
 def _fold(text: str) -> str:
@@ -153,6 +168,13 @@ class Field:
     # a transcript with marks between its words, which CTC does not hear
     marked: bool = False
 
+    def __post_init__(self) -> None:
+        if not FIELD_TAG.fullmatch(self.tag):
+            raise ValueError(
+                f"field {self.name!r}: tag {self.tag!r} must read <LIKE_THIS>, A-Z, 0-9 and _"
+            )
+        _check_languages(f"field {self.name!r}: ask", self.ask)
+
     @property
     def metrics(self) -> tuple[str, ...]:
         """All files in metrics/ that score the field."""
@@ -196,6 +218,10 @@ class Task:
     # False: what goes over all tasks (small models, their tokenizers, model cards) leaves it out,
     # unless a recipe or a model names it
     by_default: bool = True
+
+    def __post_init__(self) -> None:
+        if self.written_prompts:
+            _check_languages(f"task {self.name!r}: written_prompts", self.written_prompts)
 
     @property
     def tags(self) -> str:

@@ -138,6 +138,13 @@ class FreeText(Field):
     # a tag that stands before the text
     mark: str = ""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"<[^<>\\]+>", self.mark):
+            raise ValueError(
+                f"field {self.name!r}: mark {self.mark!r} must be a tag such as {REPLY_MARK}"
+            )
+
     def value(self, utterance: Utterance) -> str | None:
         """Return the text with single spaces; None when there is none."""
         raw = utterance.get(self.attribute)
@@ -190,20 +197,21 @@ class Reply(FreeText):
 def label(
     name: str,
     tag: str,
-    labels: dict[str, list[str]],
+    labels: dict[str, list[str]] | list[str],
     ask: dict[str, str],
     attribute: str | None = None,
 ) -> Label:
-    """Make a label field from a table label → other spellings.
+    """Make a label field from a table label → other spellings, or a list of labels.
 
     ``ask`` maps languages to the phrase of composed prompts. ``attribute`` is the name of the label
     in manifests where it is not that of the field.
     """
+    aliases = labels if isinstance(labels, dict) else None
     return Label(
         name=name,
         tag=tag,
         attribute=attribute or name,
         metric="accuracy",
         ask=ask,
-        labels=LabelSet(list(labels), labels),
+        labels=LabelSet(list(labels), aliases),
     )

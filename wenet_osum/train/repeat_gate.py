@@ -93,7 +93,8 @@ class Repetition:
             f"{answered!r}. Check that model.llm is an Instruct LLM with its own chat template "
             "(a base LLM wants template: plain), the wording in repeat_gate.prompt, "
             f"{self.prompt!r}, and the end of turn {end!r}, which {len(cut)} of "
-            f"{len(self.answers)} answers lack; `wenet_osum repeat_gate` shows all answers"
+            f"{len(self.answers)} answers lack; `wenet_osum repeat_gate` shows all answers, "
+            "repeat_gate: {utterances: 0} turns it off"
         )
 
 
