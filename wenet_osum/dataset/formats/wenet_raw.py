@@ -5,6 +5,7 @@ Reading takes every field there is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -60,5 +61,7 @@ def _segment(utterance: Utterance) -> tuple[float | None, float | None]:
         return None, None
     start = start or 0.0
     if end is None:
-        end = start + raw_duration(utterance, "")
+        # Its duration is read into a copy: a field that was not given is not lost.
+        copy = dataclasses.replace(utterance)
+        end = start + raw_duration(copy, "")
     return start, end
