@@ -90,7 +90,7 @@ def test_an_llm_that_answers_otherwise_stops_the_run(conf_of, tiny, parrot, tmp_
     with pytest.raises(ValueError) as stopped:
         loop.train(conf_of(), tmp_path)
     said = str(stopped.value)
-    for part in (repr(listed[0]), "'two two two two two two'", "above repeat_gate.max_wer 5", "end of turn '<|im_end|>', which 0 of 5"):
+    for part in (repr(listed[0]), "'two two two two two two'", "above repeat_gate.max_wer 5", "repeat_gate: {utterances: 0} turns it off", "end of turn '<|im_end|>', which 0 of 5"):
         assert part in said, part
     assert not list(tmp_path.glob("step_*"))
     gate = {"max_wer": 100.0}
