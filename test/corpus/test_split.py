@@ -33,7 +33,7 @@ def test_other_overlap_is_counted():
 
 def test_joined_recordings_are_looked_into():
     splits = {"train": [utterance("a", recordings=["x.wav", "y.wav"])], "test": [utterance("b", recordings=["y.wav"])]}
-    with pytest.raises(ValueError, match=r"recordings in test: .*/y\.wav"):
+    with pytest.raises(ValueError, match=r"recordings in test: y\.wav"):
         check_disjoint(splits, ["recording"])
 
 

@@ -43,8 +43,9 @@ def _recording(utterance: Utterance) -> list[str]:
 
 
 def _real(wav: str) -> str:
-    """Return the path of a recording from the root, without links; a URL as it is."""
-    if "://" in wav:
+    """Return the path of a recording from the root, without links; a URL, or a name without a
+    folder, as it is."""
+    if "://" in wav or "/" not in wav:
         return wav
     path = Path(wav)
     if path.is_symlink():
