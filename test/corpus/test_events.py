@@ -73,7 +73,7 @@ def test_the_row_tells_what_was_done():
     audio, changed = put("pause")
     assert changed.labels.get("event") == "cough" and changed.start is None and changed.end is None and changed.duration == pytest.approx(len(audio) / SAMPLE_RATE, abs=1e-4)
     assert changed.extra["recordings"] == ["a.wav", "cough.wav"] and changed.extra["x"] == 1
-    with pytest.raises(ValueError, match=r"share 1 of 2 recordings in test: .*/cough\.wav"):
+    with pytest.raises(ValueError, match=r"share 1 of 2 recordings in test: cough\.wav"):
         check_disjoint({"train": [changed], "test": [Utterance("b", "b.wav", extra={"recordings": ["b.wav", "cough.wav"]})]}, ["recording"])
 
 
