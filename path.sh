@@ -14,3 +14,8 @@ if ! environment_is_active && [ -f "$WENET_OSUM_ROOT/.venv/bin/activate" ]; then
   # shellcheck disable=SC1091
   . "$WENET_OSUM_ROOT/.venv/bin/activate"
 fi
+
+# The command of an installed package, in a checkout that is none.
+if ! command -v wenet_osum > /dev/null; then
+  wenet_osum() { python -m wenet_osum "$@"; }
+fi

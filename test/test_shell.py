@@ -95,3 +95,12 @@ def test_ctrl_c_ends_with_a_sentence(tmp_path):
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20)[1] == "wenet_osum wait: interrupted\n" and process.returncode == 130
+
+
+def test_a_checkout_has_the_command_too(tmp_path):
+    """path.sh brings it where no package is installed; the interpreter is that of this environment."""
+    (tmp_path / "python").symlink_to(sys.executable)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin", "VIRTUAL_ENV": sys.prefix}
+    line = f". {ROOT}/path.sh; wenet_osum --version"
+    done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == __version__, done.stderr
