@@ -197,3 +197,10 @@ def test_faulty_settings_are_told():
     told = " ".join(broken_rules(TrainConfig(context=faulty)))
     for key in ("context.share 2.0", "context.words [3, 1]", "context.distractors_only: needs"):
         assert key in told
+
+
+def test_each_draw_of_an_utterance_is_told_anew(template):
+    conf = SampleConfig(augment=AugmentConfig(), context=draws())
+    utterance = Utterance("k", "k.wav", TEXTS[0], prompt="Write.")
+    asked = [tuple(make_sample(utterance, wav(), template.task("asr"), template, conf, repeat).prompt_ids) for repeat in range(8)]
+    assert len(set(asked)) > 3

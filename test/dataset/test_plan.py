@@ -360,3 +360,15 @@ def test_a_million_utterances_plan_in_seconds():
     began = time.process_time()
     plan = Plan([pool(shards)], BatchConfig(), 0, 0)
     assert time.process_time() - began < 2.0 and len(plan.column("row")) == rows
+
+
+def test_an_encoder_that_computes_whole_windows_is_counted_so():
+    budget = BatchConfig(max_frames=7000, min_frames=3000, window=3)
+    plan = Plan([pool([shard(10, "w")], budget)], budget, 0, 0)
+    assert set(plan.column("frames").tolist()) == {3000} and np.diff(plan.bounds).tolist() == [2] * 5
+
+
+def test_a_duration_that_is_no_number_is_left_out():
+    seconds = np.array([1.0, np.nan, 2.0])
+    found = pool([shard(3, "n", seconds)])
+    assert found.row.tolist() == [0, 2] and found.dropped == {"a: shorter than 0.1 s": 1}

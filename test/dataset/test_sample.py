@@ -176,3 +176,17 @@ def test_a_filler_has_targets_where_labels_alone_are_learned(template):
     objective = make_objective(ModelConfig(losses=[entry], ce_weight=0.0), template)
     labels = silent_sample(template, SampleConfig(targets=objective.targets)).targets["labels"]
     assert len(labels) and set(labels.tolist()) == {-1}
+
+
+def test_tokens_of_labels_and_of_the_transcript_are_told_apart(template):
+    sample = make_sample(TIMED, wav(1.2), template.task("ser"), template, SampleConfig())
+    label = len(template.encode("<happy>"))
+    words = len(sample.answer_ids) - label - 1
+    assert sample.answer_labels == [False] * words + [True] * label + [False]
+    assert sample.answer_transcripts == [True] * words + [False] * (label + 1)
+
+
+def test_each_draw_of_an_utterance_may_be_asked_in_other_words(template):
+    conf = SampleConfig(augment=AugmentConfig())
+    asked = [tuple(make_sample(TIMED, wav(1.2), template.task("asr"), template, conf, repeat).prompt_ids) for repeat in range(12)]
+    assert len(set(asked)) > 3

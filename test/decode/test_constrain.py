@@ -264,3 +264,9 @@ def test_plain_tokens_are_passed_over_without_a_difference(parts, monkeypatch, t
         with monkeypatch.context() as patch:
             patch.setattr(constrain, "is_plain", lambda template, token: False)
             assert walked(ids) == passed, text
+
+
+def test_a_label_after_an_opened_tag_is_not_forced_by_the_end(parts, answer_state):
+    _, template = parts
+    said, choice = answer_state(TIMED, "<0.00>the<0.42><")
+    assert choice is None and not said.step(template.end_id).forced

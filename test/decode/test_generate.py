@@ -8,9 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from wenet_osum.decode import generate as generation
 from wenet_osum.decode import greedy, prefix
+from wenet_osum.decode.beam import Beam
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.stops import LoopGuard, TimeGuard, limit
@@ -272,3 +274,37 @@ def test_loops_are_noticed_by_the_rule(seed):
             assert len(before.ids) == len(guard.ids) - 1, "a clone goes on alone"
             looped += found
     assert looped > 100
+
+
+def test_a_label_that_was_chosen_is_not_unread(parts):
+    """Also where its tag cannot be read in the text."""
+    _, template = parts
+    row = generation.make_row(template, "k", parse("ser"), 2.0, DecodeOptions())
+    row.answer_state.ids = template.encode("the cat")
+    row.probs = {"emotion": {"happy": 0.25, "sad": 0.75}}
+    answer = generation.hypothesis(row, template)
+    assert answer.labels == {"emotion": "sad"} and answer.unread == {}
+
+
+def test_beams_are_compared_per_token_and_what_was_given_is_none():
+    said = LoopGuard()
+    said.ids = [5, 6, 7]
+    beam = Beam(None, said, -6.0)
+    assert (beam.worth(0.0), beam.worth(0.5), beam.worth(1.0)) == (-6.0, -3.0, -1.5)
+    assert Beam(None, said, -6.0, given=2).worth(1.0) == -3.0
+
+
+def test_words_that_overlap_a_little_do_not_end_an_answer(parts):
+    _, template = parts
+    row = generation.make_row(template, "k", parse("srwt"), 2.0, DecodeOptions(max_tokens=5000))
+    for token in template.encode("<0.10>a<0.60><0.50>b<0.90><0.80>c<1.20><1.10>d<1.50><1.40>e<1.80>"):
+        row.take(token)
+    assert not row.flags and not row.finished
+
+
+def test_the_penalty_is_that_of_transformers():
+    torch.manual_seed(0)
+    logits, said = torch.randn(2, 9), [[1, 3, 3], [0, 8]]
+    for row, ids in enumerate(said):
+        wanted = RepetitionPenaltyLogitsProcessor(1.5)(torch.tensor([ids]), logits[row : row + 1].clone())
+        assert torch.equal(greedy.penalize(logits, said, 1.5)[row], wanted[0])

@@ -260,3 +260,48 @@ def test_silence_before_the_sound_of_a_file_is_no_piece_left_out():
         assert not list(decoder.feed(samples[first : first + 5 * RATE]))
     assert [event.start for event in decoder.finish()] == [0.0]
     assert heard == [pytest.approx(len(samples) / RATE, abs=0.01)]
+
+
+class Cutting(Scripted):
+    """Hears another word that begins alike where the end of the window cuts a word."""
+
+    def __call__(self, samples, said):
+        answer = super().__call__(samples, said)
+        end = self.calls[-1][0]
+        cut = [f"{word[0]}x" for word, first, last in self.words if first < end - 1e-6 and last > end + 1e-6]
+        answer.transcript = answer.text = " ".join([*answer.transcript.split(), *cut])
+        return answer
+
+
+def test_a_word_that_the_border_of_two_windows_cuts_is_said_as_the_second_hears_it():
+    words = [(f"w{n}", 0.1 + 0.25 * n, 0.35 + 0.25 * n) for n in range(120)]
+    events = run(words, 0.4, Cutting(words), longest_s=6.0, step_s=0.8)
+    assert said(events) == " ".join(word for word, _, _ in words)
+
+
+def test_an_utterance_after_one_of_several_windows_begins_without_an_overlap():
+    words = [(f"w{n}", 0.1 + 0.25 * n, 0.35 + 0.25 * n) for n in range(27)] + [("end", 8.3, 8.5)]
+    events = run(words, 0.4, samples=sound(words, 0.1), longest_s=6.0, step_s=0.8)
+    answers = [event.answer.transcript for event in events if event.answer is not None]
+    assert answers == [" ".join(f"w{n}" for n in range(27)), "end"]
+
+
+def test_noise_behind_loud_words_is_no_utterance():
+    """It is silence by what was said before, though that has left the window."""
+    words = script(12, 3, pauses=False)
+    noise = np.random.default_rng(2).normal(0, 1e-3, 20 * RATE).astype(np.float32)
+    recognizer = Scripted(words)
+    events = run(words, 0.5, recognizer, samples=np.concatenate([sound(words, 0.2), noise]))
+    assert len([event for event in events if event.answer is not None]) == 1
+    assert max(end for end, _ in recognizer.calls) < words[-1][2] + 2
+
+
+def test_an_utterance_without_words_leaves_the_space_between_its_neighbors():
+    words = [("a", 0.2, 0.6), ("", 2.5, 2.8), ("b", 5.0, 5.4)]
+    events = run(words, 0.2, step_s=0.4)
+    assert len([event for event in events if event.answer is not None]) == 3 and said(events) == "a b"
+
+
+def test_next_to_nothing_is_silence():
+    faint = np.random.default_rng(0).normal(0, 1e-5, RATE).astype(np.float32)
+    assert Quiet(RATE).look(faint) == (True, pytest.approx(1.0))

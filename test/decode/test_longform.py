@@ -298,3 +298,17 @@ def test_an_mp3_whose_length_is_a_guess_is_read_to_its_end(tmp_path):
         assert len(part.audio) == 2 * RATE and 0.005 < np.abs(part.audio).max() < 0.02
     with pytest.raises(Drop, match="no samples from 50"):
         list(read_pieces(data, 50.0))
+
+
+def test_a_segment_that_ends_behind_the_file_is_what_there_is(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(3.0), RATE)
+    [piece] = read_pieces(path, 1.0, 3.5)
+    assert piece.end == 2.0
+
+
+def test_what_could_not_be_read_is_told_of_every_piece():
+    task = parse("ser")
+    answers = [Hypothesis("a", task.tags, "x", transcript="x", unread={"emotion": f"<{said}>"}) for said in ("glad", "mild")]
+    whole = join([piece(0, 28), piece(28, 35)], answers, task, "a")
+    assert whole.unread["emotion"] == "0.00 s: <glad>; 28.00 s: <mild>"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from wenet_osum.bin import recognize, score
 from wenet_osum.config import BatchConfig, DataConfig, FilterConfig, SourceConfig, TrainConfig
@@ -16,6 +17,7 @@ from wenet_osum.dataset.dataset import Mixture
 from wenet_osum.dataset.manifest import from_row, write_manifest
 from wenet_osum.dataset.shard import pack, write_list
 from wenet_osum.decode.jobs import Job, group_jobs, read_list
+from wenet_osum.decode.joint import Rescorers
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.decode.speech import Transcriber
@@ -204,3 +206,19 @@ def test_earlier_answers_are_read_with_the_labels_of_the_model(parts, rows):
     [read], [free] = [job.read()[0].turns for job in seen]
     assert read.labels == {"emotion": "LULLED"} and read.txt == "the cat"
     assert free.reply == "the cat<HAPPY>" and not free.labels
+
+
+def test_rescorers_hear_the_last_recording_and_no_other(parts, listed, monkeypatch):
+    model, template = parts
+    begin, heard = Rescorers.begin, []
+
+    def noted(self, states, front):
+        heard.append(len(states))
+        return begin(self, states, front)
+
+    monkeypatch.setattr(Rescorers, "begin", noted)
+    options = DecodeOptions(max_tokens=2, rescore={"ctc_prefix": 0.5})
+    jobs, _ = read_list(listed / "test.list")
+    answers_of(Recognizer(model, template, options), jobs, 4)
+    frames = torch.tensor([60, 43, 30, 30])
+    assert sorted(heard) == sorted(model.speech_tokens(frames).tolist())

@@ -110,3 +110,9 @@ def test_the_answer_to_a_silence_does_not_choose_its_language():
         [score] = score_task(ASR, refs, answers(a="你好世界", b=invented))[:1]
         assert (score.metric, score.subset, score.value) == ("cer", "zh", rate)
     assert {s.subset for s in score_task(ASR, refs, answers(a="你好世界", b="thank you"))} == {"zh"}
+
+
+def test_an_answer_is_counted_in_the_language_of_its_reference():
+    """One Chinese word in the place of two English ones is one substitution and a deletion, not four errors."""
+    [score] = score_task(ASR, [reference("a", "good day", "en")], answers(a="今天很好"))
+    assert (score.value, score.detail["insertions"]) == (100.0, 0)

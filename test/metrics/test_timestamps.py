@@ -10,6 +10,7 @@ from wenet_osum import tasks
 from wenet_osum.metrics.timestamps import pair_words, time_faults
 from wenet_osum.records import Hypothesis, Utterance, Word
 from wenet_osum.score import score_task
+from wenet_osum.score.bootstrap import left_open
 
 SRWT = tasks.parse("srwt")
 WORDS = [Word("one", 0.0, 1.0), Word("two", 1.0, 2.0), Word("three", 2.0, 3.0)]
@@ -84,3 +85,11 @@ def test_languages_and_all():
     found = score_task(SRWT, refs, hyps)
     assert [s.subset for s in found if s.metric == "aas_ms"] == ["en", "zh", "all"]
     assert [s.detail["minor"] for s in found if s.metric == "aas_ms"] == [True, True, False]
+
+
+def test_no_pair_in_any_utterance_is_no_certainty():
+    """Nothing of 20 utterances is right: as many trials, whether any word pairs or not."""
+    refs = [Utterance(f"k{i}", "x", lang="en", words=WORDS) for i in range(20)]
+    found = {s.metric: s for s in score_task(SRWT, refs, {})}
+    for name in ("coverage", "word_f1_100ms", "within_100ms_all"):
+        assert (found[name].value, found[name].high) == (0.0, pytest.approx(left_open(20))), name

@@ -288,3 +288,10 @@ def test_costs_are_counted_for_the_most_that_may_remain(shrinking, batch, as_bat
         empty = OsumModel(shrinking.config)
     output = empty(lost)
     assert output.speech_lengths.tolist() == [16, 13, 9]
+
+
+def test_unshrunk_names_the_tasks_whose_speech_stays(shrinking, batch):
+    shrinking.adapter.unshrunk = ("sgc",)
+    features, frames = batch["features"], batch["feature_lengths"]
+    _, kept = shrinking.padded_speech(features, frames, TASKS)
+    assert (kept == shrinking.speech_tokens(frames)).tolist() == [False, False, True]

@@ -120,3 +120,15 @@ def test_eval_mode_drops_nothing_and_names_are_those_of_before(folders, monkeypa
     assert torch.equal(first, again)
     monkeypatch.setattr(lora_input, "share", lambda llm, name: None)
     assert list(llm.state_dict()) == list(with_lora(folders, 0.5).state_dict())
+
+
+def test_eval_mode_is_what_no_dropout_gives(folders):
+    dropping, plain = with_lora(folders, 0.5).eval(), with_lora(folders, 0.0).eval()
+    assert torch.equal(run(dropping)[0], run(plain)[0])
+
+
+def test_what_a_reader_left_behind_is_not_given_to_the_next_input():
+    """Checkpointing may stop before the last reader of a block."""
+    shared = lora_input.SharedInput(0.0, torch.nn.Linear(4, 2), readers=3)
+    first, second = torch.randn(2, 5, 4)
+    assert torch.equal(shared(first), first) and torch.equal(shared(second), second)

@@ -13,6 +13,7 @@ from transformers import AutoModel, Qwen2ForCausalLM
 
 from wenet_osum import config
 from wenet_osum.models import answers as answers_module
+from wenet_osum.models import lora
 from wenet_osum.models.build import set_checkpointing
 from wenet_osum.models.llm import causal
 from wenet_osum.models.objective import Objective, make_objective
@@ -283,3 +284,11 @@ def test_loading_a_model_loads_no_loss(folders, model, tmp_path):
     code += "print([name for name in sys.modules if name.startswith('wenet_osum.models.losses')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_settings_of_adapters_are_those_asked_for(model, tmp_path):
+    asked = config.LoraConfig(r=2, alpha=6.0, dropout=0.25, targets=["down_proj", "q_proj"])
+    model.add_lora(asked)
+    assert model.llm.model.layers[0].self_attn.q_proj.scaling["default"] == 3.0
+    model.save_pretrained(tmp_path)
+    assert lora.settings(str(tmp_path)) == asked

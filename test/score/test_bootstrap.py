@@ -113,3 +113,9 @@ def test_nothing_is_decided_by_what_is_not_there():
         for first, second in ((some, none), (none, some)):
             found = paired(first, second, rate)
             assert math.isnan(found.p_value) and math.isnan(found.difference)
+
+
+def test_an_interval_holds_its_value():
+    """How many different utterances there are: every draw has fewer than the list."""
+    found = estimate(np.eye(10), lambda sums: (sums > 0).sum(axis=1).astype(float))
+    assert found.low < found.value == found.high == 10.0

@@ -119,3 +119,11 @@ def test_pieces_that_are_not_encoded_as_the_whole_are_refused(chat_tokenizer):
     )
     with pytest.raises(ValueError, match="not encoded as the whole is; use template: plain"):
         Template(other, template="chat")
+
+
+def test_an_llm_that_can_think_aloud_is_asked_not_to(chat_tokenizer):
+    """As Qwen3's template writes it: an empty thought stands before the answer."""
+    silent = "{% if enable_thinking is defined and not enable_thinking %}(no thought)\n{% endif %}"
+    opening = "<|im_start|>assistant\n"
+    thinking = changed(chat_tokenizer, chat_tokenizer.chat_template.replace(opening, opening + silent))
+    assert thinking.decode(Template(thinking, template="chat").suffix_ids).endswith(f"{opening}(no thought)\n")

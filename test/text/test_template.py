@@ -2,7 +2,7 @@
 
 import pytest
 
-from wenet_osum.records import Utterance
+from wenet_osum.records import Utterance, Word
 from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.text.template import Template
 
@@ -102,3 +102,25 @@ def test_saved_settings_come_back(tokenizer, tmp_path):
 def test_a_loss_weight_for_no_field_is_refused(tokenizer):
     with pytest.raises(ValueError, match="loss_weight: .*emotoin.*did you mean 'emotion'"):
         Template(tokenizer, loss_weight={"emotoin": 4.0})
+
+
+def test_every_seed_and_epoch_draws_prompts_anew(tokenizer):
+    template = Template(tokenizer)
+    task = template.task("asr")
+    first, *others = [[template.draw_prompt(task, seed, epoch, f"k{i}") for i in range(50)] for seed, epoch in ((1, 0), (1, 1), (2, 0))]
+    for other in others:
+        assert sum(a == b for a, b in zip(first, other, strict=True)) < 15, "one in ten by chance"
+
+
+def test_words_are_found_in_a_transcript_in_lower_case(tokenizer):
+    words = [Word("The", 0.1, 0.3), Word("CAT", 0.3, 0.7)]
+    ids, spans = Template(tokenizer, lowercase=True).transcript(Utterance("k", "w", "The CAT", words=words))
+    assert tokenizer.decode(ids) == "the cat" and spans == [(0.1, 0.3), (0.3, 0.7)]
+
+
+def test_a_token_across_a_border_belongs_to_the_field_it_begins_in(tokenizer, monkeypatch):
+    template = Template(tokenizer, target_tokenization="whole", loss_weight={"emotion": 2.0})
+    pieces = [(0, 2), (2, 5), (5, 10)]  # "ab", "c<h" and "appy>"
+    monkeypatch.setattr("wenet_osum.text.template.encode_with_offsets", lambda tokenizer, text: ([5, 6, 7], pieces))
+    target = template.target(template.task("ser"), Utterance("k", "w", "abc", labels={"emotion": "happy"}))
+    assert target.transcripts == [True, True, False, False] and target.weights == [1.0, 1.0, 2.0, 1.0]

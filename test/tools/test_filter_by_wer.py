@@ -117,3 +117,16 @@ def test_nothing_that_remains_is_a_fault(tool, tmp_path, capsys):
     (tmp_path / "hyp.jsonl").write_text(json.dumps({"key": "a", "task": "<TRANSCRIBE>", "text": "four", "transcript": "four"}) + "\n")
     assert tool.main(["--hyp", str(tmp_path), str(tmp_path / "m.jsonl"), str(tmp_path / "o.jsonl")]) != 0
     assert "none of them remains" in capsys.readouterr().err
+
+
+def test_a_value_at_its_limit_stays():
+    rows = [utterance("least", duration=3.0), utterance("most", "ab " * 66 + "cd", duration=30.0), utterance("pace", "yes", duration=3.0)]
+    assert len(rows[1].txt) == 200
+    kept, _ = agreeing(rows, {row.key: said(row.key, row.txt) for row in rows}, Rules())
+    assert kept == rows
+
+
+def test_words_that_were_added_count_against_the_words_of_the_transcript():
+    text = "one two three four five six seven eight nine ten"
+    answers = {"a": said("a", f"{text} eleven")}
+    assert agreeing([utterance("a", text)], answers, Rules(max_wer=9.9))[0] == []

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from wenet_osum.bin.average import main
 from wenet_osum.models import build
 from wenet_osum.train import checkpoint
+from wenet_osum.train.average import choose
 from wenet_osum.train.loop import train
 
 
@@ -80,3 +81,10 @@ def test_a_count_below_one_is_a_fault(tmp_path, num, capsys):
     fake(tmp_path, 1, 1.0, 0.5)
     assert main(["--exp_dir", str(tmp_path), "--num", num, "--out", str(tmp_path / "final")]) == 1
     assert "at least 1" in capsys.readouterr().err
+
+
+def test_the_best_have_the_lowest_mean_over_all_dev_lists(tmp_path):
+    for step, dev in ((1, {"asr": 0.1, "ser": 2.0}), (2, {"asr": 0.5, "ser": 0.5}), (3, {"asr": 0.4, "ser": 1.0})):
+        fake(tmp_path, step, 1.0, None)
+        (tmp_path / checkpoint.folder_name(step) / "state.json").write_text(json.dumps({"step": step, "dev": dev}))
+    assert [path.name for path in choose(tmp_path, "best", 1)] == ["step_00000002"]

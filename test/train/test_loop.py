@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -293,3 +294,51 @@ def test_what_is_left_out_is_counted_by_reason_in_log_and_tensorboard(tiny, tmp_
     board.Reload()
     assert board.Scalars("utterances left out/some: longer than 30.0 s")[-1].value == 1
     assert board.Scalars("dropped/audio: cut short")[-1].value == 1
+
+
+def test_a_step_that_is_left_out_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
+    original, left, bad = loop.take_step, [], []
+
+    def take_step(run, batches):
+        original(run, batches)
+        left.extend(name for name, p in run.model.named_parameters() if p.grad is not None)
+        bad.append(run.bad_steps)
+
+    norms = iter([float("nan"), float("nan"), 1.0, float("nan"), 1.0, 1.0])
+    monkeypatch.setattr(loop, "take_step", take_step)
+    monkeypatch.setattr(loop.dist.Engine, "clip", lambda self, largest: next(norms))
+    assert train(tiny.conf(max_steps=6, eval_every=100), tmp_path) == 0
+    assert not left and bad == [1, 2, 0, 1, 0, 0]
+
+
+def test_gradients_are_clipped_as_asked_and_each_step_draws_anew(tiny, tmp_path, monkeypatch):
+    clip, seed = loop.dist.Engine.clip, loop.seed_everything
+    norms, seeds = [], []
+
+    def clipped(self, largest):
+        before = clip(self, largest)
+        gradients = [p.grad.flatten() for p in self.module.parameters() if p.grad is not None]
+        norms.append((before, float(torch.cat(gradients).norm())))
+        return before
+
+    monkeypatch.setattr(loop.dist.Engine, "clip", clipped)
+    monkeypatch.setattr(loop, "seed_everything", lambda *given: seeds.append(given) or seed(*given))
+    conf = tiny.conf(max_steps=3, eval_every=100, rehearsal=False)
+    conf.optim.clip = 1e-3
+    assert train(conf, tmp_path) == 0
+    assert all(before > 1e-3 and after == pytest.approx(1e-3, rel=1e-3) for before, after in norms)
+    assert seeds == [(conf.seed, step, 0) for step in (1, 2, 3)]
+
+
+def test_a_step_weighs_its_tokens_and_no_filler(monkeypatch):
+    monkeypatch.setattr(run_module.dist, "sum_over_ranks", lambda own: own)
+    batch = SimpleNamespace(filler=False, answer_weights=torch.tensor([2.0, 0.5, 0.0]), audio_s=[1.0, 3.0])
+    nobody = SimpleNamespace(filler=True, answer_weights=torch.tensor([1.0]), audio_s=[0.5])
+    here = SimpleNamespace(start_seconds=0.0, start_time=0.0, world=SimpleNamespace(is_rank_zero=True), interrupt=SimpleNamespace(seen=False))
+    totals = run_module.Run.sum_step(here, [batch, nobody])
+    assert (totals.loss_weight, totals.audio_s) == (2.5, 4.0)
+
+
+def test_audio_adds_up_over_steps(unbroken):
+    heard = [checkpoint.read_state(folder).audio_s for folder in checkpoint.complete(unbroken)]
+    assert heard[1] > 1.4 * heard[0] and heard[2] > 1.2 * heard[1]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from wenet_osum.config import OptimConfig
+from wenet_osum.train.checkpoint import State
 from wenet_osum.train.optim import (
     check_schedule,
     fill_state,
@@ -13,6 +15,7 @@ from wenet_osum.train.optim import (
     make_optimizer,
     set_learning_rates,
 )
+from wenet_osum.train.schedule import EpochLength, epoch_length, set_length
 
 
 @pytest.mark.parametrize(
@@ -111,3 +114,42 @@ def test_lora_matrices_stay_with_adamw():
     group = {"params": [p], "names": ["llm.model.layers.0.self_attn.q_proj.lora_A.default.weight"], "lr": 1e-3, "weight_decay": 0.0}
     optimizer = make_optimizer([group], OptimConfig(name="muon"), torch.device("cpu"))
     assert [type(m).__name__ for m in optimizer.members] == ["AdamW"]
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_settings_reach_the_optimizers(name):
+    _, group = two_layers()
+    del group["weight_decay"]
+    conf = OptimConfig(name=name, betas=(0.8, 0.9), eps=1e-5, weight_decay=0.3)
+    members = make_optimizer([group], conf, torch.device("cpu")).members
+    for member in members:
+        for made in member.param_groups:
+            assert made["weight_decay"] == 0.3
+            if isinstance(member, torch.optim.AdamW):
+                assert (made["betas"], made["eps"]) == ((0.8, 0.9), 1e-5)
+    assert len(members) == (2 if name == "muon" else 1)
+
+
+class Sized:
+    """Stands in for what has a length and some facts."""
+
+    def __init__(self, count, **facts):
+        self.count = count
+        vars(self).update(facts)
+
+    def __len__(self):
+        return self.count
+
+
+def test_an_epoch_that_was_begun_is_measured_by_its_draws():
+    """Half of 20 utterances that are drawn three times each is left, in 6 micro-batches: the whole has 12."""
+    pool = Sized(20, source=SimpleNamespace(weight=3.0))
+    loader = Sized(3, plan=Sized(6, draws=lambda: range(30)))
+    assert epoch_length(State(consumed=4), loader, [pool], world_size=2, accumulation=1) == (6, 12, 2)
+
+
+def test_the_schedule_ends_where_the_epochs_do_counted_from_here():
+    """Of the second of three epochs 4 micro-batches are left, and one of 10 follows: 7 steps of 2."""
+    state = State(step=10, epoch=1)
+    assert set_length(state, None, 3, EpochLength(left=4, whole=10, per_step=2)) and state.total_steps == 17
+    assert set_length(state, None, 3, EpochLength(left=2, whole=10, per_step=2)) is None, "once per run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 
 import pytest
@@ -58,3 +59,13 @@ def test_a_run_goes_on_from_the_last_but_one_and_not_from_older(tiny, tmp_path, 
     said = r"step_00000002 has no trainer/ .* 2 checkpoints .* model.init_from"
     with pytest.raises(ValueError, match=said):
         train(conf, tmp_path)
+
+
+def test_the_best_is_the_lowest_mean_and_a_tie_is_not_better():
+    state, stale = checkpoint.State(), []
+    for step, loss in enumerate([math.nan, 3.0, 4.0, 2.0, 2.0, 2.5], 1):
+        state.step = step
+        state.note_dev({"asr": loss - 1.0, "ser": loss + 1.0})
+        stale.append(state.stale)
+    assert stale == [0, 0, 1, 0, 1, 2]
+    assert (state.best_loss, state.best_step) == (2.0, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections import Counter
@@ -11,6 +12,7 @@ import torch
 
 from wenet_osum import lookup
 from wenet_osum.decode.constrain import AnswerState
+from wenet_osum.decode.ctc_prefix import FLOOR
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.joint import Joint
 from wenet_osum.decode.options import DecodeOptions
@@ -209,3 +211,23 @@ def test_an_unknown_rescorer_is_told_with_the_known_ones(parts, clips, batch_of)
     batch, tasks = batch_of(template, clips([40]), [parse("asr")]), [parse("asr")]
     with pytest.raises(ValueError, match="did you mean 'ctc_prefix'.*--plugins"):
         generate(model, template, batch, tasks, DecodeOptions(rescore={"ctc_prefx": 0.3}))
+
+
+def test_rounding_makes_no_probability_above_one(sounds):
+    prefix = CTCPrefix.empty(sounds[0]).extended(1)
+    whole = float(torch.logaddexp(prefix.log_p_nonblank[-1], prefix.log_p_blank[-1]))
+    certain = dataclasses.replace(prefix, log_p_prefix=whole - 1e-9)
+    assert certain.end_gain() == 0.0 and FLOOR <= certain.more_gain() < -600
+
+
+def test_that_a_word_begins_is_paid_for_once(timed):
+    """By its start time; the word behind it is weighed among the words that may follow."""
+    [the] = timed.encode("the")
+    state = State(CTCPrefix.empty(spelled(timed, [the], timed.end_id)), 0.5)
+    answer_state, tokens = AnswerState(timed, parse("srwt")), timed.encode("<1.11>")
+    opened = state.change(answer_state, torch.zeros(1), torch.tensor(tokens[:1]), {})
+    for token in tokens:
+        answer_state.step(token)
+    word = state.change(answer_state, torch.zeros(1), torch.tensor([the]), {})
+    gain = state.prefix.token_gains(torch.tensor([the]))
+    torch.testing.assert_close((opened + word).double(), 0.5 * gain.double())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from wenet_osum import lookup
 from wenet_osum.config import ModelConfig
 from wenet_osum.dataset.batch import join_targets
-from wenet_osum.models.objective import PACKAGE, Speech, UtteranceLosses, make_objective
+from wenet_osum.models.objective import PACKAGE, Objective, Speech, UtteranceLosses, make_objective
 from wenet_osum.records import Utterance, Word
 from wenet_osum.small.train_tokenizer import train_tokenizer
 from wenet_osum.text.template import Template
@@ -80,3 +82,36 @@ def test_labels_that_no_query_hears_are_no_target(template):
     assert objective.targets(bare)
     objective.hear_labels(["emotion"])
     assert objective.targets(bare) is None and objective.targets(bare, filler=True)
+
+
+def test_labels_leave_the_words_of_the_llm_where_they_are(template):
+    objective = make_objective(ModelConfig(losses=[{"name": "labels", "weight": 1.0}]), template)
+    [(_, loss)] = objective.losses
+    table = torch.randn(len(template.tokenizer), 32, requires_grad=True)
+    speech = Speech(torch.randn(1, 9, 32), torch.tensor([9]), 0.08, lambda: None, template.end_id, table, {"gender": torch.randn(1, 32)})
+    values = loss(speech, join_targets([objective.targets(KNOWN)])).values
+    assert values[0] > 0 and not values.requires_grad
+
+
+class Counted:
+    """A loss of nothing that leaves one utterance out."""
+
+    needs_logits = False
+
+    def __init__(self, reason):
+        self.reason = reason
+
+    def __call__(self, speech, targets):
+        return UtteranceLosses(torch.zeros(2), {self.reason: torch.tensor(1)})
+
+
+def test_all_reasons_are_counted_and_answers_weigh_what_they_should():
+    batch = SimpleNamespace(turns=None, targets={}, answer_weights=None, answer_counts=lambda: torch.tensor([1, 1]))
+    speech = Speech(torch.zeros(2, 3, 4), torch.tensor([3, 3]), 0.08, lambda: None, 0)
+
+    def answers():
+        return torch.tensor([1.0, 2.0]), torch.tensor([True, False])
+
+    output = Objective(0.5, [(1.0, Counted("a")), (1.0, Counted("b"))])(batch, speech, answers, {})
+    assert output.left_out == {"a": 1, "b": 1} and float(output.loss) == 1.5
+    assert float(Objective(0.5)(batch, speech, answers, {}).loss) == 1.5

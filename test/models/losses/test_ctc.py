@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from wenet_osum.config import ModelConfig
 from wenet_osum.dataset.batch import join_targets
+from wenet_osum.models.losses import ctc
 from wenet_osum.models.losses.ctc import EXCLUDED, MARGIN_S, NO_TRANSCRIPT, Loss, ctc_losses
 from wenet_osum.models.objective import Speech, make_objective
 from wenet_osum.records import Utterance
@@ -151,3 +152,11 @@ def test_nothing_is_learned_from_a_label_alone_without_answers():
     assert alone.targets(SILENT)["transcript_ids"].tolist() == []
     beside = make_objective(ModelConfig(losses=[entry]), Words())
     assert beside.targets(LABEL_ONLY) is not None, "its answer is learned"
+
+
+def test_a_blank_may_stand_at_the_borders_of_a_word():
+    """A word said twice needs one between the two; only well inside a word is it excluded."""
+    states = torch.zeros(1, 8, 3)
+    one = torch.tensor([1])
+    added = ctc._constraint(states, one, one, BLANK, torch.tensor([[0.15, 0.41]]), 0.08, blanks_in_words=False)
+    assert added[0, :, BLANK].nonzero().flatten().tolist() == [3], "0.24 to 0.32 s of 0.15 to 0.41 s"

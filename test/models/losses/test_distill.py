@@ -274,3 +274,17 @@ def test_bad_keys_are_refused(template):
     conf = ModelConfig(ce_weight=0.0, losses=[{"name": "distill", "weight": 1.0}])
     with pytest.raises(ValueError, match="distill: is computed on the answers.*ce_weight above 0"):
         make_objective(conf, template)
+
+
+@torch.no_grad()
+def test_of_tasks_side_by_side_each_counts_its_own_tokens(model, folders, template, batch):
+    """Transcripts do not count where a reply follows, and do in the row beside it, where they are the answer."""
+    model.set_objective(objective(template, tasks=["sttc", "asr"]))
+    batch.answer_transcripts = torch.zeros(14, dtype=torch.bool)
+    batch.answer_transcripts[0:2] = batch.answer_transcripts[5:8] = True
+    expected = 0.0
+    for row, places in ((0, [2, 3, 4]), (1, [0, 1, 2]), (3, [0, 1])):
+        each = slow(model, folders, of_row(batch, template, row), template, row)
+        expected += each[places].sum()
+    found, _ = extra(model, batch)
+    torch.testing.assert_close(found, 0.5 * expected, rtol=1e-4, atol=1e-4)
