@@ -183,7 +183,8 @@ def test_one_microphone_is_opened_and_its_stream_ends_with_another_sound(page, w
     page.choose_file(wav)
     page.until("!document.querySelector('.osum .live').classList.contains('on')")
     page.click(".osum .record")
-    page.until("document.querySelector('.osum .name').textContent.includes(' s')")
+    # It may have recorded too little to be drawn.
+    page.until("!document.querySelector('.osum .record').classList.contains('on')")
 
 
 def test_words_come_while_one_speaks(page, monkeypatch):
