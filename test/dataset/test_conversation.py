@@ -15,7 +15,7 @@ from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
 from wenet_osum.dataset import fingerprint
 from wenet_osum.dataset.audio import write_wav
 from wenet_osum.dataset.batch import collate
-from wenet_osum.dataset.compose import Costs, cut
+from wenet_osum.dataset.compose import Costs, compose, cut
 from wenet_osum.dataset.conversation import make_conversation
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.index import restore
@@ -299,3 +299,17 @@ def test_own_words_replace_the_prompt_of_a_single_utterance(row, plain):
     sample = make_sample(utterance, sounds_of(utterance)[0], tasks.parse("asr"), plain, PLAIN)
     assert sample.prompt_ids == plain.encode("Say it.") and sample.turns == []
     assert collate([sample]).turns is None
+
+
+@pytest.mark.parametrize("trial", range(5))
+def test_conversations_among_others_keep_the_budget(trial):
+    """Scarce kinds that are short stand as guests among long ones; each of their recordings is padded."""
+    rng, count = np.random.default_rng(trial), 400
+    frames = np.sort(rng.integers(50, 900, count))[::-1]
+    recordings = rng.integers(1, 4, count)
+    kind = np.where(frames < 200, rng.integers(1, 4, count), 0)
+    costs = Costs(frames, np.ones(count, int), recordings)
+    order, sizes = compose(costs, kind, BatchConfig(max_frames=4000), 0.3)
+    assert sorted(order) == [*range(count)]
+    for own in np.split(order, np.cumsum(sizes)[:-1]):
+        assert frames[own].max() * recordings[own].sum() <= 4000

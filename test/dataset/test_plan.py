@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from wenet_osum.config import BatchConfig, FilterConfig, SourceConfig
+from wenet_osum.dataset import compose
 from wenet_osum.dataset.arrange import OPEN_FILES, files_needed
 from wenet_osum.dataset.estimate import TokenEstimate
 from wenet_osum.dataset.index import Index, column_names
@@ -372,3 +373,14 @@ def test_a_duration_that_is_no_number_is_left_out():
     seconds = np.array([1.0, np.nan, 2.0])
     found = pool([shard(3, "n", seconds)])
     assert found.row.tolist() == [0, 2] and found.dropped == {"a: shorter than 0.1 s": 1}
+
+
+def test_guests_of_all_kinds_together_pad_no_more_than_they_may():
+    frames, kind = np.repeat([1000, 100], [300, 240]), np.repeat(np.arange(7), [300, *[40] * 6])
+    ones, conf = np.ones(540, int), BatchConfig(max_frames=10000, max_utterances=999)
+    starts = compose.cut(compose.Costs(frames, ones, ones), conf)
+    place = compose._invite(frames, kind, starts, conf)
+    number = np.repeat(np.arange(len(starts)), np.diff([*starts, 540]))
+    guests = (place != compose.SORTED) & (place != number)
+    padding = np.abs(frames[starts][place[guests]] - frames[guests]).sum()
+    assert 0 < padding <= compose.MOST_PADDING * frames.sum()

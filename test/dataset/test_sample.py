@@ -17,6 +17,7 @@ from wenet_osum.dataset.sample import (
     sample_from_audio,
     silent_sample,
 )
+from wenet_osum.dataset.states import Encoded
 from wenet_osum.models.losses import ctc
 from wenet_osum.models.objective import make_objective
 from wenet_osum.records import Utterance, Word
@@ -190,3 +191,20 @@ def test_each_draw_of_an_utterance_may_be_asked_in_other_words(template):
     conf = SampleConfig(augment=AugmentConfig())
     asked = [tuple(make_sample(TIMED, wav(1.2), template.task("asr"), template, conf, repeat).prompt_ids) for repeat in range(12)]
     assert len(set(asked)) > 3
+
+
+def test_states_on_disk_are_held_against_the_filter(template):
+    """A run with another filter than that which encoded them, and a header that was wrong."""
+
+    class Kept:
+        def digest(self, data, key, variant):
+            return "d"
+
+        def __contains__(self, digest):
+            return True
+
+        def read(self, digest):
+            return Encoded(np.zeros((3, 4), np.float32), 3, 2.0, 2.0, 1.0)
+
+    with pytest.raises(Drop, match="audio: longer than 1.5 s"):
+        make_sample(TIMED, wav(2.0), template.task("asr"), template, SampleConfig(states=Kept(), filter=FilterConfig(max_s=1.5)))

@@ -342,3 +342,12 @@ def test_a_step_weighs_its_tokens_and_no_filler(monkeypatch):
 def test_audio_adds_up_over_steps(unbroken):
     heard = [checkpoint.read_state(folder).audio_s for folder in checkpoint.complete(unbroken)]
     assert heard[1] > 1.4 * heard[0] and heard[2] > 1.2 * heard[1]
+
+
+def test_hours_are_hours():
+    limits = SimpleNamespace(max_steps=None, max_epochs=None, max_hours=2.0, patience=None)
+    reached = [
+        run_module.Run.reached_limit(SimpleNamespace(conf=limits, state=checkpoint.State(seconds=seconds)))
+        for seconds in (7199.0, 7200.0)
+    ]
+    assert reached == [None, "max_hours 2.0"]
