@@ -31,6 +31,17 @@ def add_override(parser: argparse.ArgumentParser, help: str) -> None:
     )
 
 
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Let a command take packages of plug-ins, for ``lookup.add_plugins``."""
+    parser.add_argument(
+        "--plugins",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE",
+        help="packages that bring tasks, metrics or adapters of their own",
+    )
+
+
 def add_phase(parser: argparse.ArgumentParser, example: str) -> None:
     """Let a command take the configuration of a phase, and what may stand in the place of its
     settings.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from wenet_osum.bin._arguments import add_plugins
 from wenet_osum.score import resampling
 
 
@@ -18,13 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_test_sets(parser: argparse.ArgumentParser) -> None:
     """Add the options that name references and answers."""
-    parser.add_argument(
-        "--plugins",
-        nargs="+",
-        default=[],
-        metavar="PACKAGE",
-        help="packages that bring tasks, metrics or adapters of their own",
-    )
+    add_plugins(parser)
     _add_several(
         parser,
         "--ref",

@@ -26,7 +26,7 @@ import argparse
 import sys
 
 from wenet_osum import lookup
-from wenet_osum.bin._arguments import new_parser
+from wenet_osum.bin._arguments import add_plugins, new_parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -40,13 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="add the LoRA adapters to the weights they adapt",
     )
-    add(
-        "--plugins",
-        nargs="+",
-        default=[],
-        metavar="PACKAGE",
-        help="packages that bring tasks, metrics or adapters of their own",
-    )
+    add_plugins(parser)
     add("--score", metavar="JSON", help="score.json of `wenet_osum score`, for the card")
     add(
         "--llm",
