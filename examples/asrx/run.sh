@@ -17,6 +17,7 @@ nproc=2          # processes of natural's phases, and cells trained at a time; a
 xs=              # only cells of these X, e.g. "ser sap"; empty: all
 seeds="1 2 3"    # only cells of these seeds
 cells=           # stop each process after this many cells; empty: all that are left
+results=         # folder of the results, a file per cell; empty: exp/results. A cell with a result is not run, wherever it was run
 hours=           # begin no cell after this many hours
 dtype=float32    # in which cells are trained and answer; bfloat16 where the machine multiplies it in hardware
 page=$WENET_OSUM_ROOT/docs  # where stage 6 writes asrx.md and its picture
@@ -27,7 +28,8 @@ override=        # settings of every cell, e.g. "max_steps=2 eval_every=1"
 . "$WENET_OSUM_ROOT/tools/recipe.sh"
 phases="1 2"
 corpora=$(cd "${RUN_FROM:-$PWD}" && realpath -m ${corpora:-"$natural/downloads"} | tr '\n' ' ')
-go_to_work natural page
+go_to_work natural page results
+results=${results:-exp/results}
 # The recipe natural, in its own work folder.
 natural_stages() { bash "$(dirname "$here")/natural/run.sh" --work "$natural" --corpora "$corpora" --whisper "$whisper" --llm "$llm" --nproc "$nproc" "$@"; }
 
@@ -66,7 +68,7 @@ if in_stages 5; then
   trap 'exit 130' INT
   trap 'exit 143' TERM
   for n in $(seq "$nproc"); do
-    LOCAL_RANK=$((n - 1)) python "$here/local/cells.py" --out exp/cells --shared exp/shared --dtype "$dtype" --seeds $seeds ${xs:+--xs $xs} ${cells:+--cells "$cells"} \
+    LOCAL_RANK=$((n - 1)) python "$here/local/cells.py" --out exp/cells --results "$results" --shared exp/shared --dtype "$dtype" --seeds $seeds ${xs:+--xs $xs} ${cells:+--cells "$cells"} \
       ${hours:+--hours "$hours"} --override dtype="$dtype" $override &
     pids="$pids $!"
   done
@@ -75,5 +77,5 @@ fi
 
 if in_stages 6; then
   echo "stage 6: the page"
-  python "$here/local/page.py" --cells exp/cells --out "$page"
+  python "$here/local/page.py" --results "$results" --out "$page"
 fi

@@ -127,7 +127,7 @@ def work(tmp_path_factory):
 
 
 def command(work: Path, *more: str) -> list[str]:
-    words = [sys.executable, str(LOCAL / "cells.py"), "--shared", "shared", "--out", "cells", "--xs", "ser", "sgc", "--seeds", "1", *more]
+    words = [sys.executable, str(LOCAL / "cells.py"), "--shared", "shared", "--out", "cells", "--results", "results", "--xs", "ser", "sgc", "--seeds", "1", *more]
     return [*words, *(word for setting in ("max_epochs=null", "max_steps=4", "eval_every=1", "log_every=1", "optim.warmup_steps=1") for word in ("--override", setting))]
 
 
@@ -142,7 +142,7 @@ def drive(work: Path, *more: str, check: bool = True) -> subprocess.CompletedPro
 def test_the_driver_goes_on_where_it_was_killed(work):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(work), cwd=work, env=environment, stdout=subprocess.DEVNULL)
-    first, second = work / "cells/ser-alone-1/result.json", work / "cells/ser-asr_x-1/train/step_00000001/DONE"
+    first, second = work / "results/ser-alone-1.json", work / "cells/ser-asr_x-1/train/step_00000001/DONE"
     while not second.exists():
         assert process.poll() is None, "it ended before its second cell saved anything"
         time.sleep(0.005)
@@ -150,13 +150,13 @@ def test_the_driver_goes_on_where_it_was_killed(work):
     process.wait()
     written = first.stat().st_mtime_ns
     known = json.loads(first.read_text())
-    assert known["steps"] == 4 and len(known["tests"]["ser"]["right"]) == 4 and not list(first.parent.glob("train/step_*"))
+    assert known["steps"] == 4 and len(known["tests"]["ser"]["right"]) == 4 and not list(work.glob("cells/ser-alone-1/train/step_*"))
     assert "3 of 6 cells are finished" in drive(work, "--cells", "2").stdout
     assert first.stat().st_mtime_ns == written, "a finished cell was run again"
     assert "resumed from step_0000000" in (work / "cells/ser-asr_x-1/train/train.log").read_text()
     assert "6 of 6 cells are finished" in drive(work).stdout
-    assert len({json.loads(path.read_text())["encoder"] for path in work.glob("cells/*/result.json")}) == 1
-    module("page").main(["--cells", str(work / "cells"), "--out", str(work / "docs")])
+    assert len({json.loads(path.read_text())["encoder"] for path in work.glob("results/*.json")}) == 1
+    module("page").main(["--results", str(work / "results"), "--out", str(work / "docs")])
     assert "6 of 30 cells" in (work / "docs/asrx.md").read_text()
 
 
@@ -188,10 +188,10 @@ KNOWN = [
 
 def test_table_from_known_results(tmp_path):
     for found in KNOWN:
-        folder = tmp_path / "cells" / "-".join(map(str, found["cell"].values()))
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(found))
-    assert module("page").main(["--cells", str(tmp_path / "cells"), "--out", str(tmp_path / "docs")]) == 0
+        name = "-".join(map(str, found["cell"].values()))
+        (tmp_path / "results").mkdir(exist_ok=True)
+        (tmp_path / f"results/{name}.json").write_text(json.dumps(found))
+    assert module("page").main(["--results", str(tmp_path / "results"), "--out", str(tmp_path / "docs")]) == 0
     text, picture = (tmp_path / "docs/asrx.md").read_text(), (tmp_path / "docs/asrx.svg").read_text()
     rows = {tuple(cells[:2]): cells for line in text.splitlines() if (cells := line.strip("| ").split(" | "))[0] in ("ser", "ved")}
     assert rows["ser", "X alone"][2:5] == ["2", rows["ser", "X alone"][3], "25.0–50.0"] and rows["ser", "X alone"][3].startswith("37.5 (")
@@ -212,7 +212,7 @@ def test_intervals_that_hold_zero_settle_nothing():
 
 
 def test_a_page_without_cells_claims_nothing(tmp_path):
-    assert module("page").main(["--cells", str(tmp_path / "none"), "--out", str(tmp_path)]) == 0
+    assert module("page").main(["--results", str(tmp_path / "none"), "--out", str(tmp_path)]) == 0
     text = (tmp_path / "asrx.md").read_text()
     assert "None of the 30 cells" in text and "nothing can be said" in text and "the paper holds" not in text
 
@@ -249,10 +249,20 @@ def test_differences_rest_on_the_seeds_both_arms_have():
 @pytest.mark.parametrize(("name", "value"), [("encoder", "other"), ("epochs", 7)])
 def test_cells_of_different_runs_are_not_compared(tmp_path, name, value):
     for i, found in enumerate((KNOWN[0], KNOWN[2] | {name: value})):
-        (tmp_path / str(i)).mkdir()
-        (tmp_path / str(i) / "result.json").write_text(json.dumps(found))
+        (tmp_path / f"{i}.json").write_text(json.dumps(found))
     with pytest.raises(ValueError, match=f"differ in {name}"):
-        module("page").read(tmp_path)
+        module("results").read_all(tmp_path)
+
+
+def test_seeds_may_begin_from_different_trainings_but_arms_of_a_seed_may_not(tmp_path):
+    results, page = module("results"), module("page")
+    for number, found in enumerate((KNOWN[0], KNOWN[1] | {"encoder": "other"}, KNOWN[2])):
+        (tmp_path / f"{number}.json").write_text(json.dumps(found))
+    assert "encoders: seed 1 `abc`, seed 2 `other`." in page.state(results.read_all(tmp_path))
+    results.check_beginning(tmp_path, [2], "other")
+    results.check_beginning(tmp_path, [1, 3], "abc")
+    with pytest.raises(ValueError, match="of seed 2 .* differ in encoder: abc, other"):
+        results.check_beginning(tmp_path, [1, 2], "abc")
 
 
 @pytest.mark.slow

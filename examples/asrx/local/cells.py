@@ -1,9 +1,9 @@
 """Train, decode and score the cells that are left.
 
-    python local/cells.py --shared exp/shared --out exp/cells --hours 8
-    python local/cells.py --shared exp/shared --out exp/cells --xs ser --seeds 1
+    python local/cells.py --shared exp/shared --out exp/cells --results exp/results --hours 8
+    python local/cells.py --shared exp/shared --out exp/cells --results exp/results --xs ser
 
-Started again with the same command it goes on: a finished cell is not run again. Several processes,
+Started again with the same command it goes on: a cell that has a result is not run again. Several processes,
 also on several machines with one file system, may work on the same folder: a cell belongs to the
 one that locks it. Exit status: 0 nothing is left or the limit is reached, 1 a fault, 85 interrupted
 by SIGTERM or SIGUSR1 and saved.
@@ -22,13 +22,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from arms import ARMS, SEEDS, TOGETHER, XS, Cell, cells, mixture
-from result import result_of
+from result import encoder_hash, result_of
+from results import check_beginning, path_of
 
 from wenet_osum import config
 from wenet_osum.bin import train
 from wenet_osum.files import write_text
 
-RESULT = "result.json"
 CONFS = Path(__file__).resolve().parents[1] / "conf"
 INTERRUPTED = 85
 
@@ -39,13 +39,20 @@ def main(argv: list[str] | None = None) -> int:
     known = cells(tuple(args.seeds))
     todo = [cell for cell in known if cell.x in args.xs and cell.arm in args.arms]
     try:
+        check_beginning(args.results, seeds_to_run(todo, args), encoder_hash(args.shared))
         status = run_all(todo, args)
     except (ValueError, OSError) as error:
         print(f"cells.py: {error}", file=sys.stderr)
         return 1
     if not status:
-        print(f"cells.py: {finished(args.out, todo)} of {len(todo)} cells are finished")
+        print(f"cells.py: {finished(args.results, todo)} of {len(todo)} cells are finished")
     return status
+
+
+def seeds_to_run(todo: list[Cell], args: argparse.Namespace) -> list[int]:
+    """Return the seeds of cells that have no result yet."""
+    seeds = {cell.seed for cell in todo if not path_of(args.results, cell).exists()}
+    return sorted(seeds)
 
 
 def run_all(todo: list[Cell], args: argparse.Namespace) -> int:
@@ -62,7 +69,7 @@ def run_all(todo: list[Cell], args: argparse.Namespace) -> int:
             break
         folder = args.out / cell.name
         with claimed(folder) as ours:
-            if not ours or (folder / RESULT).exists():
+            if not ours or path_of(args.results, cell).exists():
                 continue
             status = run(cell, args)
             if status:
@@ -70,7 +77,7 @@ def run_all(todo: list[Cell], args: argparse.Namespace) -> int:
             done += 1
             seconds = (time.monotonic() - begun) / done
             print(
-                f"cells.py: {cell.name} is finished, {done} now, {finished(args.out, todo)} of "
+                f"cells.py: {cell.name} is finished, {done} now, {finished(args.results, todo)} of "
                 f"{len(todo)} in all, {seconds:.0f} s per cell",
                 flush=True,
             )
@@ -89,6 +96,9 @@ def parser() -> argparse.ArgumentParser:
         help="the model that every cell begins from",
     )
     args.add_argument("--out", type=Path, required=True, help="folder of the cells")
+    args.add_argument(
+        "--results", type=Path, required=True, help="folder of the results, a file per cell"
+    )
     args.add_argument("--data", default="data", help="folder of the lists (data)")
     args.add_argument("--dtype", default="float32", help="in which answers are computed")
     args.add_argument("--cells", type=int, help="stop after so many cells")
@@ -158,7 +168,8 @@ def run(cell: Cell, args: argparse.Namespace) -> int:
         return status
 
     found = result_of(cell, folder, args)
-    write_text(folder / RESULT, json.dumps(found, ensure_ascii=False, indent=1))
+    args.results.mkdir(parents=True, exist_ok=True)
+    write_text(path_of(args.results, cell), json.dumps(found, ensure_ascii=False) + "\n")
     # The weights of a cell are not needed any more.
     for checkpoint in (folder / "train").glob("step_*"):
         shutil.rmtree(checkpoint)
@@ -166,9 +177,9 @@ def run(cell: Cell, args: argparse.Namespace) -> int:
     return 0
 
 
-def finished(out: Path, among: list[Cell]) -> int:
+def finished(results: Path, among: list[Cell]) -> int:
     """Count the cells that have a result."""
-    return sum((out / cell.name / RESULT).exists() for cell in among)
+    return sum(path_of(results, cell).exists() for cell in among)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Write the page about the ablation, asrx.md and its picture, from the cells that are finished.
 
-python local/page.py --cells exp/cells --out docs
+python local/page.py --results exp/results --out docs
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from arms import ARMS, FROZEN, TRAINED, X, cells
 from figures import Row, drops, rows_of, spread_of
 from picture import draw
+from results import encoders_by_seed, read_all
 
 from wenet_osum.files import write_text
 
@@ -26,11 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cells", type=Path, required=True, help="folder of the cells")
+    parser.add_argument(
+        "--results", type=Path, required=True, help="folder of the results, a file per cell"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for asrx.md and asrx.svg")
     args = parser.parse_args(argv)
     try:
-        results = read(args.cells)
+        results = read_all(args.results)
         text = page(results)
     except (ValueError, OSError) as error:
         print(f"page.py: {error}", file=sys.stderr)
@@ -43,25 +45,6 @@ def main(argv: list[str] | None = None) -> int:
     whole = len(list(cells()))
     print(f"{args.out}/asrx.md and asrx.svg: {len(results)} of {whole} cells")
     return 0
-
-
-def read(folder: Path) -> list[dict[str, Any]]:
-    """Read the results of all finished cells.
-
-    Raises ValueError when they began or ended differently, so that they cannot be compared.
-    """
-    results = []
-    for path in sorted(folder.glob("*/result.json")):
-        text = path.read_text(encoding="utf-8")
-        results.append(json.loads(text))
-    for name in ("encoder", "epochs"):
-        found = sorted({str(result[name]) for result in results})
-        if len(found) > 1:
-            raise ValueError(
-                f"cells in {folder} differ in {name}: {', '.join(found)}; they cannot be compared. "
-                "Put those of one run into a folder of their own"
-            )
-    return results
 
 
 def page(results: list[dict[str, Any]]) -> str:
@@ -103,9 +86,13 @@ def state(results: list[dict[str, Any]]) -> str:
     median = seconds[len(seconds) // 2]
     names = sorted({result["commit"] or "unknown" for result in results})
     commits = ", ".join(f"`{name}`" for name in names)
+    encoders = []
+    for seed, [encoder] in sorted(encoders_by_seed(results).items()):
+        encoders.append(f"seed {seed} `{encoder}`")
+    listed = ", ".join(encoders)
     return (
         f"{text}. {first['epochs']} epochs each, median {median:.0f} s of training in one process; "
-        f"commit {commits}; encoder `{first['encoder']}`."
+        f"commit {commits}; encoders: {listed}."
     )
 
 
