@@ -258,7 +258,7 @@ def test_unread_fields_stay_unread():
     task = parse("ser")
     answers = [Hypothesis("a", task.tags, "x", transcript="x", unread={"emotion": "<glad>"}) for _ in range(2)]
     whole = join([piece(0, 28), piece(28, 35)], answers, task, "a")
-    assert "<glad>" in whole.unread["emotion"] and whole.text == "x x"
+    assert whole.unread == {"emotion": "0.00 s: <glad>; 28.00 s: <glad>"} and not whole.labels and whole.text == "x x"
 
 
 def test_chinese_punctuation_at_a_border_is_no_word():

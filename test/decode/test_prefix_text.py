@@ -33,9 +33,8 @@ def test_every_answer_begins_with_the_text_and_goes_on(parts, clips, batch_of, s
     text = "<0.00>the<0.20>" if task == "srwt" else "the cat"
     answers = asked(parts, clips, batch_of, task, prefix_text=text, **search)
     given = template.beginning_ids(text)
-    for answer in answers:
-        assert answer.text.startswith(text)
-        assert len(template.encode(answer.text)) > len(given) or "<" in answer.text[len(text) :] or answer.text == text
+    assert all(answer.text.startswith(text) for answer in answers)
+    assert any(len(template.encode(answer.text)) > len(given) for answer in answers), "one of them has more to say"
     assert len({answer.text for answer in answers}) > 1, "the sound has no say"
     assert not any(answer.text.startswith(text) for answer in asked(parts, clips, batch_of, task, **search))
 

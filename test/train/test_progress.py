@@ -30,8 +30,9 @@ def batch(filler: bool = False) -> Batch:
     )
 
 
-def output():
-    return SimpleNamespace(nll=torch.tensor([1.0, 2.0, 3.0, 4.0, 100.0]), correct=torch.tensor([True, False, True, False, True]))
+def output(**further):
+    nll, correct = torch.tensor([1.0, 2.0, 3.0, 4.0, 100.0]), torch.tensor([True, False, True, False, True])
+    return SimpleNamespace(nll=nll, correct=correct, further={name: torch.tensor(value) for name, value in further.items()}, left_out=None)
 
 
 def test_tally_weights_tokens_and_splits_tasks():
@@ -72,6 +73,19 @@ def test_summary_over_two_processes():
     assert both["audio_h_per_h"] == pytest.approx(0.15)
     assert both["tokens_per_s"] == pytest.approx(5)
     assert both["dropped"] == Counter({"audio: unreadable": 2})
+
+
+def test_further_losses_are_told_by_name_over_all_answer_tokens():
+    """Two micro-batches of five tokens that weigh 5 on one process, one on the other; fillers tell nothing."""
+    ours, theirs = Meter(), Meter()
+    for meter, values in ((ours, (1.0, 4.0)), (theirs, (10.0,))):
+        for value in values:
+            meter.add_output(batch(), output(ctc=value, labels=2.0))
+        meter.add_output(batch(filler=True), output(ctc=1000.0))
+    figures = summary([ours.stats(), theirs.stats()])
+    assert figures["losses"] == {"ctc": pytest.approx(15 / 15), "labels": pytest.approx(6 / 15)}
+    assert "<TRANSCRIBE> 2.250/75.0%  ctc 1.000  labels 0.400  lr" in line(5, None, 1, 1e-3, 2.0, figures, None)
+    assert "losses" not in summary([Meter().stats()])
 
 
 def test_log_is_cut_at_the_resumed_step(tmp_path):

@@ -50,6 +50,16 @@ def stage_a(tiny, tmp_path_factory):
     return folder
 
 
+def test_the_loss_of_ctc_stands_by_its_name_in_the_log(stage_a):
+    """It is all there is of weight 1, so it is the loss of the tasks too, in training and on the dev list."""
+    rows = [json.loads(line) for line in (stage_a / "exp/log.jsonl").read_text(encoding="utf-8").splitlines()]
+    trained = [row for row in rows if row["split"] == "train"]
+    assert [row["losses"]["ctc"] for row in trained if not row["task"]] == pytest.approx([row["loss"] for row in trained if row["task"]], rel=1e-5)
+    dev = [row for row in rows if row["split"] == "dev" and row["task"]]
+    assert dev and all(row["loss_ctc"] == pytest.approx(row["loss"], rel=1e-5) for row in dev)
+    assert "  ctc " in (stage_a / "exp/train.log").read_text(encoding="utf-8")
+
+
 def decode(model, listed, out, *more):
     words = ["--model", str(model), "--list", str(listed), "--task", "asr", "--out", str(out), "--max_tokens", "8"]
     assert recognize.main([*words, *more]) == 0

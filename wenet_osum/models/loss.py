@@ -32,6 +32,8 @@ class LossOutput(ModelOutput):
     correct: Tensor | None = None
     # (B,) int64 on the CPU, LLM positions of the speech; None: the LLM did not run.
     speech_lengths: Tensor | None = None
+    # Name of a further loss → Σ over utterances, scalar, not times its weight, without gradient.
+    further: dict[str, Tensor] | None = None
     # Reason → utterances that a further loss could not count, int64.
     left_out: dict[str, Tensor] | None = None
 

@@ -171,10 +171,10 @@ class Objective:
             output.loss = self.ce_weight * output.loss
             return output
 
-        extra, left_out = self._extra(batch, speech, answers)  # (B,)
-        if batch.turns is not None:
-            # So far they are those of recordings.
-            extra = batch.turns.sum_recordings(extra)
+        values, left_out = self._further(batch, speech, answers)
+        extra = torch.zeros_like(values[0])
+        for (weight, _), row in zip(self.losses, values, strict=True):
+            extra = extra + weight * row
         if self.ce_weight:
             output = weighted(*answers(), batch.answer_weights)
         else:
@@ -187,30 +187,50 @@ class Objective:
             output.loss = self.ce_weight * output.loss + further
         else:
             output.loss = further
+
+        # What the log tells of each.
+        sums = {}
+        for name, row in zip(self.names(), values, strict=True):
+            sums[name] = (row.detach() * has_answer).sum()
+        output.further = sums
         output.left_out = left_out
         return output
 
-    def _extra(
+    def names(self) -> list[str]:
+        """Name the further losses by their files; one that comes again is ``NAME.2``."""
+        names: list[str] = []
+        for _, loss in self.losses:
+            file = _file_of(loss)
+            before = sum(name.partition(".")[0] == file for name in names)
+            names.append(f"{file}.{before + 1}" if before else file)
+        return names
+
+    def _further(
         self, batch: Batch, speech: Speech, answers: Answers
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return Σ weight · loss of each utterance (B,), and utterances that could not count, by
-        reason."""
-        total = torch.zeros(len(speech.lengths), device=speech.states.device)
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Return the values (B,) of each further loss, not times its weight, and utterances that
+        could not count, by reason."""
+        recordings = (len(speech.lengths),)
+        rows: list[Tensor] = []
         left_out: dict[str, Tensor] = {}
-        for weight, loss in self.losses:
-            name = type(loss).__module__.rpartition(".")[2]
+        for _, loss in self.losses:
+            name = _file_of(loss)
             given = (speech, _Targets(batch.targets, name))
             if _needs_answers(loss):
                 given += (answers,)
             found = loss(*given)
-            if found.values.shape != total.shape:
+            if found.values.shape != recordings:
                 raise ValueError(
                     f"loss {name} gives values of shape {tuple(found.values.shape)}; it must give "
-                    f"one per utterance, {tuple(total.shape)}"
+                    f"one per utterance, {recordings}"
                 )
-            total = total + weight * found.values
+            values = found.values.float()
+            if batch.turns is not None:
+                # So far they are those of recordings.
+                values = batch.turns.sum_recordings(values)
+            rows.append(values)
             left_out |= found.left_out
-        return total, left_out
+        return rows, left_out
 
 
 def make_objective(conf: ModelConfig, template: Template) -> Objective:
@@ -248,6 +268,11 @@ def _make(entry: dict[str, Any], kind: str, template: Template) -> Loss:
         return made(template, **keys)
     except (TypeError, ValueError) as error:
         raise ValueError(f"model.losses {name}: {error}") from None
+
+
+def _file_of(loss: Loss) -> str:
+    """Return the name that a loss has in the yaml, that of its file."""
+    return type(loss).__module__.rpartition(".")[2]
 
 
 def _needs_answers(loss: Loss) -> bool:

@@ -10,7 +10,7 @@ from wenet_osum import dist
 from wenet_osum.config import DataConfig, TrainConfig
 from wenet_osum.dataset.dataset import EvalLoader, eval_loader
 from wenet_osum.text.template import Template
-from wenet_osum.train.tally import Tally, merge
+from wenet_osum.train.tally import Tally, merge, merge_further
 
 
 def dev_loaders(
@@ -45,7 +45,8 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Measure every dev list over all processes, and leave the model in eval mode.
 
-    Returns, by task, loss, acc, tokens and labels as ``tally.merge`` gives them. Raises
+    Returns, by task, loss, acc, tokens and labels as ``tally.merge`` gives them, and ``loss_NAME``
+    of each further loss. Raises
     ValueError for a list without a usable utterance.
     """
     engine.module.eval()
@@ -57,10 +58,14 @@ def evaluate(
             output = engine.plain_loss(batch)
             tally.add(batch, output)
         gathered = dist.gather(tally.rows())
-        rows |= merge(gathered)
+        merged = merge(gathered)
+        rows |= merged
         if task not in rows:
             raise ValueError(
                 f"dev list of {task!r} ({data.dev[task]}) has no readable utterance; "
                 "check its audio or drop it from data.dev"
             )
+        further = dist.gather(tally.further_sums())
+        for name, value in merge_further(further, merged).items():
+            rows[task][f"loss_{name}"] = value
     return rows

@@ -17,7 +17,7 @@ from wenet_osum.files import write_text
 from wenet_osum.progress import ProgressBar, on_terminal
 from wenet_osum.records import Batch
 from wenet_osum.train.rehearse import peak_gib
-from wenet_osum.train.tally import Tally, merge, scores
+from wenet_osum.train.tally import Tally, merge, merge_further, scores
 
 LOG, LINES, BOARD, KEYS = "log.jsonl", "train.log", "tensorboard", "keys"
 # What is added up over processes.
@@ -88,6 +88,7 @@ class Meter:
             "dropped": dropped,
             "elapsed": time.monotonic() - self.start,
             "tasks": self.tally.rows(),
+            "further": self.tally.further_sums(),
             "memory": peak_gib(),
         }
 
@@ -106,8 +107,10 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         dropped += row["dropped"]
         elapsed = max(elapsed, row["elapsed"])
         memory = max(memory, row["memory"])
+    tasks = merge(row["tasks"] for row in rows)
+    losses = merge_further((row["further"] for row in rows), tasks)
     found = {
-        "tasks": merge(row["tasks"] for row in rows),
+        "tasks": tasks,
         "audio_h_per_h": total["audio_s"] / elapsed,
         "tokens_per_s": total["tokens"] / elapsed,
         "padding": 1.0 - total["frames"] / max(1, total["padded"]),
@@ -118,6 +121,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     # What the LLM did not listen to has no rate.
     if total["speech_s"]:
         found["speech_tokens_per_s"] = total["speech_tokens"] / total["speech_s"]
+    if losses:
+        found["losses"] = losses
     return found
 
 
@@ -289,13 +294,16 @@ def line(
     """
     padding = 100 * stats["padding"]
     data_wait = 100 * stats["data_wait"]
+    losses = scores(stats["tasks"])
+    for name, value in stats.get("losses", {}).items():
+        losses += f"  {name} {value:.3f}"
     of_total = ""
     if total:
         of_total = f"/{total}"
     parts = [
         f"step {step}{of_total}",
         f"epoch {epoch}",
-        f"loss/tokens/labels {scores(stats['tasks'])}",
+        f"loss/tokens/labels {losses}",
         f"lr {rate:.2e}",
         f"grad {norm:.2f}",
         f"{stats['audio_h_per_h']:.1f} h/h",

@@ -1,7 +1,11 @@
-"""Sum the losses, right tokens and right labels of each task, over batches and processes."""
+"""Sum the losses, right tokens and right labels of each task, over batches and processes.
+
+Further losses (models/losses) are summed by name, over all tasks.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,6 +31,8 @@ class Tally:
         self.name_of = name_of
         # task → (SUMS,) float64
         self.sums: dict[str, Tensor] = {}
+        # further loss → its sum, float64, not times its weight
+        self.further: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def add(self, batch: Batch, output: Any) -> None:
@@ -47,6 +53,9 @@ class Tally:
                 self.sums[name] = self.sums[name] + row
             else:
                 self.sums[name] = row
+        further = output.further or {}
+        for name, value in further.items():
+            self.further[name] = self.further.get(name, 0.0) + value.double()
 
     def _utterance_sums(self, batch: Batch, output: Any) -> Tensor:
         """Return the sums of each utterance, (B, SUMS) on the device."""
@@ -88,6 +97,13 @@ class Tally:
             found[name] = row.tolist()
         return found
 
+    def further_sums(self) -> dict[str, float]:
+        """Return the sums of further losses as plain numbers."""
+        found = {}
+        for name, value in self.further.items():
+            found[name] = float(value)
+        return found
+
 
 def merge(rows: Iterable[dict[str, list[float]]]) -> dict[str, dict[str, float]]:
     """Merge the sums of all processes.
@@ -115,6 +131,30 @@ def merge(rows: Iterable[dict[str, list[float]]]) -> dict[str, dict[str, float]]
         }
         if labeled:
             merged[name]["labels"] = labels_right / labeled
+    return merged
+
+
+def merge_further(
+    rows: Iterable[dict[str, float]], tasks: dict[str, dict[str, float]]
+) -> dict[str, float]:
+    """Merge the sums of further losses of all processes, and divide them by the weights of all
+    answer tokens, which ``tasks`` hold as ``merge`` gives them.
+
+    So the loss that is trained is ce_weight · cross-entropy + Σ weight · what stands here.
+    """
+    total: Counter = Counter()
+    for row in rows:
+        for name, value in row.items():
+            total[name] += value
+
+    weight = 0.0
+    for task in tasks.values():
+        weight += task["tokens"]
+    if not weight:
+        return {}
+    merged = {}
+    for name, value in total.items():
+        merged[name] = value / weight
     return merged
 
 

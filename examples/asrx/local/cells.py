@@ -3,9 +3,9 @@
     python local/cells.py --shared exp/shared --out exp/cells --results exp/results --hours 8
     python local/cells.py --shared exp/shared --out exp/cells --results exp/results --xs ser
 
-Started again with the same command it goes on: a cell that has a result is not run again. Several processes,
-also on several machines with one file system, may work on the same folder: a cell belongs to the
-one that locks it. Exit status: 0 nothing is left or the limit is reached, 1 a fault, 85 interrupted
+Started again with the same command it goes on: a cell that has a result is not run again. Several
+processes, also on several machines with one file system, may work on the same folder: a cell
+belongs to the one that locks it. Exit status: 0 nothing is left or the limit is reached, 1 a fault, 85 interrupted
 by SIGTERM or SIGUSR1 and saved.
 """
 

@@ -21,24 +21,29 @@ def read_all(folder: Path) -> list[dict[str, Any]]:
     Raises ValueError when they began or ended differently, so that they cannot be compared.
     """
     results = []
+    epochs = set()
     for path in sorted(folder.glob("*.json")):
         text = path.read_text(encoding="utf-8")
-        results.append(json.loads(text))
+        result = json.loads(text)
+        results.append(result)
+        epochs.add(str(result["epochs"]))
+    _check_one("epochs", epochs, f"in {folder}")
 
     # Arms are compared within a seed: its cells begin from one model, those of another seed may
     # begin from another training of it.
-    for seed, encoders in encoders_by_seed(results).items():
-        _check_one("encoder", encoders, f"of seed {seed} in {folder}")
-    epochs = {str(result["epochs"]) for result in results}
-    _check_one("epochs", epochs, f"in {folder}")
+    encoders = encoders_by_seed(results)
+    for seed, found in encoders.items():
+        _check_one("encoder", found, f"of seed {seed} in {folder}")
     return results
 
 
 def check_beginning(folder: Path, seeds: list[int], encoder: str) -> None:
     """Raise ValueError when finished cells of these seeds began from another encoder."""
-    begun = encoders_by_seed(read_all(folder))
+    results = read_all(folder)
+    encoders = encoders_by_seed(results)
     for seed in seeds:
-        _check_one("encoder", begun[seed] | {encoder}, f"of seed {seed} in {folder}")
+        found = encoders[seed] | {encoder}
+        _check_one("encoder", found, f"of seed {seed} in {folder}")
 
 
 def encoders_by_seed(results: list[dict[str, Any]]) -> dict[int, set[str]]:
@@ -46,14 +51,16 @@ def encoders_by_seed(results: list[dict[str, Any]]) -> dict[int, set[str]]:
     found: dict[int, set[str]] = defaultdict(set)
     for result in results:
         seed = result["cell"]["seed"]
-        found[seed].add(result["encoder"])
+        encoder = result["encoder"]
+        found[seed].add(encoder)
     return found
 
 
 def _check_one(name: str, found: set[str], whose: str) -> None:
-    if len(found) > 1:
-        listed = ", ".join(sorted(found))
-        raise ValueError(
-            f"cells {whose} differ in {name}: {listed}; they cannot be compared. "
-            "Put those of one run into a folder of their own"
-        )
+    if len(found) < 2:
+        return
+    listed = ", ".join(sorted(found))
+    raise ValueError(
+        f"cells {whose} differ in {name}: {listed}; they cannot be compared. "
+        "Put those of one run into a folder of their own"
+    )

@@ -115,3 +115,24 @@ def test_all_reasons_are_counted_and_answers_weigh_what_they_should():
     output = Objective(0.5, [(1.0, Counted("a")), (1.0, Counted("b"))])(batch, speech, answers, {})
     assert output.left_out == {"a": 1, "b": 1} and float(output.loss) == 1.5
     assert float(Objective(0.5)(batch, speech, answers, {}).loss) == 1.5
+
+
+class Given(Counted):
+    def __init__(self, *values):
+        super().__init__("none")
+        self.values = torch.tensor(values)
+
+    def __call__(self, speech, targets):
+        return UtteranceLosses(self.values)
+
+
+@pytest.mark.parametrize("ce_weight", [0.0, 0.5])
+def test_each_loss_is_told_without_its_weight(ce_weight):
+    """The loss is ce_weight · cross-entropy + Σ weight · what is told; the second utterance is a filler."""
+    batch = SimpleNamespace(turns=None, targets={}, answer_weights=torch.tensor([2.0, 0.0]), answer_counts=lambda: torch.tensor([1, 1]))
+    speech = Speech(torch.zeros(2, 3, 4), torch.tensor([3, 3]), 0.08, lambda: None, 0)
+    objective = Objective(ce_weight, [(3.0, Given(1.0, 100.0)), (0.25, Given(4.0, 100.0))])
+    output = objective(batch, speech, lambda: (torch.tensor([5.0, 100.0]), torch.tensor([True, False])), {})
+    assert [*output.further] == ["test_contract", "test_contract.2"]
+    assert [*map(float, output.further.values())] == [1.0, 4.0]
+    assert float(output.loss) == ce_weight * 10 + 3 * 1.0 + 0.25 * 4.0
