@@ -258,6 +258,19 @@ def test_task_shares():
     assert sum(hours.values()) == pytest.approx(shards[0].durations.sum() / 3600, rel=1e-4)
 
 
+def test_labels_that_a_task_does_not_know_are_told_apart_from_none():
+    """The first of them stands for all, over the shards of a source."""
+    shards = [
+        shard(4, "m", emotion=np.array(["happy", "furious", "", "furious"])),
+        shard(3, "n", emotion=np.array(["glum", "", "happy"])),
+    ]
+    one = pool(shards, tasks={"ser": 1.0})
+    unknown = "a: unknown emotion for ser, e.g. 'furious'"
+    assert one.dropped == {unknown: 3, "a: lacks emotion for ser": 2} and len(one) == 2
+    both = pool(shards, tasks={"ser": 1.0, "asr": 1.0})
+    assert both.restricted == one.dropped and not both.dropped
+
+
 def test_own_task_when_the_source_names_none():
     own = ["ser", "", "<transcribe><gender>", "nonsense", "asr", "asr"]
     one = pool(

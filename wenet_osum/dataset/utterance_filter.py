@@ -69,6 +69,8 @@ class UtteranceFilter:
         self.dropped: Counter = Counter()
         self.restricted: Counter = Counter()
         self.too_long: dict[str, TooLong] = {}
+        # task and field → a value that the field does not know
+        self.examples: dict[tuple[str, str], str] = {}
 
     def collect_tasks(self, indices: Sequence[Index]) -> None:
         """Find the tasks of the source, and those its utterances bring along."""
@@ -281,9 +283,9 @@ class UtteranceFilter:
             for part in task.fields:
                 lacking = asked & ~self._has(part, index)
                 asked &= ~lacking
-                reason = f"lacks {part.name} for {task.name}"
-                lacks.append((reason, lacking))
-                reasons[lacking & (reasons == "")] = reason
+                for reason, mine in self._why(part, task, index, lacking):
+                    lacks.append((reason, mine))
+                    reasons[mine & (reasons == "")] = reason
             eligible[:, column] = asked
 
         # some utterances lack a field for one task only, others can be asked nothing
@@ -296,6 +298,31 @@ class UtteranceFilter:
         self.dropped.update(reasons[none].tolist())
         keep &= ~none
         return eligible
+
+    def _why(
+        self, part: Field, task: Task, index: Index, lacking: np.ndarray
+    ) -> list[tuple[str, np.ndarray]]:
+        """Say why ``lacking`` (rows,) have no field to write: there is none, or it has a value that
+        the field does not know."""
+        nothing = f"lacks {part.name} for {task.name}"
+        attribute = part.attribute
+        if attribute in LENGTHS or tasks.free_texts([attribute]):
+            return [(nothing, lacking)]
+        column = index.column(attribute)
+        blank = equal(column, "")
+        unknown = lacking & ~blank
+        if not unknown.any():
+            return [(nothing, lacking)]
+
+        # The first unknown value of the source stands for all.
+        values, inverse = distinct(column)
+        first = inverse[unknown][0]
+        example = self.examples.setdefault((task.name, part.name), values[first])
+        found = f"unknown {part.name} for {task.name}, e.g. '{example}'"
+        return [
+            (nothing, lacking & blank),
+            (found, unknown),
+        ]
 
     def _asked(self, task: Task, index: Index) -> np.ndarray:
         """Tell which utterances a task is meant for: all, or those that prescribe it."""

@@ -5,8 +5,8 @@
 
 Started again with the same command it goes on: a cell that has a result is not run again. Several
 processes, also on several machines with one file system, may work on the same folder: a cell
-belongs to the one that locks it. Exit status: 0 nothing is left or the limit is reached, 1 a fault, 85 interrupted
-by SIGTERM or SIGUSR1 and saved.
+belongs to the one that locks it. Exit status: 0 nothing is left or the limit is reached, 1 a fault,
+85 interrupted by SIGTERM or SIGUSR1 and saved.
 """
 
 from __future__ import annotations
