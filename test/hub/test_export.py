@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import runpy
+import shutil
 import sys
 import types
 
@@ -18,7 +19,7 @@ from wenet_osum.bin import export as command
 from wenet_osum.decode import generate
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.pipeline import Recognizer
-from wenet_osum.hub import export, licenses
+from wenet_osum.hub import export, history, licenses
 from wenet_osum.records import Score, Utterance
 from wenet_osum.score import score_json
 
@@ -206,6 +207,25 @@ def test_card_has_scores_tasks_and_licenses(lora_dir, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'o'}: ")
 
 
+def test_card_names_trained_tasks_and_the_packages_that_are_needed(lora_dir, tmp_path):
+    """Tasks of earlier phases count; one of a package that is not installed here is left out."""
+    late, early = tmp_path / "exp/4/final", tmp_path / "exp/3/final"
+    shutil.copytree(lora_dir, late)
+    early.mkdir(parents=True)
+    for folder, train, tasks in (
+        (late, {"model": {"init_from": "exp/3/final"}, "plugins": ["my_accents"]}, {"asr": 1.0, "accent": 1.0}),
+        (early, {"plugins": ["wenet_osum.small", "my_accents"]}, {"<TRANSCRIBE><GENDER>": 1.0, "<EMOTION><GENDER>": 0.5}),
+    ):
+        (folder / "train.yaml").write_text(yaml.safe_dump(train))
+        (folder / "data.yaml").write_text(yaml.safe_dump({"train": [{"name": "mine", "list": "x", "tasks": tasks}]}))
+    export.export(late, tmp_path / "out")
+    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    trained = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if line.endswith("| yes |")]
+    assert trained == ["asr", "sgc", "<EMOTION> <GENDER>"]
+    assert "| ser | `<TRANSCRIBE> <EMOTION>` |" in text and 'processor(audio="a.wav", task="sgc")' in text
+    assert "lookup.add_plugins(['my_accents', 'wenet_osum.small'])" in text and "`--plugins my_accents wenet_osum.small`" in text
+
+
 def test_origins_are_followed_through_the_runs_a_model_came_from(tmp_path):
     for name, model, data in [
         ("2", {"whisper": "openai/whisper-medium", "llm": "Qwen/Qwen2-7B"}, "toy"),
@@ -215,7 +235,7 @@ def test_origins_are_followed_through_the_runs_a_model_came_from(tmp_path):
         folder.mkdir(parents=True)
         (folder / "train.yaml").write_text(yaml.safe_dump({"model": model | {"init": {}}}))
         (folder / "data.yaml").write_text(yaml.safe_dump({"train": [{"name": data, "list": "x"}]}))
-    names = licenses.origins(tmp_path / "exp/4/final")
+    names = history.read(tmp_path / "exp/4/final").origins()
     assert names == ["Qwen/Qwen2-7B", "mine", "openai/whisper-medium", "toy"]
     rows = [licenses.find(name) for name in names]
     assert [row and row.name for row in rows] == ["Qwen2", None, "Whisper", "toy"]

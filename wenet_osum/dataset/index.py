@@ -21,6 +21,7 @@ from wenet_osum import tasks
 from wenet_osum.dataset.columns import Column, Texts, distinct
 from wenet_osum.files import replaced
 from wenet_osum.records import Utterance
+from wenet_osum.tasks import Task
 
 SUFFIX = ".index.npz"
 _VERSION = 2  # raise it when what the file holds changes: older files are rebuilt
@@ -73,6 +74,14 @@ class Index:
         values, place = distinct(self.column(name))
         sizes = [int(value or 0) for value in values]
         return np.array(sizes, dtype=np.int64)[place]
+
+    def bytes_of_texts(self, task: Task) -> dict[str, np.ndarray]:
+        """Give the same of each free text that a task asks for, by its name."""
+        attributes = [part.attribute for part in task.fields]
+        found = {}
+        for name in tasks.free_texts(attributes):
+            found[name] = self.text_bytes(name)
+        return found
 
     def of_turns(self, column: int) -> np.ndarray:
         """Give a column of ``turns``, (n,) int64; zeros where there are none."""

@@ -14,7 +14,6 @@ from wenet_osum.dataset.pool import TokenEstimate
 from wenet_osum.dataset.sample import read_tags
 from wenet_osum.dataset.shard import Handles, read_utterance
 from wenet_osum.dataset.stretch import sizes_of
-from wenet_osum.dataset.utterance_filter import bytes_of_texts
 from wenet_osum.records import Utterance
 from wenet_osum.tasks import free_texts
 from wenet_osum.tasks.base import Task
@@ -163,7 +162,7 @@ def _target_shares(
         utterance = read_tags(utterance, task, template)
         if task.present(utterance):
             tokens = len(template.target(task, utterance).ids)
-            texts = bytes_of_texts(task, alone)
+            texts = alone.bytes_of_texts(task)
             bound = estimate.answer(task, alone.lengths, texts)
             rows.append((tokens, int(bound[0])))
     if not rows:

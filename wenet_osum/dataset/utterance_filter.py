@@ -84,13 +84,9 @@ class UtteranceFilter:
         if self.source.tasks:
             named = self._named_tasks()
         else:
-            named = {
-                task.tags: (
-                    task,
-                    1.0,
-                )
-                for task in self.own.values()
-            }
+            named = {}
+            for task in self.own.values():
+                named[task.tags] = (task, 1.0)
         self.tasks = [task for task, _ in named.values()]
         shares = [share for _, share in named.values()]
         self.shares = np.array(shares, dtype=np.float64)
@@ -122,7 +118,8 @@ class UtteranceFilter:
         eligible &= tokens <= self.batch.max_tokens
         some = eligible.any(axis=1)
         reason = f"more tokens than batch.max_tokens {self.batch.max_tokens}"
-        self.dropped[reason] += int((keep & ~some).sum())
+        too_long = keep & ~some
+        self.dropped[reason] += int(too_long.sum())
         rows = np.flatnonzero(keep & some)
         shard, row = stretch.places(rows)
         return Columns(
@@ -140,7 +137,9 @@ class UtteranceFilter:
 
         (rows,) int64.
         """
+        # one that is no number is left out by its length
         seconds = durations.astype(np.float64)
+        seconds = np.nan_to_num(seconds)
         slowed = np.floor(seconds * FRAMES_PER_S / self.slowest)
         # longer results keep their speed (steps.py, speed_perturb)
         most = int(self.limits.max_s * FRAMES_PER_S) + 1
@@ -151,7 +150,7 @@ class UtteranceFilter:
         limits = [self._target_limit(task) for task in self.tasks]
         bounds = []
         for task in self.tasks:
-            texts = bytes_of_texts(task, index)
+            texts = index.bytes_of_texts(task)
             bound = self.estimate.answer(task, index.lengths, texts)
             bounds.append(bound)
         self._leave_out_long_targets(eligible, keep, bounds, limits)
@@ -219,8 +218,10 @@ class UtteranceFilter:
             reason = f"target for {task.name} longer than {limits[column]} tokens, as estimated"
             before = surely[:, :column].any(axis=1)
             mine = surely[:, column]
-            self.dropped[reason] += int((none & mine & ~before).sum())
-            self.restricted[reason] += int((mine & ~none).sum())
+            first = none & mine & ~before
+            others_left = mine & ~none
+            self.dropped[reason] += int(first.sum())
+            self.restricted[reason] += int(others_left.sum())
         keep &= ~none
 
     def _where(self, index: Index) -> np.ndarray:
@@ -285,13 +286,15 @@ class UtteranceFilter:
                 asked &= ~lacking
                 for reason, mine in self._why(part, task, index, lacking):
                     lacks.append((reason, mine))
-                    reasons[mine & (reasons == "")] = reason
+                    first = mine & (reasons == "")
+                    reasons[first] = reason
             eligible[:, column] = asked
 
         # some utterances lack a field for one task only, others can be asked nothing
         none = keep & ~eligible.any(axis=1)
         for reason, lacking in lacks:
-            self.restricted[reason] += int((lacking & ~none).sum())
+            others_left = lacking & ~none
+            self.restricted[reason] += int(others_left.sum())
         without_task = none & (reasons == "")
         own = index.columns["task"][without_task]
         reasons[without_task] = [self._no_task(str(written)) for written in own]
@@ -362,7 +365,8 @@ class UtteranceFilter:
             found = index.text_bytes(part.attribute) > 0
             empty = ~found
         else:
-            values, inverse = distinct(index.column(part.attribute))
+            column = index.column(part.attribute)
+            values, inverse = distinct(column)
             writable = [self._writable(part, value) for value in values]
             found = np.array(writable, dtype=bool)[inverse]
             blank = [value == "" for value in values]
@@ -384,16 +388,6 @@ class UtteranceFilter:
             holder = Utterance("-", "-").with_values({part.attribute: value})
             self.known[name] = bool(value) and part.present(holder)
         return self.known[name]
-
-
-def bytes_of_texts(task: Task, index: Index) -> dict[str, np.ndarray]:
-    """Give the UTF-8 bytes of the free texts of a task that the index has as columns, (rows,)
-    each."""
-    attributes = [part.attribute for part in task.fields]
-    found = {}
-    for name in tasks.free_texts(attributes):
-        found[name] = index.text_bytes(name)
-    return found
 
 
 def _holds(task: Task, part: Field) -> bool:

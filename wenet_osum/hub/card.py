@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from wenet_osum.hub.history import History
 from wenet_osum.hub.licenses import License
 from wenet_osum.models.osum import OsumModel
 from wenet_osum.report.markdown import table_lines
@@ -27,7 +28,7 @@ from transformers import AutoModel, AutoProcessor
 
 processor = AutoProcessor.from_pretrained("FOLDER")
 model = AutoModel.from_pretrained("FOLDER")
-ids = model.generate(**processor(audio="a.wav", task="ser"))
+ids = model.generate(**processor(audio="a.wav", task="TASK"))
 print(processor.batch_decode(ids))
 ```
 
@@ -39,14 +40,26 @@ probabilities and word times use the toolkit itself:
 ```python
 import wenet_osum
 
-answer = wenet_osum.load("FOLDER")("a.wav", task="<TRANSCRIBE><EMOTION>")
+answer = wenet_osum.load("FOLDER")("a.wav", task="TASK")
 print(answer.transcript, answer.labels, answer.probs)
 ```"""
+
+PLUGINS = """Parts of it are in the packages {names}, which must be installed, too.
+In Python begin with
+
+```python
+from wenet_osum import lookup
+
+lookup.add_plugins({listed})
+```
+
+and give commands `--plugins {words}`."""
 
 
 def write(
     model: OsumModel,
     template: Template,
+    past: History,
     rows: list[License],
     unknown: list[str],
     score: str | Path | None = None,
@@ -54,18 +67,18 @@ def write(
 ) -> str:
     """Return the text of the card.
 
-    ``rows`` are what the model was made from, ``unknown`` the names without a known license,
-    ``score`` a score.json, ``license`` that of these weights. Raises ValueError when ``score`` is
-    none.
+    ``past`` tells how the model was trained, ``rows`` are what it was made from, ``unknown`` the
+    names without a known license, ``score`` a score.json, ``license`` that of these weights. Raises
+    ValueError when ``score`` is none.
     """
     parts = [
         _front(license),
         "# Speech understanding model",
         _made(model),
         "## Use",
-        USE,
+        _use(template, past),
         "## Tasks",
-        _tasks(template),
+        _tasks(template, past),
         "## Scores",
         _scores(score),
         "## Licenses",
@@ -107,18 +120,57 @@ def _made(model: OsumModel) -> str:
     )
 
 
-def _tasks(template: Template) -> str:
-    """Return the table of tasks with their tags and labels."""
+def _use(template: Template, past: History) -> str:
+    """Return how to load the model and ask it, by a task that it was trained for."""
+    trained = trained_tasks(template, past) or template.task_names()
+    example = trained[0]
+    for name in trained:
+        if template.task(name).label_fields:
+            example = name
+            break
+    use = USE.replace("TASK", example)
+    packages = past.plugins()
+    if not packages:
+        return use
+    names = ", ".join(f"`{name}`" for name in packages)
+    said = PLUGINS.format(names=names, listed=packages, words=" ".join(packages))
+    return f"{use}\n\n{said}"
+
+
+def trained_tasks(template: Template, past: History) -> list[str]:
+    """Return the tasks that the model was trained for, by name, combinations of tags last; none
+    where its lists do not say."""
+    found = set()
+    for tags in past.tasks():
+        try:
+            task = template.task(tags)
+        except ValueError:
+            # one of a plug-in that is not installed here
+            continue
+        found.add(task.name)
+    names = [name for name in template.task_names() if name in found]
+    return [*names, *sorted(found - set(names))]
+
+
+def _tasks(template: Template, past: History) -> str:
+    """Return the table of tasks with their tags and labels, and whether they were trained."""
+    trained = trained_tasks(template, past)
+    every = dict.fromkeys([*template.task_names(), *trained])
     rows = []
-    for name in template.task_names():
+    for name in every:
         task = template.task(name)
         sets = []
         for field in task.label_fields:
             names = field.labels.names
             sets.append(", ".join(names))
-        labels = "; ".join(sets)
-        rows.append([name, f"`{task.tags}`", labels])
-    return "\n".join(table_lines(["task", "tags", "labels"], rows))
+        row = [task.name, f"`{task.tags}`", "; ".join(sets)]
+        if trained:
+            row.append("yes" if name in trained else "")
+        rows.append(row)
+    head = ["task", "tags", "labels"]
+    if trained:
+        head.append("trained")
+    return "\n".join(table_lines(head, rows))
 
 
 def _scores(path: str | Path | None) -> str:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from wenet_osum.decode import stops
 from wenet_osum.decode.longform import WHOLE_S
-from wenet_osum.hub import card, gguf_files, licenses
+from wenet_osum.hub import card, gguf_files, history, licenses
 from wenet_osum.models import build
 from wenet_osum.models.convert import new_folder
 from wenet_osum.models.osum import OsumModel
@@ -51,7 +51,8 @@ def export(
     gguf_files.py, the LLM's matrices in that type, and LLAMA_CPP_EXAMPLE. Raises ValueError for an
     unfit source, a taken ``out``, and when the LLM alone does not answer as in the model.
     """
-    rows, unknown = _made_from(source, uses)
+    past = history.read(Path(source))
+    rows, unknown = _made_from(past, uses)
     model, processor = _open(source)
     if gguf:
         gguf_files.check(gguf, model.config.llm)
@@ -61,7 +62,7 @@ def export(
     # Asked now, because writing the LLM alone merges LoRA.
     kept_apart = model.lora is not None
 
-    text = card.write(model, processor.template, rows, unknown, score, license)
+    text = card.write(model, processor.template, past, rows, unknown, score, license)
     with new_folder(Path(out)) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -100,7 +101,9 @@ def _open(source: str | Path) -> tuple[OsumModel, OsumProcessor]:
     return model, processor
 
 
-def _made_from(source: str | Path, uses: Sequence[str]) -> tuple[list[licenses.License], list[str]]:
+def _made_from(
+    past: history.History, uses: Sequence[str]
+) -> tuple[list[licenses.License], list[str]]:
     """Return what is known of the model's origin.
 
     These are the rows of the license table that belong to it, each once, and the names that the
@@ -108,9 +111,7 @@ def _made_from(source: str | Path, uses: Sequence[str]) -> tuple[list[licenses.L
     """
     rows = licenses.named(uses)
     unknown = []
-    folder = Path(source)
-    names = licenses.origins(folder) if folder.is_dir() else []
-    for name in names:
+    for name in past.origins():
         row = licenses.find(name)
         if row is None:
             unknown.append(name)
