@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional
 
 from wenet_osum import tasks
-from wenet_osum.decode import ctc_greedy
+from wenet_osum.decode import ctc_search
 from wenet_osum.decode.heard_labels import fields_heard
-from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
+from wenet_osum.decode.modes import CTC_GREEDY_SEARCH
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.models.label_queries import LabelQueries, split_front
 
 OPTIONS = DecodeOptions(mode=CTC_GREEDY_SEARCH)
@@ -43,7 +44,7 @@ def hearing(parts, monkeypatch):
 def answers(hearing, clips, batch_of, task, rows=None):
     model, template = hearing
     batch = batch_of(template, clips(FRAMES), [tasks.parse(task)] * 3, *([] if rows is None else [rows]))
-    return ctc_greedy.generate(model, template, batch, OPTIONS, Counter())
+    return ctc_search.generate(model, template, batch, OPTIONS, Counter())
 
 
 def test_the_likeliest_label_by_the_scores_of_the_loss(hearing, clips, batch_of):

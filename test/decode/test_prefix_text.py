@@ -85,7 +85,7 @@ def test_drafts_go_on_behind_the_text(parts, clips, batch_of, monkeypatch):
 
 
 REFUSED = [
-    ({"mode": "ctc_greedy_search"}, "prefix_text are of mode attention"),
+    ({"mode": "ctc_greedy_search"}, "has no use for prefix_text; leave that out"),
     ({"ctc_draft": True, "trust_ctc": 0.1}, "begins as CTC heard it; leave one of them out"),
 ]
 

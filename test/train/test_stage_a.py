@@ -76,6 +76,8 @@ def rates(listed, hyp, out, *more):
 def test_alignment_is_trained_averaged_decoded_and_gated(stage_a, tiny, tmp_path, capsys):
     answers = decode(stage_a / "mean", tiny.dev, tmp_path / "ctc", *CTC)
     assert len(answers) == 5 and not any(row.get("error") for row in answers)
+    beams = decode(stage_a / "mean", tiny.dev, tmp_path / "beams", "--mode", "ctc_prefix_beam_search")
+    assert len(beams) == 5 and not any(row.get("error") for row in beams)
     status, found = rates(tiny.dev, tmp_path / "ctc", tmp_path / "score")
     assert status == 0 and found["wer"] > 0
     gate = [f"--bar=asr/wer<={found['wer'] + 1}", "--require_bars"]
@@ -124,10 +126,12 @@ def test_other_tasks_are_refused_where_they_are_asked(stage_a, tiny, tmp_path, c
     assert not found[0].get("error") and all("answers <TRANSCRIBE>" in row["error"] for row in found[1:])
 
 
-def test_phase_1_is_decoded_in_both_modes_and_scored(tiny, tmp_path):
+def test_phase_1_is_decoded_in_all_modes_and_scored(tiny, tmp_path):
     assert train(from_dict(tiny.whisper_tree(max_steps=2, eval_every=2)), tmp_path / "exp") == 0
     final = tmp_path / "exp/final"
-    for name, more in {"decoder": [], "beam": ["--num_beams", "2"], "ctc": CTC}.items():
+    ways = {"decoder": [], "beam": ["--num_beams", "2"], "ctc": CTC}
+    ways |= {mode: ["--mode", mode, "--num_beams", "3"] for mode in ("ctc_prefix_beam_search", "attention_rescoring")}
+    for name, more in ways.items():
         answers = decode(final, tiny.dev, tmp_path / name, *more)
         assert len(answers) == 5 and not any(row.get("error") for row in answers), name
         assert rates(tiny.dev, tmp_path / name, tmp_path / f"score_{name}")[1]["wer"] > 0

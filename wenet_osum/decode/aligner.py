@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wenet_osum.corpus.forced_align import force_align, spelling
 from wenet_osum.corpus.match_words import Unmatched
-from wenet_osum.decode import ctc_greedy
+from wenet_osum.decode import ctc_search
 from wenet_osum.decode.generate import device_of
 from wenet_osum.decode.pauses import longest_run, voiced_frames
 from wenet_osum.models.ctc_scores import scoring_of
@@ -42,7 +42,7 @@ class Aligner:
     def __init__(
         self, model: OsumModel | WhisperPhase, template: Template, gap_s: float | None = None
     ) -> None:
-        ctc_greedy.check_model(model, "forced alignment")
+        ctc_search.check_model(model, "forced alignment")
         self.model = model
         self.gap_s = gap_s
         self.classes = model.speech_classes()
@@ -134,7 +134,7 @@ class Aligner:
         """Return the log-probabilities of CTC, (N, C) of each of the features (B, T, M)."""
         device = device_of(self.model)
         features = features.to(device)
-        _, states, counts = ctc_greedy.ctc_inputs(self.model, features, lengths)
+        _, states, counts = ctc_search.ctc_inputs(self.model, features, lengths)
         found = []
         for padded, count in zip(states, counts.tolist(), strict=True):
             own = padded[:count]

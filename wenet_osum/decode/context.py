@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from wenet_osum.context import NOTHING, Context, context_of, end_of, with_context, words_of
 from wenet_osum.dataset.context import read
-from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
+from wenet_osum.decode.modes import CTC_MODES
+from wenet_osum.decode.options import DecodeOptions
 
 if TYPE_CHECKING:
     from wenet_osum.records import Utterance
@@ -45,9 +46,9 @@ class Telling:
     def check(self, template: Template, wording: str, options: DecodeOptions) -> None:
         """Raise ValueError where what is given would not reach a model asked with a wording."""
         told = self.given.told
-        if told and options.mode == CTC_GREEDY_SEARCH:
+        if told and options.mode in CTC_MODES:
             names = " and ".join(told)
-            raise ValueError(f"mode {CTC_GREEDY_SEARCH} reads no prompt; leave {names} out")
+            raise ValueError(f"mode {options.mode} reads no prompt; leave {names} out")
         able = template.slots(wording)
         for name in told:
             if name not in able:

@@ -52,7 +52,7 @@ def propose(
         # The LLM's own way to write it, which another set of classes may not be.
         ids = template.encode(text)
         if mean_entropy(logits) < trust:
-            _take(row, ids)
+            take_transcript(row, ids)
         else:
             row.draft = Draft(ids)
 
@@ -86,7 +86,7 @@ def mean_entropy(logits: Tensor) -> float:
     return float(entropies.mean())
 
 
-def _take(row: Row, ids: list[int]) -> None:
+def take_transcript(row: Row, ids: list[int]) -> None:
     """Let a row say the tokens without asking the LLM; it goes on behind them if more is asked."""
     row.trusted = True
     state = row.answer_state

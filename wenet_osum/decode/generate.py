@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from wenet_osum.dataset.drop import Drop
-from wenet_osum.decode import ctc_draft, prefix_text
+from wenet_osum.decode import attention_rescoring, ctc_draft, prefix_text
 from wenet_osum.decode.beam import beam_search
 from wenet_osum.decode.constrain import AnswerState
 from wenet_osum.decode.counts import SPEECH_S, SPEECH_TOKENS
 from wenet_osum.decode.greedy import greedy_search
 from wenet_osum.decode.joint import Rescorers
+from wenet_osum.decode.modes import ATTENTION, ATTENTION_RESCORING
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.prefix import LLMPrompts, Prefixes, Prompts
 from wenet_osum.decode.row import Row
@@ -156,11 +157,15 @@ def _draft(
     counts: Counter,
 ) -> None:
     """Let CTC propose transcripts from its states (B, N, D) of ``lengths`` (B,), where asked to."""
-    if not options.ctc_draft:
+    rescoring = options.mode == ATTENTION_RESCORING
+    if not options.ctc_draft and not rescoring:
         return
     pairs = zip(states, lengths.tolist(), strict=True)
     own = [padded[:length] for padded, length in pairs]
     classes = model.speech_classes()
+    if rescoring:
+        attention_rescoring.propose(rows, own, classes, template, options)
+        return
     ctc_draft.propose(rows, own, classes, template, options.trust_ctc)
     counts[ctc_draft.TRUSTED] += sum(row.trusted for row in rows)
 
@@ -218,12 +223,13 @@ def _draws(seed: int, key: str) -> torch.Generator:
 
 def answer(prompts: Prompts, rows: list[Row], options: DecodeOptions, counts: Counter) -> None:
     """Complete the rows, which go on from ``prompts``."""
-    if options.num_beams > 1:
+    if options.num_beams > 1 and options.mode == ATTENTION:
         beam_search(prompts, rows, options, counts)
         return
     every = list(range(len(rows)))
     given = [row.given for row in rows]
     prefixes = prompts.prefixes(every, given)
+    attention_rescoring.choose(prefixes, rows, options, counts)
     greedy_search(prefixes, rows, options, counts)
 
 

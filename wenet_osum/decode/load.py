@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from wenet_osum.decode import ctc_greedy, joint, static_prefix
+from wenet_osum.decode import ctc_search, joint, static_prefix
 from wenet_osum.decode.aligner import Aligner
 from wenet_osum.decode.context import Telling
 from wenet_osum.decode.heard_labels import fields_heard
-from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions, decode_options
+from wenet_osum.decode.modes import ATTENTION_RESCORING, CTC_GREEDY_SEARCH, CTC_MODES
+from wenet_osum.decode.options import DecodeOptions, decode_options
 from wenet_osum.decode.pipeline import Recognizer
 from wenet_osum.models import build, cpu_kernels, quantized
 from wenet_osum.models.osum import OsumModel
@@ -68,17 +69,20 @@ def _check(
     model: OsumModel | WhisperPhase, template: Template, options: DecodeOptions, task: Task | None
 ) -> None:
     """Raise ValueError for a way of decoding that the model was not made or trained for."""
-    if options.mode == CTC_GREEDY_SEARCH:
-        ctc_greedy.check_model(model, f"mode {CTC_GREEDY_SEARCH}")
-        why = ctc_greedy.refusal(task, fields_heard(model)) if task else None
+    mode = options.mode
+    if mode in CTC_MODES:
+        ctc_search.check_model(model, f"mode {mode}")
+        why = ctc_search.refusal(task, mode, fields_heard(model)) if task else None
         if why:
             raise ValueError(why)
         return
 
+    if mode == ATTENTION_RESCORING:
+        ctc_search.check_model(model, f"mode {mode}")
     if options.ctc_draft:
-        ctc_greedy.check_model(model, "ctc_draft")
+        ctc_search.check_model(model, "ctc_draft")
     if options.word_times == "ctc":
-        ctc_greedy.check_model(model, "word_times ctc")
+        ctc_search.check_model(model, "word_times ctc")
     if isinstance(model, OsumModel):
         joint.check_model(model, template, options.joint)
         if options.static_cache:

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wenet_osum import lookup
 from wenet_osum.context import words_given
-from wenet_osum.decode import joint, longform
+from wenet_osum.decode import joint, longform, option_rules
+from wenet_osum.decode.modes import ATTENTION, ATTENTION_RESCORING, MODES
 from wenet_osum.models import quantized
 from wenet_osum.text.template import LANGUAGES
 
-CTC_GREEDY_SEARCH = "ctc_greedy_search"
-# WeNet's names.
-MODES = ("attention", CTC_GREEDY_SEARCH)
+# Transcripts of CTC to choose from, and its weight, where the options do not say.
+CTC_BEAMS, CTC_WEIGHT = 10, 0.3
+# The rescorer whose weight that is.
+CTC_PREFIX = "ctc_prefix"
 # torch's names.
 DTYPES = ("float32", "bfloat16")
 # Below it decoding is greedy: logits / 1e-310 would be infinite.
@@ -69,12 +70,18 @@ class DecodeOptions:
     """Options of the search. The default is greedy, with labels limited to their sets."""
 
     mode: str = option(
-        "attention",
-        "attention: the LLM, or in phase 1 Whisper's decoder, token by token; ctc_greedy_search: "
+        ATTENTION,
+        "attention: the LLM, or in phase 1 Whisper's decoder, token by token; attention_rescoring: "
+        "it chooses among CTC's likeliest transcripts; ctc_greedy_search, ctc_prefix_beam_search: "
         "what CTC and label queries hear, without the LLM, of a model trained with their losses",
         choices=MODES,
     )
-    num_beams: int = option(1, "beams of free text; 1 is greedy", int)
+    num_beams: int = option(
+        1,
+        "beams of free text; 1 is greedy; in modes attention_rescoring and ctc_prefix_beam_search "
+        f"beams of CTC, there {CTC_BEAMS} in the place of 1",
+        int,
+    )
     length_penalty: float = option(
         1.0, "beams compare log-probability / length to the power of this", float
     )
@@ -126,59 +133,30 @@ class DecodeOptions:
     )
 
     def __post_init__(self) -> None:
-        self._check_numbers()
+        option_rules.check_numbers(self)
         if self.temperature < LEAST_TEMPERATURE:
             self.temperature = 0.0
-        self._check_together()
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError(f"max_tokens {self.max_tokens} must be 1 or more")
-
-    def _check_numbers(self) -> None:
-        """Raise ValueError for a number that is no good by itself."""
-        if self.num_beams < 1:
-            raise ValueError(f"num_beams {self.num_beams} must be 1 (greedy) or more")
-        if not 0 <= self.temperature < math.inf or self.repetition_penalty <= 0:
-            raise ValueError(
-                f"temperature {self.temperature} must be a finite number of 0 or more "
-                f"and repetition_penalty {self.repetition_penalty} above 0"
-            )
-        if not self.trust_ctc >= 0:
-            raise ValueError(f"trust_ctc {self.trust_ctc} must be 0 (never) or more nats")
-        if not math.isfinite(self.length_penalty):
-            raise ValueError(f"length_penalty {self.length_penalty} must be a finite number")
-
-    def _check_together(self) -> None:
-        """Raise ValueError for options that do not go together."""
-        if self.temperature and self.num_beams > 1:
-            raise ValueError(
-                f"num_beams {self.num_beams} with temperature {self.temperature}: "
-                "beams do not sample; choose one of them"
-            )
-        if self.ctc_draft and (self.num_beams > 1 or self.temperature or self.joint):
-            raise ValueError(
-                "ctc_draft is for greedy search: leave num_beams, temperature and rescore out"
-            )
-        if self.static_cache and (self.num_beams > 1 or self.ctc_draft):
-            raise ValueError("static_cache is for greedy search: leave num_beams and ctc_draft out")
-        if self.prefix_text and self.trust_ctc:
-            raise ValueError(
-                f"prefix_text {self.prefix_text!r} with trust_ctc {self.trust_ctc}: a transcript "
-                "that CTC is trusted with begins as CTC heard it; leave one of them out"
-            )
-        if self.trust_ctc and not self.ctc_draft:
-            raise ValueError(f"trust_ctc {self.trust_ctc} is for ctc_draft; set that too")
-        joint.check_weights(self.rescore, self.temperature)
-        searches = self.num_beams > 1 or self.temperature or self.joint or self.ctc_draft
-        if self.mode != MODES[0] and (searches or self.prefix_text or self.static_cache):
-            raise ValueError(
-                f"mode {self.mode} has one best path: num_beams, temperature, rescore, ctc_draft, "
-                f"static_cache and prefix_text are of mode {MODES[0]}; leave them out"
-            )
+        option_rules.check_together(self)
 
     @property
     def joint(self) -> dict[str, float]:
-        """Return the rescorers that have a weight; empty: the LLM answers alone."""
-        return {name: weight for name, weight in self.rescore.items() if weight}
+        """Return the rescorers that have a weight and a say in every token or label; empty: the
+        LLM answers alone."""
+        found = {name: weight for name, weight in self.rescore.items() if weight}
+        if self.mode == ATTENTION_RESCORING:
+            # It weighs whole transcripts there.
+            found.pop(CTC_PREFIX, None)
+        return found
+
+    @property
+    def ctc_beams(self) -> int:
+        """Return how many transcripts CTC is to find."""
+        return self.num_beams if self.num_beams > 1 else CTC_BEAMS
+
+    @property
+    def ctc_weight(self) -> float:
+        """Return the weight of CTC in the choice among whole transcripts."""
+        return self.rescore.get(CTC_PREFIX, CTC_WEIGHT)
 
 
 @dataclass

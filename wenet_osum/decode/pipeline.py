@@ -24,14 +24,15 @@ from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.conversation import make_conversation
 from wenet_osum.dataset.drop import Drop
 from wenet_osum.dataset.sample import SampleConfig, prompt_language, sample_from_audio
-from wenet_osum.decode import ctc_greedy, longform, prefix_text
+from wenet_osum.decode import ctc_search, longform, prefix_text
 from wenet_osum.decode.aligner import Aligner
 from wenet_osum.decode.context import Telling, of_later_piece
 from wenet_osum.decode.faults import Faults, ProgramFault, faults_of_reading
 from wenet_osum.decode.generate import generate
 from wenet_osum.decode.heard_labels import fields_heard
 from wenet_osum.decode.jobs import Job, group_jobs
-from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
+from wenet_osum.decode.modes import CTC_MODES
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.shortened import flag_shortened
 from wenet_osum.records import FRAME_S, SAMPLE_RATE, Hypothesis, Sample, Utterance
 from wenet_osum.tasks.base import Task
@@ -205,7 +206,7 @@ class Recognizer:
         ``sounds`` are the audio files of its recordings in order. Raises Drop, also for a recording
         that would have to be split, and for a way of decoding that hears one recording only.
         """
-        if self.options.mode == CTC_GREEDY_SEARCH or not hasattr(self.model, "llm"):
+        if self.options.mode in CTC_MODES or not hasattr(self.model, "llm"):
             told = f"{utterance.key!r} has earlier turns, and no LLM reads them"
             raise Drop(
                 "conversation: needs an LLM", f"{told}; use mode attention and a model with one"
@@ -250,9 +251,9 @@ class Recognizer:
 
     def refusal(self, task: Task) -> str | None:
         """Say why the way of decoding cannot answer a task; None: it can."""
-        if self.options.mode != CTC_GREEDY_SEARCH:
+        if self.options.mode not in CTC_MODES:
             return prefix_text.refusal(task, self.template, self.options)
-        return ctc_greedy.refusal(task, fields_heard(self.model))
+        return ctc_search.refusal(task, self.options.mode, fields_heard(self.model))
 
     def _decode(self, loaded: Loaded) -> Answers:
         """Decode as one batch; what fails has its error in its answer."""
@@ -293,9 +294,8 @@ class Recognizer:
         """Decode samples as one batch."""
         batch = collate(samples)
         search = {"options": self.options, "counts": self.counts}
-        if self.options.mode == CTC_GREEDY_SEARCH:
-            return ctc_greedy.generate(self.model, self.template, batch, **search)
-        answers = generate(self.model, self.template, batch, **search)
+        search_of = ctc_search.generate if self.options.mode in CTC_MODES else generate
+        answers = search_of(self.model, self.template, batch, **search)
         if self.aligner is not None:
             self.aligner.retime(batch, answers)
         return answers

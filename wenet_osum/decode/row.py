@@ -37,6 +37,9 @@ class Row:
     # What CTC proposes for the transcript (ctc_draft.py), and whether it was taken as it is.
     draft: Draft | None = None
     trusted: bool = False
+    # The transcripts that CTC hears with their log-probabilities, to choose from
+    # (attention_rescoring.py).
+    candidates: dict[str, float] = field(default_factory=dict)
     # What rescorers know of the answer, in joint decoding.
     joint: Joint | None = None
     # The most tokens that the model has positions for, labels yet to come left out.

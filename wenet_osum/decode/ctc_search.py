@@ -1,4 +1,5 @@
-"""CTC greedy search: the best path of the CTC classes, repeats and blanks taken out.
+"""Answers of CTC alone: the best path of its classes, repeats and blanks taken out
+(ctc_greedy_search), or the likeliest text (ctc_prefix_beam_search).
 
 It answers for models that were trained with the loss ``ctc``: from the adapter's output without the
 LLM (kind osum), or from the encoder (kind whisper). A transcript can be had so, and labels of the
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from wenet_osum.decode.ctc_beam import prefix_beam_search
 from wenet_osum.decode.ctc_draft import best_path
 from wenet_osum.decode.generate import device_of, finish, in_eval_mode, make_rows
 from wenet_osum.decode.heard_labels import HeardLabels
 from wenet_osum.decode.joint import check_training
-from wenet_osum.decode.options import CTC_GREEDY_SEARCH, DecodeOptions
+from wenet_osum.decode.modes import CTC_GREEDY_SEARCH
+from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.row import TIE, Row
 from wenet_osum.models.label_queries import split_front
 from wenet_osum.models.whisper import WhisperPhase
@@ -34,10 +37,11 @@ if TYPE_CHECKING:
 HEARD = "<TRANSCRIBE>"
 
 
-def refusal(task: Task, fields: tuple[str, ...] = ()) -> str | None:
+def refusal(task: Task, mode: str, fields: tuple[str, ...] = ()) -> str | None:
     """Return why a task cannot be answered without the LLM; None if it can.
 
-    ``fields`` are the label fields that the model hears (decode/heard_labels.py).
+    ``mode`` is the one that was asked for, ``fields`` are the label fields that the model hears
+    (decode/heard_labels.py).
     """
     beyond = []
     for field in task.fields:
@@ -47,7 +51,7 @@ def refusal(task: Task, fields: tuple[str, ...] = ()) -> str | None:
         return None
     labels = ", ".join(fields) or "no label"
     return (
-        f"mode {CTC_GREEDY_SEARCH} answers {HEARD} and, with this model, {labels}, "
+        f"mode {mode} answers {HEARD} and, with this model, {labels}, "
         f"not {task.tags}; use mode attention"
     )
 
@@ -85,8 +89,11 @@ def generate(
             length = sizes[number]
             own = states[number, :length]
             logits = head.logits(own)
-            _count_ties(row, logits, counts)
-            classes = best_path(logits, head.blank)
+            if options.mode == CTC_GREEDY_SEARCH:
+                _count_ties(row, logits, counts)
+                classes = best_path(logits, head.blank)
+            else:
+                classes = _likeliest(row, logits, head.blank, options.ctc_beams, counts)
             transcript = head.token_ids(classes)
             probs = {}
             if labels.names:
@@ -118,6 +125,19 @@ def _count_ties(row: Row, logits: Tensor, counts: Counter) -> None:
     counts["ties"] += ties
     if ties:
         row.flag("tie")
+
+
+def _likeliest(
+    row: Row, logits: Tensor, blank: int, beams: int, counts: Counter
+) -> list[int]:
+    """Return the likeliest classes by prefix beam search over ``logits`` (N, C), and count whether
+    the next ones might be theirs in other batches."""
+    (best, log_prob), *others = prefix_beam_search(logits, blank, beams)
+    counts["steps"] += len(logits)
+    if others and log_prob - others[0][1] <= TIE:
+        counts["ties"] += 1
+        row.flag("tie")
+    return best
 
 
 def _write(row: Row, transcript: list[int], probs: dict[str, dict[str, float]]) -> None:
