@@ -114,7 +114,9 @@ def _made_from(
     for name in past.origins():
         row = licenses.find(name)
         if row is None:
-            unknown.append(name)
+            # Where a folder lies on this machine is nobody's business.
+            path = Path(name)
+            unknown.append(path.name if path.is_absolute() else name)
         else:
             rows.append(row)
     each_once = list(dict.fromkeys(rows))
