@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from wenet_osum import config, lookup
+from wenet_osum import config, lookup, tasks
 from wenet_osum.dataset.manifest import parse_line
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -243,6 +243,17 @@ def test_page_of_licenses_shows_the_whole_table():
     text = (ROOT / "docs/licenses.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (?!name|-)(.*) \|$", text, re.MULTILINE)
     assert rows == [f"{row.name} | {row.kind} | {row.license} | <{row.source}>" for row in table()]
+
+
+def test_page_of_tasks_shows_the_labels_of_every_field():
+    text = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+    shown = {}
+    for name, labels in re.findall(r"^\| (\w+) \| ([^|]+) \|$", text[text.index("## Labels") :], re.MULTILINE):
+        without_notes = re.sub(r" \([^)]*\)|;.*", "", labels)
+        shown[name] = without_notes.split(", ")
+    usual = [field for name in tasks.default_names() for field in tasks.parse(name).label_fields]
+    shown.pop("field")
+    assert shown == {field.name: [*field.labels.names] for field in usual}
 
 
 BRITISH = re.compile(
