@@ -152,8 +152,8 @@ def _tell(args: argparse.Namespace, packed: Report, there: int, faults: Dropped)
     if faults:
         print(table(faults))
         examples = [f"{key} ({reason})" for key, reason in faults.pairs[:3]]
-        everything = f"all: {name}.left_out" if there else ""
-        print(f"for example {', '.join(examples)}; {everything}")
+        everything = f"; all: {name}.left_out" if there else ""
+        print(f"for example {', '.join(examples)}{everything}")
 
 
 def _utterances(args: argparse.Namespace, dropped: Dropped) -> Iterable[Utterance]:

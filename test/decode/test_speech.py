@@ -16,6 +16,7 @@ import soundfile
 import torch
 
 import wenet_osum
+from wenet_osum import lookup
 from wenet_osum.bin import transcribe
 from wenet_osum.decode import incremental, pipeline
 from wenet_osum.records import Hypothesis, Utterance, Word
@@ -347,3 +348,12 @@ def test_a_prompt_of_ones_own_names_the_target_language(model_dir):
     german = Utterance("a", "a.wav", labels={"target_lang": "de"})
     asked = m.recognizer._asked_with(german, m.recognizer.task)
     assert asked.prompt == "Say it in German."
+
+
+def test_packages_of_plugins_are_known_before_the_task_is_read(monkeypatch):
+    known = []
+    monkeypatch.setattr(lookup, "add_plugins", known.extend)
+    args = transcribe.parse(["a.wav", "--model", "none", "--task", "accent", "--plugins", "my_package"])
+    with pytest.raises(ValueError, match="accent"):
+        transcribe.check(args)
+    assert known == ["my_package"]

@@ -213,7 +213,7 @@ def test_card_names_trained_tasks_and_the_packages_that_are_needed(lora_dir, tmp
     shutil.copytree(lora_dir, late)
     early.mkdir(parents=True)
     for folder, train, tasks in (
-        (late, {"model": {"init_from": "exp/3/final", "llm": "/mnt/secret/my-llm"}, "plugins": ["my_accents"]}, {"asr": 1.0, "accent": 1.0}),
+        (late, {"model": {"init_from": "exp/3/final", "llm": str(tmp_path / "secret/my-llm")}, "plugins": ["my_accents"]}, {"asr": 1.0, "accent": 1.0}),
         (early, {"plugins": ["wenet_osum.small", "my_accents"]}, {"<TRANSCRIBE><GENDER>": 1.0, "<EMOTION><GENDER>": 0.5}),
     ):
         (folder / "train.yaml").write_text(yaml.safe_dump(train))

@@ -38,7 +38,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from wenet_osum import tasks
+from wenet_osum import lookup, tasks
 from wenet_osum.bin._arguments import new_parser
 from wenet_osum.decode import load, options
 from wenet_osum.decode.counts import counted
@@ -136,6 +136,7 @@ def check(args: argparse.Namespace) -> list[Path | None]:
 
     Raises ValueError, before a model is loaded, for arguments that do not go together.
     """
+    lookup.add_plugins(args.plugins)
     form = FORMATS[args.format]
     if not args.task:
         args.task = TIMED_TASK if form.timed else "asr"
