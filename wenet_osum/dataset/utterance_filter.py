@@ -307,6 +307,8 @@ class UtteranceFilter:
     ) -> list[tuple[str, np.ndarray]]:
         """Say why ``lacking`` (rows,) have no field to write: there is none, or it has a value that
         the field does not know."""
+        if not lacking.any():
+            return []
         nothing = f"lacks {part.name} for {task.name}"
         attribute = part.attribute
         if attribute in LENGTHS or tasks.free_texts([attribute]):

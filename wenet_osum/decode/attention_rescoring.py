@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from wenet_osum.decode.constrain import AnswerState
-from wenet_osum.decode.ctc_beam import LOG_ZERO, log_add, prefix_beam_search
+from wenet_osum.decode.ctc_beam import log_add, prefix_beam_search
 from wenet_osum.decode.ctc_draft import begins_with_transcript, take_transcript
+from wenet_osum.decode.ctc_prefix import LOG_ZERO
 from wenet_osum.decode.options import DecodeOptions
 from wenet_osum.decode.row import TIE, Row
 
@@ -60,17 +61,20 @@ def choose(prefixes: Prefixes, rows: list[Row], options: DecodeOptions, counts: 
     if not asking:
         return
 
-    # What the LLM scores: all transcripts of all rows, each with its end.
+    # What the LLM scores: all transcripts of all rows as it writes them, each with its end.
+    written = []
     continuations = []
     for number in asking:
         row = rows[number]
+        template = row.answer_state.template
         ending = end_of(row.answer_state)
-        whole = [ids + ending for ids in _encoded(row)]
-        continuations.append(whole)
-        counts[RESCORED] += len(whole)
+        transcripts = [template.encode(text) for text in row.candidates]
+        written.append(transcripts)
+        continuations.append([ids + ending for ids in transcripts])
+        counts[RESCORED] += len(transcripts)
     by_llm = prefixes.score(asking, continuations)
 
-    for number, scores in zip(asking, by_llm, strict=True):
+    for number, transcripts, scores in zip(asking, written, by_llm, strict=True):
         row = rows[number]
         by_ctc = [*row.candidates.values()]
         best, tied = _best(scores, by_ctc, options.ctc_weight)
@@ -78,14 +82,7 @@ def choose(prefixes: Prefixes, rows: list[Row], options: DecodeOptions, counts: 
         if tied:
             counts["ties"] += 1
             row.flag("tie")
-        chosen = _encoded(row)[best]
-        take_transcript(row, chosen)
-
-
-def _encoded(row: Row) -> list[list[int]]:
-    """Return the transcripts of a row as the LLM writes them."""
-    template = row.answer_state.template
-    return [template.encode(text) for text in row.candidates]
+        take_transcript(row, transcripts[best])
 
 
 def _best(by_llm: list[float], by_ctc: list[float], weight: float) -> tuple[int, bool]:

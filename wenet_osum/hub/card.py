@@ -71,14 +71,15 @@ def write(
     names without a known license, ``score`` a score.json, ``license`` that of these weights. Raises
     ValueError when ``score`` is none.
     """
+    trained = trained_tasks(template, past)
     parts = [
         _front(license),
         "# Speech understanding model",
         _made(model),
         "## Use",
-        _use(template, past),
+        _use(template, trained, past.plugins()),
         "## Tasks",
-        _tasks(template, past),
+        _tasks(template, trained),
         "## Scores",
         _scores(score),
         "## Licenses",
@@ -120,20 +121,20 @@ def _made(model: OsumModel) -> str:
     )
 
 
-def _use(template: Template, past: History) -> str:
-    """Return how to load the model and ask it, by a task that it was trained for."""
-    trained = trained_tasks(template, past) or template.task_names()
-    example = trained[0]
-    for name in trained:
+def _use(template: Template, trained: list[str], packages: list[str]) -> str:
+    """Return how to load the model and ask it, by a task that it was trained for, and what to do
+    about the packages of plug-ins that it needs."""
+    names = trained or template.task_names()
+    example = names[0]
+    for name in names:
         if template.task(name).label_fields:
             example = name
             break
     use = USE.replace("TASK", example)
-    packages = past.plugins()
     if not packages:
         return use
-    names = ", ".join(f"`{name}`" for name in packages)
-    said = PLUGINS.format(names=names, listed=packages, words=" ".join(packages))
+    quoted = ", ".join(f"`{name}`" for name in packages)
+    said = PLUGINS.format(names=quoted, listed=packages, words=" ".join(packages))
     return f"{use}\n\n{said}"
 
 
@@ -152,9 +153,9 @@ def trained_tasks(template: Template, past: History) -> list[str]:
     return [*names, *sorted(found - set(names))]
 
 
-def _tasks(template: Template, past: History) -> str:
-    """Return the table of tasks with their tags and labels, and whether they were trained."""
-    trained = trained_tasks(template, past)
+def _tasks(template: Template, trained: list[str]) -> str:
+    """Return the table of tasks with their tags and labels, and whether they were trained, where
+    that is known."""
     every = dict.fromkeys([*template.task_names(), *trained])
     rows = []
     for name in every:

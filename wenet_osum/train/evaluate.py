@@ -46,8 +46,7 @@ def evaluate(
     """Measure every dev list over all processes, and leave the model in eval mode.
 
     Returns, by task, loss, acc, tokens and labels as ``tally.merge`` gives them, and ``loss_NAME``
-    of each further loss. Raises
-    ValueError for a list without a usable utterance.
+    of each further loss. Raises ValueError for a list without a usable utterance.
     """
     engine.module.eval()
     rows = {}
@@ -57,15 +56,15 @@ def evaluate(
         for batch in loader:
             output = engine.plain_loss(batch)
             tally.add(batch, output)
-        gathered = dist.gather(tally.rows())
-        merged = merge(gathered)
+        own = (tally.rows(), tally.further_sums())
+        sums, further = zip(*dist.gather(own), strict=True)
+        merged = merge(sums)
         rows |= merged
         if task not in rows:
             raise ValueError(
                 f"dev list of {task!r} ({data.dev[task]}) has no readable utterance; "
                 "check its audio or drop it from data.dev"
             )
-        further = dist.gather(tally.further_sums())
         for name, value in merge_further(further, merged).items():
             rows[task][f"loss_{name}"] = value
     return rows
